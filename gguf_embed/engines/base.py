@@ -1,0 +1,106 @@
+"""The contract between the scheduler and whatever runs a model. No llama.cpp type crosses it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gguf_embed.types import FloatMatrix, Pooling
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The model's own vocabulary as its file stores it, and what is put around a text.
+
+    `kind` is llama.cpp's family: "wpm" (WordPiece), "bpe", "spm", "ugm", "none"… WordPiece entries are in llama.cpp's
+    form: "▁the" begins a word, "ing" continues one (the original "##ing").
+    """
+
+    kind: str
+    entries: tuple[str, ...]
+    bos_id: int | None  # [CLS] for BERT
+    eos_id: int | None
+    sep_id: int | None
+    unk_id: int | None
+    pad_id: int | None
+    mask_id: int | None
+    adds_bos: bool  # what the file says is added to a text
+    adds_eos: bool
+    adds_sep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What the loaded weights say of themselves."""
+
+    architecture: str
+    description: str
+    n_embd: int
+    n_vocab: int
+    n_ctx_train: int
+    n_params: int
+    size_bytes: int
+    pooling: Pooling | None  # None: the file names none
+    causal: bool  # has a KV memory (a decoder)
+    n_cls_out: int  # width of the rank head's answer; 0 without a rank head
+    vocab_type: int
+    bos_token: str
+    eos_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSpec:
+    """What a context is asked to be able to run. The engine checks every batch against it."""
+
+    pooling: Pooling
+    max_tokens: int  # summed over one batch
+    max_sequences: int  # texts in one batch, 1..256
+    flash_attention: bool = True
+
+
+class EngineContext(Protocol):
+    """Room to run one batch at a time over shared weights. Owned by one thread after `open_context`."""
+
+    @property
+    def spec(self) -> ContextSpec: ...
+
+    def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> FloatMatrix:
+        """Run the token sequences together; rows come back in their order.
+
+        Returns float32[len(batch), n_embd] when pooled, float32[total tokens, n_embd] when pooling is none,
+        float32[len(batch), n_cls_out] when pooling is rank. Releases the GIL while it computes.
+        Raises `EngineFailure` when the engine refuses the batch; never lets a size reach an engine assert.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    """Loaded weights and their vocabulary. Its methods may be called from any thread."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def vocabulary(self) -> Vocabulary:
+        """Read afresh from the model at every call: 30,000 entries take some 20 ms."""
+        ...
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Text to ids by the engine's own vocabulary rules. `parse_special`: "[SEP]" in the text becomes that token."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """The piece of text that one id stands for; special tokens in their written form."""
+        ...
+
+    def detokenize(self, tokens: Sequence[int]) -> str: ...
+
+    def open_context(self, spec: ContextSpec) -> EngineContext:
+        """Raises `ModelFileError` where this model cannot run such a context (e.g. rank without a rank head)."""
+        ...
+
+    def close(self) -> None:
+        """Free the weights. Every context must be closed before."""
+        ...

@@ -1,0 +1,107 @@
+"""Every way a request or a start can fail, each with a stable `kind` and a message that names the way out.
+
+No HTTP here: `server/errors.py` maps a kind to a status and each dialect to its own shape.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EmbedError(Exception):
+    """Base of all errors we raise on purpose. `str(error)` is the whole message for the user."""
+
+    kind: ClassVar[str] = "engine"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequest(EmbedError):
+    """The request itself is wrong: type, value, count. `param` names the offending field when known."""
+
+    kind = "invalid_request"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InputTooLong(EmbedError):
+    """One input has more tokens than the model takes and truncation was not asked for."""
+
+    kind = "input_too_long"
+
+    def __init__(self, index: int, n_tokens: int, limit: int) -> None:
+        super().__init__(
+            f"input {index} has {n_tokens} tokens, the limit per text is {limit}: shorten or split it, "
+            f'or send "truncate": true (or start with --truncate) to cut it visibly'
+        )
+        self.index = index
+        self.n_tokens = n_tokens
+        self.limit = limit
+
+
+class AuthenticationFailed(EmbedError):
+    """No API key, or one that is not known."""
+
+    kind = "authentication"
+
+
+class PermissionDenied(EmbedError):
+    """The key is known but may not do this."""
+
+    kind = "permission"
+
+
+class ModelNotFound(EmbedError):
+    """The named model is not served here."""
+
+    kind = "model_not_found"
+
+
+class PayloadTooLarge(EmbedError):
+    """The request body is over the configured limit."""
+
+    kind = "payload_too_large"
+
+
+class NotSupported(EmbedError):
+    """The served model or the way it was started cannot do this at all."""
+
+    kind = "not_supported"
+
+
+class Overloaded(EmbedError):
+    """The queue is full. `retry_after_s` estimates, in whole seconds, when there will be room."""
+
+    kind = "overloaded"
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(EmbedError):
+    """The server is loading, draining, or its workers are dead."""
+
+    kind = "unavailable"
+
+
+class EngineFailure(EmbedError):
+    """The engine failed twice on this text alone, or gave numbers that are not finite."""
+
+    kind = "engine"
+
+
+class ModelFileError(EmbedError):
+    """A model cannot be found, read or loaded. Raised while starting; one line, no traceback."""
+
+    kind = "model_file"
+
+
+class ConfigError(EmbedError):
+    """Flags or environment contradict each other or this machine. Raised while starting."""
+
+    kind = "config"

@@ -1,0 +1,132 @@
+"""The nouns everyone shares: requests, results, and what is known of a model. Values only, no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatMatrix = NDArray[np.float32]
+"""float32[n_rows, n_dims], C-contiguous."""
+
+Prompt = str | tuple[int | str, ...]
+"""One input: a text; or a tuple of token ids and text parts, joined into one sequence.
+
+A tuple of ids alone gets no special tokens; in a mixed tuple only the first text part gets them (llama-server's rule).
+"""
+
+
+class Pooling(StrEnum):
+    """How token rows become the answer. Names are llama.cpp's."""
+
+    NONE = "none"
+    MEAN = "mean"
+    CLS = "cls"
+    LAST = "last"
+    RANK = "rank"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is known of a served model; everything a client may ask about it."""
+
+    name: str  # the id that replies carry
+    aliases: tuple[str, ...]  # further names that mean this model
+    path: Path | None
+    architecture: str  # the GGUF's general.architecture
+    description: str  # llama.cpp's own, e.g. "bert 22M F16"
+    file_type: str  # weights of the file as the user gave it, e.g. "F16"
+    weights_type: str  # weights that really run, e.g. "BF16"
+    pooling: Pooling
+    embd_normalize: int  # -1 none, 0 max-abs int16, 1 taxicab, 2 Euclidean, p > 2 p-norm
+    n_embd: int
+    n_vocab: int
+    n_ctx_train: int  # positions the model was trained for
+    n_ctx: int  # what -c asked for; n_ctx_train when it asked nothing
+    max_input_tokens: int  # the true limit per text, special tokens included
+    n_params: int
+    size_bytes: int
+    vocab_type: int  # llama.cpp's llama_vocab_type
+    bos_token: str
+    eos_token: str
+    tokenizer: str  # "exact" (the model's own rules) or "llama" (llama.cpp's)
+    causal: bool  # a decoder: its KV memory is cleared before each batch
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """A parsed request for vectors. No dialect is left in it."""
+
+    inputs: tuple[Prompt, ...]
+    model: str | None = None  # as the client named it; None when it did not
+    pooling: Pooling | None = None  # None: the model's own
+    embd_normalize: int | None = None  # None: the server's default; token rows (pooling none) are never normalised
+    dimensions: int | None = None  # cut to this many and renormalise
+    truncate: bool | None = None  # None: the server's default
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """One input as the engine will see it. `n_tokens - len(tokens)` were cut."""
+
+    tokens: Sequence[int]  # vocabulary ids, special tokens included
+    n_tokens: int  # before truncation
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """One input that was cut, for the reply, the header and the log."""
+
+    index: int
+    n_tokens: int  # before the cut
+    n_kept: int
+
+    @property
+    def n_dropped(self) -> int:
+        return self.n_tokens - self.n_kept
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens the model really read for this request (duplicates counted as sent)."""
+
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds this request spent in each stage."""
+
+    tokenize_s: float = 0.0
+    queue_s: float = 0.0  # the longest wait of any of its texts before a worker took it
+    compute_s: float = 0.0  # the engine's time over the batches this request had a part in
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """The finished vectors of one request, in the order of its inputs.
+
+    `vectors` is float32[n_rows, n_dims]; input i owns rows `row_offsets[i]:row_offsets[i + 1]`:
+    one row when pooled, one per token when pooling is none.
+    """
+
+    model: ModelInfo
+    pooling: Pooling
+    vectors: FloatMatrix
+    row_offsets: tuple[int, ...]
+    usage: Usage
+    truncated: tuple[Truncation, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+
+
+class Embedder(Protocol):
+    """Whatever turns a request into vectors: this process, another server, a pool of them."""
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """Answer the whole request or raise one `EmbedError`."""
+        ...
