@@ -17,7 +17,8 @@ FloatMatrix = NDArray[np.float32]
 Prompt = str | tuple[int | str, ...]
 """One input: a text; or a tuple of token ids and text parts, joined into one sequence.
 
-A tuple of ids alone gets no special tokens; in a mixed tuple only the first text part gets them (llama-server's rule).
+A tuple of ids alone gets no special tokens; in a mixed tuple only a text that
+comes first gets them (llama-server's rule).
 """
 
 

@@ -28,6 +28,8 @@ class Vocabulary:
     adds_bos: bool  # what the file says is added to a text
     adds_eos: bool
     adds_sep: bool
+    lowercase: bool | None = None  # what the file says of its WordPiece rules; None: nothing
+    strip_accents: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

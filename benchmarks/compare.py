@@ -1,0 +1,104 @@
+"""Compare gguf-embed with llama-server over HTTP on the same GGUF and cores: `python -m benchmarks.compare`.
+
+Prints tables with the ratios and writes everything measured to benchmarks/results/. See docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+from gguf_embed.bench.compare import CompareSettings, run_comparison
+from gguf_embed.bench.report import Comparison, render, summarize_ratios, summarize_servers
+from gguf_embed.bench.scenarios import SCENARIOS
+from gguf_embed.bench.servers import CONTESTANTS, make_contestant
+from gguf_embed.errors import EmbedError
+from gguf_embed.model_files.default_model import cache_dir, resolve_default
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
+    parser.add_argument("-m", "--model", type=Path, help="GGUF file (the default model)")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each scenario on each server (5)")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of a quarter of the requests: a look, no result")
+    names = [scenario.name for scenario in SCENARIOS]
+    parser.add_argument("--scenario", action="append", choices=names, help="only this one; may be repeated")
+    parser.add_argument("--server", action="append", choices=CONTESTANTS, help="only this one; may be repeated")
+    parser.add_argument(
+        "--encoding-format", choices=("base64", "float"), default="base64", help="base64, as clients do"
+    )
+    parser.add_argument("--seed", default="1", help="of the texts (1)")
+    parser.add_argument("--serve-flags", default="", help='more flags for gguf-embed serve, e.g. "--threads 1"')
+    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch, for the BF16 limit")
+    parser.add_argument("--output", type=Path, help="JSON file (benchmarks/results/DATE.json)")
+    return parser.parse_args()
+
+
+def compare(arguments: argparse.Namespace) -> Comparison:
+    settings = CompareSettings(
+        model=arguments.model or resolve_default(cache_dir(os.environ), say),
+        n_rounds=min(arguments.rounds, 2) if arguments.quick else arguments.rounds,
+        factor=0.25 if arguments.quick else 1.0,
+        encoding_format=arguments.encoding_format,
+        seed=arguments.seed,
+        scenarios=tuple(s for s in SCENARIOS if s.name in (arguments.scenario or [s.name])),
+        torch_python=arguments.torch_python,
+    )
+    flags = tuple(shlex.split(arguments.serve_flags))
+    chosen = [name for name in CONTESTANTS if name in (arguments.server or CONTESTANTS)]
+    return run_comparison(settings, [make_contestant(name, settings.model, flags) for name in chosen], say)
+
+
+def write_json(comparison: Comparison, path: Path) -> None:
+    ours = comparison.servers[0].server
+    document = {
+        **asdict(comparison),
+        "summary": {
+            "servers": [asdict(line) for line in summarize_servers(comparison.runs)],
+            "ratios": [asdict(line) for line in summarize_ratios(comparison.runs, ours)],
+        },
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def interrupt(*_: object) -> NoReturn:
+    """Ctrl-C and SIGTERM both stop the servers on the way out."""
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    for number in (signal.SIGINT, signal.SIGTERM):  # a background job starts with SIGINT ignored
+        signal.signal(number, interrupt)
+    try:
+        comparison = compare(arguments)
+    except EmbedError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; the servers are stopped")
+        return 130
+    print(render(comparison))
+    output = arguments.output or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    write_json(comparison, output)
+    say(f"written to {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

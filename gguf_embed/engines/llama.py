@@ -1,0 +1,176 @@
+"""The llama.cpp engine: loaded weights, their vocabulary, and contexts that run one batch at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gguf_embed.engines import _llama_api as api
+from gguf_embed.engines.base import ContextSpec, EngineInfo, Vocabulary
+from gguf_embed.errors import EngineFailure, ModelFileError
+from gguf_embed.types import FloatMatrix, Pooling
+
+MAX_UBATCH_TOKENS = 2048
+"""A causal model computes long texts in parts of this many tokens: its compute buffers grow with the part."""
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaEngineConfig:
+    """One model file and how to load it."""
+
+    path: Path
+    load: api.LoadParams
+    rank_head: bool = False  # the file has a classification head; without one rank pooling would abort the process
+    offload_kqv: bool = True
+
+
+class LlamaEngine:
+    """Loaded weights. Contexts share them. Methods may be called from any thread; `close` after all contexts closed."""
+
+    def __init__(self, config: LlamaEngineConfig) -> None:
+        """Loads the weights (seconds for large files). Raises `ModelFileError` with one clear reason."""
+        self._config = config
+        with ExitStack() as stack:
+            self._model = api.load_model(config.path, config.load)
+            stack.callback(api.free_model, self._model)
+            self._vocab = api.vocabulary_of(self._model)
+            self._facts = api.model_facts(self._model)
+            if self._facts.has_encoder_and_decoder:
+                raise ModelFileError(f"{config.path.name} is an encoder-decoder model, which gives no text embeddings")
+            self.info = self._read_info()
+            self._stack = stack.pop_all()
+
+    def _read_info(self) -> EngineInfo:
+        facts, vocabulary = self._facts, self.vocabulary()
+        architecture = api.read_metadata(self._model, "general.architecture") or "unknown"
+        pooling_code = api.read_metadata(self._model, f"{architecture}.pooling_type")
+        by_code = {str(code): pooling for pooling, code in api.POOLING_CODES.items()}
+
+        def text_of(token: int | None) -> str:
+            return "" if token is None else vocabulary.entries[token]
+
+        return EngineInfo(
+            architecture=architecture,
+            description=api.describe(self._model),
+            n_embd=facts.n_embd,
+            n_vocab=facts.n_vocab,
+            n_ctx_train=facts.n_ctx_train,
+            n_params=facts.n_params,
+            size_bytes=facts.size_bytes,
+            pooling=by_code.get(pooling_code or ""),
+            causal=self._probe_memory(),
+            n_cls_out=facts.n_cls_out if self._config.rank_head else 0,
+            vocab_type=api.vocabulary_code(self._vocab),
+            bos_token=text_of(vocabulary.bos_id),
+            eos_token=text_of(vocabulary.eos_id),
+        )
+
+    def _probe_memory(self) -> bool:
+        """Only a context knows whether the model keeps a KV cache: open the smallest one and ask."""
+        params = api.ContextParams(n_tokens=32, n_ubatch=32, n_sequences=1, pooling=Pooling.NONE, flash_attention=False)
+        context = api.new_context(self._model, params)
+        try:
+            return api.has_memory(context)
+        finally:
+            api.free_context(context)
+
+    def vocabulary(self) -> Vocabulary:
+        return api.read_vocabulary(self._model)
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return api.tokenize(self._vocab, text.encode("utf-8", "replace"), add_special, parse_special)
+
+    def token_bytes(self, token: int) -> bytes:
+        return api.token_bytes(self._vocab, token)
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        return api.detokenize(self._vocab, tokens).decode("utf-8", "replace")
+
+    def open_context(self, spec: ContextSpec) -> LlamaContext:
+        if spec.pooling is Pooling.RANK and not self.info.n_cls_out:
+            raise ModelFileError(
+                f"{self._config.path.name} has no rank head, so --pooling rank cannot work: use a reranker's GGUF"
+            )
+        return LlamaContext(self, self._model, spec, offload_kqv=self._config.offload_kqv)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class LlamaContext:
+    """One llama.cpp context with its batch arrays. After opening it belongs to one thread."""
+
+    def __init__(self, engine: LlamaEngine, model: api.Handle, spec: ContextSpec, *, offload_kqv: bool) -> None:
+        if not 1 <= spec.max_sequences <= api.MAX_SEQUENCES:
+            raise ValueError(f"max_sequences is {spec.max_sequences}, llama.cpp takes 1 to {api.MAX_SEQUENCES}")
+        self.spec = spec
+        self._info = engine.info
+        splits = engine.info.causal and spec.pooling in (Pooling.LAST, Pooling.RANK) and spec.max_sequences == 1
+        self._context = api.new_context(
+            model,
+            api.ContextParams(
+                n_tokens=spec.max_tokens,
+                n_ubatch=min(spec.max_tokens, MAX_UBATCH_TOKENS) if splits else spec.max_tokens,
+                n_sequences=spec.max_sequences,
+                pooling=spec.pooling,
+                flash_attention=spec.flash_attention,
+                offload_kqv=offload_kqv,
+            ),
+        )
+        self._buffers = api.BatchBuffers(spec.max_tokens)
+        self._n_threads = 0
+        self._closing = threading.Lock()
+
+    def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> FloatMatrix:
+        n_tokens = self._check(batch)
+        if n_threads != self._n_threads:
+            api.set_threads(self._context, n_threads)
+            self._n_threads = n_threads
+        native = self._buffers.fill(batch)
+        self._check_ids(n_tokens)
+        code = api.run_batch(self._context, native, self._info.causal)
+        if code != 0:
+            raise EngineFailure(f"llama.cpp refused a batch of {len(batch)} texts, {n_tokens} tokens (code {code})")
+        if self.spec.pooling is Pooling.NONE:
+            rows = np.empty((n_tokens, self._info.n_embd), np.float32)
+            copied = api.copy_token_rows(self._context, rows)
+        else:
+            rows = np.empty((len(batch), self._row_width()), np.float32)
+            copied = api.copy_sequence_rows(self._context, rows)
+        if not copied:
+            raise EngineFailure(f"llama.cpp gave no embeddings for a batch of {len(batch)} texts, {n_tokens} tokens")
+        return rows
+
+    def _row_width(self) -> int:
+        return self._info.n_cls_out if self.spec.pooling is Pooling.RANK else self._info.n_embd
+
+    def _check(self, batch: Sequence[Sequence[int]]) -> int:
+        """Every size that llama.cpp asserts on. Returns the tokens in all."""
+        if not 1 <= len(batch) <= self.spec.max_sequences:
+            raise EngineFailure(f"a batch of {len(batch)} texts in a context for {self.spec.max_sequences}")
+        longest, n_tokens = max(map(len, batch)), sum(map(len, batch))
+        if min(map(len, batch)) < 1:
+            raise EngineFailure("a text without tokens in a batch")
+        if n_tokens > self.spec.max_tokens or longest > self._info.n_ctx_train:
+            raise EngineFailure(
+                f"a batch of {n_tokens} tokens, the longest text {longest}: this context takes {self.spec.max_tokens}, "
+                f"the model {self._info.n_ctx_train}"
+            )
+        return n_tokens
+
+    def _check_ids(self, n_tokens: int) -> None:
+        ids = self._buffers.token[:n_tokens]
+        if int(ids.min()) < 0 or int(ids.max()) >= self._info.n_vocab:
+            raise EngineFailure(f"a token id outside 0..{self._info.n_vocab - 1} reached the engine")
+
+    def close(self) -> None:
+        """Frees it; safe to call twice."""
+        with self._closing:
+            context, self._context = self._context, None
+        if context is not None:
+            api.free_context(context)

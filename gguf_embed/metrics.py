@@ -1,0 +1,130 @@
+"""What is counted and timed, for Prometheus. One object, passed in; its methods are named by the event they record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from gguf_embed.types import Timings, Truncation
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+_POWERS_OF_TWO = tuple(2**n for n in range(15))
+_TENTHS = tuple(n / 10 for n in range(1, 11))
+
+
+class Metrics:
+    """All of one server's counters. Every method may be called from any thread and takes a few microseconds."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = CollectorRegistry() if registry is None else registry
+        ProcessCollector(registry=self.registry)
+        self._define_request_metrics(self.registry)
+        self._define_batch_metrics(self.registry)
+        # labels() parses and locks at each call; the children are few (our own routes, statuses and kinds)
+        self._bound: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    def _define_request_metrics(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "gguf_embed_requests",
+            "Requests answered, by route and HTTP status.",
+            ["route", "status"],
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
+            "gguf_embed_request_duration_seconds",
+            "From a request's headers to its finished answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._errors = Counter("gguf_embed_errors", "Requests refused or failed, by kind.", ["kind"], registry=registry)
+        self._texts = Counter("gguf_embed_texts", "Texts embedded.", registry=registry)
+        self._tokens = Counter("gguf_embed_tokens", "Tokens of the texts embedded.", registry=registry)
+        self._truncated_texts = Counter("gguf_embed_truncated_texts", "Texts cut to the limit.", registry=registry)
+        self._dropped_tokens = Counter(
+            "gguf_embed_dropped_tokens", "Tokens that truncation left unread.", registry=registry
+        )
+        self._duplicate_texts = Counter(
+            "gguf_embed_duplicate_texts", "Texts answered from an equal text, without computing.", registry=registry
+        )
+        self._tokenize_seconds = Histogram(
+            "gguf_embed_tokenize_seconds", "A request's tokenising time.", buckets=_SECONDS, registry=registry
+        )
+        self._queue_seconds = Histogram(
+            "gguf_embed_queue_seconds",
+            "A request's longest wait for a worker over its texts.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._compute_seconds = Histogram(
+            "gguf_embed_compute_seconds",
+            "Engine time of the batches a request had a part in.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+    def _define_batch_metrics(self, registry: CollectorRegistry) -> None:
+        self._batch_seconds = Histogram(
+            "gguf_embed_batch_seconds", "Engine time of one batch.", buckets=_SECONDS, registry=registry
+        )
+        self._batch_texts = Histogram(
+            "gguf_embed_batch_texts", "Texts in one batch.", buckets=_POWERS_OF_TWO, registry=registry
+        )
+        self._batch_tokens = Histogram(
+            "gguf_embed_batch_tokens", "Tokens in one batch.", buckets=_POWERS_OF_TWO, registry=registry
+        )
+        self._batch_fill = Histogram(
+            "gguf_embed_batch_fill_ratio", "Tokens in one batch ÷ its token budget.", buckets=_TENTHS, registry=registry
+        )
+        self._queued_texts = Gauge("gguf_embed_queued_texts", "Texts waiting for a worker.", registry=registry)
+        self._queued_tokens = Gauge("gguf_embed_queued_tokens", "Tokens waiting for a worker.", registry=registry)
+        self._running_texts = Gauge("gguf_embed_running_texts", "Texts in the engine now.", registry=registry)
+
+    def observe_request(self, route: str, status: int, duration_s: float) -> None:
+        """One HTTP request was answered. `route` is a path of the route table, never what a client typed."""
+        bound = self._bound.get((route, status))
+        if bound is None:
+            bound = self._requests.labels(route, str(status)), self._request_seconds.labels(route)
+            self._bound[route, status] = bound
+        bound[0].inc()
+        bound[1].observe(duration_s)
+
+    def observe_error(self, kind: str) -> None:
+        """One request was refused or failed; `kind` is its error class's."""
+        self._errors.labels(kind).inc()
+
+    def observe_texts(self, n_texts: int, n_tokens: int, timings: Timings, truncated: Sequence[Truncation]) -> None:
+        """One request's texts became vectors."""
+        self._texts.inc(n_texts)
+        self._tokens.inc(n_tokens)
+        self._tokenize_seconds.observe(timings.tokenize_s)
+        self._queue_seconds.observe(timings.queue_s)
+        self._compute_seconds.observe(timings.compute_s)
+        if truncated:
+            self._truncated_texts.inc(len(truncated))
+            self._dropped_tokens.inc(sum(cut.n_dropped for cut in truncated))
+
+    def observe_duplicates(self, n_texts: int) -> None:
+        """So many texts were answered from a cache or from an equal text of the same request."""
+        self._duplicate_texts.inc(n_texts)
+
+    def observe_batch(self, n_texts: int, n_tokens: int, budget_tokens: int, compute_s: float) -> None:
+        """The engine ran one batch whose budget was `budget_tokens`."""
+        self._batch_texts.observe(n_texts)
+        self._batch_tokens.observe(n_tokens)
+        self._batch_fill.observe(n_tokens / budget_tokens if budget_tokens else 0.0)
+        self._batch_seconds.observe(compute_s)
+
+    def set_load(self, queued_texts: int, queued_tokens: int, running_texts: int) -> None:
+        """What waits and runs now; set when the metrics are read."""
+        self._queued_texts.set(queued_texts)
+        self._queued_tokens.set(queued_tokens)
+        self._running_texts.set(running_texts)
+
+    def render(self) -> bytes:
+        """Everything in Prometheus's text format, `CONTENT_TYPE`."""
+        return generate_latest(self.registry)

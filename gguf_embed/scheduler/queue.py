@@ -1,0 +1,169 @@
+"""The waiting texts of one model, and the only lock around them."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gguf_embed.errors import Overloaded, Unavailable
+from gguf_embed.scheduler.batching import BatchLimits, choose_threads, due_times, take_batch, token_budget
+from gguf_embed.scheduler.task import Batch, EmbedTask, Lane, PendingRequest
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """Sizes fixed when the workers start."""
+
+    limits: BatchLimits
+    n_workers: int
+    n_threads: int  # of the machine, shared by the workers
+    max_queued_tokens: int
+    tokens_per_s: float  # a first estimate; the workers' own counts replace it
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """A snapshot for health, props and metrics."""
+
+    n_texts: int
+    n_tokens: int
+    n_running_workers: int
+    n_running_texts: int
+    closed: bool
+    failure: str | None
+
+
+class TaskQueue:
+    """Thread-safe. Workers block in `take`; the event loop calls `admit`, which never blocks for long."""
+
+    def __init__(self, config: QueueConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._clock = clock
+        self._changed = threading.Condition(threading.Lock())
+        self._lanes: dict[Lane, list[EmbedTask]] = {}
+        self._n_tokens = 0
+        self._n_texts = 0
+        self._n_admitted = 0
+        self._running: dict[int, int] = {}  # worker number → texts in its batch
+        self._tokens_per_s = config.tokens_per_s
+        self._closed = False
+        self._failure: str | None = None
+
+    def admit(self, request: PendingRequest, lane_of: Callable[[int], Lane], texts: Sequence[Sequence[int]]) -> None:
+        """Queue all texts of a request or none.
+
+        Raises `Overloaded` when they do not fit (a request larger than the whole queue is let in when it is empty),
+        `Unavailable` when closed or failed.
+        """
+        lengths = [len(tokens) for tokens in texts]
+        n_tokens = sum(lengths)
+        with self._changed:
+            self._refuse_when_closed()
+            if self._n_tokens and self._n_tokens + n_tokens > self._config.max_queued_tokens:
+                raise self._overloaded(n_tokens)
+            due = due_times(request.admitted_s, lengths, self._tokens_per_s)
+            for index, tokens in enumerate(texts):
+                self._n_admitted += 1
+                lane = lane_of(lengths[index])
+                task = EmbedTask(due[index], self._n_admitted, lane, tokens, request, index)
+                heapq.heappush(self._lanes.setdefault(lane, []), task)
+            self._n_tokens += n_tokens
+            self._n_texts += len(texts)
+            self._changed.notify_all()
+
+    def _refuse_when_closed(self) -> None:
+        if self._failure:
+            raise Unavailable(f"the model's worker has failed ({self._failure}): restart the server")
+        if self._closed:
+            raise Unavailable("the server is shutting down: send the request again to its successor")
+
+    def _overloaded(self, n_tokens: int) -> Overloaded:
+        wait_s = self._n_tokens / self._tokens_per_s
+        return Overloaded(
+            f"the queue holds {self._n_tokens} tokens and this request has {n_tokens}, the limit is "
+            f"{self._config.max_queued_tokens}: retry later (or start with a larger --max-queue-tokens)",
+            retry_after_s=max(1, min(60, round(wait_s))),
+        )
+
+    def take(self, worker: int) -> Batch | None:
+        """Wait for work and take one batch; None when the queue is closed and empty, or failed.
+
+        Worker 0 alone takes long texts: their context is expensive, so one exists.
+        """
+        with self._changed:
+            self._running.pop(worker, None)
+            while True:
+                if self._failure:
+                    return None
+                lane = self._next_lane(worker)
+                if lane is not None:
+                    batch = self._take_from(lane, worker)
+                    if batch is not None:
+                        return batch
+                elif self._closed and not self._n_texts:
+                    self._changed.notify_all()
+                    return None
+                else:
+                    self._changed.wait()
+
+    def _next_lane(self, worker: int) -> Lane | None:
+        """The lane whose first text is due first, among those this worker may take."""
+        heads = [tasks[0] for lane, tasks in self._lanes.items() if tasks and (worker == 0 or not lane.long)]
+        return min(heads).lane if heads else None
+
+    def _take_from(self, lane: Lane, worker: int) -> Batch | None:
+        limits, heap = self._config.limits, self._lanes[lane]
+        n_idle = self._config.n_workers - len(self._running)
+        budget = limits.max_tokens if lane.long else token_budget(limits, self._n_tokens, n_idle)
+        candidates: list[EmbedTask] = []
+        n_candidate_tokens = 0
+        while heap and len(candidates) < limits.max_sequences and n_candidate_tokens < budget:
+            candidates.append(heapq.heappop(heap))
+            n_candidate_tokens += len(candidates[-1].tokens)
+        plan = take_batch(candidates, budget, 1 if lane.long else limits.max_sequences)
+        for task in candidates[len(plan.taken) + len(plan.dropped) :]:
+            heapq.heappush(heap, task)
+        self._n_tokens -= plan.n_tokens + sum(len(task.tokens) for task in plan.dropped)
+        self._n_texts -= len(plan.taken) + len(plan.dropped)
+        if not plan.taken:
+            return None
+        n_threads = choose_threads(self._config.n_threads, self._config.n_workers, len(self._running), self._n_texts)
+        self._running[worker] = len(plan.taken)
+        return Batch(lane, plan.taken, plan.n_tokens, n_threads, limits.max_tokens)
+
+    def note_speed(self, n_tokens: int, compute_s: float) -> None:
+        """Follow the workers' real speed (an exponential mean), for due times and Retry-After."""
+        if compute_s > 0:
+            measured = self._config.n_workers * n_tokens / compute_s
+            with self._changed:
+                self._tokens_per_s += 0.1 * (measured - self._tokens_per_s)
+
+    def close(self) -> None:
+        """Admit nothing more; workers finish what waits and then get None."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def fail(self, reason: str) -> list[EmbedTask]:
+        """A worker died: admit nothing more, hand back what waits so that it can be answered, wake the others."""
+        with self._changed:
+            self._failure = self._failure or reason
+            waiting = [task for tasks in self._lanes.values() for task in tasks]
+            self._lanes.clear()
+            self._n_tokens = self._n_texts = 0
+            self._changed.notify_all()
+            return waiting
+
+    def state(self) -> QueueState:
+        with self._changed:
+            return QueueState(
+                n_texts=self._n_texts,
+                n_tokens=self._n_tokens,
+                n_running_workers=len(self._running),
+                n_running_texts=sum(self._running.values()),
+                closed=self._closed,
+                failure=self._failure,
+            )

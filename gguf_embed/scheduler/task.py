@@ -1,0 +1,98 @@
+"""One text waiting, and the request it belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gguf_embed.errors import EmbedError
+from gguf_embed.types import FloatMatrix, Pooling
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Texts that can share a batch: the same pooling, and all fit the small context or all need the large one."""
+
+    pooling: Pooling
+    long: bool
+
+
+@dataclass(slots=True, eq=False)
+class EmbedTask:
+    """One text waiting for a worker. Ordered by when it is due, see `due_times`."""
+
+    due_s: float
+    order: int  # of admission: ties go first come, first served
+    lane: Lane
+    tokens: Sequence[int]
+    request: PendingRequest
+    index: int  # which of the request's texts
+
+    def __lt__(self, other: EmbedTask) -> bool:
+        return (self.due_s, self.order) < (other.due_s, other.order)
+
+
+@dataclass(slots=True, eq=False)
+class PendingRequest:
+    """All texts of one request until the last is answered. Touched on its event loop only, but for `cancelled`.
+
+    `rows[i]` is float32[1, n_embd] when pooled, else float32[n_tokens_i, n_embd].
+    """
+
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Sequence[FloatMatrix]]
+    admitted_s: float
+    rows: list[FloatMatrix | None]
+    n_left: int
+    cancelled: bool = False  # set on the loop, read by workers: a plain bool, so no lock
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+    errors: dict[int, EmbedError] = field(default_factory=dict)
+
+    def answer(self, index: int, outcome: FloatMatrix | EmbedError) -> None:
+        """Take one text's rows or error; after the last one the future gets all rows, or the first error by index."""
+        if isinstance(outcome, EmbedError):
+            self.errors[index] = outcome
+        else:
+            self.rows[index] = outcome
+        self.n_left -= 1
+        if self.n_left == 0 and not self.future.done():
+            if self.errors:
+                self.future.set_exception(self.errors[min(self.errors)])
+            else:
+                self.future.set_result([row for row in self.rows if row is not None])
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a worker runs at once."""
+
+    lane: Lane
+    tasks: Sequence[EmbedTask]
+    n_tokens: int
+    n_threads: int
+    budget_tokens: int  # what the batch could have held
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """What became of a batch: `results[i]` answers `batch.tasks[i]`."""
+
+    batch: Batch
+    results: Sequence[FloatMatrix | EmbedError]
+    taken_s: float
+    done_s: float
+
+
+def split_rows(lane: Lane, lengths: Sequence[int], rows: FloatMatrix) -> list[FloatMatrix]:
+    """Cut a batch's rows into each text's own, float32[1, d] pooled or float32[n_tokens, d]; copies when per token,
+
+    so that one slow client does not keep a whole batch's token rows in memory.
+    """
+    if lane.pooling is not Pooling.NONE:
+        return [rows[i : i + 1] for i in range(len(lengths))]
+    ends = np.cumsum(lengths)
+    return [rows[end - n : end].copy() for end, n in zip(ends, lengths, strict=True)]

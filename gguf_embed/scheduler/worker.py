@@ -1,0 +1,131 @@
+"""One thread that owns one set of contexts: take a batch, run it, answer every text of it whatever happens."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gguf_embed.engines.base import ContextSpec, Engine, EngineContext
+from gguf_embed.errors import EmbedError, EngineFailure
+from gguf_embed.scheduler.queue import TaskQueue
+from gguf_embed.scheduler.task import Batch, BatchOutcome, Lane, split_rows
+from gguf_embed.types import FloatMatrix
+
+_log = logging.getLogger("gguf_embed.scheduler")
+
+
+@dataclass(frozen=True, slots=True)
+class ContextPlan:
+    """Which context runs which batch."""
+
+    max_tokens: int  # a batch of texts that fit the budget
+    max_sequences: int
+    long_tokens: int  # the longest text that may come
+    flash_min_tokens: int  # flash attention from this many tokens per batch on; 0 always; None in no case
+    never_flash: bool = False
+
+    def spec(self, lane: Lane, n_tokens: int) -> ContextSpec:
+        """The context for a batch of `n_tokens` of this lane. Equal specs share one context."""
+        flash = not self.never_flash and n_tokens >= self.flash_min_tokens
+        if lane.long:
+            return ContextSpec(lane.pooling, self.long_tokens, 1, flash)
+        return ContextSpec(lane.pooling, self.max_tokens, self.max_sequences, flash)
+
+
+@dataclass(slots=True)
+class ContextSet:
+    """The contexts of one worker, opened when first needed. Used by one thread; `close` after that thread ended."""
+
+    engine: Engine
+    plan: ContextPlan
+    _open: dict[ContextSpec, EngineContext] = field(default_factory=dict)
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def embed(self, lane: Lane, texts: Sequence[Sequence[int]], n_threads: int) -> FloatMatrix:
+        spec = self.plan.spec(lane, sum(map(len, texts)))
+        context = self._open.get(spec)
+        if context is None:
+            context = self._open[spec] = self.engine.open_context(spec)
+            self._stack.callback(context.close)
+        return context.embed(texts, n_threads)
+
+    def close(self) -> None:
+        self._open.clear()
+        self._stack.close()
+
+
+def run_isolated(contexts: ContextSet, batch: Batch) -> list[FloatMatrix | EmbedError]:
+    """Run a batch; when it fails or gives numbers that are not finite, run its texts one by one, once.
+
+    So a poison text fails alone. Returns one answer per task; raises only what is no `Exception`.
+    """
+    texts = [task.tokens for task in batch.tasks]
+    try:
+        return list(_finite_rows(contexts, batch.lane, texts, batch.n_threads))
+    except Exception as error:
+        _log.warning("a batch of %d texts failed (%s): running them one by one", len(texts), error)
+    results: list[FloatMatrix | EmbedError] = []
+    for text in texts:
+        try:
+            results.append(_finite_rows(contexts, batch.lane, [text], batch.n_threads)[0])
+        except EmbedError as error:
+            results.append(error)
+        except Exception as error:
+            results.append(EngineFailure(f"the engine failed on this text alone: {error}"))
+    return results
+
+
+def _finite_rows(contexts: ContextSet, lane: Lane, texts: Sequence[Sequence[int]], n_threads: int) -> list[FloatMatrix]:
+    rows = contexts.embed(lane, texts, n_threads)
+    if not np.isfinite(rows).all():
+        raise EngineFailure(f"the model gave numbers that are not finite for {len(texts)} texts together or alone")
+    return split_rows(lane, [len(tokens) for tokens in texts], rows)
+
+
+class Worker:
+    """A thread that runs batches until the queue is closed and empty. Its death is reported, never silent."""
+
+    def __init__(
+        self,
+        number: int,
+        queue: TaskQueue,
+        contexts: ContextSet,
+        deliver: Callable[[BatchOutcome], None],
+        on_death: Callable[[Batch | None, BaseException], None],
+    ) -> None:
+        self.number = number
+        self._queue = queue
+        self._contexts = contexts
+        self._deliver = deliver
+        self._on_death = on_death
+        self._thread = threading.Thread(target=self._run, name=f"embed-worker-{number}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the thread to end, then free its contexts. False when it still runs after `timeout_s`."""
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return False
+        self._contexts.close()
+        return True
+
+    def _run(self) -> None:
+        batch: Batch | None = None
+        try:
+            while (batch := self._queue.take(self.number)) is not None:
+                taken_s = time.monotonic()
+                results = run_isolated(self._contexts, batch)
+                done_s = time.monotonic()
+                self._queue.note_speed(batch.n_tokens, done_s - taken_s)
+                self._deliver(BatchOutcome(batch, results, taken_s, done_s))
+        except BaseException as error:
+            _log.critical("worker %d died", self.number, exc_info=True)
+            self._on_death(batch, error)

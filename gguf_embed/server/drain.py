@@ -1,0 +1,37 @@
+"""Who is still being answered, so that a stop can wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Drain:
+    """The requests in flight, each known by its task. Lives on the event loop's thread only."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.begun = asyncio.Event()  # set: no new work is taken
+
+    def enter(self, task: asyncio.Task[object]) -> None:
+        self._tasks.add(task)
+        self._idle.clear()
+
+    def leave(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._idle.set()
+
+    async def finish(self, timeout_s: float) -> int:
+        """Refuse new work from now on and wait for what was accepted; then cancel the rest and return its number."""
+        self.begun.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        unanswered = tuple(self._tasks)
+        for task in unanswered:
+            task.cancel()
+        return len(unanswered)

@@ -1,0 +1,110 @@
+"""An error's kind → HTTP status and a body in the dialect of the route."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from gguf_embed.errors import EmbedError, InputTooLong, InvalidRequest, Overloaded
+from gguf_embed.server.door import Dialect
+
+
+class RouteNotFound(EmbedError):
+    """No such path here. Worded as llama-server words it."""
+
+    kind = "not_found"
+
+    def __init__(self) -> None:
+        super().__init__("File Not Found")
+
+
+class MethodNotAllowed(EmbedError):
+    """The path exists, not for this method."""
+
+    kind = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"{method} is not allowed on {path}: use {' or '.join(allowed)}")
+        self.allowed = allowed
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorShape:
+    """How one kind appears on the wire."""
+
+    status: int
+    llama_type: str
+    openai_type: str
+    openai_code: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+# openai-python repeats every answer of 500 and above unless told not to: these two would only fail again.
+_NO_RETRY = {"x-should-retry": "false"}
+
+ERROR_SHAPES: Mapping[str, ErrorShape] = {
+    "invalid_request": ErrorShape(400, "invalid_request_error", "invalid_request_error", "invalid_request"),
+    "input_too_long": ErrorShape(400, "exceed_context_size_error", "invalid_request_error", "context_length_exceeded"),
+    "authentication": ErrorShape(
+        401, "authentication_error", "authentication_error", "invalid_api_key", {"WWW-Authenticate": "Bearer"}
+    ),
+    "permission": ErrorShape(403, "permission_error", "permission_error", "permission_denied"),
+    "model_not_found": ErrorShape(404, "not_found_error", "invalid_request_error", "model_not_found"),
+    "not_found": ErrorShape(404, "not_found_error", "invalid_request_error", "unknown_url"),
+    "method_not_allowed": ErrorShape(405, "invalid_request_error", "invalid_request_error", "method_not_supported"),
+    "payload_too_large": ErrorShape(413, "invalid_request_error", "invalid_request_error", "payload_too_large"),
+    "overloaded": ErrorShape(429, "unavailable_error", "rate_limit_error", "rate_limit_exceeded"),
+    "engine": ErrorShape(500, "server_error", "server_error", "engine_error", _NO_RETRY),
+    "not_supported": ErrorShape(501, "not_supported_error", "not_supported_error", "not_supported", _NO_RETRY),
+    "unavailable": ErrorShape(503, "unavailable_error", "unavailable_error", "service_unavailable"),
+}
+
+INTERNAL_MESSAGE = "internal error; the server's log has the details"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """A finished error answer."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+def format_error(error: EmbedError, dialect: Dialect) -> ErrorReply:
+    """Put an error into the dialect's shape. A kind that has no place on the wire becomes a bare `engine`."""
+    shape = ERROR_SHAPES.get(error.kind)
+    message = error.message if shape else INTERNAL_MESSAGE
+    shape = shape or ERROR_SHAPES["engine"]
+    detail: dict[str, object]
+    if dialect is Dialect.OPENAI:
+        detail = {"message": message, "type": shape.openai_type, "param": _param(error), "code": shape.openai_code}
+    else:
+        detail = {"code": shape.status, "message": message, "type": shape.llama_type}
+    if isinstance(error, InputTooLong):
+        detail |= {"index": error.index, "n_prompt_tokens": error.n_tokens, "n_ctx": error.limit}
+    return ErrorReply(shape.status, orjson.dumps({"error": detail}), {**shape.headers, **_headers(error)})
+
+
+def _param(error: EmbedError) -> str | None:
+    match error:
+        case InvalidRequest():
+            return error.param
+        case InputTooLong():
+            return "input"
+        case EmbedError(kind="model_not_found"):
+            return "model"
+        case _:
+            return None
+
+
+def _headers(error: EmbedError) -> dict[str, str]:
+    match error:
+        case Overloaded():
+            return {"Retry-After": str(max(1, error.retry_after_s))}
+        case MethodNotAllowed():
+            return {"Allow": ", ".join(error.allowed)}
+        case _:
+            return {}

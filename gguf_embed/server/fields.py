@@ -1,0 +1,71 @@
+"""Reading one field of a JSON object: the right type, or an `InvalidRequest` that names what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gguf_embed.errors import InvalidRequest
+
+JsonObject = Mapping[str, object]
+
+_MAX_SHOWN = 60  # characters of a client's value repeated in a message
+
+
+def describe(value: object) -> str:
+    """Name a JSON value for an error message, shortly: `the string "abc"`, `an empty array`, `null`."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            shown = value if len(value) <= _MAX_SHOWN else value[:_MAX_SHOWN] + "…"
+            return f'the string "{shown}"'
+        case list():
+            return f"an array of {len(value)}" if value else "an empty array"
+        case _:
+            return "an object"
+
+
+def is_int(value: object) -> bool:
+    """Whether a JSON value is an integer; Python counts true and false in, JSON does not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def optional_bool(body: JsonObject, name: str) -> bool | None:
+    """The field, or None when absent or null."""
+    value = body.get(name)
+    if value is None or isinstance(value, bool):
+        return value
+    raise InvalidRequest(f'"{name}" must be true or false, found {describe(value)}', name)
+
+
+def optional_int(body: JsonObject, name: str, minimum: int) -> int | None:
+    """The field, or None when absent or null."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
+        return value
+    raise InvalidRequest(f'"{name}" must be an integer of at least {minimum}, found {describe(value)}', name)
+
+
+def optional_str(body: JsonObject, name: str) -> str | None:
+    """The field, or None when absent or null."""
+    value = body.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise InvalidRequest(f'"{name}" must be a string, found {describe(value)}', name)
+
+
+def optional_choice(body: JsonObject, name: str, choices: tuple[str, ...]) -> str | None:
+    """The field in lower case, one of `choices`, or None when absent or null."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, str) and value.lower() in choices:
+        return value.lower()
+    listed = ", ".join(f'"{choice}"' for choice in choices)
+    raise InvalidRequest(f'"{name}" must be one of {listed}, found {describe(value)}', name)

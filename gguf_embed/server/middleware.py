@@ -1,0 +1,123 @@
+"""The one middleware: request id, drain, CORS, key, errors in the route's dialect, metrics, debug log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping
+
+from aiohttp import web
+from aiohttp.typedefs import Handler as AiohttpHandler
+
+from gguf_embed.errors import EmbedError, EngineFailure, InvalidRequest, Unavailable
+from gguf_embed.server.auth import KeyRing
+from gguf_embed.server.body import TRUNCATED_HEADER, json_response
+from gguf_embed.server.door import Dialect, Door, Route
+from gguf_embed.server.errors import INTERNAL_MESSAGE, MethodNotAllowed, RouteNotFound, format_error
+
+logger = logging.getLogger(__name__)
+
+CLIENT_GONE_STATUS = 499
+"""nginx's number for a client that left before its answer; only metrics and the log see it."""
+
+_UNKNOWN_ROUTE = "unknown"
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CORS = {
+    "Access-Control-Allow-Credentials": "true",
+    "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Expose-Headers": f"X-Request-Id, Retry-After, {TRUNCATED_HEADER}",
+}
+
+RoutesByResource = Mapping[web.AbstractRoute, Route]
+
+
+class DoorKeeper:
+    """The middleware of one application. `routes` says which line of the table an aiohttp route came from."""
+
+    def __init__(self, door: Door, routes: RoutesByResource) -> None:
+        self._door = door
+        self._routes = routes
+        self._keys = KeyRing(door.options.api_keys)
+        self._dialects = {route.path: route.dialect for route in door.routes}
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
+        """Answer one request, and count it whatever happens."""
+        started_s = time.perf_counter()
+        route = self._routes.get(request.match_info.route)
+        status = CLIENT_GONE_STATUS
+        task = asyncio.current_task()
+        assert task is not None  # a handler is a coroutine of a task
+        self._door.drain.enter(task)
+        try:
+            response = await self._answer(request, route, handler)
+            _finish(request, response, self._door)
+            status = response.status
+            return response
+        finally:
+            self._door.drain.leave(task)
+            duration_s = time.perf_counter() - started_s
+            self._door.metrics.observe_request(route.path if route else _UNKNOWN_ROUTE, status, duration_s)
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("%s %s %d %.1f ms", request.method, request.path, status, duration_s * 1e3)
+
+    async def _answer(self, request: web.Request, route: Route | None, handler: AiohttpHandler) -> web.StreamResponse:
+        try:
+            _check_open(request, self._door)
+            if request.method == "OPTIONS":
+                return web.Response()
+            if route is None or route.auth_required:
+                self._keys.check(request.headers.get("Authorization"), request.headers.get("X-Api-Key"))
+            return await handler(request)
+        except EmbedError as error:
+            failure = error
+        except web.HTTPException as error:
+            failure = _from_http(error, request)
+        except Exception:
+            logger.exception("%s %s failed", request.method, request.path)
+            failure = EngineFailure(INTERNAL_MESSAGE)
+        dialect = route.dialect if route else self._dialects.get(request.path, Dialect.LLAMA)
+        return _error_response(failure, self._door, dialect)
+
+
+def _check_open(request: web.Request, door: Door) -> None:
+    if door.drain.begun.is_set() and request.method == "POST":
+        raise Unavailable("the server is shutting down and takes no new work")
+
+
+def _from_http(error: web.HTTPException, request: web.Request) -> EmbedError:
+    match error:
+        case web.HTTPNotFound():
+            return RouteNotFound()
+        case web.HTTPMethodNotAllowed():
+            return MethodNotAllowed(request.method, request.path, tuple(sorted(error.allowed_methods)))
+        case _:
+            return InvalidRequest(f"{error.status} {error.reason}")
+
+
+def _error_response(error: EmbedError, door: Door, dialect: Dialect) -> web.Response:
+    door.metrics.observe_error(error.kind)
+    reply = format_error(error, dialect)
+    if reply.status >= 500:
+        logger.warning("%s: %s", error.kind, error.message)
+    response = json_response(reply.body, reply.status)
+    response.headers.update(reply.headers)
+    return response
+
+
+def _finish(request: web.Request, response: web.StreamResponse, door: Door) -> None:
+    headers = response.headers
+    asked_id = request.headers.get("X-Request-Id")
+    headers["X-Request-Id"] = asked_id if asked_id and _SANE_ID.fullmatch(asked_id) else os.urandom(12).hex()
+    headers["Server"] = "gguf-embed"
+    origin = request.headers.get("Origin")
+    if origin is not None:
+        headers["Access-Control-Allow-Origin"] = origin
+        headers["Vary"] = "Origin"
+        headers.update(_CORS)
+    if door.drain.begun.is_set():
+        response.force_close()

@@ -1,0 +1,94 @@
+"""llama.cpp's own `/embedding`: JSON → `EmbedRequest`, `EmbedResult` → JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import orjson
+from aiohttp import web
+
+from gguf_embed.errors import InvalidRequest
+from gguf_embed.server.body import embed_response, read_json_object
+from gguf_embed.server.door import Door
+from gguf_embed.server.fields import JsonObject, optional_bool, optional_choice, optional_int, optional_str
+from gguf_embed.server.prompts import parse_prompts
+from gguf_embed.types import EmbedRequest, EmbedResult, Pooling, Truncation
+
+_NUMBERS_PER_PIECE = 200_000  # about 5 ms
+_POOLINGS = ("none", "mean", "cls", "last")  # rank gives scores, not vectors
+
+
+async def embedding(door: Door, request: web.Request) -> web.Response:
+    """`POST /embedding` and `/embeddings`."""
+    return await answer_embedding(door, await read_json_object(door, request))
+
+
+async def answer_embedding(door: Door, body: JsonObject) -> web.Response:
+    """Answer a parsed body in the native shape."""
+    parsed = parse_native_embed(body, door.options.max_inputs)
+    result = await door.embed(parsed)
+    pieces: list[bytes] = []
+    for piece in iter_native_embed(result):
+        pieces.append(piece)
+        await asyncio.sleep(0)  # a million token rows take seconds to write: let other requests in between
+    return embed_response(b"".join(pieces), result.truncated)
+
+
+def parse_native_embed(body: JsonObject, max_inputs: int) -> EmbedRequest:
+    """Read a request body; `input` is preferred over `content`. Raises `InvalidRequest` naming the field."""
+    param = "content" if body.get("input") is None else "input"
+    if body.get(param) is None:
+        raise InvalidRequest('"input" or "content" must be provided', "input")
+    return EmbedRequest(
+        inputs=parse_prompts(body[param], param, max_inputs),
+        model=optional_str(body, "model"),
+        pooling=parse_pooling(body),
+        embd_normalize=_parse_embd_normalize(body),
+        dimensions=optional_int(body, "dimensions", minimum=1),
+        truncate=optional_bool(body, "truncate"),
+    )
+
+
+def parse_pooling(body: JsonObject) -> Pooling | None:
+    """The pooling asked for this request alone; None when not asked."""
+    name = optional_choice(body, "pooling", _POOLINGS)
+    return None if name is None else Pooling(name)
+
+
+def _parse_embd_normalize(body: JsonObject) -> int | None:
+    value = optional_int(body, "embd_normalize", minimum=-1)
+    if value is not None and value > 2**31 - 1:
+        raise InvalidRequest(f'"embd_normalize" must be at most {2**31 - 1}, found {value}', "embd_normalize")
+    return value
+
+
+def iter_native_embed(result: EmbedResult) -> Iterator[bytes]:
+    """Write `[{"index": 0, "embedding": [[…], …]}, …]` in pieces of some milliseconds each, to be joined.
+
+    Rows are always nested, one when pooled. A piece ends with the item that fills it.
+    """
+    vectors = np.ascontiguousarray(result.vectors)
+    cuts = {cut.index: cut for cut in result.truncated}
+    opening, items, n_numbers = b"[", list[dict[str, object]](), 0
+    for index, (start, end) in enumerate(itertools.pairwise(result.row_offsets)):
+        item: dict[str, object] = {"index": index, "embedding": vectors[start:end]}
+        if index in cuts:
+            item["truncated"] = format_truncation(cuts[index])
+        items.append(item)
+        n_numbers += vectors[start:end].size
+        if n_numbers >= _NUMBERS_PER_PIECE:
+            yield opening + _dump_items(items)
+            opening, items, n_numbers = b",", [], 0
+    yield (opening + _dump_items(items) if items else b"") + b"]"
+
+
+def _dump_items(items: list[dict[str, object]]) -> bytes:
+    return orjson.dumps(items, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+
+
+def format_truncation(cut: Truncation) -> dict[str, int]:
+    """What was cut, in the words of our replies."""
+    return {"n_tokens": cut.n_tokens, "n_kept": cut.n_kept, "n_dropped": cut.n_dropped}

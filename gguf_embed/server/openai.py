@@ -1,0 +1,98 @@
+"""OpenAI's `POST /v1/embeddings`: JSON → `EmbedRequest`, `EmbedResult` → JSON."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+import orjson
+from aiohttp import web
+
+from gguf_embed.errors import InvalidRequest
+from gguf_embed.server import native
+from gguf_embed.server.body import embed_response, read_json_object
+from gguf_embed.server.door import Door
+from gguf_embed.server.fields import JsonObject, optional_bool, optional_choice, optional_int, optional_str
+from gguf_embed.server.prompts import parse_prompts
+from gguf_embed.types import EmbedRequest, EmbedResult, FloatMatrix, Pooling
+
+EncodingFormat = Literal["float", "base64"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIEmbed:
+    """A parsed body: what to compute, and how to write it."""
+
+    request: EmbedRequest
+    encoding_format: EncodingFormat
+
+
+async def embeddings(door: Door, request: web.Request) -> web.Response:
+    """`POST /v1/embeddings`; a body with `content` and no `input` gets the native shape, as from llama-server."""
+    body = await read_json_object(door, request)
+    if body.get("input") is None and body.get("content") is not None:
+        return await native.answer_embedding(door, body)
+    parsed = parse_openai_embed(body, door.options.max_inputs)
+    _refuse_token_rows(door, parsed.request)
+    result = await door.embed(parsed.request)
+    return embed_response(format_openai_embed(result, parsed.encoding_format), result.truncated)
+
+
+def _refuse_token_rows(door: Door, request: EmbedRequest) -> None:
+    if (request.pooling or door.service.resolve(request.model).pooling) is Pooling.NONE:
+        raise InvalidRequest(
+            "Pooling type 'none' is not OAI compatible. Please use a different pooling type: "
+            'send "pooling" (mean, cls, last) or start with --pooling; POST /embedding gives one row per token',
+            "pooling",
+        )
+
+
+def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
+    """Read a request body. Raises `InvalidRequest` naming the field."""
+    if body.get("input") is None:
+        raise InvalidRequest('"input" or "content" must be provided', "input")
+    embd_normalize = optional_int(body, "embd_normalize", minimum=-1)
+    if embd_normalize not in (None, 2):
+        raise InvalidRequest(
+            '"embd_normalize" must be 2 here: /v1/embeddings always gives vectors of length 1; '
+            "POST /embedding takes other values",
+            "embd_normalize",
+        )
+    optional_str(body, "user")  # accepted, checked, not used: nothing here is kept per user
+    request = EmbedRequest(
+        inputs=parse_prompts(body["input"], "input", max_inputs),
+        model=optional_str(body, "model"),
+        pooling=native.parse_pooling(body),
+        embd_normalize=2,
+        dimensions=optional_int(body, "dimensions", minimum=1),
+        truncate=optional_bool(body, "truncate"),
+    )
+    encoding_format = optional_choice(body, "encoding_format", ("float", "base64")) or "float"
+    return OpenAIEmbed(request, cast(EncodingFormat, encoding_format))
+
+
+def format_openai_embed(result: EmbedResult, encoding_format: EncodingFormat) -> bytes:
+    """Write OpenAI's reply; `truncated` is added only when something was cut. Pooled results only."""
+    n_tokens = result.usage.prompt_tokens
+    reply: dict[str, object] = {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": row}
+            for index, row in enumerate(_encode_rows(result.vectors, encoding_format))
+        ],
+        "model": result.model.name,
+        "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
+    }
+    if result.truncated:
+        reply["truncated"] = [{"index": cut.index, **native.format_truncation(cut)} for cut in result.truncated]
+    return orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _encode_rows(vectors: FloatMatrix, encoding_format: EncodingFormat) -> Iterable[object]:
+    if encoding_format == "float":
+        return np.ascontiguousarray(vectors)  # orjson writes the shortest digits that read back as the same float32
+    little_endian = np.ascontiguousarray(vectors, dtype="<f4")
+    return [binascii.b2a_base64(row, newline=False).decode("ascii") for row in little_endian]

@@ -1,0 +1,179 @@
+"""What operators and clients ask about the server itself. Nothing here loads, wakes or waits for a model."""
+
+from __future__ import annotations
+
+import orjson
+from aiohttp import web
+
+from gguf_embed.errors import NotSupported, Unavailable
+from gguf_embed.metrics import CONTENT_TYPE
+from gguf_embed.server.body import json_response
+from gguf_embed.server.door import Door, ServiceState
+from gguf_embed.types import ModelInfo, Pooling
+
+
+async def health(door: Door, request: web.Request) -> web.Response:
+    """`GET /health`: 200 when a request would be answered, else 503 with the reason."""
+    _check_serving(door)
+    return json_response(b'{"status":"ok"}')
+
+
+async def ready(door: Door, request: web.Request) -> web.Response:
+    """`GET /ready`: as `/health`, with what waits and runs."""
+    state = _check_serving(door)
+    load = {
+        "status": "ready",
+        "queued_texts": state.queued_texts,
+        "queued_tokens": state.queued_tokens,
+        "running_texts": state.running_texts,
+    }
+    return json_response(orjson.dumps(load))
+
+
+def _check_serving(door: Door) -> ServiceState:
+    state = door.service.state()
+    if door.drain.begun.is_set():
+        raise Unavailable("the server is shutting down")
+    if state.status == "loading":
+        raise Unavailable(state.detail or "Loading model")
+    if state.status != "ok":
+        raise Unavailable(state.detail or f"the service is {state.status}")
+    return state
+
+
+async def metrics(door: Door, request: web.Request) -> web.Response:
+    """`GET /metrics`: Prometheus's text format."""
+    if not door.options.metrics_enabled:
+        raise NotSupported("This server does not support metrics endpoint. Start it without --no-metrics")
+    state = door.service.state()
+    door.metrics.set_load(state.queued_texts, state.queued_tokens, state.running_texts)
+    headers = {"Content-Type": CONTENT_TYPE, "Process-Start-Time-Unix": str(door.started_unix_s)}
+    return web.Response(body=door.metrics.render(), headers=headers)
+
+
+async def version(door: Door, request: web.Request) -> web.Response:
+    """`GET /version`."""
+    return json_response(orjson.dumps({"name": "gguf-embed", "version": door.options.version}))
+
+
+async def models(door: Door, request: web.Request) -> web.Response:
+    """`GET /v1/models` and `/models`: llama-server's shape, OpenAI's within it."""
+    info = door.service.model()
+    reply = {"models": [_ollama_stub(info)], "object": "list", "data": [format_model(info, door.started_unix_s)]}
+    return json_response(orjson.dumps(reply))
+
+
+async def model(door: Door, request: web.Request) -> web.Response:
+    """`GET /v1/models/{id}`: the model that would answer for that name."""
+    info = door.service.resolve(request.match_info["model"])
+    return json_response(orjson.dumps(format_model(info, door.started_unix_s)))
+
+
+def format_model(info: ModelInfo, created_unix_s: int) -> dict[str, object]:
+    """One entry of `data`; `meta` has llama-server's keys and the limits it hides."""
+    return {
+        "id": info.name,
+        "aliases": list(info.aliases),
+        "tags": [],
+        "object": "model",
+        "created": created_unix_s,
+        "owned_by": "gguf-embed",
+        "capabilities": ["embedding"],
+        "meta": {
+            "vocab_type": info.vocab_type,
+            "n_vocab": info.n_vocab,
+            "n_ctx": info.n_ctx,
+            "n_ctx_train": info.n_ctx_train,
+            "n_embd": info.n_embd,
+            "n_params": info.n_params,
+            "size": info.size_bytes,
+            "ftype": info.file_type,
+            "max_input_tokens": info.max_input_tokens,
+            "pooling": info.pooling.value,
+            "normalized": info.embd_normalize == 2 and info.pooling is not Pooling.NONE,
+        },
+    }
+
+
+def _ollama_stub(info: ModelInfo) -> dict[str, object]:
+    details = {
+        "parent_model": "",
+        "format": "gguf",
+        "family": info.architecture,
+        "families": [info.architecture],
+        "parameter_size": "",
+        "quantization_level": info.file_type,
+    }
+    return {
+        "name": info.name,
+        "model": info.name,
+        "modified_at": "",
+        "size": "",
+        "digest": "",
+        "type": "model",
+        "description": "",
+        "tags": [],
+        "capabilities": ["embedding"],
+        "parameters": "",
+        "details": details,
+    }
+
+
+async def props(door: Door, request: web.Request) -> web.Response:
+    """`GET /props`: llama-server's keys that mean something here, and what it does not tell."""
+    state, options = door.service.state(), door.options
+    reply = format_props(door.service.model()) | {
+        "total_slots": state.n_workers,
+        "n_threads": state.n_threads,
+        "max_inputs": options.max_inputs,
+        "max_body_bytes": options.max_body_bytes,
+        "endpoint_metrics": options.metrics_enabled,
+        "build_info": f"gguf-embed {options.version}",
+    }
+    return json_response(orjson.dumps(reply))
+
+
+def format_props(info: ModelInfo) -> dict[str, object]:
+    """The model's share of `/props`. `model_path` is the file's name only: directories are nobody's business."""
+    return {
+        "default_generation_settings": {"params": {}, "n_ctx": info.n_ctx},
+        "model_alias": info.name,
+        "model_path": info.path.name if info.path else "",
+        "model_ftype": info.file_type,
+        "modalities": {"vision": False, "video": False, "audio": False},
+        "endpoint_slots": False,
+        "endpoint_props": False,
+        "chat_template": "",
+        "bos_token": info.bos_token,
+        "eos_token": info.eos_token,
+        "is_sleeping": False,
+        "architecture": info.architecture,
+        "description": info.description,
+        "weights": info.weights_type,
+        "tokenizer": info.tokenizer,
+        "pooling": info.pooling.value,
+        "embd_normalize": info.embd_normalize,
+        "n_embd": info.n_embd,
+        "n_ctx": info.n_ctx,
+        "n_ctx_train": info.n_ctx_train,
+        "max_input_tokens": info.max_input_tokens,
+    }
+
+
+async def index(door: Door, request: web.Request) -> web.Response:
+    """`GET /`: what is here, for a person with a browser or curl."""
+    info = door.service.model()
+    width = max(len(route.path) for route in door.routes)
+    lines = [
+        f"gguf-embed {door.options.version} serves {info.name} "
+        f"({info.n_embd} dimensions, pooling {info.pooling.value}, at most {info.max_input_tokens} tokens per text)",
+        "",
+        *(f"{route.method:4}  {route.path:{width}}  {route.summary}" for route in door.routes),
+        "",
+        f"curl {request.scheme}://{request.host}/v1/embeddings -H 'Content-Type: application/json' "
+        """-d '{"input": "hello"}'""",
+        "",
+    ]
+    # a Host header that is not UTF-8 comes as surrogates
+    page = "\n".join(lines).encode("utf-8", "replace")
+    return web.Response(body=page, headers={"Content-Type": "text/plain; charset=utf-8"})

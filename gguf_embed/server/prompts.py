@@ -1,0 +1,91 @@
+"""`input` and `content` → prompts. The rules are llama-server's, a superset of OpenAI's."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.server.fields import describe, is_int
+from gguf_embed.types import Prompt
+
+MAX_TOKEN_ID = 2**31 - 1
+"""llama.cpp's token ids are int32; the vocabulary's own limit is checked where it is known."""
+
+_EXPECTED = "a string, an array of token ids, or an array of those"
+
+
+def parse_prompts(value: object, param: str, max_inputs: int) -> tuple[Prompt, ...]:
+    """Read one or many inputs.
+
+    A string, or an array with a number in it (token ids, texts between them allowed), is one prompt; any other array
+    holds one prompt per entry. Raises `InvalidRequest` naming the entry, `NotSupported` for pictures and sound.
+    """
+    if not isinstance(value, list):
+        return (_parse_prompt(value, param, param),)
+    if not value:
+        raise InvalidRequest(f'"{param}" must not be empty', param)
+    kinds = set(map(type, value))
+    if int in kinds or float in kinds:
+        return (parse_parts(value, param),)
+    if len(value) > max_inputs:
+        raise InvalidRequest(
+            f'"{param}" has {len(value)} entries, the limit per request is {max_inputs}: send several requests', param
+        )
+    if kinds == {str}:
+        return tuple(value)
+    return tuple(_parse_prompt(entry, f"{param}[{index}]", param) for index, entry in enumerate(value))
+
+
+def parse_parts(value: list[object], param: str, where: str | None = None) -> tuple[int | str, ...]:
+    """Read one sequence given as token ids, texts, or both. `where` names it in errors; default `param`."""
+    where = where or param
+    kinds = set(map(type, value))
+    if not kinds <= {int, str}:
+        for index, entry in enumerate(value):
+            if not (is_int(entry) or isinstance(entry, str)):
+                expected = f"a token id (an integer from 0 to {MAX_TOKEN_ID})"
+                expected += " or a string" if str in kinds else ""
+                raise InvalidRequest(f'"{where}[{index}]" must be {expected}, found {describe(entry)}', param)
+    parts = cast("tuple[int | str, ...]", tuple(value))
+    ids = cast("list[int]", value if str not in kinds else [part for part in value if isinstance(part, int)])
+    # min and max, not a loop: a request may hold a hundred thousand ids
+    if ids and not (min(ids) >= 0 and max(ids) <= MAX_TOKEN_ID):
+        _refuse_token_id(parts, param, where)
+    return parts
+
+
+def _refuse_token_id(parts: tuple[int | str, ...], param: str, where: str) -> None:
+    for index, entry in enumerate(parts):
+        if isinstance(entry, int) and not 0 <= entry <= MAX_TOKEN_ID:
+            raise InvalidRequest(
+                f'"{where}[{index}]" must be a token id from 0 to {MAX_TOKEN_ID}, found the number {entry}', param
+            )
+
+
+def _parse_prompt(value: object, where: str, param: str) -> Prompt:
+    match value:
+        case str():
+            return value
+        case list():
+            return _parse_nested(value, where, param)
+        case {"multimodal_data": data, **_rest} if data:
+            raise NotSupported(f'"{where}" carries multimodal_data; this server embeds text only')
+        case {"prompt_string": str(text)}:
+            return text
+        case {"content": _}:
+            raise NotSupported(f'"{where}" carries content parts; this server embeds text only: send a string')
+        case {"prompt_string": other}:
+            raise InvalidRequest(f'"{where}.prompt_string" must be a string, found {describe(other)}', param)
+        case _:
+            raise InvalidRequest(f'"{where}" must be {_EXPECTED}, found {describe(value)}', param)
+
+
+def _parse_nested(value: list[object], where: str, param: str) -> Prompt:
+    if not value:
+        raise InvalidRequest(f'"{where}" must not be empty: it holds the token ids of one text', param)
+    parts = parse_parts(value, param, where)
+    if not any(isinstance(part, int) for part in parts):
+        raise InvalidRequest(
+            f'"{where}" must hold token ids, found an array of strings: put each text in "{param}" itself', param
+        )
+    return parts

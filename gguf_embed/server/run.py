@@ -1,0 +1,96 @@
+"""Start, signals, and a stop that answers what was accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gguf_embed.errors import ConfigError
+from gguf_embed.server.door import DOOR
+
+logger = logging.getLogger(__name__)
+
+_CLOSE_TIMEOUT_S = 5.0  # for writing the last answers to slow clients, after the handlers are done
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where to listen; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+def handle_signals(stop: asyncio.Event) -> None:
+    """Let SIGTERM and SIGINT set `stop`; a second one ends the process at once, with 128 + its number."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+
+
+async def serve(
+    app: web.Application,
+    address: ListenAddress,
+    stop: asyncio.Event,
+    on_ready: Callable[[str], None] | None = None,
+    drain_timeout_s: float = 60.0,
+) -> None:
+    """Serve until `stop` is set, then take no new work, answer what was accepted, and return.
+
+    `on_ready` is called once with the URL when the port is open. A client that goes away cancels its handler.
+    Raises `ConfigError` when the address cannot be had.
+    """
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_CLOSE_TIMEOUT_S)
+    await runner.setup()
+    try:
+        site = await _listen(runner, address)
+        if on_ready is not None:
+            on_ready(_url(runner, address))
+        await stop.wait()
+        await site.stop()
+        n_unanswered = await app[DOOR].drain.finish(drain_timeout_s)
+        if n_unanswered:
+            logger.warning("%d requests were not answered within %g s", n_unanswered, drain_timeout_s)
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, address: ListenAddress) -> web.TCPSite:
+    host, port = address.host, address.port
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"port {port} does not exist: choose one from 0 to 65535 with --port")
+    site = web.TCPSite(runner, host, port)
+    try:
+        await site.start()
+    except OSError as exc:
+        raise ConfigError(_why_not(exc, host, port)) from exc
+    return site
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"port {port} on {host} is in use: stop what uses it, or choose another with --port"
+        case errno.EACCES:
+            return f"port {port} on {host} needs privileges: choose one above 1023 with --port"
+        case _:
+            return f"cannot listen on {host} port {port}: {error.strerror or error}: check --host and --port"
+
+
+def _url(runner: web.AppRunner, address: ListenAddress) -> str:
+    port = runner.addresses[0][1]
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"http://{host}:{port}"

@@ -1,0 +1,81 @@
+"""llama.cpp's `/tokenize` and `/detokenize`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+from aiohttp import web
+
+from gguf_embed.errors import InvalidRequest
+from gguf_embed.server.body import json_response, read_json_object
+from gguf_embed.server.door import Door
+from gguf_embed.server.fields import JsonObject, describe, optional_bool
+from gguf_embed.server.prompts import parse_parts
+from gguf_embed.types import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizeRequest:
+    """A parsed `/tokenize` body; the defaults are llama-server's."""
+
+    content: Prompt
+    add_special: bool = False
+    parse_special: bool = True
+    with_pieces: bool = False
+
+
+async def tokenize(door: Door, request: web.Request) -> web.Response:
+    """`POST /tokenize`."""
+    parsed = parse_tokenize(await read_json_object(door, request))
+    tokens = await door.service.tokenize(
+        parsed.content, add_special=parsed.add_special, parse_special=parsed.parse_special
+    )
+    if not parsed.with_pieces:
+        return json_response(orjson.dumps({"tokens": tokens}))
+    pieces = [{"id": token, "piece": format_piece(door.service.token_bytes(token))} for token in tokens]
+    return json_response(orjson.dumps({"tokens": pieces}))
+
+
+async def detokenize(door: Door, request: web.Request) -> web.Response:
+    """`POST /detokenize`."""
+    tokens = parse_detokenize(await read_json_object(door, request))
+    return json_response(orjson.dumps({"content": await door.service.detokenize(tokens)}))
+
+
+def parse_tokenize(body: JsonObject) -> TokenizeRequest:
+    """Read a request body. `content` is a string, or texts and ids that make one sequence."""
+    content = body.get("content")
+    if isinstance(content, list):
+        content = parse_parts(content, "content")
+    elif not isinstance(content, str):
+        raise InvalidRequest(
+            f'"content" must be a string or an array of strings and token ids, found {describe(content)}', "content"
+        )
+    parse_special = optional_bool(body, "parse_special")
+    return TokenizeRequest(
+        content=content,
+        add_special=optional_bool(body, "add_special") or False,
+        parse_special=True if parse_special is None else parse_special,
+        with_pieces=optional_bool(body, "with_pieces") or False,
+    )
+
+
+def parse_detokenize(body: JsonObject) -> tuple[int, ...]:
+    """Read a request body. Raises `InvalidRequest` naming the entry that is no token id."""
+    tokens = body.get("tokens")
+    if not isinstance(tokens, list):
+        raise InvalidRequest(f'"tokens" must be an array of token ids, found {describe(tokens)}', "tokens")
+    parts = parse_parts(tokens, "tokens")
+    ids = tuple(part for part in parts if isinstance(part, int))
+    if len(ids) != len(parts):
+        raise InvalidRequest('"tokens" must hold token ids only, found a string in it', "tokens")
+    return ids
+
+
+def format_piece(piece: bytes) -> str | list[int]:
+    """A token's text; the bytes themselves where they are part of a character only."""
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return list(piece)

@@ -1,0 +1,135 @@
+"""From what a client sent to the token ids that the engine runs: choose the rules, tokenise, check, cut."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from gguf_embed.engines.base import Engine, Vocabulary
+from gguf_embed.errors import InputTooLong, InvalidRequest
+from gguf_embed.types import Prompt, TokenizedText
+from gguf_embed.wordpiece import ExactWordPiece, valid_unicode
+
+TokenizerChoice = Literal["auto", "llama"]
+
+
+class Tokenizer(Protocol):
+    """Text to vocabulary ids. Safe from any thread. "[SEP]" and the like in a text become that token."""
+
+    name: str  # "exact" (the model's own rules) or "llama" (llama.cpp's)
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]: ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, special tokens added, in order."""
+        ...
+
+
+class LlamaTokenizer:
+    """llama.cpp's own ids: for every vocabulary but WordPiece, and for indexes that were built with them."""
+
+    name = "llama"
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        return self._engine.tokenize(valid_unicode(text), add_special=add_special, parse_special=True)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+
+def choose_tokenizer(engine: Engine, choice: TokenizerChoice) -> Tokenizer:
+    """The model's own rules where we can rebuild them (WordPiece), llama.cpp's elsewhere or when asked for.
+
+    Raises `ModelFileError`, with `--tokenizer llama` as the way out, for a WordPiece vocabulary that is not complete.
+    """
+    if choice == "llama":
+        return LlamaTokenizer(engine)
+    vocabulary = engine.vocabulary()
+    return ExactWordPiece(vocabulary) if vocabulary.kind == "wpm" else LlamaTokenizer(engine)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLimits:
+    """What one input may hold for this model."""
+
+    n_vocab: int
+    max_tokens: int  # per input, special tokens included; at least 1
+    closing: frozenset[int]  # ids that a cut must leave at the end: see `closing_ids`
+
+
+def closing_ids(vocabulary: Vocabulary) -> frozenset[int]:
+    """The ids that end a sequence: [SEP] for an encoder, EOS for a decoder, where pooling reads it."""
+    return frozenset(token for token in (vocabulary.sep_id, vocabulary.eos_id) if token is not None)
+
+
+def prepare(
+    inputs: Sequence[Prompt], tokenizer: Tokenizer, limits: TokenLimits, *, truncate: bool
+) -> list[TokenizedText]:
+    """Tokenise and check all inputs of a request, in order. Plain texts go to the tokenizer in one call.
+
+    Raises `InvalidRequest` for an empty input or an unknown id, `InputTooLong` for one over `limits.max_tokens`
+    unless `truncate`; both name the first such input.
+    """
+    encoded: Iterator[list[int]] = iter(tokenizer.encode_batch([p for p in inputs if isinstance(p, str)]))
+    texts = []
+    for index, prompt in enumerate(inputs):
+        if isinstance(prompt, str):
+            tokens = _not_empty(next(encoded), index)
+        else:
+            tokens = tokenize_prompt(prompt, tokenizer, limits.n_vocab, index)
+        if len(tokens) > limits.max_tokens and not truncate:
+            raise InputTooLong(index, len(tokens), limits.max_tokens)
+        texts.append(truncate_tokens(tokens, limits.max_tokens, limits.closing))
+    return texts
+
+
+def tokenize_prompt(prompt: Prompt, tokenizer: Tokenizer, n_vocab: int, index: int = 0) -> list[int]:
+    """One input's ids. A text gets special tokens; ids alone stay as they are.
+
+    In a mixed tuple only a text that comes first gets special tokens, as in llama-server.
+    Raises `InvalidRequest`, naming the input by `index`, for an id outside 0..n_vocab-1 and for an empty input.
+    """
+    if isinstance(prompt, str):
+        return _not_empty(tokenizer.encode(prompt), index)
+    tokens: list[int] = []
+    for position, part in enumerate(prompt):
+        if isinstance(part, str):
+            tokens += tokenizer.encode(part, add_special=position == 0)
+        else:
+            tokens.append(_known_id(part, n_vocab, index))
+    return _not_empty(tokens, index)
+
+
+def truncate_tokens(tokens: Sequence[int], limit: int, closing: Collection[int]) -> TokenizedText:
+    """Keep the first `limit` tokens; a closing token at the end stays there, in the place of the last one kept.
+
+    So [CLS] a b c [SEP] cut to 4 is [CLS] a b [SEP], as the original models do it; cut to 2 it is [CLS] [SEP], and
+    to 1 only [SEP]. `limit` is at least 1.
+    """
+    assert limit >= 1, limit
+    if len(tokens) <= limit:
+        return TokenizedText(tokens, len(tokens))
+    kept = list(tokens[:limit])
+    if tokens[-1] in closing:
+        kept[-1] = tokens[-1]
+    return TokenizedText(kept, len(tokens))
+
+
+def _not_empty(tokens: list[int], index: int) -> list[int]:
+    if not tokens:
+        raise InvalidRequest(f"input {index} is empty: it gives no tokens, so there is nothing to embed")
+    return tokens
+
+
+def _known_id(token: int, n_vocab: int, index: int) -> int:
+    if isinstance(token, bool) or not isinstance(token, int):
+        raise InvalidRequest(f"input {index}: {token!r} is neither a text nor a token id")
+    if not 0 <= token < n_vocab:
+        raise InvalidRequest(
+            f"input {index}: token id {token} is not in the model's vocabulary of {n_vocab} (0 to {n_vocab - 1})"
+        )
+    return token

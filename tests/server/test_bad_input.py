@@ -1,0 +1,199 @@
+"""No input makes a 500: a table of bad bodies per route, and every odd body on every route."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from gguf_embed.server.app import ROUTES
+from tests.server.fake_service import serving
+
+MALFORMED = (
+    b"",
+    b" ",
+    b"{",
+    b"}",
+    b"[]",
+    b"null",
+    b"true",
+    b"1",
+    b'"text"',
+    b"input=a",
+    b'{"input": "a",}',
+    b'{"input": "\xff\xfe"}',
+    b'{"input": NaN}',
+    b'\xef\xbb\xbf{"input": "a"}',
+    b'{"input"' + b":[" * 2000,
+    b"[" * 100_000,
+    b"{}",
+    b"\x00",
+    b'{"input": "\\x"}',
+    b'{"input": "a\nb"}',
+)
+BAD_PROMPTS = (
+    None,
+    [],
+    [[]],
+    ["a", []],
+    0,
+    1.5,
+    True,
+    False,
+    {},
+    {"a": 1},
+    {"prompt_string": None},
+    [None],
+    ["a", None],
+    [True, False],
+    [1, True],
+    [1.0],
+    [1, 2.5],
+    [-1],
+    [2**31],
+    [2**63],
+    [2**70],
+    [[1], [-2]],
+    [[1], ["a", "b"]],
+    [[[1]]],
+    [{}],
+    [["a", None]],
+    [1, [2]],
+    [1, {"prompt_string": "a"}],
+    ["a"] * 2049,
+    "a" * 200,
+    [7] * 17,
+)
+BAD_FIELDS = (
+    {"dimensions": 0},
+    {"dimensions": -1},
+    {"dimensions": 1.5},
+    {"dimensions": True},
+    {"dimensions": "4"},
+    {"dimensions": 9},
+    {"dimensions": 2**80},
+    {"truncate": "END"},
+    {"truncate": 1},
+    {"model": 1},
+    {"model": ["tiny"]},
+    {"pooling": "max"},
+    {"pooling": "rank"},
+    {"pooling": 1},
+    {"embd_normalize": -2},
+    {"embd_normalize": True},
+    {"embd_normalize": "2"},
+    {"embd_normalize": 2.5},
+    {"embd_normalize": 2**40},
+)
+BAD_OPENAI_FIELDS = (
+    *BAD_FIELDS,
+    {"encoding_format": "int8"},
+    {"encoding_format": 1},
+    {"encoding_format": ["float"]},
+    {"user": 1},
+    {"embd_normalize": -1},
+    {"pooling": "none"},
+)
+BAD_TOKENIZE = (
+    {"content": None},
+    {"content": 1},
+    {"content": {}},
+    {"content": [None]},
+    {"content": [[1]]},
+    {"content": [1.5]},
+    {"content": [True]},
+    {"content": [-1]},
+    {"content": [2**31]},
+    {"content": "a", "add_special": 1},
+    {"content": "a", "parse_special": "no"},
+    {"content": "a", "with_pieces": []},
+    {"content": [300], "with_pieces": True},
+)
+BAD_DETOKENIZE = (
+    {"tokens": None},
+    {"tokens": "1"},
+    {"tokens": 1},
+    {"tokens": ["a"]},
+    {"tokens": [1, "a"]},
+    {"tokens": [None]},
+    {"tokens": [True]},
+    {"tokens": [1.5]},
+    {"tokens": [-1]},
+    {"tokens": [2**70]},
+    {"tokens": [[1]]},
+    {"tokens": [300]},
+)
+
+
+def dump(body: object) -> bytes:
+    """JSON of anything, numbers beyond 64 bits included."""
+    return json.dumps(body).encode()
+
+
+def table() -> list[tuple[str, bytes]]:
+    """(path, body) of every bad request."""
+    rows: list[tuple[str, bytes]] = []
+    for path, fields in (
+        ("/v1/embeddings", BAD_OPENAI_FIELDS),
+        ("/embedding", BAD_FIELDS),
+        ("/embeddings", BAD_FIELDS),
+    ):
+        rows += [(path, dump({name: bad})) for name in ("input", "content") for bad in BAD_PROMPTS]
+        rows += [(path, dump({"input": "a", **bad})) for bad in fields]
+    rows += [("/tokenize", dump(bad)) for bad in BAD_TOKENIZE]
+    rows += [("/detokenize", dump(bad)) for bad in BAD_DETOKENIZE]
+    posts = [route.path for route in ROUTES if route.method == "POST"]
+    return rows + [(path, body) for path in posts for body in MALFORMED]
+
+
+def check_shape(path: str, reply) -> None:
+    """The error is in the dialect of its route."""
+    error = reply.json["error"]
+    assert error["message"]
+    assert isinstance(error["type"], str)
+    if path.startswith("/v1/"):
+        assert isinstance(error["code"], str)
+        assert "param" in error
+    else:
+        assert error["code"] == reply.status
+
+
+def test_every_bad_body_is_a_4xx_in_the_routes_dialect():
+    async def scenario():
+        async with serving() as running:
+            for path, body in table():
+                reply = await running.post(path, body)
+                assert 400 <= reply.status < 500, (path, body[:200], reply)
+                check_shape(path, reply)
+
+    asyncio.run(scenario())
+
+
+def test_the_table_is_not_small():
+    rows = table()
+    for route in ROUTES:
+        if route.method == "POST":
+            assert sum(path == route.path for path, _ in rows) >= 30
+
+
+ODD_BODIES = tuple(
+    body
+    for value in (*BAD_PROMPTS, "a", ["a"], [1], [[1]], "\x00", "\u202e", {"prompt_string": "a"}, {"content": []})
+    for name in ("input", "content", "tokens", "pooling", "dimensions", "model", "truncate", "encoding_format")
+    for body in (dump({name: value}), dump({"input": "a", "content": "a", "tokens": [97], name: value}))
+)
+
+
+@pytest.mark.parametrize("path", [route.path for route in ROUTES if route.method == "POST"])
+def test_no_odd_body_makes_a_500(path):
+    async def scenario():
+        async with serving() as running:
+            for body in ODD_BODIES:
+                reply = await running.post(path, body)
+                assert reply.status in (200, 400, 501), (body[:200], reply)
+                assert reply.json is not None
+                if reply.status != 200:
+                    check_shape(path, reply)
+
+    asyncio.run(scenario())

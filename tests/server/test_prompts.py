@@ -1,0 +1,70 @@
+"""`input`/`content` parsing, without HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.server.prompts import MAX_TOKEN_ID, parse_prompts
+
+
+@pytest.mark.parametrize(
+    ("value", "prompts"),
+    [
+        ("a", ("a",)),
+        ("", ("",)),
+        (["a", ""], ("a", "")),
+        ([1, 2], ((1, 2),)),
+        ([0, MAX_TOKEN_ID], ((0, MAX_TOKEN_ID),)),
+        ([[1], [2, 3]], ((1,), (2, 3))),
+        (["a", 1, 2], (("a", 1, 2),)),
+        ([["a", 1], "b", [2]], (("a", 1), "b", (2,))),
+        ({"prompt_string": "a"}, ("a",)),
+        ([{"prompt_string": "a"}, "b"], ("a", "b")),
+        ([{"prompt_string": "a", "multimodal_data": []}], ("a",)),
+    ],
+)
+def test_inputs_follow_llama_servers_rules(value, prompts):
+    assert parse_prompts(value, "input", 10) == prompts
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], '"input" must not be empty'),
+        ([[]], '"input[0]" must not be empty'),
+        (3, "found the number 3"),
+        (True, "found true"),
+        ([True], '"input[0]" must be a string'),
+        ([1, True], '"input[1]" must be a token id'),
+        ([1.5], '"input[0]" must be a token id'),
+        ([1, None], "found null"),
+        ([-1], "from 0 to 2147483647, found the number -1"),
+        ([2**31], "found the number 2147483648"),
+        ([[1], [2, 2**40]], '"input[1][1]"'),
+        (["a", None], '"input[1]" must be a string'),
+        ([["a", "b"]], "found an array of strings"),
+        ([[[1]]], '"input[0][0]" must be a token id'),
+        ({}, "found an object"),
+        ({"prompt_string": 1}, '"input.prompt_string" must be a string'),
+        (["a"] * 11, "has 11 entries, the limit per request is 10"),
+    ],
+)
+def test_a_bad_input_is_named_with_its_index_and_what_was_found(value, message):
+    with pytest.raises(InvalidRequest) as caught:
+        parse_prompts(value, "input", 10)
+    assert message in caught.value.message
+    assert caught.value.param == "input"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"prompt_string": "a", "multimodal_data": ["AA=="]}, {"content": [{"type": "text", "text": "a"}]}],
+)
+def test_pictures_and_sound_are_not_supported(value):
+    with pytest.raises(NotSupported, match="text only"):
+        parse_prompts([value], "input", 10)
+
+
+def test_many_token_ids_are_one_prompt_and_not_counted_as_inputs():
+    assert len(parse_prompts(list(range(100)), "input", 10)) == 1

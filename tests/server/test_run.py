@@ -1,0 +1,200 @@
+"""Starting, draining, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+
+import aiohttp
+import pytest
+
+from gguf_embed.errors import ConfigError
+from gguf_embed.metrics import Metrics
+from gguf_embed.server.app import build_app
+from gguf_embed.server.door import DOOR, ServerOptions
+from gguf_embed.server.run import ListenAddress, serve
+from tests.server.fake_service import FakeService, serving
+
+
+def test_a_stop_answers_what_was_accepted_and_refuses_the_rest():
+    async def scenario():
+        service = FakeService()
+        service.gate.clear()
+        async with serving(service) as running, aiohttp.ClientSession() as other:
+            async with other.get(running.url + "/health") as reply:
+                await reply.read()  # leaves a kept-alive connection
+            accepted = asyncio.create_task(running.post("/v1/embeddings", {"input": "a"}))
+            await service.entered.wait()
+            running.stop.set()
+            await running.app[DOOR].drain.begun.wait()
+            async with other.post(running.url + "/v1/embeddings", json={"input": "b"}) as late:
+                assert late.status == 503
+                assert late.headers["Connection"] == "close"
+                assert (await late.json())["error"]["code"] == "service_unavailable"
+            async with aiohttp.ClientSession() as stranger:
+                with pytest.raises(aiohttp.ClientConnectorError):
+                    await stranger.get(running.url + "/health")
+            assert not running.done.done()
+            service.gate.set()
+            answered = await accepted
+            assert answered.status == 200
+            assert answered.headers["Connection"] == "close"
+            await running.done
+
+    asyncio.run(scenario())
+
+
+def test_health_says_no_while_draining():
+    async def scenario():
+        service = FakeService()
+        service.gate.clear()
+        async with serving(service) as running, aiohttp.ClientSession() as other:
+            async with other.get(running.url + "/health") as reply:
+                await reply.read()
+            accepted = asyncio.create_task(running.post("/v1/embeddings", {"input": "a"}))
+            await service.entered.wait()
+            running.stop.set()
+            await running.app[DOOR].drain.begun.wait()
+            async with other.get(running.url + "/health") as reply:
+                assert reply.status == 503
+            service.gate.set()
+            await accepted
+
+    asyncio.run(scenario())
+
+
+def test_a_drain_gives_up_after_its_time(caplog):
+    async def scenario():
+        service = FakeService()
+        service.gate.clear()
+        app = build_app(service, ServerOptions("1"), Metrics())
+        stop = asyncio.Event()
+        ready = asyncio.get_running_loop().create_future()
+        done = asyncio.create_task(serve(app, ListenAddress(port=0), stop, ready.set_result, drain_timeout_s=0))
+        async with aiohttp.ClientSession() as http:
+            stuck = asyncio.create_task(http.post(await ready + "/embedding", json={"input": "a"}))
+            await service.entered.wait()
+            stop.set()
+            await service.cancelled.wait()
+            await done
+            with pytest.raises(aiohttp.ClientError):
+                await stuck
+
+    asyncio.run(scenario())
+    assert "1 requests were not answered within 0 s" in caplog.text
+
+
+def serve_at(host: str, port: int) -> None:
+    """Try to listen; the server stops at once where it can."""
+
+    async def scenario():
+        stop = asyncio.Event()
+        stop.set()
+        await serve(build_app(FakeService(), ServerOptions("1"), Metrics()), ListenAddress(host, port), stop)
+
+    asyncio.run(scenario())
+
+
+def test_a_port_in_use_is_one_clear_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"^port {port} on 127.0.0.1 is in use: .*--port$"):
+            serve_at("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "message"),
+    [("127.0.0.1", 70000, "port 70000 does not exist"), ("192.0.2.1", 0, "cannot listen on 192.0.2.1")],
+)
+def test_an_impossible_address_is_one_clear_line(host, port, message):
+    with pytest.raises(ConfigError, match=message):
+        serve_at(host, port)
+
+
+def test_ready_gets_the_real_port_and_ipv6_gets_brackets():
+    async def scenario():
+        stop = asyncio.Event()
+        stop.set()
+        urls: list[str] = []
+        app = build_app(FakeService(), ServerOptions("1"), Metrics())
+        await serve(app, ListenAddress("::1", 0), stop, urls.append)
+        return urls
+
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        (url,) = asyncio.run(scenario())
+    except ConfigError:
+        pytest.skip("no IPv6 address here")
+    assert url.startswith("http://[::1]:")
+    assert not url.endswith(":0")
+
+
+SERVER = textwrap.dedent("""
+    import asyncio, sys
+    from gguf_embed.metrics import Metrics
+    from gguf_embed.server.app import build_app
+    from gguf_embed.server.door import ServerOptions
+    from gguf_embed.server.run import ListenAddress, handle_signals, serve
+    from tests.server.fake_service import FakeService
+
+    def say(line):
+        print(line, flush=True)
+
+    async def main():
+        stop, service = asyncio.Event(), FakeService()
+        service.gate.clear()
+        handle_signals(stop)
+        app = build_app(service, ServerOptions("1"), Metrics())
+        serving = asyncio.create_task(serve(app, ListenAddress(port=0), stop, say))
+        if "hold" in sys.argv:
+            await service.entered.wait()
+            say("holding")
+        await stop.wait()
+        say("stopping")
+        await serving
+
+    asyncio.run(main())
+""")
+
+
+@pytest.fixture
+def server_process():
+    """Start the script above with arguments; killed at the end whatever happens."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+        command = [sys.executable, "-c", SERVER, *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        return process, process.stdout.readline().strip()
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_with_nothing_in_flight_ends_with_zero(server_process, number):
+    process, url = server_process()
+    assert url.startswith("http://127.0.0.1:")
+    process.send_signal(number)
+    assert process.wait(20) == 0
+
+
+def test_a_second_signal_ends_at_once(server_process):
+    process, url = server_process("hold")
+    port = int(url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        body = b'{"input": "a"}'
+        client.sendall(b"POST /embedding HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        assert process.stdout.readline() == "holding\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "stopping\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 128 + signal.SIGTERM
