@@ -1,0 +1,3 @@
+"""gguf-embed: serve GGUF embedding models over OpenAI's and llama.cpp's APIs."""
+
+__version__ = "0.1.0"

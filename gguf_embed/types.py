@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,6 +123,19 @@ class EmbedResult:
     usage: Usage
     truncated: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """How the service is now: for `/health`, `/ready`, `/props` and the gauges."""
+
+    status: Literal["ok", "loading", "draining", "failed"]
+    detail: str = ""  # why it is not ok, for the client
+    queued_texts: int = 0
+    queued_tokens: int = 0
+    running_texts: int = 0
+    n_workers: int = 0
+    n_threads: int = 0
 
 
 class Embedder(Protocol):

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as llama
 import numpy as np
 
+from gguf_embed.config import OffloadConfig
+from gguf_embed.engines import amx
 from gguf_embed.engines.base import Vocabulary
 from gguf_embed.errors import ConfigError, ModelFileError
 from gguf_embed.types import Pooling
+
+# At import, because both only work in front of the next line. libgomp by default spins for milliseconds at every
+# barrier of a thread pool: on a machine with other work a 5 ms computation then takes 300 ms, with 1000 turns 11 ms.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+_amx_gemm = amx.preload()
+
+import llama_cpp.llama_cpp as llama  # noqa: E402
 
 Handle = Any
 """An opaque llama.cpp pointer."""
@@ -83,17 +92,6 @@ def _last_error() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadParams:
-    """Where the weights go. Names are llama.cpp's."""
-
-    n_gpu_layers: int = 0  # -1: all
-    main_gpu: int = 0
-    split_mode: str = "layer"
-    tensor_split: tuple[float, ...] = ()
-    devices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class ContextParams:
     """What one context is sized for."""
 
@@ -102,7 +100,6 @@ class ContextParams:
     n_sequences: int
     pooling: Pooling
     flash_attention: bool
-    offload_kqv: bool = True
 
 
 def supports_gpu() -> bool:
@@ -118,12 +115,35 @@ def cpu_features() -> frozenset[str]:
     return frozenset(word.split("=")[0].strip() for word in words if word.strip().endswith("= 1"))
 
 
-def load_model(path: Path, params: LoadParams) -> Handle:
+def _library(name: str) -> ctypes.CDLL:
+    """One of the libraries that llama-cpp-python carries, for what it does not bind."""
+    return ctypes.CDLL(str(Path(llama.__file__).parent / "lib" / name))
+
+
+def has_amx_gemm() -> bool:
+    """Whether BF16 weights can be multiplied on AMX tiles in this process."""
+    return _amx_gemm is not None
+
+
+def use_amx_gemm(on: bool) -> None:
+    """Switch AMX multiplication for the whole process; nothing happens where there is none."""
+    if _amx_gemm is not None:
+        _amx_gemm.enable(_library("libggml-cpu.so"), on)
+
+
+def n_amx_multiplications() -> int:
+    """How many were really done on tiles."""
+    return _amx_gemm.n_computed if _amx_gemm is not None else 0
+
+
+def load_model(path: Path, params: OffloadConfig) -> Handle:
     """Raises `ModelFileError` with llama.cpp's own first reason. With n_gpu_layers 0 no GPU memory is used."""
     start_backend()
     native = llama.llama_model_default_params()
     native.n_gpu_layers = params.n_gpu_layers
     native.main_gpu = params.main_gpu
+    # ggml's own AMX buffers crash for quantised weights when compiled by GCC 12 (it loses the tile configuration)
+    native.use_extra_bufts = "AMX_INT8" not in cpu_features()
     native.split_mode = SPLIT_MODES[params.split_mode]
     keep_alive: list[object] = []
     if params.tensor_split:
@@ -142,15 +162,27 @@ def load_model(path: Path, params: LoadParams) -> Handle:
 
 
 def _find_devices(names: Sequence[str]) -> ctypes.Array[ctypes.c_void_p]:
-    """Look the names up in ggml's registry, which llama-cpp-python does not bind. A NULL-terminated list."""
-    library = ctypes.CDLL(str(Path(llama.__file__).parent / "lib" / "libggml.so"))
-    by_name = library.ggml_backend_dev_by_name
+    """A NULL-terminated list from ggml's registry; "none" names no device. Raises `ConfigError` for another name."""
+    known = device_names()
+    missing = [name for name in names if name != "none" and name not in known]
+    if missing:
+        raise ConfigError(f"--device {missing[0]}: this build of llama.cpp knows {', '.join(known)}; or none")
+    by_name = _library("libggml.so").ggml_backend_dev_by_name
     by_name.argtypes, by_name.restype = [ctypes.c_char_p], ctypes.c_void_p
     found = [by_name(name.encode()) for name in names if name != "none"]
-    for name, device in zip(names, found, strict=False):
-        if not device:
-            raise ConfigError(f"--device {name}: llama.cpp has no such device in this build; see `gguf-embed devices`")
     return (ctypes.c_void_p * (len(found) + 1))(*found, None)
+
+
+def device_names() -> list[str]:
+    """ggml's devices in this build, "CPU" among them."""
+    start_backend()
+    library = _library("libggml.so")
+    library.ggml_backend_dev_count.restype = ctypes.c_size_t
+    library.ggml_backend_dev_get.argtypes, library.ggml_backend_dev_get.restype = [ctypes.c_size_t], ctypes.c_void_p
+    name_of = _library("libggml-base.so").ggml_backend_dev_name
+    name_of.argtypes, name_of.restype = [ctypes.c_void_p], ctypes.c_char_p
+    devices = [library.ggml_backend_dev_get(i) for i in range(library.ggml_backend_dev_count())]
+    return [name_of(device).decode() for device in devices]
 
 
 def new_context(model: Handle, params: ContextParams) -> Handle:
@@ -164,7 +196,6 @@ def new_context(model: Handle, params: ContextParams) -> Handle:
     native.flash_attn_type = int(params.flash_attention)
     native.embeddings = True
     native.kv_unified = True
-    native.offload_kqv = params.offload_kqv
     native.no_perf = True
     context = llama.llama_init_from_model(model, native)
     if not context:

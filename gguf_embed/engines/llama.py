@@ -5,15 +5,34 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from gguf_embed.config import OffloadConfig
 from gguf_embed.engines import _llama_api as api
+from gguf_embed.engines import amx
 from gguf_embed.engines.base import ContextSpec, EngineInfo, Vocabulary
 from gguf_embed.errors import EngineFailure, ModelFileError
 from gguf_embed.types import FloatMatrix, Pooling
+
+supports_gpu = api.supports_gpu
+retype_to_bf16 = api.retype_to_bf16
+use_amx_gemm = api.use_amx_gemm
+n_amx_multiplications = api.n_amx_multiplications
+
+
+def computes_bf16_faster(use_amx: bool) -> bool:
+    """Whether this CPU multiplies BF16 faster than F16 and F32.
+
+    True with AMX tiles, and with AVX-512 BF16 on CPUs without AMX; those with AMX run the AVX-512 instruction at half
+    the rate, so BF16 without the tiles is slower there than F16 (docs/benchmarks.md).
+    """
+    if use_amx and api.has_amx_gemm():
+        return True
+    return "AVX512_BF16" in api.cpu_features() and "amx_bf16" not in amx.cpu_flags()
+
 
 MAX_UBATCH_TOKENS = 2048
 """A causal model computes long texts in parts of this many tokens: its compute buffers grow with the part."""
@@ -24,9 +43,8 @@ class LlamaEngineConfig:
     """One model file and how to load it."""
 
     path: Path
-    load: api.LoadParams
-    rank_head: bool = False  # the file has a classification head; without one rank pooling would abort the process
-    offload_kqv: bool = True
+    offload: OffloadConfig = field(default_factory=OffloadConfig)
+    rank_head: bool = False  # the file has a classification head; without one llama.cpp would score with noise
 
 
 class LlamaEngine:
@@ -36,7 +54,7 @@ class LlamaEngine:
         """Loads the weights (seconds for large files). Raises `ModelFileError` with one clear reason."""
         self._config = config
         with ExitStack() as stack:
-            self._model = api.load_model(config.path, config.load)
+            self._model = api.load_model(config.path, config.offload)
             stack.callback(api.free_model, self._model)
             self._vocab = api.vocabulary_of(self._model)
             self._facts = api.model_facts(self._model)
@@ -96,7 +114,7 @@ class LlamaEngine:
             raise ModelFileError(
                 f"{self._config.path.name} has no rank head, so --pooling rank cannot work: use a reranker's GGUF"
             )
-        return LlamaContext(self, self._model, spec, offload_kqv=self._config.offload_kqv)
+        return LlamaContext(self, self._model, spec)
 
     def close(self) -> None:
         self._stack.close()
@@ -105,7 +123,7 @@ class LlamaEngine:
 class LlamaContext:
     """One llama.cpp context with its batch arrays. After opening it belongs to one thread."""
 
-    def __init__(self, engine: LlamaEngine, model: api.Handle, spec: ContextSpec, *, offload_kqv: bool) -> None:
+    def __init__(self, engine: LlamaEngine, model: api.Handle, spec: ContextSpec) -> None:
         if not 1 <= spec.max_sequences <= api.MAX_SEQUENCES:
             raise ValueError(f"max_sequences is {spec.max_sequences}, llama.cpp takes 1 to {api.MAX_SEQUENCES}")
         self.spec = spec
@@ -119,7 +137,6 @@ class LlamaContext:
                 n_sequences=spec.max_sequences,
                 pooling=spec.pooling,
                 flash_attention=spec.flash_attention,
-                offload_kqv=offload_kqv,
             ),
         )
         self._buffers = api.BatchBuffers(spec.max_tokens)

@@ -55,13 +55,13 @@ def token_budget(limits: BatchLimits, n_waiting_tokens: int, n_idle_workers: int
     return min(limits.max_tokens, max(share, limits.min_share_tokens))
 
 
-def choose_threads(total: int, n_workers: int, n_running: int, n_waiting: int) -> int:
-    """Threads for one engine call: all when this worker is alone with the work, else an equal share.
+def choose_threads(total: int, n_workers: int, n_running: int, n_waiting: int, alone: int | None = None) -> int:
+    """Threads for one engine call: an equal share, or as many as pay when this worker is alone with the work.
 
-    `n_running` counts other workers that compute now, `n_waiting` the texts left in the queue.
+    `n_running` counts other workers that compute now, `n_waiting` the texts left in the queue; `alone` None is all.
     """
     if n_running == 0 and n_waiting == 0:
-        return total
+        return total if alone is None else alone
     return max(1, total // n_workers)
 
 

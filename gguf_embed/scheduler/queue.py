@@ -20,6 +20,7 @@ class QueueConfig:
     limits: BatchLimits
     n_workers: int
     n_threads: int  # of the machine, shared by the workers
+    alone_threads: int  # for a batch that has the machine to itself
     max_queued_tokens: int
     tokens_per_s: float  # a first estimate; the workers' own counts replace it
 
@@ -62,17 +63,32 @@ class TaskQueue:
         n_tokens = sum(lengths)
         with self._changed:
             self._refuse_when_closed()
-            if self._n_tokens and self._n_tokens + n_tokens > self._config.max_queued_tokens:
+            if not self._has_room(n_tokens):
+                self._drop_cancelled()
+            if not self._has_room(n_tokens):
                 raise self._overloaded(n_tokens)
             due = due_times(request.admitted_s, lengths, self._tokens_per_s)
-            for index, tokens in enumerate(texts):
-                self._n_admitted += 1
-                lane = lane_of(lengths[index])
-                task = EmbedTask(due[index], self._n_admitted, lane, tokens, request, index)
-                heapq.heappush(self._lanes.setdefault(lane, []), task)
+            tasks = [
+                EmbedTask(due[index], self._n_admitted + index, lane_of(lengths[index]), tokens, request, index)
+                for index, tokens in enumerate(texts)
+            ]
+            for task in tasks:  # nothing may raise from here on: all or none
+                heapq.heappush(self._lanes.setdefault(task.lane, []), task)
+            self._n_admitted += len(tasks)
             self._n_tokens += n_tokens
             self._n_texts += len(texts)
             self._changed.notify_all()
+
+    def _has_room(self, n_tokens: int) -> bool:
+        return not self._n_tokens or self._n_tokens + n_tokens <= self._config.max_queued_tokens
+
+    def _drop_cancelled(self) -> None:
+        """Forget texts whose client is gone: in a full queue they would keep living clients out."""
+        for tasks in self._lanes.values():
+            tasks[:] = [task for task in tasks if not task.request.cancelled]
+            heapq.heapify(tasks)
+        self._n_texts = sum(map(len, self._lanes.values()))
+        self._n_tokens = sum(len(task.tokens) for tasks in self._lanes.values() for task in tasks)
 
     def _refuse_when_closed(self) -> None:
         if self._failure:
@@ -115,8 +131,8 @@ class TaskQueue:
         return min(heads).lane if heads else None
 
     def _take_from(self, lane: Lane, worker: int) -> Batch | None:
-        limits, heap = self._config.limits, self._lanes[lane]
-        n_idle = self._config.n_workers - len(self._running)
+        config, limits, heap = self._config, self._config.limits, self._lanes[lane]
+        n_idle = config.n_workers - len(self._running)
         budget = limits.max_tokens if lane.long else token_budget(limits, self._n_tokens, n_idle)
         candidates: list[EmbedTask] = []
         n_candidate_tokens = 0
@@ -130,7 +146,9 @@ class TaskQueue:
         self._n_texts -= len(plan.taken) + len(plan.dropped)
         if not plan.taken:
             return None
-        n_threads = choose_threads(self._config.n_threads, self._config.n_workers, len(self._running), self._n_texts)
+        n_threads = choose_threads(
+            config.n_threads, config.n_workers, len(self._running), self._n_texts, config.alone_threads
+        )
         self._running[worker] = len(plan.taken)
         return Batch(lane, plan.taken, plan.n_tokens, n_threads, limits.max_tokens)
 

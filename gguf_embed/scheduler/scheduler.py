@@ -65,6 +65,8 @@ class Scheduler:
         Raises `Overloaded` or `Unavailable` at once, or the first failed text's error at the end. When the awaiting
         task is cancelled, texts that no worker took yet are dropped.
         """
+        if not texts:
+            return Submission([], 0.0, 0.0)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Sequence[FloatMatrix]] = loop.create_future()
         request = PendingRequest(loop, future, self._clock(), [None] * len(texts), len(texts))
@@ -79,15 +81,11 @@ class Scheduler:
         return Lane(pooling, long=length > self._contexts.max_tokens)
 
     def _deliver(self, outcome: BatchOutcome) -> None:
-        """On a worker thread: hand each event loop its share of a batch, in one call per loop."""
+        """On a worker thread: count a batch and answer it."""
         batch = outcome.batch
         compute_s = outcome.done_s - outcome.taken_s
         self._observer.observe_batch(len(batch.tasks), batch.n_tokens, batch.budget_tokens, compute_s)
-        for loop in {task.request.loop for task in batch.tasks}:
-            try:
-                loop.call_soon_threadsafe(_answer, loop, outcome)
-            except RuntimeError:
-                continue  # that loop is closed: nobody waits there any more
+        _hand_out(outcome)
 
     def _on_death(self, batch: Batch | None, error: BaseException) -> None:
         """On the dying worker's thread: answer its batch and everything that waits, so that no client hangs."""
@@ -97,9 +95,7 @@ class Scheduler:
         now_s = self._clock()
         if waiting:
             orphans = Batch(waiting[0].lane, waiting, 0, 0, 0)
-            outcome = BatchOutcome(orphans, [failure] * len(waiting), now_s, now_s)
-            for loop in {task.request.loop for task in waiting}:
-                loop.call_soon_threadsafe(_answer, loop, outcome)
+            _hand_out(BatchOutcome(orphans, [failure] * len(waiting), now_s, now_s))
 
     def state(self) -> QueueState:
         return self._queue.state()
@@ -109,6 +105,15 @@ class Scheduler:
         self._queue.close()
         for worker in self._workers:
             worker.join()
+
+
+def _hand_out(outcome: BatchOutcome) -> None:
+    """On a worker thread: hand each event loop its share of a batch, in one call per loop."""
+    for loop in {task.request.loop for task in outcome.batch.tasks}:
+        try:
+            loop.call_soon_threadsafe(_answer, loop, outcome)
+        except RuntimeError:
+            continue  # that loop is closed: nobody waits there any more
 
 
 def _answer(loop: asyncio.AbstractEventLoop, outcome: BatchOutcome) -> None:

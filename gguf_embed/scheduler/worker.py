@@ -27,7 +27,7 @@ class ContextPlan:
     max_tokens: int  # a batch of texts that fit the budget
     max_sequences: int
     long_tokens: int  # the longest text that may come
-    flash_min_tokens: int  # flash attention from this many tokens per batch on; 0 always; None in no case
+    flash_min_tokens: int  # flash attention from this many tokens per batch on; 0: always
     never_flash: bool = False
 
     def spec(self, lane: Lane, n_tokens: int) -> ContextSpec:
@@ -110,8 +110,12 @@ class Worker:
         self._thread.start()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for the thread to end, then free its contexts. False when it still runs after `timeout_s`."""
-        self._thread.join(timeout_s)
+        """Wait for the thread to end, then free its contexts. False when it still runs after `timeout_s`.
+
+        A worker that never started, because the start of the model failed half-way, has nothing to wait for.
+        """
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
         if self._thread.is_alive():
             return False
         self._contexts.close()
@@ -121,11 +125,17 @@ class Worker:
         batch: Batch | None = None
         try:
             while (batch := self._queue.take(self.number)) is not None:
-                taken_s = time.monotonic()
-                results = run_isolated(self._contexts, batch)
-                done_s = time.monotonic()
-                self._queue.note_speed(batch.n_tokens, done_s - taken_s)
-                self._deliver(BatchOutcome(batch, results, taken_s, done_s))
+                self._run_batch(batch)
+                batch = None  # answered: should the next `take` raise, it is not to be answered again
         except BaseException as error:
             _log.critical("worker %d died", self.number, exc_info=True)
             self._on_death(batch, error)
+
+    def _run_batch(self, batch: Batch) -> None:
+        """Its own function, so that an idle worker keeps no rows alive."""
+        taken_s = time.monotonic()
+        results = run_isolated(self._contexts, batch)
+        done_s = time.monotonic()
+        if not any(isinstance(result, EmbedError) for result in results):  # a refusal takes no time
+            self._queue.note_speed(batch.n_tokens, done_s - taken_s)
+        self._deliver(BatchOutcome(batch, results, taken_s, done_s))

@@ -5,26 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Protocol
 
 from aiohttp import web
 
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.drain import Drain
-from gguf_embed.types import EmbedRequest, EmbedResult, ModelInfo, Prompt
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceState:
-    """How the service is now: for `/health`, `/ready`, `/props` and the gauges."""
-
-    status: Literal["ok", "loading", "draining", "failed"]
-    detail: str = ""  # why it is not ok, for the client
-    queued_texts: int = 0
-    queued_tokens: int = 0
-    running_texts: int = 0
-    n_workers: int = 0
-    n_threads: int = 0
+from gguf_embed.types import EmbedRequest, EmbedResult, ModelInfo, Prompt, ServiceState
 
 
 class Service(Protocol):

@@ -8,8 +8,8 @@ from aiohttp import web
 from gguf_embed.errors import NotSupported, Unavailable
 from gguf_embed.metrics import CONTENT_TYPE
 from gguf_embed.server.body import json_response
-from gguf_embed.server.door import Door, ServiceState
-from gguf_embed.types import ModelInfo, Pooling
+from gguf_embed.server.door import Door
+from gguf_embed.types import ModelInfo, Pooling, ServiceState
 
 
 async def health(door: Door, request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ from gguf_embed.bench import servers
 from gguf_embed.bench.servers import Contestant, find_llama_server, make_contestant, running
 from gguf_embed.errors import ConfigError, Unavailable
 
-PROGRAM = Path(__file__).parent / "one_vector_server.py"
+PROGRAM = Path(__file__).parent / "tiny_server.py"
 
 
 def contestant(*flags):

@@ -15,9 +15,19 @@ from aiohttp import web
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import build_app
-from gguf_embed.server.door import ServerOptions, ServiceState
+from gguf_embed.server.door import ServerOptions
 from gguf_embed.server.run import ListenAddress, serve
-from gguf_embed.types import EmbedRequest, EmbedResult, ModelInfo, Pooling, Prompt, Timings, Truncation, Usage
+from gguf_embed.types import (
+    EmbedRequest,
+    EmbedResult,
+    ModelInfo,
+    Pooling,
+    Prompt,
+    ServiceState,
+    Timings,
+    Truncation,
+    Usage,
+)
 
 MODEL = ModelInfo(
     name="tiny",

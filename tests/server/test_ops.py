@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gguf_embed.server.app import ROUTES
-from gguf_embed.server.door import ServiceState
-from gguf_embed.types import Pooling
+from gguf_embed.types import Pooling, ServiceState
 from tests.server.fake_service import FakeService, serving, with_pooling
 
 

@@ -7,6 +7,7 @@
  *
  * Same arithmetic as ggml's BF16 path: products of BF16 values, summed in F32; only the order of the sums differs.
  */
+#if defined(__x86_64__) && defined(__linux__) /* elsewhere this file compiles to nothing, and nothing uses it */
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -28,6 +29,7 @@ typedef bool (*sgemm_fn)(const struct compute_params *, int64_t, int64_t, int64_
 
 static sgemm_fn ggml_sgemm;
 static bool enabled;
+static uint64_t n_computed; /* matrix multiplications done here; a lost count is harmless */
 
 /* Ask Linux for permission to use tile data; it holds for the whole process. Returns 0 when granted. */
 long gguf_embed_amx_request(void) {
@@ -39,6 +41,11 @@ long gguf_embed_amx_request(void) {
 void gguf_embed_amx_enable(sgemm_fn original, bool on) {
     ggml_sgemm = original;
     enabled = on;
+}
+
+/* How many multiplications were computed here so far: shows that ggml's calls do arrive. */
+uint64_t gguf_embed_amx_computed(void) {
+    return n_computed;
 }
 
 struct tile_config {
@@ -160,7 +167,9 @@ bool llamafile_sgemm(const struct compute_params *params, int64_t m, int64_t n, 
                        k % TILE_K == 0 && k <= MAX_K && n > 1;
     if (enabled && suits) {
         multiply(params, m, n, k, A, lda, B, ldb, C, ldc);
+        if (params->ith == 0) n_computed++;
         return true;
     }
     return ggml_sgemm && ggml_sgemm(params, m, n, k, A, lda, B, ldb, C, ldc, a_type, b_type, c_type);
 }
+#endif

@@ -1,10 +1,10 @@
-"""A process that answers every POST with one vector: what test_servers starts and stops."""
+"""A process that answers every POST with two numbers per text: what the tests start, drive and stop."""
 
 import argparse
 import json
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--host")
@@ -22,14 +22,21 @@ if arguments.child:
 
 
 class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections stay open
+
     def do_POST(self) -> None:
         arguments.loading -= 1
-        data = [{"embedding": [1.0, 0.0], "index": 0}]
-        body = json.dumps({"data": data, "usage": {"prompt_tokens": 3}}).encode()
+        texts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
+        texts = [texts] if isinstance(texts, str) else texts
+        data = [{"embedding": [float(len(text)), 1.0], "index": i} for i, text in enumerate(texts)]
+        body = json.dumps({"data": data, "usage": {"prompt_tokens": sum(map(len, texts))}}).encode()
         self.send_response(503 if arguments.loading >= 0 else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
+    def log_message(self, *_: object) -> None:
+        """Nothing: stderr is for the last line of a failed start."""
 
-HTTPServer((arguments.host, arguments.port), Handler).serve_forever()
+
+ThreadingHTTPServer((arguments.host, arguments.port), Handler).serve_forever()

@@ -1,0 +1,98 @@
+"""From flags to configuration: pure decisions with messages for what contradicts itself or this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from gguf_embed.cli.options import ServeFlags
+from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig
+from gguf_embed.errors import ConfigError
+from gguf_embed.model_files.locate import ModelSource
+from gguf_embed.types import Pooling
+
+Report = Callable[[str], None]
+
+
+def model_source(flags: ServeFlags) -> ModelSource:
+    return ModelSource(flags.model, flags.hf_repo, flags.hf_file, flags.offline)
+
+
+def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfig:
+    """Raises `ConfigError` for values that no flag type can check."""
+    if flags.embedding or flags.parallel is not None:
+        ignored = [name for name, given in (("--embedding", flags.embedding), ("-np", flags.parallel)) if given]
+        report(f"{' and '.join(ignored)}: accepted, but not needed here")
+    return ModelConfig(
+        aliases=_split(flags.alias, "--alias"),
+        pooling=Pooling(flags.pooling) if flags.pooling else None,
+        n_ctx=flags.ctx_size,
+        embd_normalize=flags.embd_normalize,
+        tokenizer=flags.tokenizer,
+        truncate=flags.truncate,
+        strict_name=flags.strict_model,
+        warmup=flags.warmup,
+        max_queued_tokens=flags.max_queue_tokens,
+        compute=ComputeConfig(
+            n_threads=flags.threads_batch or flags.threads,
+            n_workers=flags.workers,
+            batch_tokens=flags.ubatch_size,
+            flash_attention=flags.flash_attn,
+            weights=flags.weights,
+            amx=flags.amx,
+            offload=OffloadConfig(
+                n_gpu_layers=gpu_layers(flags.n_gpu_layers, has_gpu and flags.device != "none", report),
+                main_gpu=flags.main_gpu,
+                split_mode=flags.split_mode,
+                tensor_split=_shares(flags.tensor_split),
+                devices=_split(flags.device, "--device"),
+            ),
+        ),
+    )
+
+
+def gpu_layers(asked: int | Literal["auto", "all"], has_gpu: bool, report: Report) -> int:
+    """llama.cpp's number of layers: -1 is all. Without a GPU it is 0, and a wish for more is answered in words."""
+    if has_gpu:
+        return -1 if isinstance(asked, str) else asked
+    if asked != "auto" and asked != 0:
+        report(
+            f"-ngl {asked}: this build of llama-cpp-python has no GPU to use, so everything runs on the CPU; for "
+            'CUDA: CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir llama-cpp-python'
+        )
+    return 0
+
+
+def _split(value: str | None, flag: str) -> tuple[str, ...]:
+    """A list with commas. Raises `ConfigError` for an empty entry."""
+    if value is None:
+        return ()
+    parts = tuple(part.strip() for part in value.split(","))
+    if not all(parts):
+        raise ConfigError(f"{flag} {value!r} has an empty entry between its commas")
+    return parts
+
+
+def _shares(value: str | None) -> tuple[float, ...]:
+    try:
+        shares = tuple(float(part) for part in _split(value, "--tensor-split"))
+    except ValueError as exc:
+        raise ConfigError(f"--tensor-split {value!r}: give numbers with commas between them, such as 3,1") from exc
+    if any(share < 0 for share in shares):
+        raise ConfigError(f"--tensor-split {value!r}: a share cannot be negative")
+    return shares
+
+
+def api_keys(value: str | None, file: Path | None) -> tuple[str, ...]:
+    """All keys of --api-key and --api-key-file. Raises `ConfigError`; no message ever holds a key."""
+    keys = list(value.split(",")) if value is not None else []
+    if file is not None:
+        try:
+            keys += file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(f"--api-key-file {file} cannot be read: {exc}") from exc
+    found = tuple(dict.fromkeys(key.strip() for key in keys if key.strip()))
+    if not found and (value is not None or file is not None):
+        raise ConfigError("--api-key or --api-key-file was given but holds no key: give one, or leave both away")
+    return found

@@ -1,0 +1,42 @@
+"""The command line's entry: the group of commands, and the one place where errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gguf_embed import __version__
+from gguf_embed.cli.serve import serve
+from gguf_embed.errors import EmbedError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="gguf-embed")
+def cli() -> None:
+    """Turn text into vectors with GGUF embedding models."""
+
+
+cli.add_command(serve)
+
+
+def main() -> None:
+    """Run a command. Our errors are one line on stderr and exit code 1, wrong flags 2, Ctrl-C 130."""
+    try:
+        cli.main(standalone_mode=False)
+    except EmbedError as error:
+        fail(error.message)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+
+
+def fail(message: str) -> None:
+    click.echo(f"gguf-embed: {message}", err=True)
+    sys.exit(1)

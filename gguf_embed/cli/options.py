@@ -1,0 +1,167 @@
+"""The flags of `serve`, in llama-server's names where it has one, and the configuration they make.
+
+Environment names are llama-server's (LLAMA_ARG_…, LLAMA_API_KEY); ours begin with GGUF_EMBED_. A flag beats them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from gguf_embed.types import Pooling
+
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeFlags:
+    """What was typed, one field per flag, checked by click for type and range only."""
+
+    model: Path | None
+    hf_repo: str | None
+    hf_file: str | None
+    offline: bool
+    alias: str | None
+    strict_model: bool
+    pooling: str | None
+    embd_normalize: int
+    ctx_size: int
+    truncate: bool
+    tokenizer: Literal["auto", "llama"]
+    batch_size: int | None
+    ubatch_size: int | None
+    threads: int | None
+    threads_batch: int | None
+    workers: int | None
+    parallel: int | None
+    flash_attn: Literal["on", "off", "auto"]
+    weights: Literal["auto", "file", "bf16"]
+    amx: bool
+    n_gpu_layers: int | Literal["auto", "all"]
+    device: str | None
+    main_gpu: int
+    split_mode: Literal["none", "layer", "row", "tensor"]
+    tensor_split: str | None
+    warmup: bool
+    host: str
+    port: int
+    api_key: str | None
+    api_key_file: Path | None
+    metrics: bool
+    max_inputs: int
+    max_body_size: int
+    max_queue_tokens: int
+    embedding: bool
+    cont_batching: bool
+    verbose: int
+
+
+class LayerCount(click.ParamType[int | str]):
+    """A number of layers, or llama-server's words auto and all."""
+
+    name = "N|auto|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value in ("auto", "all"):
+            return str(value)
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of layers nor auto or all", param, ctx)
+
+
+def _option(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    return click.option(*names, show_default=settings.pop("show_default", True), show_envvar=True, **settings)
+
+
+POSITIVE = click.IntRange(min=1)
+
+MODEL = (
+    _option("-m", "--model", type=click.Path(path_type=Path), envvar="LLAMA_ARG_MODEL",
+            help="GGUF file to serve. Without -m and -hf: all-MiniLM-L6-v2, which comes with the installation."),
+    _option("-hf", "-hfr", "--hf-repo", metavar="ORG/REPO[:QUANT]", envvar="LLAMA_ARG_HF_REPO",
+            help="Repository on the Hugging Face hub; downloaded once. HF_TOKEN and HF_ENDPOINT are honoured."),
+    _option("-hff", "--hf-file", metavar="FILE", envvar="LLAMA_ARG_HF_FILE", help="File of that repository."),
+    _option("--offline", is_flag=True, envvar="LLAMA_ARG_OFFLINE", help="Use only what is on this machine."),
+    _option("-a", "--alias", metavar="NAME[,NAME]", envvar="LLAMA_ARG_ALIAS",
+            help="Names to serve the model under; the first is the one in replies."),
+    _option("--strict-model", is_flag=True, envvar="GGUF_EMBED_STRICT_MODEL",
+            help="Answer 404 to a request that names another model."),
+    _option("--pooling", type=click.Choice([p.value for p in Pooling]), envvar="LLAMA_ARG_POOLING",
+            help="How token vectors become one; none gives one per token.  [default: what the file says]"),
+    _option("--embd-normalize", type=click.IntRange(min=-1), default=2, envvar="GGUF_EMBED_EMBD_NORMALIZE",
+            help="For /embedding: -1 none, 0 max absolute int16, 1 taxicab, 2 Euclidean, more: p-norm. "
+                 "/v1/embeddings is always Euclidean."),
+    _option("-c", "--ctx-size", type=click.IntRange(min=0), default=0, envvar="LLAMA_ARG_CTX_SIZE",
+            help="Longest text in tokens; 0: what the model was trained for, which is also the true limit."),
+    _option("--truncate", is_flag=True, envvar="GGUF_EMBED_TRUNCATE",
+            help="Cut texts that are too long, and say so in the reply, instead of refusing them."),
+    _option("--tokenizer", type=click.Choice(["auto", "llama"]), default="auto", envvar="GGUF_EMBED_TOKENIZER",
+            help="auto: the original model's own rules for WordPiece vocabularies; llama: llama.cpp's ids always."),
+)  # fmt: skip
+
+COMPUTE = (
+    _option("-ub", "--ubatch-size", type=POSITIVE, envvar="LLAMA_ARG_UBATCH",
+            help="Tokens computed together.  [default: measured at warm-up]"),
+    _option("-b", "--batch-size", type=POSITIVE, envvar="LLAMA_ARG_BATCH",
+            help="Accepted for llama-server's sake; -ub sizes the batches."),
+    _option("-t", "--threads", type=POSITIVE, envvar="LLAMA_ARG_THREADS",
+            help="Threads in all.  [default: the processors this process may use]"),
+    _option("-tb", "--threads-batch", type=POSITIVE, envvar="GGUF_EMBED_THREADS_BATCH",
+            help="The same: embedding is batch work; wins over -t."),
+    _option("--workers", type=POSITIVE, envvar="GGUF_EMBED_WORKERS",
+            help="Batches computed at once, sharing the threads.  [default: one per thread; 1 on a GPU]"),
+    _option("-np", "--parallel", type=int, envvar="LLAMA_ARG_N_PARALLEL",
+            help="Accepted for llama-server's sake; batches hold as many texts as fit."),
+    _option("-fa", "--flash-attn", type=click.Choice(["on", "off", "auto"]), is_flag=False, flag_value="on",
+            default="auto", envvar="LLAMA_ARG_FLASH_ATTN", help="auto: where it is faster, measured at warm-up."),
+    _option("--weights", type=click.Choice(["auto", "file", "bf16"]), default="auto", envvar="GGUF_EMBED_WEIGHTS",
+            help="auto: run F32 and F16 weights as BF16 where this CPU is faster with it; file: never."),
+    _option("--amx/--no-amx", default=True, envvar="GGUF_EMBED_AMX",
+            help="Multiply BF16 weights on Intel AMX tiles where there are any."),
+    _option("-ngl", "--gpu-layers", "--n-gpu-layers", "n_gpu_layers", type=LayerCount(), default="auto",
+            envvar="LLAMA_ARG_N_GPU_LAYERS", help="Layers on the GPU; auto: all, when there is one."),
+    _option("-dev", "--device", metavar="NAME[,NAME]", envvar="LLAMA_ARG_DEVICE",
+            help="Devices to use, or none; llama.cpp's names."),
+    _option("-mg", "--main-gpu", type=click.IntRange(min=0), default=0, envvar="LLAMA_ARG_MAIN_GPU",
+            help="The GPU when --split-mode is none."),
+    _option("-sm", "--split-mode", type=click.Choice(["none", "layer", "row", "tensor"]), default="layer",
+            envvar="LLAMA_ARG_SPLIT_MODE", help="How to spread a model over several GPUs."),
+    _option("-ts", "--tensor-split", metavar="N,N,...", envvar="LLAMA_ARG_TENSOR_SPLIT",
+            help="Share of each GPU, e.g. 3,1."),
+    _option("--warmup/--no-warmup", default=True, envvar="LLAMA_ARG_WARMUP",
+            help="Measure at the start how batches run best here (some 0.3 s for a small model)."),
+)  # fmt: skip
+
+SERVER = (
+    _option("--host", default="127.0.0.1", envvar="LLAMA_ARG_HOST", help="Address to listen on."),
+    _option("--port", type=click.IntRange(0, 65535), default=8080, envvar="LLAMA_ARG_PORT",
+            help="Port to listen on; 0 takes a free one."),
+    _option("--api-key", metavar="KEY[,KEY]", envvar="LLAMA_API_KEY", help="Keys that clients must send."),
+    _option("--api-key-file", type=click.Path(path_type=Path), envvar="LLAMA_ARG_API_KEY_FILE",
+            help="File with one key per line."),
+    _option("--metrics/--no-metrics", default=True, envvar="LLAMA_ARG_ENDPOINT_METRICS",
+            help="Serve /metrics for Prometheus."),
+    _option("--max-inputs", type=POSITIVE, default=2048, envvar="GGUF_EMBED_MAX_INPUTS",
+            help="Texts in one request."),
+    _option("--max-body-size", type=POSITIVE, default=64, envvar="GGUF_EMBED_MAX_BODY_SIZE",
+            help="Size of one request's body in MiB."),
+    _option("--max-queue-tokens", type=POSITIVE, default=2_000_000, envvar="GGUF_EMBED_MAX_QUEUE_TOKENS",
+            help="Tokens that may wait; beyond, requests get 429 with Retry-After."),
+    _option("--embedding", "--embeddings", is_flag=True, hidden=True, envvar="LLAMA_ARG_EMBEDDINGS",
+            help="Accepted for llama-server's sake: embedding is all this server does."),
+    _option("-cb/-nocb", "--cont-batching/--no-cont-batching", default=True, hidden=True,
+            envvar="LLAMA_ARG_CONT_BATCHING", help="Accepted for llama-server's sake: always on."),
+    _option("-v", "--verbose", count=True, show_default=False, help="Say more; twice: llama.cpp's own log too."),
+)  # fmt: skip
+
+
+def serve_options(command: Command) -> Command:
+    """Give a click command all of them, in this order."""
+    for option in reversed((*MODEL, *COMPUTE, *SERVER)):
+        command = option(command)
+    return command

@@ -1,0 +1,48 @@
+"""What a user may decide, as frozen values; built from flags and environment once, by `cli/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gguf_embed.types import Pooling
+
+
+@dataclass(frozen=True, slots=True)
+class OffloadConfig:
+    """Where the weights go. Names are llama.cpp's."""
+
+    n_gpu_layers: int = 0  # -1: all
+    main_gpu: int = 0
+    split_mode: Literal["none", "layer", "row", "tensor"] = "layer"
+    tensor_split: tuple[float, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeConfig:
+    """How batches are computed. None: chosen at warm-up by measuring on this machine."""
+
+    n_threads: int | None = None  # in all; None: the processors this process may use
+    n_workers: int | None = None  # batches computed at once, each with an equal share of the threads
+    batch_tokens: int | None = None  # tokens summed over one batch
+    flash_attention: Literal["on", "off", "auto"] = "auto"
+    weights: Literal["auto", "file", "bf16"] = "auto"  # auto: F32 and F16 become BF16 where that is faster
+    amx: bool = True  # multiply BF16 on AMX tiles where the CPU has them
+    offload: OffloadConfig = field(default_factory=OffloadConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """One model to serve."""
+
+    aliases: tuple[str, ...] = ()  # the first becomes the served name
+    pooling: Pooling | None = None  # None: as the file says
+    n_ctx: int = 0  # the longest text wanted; 0: what the model was trained for
+    embd_normalize: int = 2
+    tokenizer: Literal["auto", "llama"] = "auto"
+    truncate: bool = False
+    strict_name: bool = False
+    warmup: bool = True
+    max_queued_tokens: int = 2_000_000
+    compute: ComputeConfig = field(default_factory=ComputeConfig)

@@ -1,0 +1,206 @@
+"""A deterministic engine without weights, for tests and load tests: scripted delays and failures, batches recorded.
+
+A text's rows depend on its own tokens only, never on the batch around it. One byte of UTF-8 is one token.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+from gguf_embed.engines.base import ContextSpec, EngineInfo, Vocabulary
+from gguf_embed.errors import EngineFailure, ModelFileError
+from gguf_embed.types import FloatMatrix, Pooling
+
+BOS, EOS = 256, 257
+_SPECIALS = {BOS: b"<s>", EOS: b"</s>"}
+N_VOCAB = 256 + len(_SPECIALS)
+MAX_RECORDED_BATCHES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class FakeBatch:
+    """One call of `embed` as it arrived, recorded before anything is done about it."""
+
+    spec: ContextSpec
+    texts: tuple[tuple[int, ...], ...]
+    n_threads: int
+    thread: str  # the name of the thread that called
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(map(len, self.texts))
+
+
+def _run_at_once(_batch: FakeBatch) -> None:
+    """The default script: no delay, no failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class FakeScript:
+    """What the fake is, and what it does to which batch. The three sets hold token ids."""
+
+    before_batch: Callable[[FakeBatch], object] = _run_at_once  # on the worker thread; may wait, sleep or raise
+    poison: frozenset[int] = frozenset()  # a batch with one of these raises `EngineFailure`
+    nan: frozenset[int] = frozenset()  # a text with one of these gets rows of NaN
+    deadly: frozenset[int] = frozenset()  # a batch with one of these raises `SystemExit`: the worker dies
+    n_embd: int = 8
+    n_ctx_train: int = 512
+    n_cls_out: int = 0  # more than 0: there is a rank head
+    pooling: Pooling = Pooling.MEAN
+
+
+class FakeEngine:
+    """Implements `Engine`. Any thread; `close` refuses while a context is open, so that tests see a leak."""
+
+    def __init__(self, script: FakeScript | None = None) -> None:
+        self.script = script or FakeScript()
+        self.info = EngineInfo(
+            architecture="fake",
+            description="fake, no weights",
+            n_embd=self.script.n_embd,
+            n_vocab=N_VOCAB,
+            n_ctx_train=self.script.n_ctx_train,
+            n_params=0,
+            size_bytes=0,
+            pooling=self.script.pooling,
+            causal=False,
+            n_cls_out=self.script.n_cls_out,
+            vocab_type=0,
+            bos_token=_SPECIALS[BOS].decode(),
+            eos_token=_SPECIALS[EOS].decode(),
+        )
+        self.batches: deque[FakeBatch] = deque(maxlen=MAX_RECORDED_BATCHES)  # appending is atomic
+        self._lock = threading.Lock()
+        self._n_open = 0
+
+    @property
+    def n_open_contexts(self) -> int:
+        return self._n_open
+
+    def vocabulary(self) -> Vocabulary:
+        pieces = [bytes([byte]) for byte in range(256)] + list(_SPECIALS.values())
+        return Vocabulary(
+            kind="none",
+            entries=tuple(piece.decode("latin-1") for piece in pieces),
+            bos_id=BOS,
+            eos_id=EOS,
+            sep_id=None,
+            unk_id=None,
+            pad_id=None,
+            mask_id=None,
+            adds_bos=True,
+            adds_eos=True,
+            adds_sep=False,
+        )
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        encoded = text.encode("utf-8", "replace")
+        tokens = _split_specials(encoded) if parse_special else [*encoded]
+        return [BOS, *tokens, EOS] if add_special else tokens
+
+    def token_bytes(self, token: int) -> bytes:
+        return _SPECIALS.get(token) or bytes([token])
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        return b"".join(map(self.token_bytes, tokens)).decode("utf-8", "replace")
+
+    def open_context(self, spec: ContextSpec) -> FakeContext:
+        if spec.pooling is Pooling.RANK and not self.info.n_cls_out:
+            raise ModelFileError("the fake has no rank head: script n_cls_out")
+        with self._lock:
+            self._n_open += 1
+        return FakeContext(self, spec)
+
+    def close_context(self) -> None:
+        """A context's own report that it is gone."""
+        with self._lock:
+            self._n_open -= 1
+
+    def close(self) -> None:
+        if self._n_open:
+            raise RuntimeError(f"{self._n_open} contexts of the fake engine are still open")
+
+
+class FakeContext:
+    """Implements `EngineContext`. Checks the sizes that a real context checks."""
+
+    def __init__(self, engine: FakeEngine, spec: ContextSpec) -> None:
+        self.spec = spec
+        self._engine = engine
+        self._closed = False
+
+    def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> FloatMatrix:
+        record = FakeBatch(self.spec, tuple(map(tuple, batch)), n_threads, threading.current_thread().name)
+        self._engine.batches.append(record)
+        self._check(record)
+        script = self._engine.script
+        script.before_batch(record)
+        tokens = {token for text in record.texts for token in text}
+        if tokens & script.deadly:
+            raise SystemExit("the fake engine was told to die")
+        if tokens & script.poison:
+            raise EngineFailure(f"the fake engine refuses tokens {sorted(tokens & script.poison)}")
+        return np.concatenate([self._rows_of(text) for text in record.texts])
+
+    def _check(self, batch: FakeBatch) -> None:
+        if self._closed:
+            raise RuntimeError("a closed context of the fake engine was used")
+        if not 1 <= len(batch.texts) <= self.spec.max_sequences:
+            raise EngineFailure(f"a batch of {len(batch.texts)} texts in a context for {self.spec.max_sequences}")
+        longest = max(map(len, batch.texts))
+        if not all(batch.texts) or batch.n_tokens > self.spec.max_tokens or longest > self._engine.info.n_ctx_train:
+            raise EngineFailure(
+                f"a batch of {batch.n_tokens} tokens, the longest text {longest}: this context takes "
+                f"{self.spec.max_tokens}, the model {self._engine.info.n_ctx_train}, and every text needs a token"
+            )
+        if not all(0 <= token < N_VOCAB for text in batch.texts for token in text):
+            raise EngineFailure(f"a token id outside 0..{N_VOCAB - 1} reached the engine")
+
+    def _rows_of(self, text: tuple[int, ...]) -> FloatMatrix:
+        """One text's rows: float32[n_tokens, n_embd] for pooling none, else float32[1, n_embd or n_cls_out]."""
+        script = self._engine.script
+        rows = token_rows(text, script.n_embd)
+        if script.nan.intersection(text):
+            rows[:] = np.nan
+        match self.spec.pooling:
+            case Pooling.NONE:
+                return rows
+            case Pooling.CLS:
+                return rows[:1]
+            case Pooling.LAST:
+                return rows[-1:]
+            case Pooling.MEAN:
+                mean: FloatMatrix = rows.mean(axis=0, keepdims=True, dtype=np.float32)
+                return mean
+            case Pooling.RANK:
+                return np.resize(rows[:1], (1, script.n_cls_out))
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._engine.close_context()
+
+
+def token_rows(text: Sequence[int], n_embd: int) -> FloatMatrix:
+    """The fake model itself, float32[len(text), n_embd]: random numbers seeded by all of the text's tokens."""
+    seed = blake2b(np.asarray(text, np.int64).tobytes(), digest_size=8).digest()
+    random = np.random.default_rng(int.from_bytes(seed, "little"))
+    rows: FloatMatrix = random.standard_normal((len(text), n_embd), dtype=np.float32)
+    return rows
+
+
+def _split_specials(text: bytes) -> list[int]:
+    """Bytes to ids, with "<s>" and "</s>" as the special tokens they name."""
+    tokens: list[int] = []
+    for part in re.split(b"(<s>|</s>)", text):
+        special = next((token for token, piece in _SPECIALS.items() if piece == part), None)
+        tokens += [*part] if special is None else [special]
+    return tokens

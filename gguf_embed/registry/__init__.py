@@ -1,0 +1,1 @@
+"""Models in memory: how one is loaded and set up for this machine."""

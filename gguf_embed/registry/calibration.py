@@ -1,0 +1,97 @@
+"""How batches are best computed on this machine: measured in a fraction of a second at warm-up, then decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gguf_embed.engines.base import ContextSpec, Engine
+from gguf_embed.types import Pooling
+
+TEXT_TOKENS = 21
+"""The length of the texts measured with: a typical query or short sentence."""
+
+BUDGETS_TEXTS = (3, 6, 9, 12)  # 63 to 252 tokens
+FLASH_TEXTS = (1, 2, 3, 6)  # where flash attention may begin to pay
+TOO_SLOW_S = 0.2  # one text takes longer: a large model, keep the defaults rather than delay the start
+CLOSE_ENOUGH = 0.97  # of two budgets this close in speed the larger is taken: fewer calls
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was chosen, and whether it was measured."""
+
+    batch_tokens: int = 256
+    flash_min_tokens: int = 0  # flash attention in batches of this many tokens and more
+    alone_threads: int = 1  # for a batch that has the machine to itself
+    tokens_per_s: float = 1000.0  # of one thread
+    measured: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Best times in seconds per batch of n texts of `TEXT_TOKENS` tokens, one thread unless said."""
+
+    with_flash_s: Mapping[int, float] = field(default_factory=dict)
+    without_flash_s: Mapping[int, float] = field(default_factory=dict)
+    alone_s: Mapping[int, float] = field(default_factory=dict)  # one text, by number of threads
+
+
+def decide(measured: Measurements) -> Calibration:
+    """Pure: the best budget by tokens per second, where flash attention begins, threads for a text alone."""
+    rates = {n: n * TEXT_TOKENS / measured.with_flash_s[n] for n in BUDGETS_TEXTS}
+    best = max(rates.values())
+    n_texts = max(n for n, rate in rates.items() if rate >= CLOSE_ENOUGH * best)
+    return Calibration(
+        batch_tokens=-(-n_texts * TEXT_TOKENS // 32) * 32,
+        flash_min_tokens=_flash_from(measured),
+        alone_threads=min(measured.alone_s, key=lambda n: measured.alone_s[n]),
+        tokens_per_s=best,
+        measured=True,
+    )
+
+
+def _flash_from(measured: Measurements) -> int:
+    """The smallest batch from which on flash attention is never slower; 0 when it never is."""
+    slower = [n for n, seconds in measured.without_flash_s.items() if seconds < measured.with_flash_s[n]]
+    if not slower:
+        return 0
+    next_up = [n for n in measured.without_flash_s if n > max(slower)]
+    return (min(next_up) if next_up else max(slower) + 1) * TEXT_TOKENS
+
+
+def calibrate(
+    engine: Engine, pooling: Pooling, n_threads: int, tokens: Sequence[int], clock: Callable[[], float]
+) -> Calibration:
+    """Measure and decide, on the calling thread. `tokens` is one valid text of `TEXT_TOKENS` ids.
+
+    Takes some 0.3 s for a small encoder; a model that needs over 0.2 s for one text keeps the defaults.
+    """
+    room = max(BUDGETS_TEXTS)
+    specs = {flash: ContextSpec(pooling, room * TEXT_TOKENS, room, flash) for flash in (True, False)}
+    contexts = {flash: engine.open_context(spec) for flash, spec in specs.items()}
+    try:
+
+        def best_s(n_texts: int, flash: bool, threads: int, turns: int = 3) -> float:
+            batch, times = [tokens] * n_texts, []
+            for _ in range(turns):
+                started_s = clock()
+                contexts[flash].embed(batch, threads)
+                times.append(clock() - started_s)
+            return min(times)
+
+        if best_s(1, True, 1, turns=2) > TOO_SLOW_S:
+            return Calibration(alone_threads=n_threads)
+        with_flash = {n: best_s(n, True, 1) for n in sorted({*BUDGETS_TEXTS, *FLASH_TEXTS})}
+        without_flash = {n: best_s(n, False, 1) for n in FLASH_TEXTS}
+        quicker = without_flash[1] >= with_flash[1]
+        alone = {n: best_s(1, quicker, n, turns=5) for n in _thread_counts(n_threads)}
+        return decide(Measurements(with_flash, without_flash, alone))
+    finally:
+        for context in contexts.values():
+            context.close()
+
+
+def _thread_counts(n_threads: int) -> list[int]:
+    """1, 2, 4, … and all."""
+    return sorted({n_threads, *(2**k for k in range(n_threads.bit_length()) if 2**k <= n_threads)})

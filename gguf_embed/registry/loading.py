@@ -1,0 +1,206 @@
+"""From a model file to something that answers: checks, weights, tokenizer, warm-up, workers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gguf_embed.config import ComputeConfig, ModelConfig
+from gguf_embed.engines import llama
+from gguf_embed.engines.base import Engine
+from gguf_embed.errors import ConfigError
+from gguf_embed.model_files.locate import LocatedModel
+from gguf_embed.model_files.metadata import GgufHeader, read_header
+from gguf_embed.model_files.model_facts import check_can_embed, file_type_name, has_rank_head, pooling_type
+from gguf_embed.registry.calibration import TEXT_TOKENS, Calibration, calibrate
+from gguf_embed.registry.machine import n_processors
+from gguf_embed.registry.retype import bf16_copy, wants_bf16
+from gguf_embed.scheduler.batching import BatchLimits
+from gguf_embed.scheduler.queue import QueueConfig
+from gguf_embed.scheduler.scheduler import BatchObserver, Scheduler
+from gguf_embed.scheduler.worker import ContextPlan
+from gguf_embed.tokens import Tokenizer, choose_tokenizer
+from gguf_embed.types import ModelInfo, Pooling
+
+GPU_BATCH_TOKENS = 2048
+"""Tokens per batch when layers run on a GPU. Not measured yet: set -ub to try others."""
+
+SMALL_CONTEXT_TOKENS = 1024
+"""Texts up to this long run on every worker; longer ones on one worker that has a context for the longest."""
+
+MAX_SEQUENCES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What warm-up chose, for the banner and /props."""
+
+    n_threads: int
+    n_workers: int
+    batch_tokens: int
+    alone_threads: int
+    flash: str
+    kernels: str
+    measured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that answers. `close` blocks until accepted work is done."""
+
+    config: ModelConfig
+    info: ModelInfo
+    choices: Choices
+    engine: Engine
+    tokenizer: Tokenizer
+    scheduler: Scheduler
+
+    def close(self) -> None:
+        self.scheduler.close()
+        self.engine.close()
+
+
+def load_model(
+    located: LocatedModel,
+    config: ModelConfig,
+    cache_dir: Path,
+    observer: BatchObserver,
+    report: Callable[[str], None],
+) -> LoadedModel:
+    """Load, warm up and start the workers; seconds for large files. `report` gets one line per thing worth knowing.
+
+    Raises `ModelFileError` or `ConfigError` with one clear line; nothing stays open then.
+    """
+    header = read_header(located.path)
+    check_can_embed(header)
+    pooling = choose_pooling(header, config.pooling, report)
+    path, weights = _choose_weights(header, config.compute, cache_dir, report)
+    with ExitStack() as stack:
+        engine = llama.LlamaEngine(
+            llama.LlamaEngineConfig(path, config.compute.offload, rank_head=has_rank_head(header))
+        )
+        stack.callback(engine.close)
+        tokenizer = choose_tokenizer(engine, config.tokenizer)
+        info = _describe(engine, located, config, header, pooling)
+        info = replace(info, weights_type=weights, tokenizer=tokenizer.name)
+        _report_limit(info, config, report)
+        plan, queue, choices = _set_up(engine, info, config)
+        scheduler = Scheduler(engine, queue, plan, observer)
+        scheduler.start()
+        stack.pop_all()
+    return LoadedModel(config, info, choices, engine, tokenizer, scheduler)
+
+
+def choose_pooling(header: GgufHeader, asked: Pooling | None, report: Callable[[str], None]) -> Pooling:
+    """The asked pooling, else the file's, else llama.cpp's none, which is reported: it is seldom what is meant."""
+    if asked is not None:
+        return asked
+    declared = pooling_type(header)
+    if declared is None:
+        report(
+            "the file declares no pooling, so every token gets a vector (none): "
+            "--pooling mean, cls or last makes one per text"
+        )
+    return declared or Pooling.NONE
+
+
+def _choose_weights(
+    header: GgufHeader, compute: ComputeConfig, cache_dir: Path, report: Callable[[str], None]
+) -> tuple[Path, str]:
+    """Which file to run and its weights' type; switches the AMX kernels with it."""
+    llama.use_amx_gemm(compute.amx)
+    file_type = file_type_name(header)
+    on_gpu = compute.offload.n_gpu_layers != 0
+    if wants_bf16(compute.weights, file_type, on_gpu, llama.computes_bf16_faster(compute.amx)):
+        n_threads = compute.n_threads or n_processors()
+        return bf16_copy(header.path, cache_dir, n_threads, report), "BF16"
+    return header.path, file_type
+
+
+def _describe(
+    engine: Engine, located: LocatedModel, config: ModelConfig, header: GgufHeader, pooling: Pooling
+) -> ModelInfo:
+    facts = engine.info
+    n_ctx = config.n_ctx or facts.n_ctx_train
+    name, *aliases = (*config.aliases, located.name) if config.aliases else (located.name,)
+    return ModelInfo(
+        name=name,
+        aliases=tuple(aliases),
+        path=located.path,
+        architecture=facts.architecture,
+        description=facts.description,
+        file_type=file_type_name(header),
+        weights_type="",
+        pooling=pooling,
+        embd_normalize=config.embd_normalize,
+        n_embd=facts.n_cls_out if pooling is Pooling.RANK else facts.n_embd,
+        n_vocab=facts.n_vocab,
+        n_ctx_train=facts.n_ctx_train,
+        n_ctx=n_ctx,
+        max_input_tokens=min(n_ctx, facts.n_ctx_train),
+        n_params=facts.n_params,
+        size_bytes=facts.size_bytes,
+        vocab_type=facts.vocab_type,
+        bos_token=facts.bos_token,
+        eos_token=facts.eos_token,
+        tokenizer="",
+        causal=facts.causal,
+    )
+
+
+def _report_limit(info: ModelInfo, config: ModelConfig, report: Callable[[str], None]) -> None:
+    if config.n_ctx > info.n_ctx_train:
+        report(
+            f"-c {config.n_ctx} is more than this model was trained for: "
+            f"the true limit is {info.max_input_tokens} tokens per text"
+        )
+    if info.max_input_tokens < 4:
+        raise ConfigError(f"-c {config.n_ctx} leaves no room for a text: use 0 for the model's {info.n_ctx_train}")
+
+
+def _set_up(engine: Engine, info: ModelInfo, config: ModelConfig) -> tuple[ContextPlan, QueueConfig, Choices]:
+    """Warm up, measure, and size the workers."""
+    compute = config.compute
+    on_gpu = compute.offload.n_gpu_layers != 0
+    n_threads = compute.n_threads or n_processors()
+    n_workers = compute.n_workers or (1 if on_gpu else n_threads)
+    measured = _calibrate(engine, info, config, n_threads)
+    batch_tokens = compute.batch_tokens or (GPU_BATCH_TOKENS if on_gpu else measured.batch_tokens)
+    flash_from = {"on": 0, "off": None, "auto": measured.flash_min_tokens}[compute.flash_attention]
+    room = max(
+        min(batch_tokens, compute.batch_tokens or batch_tokens), min(info.max_input_tokens, SMALL_CONTEXT_TOKENS)
+    )
+    plan = ContextPlan(
+        max_tokens=room,
+        max_sequences=MAX_SEQUENCES,
+        long_tokens=info.max_input_tokens,
+        flash_min_tokens=flash_from or 0,
+        never_flash=flash_from is None,
+    )
+    queue = QueueConfig(
+        limits=BatchLimits(batch_tokens, MAX_SEQUENCES),
+        n_workers=n_workers,
+        n_threads=n_threads,
+        alone_threads=measured.alone_threads if measured.measured else n_threads,
+        max_queued_tokens=config.max_queued_tokens,
+        tokens_per_s=measured.tokens_per_s * n_workers,
+    )
+    flash = "off" if flash_from is None else "on" if flash_from == 0 else f"on from {flash_from} tokens per batch"
+    kernels = "AMX" if llama.n_amx_multiplications() else "ggml"
+    return (
+        plan,
+        queue,
+        Choices(n_threads, n_workers, batch_tokens, queue.alone_threads, flash, kernels, measured.measured),
+    )
+
+
+def _calibrate(engine: Engine, info: ModelInfo, config: ModelConfig, n_threads: int) -> Calibration:
+    if not config.warmup or info.max_input_tokens < TEXT_TOKENS:
+        return Calibration(alone_threads=n_threads)
+    vocabulary = engine.vocabulary()
+    start = [vocabulary.bos_id] if vocabulary.bos_id is not None else []
+    ids = [*start, *(i * info.n_vocab // (TEXT_TOKENS + 1) for i in range(1, TEXT_TOKENS + 1))]
+    return calibrate(engine, info.pooling, n_threads, ids[:TEXT_TOKENS], time.perf_counter)

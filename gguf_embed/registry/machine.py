@@ -1,0 +1,28 @@
+"""What this process may use of the machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def n_processors() -> int:
+    """Processors this process may run on: its affinity mask, less a container's CPU quota (cgroup v2)."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota(_read(Path("/sys/fs/cgroup/cpu.max")))
+    return allowed if quota is None else max(1, min(allowed, quota))
+
+
+def cpu_quota(cpu_max: str) -> int | None:
+    """Whole processors that a cgroup's "quota period" line grants, rounded up; None without a limit."""
+    quota, _, period = cpu_max.strip().partition(" ")
+    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
+        return None
+    return max(1, -(-int(quota) // int(period)))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,67 @@
+"""Requests, tasks and queues for tests that need no event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+from gguf_embed.scheduler.batching import BatchLimits
+from gguf_embed.scheduler.queue import QueueConfig, TaskQueue
+from gguf_embed.scheduler.task import Batch, EmbedTask, Lane, PendingRequest
+from gguf_embed.types import Pooling
+
+SHORT = Lane(Pooling.MEAN, long=False)
+LONG = Lane(Pooling.MEAN, long=True)
+MAX_TOKENS = 10  # a longer text is long
+
+
+def make_request(n_texts: int = 1, admitted_s: float = 0.0) -> PendingRequest:
+    """Without a loop and a future: for code that never answers it."""
+    nobody = cast("asyncio.AbstractEventLoop", None)
+    unread = cast("asyncio.Future[Sequence]", None)
+    return PendingRequest(nobody, unread, admitted_s, [None] * n_texts, n_texts)
+
+
+def make_tasks(lengths: Sequence[int], cancelled: Sequence[int] = (), lane: Lane = SHORT) -> list[EmbedTask]:
+    """One request per text, due in order; those at the indices `cancelled` have lost their client."""
+    tasks = [
+        EmbedTask(float(index), index, lane, [7] * length, make_request(), 0) for index, length in enumerate(lengths)
+    ]
+    for index in cancelled:
+        tasks[index].request.cancelled = True
+    return tasks
+
+
+def make_queue(
+    *,
+    n_workers: int = 1,
+    n_threads: int = 2,
+    max_queued_tokens: int = 1000,
+    tokens_per_s: float = 10.0,
+    max_sequences: int = 4,
+    min_share_tokens: int = 4,
+) -> TaskQueue:
+    limits = BatchLimits(MAX_TOKENS, max_sequences, min_share_tokens)
+    config = QueueConfig(
+        limits=limits,
+        n_workers=n_workers,
+        n_threads=n_threads,
+        alone_threads=n_threads,
+        max_queued_tokens=max_queued_tokens,
+        tokens_per_s=tokens_per_s,
+    )
+    return TaskQueue(config)
+
+
+def admit(
+    queue: TaskQueue, lengths: Sequence[int], at_s: float = 0.0, pooling: Pooling = Pooling.MEAN
+) -> PendingRequest:
+    """Admit one request of texts with these lengths; texts over MAX_TOKENS go to the long lane."""
+    request = make_request(len(lengths), at_s)
+    queue.admit(request, lambda length: Lane(pooling, length > MAX_TOKENS), [[7] * length for length in lengths])
+    return request
+
+
+def lengths_of(batch: Batch | None) -> list[int] | None:
+    return None if batch is None else [len(task.tokens) for task in batch.tasks]

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+
+from gguf_embed.scheduler.batching import BatchLimits, choose_threads, due_times, take_batch, token_budget
+from tests.scheduler.builders import make_tasks
+
+
+@pytest.mark.parametrize(
+    ("lengths", "max_tokens", "n_taken"),
+    [
+        ([], 6, 0),
+        ([6], 6, 1),
+        ([3, 3, 3], 6, 2),
+        ([3, 4, 1], 6, 1),  # the third would fit, but nothing is overtaken
+        ([9, 1], 6, 1),  # over the budget: alone
+        ([1, 9], 6, 1),
+        ([2, 2, 2], 100, 3),
+    ],
+)
+def test_take_batch_fills_the_token_budget_in_order(lengths, max_tokens, n_taken):
+    tasks = make_tasks(lengths)
+    plan = take_batch(tasks, max_tokens, 64)
+    assert plan.taken == tasks[:n_taken]
+    assert plan.n_tokens == sum(lengths[:n_taken])
+    assert plan.dropped == []
+
+
+def test_take_batch_stops_at_the_most_sequences():
+    assert len(take_batch(make_tasks([1] * 5), 100, 3).taken) == 3
+
+
+@pytest.mark.parametrize(
+    ("lengths", "cancelled", "taken", "dropped"),
+    [
+        ([3, 3, 3], [1], [0, 2], [1]),
+        ([3, 3, 3], [0, 1, 2], [], [0, 1, 2]),
+        ([9, 3, 3], [0], [1, 2], [0]),  # a cancelled text takes no room
+        ([3, 3, 3, 3], [3], [0, 1], []),  # behind the end of the batch nothing is looked at
+    ],
+)
+def test_take_batch_drops_cancelled_texts(lengths, cancelled, taken, dropped):
+    tasks = make_tasks(lengths, cancelled)
+    plan = take_batch(tasks, 6, 64)
+    assert plan.taken == [tasks[i] for i in taken]
+    assert plan.dropped == [tasks[i] for i in dropped]
+    assert plan.n_tokens == sum(lengths[i] for i in taken)
+
+
+@pytest.mark.parametrize(
+    ("n_waiting_tokens", "n_idle", "budget"),
+    [
+        (1000, 2, 256),  # plenty: full batches
+        (300, 2, 150),  # an equal share for each idle worker
+        (301, 2, 151),
+        (60, 2, 48),  # never smaller than worth while
+        (300, 1, 256),
+        (300, 0, 256),
+        (0, 2, 48),
+    ],
+)
+def test_token_budget_shares_the_waiting_tokens_among_idle_workers(n_waiting_tokens, n_idle, budget):
+    assert token_budget(BatchLimits(256, 64, 48), n_waiting_tokens, n_idle) == budget
+
+
+@pytest.mark.parametrize("max_tokens", [16, 32])
+def test_token_budget_never_exceeds_what_a_batch_holds(max_tokens):
+    assert token_budget(BatchLimits(max_tokens, 64, 48), 1000, 2) == max_tokens
+
+
+@pytest.mark.parametrize(
+    ("total", "n_workers", "n_running", "n_waiting", "n_threads"),
+    [
+        (2, 2, 0, 0, 2),  # alone on an idle machine: all
+        (2, 2, 1, 0, 1),
+        (2, 2, 0, 3, 1),  # others will soon want theirs
+        (8, 3, 2, 0, 2),
+        (2, 4, 1, 0, 1),  # more workers than threads: at least one each
+        (4, 1, 0, 9, 4),
+    ],
+)
+def test_choose_threads_gives_all_to_a_lone_worker_and_equal_shares_otherwise(
+    total, n_workers, n_running, n_waiting, n_threads
+):
+    assert choose_threads(total, n_workers, n_running, n_waiting) == n_threads
+
+
+@pytest.mark.parametrize(
+    ("lengths", "due"),
+    [([], []), ([5], [100.0]), ([5, 10, 1], [100.0, 100.5, 101.5])],
+)
+def test_due_times_follow_the_work_before_each_text_of_the_same_request(lengths, due):
+    assert due_times(100.0, lengths, tokens_per_s=10.0) == pytest.approx(due, abs=1e-9)

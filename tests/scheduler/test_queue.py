@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from gguf_embed.errors import Overloaded, Unavailable
+from gguf_embed.scheduler.queue import TaskQueue
+from gguf_embed.scheduler.task import Lane
+from gguf_embed.types import Pooling
+from tests.scheduler.builders import LONG, SHORT, admit, lengths_of, make_queue, make_request
+
+SAFETY_S = 10.0
+
+
+def drain(queue: TaskQueue, worker: int = 0) -> list[list[int] | None]:
+    """All batches one worker gets from a closed queue."""
+    queue.close()
+    batches = []
+    while (batch := queue.take(worker)) is not None:
+        batches.append(lengths_of(batch))
+    return batches
+
+
+def take_on_thread(queue: TaskQueue, worker: int) -> tuple[threading.Thread, list[object]]:
+    got: list[object] = []
+    thread = threading.Thread(target=lambda: got.append(queue.take(worker)), daemon=True)
+    thread.start()
+    return thread, got
+
+
+def test_a_request_that_does_not_fit_is_refused_whole():
+    queue = make_queue(max_queued_tokens=10)
+    admit(queue, [6])
+    with pytest.raises(Overloaded):
+        admit(queue, [2, 3])
+    assert (queue.state().n_texts, queue.state().n_tokens) == (1, 6)
+    assert drain(queue) == [[6]]
+
+
+def test_a_refusal_names_the_numbers_and_when_to_retry():
+    queue = make_queue(max_queued_tokens=50, tokens_per_s=10.0)
+    admit(queue, [40])
+    with pytest.raises(Overloaded, match=r"40 tokens.*has 11.*limit is 50") as refusal:
+        admit(queue, [11])
+    assert refusal.value.retry_after_s == 4
+
+
+@pytest.mark.parametrize(("n_waiting", "retry_after_s"), [(1, 1), (100_000, 60)])
+def test_retry_after_stays_between_one_second_and_a_minute(n_waiting, retry_after_s):
+    queue = make_queue(max_queued_tokens=1)
+    admit(queue, [n_waiting])
+    with pytest.raises(Overloaded) as refusal:
+        admit(queue, [1])
+    assert refusal.value.retry_after_s == retry_after_s
+
+
+def test_a_request_larger_than_the_queue_is_let_in_when_it_is_empty():
+    queue = make_queue(max_queued_tokens=10)
+    admit(queue, [8, 8])
+    assert queue.state().n_tokens == 16
+
+
+def test_a_failing_admission_leaves_nothing_behind():
+    queue = make_queue()
+
+    def lane_of(length: int) -> Lane:
+        if length == 2:
+            raise ZeroDivisionError
+        return SHORT
+
+    with pytest.raises(ZeroDivisionError):
+        queue.admit(make_request(2), lane_of, [[7], [7, 7]])
+    admit(queue, [3])
+    assert drain(queue) == [[3]]
+    assert (queue.state().n_texts, queue.state().n_tokens) == (0, 0)
+
+
+def test_texts_whose_clients_are_gone_do_not_keep_others_out():
+    queue = make_queue(max_queued_tokens=10)
+    gone = admit(queue, [5, 5])
+    gone.cancelled = True
+    admit(queue, [8])
+    assert (queue.state().n_texts, queue.state().n_tokens) == (1, 8)
+    assert drain(queue) == [[8]]
+
+
+def test_cancelled_texts_are_dropped_and_counted_out():
+    queue = make_queue()
+    gone = admit(queue, [4, 4, 4])
+    admit(queue, [5], at_s=9.0)
+    gone.cancelled = True
+    assert drain(queue) == [[5]]
+    assert (queue.state().n_texts, queue.state().n_tokens) == (0, 0)
+
+
+def test_a_short_query_overtakes_the_tail_of_a_bulk_request_but_not_its_head():
+    queue = make_queue(tokens_per_s=10.0)
+    admit(queue, [10] * 5, at_s=0.0)  # due at 0, 1, 2, 3, 4
+    admit(queue, [3], at_s=1.5)
+    assert drain(queue) == [[10], [10], [3], [10], [10], [10]]
+
+
+def test_nothing_starves_under_a_stream_of_new_queries():
+    queue = make_queue(tokens_per_s=10.0)
+    bulk = admit(queue, [10, 10], at_s=0.0)  # the second is due at 1
+    taken = []
+    for second in range(5):
+        admit(queue, [10, 10], at_s=second + 0.5)
+        taken.append(queue.take(0).tasks[0].request)
+    assert taken[:3].count(bulk) == 2  # though the queue grows all the time
+
+
+def test_requests_admitted_at_once_go_first_come_first_served():
+    queue = make_queue(max_sequences=1)
+    first, second = admit(queue, [1]), admit(queue, [1])
+    assert [queue.take(0).tasks[0].request for _ in range(2)] == [first, second]
+
+
+def test_long_texts_go_to_worker_0_alone_one_at_a_time():
+    queue = make_queue(n_workers=2)
+    admit(queue, [20, 5, 30, 5])
+    assert lengths_of(queue.take(1)) == [5, 5]
+    first = queue.take(0)
+    assert (first.lane, lengths_of(first)) == (LONG, [20])
+    assert lengths_of(queue.take(0)) == [30]
+
+
+def test_cancelled_long_texts_do_not_fill_the_place_of_a_living_one():
+    queue = make_queue()
+    admit(queue, [20]).cancelled = True
+    admit(queue, [30])
+    assert drain(queue) == [[30]]
+
+
+def test_poolings_do_not_share_a_batch_and_take_turns_by_due_time():
+    queue = make_queue()
+    admit(queue, [2], at_s=0.0, pooling=Pooling.MEAN)
+    admit(queue, [3], at_s=1.0, pooling=Pooling.NONE)
+    admit(queue, [4], at_s=2.0, pooling=Pooling.MEAN)
+    batches = [queue.take(0), queue.take(0)]
+    assert [(batch.lane.pooling, lengths_of(batch)) for batch in batches] == [
+        (Pooling.MEAN, [2, 4]),
+        (Pooling.NONE, [3]),
+    ]
+
+
+def test_idle_workers_share_one_request():
+    queue = make_queue(n_workers=2, min_share_tokens=1)
+    admit(queue, [2, 2, 2, 2])
+    assert [lengths_of(queue.take(0)), lengths_of(queue.take(1))] == [[2, 2], [2, 2]]
+
+
+def test_a_lone_text_gets_all_threads_and_a_worker_in_company_its_share():
+    queue = make_queue(n_workers=2, n_threads=4)
+    admit(queue, [5])
+    alone = queue.take(0)
+    admit(queue, [5])
+    assert (alone.n_threads, queue.take(1).n_threads) == (4, 2)
+
+
+def test_state_counts_what_waits_and_what_runs():
+    queue = make_queue(n_workers=2)
+    admit(queue, [5, 5, 5])
+    queue.take(0)
+    state = queue.state()
+    assert (state.n_texts, state.n_tokens, state.n_running_workers, state.n_running_texts) == (2, 10, 1, 1)
+
+
+def test_a_closed_queue_refuses_and_gives_out_what_it_holds():
+    queue = make_queue()
+    admit(queue, [5])
+    queue.close()
+    with pytest.raises(Unavailable, match="shutting down"):
+        admit(queue, [1])
+    assert lengths_of(queue.take(0)) == [5]
+    assert queue.take(0) is None
+
+
+def test_close_wakes_an_idle_worker():
+    queue = make_queue()
+    thread, got = take_on_thread(queue, 0)
+    queue.close()
+    thread.join(SAFETY_S)
+    assert got == [None]
+
+
+def test_a_worker_that_may_not_take_the_last_long_text_ends_after_worker_0_took_it():
+    queue = make_queue(n_workers=2)
+    admit(queue, [20])
+    queue.close()
+    thread, got = take_on_thread(queue, 1)
+    assert lengths_of(queue.take(0)) == [20]
+    assert queue.take(0) is None
+    thread.join(SAFETY_S)
+    assert got == [None]
+
+
+def test_a_worker_ends_when_all_that_waits_in_a_closed_queue_is_cancelled():
+    queue = make_queue(n_workers=2)
+    admit(queue, [20, 5]).cancelled = True
+    queue.close()
+    thread, got = take_on_thread(queue, 1)
+    assert queue.take(0) is None
+    thread.join(SAFETY_S)
+    assert got == [None]
+
+
+def test_a_waiting_worker_is_woken_by_work():
+    queue = make_queue()
+    thread, got = take_on_thread(queue, 0)
+    admit(queue, [3])
+    thread.join(SAFETY_S)
+    assert [lengths_of(batch) for batch in got] == [[3]]
+
+
+def test_a_failure_hands_back_everything_wakes_workers_and_refuses():
+    queue = make_queue(n_workers=2)
+    admit(queue, [20])
+    thread, got = take_on_thread(queue, 1)  # has nothing to take
+    admit(queue, [40], pooling=Pooling.NONE)
+    handed_back = queue.fail("boom")
+    thread.join(SAFETY_S)
+    assert got == [None]
+    assert sorted(len(task.tokens) for task in handed_back) == [20, 40]
+    assert queue.take(0) is None
+    with pytest.raises(Unavailable, match="boom"):
+        admit(queue, [1])
+    state = queue.state()
+    assert (state.failure, state.n_texts, state.n_tokens) == ("boom", 0, 0)
+
+
+def test_the_first_failure_is_the_one_shown():
+    queue = make_queue()
+    queue.fail("first")
+    assert queue.fail("second") == []
+    assert queue.state().failure == "first"
+
+
+def test_measured_speed_moves_due_times_and_retry_after():
+    queue = make_queue(max_queued_tokens=100, tokens_per_s=1.0)
+    for _ in range(100):
+        queue.note_speed(10, 0.5)  # 20 tokens per second
+    admit(queue, [100])
+    with pytest.raises(Overloaded) as refusal:
+        admit(queue, [1])
+    assert refusal.value.retry_after_s == 5
+
+
+def test_a_batch_that_took_no_time_teaches_nothing():
+    queue = make_queue(max_queued_tokens=1, tokens_per_s=10.0)
+    queue.note_speed(1000, 0.0)
+    admit(queue, [100])
+    with pytest.raises(Overloaded) as refusal:
+        admit(queue, [1])
+    assert refusal.value.retry_after_s == 10

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from gguf_embed.engines.base import ContextSpec
+from gguf_embed.engines.fake import FakeBatch, FakeEngine, FakeScript, token_rows
+from gguf_embed.errors import EngineFailure, ModelFileError
+from gguf_embed.scheduler.task import Batch, BatchOutcome, Lane, split_rows
+from gguf_embed.scheduler.worker import ContextPlan, ContextSet, Worker, run_isolated
+from gguf_embed.types import Pooling
+from tests.scheduler.builders import admit, make_queue, make_request, make_tasks
+
+POISON, NAN, DEADLY = 66, 77, 88
+PLAN = ContextPlan(max_tokens=16, max_sequences=8, long_tokens=64, flash_min_tokens=8)
+SAFETY_S = 10.0
+
+
+def make_batch(*texts: list[int], pooling: Pooling = Pooling.MEAN) -> Batch:
+    lane = Lane(pooling, long=False)
+    tasks = make_tasks([len(text) for text in texts], lane=lane)
+    for task, text in zip(tasks, texts, strict=True):
+        task.tokens = text
+    return Batch(lane, tasks, sum(map(len, texts)), 1, 16)
+
+
+@pytest.fixture
+def engine():
+    engine = FakeEngine(
+        FakeScript(poison=frozenset({POISON}), nan=frozenset({NAN}), deadly=frozenset({DEADLY}), n_embd=4)
+    )
+    yield engine
+    engine.close()  # refuses while a context is open
+
+
+@pytest.fixture
+def contexts(engine):
+    contexts = ContextSet(engine, PLAN)
+    yield contexts
+    contexts.close()
+
+
+def mean_row(text: list[int]) -> np.ndarray:
+    return token_rows(text, 4).mean(axis=0, keepdims=True)
+
+
+def texts_run(engine: FakeEngine) -> list[tuple[tuple[int, ...], ...]]:
+    return [batch.texts for batch in engine.batches]
+
+
+def test_a_good_batch_runs_once_and_each_text_gets_its_row(engine, contexts):
+    results = run_isolated(contexts, make_batch([1, 2], [3]))
+    np.testing.assert_array_equal(results[0], mean_row([1, 2]))
+    np.testing.assert_array_equal(results[1], mean_row([3]))
+    assert texts_run(engine) == [((1, 2), (3,))]
+
+
+def test_a_poison_text_fails_alone_after_one_retry_text_by_text(engine, contexts):
+    results = run_isolated(contexts, make_batch([1], [POISON], [3]))
+    np.testing.assert_array_equal(results[0], mean_row([1]))
+    assert isinstance(results[1], EngineFailure)
+    np.testing.assert_array_equal(results[2], mean_row([3]))
+    assert texts_run(engine) == [((1,), (POISON,), (3,)), ((1,),), ((POISON,),), ((3,),)]
+
+
+def test_rows_that_are_not_finite_become_an_error_of_that_text_only(contexts):
+    results = run_isolated(contexts, make_batch([1], [2, NAN]))
+    np.testing.assert_array_equal(results[0], mean_row([1]))
+    assert isinstance(results[1], EngineFailure)
+    assert "not finite" in results[1].message
+
+
+def refuse_company(batch: FakeBatch) -> None:
+    if len(batch.texts) > 1:
+        raise EngineFailure("no batches today")
+
+
+def test_good_texts_whose_batch_fails_succeed_one_by_one():
+    contexts = ContextSet(FakeEngine(FakeScript(before_batch=refuse_company, n_embd=4)), PLAN)
+    results = run_isolated(contexts, make_batch([1], [2]))
+    np.testing.assert_array_equal(np.concatenate(results), np.concatenate([mean_row([1]), mean_row([2])]))
+    contexts.close()
+
+
+def break_down(_batch: FakeBatch) -> None:
+    raise ZeroDivisionError("a foreign fault")
+
+
+def test_a_foreign_exception_is_answered_as_an_engine_failure():
+    contexts = ContextSet(FakeEngine(FakeScript(before_batch=break_down)), PLAN)
+    (result,) = run_isolated(contexts, make_batch([1]))
+    assert isinstance(result, EngineFailure)
+    assert "a foreign fault" in result.message
+    contexts.close()
+
+
+def test_a_context_that_cannot_be_opened_answers_every_text_with_its_reason(contexts):
+    results = run_isolated(contexts, make_batch([1], [2], pooling=Pooling.RANK))
+    assert [type(result) for result in results] == [ModelFileError, ModelFileError]
+
+
+def test_token_rows_go_to_their_texts(contexts):
+    results = run_isolated(contexts, make_batch([1, 2, 3], [4], pooling=Pooling.NONE))
+    np.testing.assert_array_equal(results[0], token_rows([1, 2, 3], 4))
+    np.testing.assert_array_equal(results[1], token_rows([4], 4))
+
+
+def test_token_rows_are_copies_so_that_none_keeps_the_batch_alive():
+    rows = np.zeros((3, 2), np.float32)
+    assert all(part.base is None for part in split_rows(Lane(Pooling.NONE, long=False), [1, 2], rows))
+
+
+@pytest.mark.parametrize(
+    ("lane", "n_tokens", "spec"),
+    [
+        (Lane(Pooling.MEAN, long=False), 7, ContextSpec(Pooling.MEAN, 16, 8, False)),
+        (Lane(Pooling.MEAN, long=False), 8, ContextSpec(Pooling.MEAN, 16, 8, True)),
+        (Lane(Pooling.NONE, long=True), 60, ContextSpec(Pooling.NONE, 64, 1, True)),
+    ],
+)
+def test_the_plan_names_the_context_for_a_batch(lane, n_tokens, spec):
+    assert PLAN.spec(lane, n_tokens) == spec
+
+
+def test_flash_attention_can_be_ruled_out():
+    plan = ContextPlan(16, 8, 64, flash_min_tokens=0, never_flash=True)
+    assert not plan.spec(Lane(Pooling.MEAN, long=False), 16).flash_attention
+
+
+def test_contexts_open_once_when_needed_and_close_together(engine, contexts):
+    assert engine.n_open_contexts == 0
+    for _ in range(2):
+        run_isolated(contexts, make_batch([1]))
+        run_isolated(contexts, make_batch([1], pooling=Pooling.NONE))
+    assert engine.n_open_contexts == 2
+    contexts.close()
+    assert engine.n_open_contexts == 0
+
+
+class Recorder:
+    """What a worker reported."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[BatchOutcome] = []
+        self.deaths: list[tuple[Batch | None, BaseException]] = []
+
+    def die(self, batch: Batch | None, error: BaseException) -> None:
+        self.deaths.append((batch, error))
+
+
+def test_a_worker_runs_until_the_queue_is_closed_and_empty_then_frees_its_contexts(engine):
+    queue, seen = make_queue(max_sequences=1), Recorder()
+    worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
+    admit(queue, [3, 4, 20])
+    queue.close()
+    worker.start()
+    assert worker.join(SAFETY_S)
+    assert [[len(task.tokens) for task in outcome.batch.tasks] for outcome in seen.outcomes] == [[3], [4], [20]]
+    assert seen.deaths == []
+    assert engine.n_open_contexts == 0
+
+
+def test_a_dying_worker_reports_the_batch_it_had(engine, caplog):
+    queue, seen = make_queue(), Recorder()
+    worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
+    request = make_request()
+    queue.admit(request, lambda _length: Lane(Pooling.MEAN, long=False), [[DEADLY]])
+    worker.start()
+    assert worker.join(SAFETY_S)
+    ((batch, error),) = seen.deaths
+    assert [task.request for task in batch.tasks] == [request]
+    assert isinstance(error, SystemExit)
+    assert [record.levelno for record in caplog.records] == [logging.CRITICAL]
+
+
+def test_a_worker_that_dies_between_batches_reports_no_answered_batch(engine, monkeypatch):
+    queue, seen = make_queue(), Recorder()
+    worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
+    admit(queue, [3])
+    batches = iter([queue.take(0)])
+    monkeypatch.setattr(queue, "take", lambda _worker: next(batches))  # the second time it raises
+    worker.start()
+    assert worker.join(SAFETY_S)
+    assert len(seen.outcomes) == 1
+    ((batch, error),) = seen.deaths
+    assert batch is None
+    assert isinstance(error, StopIteration)
+
+
+def test_failed_batches_do_not_count_as_speed(engine, monkeypatch):
+    queue, seen = make_queue(), Recorder()
+    noted: list[int] = []
+    monkeypatch.setattr(queue, "note_speed", lambda n_tokens, _compute_s: noted.append(n_tokens))
+    worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
+    for text in ([POISON], [1, 2]):
+        queue.admit(
+            make_request(), lambda length: Lane(Pooling((Pooling.CLS, Pooling.MEAN)[length - 1]), False), [text]
+        )
+    queue.close()
+    worker.start()
+    assert worker.join(SAFETY_S)
+    assert noted == [2]
+
+
+def test_a_worker_that_never_started_can_be_joined(engine):
+    worker = Worker(0, make_queue(), ContextSet(engine, PLAN), lambda _outcome: None, lambda _batch, _error: None)
+    assert worker.join()
