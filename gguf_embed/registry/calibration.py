@@ -14,7 +14,6 @@ TEXT_TOKENS = 21
 BUDGETS_TEXTS = (3, 6, 9, 12)  # 63 to 252 tokens
 FLASH_TEXTS = (1, 2, 3, 6)  # where flash attention may begin to pay
 TOO_SLOW_S = 0.2  # one text takes longer: a large model, keep the defaults rather than delay the start
-CLOSE_ENOUGH = 0.97  # of two budgets this close in speed the larger is taken: fewer calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +39,12 @@ class Measurements:
 def decide(measured: Measurements) -> Calibration:
     """Pure: the best budget by tokens per second, where flash attention begins, threads for a text alone."""
     rates = {n: n * TEXT_TOKENS / measured.with_flash_s[n] for n in BUDGETS_TEXTS}
-    best = max(rates.values())
-    n_texts = max(n for n, rate in rates.items() if rate >= CLOSE_ENOUGH * best)
+    n_texts = max(rates, key=lambda n: rates[n])
     return Calibration(
         batch_tokens=-(-n_texts * TEXT_TOKENS // 32) * 32,
         flash_min_tokens=_flash_from(measured),
         alone_threads=min(measured.alone_s, key=lambda n: measured.alone_s[n]),
-        tokens_per_s=best,
+        tokens_per_s=rates[n_texts],
         measured=True,
     )
 

@@ -37,6 +37,7 @@ def make_queue(
     *,
     n_workers: int = 1,
     n_threads: int = 2,
+    alone_threads: int = 2,
     max_queued_tokens: int = 1000,
     tokens_per_s: float = 10.0,
     max_sequences: int = 4,
@@ -47,7 +48,7 @@ def make_queue(
         limits=limits,
         n_workers=n_workers,
         n_threads=n_threads,
-        alone_threads=n_threads,
+        alone_threads=alone_threads,
         max_queued_tokens=max_queued_tokens,
         tokens_per_s=tokens_per_s,
     )

@@ -85,6 +85,11 @@ def test_choose_threads_gives_all_to_a_lone_worker_and_equal_shares_otherwise(
     assert choose_threads(total, n_workers, n_running, n_waiting) == n_threads
 
 
+@pytest.mark.parametrize(("n_running", "n_threads"), [(0, 5), (1, 4)])
+def test_choose_threads_gives_a_lone_worker_as_many_as_pay(n_running, n_threads):
+    assert choose_threads(8, 2, n_running, n_waiting=0, alone=5) == n_threads
+
+
 @pytest.mark.parametrize(
     ("lengths", "due"),
     [([], []), ([5], [100.0]), ([5, 10, 1], [100.0, 100.5, 101.5])],

@@ -151,12 +151,12 @@ def test_idle_workers_share_one_request():
     assert [lengths_of(queue.take(0)), lengths_of(queue.take(1))] == [[2, 2], [2, 2]]
 
 
-def test_a_lone_text_gets_all_threads_and_a_worker_in_company_its_share():
-    queue = make_queue(n_workers=2, n_threads=4)
+def test_a_lone_text_gets_the_threads_for_that_and_a_worker_in_company_its_share():
+    queue = make_queue(n_workers=2, n_threads=8, alone_threads=5)
     admit(queue, [5])
     alone = queue.take(0)
     admit(queue, [5])
-    assert (alone.n_threads, queue.take(1).n_threads) == (4, 2)
+    assert (alone.n_threads, queue.take(1).n_threads) == (5, 4)
 
 
 def test_state_counts_what_waits_and_what_runs():

@@ -3,14 +3,23 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from random import Random
+from typing import Any, TypeVar
 
-from gguf_embed.engines.fake import FakeBatch, FakeEngine, FakeScript
+import numpy as np
+import pytest
+
+from gguf_embed.engines.fake import FakeBatch, FakeEngine, FakeScript, token_rows
+from gguf_embed.errors import EngineFailure, Overloaded, Unavailable
 from gguf_embed.scheduler.batching import BatchLimits
 from gguf_embed.scheduler.queue import QueueConfig
-from gguf_embed.scheduler.scheduler import Scheduler
+from gguf_embed.scheduler.scheduler import Scheduler, Submission
 from gguf_embed.scheduler.worker import ContextPlan
+from gguf_embed.types import Pooling
 
+T = TypeVar("T")
 SAFETY_S = 20.0
 POISON, DEADLY = 66, 88
 SLOW = 99  # a batch with this token waits at the gate
@@ -43,7 +52,13 @@ class Gate:
         assert await asyncio.to_thread(self.entered.acquire, timeout=SAFETY_S)
 
 
-def make_scheduler(script: FakeScript, n_workers: int = 2, max_queued_tokens: int = 100_000) -> Scheduler:
+def make_scheduler(
+    engine: FakeEngine | None = None,
+    *,
+    n_workers: int = 2,
+    max_queued_tokens: int = 100_000,
+    counts: Counts | None = None,
+) -> Scheduler:
     config = QueueConfig(
         limits=BatchLimits(max_tokens=32, max_sequences=8, min_share_tokens=8),
         n_workers=n_workers,
@@ -53,12 +68,12 @@ def make_scheduler(script: FakeScript, n_workers: int = 2, max_queued_tokens: in
         tokens_per_s=10_000.0,
     )
     plan = ContextPlan(max_tokens=32, max_sequences=8, long_tokens=128, flash_min_tokens=16)
-    return Scheduler(FakeEngine(script), config, plan, Counts())
+    return Scheduler(engine or FakeEngine(), config, plan, counts or Counts())
 
 
 @contextmanager
-def running(script: FakeScript | None = None, **sizes: int) -> Iterator[Scheduler]:
-    scheduler = make_scheduler(script or FakeScript(), **sizes)
+def running(engine: FakeEngine | None = None, **settings: Any) -> Iterator[Scheduler]:
+    scheduler = make_scheduler(engine, **settings)
     scheduler.start()
     try:
         yield scheduler
@@ -66,9 +81,255 @@ def running(script: FakeScript | None = None, **sizes: int) -> Iterator[Schedule
         scheduler.close()
 
 
-def run[T](main: Coroutine[object, object, T]) -> T:
+def run(main: Coroutine[object, object, T]) -> T:
     async def limited() -> T:
         async with asyncio.timeout(SAFETY_S):
             return await main
 
     return asyncio.run(limited())
+
+
+def mean_rows(texts: list[list[int]]) -> np.ndarray:
+    return np.concatenate([token_rows(text, 8).mean(axis=0, keepdims=True) for text in texts])
+
+
+async def admitted(scheduler: Scheduler, *requests: list[list[int]]) -> list[asyncio.Task[Submission]]:
+    """Submit each and return once all are in the queue."""
+    tasks = [asyncio.create_task(scheduler.submit(texts, Pooling.MEAN)) for texts in requests]
+    await asyncio.sleep(0)  # one turn: `submit` admits before it first awaits
+    return tasks
+
+
+def random_texts(random: Random) -> list[list[int]]:
+    """Up to 12 texts, some over the batch budget."""
+    lengths = [random.choice((1, 3, 9, 20, 32, 33, 100)) for _ in range(random.randint(1, 12))]
+    return [[random.randrange(256) for _ in range(length)] for length in lengths]
+
+
+def test_64_concurrent_requests_each_get_their_own_rows_in_order():
+    random = Random(1)
+    requests = [random_texts(random) for _ in range(64)]
+
+    async def main() -> list[Submission]:
+        return await asyncio.gather(*(scheduler.submit(texts, Pooling.MEAN) for texts in requests))
+
+    with running() as scheduler:
+        submissions = run(main())
+    for texts, submission in zip(requests, submissions, strict=True):
+        np.testing.assert_array_equal(np.concatenate(submission.rows), mean_rows(texts))
+
+
+def test_token_rows_come_back_per_text():
+    texts = [[1, 2, 3], [4], list(range(100))]
+    with running() as scheduler:
+        submission = run(scheduler.submit(texts, Pooling.NONE))
+    for text, rows in zip(texts, submission.rows, strict=True):
+        np.testing.assert_array_equal(rows, token_rows(text, 8))
+
+
+def test_no_texts_are_answered_at_once():
+    assert run(make_scheduler().submit([], Pooling.MEAN)).rows == []
+
+
+def test_texts_of_different_requests_share_a_batch():
+    gate = Gate()
+    engine = FakeEngine(FakeScript(before_batch=gate))
+
+    async def main() -> None:
+        first = await admitted(scheduler, [[SLOW]])
+        await gate.wait_until_entered()
+        rest = await admitted(scheduler, [[1]], [[2]], [[3]])
+        gate.opened.set()
+        await asyncio.gather(*first, *rest)
+
+    with running(engine, n_workers=1) as scheduler:
+        run(main())
+    assert [batch.texts for batch in engine.batches] == [((SLOW,),), ((1,), (2,), (3,))]
+
+
+def test_a_cancelled_request_is_dropped_before_it_runs():
+    gate = Gate()
+    engine = FakeEngine(FakeScript(before_batch=gate))
+
+    async def main() -> None:
+        first = await admitted(scheduler, [[SLOW]])
+        await gate.wait_until_entered()
+        (victim,) = await admitted(scheduler, [[1], [2]])
+        victim.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await victim
+        gate.opened.set()
+        await asyncio.gather(*first, scheduler.submit([[3]], Pooling.MEAN))
+
+    with running(engine, n_workers=1) as scheduler:
+        run(main())
+    assert [batch.texts for batch in engine.batches] == [((SLOW,),), ((3,),)]
+    assert scheduler.state().n_texts == 0
+
+
+def test_a_request_cancelled_while_it_runs_disturbs_nobody():
+    gate = Gate()
+
+    async def main() -> Submission:
+        (victim,) = await admitted(scheduler, [[SLOW]])
+        await gate.wait_until_entered()
+        victim.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await victim
+        gate.opened.set()
+        return await scheduler.submit([[3]], Pooling.MEAN)
+
+    with running(FakeEngine(FakeScript(before_batch=gate)), n_workers=1) as scheduler:
+        np.testing.assert_array_equal(np.concatenate(run(main()).rows), mean_rows([[3]]))
+
+
+def test_a_poison_text_fails_its_own_request_only():
+    gate = Gate()
+
+    async def main() -> tuple[Submission, BaseException]:
+        first = await admitted(scheduler, [[SLOW]])
+        await gate.wait_until_entered()
+        good, bad = await admitted(scheduler, [[1], [2]], [[3], [POISON], [4]])
+        gate.opened.set()
+        _, *outcomes = await asyncio.gather(*first, good, bad, return_exceptions=True)
+        return outcomes
+
+    engine = FakeEngine(FakeScript(before_batch=gate, poison=frozenset({POISON})))
+    with running(engine, n_workers=1) as scheduler:
+        good, bad = run(main())
+    np.testing.assert_array_equal(np.concatenate(good.rows), mean_rows([[1], [2]]))
+    assert isinstance(bad, EngineFailure)
+
+
+def test_a_full_queue_refuses_at_once_and_serves_what_it_holds():
+    gate = Gate()
+
+    async def main() -> None:
+        first = await admitted(scheduler, [[SLOW]])
+        await gate.wait_until_entered()
+        held = await admitted(scheduler, [[1] * 8])
+        with pytest.raises(Overloaded):
+            await scheduler.submit([[2], [3], [4]], Pooling.MEAN)
+        gate.opened.set()
+        await asyncio.gather(*first, *held)
+
+    engine = FakeEngine(FakeScript(before_batch=gate))
+    with running(engine, n_workers=1, max_queued_tokens=10) as scheduler:
+        run(main())
+    assert [batch.n_tokens for batch in engine.batches] == [1, 8]
+
+
+def test_a_worker_s_death_answers_everyone_shows_and_closes_the_door():
+    gate = Gate()
+
+    async def main() -> list[BaseException]:
+        dying = await admitted(scheduler, [[SLOW, DEADLY], [5]])
+        await gate.wait_until_entered()
+        waiting = await admitted(scheduler, [[1]], [[2] * 100, [3]])
+        gate.opened.set()
+        outcomes = await asyncio.gather(*dying, *waiting, return_exceptions=True)
+        with pytest.raises(Unavailable, match="told to die"):
+            await scheduler.submit([[4]], Pooling.MEAN)
+        return outcomes
+
+    engine = FakeEngine(FakeScript(before_batch=gate, deadly=frozenset({DEADLY})))
+    with running(engine, n_workers=1) as scheduler:
+        outcomes = run(main())
+    assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
+    assert "SystemExit" in scheduler.state().failure
+    engine.close()  # its contexts were freed all the same
+
+
+def test_one_worker_s_death_lets_the_other_finish_the_batch_it_runs():
+    gate = Gate()
+
+    async def main() -> tuple[Submission, BaseException]:
+        (slow,) = await admitted(scheduler, [[SLOW]])
+        await gate.wait_until_entered()
+        (dead,) = await asyncio.gather(scheduler.submit([[DEADLY]], Pooling.MEAN), return_exceptions=True)
+        gate.opened.set()
+        return await slow, dead
+
+    with running(FakeEngine(FakeScript(before_batch=gate, deadly=frozenset({DEADLY})))) as scheduler:
+        slow, dead = run(main())
+    np.testing.assert_array_equal(np.concatenate(slow.rows), mean_rows([[SLOW]]))
+    assert isinstance(dead, Unavailable)
+
+
+@pytest.mark.parametrize("token", [DEADLY, 1])
+def test_closed_event_loops_do_not_keep_others_from_their_answers(token):
+    gate = Gate()
+
+    async def main() -> list[object]:
+        first = await admitted(scheduler, [[SLOW]])
+        await gate.wait_until_entered()
+        orphans = [await asyncio.to_thread(leave_behind, scheduler) for _ in range(3)]
+        last = await admitted(scheduler, [[token]])
+        gate.opened.set()
+        outcomes = await asyncio.gather(*first, *last, return_exceptions=True)
+        assert not any(orphan.done() for orphan in orphans)
+        return outcomes
+
+    engine = FakeEngine(FakeScript(before_batch=gate, deadly=frozenset({DEADLY})))
+    with running(engine, n_workers=1) as scheduler:
+        outcomes = run(main())
+    assert [type(outcome) for outcome in outcomes] == [Submission, Unavailable if token == DEADLY else Submission]
+
+
+def leave_behind(scheduler: Scheduler) -> asyncio.Task[Submission]:
+    """A request whose event loop was closed under it."""
+    loop = asyncio.new_event_loop()
+    orphan = loop.create_task(scheduler.submit([[1], [2]], Pooling.MEAN))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    orphan._log_destroy_pending = False
+    return orphan
+
+
+def test_closing_answers_what_was_accepted_and_refuses_the_rest():
+    gate = Gate()
+
+    async def main() -> list[Submission]:
+        first = await admitted(scheduler, [[SLOW]])
+        await gate.wait_until_entered()
+        waiting = await admitted(scheduler, [[1]], [[2] * 100, [3]])
+        closing = asyncio.create_task(asyncio.to_thread(scheduler.close))
+        gate.opened.set()
+        submissions = await asyncio.gather(*first, *waiting)
+        await closing
+        with pytest.raises(Unavailable, match="shutting down"):
+            await scheduler.submit([[4]], Pooling.MEAN)
+        return submissions
+
+    engine = FakeEngine(FakeScript(before_batch=gate))
+    with running(engine) as scheduler:
+        submissions = run(main())
+    np.testing.assert_array_equal(np.concatenate(submissions[2].rows), mean_rows([[2] * 100, [3]]))
+    engine.close()  # refuses while a context is open
+
+
+def test_a_scheduler_that_was_never_started_can_be_closed():
+    make_scheduler(FakeEngine()).close()
+
+
+def test_two_event_loops_are_served_side_by_side():
+    random = Random(2)
+    shares = [[random_texts(random) for _ in range(16)] for _ in range(2)]
+
+    async def main(requests: list[list[list[int]]]) -> list[Submission]:
+        return await asyncio.gather(*(scheduler.submit(texts, Pooling.MEAN) for texts in requests))
+
+    with running() as scheduler, ThreadPoolExecutor(2) as threads:
+        answers = [thread.result(SAFETY_S) for thread in [threads.submit(run, main(share)) for share in shares]]
+    for requests, submissions in zip(shares, answers, strict=True):
+        for texts, submission in zip(requests, submissions, strict=True):
+            np.testing.assert_array_equal(np.concatenate(submission.rows), mean_rows(texts))
+
+
+def test_the_observer_counts_every_batch_and_the_submission_its_time():
+    counts = Counts()
+    with running(counts=counts, n_workers=1) as scheduler:
+        submission = run(scheduler.submit([[1, 2], [3], [4] * 40], Pooling.MEAN))
+    assert sorted(counts.batches) == [(1, 40, 32), (2, 3, 32)]
+    assert submission.queue_s >= 0
+    assert submission.compute_s > 0

@@ -11,7 +11,7 @@ from gguf_embed.errors import EngineFailure, ModelFileError
 from gguf_embed.scheduler.task import Batch, BatchOutcome, Lane, split_rows
 from gguf_embed.scheduler.worker import ContextPlan, ContextSet, Worker, run_isolated
 from gguf_embed.types import Pooling
-from tests.scheduler.builders import admit, make_queue, make_request, make_tasks
+from tests.scheduler.builders import SHORT, admit, make_queue, make_request, make_tasks
 
 POISON, NAN, DEADLY = 66, 77, 88
 PLAN = ContextPlan(max_tokens=16, max_sequences=8, long_tokens=64, flash_min_tokens=8)
@@ -166,7 +166,7 @@ def test_a_dying_worker_reports_the_batch_it_had(engine, caplog):
     queue, seen = make_queue(), Recorder()
     worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
     request = make_request()
-    queue.admit(request, lambda _length: Lane(Pooling.MEAN, long=False), [[DEADLY]])
+    queue.admit(request, lambda _length: SHORT, [[DEADLY]])
     worker.start()
     assert worker.join(SAFETY_S)
     ((batch, error),) = seen.deaths
@@ -190,14 +190,11 @@ def test_a_worker_that_dies_between_batches_reports_no_answered_batch(engine, mo
 
 
 def test_failed_batches_do_not_count_as_speed(engine, monkeypatch):
-    queue, seen = make_queue(), Recorder()
+    queue, seen = make_queue(max_sequences=1), Recorder()
     noted: list[int] = []
     monkeypatch.setattr(queue, "note_speed", lambda n_tokens, _compute_s: noted.append(n_tokens))
     worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
-    for text in ([POISON], [1, 2]):
-        queue.admit(
-            make_request(), lambda length: Lane(Pooling((Pooling.CLS, Pooling.MEAN)[length - 1]), False), [text]
-        )
+    queue.admit(make_request(2), lambda _length: SHORT, [[POISON], [1, 2]])
     queue.close()
     worker.start()
     assert worker.join(SAFETY_S)
