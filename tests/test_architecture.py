@@ -27,11 +27,8 @@ LAYERS = (
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
-SIBLINGS = {
+SIBLINGS = {(who, whom) for who in ("config", "metrics") for whom in ("types", "errors")} | {
     ("tokens", "wordpiece"),
-    ("config", "types"),
-    ("config", "errors"),
-    ("metrics", "errors"),
     ("__main__", "cli"),
 }
 """Imports within a layer that are meant: (who, whom)."""
