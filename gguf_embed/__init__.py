@@ -1,3 +1,7 @@
 """gguf-embed: serve GGUF embedding models over OpenAI's and llama.cpp's APIs."""
 
+import logging
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library is silent until its user wants a log
+
 __version__ = "0.1.0"

@@ -7,7 +7,6 @@ llama.cpp writes its log through our logger `gguf_embed.llama`; nothing reaches 
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -20,6 +19,8 @@ import numpy as np
 from gguf_embed.config import OffloadConfig
 from gguf_embed.engines import amx
 from gguf_embed.engines.base import Vocabulary
+from gguf_embed.engines.llama_log import LlamaLog
+from gguf_embed.engines.pages import give_back
 from gguf_embed.errors import ConfigError, ModelFileError
 from gguf_embed.types import Pooling
 
@@ -42,55 +43,20 @@ POOLING_CODES = {Pooling.NONE: 0, Pooling.MEAN: 1, Pooling.CLS: 2, Pooling.LAST:
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
 VOCABULARY_KINDS = {0: "none", 1: "spm", 2: "bpe", 3: "wpm", 4: "ugm", 5: "rwkv", 6: "plamo2"}
 
-_log = logging.getLogger("gguf_embed.llama")
-_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
-
-
-class _LogBridge:
-    """Carries llama.cpp's log lines to ours and remembers the last errors, for messages about a failed load.
-
-    llama.cpp's own warnings arrive as INFO and its errors as WARNING: what matters to the user is raised as our error.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._errors: list[str] = []
-        self._level = logging.DEBUG
-        self.callback = llama.llama_log_callback(self._receive)
-
-    def _receive(self, level: int, text: bytes | None, _user_data: object) -> None:
-        self._level = _LEVELS.get(level, self._level)  # level 5 continues the line before
-        line = (text or b"").decode("utf-8", "replace").strip()
-        if not line:
-            return
-        if level == 4:
-            with self._lock:
-                self._errors = [*self._errors[-7:], line]
-        _log.log(self._level, "%s", line)
-
-    def take_errors(self) -> list[str]:
-        with self._lock:
-            errors, self._errors = self._errors, []
-        return errors
-
-
-_bridge: _LogBridge | None = None
+_log = LlamaLog()
+_log_callback = llama.llama_log_callback(_log.receive)
+_started = False
 _start = threading.Lock()
 
 
 def start_backend() -> None:
     """Initialise llama.cpp once for the process and take over its log. Any thread, any number of times."""
-    global _bridge
+    global _started
     with _start:
-        if _bridge is None:
-            _bridge = _LogBridge()
-            llama.llama_log_set(_bridge.callback, ctypes.c_void_p(0))
+        if not _started:
+            llama.llama_log_set(_log_callback, ctypes.c_void_p(0))
             llama.llama_backend_init()
-
-
-def _last_error() -> str:
-    errors = _bridge.take_errors() if _bridge else []
-    return errors[0] if errors else "llama.cpp gave no reason"
+            _started = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +123,10 @@ def load_model(path: Path, params: OffloadConfig) -> Handle:
         devices = _find_devices(params.devices)
         native.devices = ctypes.cast(devices, ctypes.c_void_p)
         keep_alive.append(devices)
+    _log.forget_errors()
     model = llama.llama_model_load_from_file(str(path).encode(), native)
     if not model:
-        raise ModelFileError(f"llama.cpp cannot load {path.name}: {_last_error()}")
+        raise ModelFileError(f"llama.cpp cannot load {path.name}: {_log.first_error()}")
     return model
 
 
@@ -199,11 +166,11 @@ def new_context(model: Handle, params: ContextParams) -> Handle:
     native.embeddings = True
     native.kv_unified = True
     native.no_perf = True
+    _log.forget_errors()
     context = llama.llama_init_from_model(model, native)
     if not context:
-        raise ModelFileError(
-            f"llama.cpp cannot open a context of {params.n_tokens} tokens, pooling {params.pooling}: {_last_error()}"
-        )
+        what = f"a context of {params.n_tokens} tokens, pooling {params.pooling}"
+        raise ModelFileError(f"llama.cpp cannot open {what}: {_log.first_error()}")
     return context
 
 
@@ -270,6 +237,16 @@ def copy_token_rows(context: Handle, out: np.ndarray) -> bool:
         return False
     ctypes.memmove(out.ctypes.data, rows, out.nbytes)
     return True
+
+
+def release_logits(context: Handle, n_vocab: int, n_tokens: int) -> None:
+    """Give the memory of an encoder's logits back, `n_tokens * n_vocab` floats in every context.
+
+    llama.cpp zeroes them, and an encoder neither writes nor reads them. Not for a model with a KV cache: it does.
+    """
+    logits = llama.llama_get_logits(context)
+    if logits:
+        give_back(ctypes.addressof(logits.contents), 4 * n_vocab * n_tokens)
 
 
 def tokenize(vocab: Handle, text: bytes, add_special: bool, parse_special: bool) -> list[int]:
@@ -413,6 +390,7 @@ def retype_to_bf16(source: Path, output: Path, n_threads: int) -> None:
     params = llama.llama_model_quantize_default_params()
     params.nthread = n_threads
     params.ftype = llama.LLAMA_FTYPE_MOSTLY_BF16
+    _log.forget_errors()
     code = llama.llama_model_quantize(str(source).encode(), str(output).encode(), ctypes.byref(params))
     if code != 0:
-        raise ModelFileError(f"llama.cpp cannot re-type {source.name} to BF16: {_last_error()}")
+        raise ModelFileError(f"llama.cpp cannot re-type {source.name} to BF16: {_log.first_error()}")

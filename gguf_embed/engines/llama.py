@@ -14,7 +14,7 @@ from gguf_embed.config import OffloadConfig
 from gguf_embed.engines import _llama_api as api
 from gguf_embed.engines import amx
 from gguf_embed.engines.base import ContextSpec, EngineInfo, Vocabulary
-from gguf_embed.errors import EngineFailure, ModelFileError
+from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError
 from gguf_embed.types import FloatMatrix, Pooling
 
 supports_gpu = api.supports_gpu
@@ -104,10 +104,20 @@ class LlamaEngine:
         return api.tokenize(self._vocab, text.encode("utf-8", "replace"), add_special, parse_special)
 
     def token_bytes(self, token: int) -> bytes:
+        self._check_known([token])
         return api.token_bytes(self._vocab, token)
 
     def detokenize(self, tokens: Sequence[int]) -> str:
+        self._check_known(tokens)
         return api.detokenize(self._vocab, tokens).decode("utf-8", "replace")
+
+    def _check_known(self, tokens: Sequence[int]) -> None:
+        """llama.cpp ends the process over an id outside its vocabulary."""
+        for token in tokens:
+            if not 0 <= token < self.info.n_vocab:
+                raise InvalidRequest(
+                    f"token id {token} is not in the model's vocabulary of {self.info.n_vocab}", "tokens"
+                )
 
     def open_context(self, spec: ContextSpec) -> LlamaContext:
         if spec.pooling is Pooling.RANK and not self.info.n_cls_out:
@@ -141,9 +151,12 @@ class LlamaContext:
         )
         self._buffers = api.BatchBuffers(spec.max_tokens)
         self._n_threads = 0
+        self._released_tokens = 0  # the largest batch whose logits were given back
         self._closing = threading.Lock()
 
     def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> FloatMatrix:
+        if self._context is None:
+            raise EngineFailure("this context is closed")
         n_tokens = self._check(batch)
         if n_threads != self._n_threads:
             api.set_threads(self._context, n_threads)
@@ -153,6 +166,7 @@ class LlamaContext:
         code = api.run_batch(self._context, native, self._info.causal)
         if code != 0:
             raise EngineFailure(f"llama.cpp refused a batch of {len(batch)} texts, {n_tokens} tokens (code {code})")
+        self._release_logits(n_tokens)
         if self.spec.pooling is Pooling.NONE:
             rows = np.empty((n_tokens, self._info.n_embd), np.float32)
             copied = api.copy_token_rows(self._context, rows)
@@ -162,6 +176,12 @@ class LlamaContext:
         if not copied:
             raise EngineFailure(f"llama.cpp gave no embeddings for a batch of {len(batch)} texts, {n_tokens} tokens")
         return rows
+
+    def _release_logits(self, n_tokens: int) -> None:
+        """After the first batch of each new size llama.cpp has made a larger buffer."""
+        if not self._info.causal and n_tokens > self._released_tokens:
+            api.release_logits(self._context, self._info.n_vocab, n_tokens)
+            self._released_tokens = n_tokens
 
     def _row_width(self) -> int:
         return self._info.n_cls_out if self.spec.pooling is Pooling.RANK else self._info.n_embd

@@ -32,8 +32,8 @@ SMALL_CONTEXT_TOKENS = 1024
 """Texts up to this long run on every worker; longer ones on one worker that has a context for the longest."""
 
 LOGITS_BYTES = 2**30
-"""llama.cpp keeps room for 4 bytes per token of a batch and entry of the vocabulary in every context, though embedding
-never reads it: 128 MB for 256 tokens of a 125,000-word vocabulary. All workers' rooms together stay below this."""
+"""llama.cpp writes 4 bytes per token of a batch and entry of the vocabulary in every context of a decoder, though
+embedding never reads them: 155 MB for 256 tokens of 151,000 entries. All workers' together stay below this."""
 
 MAX_SEQUENCES = 64
 
@@ -170,12 +170,13 @@ def _set_up(engine: Engine, info: ModelInfo, config: ModelConfig) -> tuple[Conte
     compute = config.compute
     on_gpu = compute.offload.n_gpu_layers != 0
     n_threads = compute.n_threads or n_processors()
+    n_logits = info.n_vocab if info.causal else 0  # per token; an encoder's are given back
     measured = _calibrate(engine, info, config, n_threads)
     batch_tokens = compute.batch_tokens or (GPU_BATCH_TOKENS if on_gpu else measured.batch_tokens)
-    n_workers = compute.n_workers or (1 if on_gpu else affordable_workers(n_threads, batch_tokens, info.n_vocab))
+    n_workers = compute.n_workers or (1 if on_gpu else affordable_workers(n_threads, batch_tokens, n_logits))
     flash_from = {"on": 0, "off": None, "auto": measured.flash_min_tokens}[compute.flash_attention]
     plan = ContextPlan(
-        max_tokens=small_context_tokens(batch_tokens, info.max_input_tokens, n_workers, info.n_vocab),
+        max_tokens=small_context_tokens(batch_tokens, info.max_input_tokens, n_workers, n_logits),
         max_sequences=MAX_SEQUENCES,
         long_tokens=info.max_input_tokens,
         flash_min_tokens=flash_from or 0,
@@ -198,14 +199,14 @@ def _set_up(engine: Engine, info: ModelInfo, config: ModelConfig) -> tuple[Conte
     )
 
 
-def affordable_workers(n_threads: int, batch_tokens: int, n_vocab: int) -> int:
+def affordable_workers(n_threads: int, batch_tokens: int, n_logits: int) -> int:
     """One worker per thread, fewer when their contexts' logits would not fit `LOGITS_BYTES`; at least one."""
-    return max(1, min(n_threads, LOGITS_BYTES // (4 * batch_tokens * n_vocab)))
+    return max(1, min(n_threads, LOGITS_BYTES // max(1, 4 * batch_tokens * n_logits)))
 
 
-def small_context_tokens(batch_tokens: int, max_input_tokens: int, n_workers: int, n_vocab: int) -> int:
+def small_context_tokens(batch_tokens: int, max_input_tokens: int, n_workers: int, n_logits: int) -> int:
     """The longest text that every worker takes: as long as `LOGITS_BYTES` lets it be, never less than a batch."""
-    affordable = LOGITS_BYTES // (4 * n_vocab * n_workers)
+    affordable = LOGITS_BYTES // max(1, 4 * n_logits * n_workers)
     return max(batch_tokens, min(max_input_tokens, SMALL_CONTEXT_TOKENS, affordable))
 
 

@@ -150,7 +150,7 @@ class TaskQueue:
             config.n_threads, config.n_workers, len(self._running), self._n_texts, config.alone_threads
         )
         self._running[worker] = len(plan.taken)
-        return Batch(lane, plan.taken, plan.n_tokens, n_threads, limits.max_tokens)
+        return Batch(lane, plan.taken, plan.n_tokens, n_threads, max(limits.max_tokens, plan.n_tokens))
 
     def note_speed(self, n_tokens: int, compute_s: float) -> None:
         """Follow the workers' real speed (an exponential mean), for due times and Retry-After."""
@@ -171,6 +171,7 @@ class TaskQueue:
             self._failure = self._failure or reason
             waiting = [task for tasks in self._lanes.values() for task in tasks]
             self._lanes.clear()
+            self._running.clear()
             self._n_tokens = self._n_texts = 0
             self._changed.notify_all()
             return waiting
