@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from gguf_embed.engines.base import Vocabulary
@@ -59,7 +59,7 @@ class ExactWordPiece:
         take the cores from the workers, and would warn in every process forked from this one.
         Raises `ModelFileError` when the vocabulary lacks the tokens that WordPiece cannot do without.
         """
-        rules = wordpiece_rules(vocabulary)
+        rules = wordpiece_rules(replace(vocabulary, entries=tuple(vocabulary.entries)))
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.casing = rules.casing
         self._tokenizer = _build(rules)

@@ -18,9 +18,8 @@ import numpy as np
 
 from gguf_embed.config import OffloadConfig
 from gguf_embed.engines import amx
-from gguf_embed.engines.base import Vocabulary
 from gguf_embed.engines.llama_log import LlamaLog
-from gguf_embed.engines.pages import give_back
+from gguf_embed.engines.pages import give_back, loaded_file
 from gguf_embed.errors import ConfigError, ModelFileError
 from gguf_embed.types import Pooling
 
@@ -33,6 +32,8 @@ _amx_gemm = amx.preload()
 
 import llama_cpp.llama_cpp as llama  # noqa: E402
 
+bindings = llama  # for `_llama_vocabulary`: this file alone imports the package
+
 Handle = Any
 """An opaque llama.cpp pointer."""
 
@@ -41,7 +42,6 @@ MAX_SEQUENCES = 256
 
 POOLING_CODES = {Pooling.NONE: 0, Pooling.MEAN: 1, Pooling.CLS: 2, Pooling.LAST: 3, Pooling.RANK: 4}
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
-VOCABULARY_KINDS = {0: "none", 1: "spm", 2: "bpe", 3: "wpm", 4: "ugm", 5: "rwkv", 6: "plamo2"}
 
 _log = LlamaLog()
 _log_callback = llama.llama_log_callback(_log.receive)
@@ -83,9 +83,14 @@ def cpu_features() -> frozenset[str]:
     return frozenset(word.split("=")[0].strip() for word in words if word.strip().endswith("= 1"))
 
 
-def _library(name: str) -> ctypes.CDLL:
-    """One of the libraries that llama-cpp-python carries, for what it does not bind."""
-    return ctypes.CDLL(str(Path(llama.__file__).parent / "lib" / name))
+def _library(stem: str) -> ctypes.CDLL:
+    """One of the libraries that llama-cpp-python has loaded, for what it does not bind.
+
+    A wheel holds each library three times, under three names. Opening another name would load a second copy, whose
+    tables nobody has filled: on Linux the system is asked which file is the loaded one.
+    """
+    folder = Path(llama.__file__).parent / "lib"
+    return ctypes.CDLL(str(loaded_file(folder, stem) or next(folder.glob(f"{stem}.*"))))
 
 
 def has_amx_gemm() -> bool:
@@ -96,7 +101,7 @@ def has_amx_gemm() -> bool:
 def use_amx_gemm(on: bool) -> None:
     """Switch AMX multiplication for the whole process; nothing happens where there is none."""
     if _amx_gemm is not None:
-        _amx_gemm.enable(_library("libggml-cpu.so"), on)
+        _amx_gemm.enable(_library("libggml-cpu"), on)
 
 
 def n_amx_multiplications() -> int:
@@ -136,7 +141,7 @@ def _find_devices(names: Sequence[str]) -> ctypes.Array[ctypes.c_void_p]:
     missing = [name for name in names if name != "none" and name not in known]
     if missing:
         raise ConfigError(f"--device {missing[0]}: this build of llama.cpp knows {', '.join(known)}; or none")
-    by_name = _library("libggml.so").ggml_backend_dev_by_name
+    by_name = _library("libggml").ggml_backend_dev_by_name
     by_name.argtypes, by_name.restype = [ctypes.c_char_p], ctypes.c_void_p
     found = [by_name(name.encode()) for name in names if name != "none"]
     return (ctypes.c_void_p * (len(found) + 1))(*found, None)
@@ -145,10 +150,10 @@ def _find_devices(names: Sequence[str]) -> ctypes.Array[ctypes.c_void_p]:
 def device_names() -> list[str]:
     """ggml's devices in this build, "CPU" among them."""
     start_backend()
-    library = _library("libggml.so")
+    library = _library("libggml")
     library.ggml_backend_dev_count.restype = ctypes.c_size_t
     library.ggml_backend_dev_get.argtypes, library.ggml_backend_dev_get.restype = [ctypes.c_size_t], ctypes.c_void_p
-    name_of = _library("libggml-base.so").ggml_backend_dev_name
+    name_of = _library("libggml-base").ggml_backend_dev_name
     name_of.argtypes, name_of.restype = [ctypes.c_void_p], ctypes.c_char_p
     devices = [library.ggml_backend_dev_get(i) for i in range(library.ggml_backend_dev_count())]
     return [name_of(device).decode() for device in devices]
@@ -185,7 +190,7 @@ class BatchBuffers:
         self.position = np.zeros(max_tokens, np.int32)
         self.sequence = np.zeros(max_tokens, np.int32)
         self._one_sequence = np.ones(max_tokens, np.int32)
-        self._output = np.ones(max_tokens, np.int8)
+        self._output = np.ones(max_tokens, np.int8)  # 1: the token's row or logits are wanted
         base = self.sequence.ctypes.data
         self._sequence_at = (base + 4 * np.arange(max_tokens)).astype(np.uint64)
         self._count_up = np.arange(max_tokens, dtype=np.int32)
@@ -199,24 +204,44 @@ class BatchBuffers:
             logits=self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
 
-    def fill(self, batch: Sequence[Sequence[int]]) -> llama.llama_batch:
-        """Write the sequences one after another, numbered from 0, positions from 0. They must fit."""
+    def fill(
+        self, batch: Sequence[Sequence[int]], starts: Sequence[int] | None = None, *, output: bool = True
+    ) -> llama.llama_batch:
+        """Write sequences one after another, numbered from 0, positions from `starts` (None: 0). They must fit.
+
+        `output` says whether rows of these tokens are wanted.
+        """
         end = 0
         for number, tokens in enumerate(batch):
             start, end = end, end + len(tokens)
             self.token[start:end] = tokens
             self.position[start:end] = self._count_up[: end - start]
+            if starts is not None:
+                self.position[start:end] += starts[number]
             self.sequence[start:end] = number
+        self._output[:end] = output
         self._batch.n_tokens = end
         return self._batch
 
 
-def run_batch(context: Handle, batch: llama.llama_batch, has_memory: bool) -> int:
-    """Compute it, GIL released. 0 is success; anything else is llama.cpp's refusal. Memory is cleared first."""
-    if not has_memory:
-        return int(llama.llama_encode(context, batch))
-    llama.llama_memory_clear(llama.llama_get_memory(context), False)
+def encode(context: Handle, batch: llama.llama_batch) -> int:
+    """Compute a batch of a model without memory, GIL released. 0 is success, anything else llama.cpp's refusal."""
+    return int(llama.llama_encode(context, batch))
+
+
+def decode(context: Handle, batch: llama.llama_batch) -> int:
+    """Compute a batch behind what the memory holds, GIL released. 0 is success."""
     return int(llama.llama_decode(context, batch))
+
+
+def forget(context: Handle) -> None:
+    """Empty the KV memory."""
+    llama.llama_memory_clear(llama.llama_get_memory(context), False)
+
+
+def want_rows(context: Handle, on: bool) -> None:
+    """Whether the next batches give rows. Off, tokens only go to memory, without the cost of logits."""
+    llama.llama_set_embeddings(context, on)
 
 
 def copy_sequence_rows(context: Handle, out: np.ndarray) -> bool:
@@ -247,76 +272,6 @@ def release_logits(context: Handle, n_vocab: int, n_tokens: int) -> None:
     logits = llama.llama_get_logits(context)
     if logits:
         give_back(ctypes.addressof(logits.contents), 4 * n_vocab * n_tokens)
-
-
-def tokenize(vocab: Handle, text: bytes, add_special: bool, parse_special: bool) -> list[int]:
-    """llama.cpp's ids for UTF-8 text."""
-    room = len(text) + 16
-    while True:
-        ids = (ctypes.c_int32 * room)()
-        n = llama.llama_tokenize(vocab, text, len(text), ids, room, add_special, parse_special)
-        if n >= 0:
-            return list(ids[:n])
-        room = -n
-
-
-def token_bytes(vocab: Handle, token: int) -> bytes:
-    """The text of one id as UTF-8 bytes (a part of a character is possible), special tokens written out."""
-    room = 64
-    while True:
-        piece = ctypes.create_string_buffer(room)
-        n = llama.llama_token_to_piece(vocab, token, piece, room, 0, True)
-        if n >= 0:
-            return piece.raw[:n]
-        room = -n
-
-
-def detokenize(vocab: Handle, tokens: Sequence[int]) -> bytes:
-    """Text of a whole sequence, special tokens written out."""
-    ids = (ctypes.c_int32 * len(tokens))(*tokens)
-    room = max(64, 8 * len(tokens))
-    while True:
-        text = ctypes.create_string_buffer(room)
-        n = llama.llama_detokenize(vocab, ids, len(tokens), text, room, False, True)
-        if n >= 0:
-            return text.raw[:n]
-        room = -n
-
-
-def read_vocabulary(model: Handle) -> Vocabulary:
-    """The whole vocabulary and its special ids."""
-    vocab = vocabulary_of(model)
-    n = int(llama.llama_vocab_n_tokens(vocab))
-    entries = tuple((llama.llama_vocab_get_text(vocab, i) or b"").decode("utf-8", "replace") for i in range(n))
-
-    def special(token: int) -> int | None:
-        return token if 0 <= token < n else None
-
-    return Vocabulary(
-        kind=VOCABULARY_KINDS.get(int(llama.llama_vocab_type(vocab)), "unknown"),
-        entries=entries,
-        bos_id=special(llama.llama_vocab_bos(vocab)),
-        eos_id=special(llama.llama_vocab_eos(vocab)),
-        sep_id=special(llama.llama_vocab_sep(vocab)),
-        unk_id=_read_int(model, "tokenizer.ggml.unknown_token_id"),
-        pad_id=special(llama.llama_vocab_pad(vocab)),
-        mask_id=special(llama.llama_vocab_mask(vocab)),
-        adds_bos=bool(llama.llama_vocab_get_add_bos(vocab)),
-        adds_eos=bool(llama.llama_vocab_get_add_eos(vocab)),
-        adds_sep=bool(llama.llama_vocab_get_add_sep(vocab)),
-        lowercase=_read_bool(model, "tokenizer.ggml.normalizer.lowercase"),
-        strip_accents=_read_bool(model, "tokenizer.ggml.normalizer.strip_accents"),
-    )
-
-
-def _read_int(model: Handle, key: str) -> int | None:
-    value = read_metadata(model, key)
-    return None if value is None else int(value)
-
-
-def _read_bool(model: Handle, key: str) -> bool | None:
-    value = read_metadata(model, key)
-    return None if value is None else value == "true"
 
 
 @dataclass(frozen=True, slots=True)

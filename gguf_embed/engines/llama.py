@@ -12,6 +12,7 @@ import numpy as np
 
 from gguf_embed.config import OffloadConfig
 from gguf_embed.engines import _llama_api as api
+from gguf_embed.engines import _llama_vocabulary as words
 from gguf_embed.engines import amx
 from gguf_embed.engines.base import ContextSpec, EngineInfo, Vocabulary
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError
@@ -34,7 +35,7 @@ def computes_bf16_faster(use_amx: bool) -> bool:
     return "AVX512_BF16" in api.cpu_features() and "amx_bf16" not in amx.cpu_flags()
 
 
-MAX_UBATCH_TOKENS = 2048
+MAX_UBATCH_TOKENS = 512
 """A causal model computes long texts in parts of this many tokens: its compute buffers grow with the part."""
 
 
@@ -98,18 +99,18 @@ class LlamaEngine:
             api.free_context(context)
 
     def vocabulary(self) -> Vocabulary:
-        return api.read_vocabulary(self._model)
+        return words.read_vocabulary(self._model)
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        return api.tokenize(self._vocab, text.encode("utf-8", "replace"), add_special, parse_special)
+        return words.tokenize(self._vocab, text.encode("utf-8", "replace"), add_special, parse_special)
 
     def token_bytes(self, token: int) -> bytes:
         self._check_known([token])
-        return api.token_bytes(self._vocab, token)
+        return words.token_bytes(self._vocab, token)
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         self._check_known(tokens)
-        return api.detokenize(self._vocab, tokens).decode("utf-8", "replace")
+        return words.detokenize(self._vocab, tokens).decode("utf-8", "replace")
 
     def _check_known(self, tokens: Sequence[int]) -> None:
         """llama.cpp ends the process over an id outside its vocabulary."""
@@ -138,12 +139,12 @@ class LlamaContext:
             raise ValueError(f"max_sequences is {spec.max_sequences}, llama.cpp takes 1 to {api.MAX_SEQUENCES}")
         self.spec = spec
         self._info = engine.info
-        splits = engine.info.causal and spec.pooling in (Pooling.LAST, Pooling.RANK) and spec.max_sequences == 1
+        self._reads_last = engine.info.causal and spec.pooling in (Pooling.LAST, Pooling.RANK)
         self._context = api.new_context(
             model,
             api.ContextParams(
                 n_tokens=spec.max_tokens,
-                n_ubatch=min(spec.max_tokens, MAX_UBATCH_TOKENS) if splits else spec.max_tokens,
+                n_ubatch=min(spec.max_tokens, MAX_UBATCH_TOKENS) if self._reads_last else spec.max_tokens,
                 n_sequences=spec.max_sequences,
                 pooling=spec.pooling,
                 flash_attention=spec.flash_attention,
@@ -161,9 +162,8 @@ class LlamaContext:
         if n_threads != self._n_threads:
             api.set_threads(self._context, n_threads)
             self._n_threads = n_threads
-        native = self._buffers.fill(batch)
-        self._check_ids(n_tokens)
-        code = api.run_batch(self._context, native, self._info.causal)
+        self._check_ids(batch)
+        code = self._run(batch)
         if code != 0:
             raise EngineFailure(f"llama.cpp refused a batch of {len(batch)} texts, {n_tokens} tokens (code {code})")
         self._release_logits(n_tokens)
@@ -176,6 +176,30 @@ class LlamaContext:
         if not copied:
             raise EngineFailure(f"llama.cpp gave no embeddings for a batch of {len(batch)} texts, {n_tokens} tokens")
         return rows
+
+    def _run(self, batch: Sequence[Sequence[int]]) -> int:
+        """llama.cpp's code: 0 when all went well."""
+        if not self._info.causal:
+            return api.encode(self._context, self._buffers.fill(batch))
+        api.forget(self._context)
+        if not self._reads_last:
+            return api.decode(self._context, self._buffers.fill(batch))
+        return self._run_up_to_last(batch)
+
+    def _run_up_to_last(self, batch: Sequence[Sequence[int]]) -> int:
+        """Only the last token of each text is read, so all others go to memory without rows.
+
+        llama.cpp computes logits over the whole vocabulary for every token of a batch that gives rows: for a small
+        model with a large vocabulary they are most of the work, and gigabytes for a long text.
+        """
+        starts = [len(tokens) - 1 for tokens in batch]
+        if any(starts):
+            api.want_rows(self._context, False)
+            code = api.decode(self._context, self._buffers.fill([tokens[:-1] for tokens in batch], output=False))
+            api.want_rows(self._context, True)
+            if code != 0:
+                return code
+        return api.decode(self._context, self._buffers.fill([tokens[-1:] for tokens in batch], starts))
 
     def _release_logits(self, n_tokens: int) -> None:
         """After the first batch of each new size llama.cpp has made a larger buffer."""
@@ -200,9 +224,8 @@ class LlamaContext:
             )
         return n_tokens
 
-    def _check_ids(self, n_tokens: int) -> None:
-        ids = self._buffers.token[:n_tokens]
-        if int(ids.min()) < 0 or int(ids.max()) >= self._info.n_vocab:
+    def _check_ids(self, batch: Sequence[Sequence[int]]) -> None:
+        if min(map(min, batch)) < 0 or max(map(max, batch)) >= self._info.n_vocab:
             raise EngineFailure(f"a token id outside 0..{self._info.n_vocab - 1} reached the engine")
 
     def close(self) -> None:

@@ -1,10 +1,11 @@
-"""Memory that nobody will read, given back to the system while it stays allocated."""
+"""What the system knows of this process's memory: files loaded into it, and pages to give back."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
 import sys
+from pathlib import Path
 
 
 def give_back(address: int, size_bytes: int) -> None:
@@ -18,3 +19,14 @@ def give_back(address: int, size_bytes: int) -> None:
     first, end = -(-address // page) * page, (address + size_bytes) // page * page
     if end > first:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
+
+
+def loaded_file(folder: Path, stem: str) -> Path | None:
+    """The file in `folder` named `stem`.so… that is loaded into this process; None where Linux cannot say."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    paths = (Path(line.split(maxsplit=5)[5]) for line in lines if line.count("/"))
+    folder = folder.resolve()
+    return next((path for path in paths if path.name.startswith(f"{stem}.so") and path.parent == folder), None)

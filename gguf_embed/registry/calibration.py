@@ -11,9 +11,9 @@ from gguf_embed.types import Pooling
 TEXT_TOKENS = 21
 """The length of the texts measured with: a typical query or short sentence."""
 
-BUDGETS_TEXTS = (3, 6, 9, 12)  # 63 to 252 tokens
+BUDGETS_TEXTS = (3, 6, 12)  # 63 to 252 tokens
 FLASH_TEXTS = (1, 2, 3, 6)  # where flash attention may begin to pay
-TOO_SLOW_S = 0.2  # one text takes longer: a large model, keep the defaults rather than delay the start
+TOO_SLOW_S = 0.025  # one text takes longer: keep the defaults, for measuring would take over a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ def calibrate(
 ) -> Calibration:
     """Measure and decide, on the calling thread. `tokens` is one valid text of `TEXT_TOKENS` ids.
 
-    Takes some 0.3 s for a small encoder; a model that needs over 0.2 s for one text keeps the defaults.
+    Takes some 0.2 s for a small encoder; a model that needs over 25 ms for one text keeps the defaults.
     """
     room = max(BUDGETS_TEXTS)
     specs = {flash: ContextSpec(pooling, room * TEXT_TOKENS, room, flash) for flash in (True, False)}
     contexts = {flash: engine.open_context(spec) for flash, spec in specs.items()}
     try:
 
-        def best_s(n_texts: int, flash: bool, threads: int, turns: int = 3) -> float:
+        def best_s(n_texts: int, flash: bool, threads: int, turns: int = 2) -> float:
             batch, times = [tokens] * n_texts, []
             for _ in range(turns):
                 started_s = clock()

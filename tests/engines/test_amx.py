@@ -31,7 +31,7 @@ UNTOUCHED = np.float32(-12345.0)
 
 
 class ComputeParams(ctypes.Structure):
-    _fields_ = [("ith", ctypes.c_int), ("nth", ctypes.c_int)]  # noqa: RUF012 ctypes reads a plain list
+    _fields_ = [("ith", ctypes.c_int), ("nth", ctypes.c_int)]
 
 
 SGEMM = ctypes.CFUNCTYPE(
@@ -322,5 +322,3 @@ def test_a_broken_library_is_passed_over(monkeypatch, tmp_path, content):
     monkeypatch.setattr(amx, "cpu_flags", lambda: amx.NEEDED_CPU_FLAGS)
     monkeypatch.setattr(amx, "__file__", str(tmp_path / "amx.py"))
     assert amx.preload() is None
-
-

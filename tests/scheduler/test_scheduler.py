@@ -330,6 +330,6 @@ def test_the_observer_counts_every_batch_and_the_submission_its_time():
     counts = Counts()
     with running(counts=counts, n_workers=1) as scheduler:
         submission = run(scheduler.submit([[1, 2], [3], [4] * 40], Pooling.MEAN))
-    assert sorted(counts.batches) == [(1, 40, 32), (2, 3, 32)]
+    assert sorted(counts.batches) == [(1, 40, 40), (2, 3, 32)]  # a long text alone fills what it is given
     assert submission.queue_s >= 0
     assert submission.compute_s > 0
