@@ -1,0 +1,101 @@
+"""From flags to configuration: what is refused with which words, and what is said."""
+
+import re
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from gguf_embed.cli.configure import api_keys, gpu_layers, model_config
+from gguf_embed.cli.options import ServeFlags, serve_options
+from gguf_embed.errors import ConfigError
+from gguf_embed.types import Pooling
+
+
+def parse(*arguments, **environment):
+    seen = []
+
+    @click.command()
+    @serve_options
+    def command(**typed):
+        seen.append(ServeFlags(**typed))
+
+    result = CliRunner().invoke(command, arguments, env=environment)
+    assert result.exit_code == 0, result.output
+    return seen[0]
+
+
+def configure(*arguments, has_gpu=False, **environment):
+    said = []
+    return model_config(parse(*arguments, **environment), has_gpu, said.append), said
+
+
+def test_a_llama_server_users_flags_mean_the_same():
+    config, _ = configure("--pooling", "mean", "-c", "8192", "-ub", "512", "-t", "4", "-fa", "on", "-a", "x,y")
+    assert (config.pooling, config.n_ctx, config.aliases) == (Pooling.MEAN, 8192, ("x", "y"))
+    compute = config.compute
+    assert (compute.batch_tokens, compute.n_threads, compute.flash_attention) == (512, 4, "on")
+
+
+def test_environment_names_are_llama_servers_and_flags_beat_them():
+    config, _ = configure("-c", "7", LLAMA_ARG_CTX_SIZE="9", LLAMA_ARG_POOLING="cls", LLAMA_ARG_UBATCH="64")
+    assert (config.n_ctx, config.pooling, config.compute.batch_tokens) == (7, Pooling.CLS, 64)
+
+
+def test_threads_batch_wins_over_threads():
+    assert configure("-t", "4", "-tb", "2")[0].compute.n_threads == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_gpu", "layers", "words"),
+    [
+        ("auto", False, 0, ""),
+        ("auto", True, -1, ""),
+        ("all", True, -1, ""),
+        (7, True, 7, ""),
+        (0, False, 0, ""),
+        (99, False, 0, "-ngl 99: this build of llama-cpp-python has no GPU"),
+        ("all", False, 0, "-ngl all"),
+    ],
+)
+def test_layers_go_to_a_gpu_only_where_there_is_one(asked, has_gpu, layers, words):
+    said = []
+    assert gpu_layers(asked, has_gpu, said.append) == layers
+    assert len(said) == bool(words)
+    assert all(words in line for line in said)
+
+
+def test_flags_that_are_not_needed_are_accepted_and_said():
+    _, said = configure("--embedding", "-np", "4")
+    assert said == ["--embedding and -np: accepted, but not needed here"]
+
+
+@pytest.mark.parametrize("value", ["1,x", "1,,2", "-1"])
+def test_bad_shares_are_refused(value):
+    with pytest.raises(ConfigError, match=f"--tensor-split '{re.escape(value)}'"):
+        configure("-ts", value)
+
+
+def test_keys_come_from_flag_and_file_once_each(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("b\n\n c \n")
+    assert api_keys("a,b", file) == ("a", "b", "c")
+    assert api_keys(None, None) == ()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_a_key_file_without_keys_never_opens_the_server(tmp_path, content):
+    file = tmp_path / "keys"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match="holds no key"):
+        api_keys(None, file)
+
+
+def test_an_unreadable_key_file_is_named_and_its_content_never(tmp_path):
+    with pytest.raises(ConfigError, match=r"missing cannot be read"):
+        api_keys(None, tmp_path / "missing")
+    secret = tmp_path / "binary"
+    secret.write_bytes(b"top-secret\xff")
+    with pytest.raises(ConfigError) as caught:
+        api_keys(None, secret)
+    assert "top-secret" not in caught.value.message

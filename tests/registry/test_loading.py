@@ -1,0 +1,92 @@
+"""Loading a real tiny GGUF: what is reported, chosen and refused, and that nothing stays open."""
+
+import dataclasses
+
+import pytest
+
+from gguf_embed.config import ComputeConfig, ModelConfig
+from gguf_embed.errors import ConfigError, ModelFileError
+from gguf_embed.metrics import Metrics
+from gguf_embed.model_files.locate import LocatedModel
+from gguf_embed.registry.loading import load_model
+from gguf_embed.types import Pooling
+from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
+
+TWO = ComputeConfig(n_threads=2)
+
+
+@pytest.fixture
+def load(tmp_path):
+    opened, said = [], []
+
+    def load_file(path, config):
+        loaded = load_model(LocatedModel(path, path.stem), config, tmp_path / "cache", Metrics(), said.append)
+        opened.append(loaded)
+        return loaded, said
+
+    yield load_file
+    for loaded in opened:
+        loaded.close()
+
+
+def test_the_file_decides_pooling_limit_and_name(load, tmp_path):
+    loaded, said = load(write_tiny_encoder(tmp_path / "small.gguf", n_ctx=64), ModelConfig(compute=TWO))
+    assert (loaded.info.name, loaded.info.pooling, loaded.info.max_input_tokens) == ("small", Pooling.MEAN, 64)
+    assert (loaded.choices.n_workers, loaded.choices.n_threads, loaded.choices.measured) == (2, 2, True)
+    assert not [line for line in said if "limit" in line]
+
+
+def test_a_context_beyond_training_says_the_true_limit(load, tmp_path):
+    loaded, said = load(write_tiny_encoder(tmp_path / "m.gguf", n_ctx=64), ModelConfig(n_ctx=8192, compute=TWO))
+    assert (loaded.info.n_ctx, loaded.info.max_input_tokens) == (8192, 64)
+    assert any("8192" in line and "64 tokens per text" in line for line in said)
+
+
+def test_aliases_come_before_the_files_name(load, tmp_path):
+    config = ModelConfig(aliases=("first", "second"), compute=TWO)
+    loaded, _ = load(write_tiny_encoder(tmp_path / "m.gguf"), config)
+    assert (loaded.info.name, loaded.info.aliases) == ("first", ("second", "m"))
+
+
+def test_a_bf16_copy_is_made_once_and_made_again_for_a_changed_file(load, tmp_path):
+    config = ModelConfig(compute=dataclasses.replace(TWO, weights="bf16"), warmup=False)
+    path = write_tiny_encoder(tmp_path / "m.gguf", outtype="f16")
+    loaded, said = load(path, config)
+    assert (loaded.info.file_type, loaded.info.weights_type) == ("F16", "BF16")
+    load(path, config)
+    assert sum("BF16 copy" in line for line in said) == 1
+    load(write_tiny_encoder(path, outtype="f16", seed=2), config)
+    assert sum("BF16 copy" in line for line in said) == 2
+    copies = sorted((tmp_path / "cache" / "bf16").iterdir())
+    assert [copy.suffix for copy in copies] == [".gguf", ".gguf"]
+
+
+def test_a_damaged_bf16_copy_is_written_again(load, tmp_path):
+    config = ModelConfig(compute=dataclasses.replace(TWO, weights="bf16"), warmup=False)
+    path = write_tiny_encoder(tmp_path / "m.gguf", outtype="f16")
+    load(path, config)
+    copy = next((tmp_path / "cache" / "bf16").iterdir())
+    copy.write_bytes(copy.read_bytes()[:100])
+    _, said = load(path, config)
+    assert any("damaged" in line for line in said)
+
+
+def test_a_decoder_is_read_at_its_last_token(load, tmp_path):
+    loaded, _ = load(write_tiny_decoder(tmp_path / "d.gguf"), ModelConfig(compute=TWO))
+    assert (loaded.info.causal, loaded.info.pooling) == (True, Pooling.LAST)
+
+
+def test_no_pooling_in_the_file_means_one_vector_per_token_and_is_said(load, tmp_path):
+    loaded, said = load(write_tiny_encoder(tmp_path / "m.gguf", pooling=None), ModelConfig(compute=TWO))
+    assert loaded.info.pooling is Pooling.NONE
+    assert any("--pooling" in line for line in said)
+
+
+def test_rank_without_a_head_is_refused(load, tmp_path):
+    with pytest.raises(ModelFileError, match="no rank head"):
+        load(write_tiny_encoder(tmp_path / "m.gguf"), ModelConfig(pooling=Pooling.RANK, compute=TWO))
+
+
+def test_no_room_for_a_text_is_refused(load, tmp_path):
+    with pytest.raises(ConfigError, match="-c 2 leaves no room"):
+        load(write_tiny_encoder(tmp_path / "m.gguf"), ModelConfig(n_ctx=2, compute=TWO))
