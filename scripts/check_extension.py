@@ -24,8 +24,8 @@ def main() -> None:
         return
     if not is_built(ENGINES):
         print(
-            "Note: the AMX kernels could not be compiled (they need gcc 11 or clang 13). Everything works, but on Intel "
-            "CPUs with AMX slower; to see why: .venv/bin/python -m pip install -v --no-deps -e ."
+            "Note: the AMX kernels could not be compiled; they need gcc 11 or clang 13.\n"
+            "Everything works, but slower on such CPUs. To see why: .venv/bin/python -m pip install -v --no-deps -e ."
         )
 
 

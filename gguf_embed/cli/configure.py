@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -58,8 +60,9 @@ def gpu_layers(asked: int | Literal["auto", "all"], has_gpu: bool, report: Repor
         return -1 if isinstance(asked, str) else asked
     if asked != "auto" and asked != 0:
         report(
-            f"-ngl {asked}: this build of llama-cpp-python has no GPU to use, so everything runs on the CPU; for "
-            'CUDA: CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir llama-cpp-python'
+            f"-ngl {asked}: this build of llama-cpp-python has no GPU to use, so everything runs on the CPU; for CUDA: "
+            f'CMAKE_ARGS="-DGGML_CUDA=on" {sys.executable} -m pip install --no-deps --force-reinstall --no-cache-dir '
+            f"llama-cpp-python=={version('llama-cpp-python')}"
         )
     return 0
 
@@ -90,8 +93,10 @@ def api_keys(value: str | None, file: Path | None) -> tuple[str, ...]:
     if file is not None:
         try:
             keys += file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError(f"--api-key-file {file} cannot be read: {exc}") from exc
+        except OSError as exc:
+            raise ConfigError(f"--api-key-file {file} cannot be read: {exc.strerror}; check the path") from exc
+        except UnicodeDecodeError as exc:
+            raise ConfigError(f"--api-key-file {file} is not UTF-8 text (byte {exc.start}): write it anew") from exc
     found = tuple(dict.fromkeys(key.strip() for key in keys if key.strip()))
     if not found and (value is not None or file is not None):
         raise ConfigError("--api-key or --api-key-file was given but holds no key: give one, or leave both away")

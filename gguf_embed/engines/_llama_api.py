@@ -160,11 +160,14 @@ def device_names() -> list[str]:
 
 
 def new_context(model: Handle, params: ContextParams) -> Handle:
-    """Raises `ModelFileError` when llama.cpp refuses it."""
+    """Raises `ModelFileError` when llama.cpp refuses it.
+
+    Room is rounded up to a multiple of the sequences: llama.cpp reserves its graph for one, and where mean pooling then
+    finds more tokens than the micro-batch has, an assert ends the process.
+    """
     native = llama.llama_context_default_params()
-    native.n_ctx = params.n_tokens
-    native.n_batch = params.n_tokens
-    native.n_ubatch = params.n_ubatch
+    native.n_ctx = native.n_batch = _round_up(params.n_tokens, params.n_sequences)
+    native.n_ubatch = _round_up(params.n_ubatch, params.n_sequences)
     native.n_seq_max = params.n_sequences
     native.pooling_type = POOLING_CODES[params.pooling]
     native.flash_attn_type = int(params.flash_attention)
@@ -177,6 +180,10 @@ def new_context(model: Handle, params: ContextParams) -> Handle:
         what = f"a context of {params.n_tokens} tokens, pooling {params.pooling}"
         raise ModelFileError(f"llama.cpp cannot open {what}: {_log.first_error()}")
     return context
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
 
 
 class BatchBuffers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -47,5 +48,6 @@ def bf16_copy(source: Path, cache_dir: Path, n_threads: int, report: Callable[[s
     except OSError as exc:
         raise ModelFileError(f"cannot write {copy}: {exc.strerror}; see --weights file") from exc
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where its folder could not be made, this fails as well
+            temporary.unlink(missing_ok=True)
     return copy

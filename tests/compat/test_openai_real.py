@@ -1,0 +1,85 @@
+"""The official openai client against the real server process with the default model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import openai
+import pytest
+
+from tests.server_process import Server
+from tests.test_exactness import assert_close
+
+TEXTS = ["How do I boil an egg?", "안녕하세요 세계", "नमस्ते दुनिया", "🦊" * 20, ""]
+
+
+@pytest.fixture(scope="module")
+def client(default_server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=default_server.url + "/v1", api_key="unused", max_retries=0) as opened:
+        yield opened
+
+
+def test_the_client_s_default_mode_gives_the_plain_floats(client, default_server):
+    reply = client.embeddings.create(model="text-embedding-3-small", input=TEXTS)
+    assert reply.model == "all-MiniLM-L6-v2"
+    assert reply.usage.prompt_tokens == reply.usage.total_tokens > len(TEXTS)
+    found = np.array([item.embedding for item in reply.data], np.float32)
+    assert_close(found, default_server.embed(TEXTS, encoding_format="float"), 0.999999)
+
+
+@pytest.mark.parametrize("given", ["one text", ["two", "texts"], [101, 7592, 102], [[101, 7592, 102], [101, 102]]])
+def test_every_input_type(client, default_server, given):
+    reply = client.embeddings.create(model="any", input=given, dimensions=100)
+    found = np.array([item.embedding for item in reply.data], np.float32)
+    assert_close(found, default_server.embed(given, dimensions=100), 0.999999)
+
+
+def test_a_thousand_texts_come_back_in_order(client, default_server):
+    texts = [f"text number {number}" for number in range(1000)]
+    reply = client.embeddings.create(model="any", input=texts)
+    found = np.array([reply.data[index].embedding for index in (0, 500, 999)], np.float32)
+    assert_close(found, default_server.embed([texts[index] for index in (0, 500, 999)]), 0.99999)
+
+
+def test_the_async_client_many_at_once(default_server):
+    async def scenario() -> list[list[float]]:
+        async with openai.AsyncOpenAI(base_url=default_server.url + "/v1", api_key="unused") as client:
+            replies = await asyncio.gather(
+                *(client.embeddings.create(model="any", input=f"question {number}") for number in range(32))
+            )
+            return [reply.data[0].embedding for reply in replies]
+
+    found = np.array(asyncio.run(scenario()), np.float32)
+    assert_close(found, default_server.embed([f"question {number}" for number in range(32)]), 0.99999)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "param"),
+    [
+        ({"input": []}, "input"),
+        ({"input": "a", "dimensions": 4096}, "dimensions"),
+        ({"input": [[10**6]]}, None),
+        ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
+        ({"input": "long " * 1000}, "input"),
+    ],
+)
+def test_bad_requests_are_bad_request_errors(client, arguments, param):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.embeddings.create(model="any", **arguments)
+    assert caught.value.type == "invalid_request_error"
+    if param is not None:
+        assert caught.value.param == param
+
+
+def test_wrong_keys_and_strict_names_are_their_own_errors(launch, models):
+    server = launch("-m", models / "encoder.gguf", "--strict-model", "--api-key", "right")
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="wrong", max_retries=0) as client:
+        with pytest.raises(openai.AuthenticationError):
+            client.embeddings.create(model="encoder", input="a")
+        allowed = client.with_options(api_key="right")
+        assert len(allowed.embeddings.create(model="encoder", input="a").data) == 1
+        with pytest.raises(openai.NotFoundError):
+            allowed.embeddings.create(model="another", input="a")
+        assert [model.id for model in allowed.models.list()] == ["encoder"]

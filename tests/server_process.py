@@ -1,0 +1,144 @@
+"""The real server as a process of its own, and plain HTTP to it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gguf_embed.types import FloatMatrix
+
+READY = "listening on "
+OWN_VARIABLES = ("LLAMA_", "GGUF_EMBED_", "HF_")
+TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One HTTP answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def vectors(self) -> FloatMatrix:
+        """All rows of an OpenAI or native reply, whatever its encoding: float32[n_rows, n_dims]."""
+        assert self.status == 200, self.body
+        reply = self.json()
+        if isinstance(reply, list):
+            return np.array([row for item in reply for row in item["embedding"]], np.float32)
+        return np.stack([decode(item["embedding"]) for item in reply["data"]])
+
+
+def decode(embedding: str | list[float]) -> FloatMatrix:
+    """float32[n_dims] from base64 of little-endian float32, or from numbers."""
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding), "<f4")
+    return np.array(embedding, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A started process that answers. `banner` is what it printed until it was ready."""
+
+    process: subprocess.Popen[str]
+    host: str
+    port: int
+    banner: tuple[str, ...]
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def request(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}) -> Reply:
+        connection = HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
+        try:
+            connection.request(method, path, body, dict(headers))
+            response = connection.getresponse()
+            return Reply(response.status, dict(response.getheaders()), response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Reply:
+        return self.request("GET", path, headers=headers)
+
+    def post(self, path: str, body: object, **headers: str) -> Reply:
+        """`headers`: with underscores for hyphens, as in `X_Api_Key="k"`."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.request("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json", **named})
+
+    def embed(self, texts: str | Sequence[object], **fields: object) -> FloatMatrix:
+        """float32[n_texts, n_dims] from /v1/embeddings."""
+        return self.post("/v1/embeddings", {"input": texts, **fields}).vectors()
+
+    def end(self, number: int) -> tuple[int, str]:
+        """Send a signal, wait: exit code and what was printed after the banner."""
+        self.process.send_signal(number)
+        printed, _ = self.process.communicate(timeout=TIMEOUT_S)
+        return self.process.returncode, printed
+
+
+def clean_environment(cache_dir: Path, changes: Mapping[str, str] = {}) -> dict[str, str]:
+    """This process's environment without the variables the server reads, and with a cache of its own; no network."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
+    return {**kept, "GGUF_EMBED_CACHE": str(cache_dir), "HF_HUB_OFFLINE": "1", **changes}
+
+
+def command(*flags: str | Path) -> list[str]:
+    return [sys.executable, "-m", "gguf_embed", *map(str, flags)]
+
+
+def run_to_end(cache_dir: Path, *flags: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """For starts that fail, and for --help."""
+    return subprocess.run(
+        command(*flags),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        env=clean_environment(cache_dir, environment),
+    )
+
+
+def start_server(cache_dir: Path, *flags: str | Path, **environment: str) -> Server:
+    """`serve` with these flags on a free port of 127.0.0.1; returns when it listens. The caller ends the process.
+
+    What it says on stderr goes into its own output, so that a failure shows it.
+    """
+    address = [] if "LLAMA_ARG_PORT" in environment else ["--port", "0"]
+    process = subprocess.Popen(
+        command("serve", *address, *flags),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=clean_environment(cache_dir, environment),
+    )
+    assert process.stdout is not None
+    banner: list[str] = []
+    for line in process.stdout:
+        banner.append(line.rstrip("\n"))
+        if line.startswith("curl "):  # the last line
+            break
+    else:
+        process.wait()
+        raise AssertionError(f"the server ended with {process.returncode}: {banner}")
+    url = next(line for line in banner if line.startswith(READY)).removeprefix(READY)
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return Server(process, host.strip("[]"), int(port), tuple(banner))
+
+
+def stop(server: Server) -> None:
+    """End it whatever it is doing; for fixtures."""
+    server.process.kill()
+    server.process.communicate()
