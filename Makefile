@@ -38,8 +38,8 @@ bench: install $(VENV)/.bench  ## compare the speed with llama-server on this ma
 docs: install  ## write docs/cli.md anew from the flags
 	@$(PY) -m gguf_embed.cli.reference >docs/cli.md.new && mv docs/cli.md.new docs/cli.md
 
-lock:  ## resolve all dependencies anew into requirements*.lock; needs uv (pip install uv)
-	@UV="$(UV)" UPGRADE="$(UPGRADE)" sh scripts/lock
+lock:  ## resolve all dependencies anew into .ci/setup/*.lock; needs uv (pip install uv)
+	@UV="$(UV)" UPGRADE="$(UPGRADE)" sh .ci/setup/lock
 
 clean:  ## remove .venv and everything built; the cached model stays in ~/.cache/gguf-embed
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache gguf_embed/engines/_amx_gemm*.so
@@ -49,20 +49,20 @@ clean:  ## remove .venv and everything built; the cached model stays in ~/.cache
 # anew. What was downloaded and compiled is then in pip's cache.
 
 $(VENV)/.created: FORCE
-	@sh scripts/create-venv
+	@sh .ci/setup/create-venv
 
-$(VENV)/.dependencies: $(VENV)/.created requirements-build.lock requirements.lock
+$(VENV)/.dependencies: $(VENV)/.created .ci/setup/requirements-build.lock .ci/setup/requirements.lock
 	@touch $(VENV)/.working
 	@echo 'Getting the build tools (40 MB).'
-	@$(PIP) --no-deps --require-hashes -r requirements-build.lock
-	@if $(PY) -m pip list --format=freeze | tr _ - | grep -qxF "$$(grep -o '^llama-cpp-python==[0-9.]*' requirements.lock)"; \
+	@$(PIP) --no-deps --require-hashes -r .ci/setup/requirements-build.lock
+	@if $(PY) -m pip list --format=freeze | tr _ - | grep -qxF "$$(grep -o '^llama-cpp-python==[0-9.]*' .ci/setup/requirements.lock)"; \
 	then \
 		echo 'Getting the libraries.'; \
 	else \
 		echo 'Getting the libraries and the default model (180 MB), and compiling llama.cpp: about 4 minutes on 2 cores,'; \
 		echo 'once. pip says nothing meanwhile. A llama.cpp that pip compiled before is taken from its cache in seconds.'; \
 	fi
-	@sh scripts/patiently $(PIP) --no-deps --no-build-isolation --require-hashes -r requirements.lock
+	@sh .ci/setup/patiently $(PIP) --no-deps --no-build-isolation --require-hashes -r .ci/setup/requirements.lock
 	@rm $(VENV)/.working
 	@touch $@
 
@@ -70,16 +70,16 @@ $(VENV)/.project: $(VENV)/.dependencies pyproject.toml gguf_embed/engines/native
 	@echo 'Installing gguf-embed itself.'
 	@rm -f gguf_embed/engines/_amx_gemm*.so
 	@$(PIP) --quiet --no-deps --no-build-isolation -e .
-	@$(PY) scripts/check_extension.py
+	@$(PY) .ci/setup/check_extension.py
 	@touch $@
 	@echo 'Set up: make serve starts it, make test tests it.'
 
-$(VENV)/.test-tools: $(VENV)/.project requirements-test.lock
+$(VENV)/.test-tools: $(VENV)/.project .ci/setup/requirements-test.lock
 	@echo 'Getting the test tools (40 MB).'
-	@$(PIP) --no-deps --no-build-isolation --require-hashes -r requirements-test.lock
+	@$(PIP) --no-deps --no-build-isolation --require-hashes -r .ci/setup/requirements-test.lock
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.project
 	@echo 'Getting llama-server to compare with. It is compiled: about 10 minutes on 2 cores, once.'
-	@sh scripts/patiently $(PIP) -e '.[bench]'
+	@sh .ci/setup/patiently $(PIP) -e '.[bench]'
 	@touch $@

@@ -17,7 +17,7 @@ import numpy as np
 
 from gguf_embed.types import FloatMatrix
 
-READY = "listening on "
+READY = "serving  "
 OWN_VARIABLES = ("LLAMA_", "GGUF_EMBED_", "HF_")
 TIMEOUT_S = 60
 

@@ -43,8 +43,9 @@ def error(reply: Reply, status: int) -> dict[str, object]:
 
 def test_the_banner_says_what_was_chosen_and_its_curl_line_works(default_server):
     banner = "\n".join(default_server.banner)
-    assert "all-MiniLM-L6-v2: 384 dimensions, pooling mean, up to 512 tokens per text" in banner
-    assert re.search(r"\d+ contexts on \d+ threads, \d+ tokens per batch, .*\(measured\)", banner)
+    assert "all-MiniLM-L6-v2: 384 dimensions, pooling mean, context 8192, up to 512 tokens per text" in banner
+    assert re.search(r"\d+ contexts? on \d+ threads?, \d+ threads? for a batch alone", banner)
+    assert re.search(r"\d+ tokens, flash attention on.* \(measured at warm-up\)", banner)
     if shutil.which("curl") is None:
         pytest.skip("no curl here")
     line = default_server.banner[-1]

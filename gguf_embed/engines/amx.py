@@ -12,6 +12,11 @@ import ctypes
 import sys
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_embed.types import FloatMatrix
+
 NEEDED_CPU_FLAGS = frozenset({"amx_tile", "amx_bf16", "avx512f"})
 
 
@@ -22,6 +27,8 @@ class AmxGemm:
         self._library = library
         library.gguf_embed_amx_enable.argtypes = [ctypes.c_void_p, ctypes.c_bool]
         library.gguf_embed_amx_enable.restype = None
+        library.gguf_embed_amx_multiply.argtypes = [ctypes.c_int64] * 3 + [ctypes.c_void_p] * 3
+        library.gguf_embed_amx_multiply.restype = ctypes.c_bool
         library.gguf_embed_amx_computed.argtypes = []
         library.gguf_embed_amx_computed.restype = ctypes.c_uint64
 
@@ -29,6 +36,18 @@ class AmxGemm:
         """Switch it for the whole process. `ggml_cpu` is the library whose function takes all other shapes."""
         original = ctypes.cast(ggml_cpu.llamafile_sgemm, ctypes.c_void_p)
         self._library.gguf_embed_amx_enable(original, on)
+
+    def multiply(self, weights: NDArray[np.uint16], tokens: FloatMatrix) -> FloatMatrix:
+        """float32[n, m] from BF16 weights uint16[m, k] and tokens float32[n, k]; m and k multiples of 32.
+
+        On the calling thread, GIL released, whether enabled or not: for measuring.
+        """
+        (m, k), n = weights.shape, len(tokens)
+        sums = np.empty((n, m), np.float32)
+        pointers = (ctypes.c_void_p(array.ctypes.data) for array in (weights, tokens, sums))
+        if m % 32 or k % 32 or not self._library.gguf_embed_amx_multiply(m, n, k, *pointers):
+            raise ValueError(f"shapes {weights.shape} and {tokens.shape} do not suit the tiles")
+        return sums
 
     @property
     def n_computed(self) -> int:

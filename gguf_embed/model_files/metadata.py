@@ -157,7 +157,9 @@ def _parse(path: Path, data: mmap.mmap, size_bytes: int) -> GgufHeader:
 
 def _read_version(path: Path, data: mmap.mmap) -> int:
     if data[:4] != b"GGUF":
-        raise ModelFileError(f"{path}: is not a GGUF file (it begins with {data[:4]!r}); name a .gguf model")
+        raise ModelFileError(
+            f'{path}: is not a GGUF file (it begins with {data[:4].hex(" ")}, not with "GGUF"); name a .gguf model'
+        )
     version = _Cursor(data, 4).number()
     if version & 0xFFFF == 0 and version != 0:
         raise ModelFileError(f"{path}: is a big-endian GGUF, this machine reads little-endian ones; convert it")

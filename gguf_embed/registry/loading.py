@@ -11,7 +11,7 @@ from pathlib import Path
 from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.engines import llama
 from gguf_embed.engines.base import Engine
-from gguf_embed.errors import ConfigError
+from gguf_embed.errors import ConfigError, ModelFileError
 from gguf_embed.model_files.locate import LocatedModel
 from gguf_embed.model_files.metadata import GgufHeader, read_header
 from gguf_embed.model_files.model_facts import check_can_embed, file_type_name, has_rank_head, pooling_type
@@ -99,7 +99,12 @@ def load_model(
 
 
 def choose_pooling(header: GgufHeader, asked: Pooling | None, report: Callable[[str], None]) -> Pooling:
-    """The asked pooling, else the file's, else llama.cpp's none, which is reported: it is seldom what is meant."""
+    """The asked pooling, else the file's, else llama.cpp's none, which is reported: it is seldom what is meant.
+
+    Raises `ModelFileError` for rank without a head, which llama.cpp would answer with noise.
+    """
+    if (asked or pooling_type(header)) is Pooling.RANK and not has_rank_head(header):
+        raise ModelFileError(f"{header.path} has no rank head, so pooling rank cannot work: use a reranker's GGUF")
     if asked is not None:
         return asked
     declared = pooling_type(header)

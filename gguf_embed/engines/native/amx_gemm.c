@@ -214,6 +214,12 @@ static bool multiply(const struct compute_params *params, int64_t m, int64_t n, 
     return true;
 }
 
+/* The same for one thread and rows without gaps, outside of ggml: for measuring and tests. m and k must suit the tiles. */
+bool gguf_embed_amx_multiply(int64_t m, int64_t n, int64_t k, const uint16_t *weights, const float *tokens, float *sums) {
+    const struct compute_params alone = {0, 1};
+    return multiply(&alone, m, n, k, weights, k, tokens, k, sums, m);
+}
+
 /* sums[j * ldc + i] = weights row i · tokens row j; m weight rows, n token rows, k values each. False: not done. */
 bool llamafile_sgemm(const struct compute_params *params, int64_t m, int64_t n, int64_t k, const void *A, int64_t lda,
                      const void *B, int64_t ldb, void *C, int64_t ldc, int a_type, int b_type, int c_type) {

@@ -8,7 +8,7 @@ import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-ENGINES = Path(__file__).parent.parent / "gguf_embed" / "engines"
+ENGINES = Path(__file__).parents[2] / "gguf_embed" / "engines"
 
 
 def is_built(folder: Path) -> bool:
