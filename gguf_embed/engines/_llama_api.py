@@ -28,6 +28,8 @@ from gguf_embed.types import Pooling
 # of its threads than processors it hardly spins at all, 10 ms; "active" keeps the 1000 turns there too, 3.7 ms.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OMP_WAIT_POLICY", "active")
+# An assert in ggml starts gdb where there is one and waits for it, for minutes: a dead server is restarted sooner.
+os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 _amx_gemm = amx.preload()
 
 import llama_cpp.llama_cpp as llama  # noqa: E402

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gguf_embed.types import FloatMatrix
 
-NEEDED_CPU_FLAGS = frozenset({"amx_tile", "amx_bf16", "avx512f"})
+NEEDED_CPU_FLAGS = frozenset({"amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512_bf16"})
 
 
 class AmxGemm:
