@@ -13,6 +13,13 @@ from gguf_embed.wordpiece import ExactWordPiece, valid_unicode
 
 TokenizerChoice = Literal["auto", "llama"]
 
+MAX_CHARACTERS = 1_000_000
+"""In one text, or `CHARACTERS_PER_TOKEN` times the model's limit where that is more: a text is tokenised as a whole."""
+
+CHARACTERS_PER_TOKEN = 64
+GROUP_CHARACTERS = 500_000
+"""Texts that are given to the tokenizer together: memory is bounded, the cost of a call is not felt."""
+
 
 class Tokenizer(Protocol):
     """Text to vocabulary ids. Safe from any thread. "[SEP]" and the like in a text become that token."""
@@ -71,10 +78,11 @@ def prepare(
 ) -> list[TokenizedText]:
     """Tokenise and check all inputs of a request, in order. Plain texts go to the tokenizer in one call.
 
-    Raises `InvalidRequest` for an empty input or an unknown id, `InputTooLong` for one over `limits.max_tokens`
-    unless `truncate`; both name the first such input.
+    Raises `InvalidRequest` for an empty or absurdly long input or an unknown id, `InputTooLong` for one over
+    `limits.max_tokens` unless `truncate`; both name the first such input.
     """
-    encoded: Iterator[list[int]] = iter(tokenizer.encode_batch([p for p in inputs if isinstance(p, str)]))
+    _check_characters(inputs, max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * limits.max_tokens))
+    encoded = _encode_in_groups([prompt for prompt in inputs if isinstance(prompt, str)], tokenizer)
     texts = []
     for index, prompt in enumerate(inputs):
         if isinstance(prompt, str):
@@ -85,6 +93,33 @@ def prepare(
             raise InputTooLong(index, len(tokens), limits.max_tokens)
         texts.append(truncate_tokens(tokens, limits.max_tokens, limits.closing))
     return texts
+
+
+def _check_characters(inputs: Sequence[Prompt], limit: int) -> None:
+    """Before tokenising, which takes some 150 bytes of memory and a microsecond per character."""
+    for index, prompt in enumerate(inputs):
+        n_characters = max((len(part) for part in _texts_of(prompt)), default=0)
+        if n_characters > limit:
+            raise InvalidRequest(
+                f"input {index} has {n_characters:,} characters, the limit per text is {limit:,}: split it"
+            )
+
+
+def _texts_of(prompt: Prompt) -> Iterator[str]:
+    return iter((prompt,)) if isinstance(prompt, str) else (part for part in prompt if isinstance(part, str))
+
+
+def _encode_in_groups(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """`encode_batch` over groups of texts, so that a large request never takes more memory than one group."""
+    group: list[str] = []
+    n_characters = 0
+    for text in texts:
+        if group and n_characters + len(text) > GROUP_CHARACTERS:
+            yield from tokenizer.encode_batch(group)
+            group, n_characters = [], 0
+        group.append(text)
+        n_characters += len(text)
+    yield from tokenizer.encode_batch(group) if group else ()
 
 
 def tokenize_prompt(prompt: Prompt, tokenizer: Tokenizer, n_vocab: int, index: int = 0) -> list[int]:

@@ -436,7 +436,7 @@ def test_a_cache_that_cannot_be_written_is_one_clear_line(tmp_path, default_mode
         ["-c", "4"],
         ["-ub", "1"],
         ["-ub", "300"],
-        ["-ub", "100000"],
+        ["-ub", "16384"],
         ["-t", "1"],
         ["-t", "33"],
         ["--workers", "8"],

@@ -388,3 +388,37 @@ def test_closing_ids_are_sep_and_eos() -> None:
     assert closing_ids(vocabulary_of(SPECIALS)) == {3}
     assert closing_ids(vocabulary_of(SPECIALS, sep_id=None, eos_id=7)) == {7}
     assert closing_ids(vocabulary_of(SPECIALS, sep_id=None)) == frozenset()
+
+
+# Bounds on what one request may cost
+
+
+class CountingTokenizer:
+    name = "counting"
+
+    def __init__(self):
+        self.calls = []
+
+    def encode(self, text, *, add_special=True):
+        return [1] * len(text)
+
+    def encode_batch(self, texts):
+        self.calls.append(len(texts))
+        return [[1] for _ in texts]
+
+
+def test_large_requests_are_tokenised_in_groups_of_bounded_size():
+    tokenizer = CountingTokenizer()
+    limits = TokenLimits(n_vocab=2, max_tokens=8, closing=frozenset())
+    inputs = ["x" * 200_000] * 5 + [(1,)] + ["y"]
+    assert len(prepare(inputs, tokenizer, limits, truncate=False)) == 7
+    assert tokenizer.calls == [2, 2, 2]
+
+
+@pytest.mark.parametrize("prompt", ["x" * 1_000_001, (1, "x" * 1_000_001)])
+def test_an_absurdly_long_text_is_refused_before_it_is_tokenised(prompt):
+    tokenizer = CountingTokenizer()
+    limits = TokenLimits(n_vocab=2, max_tokens=8, closing=frozenset())
+    with pytest.raises(InvalidRequest, match="input 1 has 1,000,001 characters, the limit per text is 1,000,000"):
+        prepare(["short", prompt], tokenizer, limits, truncate=True)
+    assert tokenizer.calls == []

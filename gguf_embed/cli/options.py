@@ -75,6 +75,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Command], Command]:
 
 
 POSITIVE = click.IntRange(min=1)
+THREADS = click.IntRange(1, 512)  # ggml's limit
 
 MODEL = (
     _option("-m", "--model", type=click.Path(path_type=Path), envvar="LLAMA_ARG_MODEL",
@@ -101,13 +102,13 @@ MODEL = (
 )  # fmt: skip
 
 COMPUTE = (
-    _option("-ub", "--ubatch-size", type=POSITIVE, envvar="LLAMA_ARG_UBATCH",
+    _option("-ub", "--ubatch-size", type=click.IntRange(1, 16384), envvar="LLAMA_ARG_UBATCH",
             help="Tokens computed together.  [default: measured at warm-up]"),
-    _option("-t", "--threads", type=POSITIVE, envvar="LLAMA_ARG_THREADS",
+    _option("-t", "--threads", type=THREADS, envvar="LLAMA_ARG_THREADS",
             help="Threads in all.  [default: the processors this process may use]"),
-    _option("-tb", "--threads-batch", type=POSITIVE, envvar="GGUF_EMBED_THREADS_BATCH",
+    _option("-tb", "--threads-batch", type=THREADS, envvar="GGUF_EMBED_THREADS_BATCH",
             help="The same: embedding is batch work; wins over -t."),
-    _option("--workers", type=POSITIVE, envvar="GGUF_EMBED_WORKERS",
+    _option("--workers", type=THREADS, envvar="GGUF_EMBED_WORKERS",
             help="Batches computed at once, sharing the threads.  [default: one per thread; 1 on a GPU]"),
     _option("-fa", "--flash-attn", type=click.Choice(["on", "off", "auto"]), is_flag=False, flag_value="on",
             default="auto", envvar="LLAMA_ARG_FLASH_ATTN", help="auto: where it is faster, measured at warm-up."),

@@ -76,12 +76,12 @@ async def _serve(flags: ServeFlags, address: Any, keys: tuple[str, ...]) -> None
     handle_signals(stop)
     gc.freeze()  # what is loaded now stays: the collector need not walk it again
     try:
-        await serve_app(
+        n_unanswered = await serve_app(
             build_app(service, options, metrics), address, stop, lambda url: _ready(loaded, url, bool(keys))
         )
     finally:
         await asyncio.to_thread(service.close)
-    say("stopped: everything accepted was answered")
+    say(farewell(n_unanswered))
 
 
 def say(line: str) -> None:
@@ -111,6 +111,12 @@ def banner(loaded: LoadedModel, url: str, needs_key: bool) -> list[str]:
     ]
 
 
+def farewell(n_unanswered: int) -> str:
+    if n_unanswered == 0:
+        return "stopped: everything accepted was answered"
+    return f"stopped: {counted(n_unanswered, 'request')} took too long and got no answer"
+
+
 def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
@@ -118,3 +124,5 @@ def counted(n: int, noun: str) -> str:
 def _log_to_stderr(verbose: int) -> None:
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if not verbose:  # it logs a traceback for every malformed request line, so anyone could fill the log
+        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

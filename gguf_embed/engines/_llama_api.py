@@ -58,6 +58,7 @@ def start_backend() -> None:
         if not _started:
             llama.llama_log_set(_log_callback, ctypes.c_void_p(0))
             llama.llama_backend_init()
+            _switch_amx_gemm(False)  # ggml's own functions until a model asks: its calls arrive there already
             _started = True
 
 
@@ -101,7 +102,12 @@ def has_amx_gemm() -> bool:
 
 
 def use_amx_gemm(on: bool) -> None:
-    """Switch AMX multiplication for the whole process; nothing happens where there is none."""
+    """Switch AMX multiplication for the whole process, while nothing computes; does nothing where there is none."""
+    start_backend()
+    _switch_amx_gemm(on)
+
+
+def _switch_amx_gemm(on: bool) -> None:
     if _amx_gemm is not None:
         _amx_gemm.enable(_library("libggml-cpu"), on)
 

@@ -28,7 +28,7 @@ class AmxGemm:
         library.gguf_embed_amx_enable.argtypes = [ctypes.c_void_p, ctypes.c_bool]
         library.gguf_embed_amx_enable.restype = None
         library.gguf_embed_amx_multiply.argtypes = [ctypes.c_int64] * 3 + [ctypes.c_void_p] * 3
-        library.gguf_embed_amx_multiply.restype = ctypes.c_bool
+        library.gguf_embed_amx_multiply.restype = None
         library.gguf_embed_amx_computed.argtypes = []
         library.gguf_embed_amx_computed.restype = ctypes.c_uint64
 
@@ -45,8 +45,9 @@ class AmxGemm:
         (m, k), n = weights.shape, len(tokens)
         sums = np.empty((n, m), np.float32)
         pointers = (ctypes.c_void_p(array.ctypes.data) for array in (weights, tokens, sums))
-        if m % 32 or k % 32 or not self._library.gguf_embed_amx_multiply(m, n, k, *pointers):
+        if m % 32 or k % 32:
             raise ValueError(f"shapes {weights.shape} and {tokens.shape} do not suit the tiles")
+        self._library.gguf_embed_amx_multiply(m, n, k, *pointers)
         return sums
 
     @property

@@ -13,7 +13,6 @@ import numpy as np
 from gguf_embed.config import OffloadConfig
 from gguf_embed.engines import _llama_api as api
 from gguf_embed.engines import _llama_vocabulary as words
-from gguf_embed.engines import amx
 from gguf_embed.engines.base import ContextSpec, EngineInfo, Vocabulary
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError
 from gguf_embed.types import FloatMatrix, Pooling
@@ -25,14 +24,12 @@ n_amx_multiplications = api.n_amx_multiplications
 
 
 def computes_bf16_faster(use_amx: bool) -> bool:
-    """Whether this CPU multiplies BF16 faster than F16 and F32.
+    """Whether BF16 weights run faster here than F16 and F32, and as exactly.
 
-    True with AMX tiles, and with AVX-512 BF16 on CPUs without AMX; those with AMX run the AVX-512 instruction at half
-    the rate, so BF16 without the tiles is slower there than F16 (docs/benchmarks.md).
+    Only on AMX tiles. ggml's AVX-512 BF16 rounds every activation to 8 bits, so that a text's vector depends on the
+    batch around it (cosine 0.99997), and on CPUs that have AMX it is slower than F16 (docs/benchmarks.md).
     """
-    if use_amx and api.has_amx_gemm():
-        return True
-    return "AVX512_BF16" in api.cpu_features() and "amx_bf16" not in amx.cpu_flags()
+    return use_amx and api.has_amx_gemm()
 
 
 MAX_UBATCH_TOKENS = 512

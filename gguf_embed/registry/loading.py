@@ -124,8 +124,12 @@ def _choose_weights(
     file_type = file_type_name(header)
     on_gpu = compute.offload.n_gpu_layers != 0
     if wants_bf16(compute.weights, file_type, on_gpu, llama.computes_bf16_faster(compute.amx)):
-        n_threads = compute.n_threads or n_processors()
-        return bf16_copy(header.path, cache_dir, n_threads, report), "BF16"
+        try:
+            return bf16_copy(header.path, cache_dir, compute.n_threads or n_processors(), report), "BF16"
+        except ModelFileError as error:
+            if compute.weights == "bf16":
+                raise
+            report(f"{error}: running {header.path.name} as it is, slower")
     return header.path, file_type
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from typing import cast
@@ -9,12 +10,13 @@ from typing import cast
 import orjson
 from aiohttp import ClientPayloadError, web
 
-from gguf_embed.errors import InvalidRequest, PayloadTooLarge
+from gguf_embed.errors import InvalidRequest, PayloadTooLarge, Unavailable
 from gguf_embed.server.door import Door
 from gguf_embed.server.fields import JsonObject, describe
 from gguf_embed.types import Truncation
 
 TRUNCATED_HEADER = "X-Gguf-Embed-Truncated"
+BODY_TIMEOUT_S = 60.0
 _MAX_INDICES_IN_HEADER = 50
 
 # Any escape is consumed whole, so that an escaped backslash before a "u" is not taken for a surrogate.
@@ -32,12 +34,27 @@ async def read_json_object(door: Door, request: web.Request) -> JsonObject:
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
     try:
-        raw = await request.read()
+        raw = await _read_unaccepted(door, request)
+    except TimeoutError as exc:
+        raise InvalidRequest(f"the body did not arrive within {BODY_TIMEOUT_S:g} s: send it again") from exc
     except web.HTTPRequestEntityTooLarge as exc:
         raise _too_large(limit) from exc
     except (web.RequestPayloadError, ClientPayloadError) as exc:
         raise InvalidRequest("the body could not be read: it is cut off or not encoded as its headers say") from exc
     return parse_json_object(raw)
+
+
+async def _read_unaccepted(door: Door, request: web.Request) -> bytes:
+    """A request is accepted, so that a stop waits for it, when its body is here: half a body may never end."""
+    task = asyncio.current_task()
+    assert task is not None
+    door.drain.leave(task)
+    async with asyncio.timeout(BODY_TIMEOUT_S):
+        raw = await request.read()
+    door.drain.enter(task)
+    if door.drain.begun.is_set():
+        raise Unavailable("the server is shutting down and takes no new work")
+    return raw
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

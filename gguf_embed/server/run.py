@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import signal
 import socket
@@ -15,8 +14,6 @@ from aiohttp import web
 
 from gguf_embed.errors import ConfigError
 from gguf_embed.server.door import DOOR
-
-logger = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0  # for writing the last answers to slow clients, after the handlers are done
 
@@ -61,8 +58,8 @@ async def serve(
     stop: asyncio.Event,
     on_ready: Callable[[str], None] | None = None,
     drain_timeout_s: float = 60.0,
-) -> None:
-    """Serve until `stop` is set, then take no new work, answer what was accepted, and return.
+) -> int:
+    """Serve until `stop` is set, take no new work then, answer what was accepted; returns how many were not answered.
 
     `on_ready` is called once with the URL when the port is open. A client that goes away cancels its handler.
     Raises `ConfigError` when the address cannot be had.
@@ -75,9 +72,7 @@ async def serve(
             on_ready(_url(runner, address))
         await stop.wait()
         await site.stop()
-        n_unanswered = await app[DOOR].drain.finish(drain_timeout_s)
-        if n_unanswered:
-            logger.warning("%d requests were not answered within %g s", n_unanswered, drain_timeout_s)
+        return await app[DOOR].drain.finish(drain_timeout_s)
     finally:
         await runner.cleanup()
 

@@ -9,6 +9,7 @@
  * so only the weights are rounded. Products are exact and summed in F32.
  */
 #if defined(__x86_64__) && defined(__linux__) /* elsewhere this file compiles to nothing, and nothing uses it */
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -167,14 +168,25 @@ __attribute__((target("amx-tile,amx-bf16"))) static void block(const uint16_t *h
     _tile_stored(1, sums + TILE_ROWS, out);
 }
 
-/* This thread's room for one packed panel and the split tokens of one group; NULL when memory is out. */
+/* This thread's room for one packed panel and the split tokens of one group; freed with the thread.
+ * Without memory the process ends: threads that share a multiplication must all do it or none. */
+static pthread_key_t room_key;
+static pthread_once_t room_once = PTHREAD_ONCE_INIT;
+
+static void make_room_key(void) {
+    pthread_key_create(&room_key, free);
+}
+
 static char *scratch(int64_t size) {
     static _Thread_local char *room;
     static _Thread_local int64_t room_size;
     if (size > room_size) {
+        pthread_once(&room_once, make_room_key);
         free(room);
         room = aligned_alloc(64, (size + 63) / 64 * 64);
-        room_size = room ? size : 0;
+        if (!room) abort();
+        room_size = size;
+        pthread_setspecific(room_key, room);
     }
     return room;
 }
@@ -188,6 +200,7 @@ __attribute__((target("amx-tile"))) static void multiply_group(const struct comp
     const int64_t first = panels * params->ith / params->nth, last = panels * (params->ith + 1) / params->nth;
     for (int64_t p = first; p < last; p++) {
         pack_panel(weights + p * PANEL * lda, lda, k, panel);
+        __asm__ volatile("" ::: "memory"); /* GCC 12 does not know that tile loads read what was just written */
         if (full && (p == first || tail)) configure(TILE_ROWS, TILE_ROWS);
         for (int64_t j = 0; j < full; j += PANEL) {
             block(high + j * k, low + j * k, k, panel, sums + j * ldc + p * PANEL, ldc, true);
@@ -200,24 +213,23 @@ __attribute__((target("amx-tile"))) static void multiply_group(const struct comp
     _tile_release();
 }
 
-static bool multiply(const struct compute_params *params, int64_t m, int64_t n, int64_t k, const uint16_t *weights,
+static void multiply(const struct compute_params *params, int64_t m, int64_t n, int64_t k, const uint16_t *weights,
                      int64_t lda, const float *tokens, int64_t ldb, float *sums, int64_t ldc) {
     const int64_t group = n < GROUP ? n : GROUP;
     char *panel = scratch(2 * k * PANEL + 4 * k * group);
-    if (!panel) return false;
     uint16_t *high = (uint16_t *)(panel + 2 * k * PANEL), *low = high + k * group;
     for (int64_t j = 0; j < n; j += GROUP) {
         const int64_t here = n - j < GROUP ? n - j : GROUP;
         split_rows(tokens + j * ldb, ldb, here, k, high, low);
+        __asm__ volatile("" ::: "memory");
         multiply_group(params, m, here, k, weights, lda, high, low, panel, sums + j * ldc, ldc);
     }
-    return true;
 }
 
 /* The same for one thread and rows without gaps, outside of ggml: for measuring and tests. m and k must suit the tiles. */
-bool gguf_embed_amx_multiply(int64_t m, int64_t n, int64_t k, const uint16_t *weights, const float *tokens, float *sums) {
+void gguf_embed_amx_multiply(int64_t m, int64_t n, int64_t k, const uint16_t *weights, const float *tokens, float *sums) {
     const struct compute_params alone = {0, 1};
-    return multiply(&alone, m, n, k, weights, k, tokens, k, sums, m);
+    multiply(&alone, m, n, k, weights, k, tokens, k, sums, m);
 }
 
 /* sums[j * ldc + i] = weights row i · tokens row j; m weight rows, n token rows, k values each. False: not done. */
@@ -225,7 +237,8 @@ bool llamafile_sgemm(const struct compute_params *params, int64_t m, int64_t n, 
                      const void *B, int64_t ldb, void *C, int64_t ldc, int a_type, int b_type, int c_type) {
     const bool suits = a_type == TYPE_BF16 && b_type == TYPE_F32 && c_type == TYPE_F32 && m % PANEL == 0 &&
                        k % TILE_K == 0 && n > 1;
-    if (enabled && suits && multiply(params, m, n, k, A, lda, B, ldb, C, ldc)) {
+    if (enabled && suits) {
+        multiply(params, m, n, k, A, lda, B, ldb, C, ldc);
         if (params->ith == 0) n_computed++;
         return true;
     }
