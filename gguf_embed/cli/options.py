@@ -113,7 +113,7 @@ COMPUTE = (
     _option("-fa", "--flash-attn", type=click.Choice(["on", "off", "auto"]), is_flag=False, flag_value="on",
             default="auto", envvar="LLAMA_ARG_FLASH_ATTN", help="auto: where it is faster, measured at warm-up."),
     _option("--weights", type=click.Choice(["auto", "file", "bf16"]), default="auto", envvar="GGUF_EMBED_WEIGHTS",
-            help="auto: run F32 and F16 weights as BF16 where this CPU is faster with it; file: never."),
+            help="auto: run F32 and F16 weights as BF16 on CPUs with AMX; file: never; bf16: always."),
     _option("--amx/--no-amx", default=True, envvar="GGUF_EMBED_AMX",
             help="Multiply BF16 weights on Intel AMX tiles where there are any."),
     _option("-ngl", "--gpu-layers", "--n-gpu-layers", "n_gpu_layers", type=LayerCount(), default="auto",
