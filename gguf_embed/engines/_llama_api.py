@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ import numpy as np
 
 from gguf_embed.config import OffloadConfig
 from gguf_embed.engines import amx
+from gguf_embed.engines._ggml import find_devices, library
 from gguf_embed.engines.llama_log import LlamaLog
-from gguf_embed.engines.pages import give_back, loaded_file
-from gguf_embed.errors import ConfigError, ModelFileError
+from gguf_embed.engines.pages import give_back
+from gguf_embed.errors import ModelFileError
 from gguf_embed.types import Pooling
 
 # At import, because these only work in front of the next line. By default libgomp spins for milliseconds at every
@@ -34,7 +34,7 @@ _amx_gemm = amx.preload()
 
 import llama_cpp.llama_cpp as llama  # noqa: E402
 
-bindings = llama  # for `_llama_vocabulary`: this file alone imports the package
+bindings = llama  # for `_llama_batch` and `_llama_vocabulary`: this file alone imports the package
 
 Handle = Any
 """An opaque llama.cpp pointer."""
@@ -86,16 +86,6 @@ def cpu_features() -> frozenset[str]:
     return frozenset(word.split("=")[0].strip() for word in words if word.strip().endswith("= 1"))
 
 
-def _library(stem: str) -> ctypes.CDLL:
-    """One of the libraries that llama-cpp-python has loaded, for what it does not bind.
-
-    A wheel holds each library three times, under three names. Opening another name would load a second copy, whose
-    tables nobody has filled: on Linux the system is asked which file is the loaded one.
-    """
-    folder = Path(llama.__file__).parent / "lib"
-    return ctypes.CDLL(str(loaded_file(folder, stem) or next(folder.glob(f"{stem}.*"))))
-
-
 def has_amx_gemm() -> bool:
     """Whether BF16 weights can be multiplied on AMX tiles in this process."""
     return _amx_gemm is not None
@@ -109,7 +99,7 @@ def use_amx_gemm(on: bool) -> None:
 
 def _switch_amx_gemm(on: bool) -> None:
     if _amx_gemm is not None:
-        _amx_gemm.enable(_library("libggml-cpu"), on)
+        _amx_gemm.enable(library("libggml-cpu"), on)
 
 
 def n_amx_multiplications() -> int:
@@ -133,7 +123,7 @@ def load_model(path: Path, params: OffloadConfig) -> Handle:
         native.tensor_split = split
         keep_alive.append(split)
     if params.devices:
-        devices = _find_devices(params.devices)
+        devices = find_devices(params.devices)
         native.devices = ctypes.cast(devices, ctypes.c_void_p)
         keep_alive.append(devices)
     _log.forget_errors()
@@ -141,30 +131,6 @@ def load_model(path: Path, params: OffloadConfig) -> Handle:
     if not model:
         raise ModelFileError(f"llama.cpp cannot load {path.name}: {_log.first_error()}")
     return model
-
-
-def _find_devices(names: Sequence[str]) -> ctypes.Array[ctypes.c_void_p]:
-    """A NULL-terminated list from ggml's registry; "none" names no device. Raises `ConfigError` for another name."""
-    known = device_names()
-    missing = [name for name in names if name != "none" and name not in known]
-    if missing:
-        raise ConfigError(f"--device {missing[0]}: this build of llama.cpp knows {', '.join(known)}; or none")
-    by_name = _library("libggml").ggml_backend_dev_by_name
-    by_name.argtypes, by_name.restype = [ctypes.c_char_p], ctypes.c_void_p
-    found = [by_name(name.encode()) for name in names if name != "none"]
-    return (ctypes.c_void_p * (len(found) + 1))(*found, None)
-
-
-def device_names() -> list[str]:
-    """ggml's devices in this build, "CPU" among them."""
-    start_backend()
-    library = _library("libggml")
-    library.ggml_backend_dev_count.restype = ctypes.c_size_t
-    library.ggml_backend_dev_get.argtypes, library.ggml_backend_dev_get.restype = [ctypes.c_size_t], ctypes.c_void_p
-    name_of = _library("libggml-base").ggml_backend_dev_name
-    name_of.argtypes, name_of.restype = [ctypes.c_void_p], ctypes.c_char_p
-    devices = [library.ggml_backend_dev_get(i) for i in range(library.ggml_backend_dev_count())]
-    return [name_of(device).decode() for device in devices]
 
 
 def new_context(model: Handle, params: ContextParams) -> Handle:
@@ -192,51 +158,6 @@ def new_context(model: Handle, params: ContextParams) -> Handle:
 
 def _round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
-
-
-class BatchBuffers:
-    """The arrays of one llama_batch, filled in place: no allocation per call, and no Python loop over tokens.
-
-    One thread at a time. Every token belongs to one sequence and every token is an output.
-    """
-
-    def __init__(self, max_tokens: int) -> None:
-        self.token = np.zeros(max_tokens, np.int32)
-        self.position = np.zeros(max_tokens, np.int32)
-        self.sequence = np.zeros(max_tokens, np.int32)
-        self._one_sequence = np.ones(max_tokens, np.int32)
-        self._output = np.ones(max_tokens, np.int8)  # 1: the token's row or logits are wanted
-        base = self.sequence.ctypes.data
-        self._sequence_at = (base + 4 * np.arange(max_tokens)).astype(np.uint64)
-        self._count_up = np.arange(max_tokens, dtype=np.int32)
-        self._batch = llama.llama_batch(
-            n_tokens=0,
-            token=self.token.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            embd=None,
-            pos=self.position.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            n_seq_id=self._one_sequence.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            seq_id=self._sequence_at.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
-            logits=self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
-        )
-
-    def fill(
-        self, batch: Sequence[Sequence[int]], starts: Sequence[int] | None = None, *, output: bool = True
-    ) -> llama.llama_batch:
-        """Write sequences one after another, numbered from 0, positions from `starts` (None: 0). They must fit.
-
-        `output` says whether rows of these tokens are wanted.
-        """
-        end = 0
-        for number, tokens in enumerate(batch):
-            start, end = end, end + len(tokens)
-            self.token[start:end] = tokens
-            self.position[start:end] = self._count_up[: end - start]
-            if starts is not None:
-                self.position[start:end] += starts[number]
-            self.sequence[start:end] = number
-        self._output[:end] = output
-        self._batch.n_tokens = end
-        return self._batch
 
 
 def encode(context: Handle, batch: llama.llama_batch) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from gguf_embed.config import OffloadConfig
 from gguf_embed.engines import _llama_api as api
 from gguf_embed.engines import _llama_vocabulary as words
+from gguf_embed.engines._llama_batch import BatchBuffers
 from gguf_embed.engines.base import ContextSpec, EngineInfo, Vocabulary
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError
 from gguf_embed.types import FloatMatrix, Pooling
@@ -147,7 +148,7 @@ class LlamaContext:
                 flash_attention=spec.flash_attention,
             ),
         )
-        self._buffers = api.BatchBuffers(spec.max_tokens)
+        self._buffers = BatchBuffers(spec.max_tokens)
         self._n_threads = 0
         self._released_tokens = 0  # the largest batch whose logits were given back
         self._closing = threading.Lock()
