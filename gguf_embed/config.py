@@ -24,6 +24,7 @@ class ComputeConfig:
     """How batches are computed. None: chosen at warm-up by measuring on this machine."""
 
     n_threads: int | None = None  # in all; None: the processors this process may use
+    alone_threads: int | None = None  # for a batch that has the machine to itself
     n_workers: int | None = None  # batches computed at once, each with an equal share of the threads
     batch_tokens: int | None = None  # tokens summed over one batch
     flash_attention: Literal["on", "off", "auto"] = "auto"

@@ -35,6 +35,7 @@ def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfi
         max_queued_tokens=flags.max_queue_tokens,
         compute=ComputeConfig(
             n_threads=flags.threads_batch or flags.threads,
+            alone_threads=flags.threads_alone,
             n_workers=flags.workers,
             batch_tokens=flags.ubatch_size,
             flash_attention=flags.flash_attn,

@@ -35,6 +35,7 @@ class ServeFlags:
     ubatch_size: int | None
     threads: int | None
     threads_batch: int | None
+    threads_alone: int | None
     workers: int | None
     flash_attn: Literal["on", "off", "auto"]
     weights: Literal["auto", "file", "bf16"]
@@ -108,6 +109,8 @@ COMPUTE = (
             help="Threads in all.  [default: the processors this process may use]"),
     _option("-tb", "--threads-batch", type=THREADS, envvar="GGUF_EMBED_THREADS_BATCH",
             help="The same: embedding is batch work; wins over -t."),
+    _option("--threads-alone", type=THREADS, envvar="GGUF_EMBED_THREADS_ALONE",
+            help="Threads for a batch that has the machine to itself.  [default: measured at warm-up]"),
     _option("--workers", type=THREADS, envvar="GGUF_EMBED_WORKERS",
             help="Batches computed at once, sharing the threads.  [default: one per thread; 1 on a GPU]"),
     _option("-fa", "--flash-attn", type=click.Choice(["on", "off", "auto"]), is_flag=False, flag_value="on",

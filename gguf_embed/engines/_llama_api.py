@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OMP_WAIT_POLICY", "active")
 # An assert in ggml starts gdb where there is one and waits for it, for minutes: a dead server is restarted sooner.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-_amx_gemm = amx.preload()
+_amx_gemm = None if "llama_cpp" in sys.modules else amx.preload()
 
 import llama_cpp.llama_cpp as llama  # noqa: E402
 

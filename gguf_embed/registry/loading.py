@@ -195,7 +195,7 @@ def _set_up(engine: Engine, info: ModelInfo, config: ModelConfig) -> tuple[Conte
         limits=BatchLimits(batch_tokens, MAX_SEQUENCES),
         n_workers=n_workers,
         n_threads=n_threads,
-        alone_threads=measured.alone_threads if measured.measured else n_threads,
+        alone_threads=compute.alone_threads or measured.alone_threads,
         max_queued_tokens=config.max_queued_tokens,
         tokens_per_s=measured.tokens_per_s * n_workers,
     )

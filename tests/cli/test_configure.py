@@ -113,3 +113,8 @@ def test_an_unreadable_key_file_is_named_and_its_content_never(tmp_path):
     with pytest.raises(ConfigError) as caught:
         api_keys(None, secret)
     assert "top-secret" not in caught.value.message
+
+
+def test_threads_for_a_batch_alone_can_be_fixed():
+    assert configure("--threads-alone", "3")[0].compute.alone_threads == 3
+    assert configure()[0].compute.alone_threads is None
