@@ -129,7 +129,7 @@ def _choose_weights(
         except ModelFileError as error:
             if compute.weights == "bf16":
                 raise
-            report(f"{error}: running {header.path.name} as it is, slower")
+            report(f"{error}. Running {header.path.name} as it is, slower")
     return header.path, file_type
 
 

@@ -46,7 +46,8 @@ def bf16_copy(source: Path, cache_dir: Path, n_threads: int, report: Callable[[s
         llama.retype_to_bf16(source, temporary, n_threads)
         os.replace(temporary, copy)
     except OSError as exc:
-        raise ModelFileError(f"cannot write {copy}: {exc.strerror}; see --weights file") from exc
+        way_out = "GGUF_EMBED_CACHE names another folder, --weights file does without a copy"
+        raise ModelFileError(f"cannot write {copy}: {exc.strerror}; {way_out}") from exc
     finally:
         with suppress(OSError):  # where its folder could not be made, this fails as well
             temporary.unlink(missing_ok=True)

@@ -90,3 +90,23 @@ def test_rank_without_a_head_is_refused(load, tmp_path):
 def test_no_room_for_a_text_is_refused(load, tmp_path):
     with pytest.raises(ConfigError, match="-c 2 leaves no room"):
         load(write_tiny_encoder(tmp_path / "m.gguf"), ModelConfig(n_ctx=2, compute=TWO))
+
+
+def test_without_a_place_for_the_copy_the_file_runs_as_it_is_unless_bf16_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("gguf_embed.registry.loading.llama.computes_bf16_faster", lambda use_amx: True)
+    path = write_tiny_encoder(tmp_path / "m.gguf", outtype="f16")
+    blocked = tmp_path / "a file"
+    blocked.write_text("not a folder")
+    said = []
+
+    def load_with(weights):
+        config = ModelConfig(compute=dataclasses.replace(TWO, weights=weights), warmup=False)
+        return load_model(LocatedModel(path, "m"), config, blocked, Metrics(), said.append)
+
+    loaded = load_with("auto")
+    loaded.close()
+    assert loaded.info.weights_type == "F16"
+    assert "cannot write" in said[-1]
+    assert "as it is" in said[-1]
+    with pytest.raises(ModelFileError, match="cannot write"):
+        load_with("bf16")
