@@ -355,5 +355,7 @@ def test_closing_twice_is_harmless(tmp_path):
     context = engine.open_context(ContextSpec(Pooling.MEAN, 64, 4))
     for _ in range(2):
         context.close()
+    with pytest.raises(EngineFailure, match="closed"):
+        context.embed([[CLS, SEP]], 1)
     for _ in range(2):
         engine.close()

@@ -309,7 +309,9 @@ def test_closing_answers_what_was_accepted_and_refuses_the_rest():
 
 
 def test_a_scheduler_that_was_never_started_can_be_closed():
-    make_scheduler(FakeEngine()).close()
+    scheduler = make_scheduler(FakeEngine())
+    scheduler.close()
+    assert scheduler.state().closed
 
 
 def test_two_event_loops_are_served_side_by_side():
