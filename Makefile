@@ -10,7 +10,7 @@ UPGRADE ?= --upgrade
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test check lint bench docs lock clean FORCE
+.PHONY: help serve install test soak check lint bench docs lock clean FORCE
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' Makefile | awk -F@ '{printf "%-16s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ install: $(VENV)/.project  ## set up .venv with everything that serving needs
 
 test: install $(VENV)/.test-tools  ## set up what is missing, then run the tests
 	@$(PY) -m pytest $(ARGS)
+
+soak: install $(VENV)/.test-tools  ## a minute of random requests, garbage among them, at a real server
+	@$(PY) -m pytest -m slow $(ARGS)
 
 check: lint test  ## all that a change must pass: format, ruff, mypy, tests, docs
 
