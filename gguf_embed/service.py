@@ -145,19 +145,10 @@ class EmbedService:
         return tokens
 
     def token_bytes(self, token: int) -> bytes:
-        self._check_id(token)
         return self._loaded.engine.token_bytes(token)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
-        for token in tokens:
-            self._check_id(token)
         return self._loaded.engine.detokenize(tokens) if tokens else ""
-
-    def _check_id(self, token: int) -> None:
-        if not 0 <= token < self._limits.n_vocab:
-            raise InvalidRequest(
-                f"token id {token} is not in the model's vocabulary of {self._limits.n_vocab}", "tokens"
-            )
 
     def model(self) -> ModelInfo:
         return self._loaded.info

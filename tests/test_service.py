@@ -133,3 +133,13 @@ def test_a_dead_worker_shows_in_the_state():
             embed(service, "!")
         assert service.state().status == "failed"
         assert "restart" in service.state().detail
+
+
+def test_unknown_ids_are_the_clients_mistake():
+    with serving() as (service, _, _):
+        assert service.token_bytes(ord("a")) == b"a"
+        assert asyncio.run(service.detokenize([])) == ""
+        with pytest.raises(InvalidRequest, match="token id 258 is not in"):
+            service.token_bytes(258)
+        with pytest.raises(InvalidRequest, match="token id -1 is not in"):
+            asyncio.run(service.detokenize([97, -1]))

@@ -130,7 +130,7 @@ COMPUTE = (
     _option("-ts", "--tensor-split", metavar="N,N,...", envvar="LLAMA_ARG_TENSOR_SPLIT",
             help="Share of each GPU, e.g. 3,1."),
     _option("--warmup/--no-warmup", default=True, envvar="LLAMA_ARG_WARMUP",
-            help="Measure at the start how batches run best here (some 0.3 s for a small model)."),
+            help="Measure at the start how batches run best here (some 0.2 s for a small model)."),
 )  # fmt: skip
 
 SERVER = (

@@ -6,14 +6,16 @@ import asyncio
 import gc
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gguf_embed import __version__
 from gguf_embed.cli.configure import api_keys, model_config, model_source
 from gguf_embed.cli.options import ServeFlags, serve_options
-from gguf_embed.registry.loading import LoadedModel
+
+if TYPE_CHECKING:
+    from gguf_embed.registry.loading import LoadedModel
 
 CURL = """curl {url}/v1/embeddings -H 'Content-Type: application/json'{key} -d '{{"input": "hello"}}'"""
 

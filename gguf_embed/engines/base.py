@@ -94,10 +94,15 @@ class Engine(Protocol):
         ...
 
     def token_bytes(self, token: int) -> bytes:
-        """The piece of text that one id stands for; special tokens in their written form."""
+        """The piece of text that one id stands for; special tokens in their written form.
+
+        Raises `InvalidRequest` for an id outside the vocabulary.
+        """
         ...
 
-    def detokenize(self, tokens: Sequence[int]) -> str: ...
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of a sequence. Raises `InvalidRequest` for an id outside the vocabulary."""
+        ...
 
     def open_context(self, spec: ContextSpec) -> EngineContext:
         """Raises `ModelFileError` where this model cannot run such a context (e.g. rank without a rank head)."""

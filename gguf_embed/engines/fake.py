@@ -15,7 +15,7 @@ from hashlib import blake2b
 import numpy as np
 
 from gguf_embed.engines.base import ContextSpec, EngineInfo, Vocabulary
-from gguf_embed.errors import EngineFailure, ModelFileError
+from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError
 from gguf_embed.types import FloatMatrix, Pooling
 
 BOS, EOS = 256, 257
@@ -106,6 +106,8 @@ class FakeEngine:
         return [BOS, *tokens, EOS] if add_special else tokens
 
     def token_bytes(self, token: int) -> bytes:
+        if not 0 <= token < N_VOCAB:
+            raise InvalidRequest(f"token id {token} is not in the fake's vocabulary of {N_VOCAB}", "tokens")
         return _SPECIALS.get(token) or bytes([token])
 
     def detokenize(self, tokens: Sequence[int]) -> str:

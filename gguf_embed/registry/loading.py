@@ -40,7 +40,7 @@ MAX_SEQUENCES = 64
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What warm-up chose, for the banner and /props."""
+    """What warm-up chose, for the banner."""
 
     n_threads: int
     n_workers: int
@@ -103,17 +103,15 @@ def choose_pooling(header: GgufHeader, asked: Pooling | None, report: Callable[[
 
     Raises `ModelFileError` for rank without a head, which llama.cpp would answer with noise.
     """
-    if (asked or pooling_type(header)) is Pooling.RANK and not has_rank_head(header):
+    pooling = asked or pooling_type(header)
+    if pooling is Pooling.RANK and not has_rank_head(header):
         raise ModelFileError(f"{header.path} has no rank head, so pooling rank cannot work: use a reranker's GGUF")
-    if asked is not None:
-        return asked
-    declared = pooling_type(header)
-    if declared is None:
+    if pooling is None:
         report(
             "the file declares no pooling, so every token gets a vector (none): "
             "--pooling mean, cls or last makes one per text"
         )
-    return declared or Pooling.NONE
+    return pooling or Pooling.NONE
 
 
 def _choose_weights(
@@ -188,8 +186,7 @@ def _set_up(engine: Engine, info: ModelInfo, config: ModelConfig) -> tuple[Conte
         max_tokens=small_context_tokens(batch_tokens, info.max_input_tokens, n_workers, n_logits),
         max_sequences=MAX_SEQUENCES,
         long_tokens=info.max_input_tokens,
-        flash_min_tokens=flash_from or 0,
-        never_flash=flash_from is None,
+        flash_min_tokens=flash_from,
     )
     queue = QueueConfig(
         limits=BatchLimits(batch_tokens, MAX_SEQUENCES),

@@ -27,16 +27,17 @@ class ContextPlan:
     max_tokens: int  # a batch of texts that fit the budget
     max_sequences: int
     long_tokens: int  # the longest text that may come
-    flash_min_tokens: int  # flash attention from this many tokens per batch on; 0: always
-    never_flash: bool = False
+    flash_min_tokens: int | None  # flash attention from this many tokens per batch on; 0: always, None: never
 
     def spec(self, lane: Lane, n_tokens: int) -> ContextSpec:
         """The context for a batch of `n_tokens` of this lane. Equal specs share one context."""
-        flash = not self.never_flash and n_tokens >= self.flash_min_tokens
+        flash = self.flash_min_tokens is not None and n_tokens >= self.flash_min_tokens
         if lane.long:
             return ContextSpec(lane.pooling, self.long_tokens, 1, flash)
-        without_flash = self.flash_min_tokens > 0 and not self.never_flash and not flash
-        room = min(self.max_tokens, self.flash_min_tokens) if without_flash else self.max_tokens
+        # without flash attention no batch is larger than where it begins
+        room = (
+            self.max_tokens if flash or self.flash_min_tokens is None else min(self.max_tokens, self.flash_min_tokens)
+        )
         return ContextSpec(lane.pooling, room, min(self.max_sequences, room), flash)
 
 

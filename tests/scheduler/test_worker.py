@@ -125,7 +125,7 @@ def test_the_plan_names_the_context_for_a_batch(lane, n_tokens, spec):
 
 
 def test_flash_attention_can_be_ruled_out():
-    plan = ContextPlan(16, 8, 64, flash_min_tokens=0, never_flash=True)
+    plan = ContextPlan(16, 8, 64, flash_min_tokens=None)
     assert not plan.spec(Lane(Pooling.MEAN, long=False), 16).flash_attention
 
 
