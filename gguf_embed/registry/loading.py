@@ -197,7 +197,8 @@ def _set_up(engine: Engine, info: ModelInfo, config: ModelConfig) -> tuple[Conte
         tokens_per_s=measured.tokens_per_s * n_workers,
     )
     flash = "off" if flash_from is None else "on" if flash_from == 0 else f"on from {flash_from} tokens per batch"
-    kernels = "AMX" if llama.n_amx_multiplications() else "ggml"
+    computed = "ggml" if config.warmup else "unchecked"  # without warm-up nothing was computed that could show it
+    kernels = "AMX" if llama.n_amx_multiplications() else computed
     return (
         plan,
         queue,

@@ -110,3 +110,10 @@ def test_without_a_place_for_the_copy_the_file_runs_as_it_is_unless_bf16_was_ask
     assert "as it is" in said[-1]
     with pytest.raises(ModelFileError, match="cannot write"):
         load_with("bf16")
+
+
+def test_the_kernels_are_named_only_when_something_was_computed(load, tmp_path, monkeypatch):
+    monkeypatch.setattr("gguf_embed.registry.loading.llama.n_amx_multiplications", lambda: 0)
+    path = write_tiny_encoder(tmp_path / "m.gguf")
+    named = [load(path, ModelConfig(compute=TWO, warmup=warmup))[0].choices.kernels for warmup in (True, False)]
+    assert named == ["ggml", "unchecked"]
