@@ -61,6 +61,18 @@ class ModelNotFound(EmbedError):
     kind = "model_not_found"
 
 
+class ModelLoadFailed(EmbedError):
+    """A served model could not be loaded when a request asked for it. The next request tries again."""
+
+    kind = "model_load"
+
+
+class PullFailed(EmbedError):
+    """A model could not be downloaded for a client: not on the hub, refused, cut off, no room."""
+
+    kind = "pull_failed"
+
+
 class PayloadTooLarge(EmbedError):
     """The request body is over the configured limit."""
 

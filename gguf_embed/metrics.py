@@ -24,6 +24,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._define_request_metrics(self.registry)
         self._define_batch_metrics(self.registry)
+        self._define_model_metrics(self.registry)
         # labels() parses and locks at each call; the children are few (our own routes, statuses and kinds)
         self._bound: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
@@ -84,6 +85,14 @@ class Metrics:
         self._queued_tokens = Gauge("gguf_embed_queued_tokens", "Tokens waiting for a worker.", registry=registry)
         self._running_texts = Gauge("gguf_embed_running_texts", "Texts in the engine now.", registry=registry)
 
+    def _define_model_metrics(self, registry: CollectorRegistry) -> None:
+        self._model_loads = Counter("gguf_embed_model_loads", "Models loaded.", ["outcome"], registry=registry)
+        self._model_load_seconds = Histogram(
+            "gguf_embed_model_load_seconds", "From file to first answer possible.", buckets=_SECONDS, registry=registry
+        )
+        self._model_unloads = Counter("gguf_embed_model_unloads", "Models unloaded.", ["reason"], registry=registry)
+        self._loaded_models = Gauge("gguf_embed_loaded_models", "Models in memory now.", registry=registry)
+
     def observe_request(self, route: str, status: int, duration_s: float) -> None:
         """One HTTP request was answered. `route` is a path of the route table, never what a client typed."""
         bound = self._bound.get((route, status))
@@ -108,6 +117,15 @@ class Metrics:
             self._truncated_texts.inc(len(truncated))
             self._dropped_tokens.inc(sum(cut.n_dropped for cut in truncated))
 
+    def observe_load(self, outcome: str, duration_s: float) -> None:
+        """One model was loaded ("ok"), or could not be ("failed")."""
+        self._model_loads.labels(outcome).inc()
+        self._model_load_seconds.observe(duration_s)
+
+    def observe_unload(self, reason: str) -> None:
+        """One model leaves memory: "keep_alive", "room", "asked", "replaced" or "stop"."""
+        self._model_unloads.labels(reason).inc()
+
     def observe_duplicates(self, n_texts: int) -> None:
         """So many texts were answered from a cache or from an equal text of the same request."""
         self._duplicate_texts.inc(n_texts)
@@ -119,8 +137,9 @@ class Metrics:
         self._batch_fill.observe(n_tokens / budget_tokens if budget_tokens else 0.0)
         self._batch_seconds.observe(compute_s)
 
-    def set_load(self, queued_texts: int, queued_tokens: int, running_texts: int) -> None:
+    def set_load(self, queued_texts: int, queued_tokens: int, running_texts: int, loaded_models: int = 0) -> None:
         """What waits and runs now; set when the metrics are read."""
+        self._loaded_models.set(loaded_models)
         self._queued_texts.set(queued_texts)
         self._queued_tokens.set(queued_tokens)
         self._running_texts.set(running_texts)

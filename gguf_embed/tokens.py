@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from gguf_embed.engines.base import Engine, Vocabulary
+from gguf_embed.engines.base import Engine, ExactTokenizing, Vocabulary
 from gguf_embed.errors import InputTooLong, InvalidRequest
 from gguf_embed.types import Prompt, TokenizedText
 from gguf_embed.wordpiece import ExactWordPiece, valid_unicode
@@ -48,11 +48,31 @@ class LlamaTokenizer:
         return [self.encode(text) for text in texts]
 
 
-def choose_tokenizer(engine: Engine, choice: TokenizerChoice) -> Tokenizer:
-    """The model's own rules where we can rebuild them (WordPiece), llama.cpp's elsewhere or when asked for.
+class EngineTokenizer:
+    """The original tokenizer that an engine's file carries."""
 
-    Raises `ModelFileError`, with `--tokenizer llama` as the way out, for a WordPiece vocabulary that is not complete.
+    name = "exact"
+
+    def __init__(self, engine: Engine, batches: ExactTokenizing) -> None:
+        """`batches` is the same engine."""
+        self._engine = engine
+        self._batches = batches
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        return self._engine.tokenize(valid_unicode(text), add_special=add_special, parse_special=True)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._batches.tokenize_batch([valid_unicode(text) for text in texts])
+
+
+def choose_tokenizer(engine: Engine, choice: TokenizerChoice) -> Tokenizer:
+    """The model's own rules where the file has them or we can rebuild them (WordPiece), else llama.cpp's.
+
+    "llama" asks for llama.cpp's, where llama.cpp runs the model. Raises `ModelFileError`, with `--tokenizer llama` as
+    the way out, for a WordPiece vocabulary that is not complete.
     """
+    if isinstance(engine, ExactTokenizing):
+        return EngineTokenizer(engine, engine)
     if choice == "llama":
         return LlamaTokenizer(engine)
     vocabulary = engine.vocabulary()
@@ -86,7 +106,7 @@ def prepare(
     texts = []
     for index, prompt in enumerate(inputs):
         if isinstance(prompt, str):
-            tokens = _not_empty(next(encoded), index)
+            tokens = _not_empty(next(encoded), index, prompt)
         else:
             tokens = tokenize_prompt(prompt, tokenizer, limits.n_vocab, index)
         if len(tokens) > limits.max_tokens and not truncate:
@@ -98,15 +118,15 @@ def prepare(
 def _check_characters(inputs: Sequence[Prompt], limit: int) -> None:
     """Before tokenising, which takes some 150 bytes of memory and a microsecond per character."""
     for index, prompt in enumerate(inputs):
-        n_characters = max((len(part) for part in _texts_of(prompt)), default=0)
+        n_characters = len(prompt) if isinstance(prompt, str) else _longest_part(prompt)
         if n_characters > limit:
             raise InvalidRequest(
                 f"input {index} has {n_characters:,} characters, the limit per text is {limit:,}: split it"
             )
 
 
-def _texts_of(prompt: Prompt) -> Iterator[str]:
-    return iter((prompt,)) if isinstance(prompt, str) else (part for part in prompt if isinstance(part, str))
+def _longest_part(prompt: Sequence[int | str]) -> int:
+    return max((len(part) for part in prompt if isinstance(part, str)), default=0)
 
 
 def _encode_in_groups(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
@@ -129,14 +149,14 @@ def tokenize_prompt(prompt: Prompt, tokenizer: Tokenizer, n_vocab: int, index: i
     Raises `InvalidRequest`, naming the input by `index`, for an id outside 0..n_vocab-1 and for an empty input.
     """
     if isinstance(prompt, str):
-        return _not_empty(tokenizer.encode(prompt), index)
+        return _not_empty(tokenizer.encode(prompt), index, prompt)
     tokens: list[int] = []
     for position, part in enumerate(prompt):
         if isinstance(part, str):
             tokens += tokenizer.encode(part, add_special=position == 0)
         else:
             tokens.append(_known_id(part, n_vocab, index))
-    return _not_empty(tokens, index)
+    return _not_empty(tokens, index, "")
 
 
 def truncate_tokens(tokens: Sequence[int], limit: int, closing: Collection[int]) -> TokenizedText:
@@ -154,7 +174,13 @@ def truncate_tokens(tokens: Sequence[int], limit: int, closing: Collection[int])
     return TokenizedText(kept, len(tokens))
 
 
-def _not_empty(tokens: list[int], index: int) -> list[int]:
+def _not_empty(tokens: list[int], index: int, text: str) -> list[int]:
+    """`text` is what gave the tokens, "" when it was not one text."""
+    if not tokens and text.strip():
+        raise InvalidRequest(
+            f"input {index} has no word or character that this model knows, so there is nothing to embed: "
+            "leave it out, or ask another model"
+        )
     if not tokens:
         raise InvalidRequest(f"input {index} is empty: it gives no tokens, so there is nothing to embed")
     return tokens

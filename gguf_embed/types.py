@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -57,6 +57,52 @@ class ModelInfo:
     eos_token: str
     tokenizer: str  # "exact" (the model's own rules) or "llama" (llama.cpp's)
     causal: bool  # a decoder: its KV memory is cleared before each batch
+    prompts: Mapping[str, str] = field(default_factory=dict)  # the model's own prefixes by name: "query", "document"…
+    matryoshka: tuple[int, ...] = ()  # dimensions it was trained to be cut to; empty: not known of any
+    license: str = ""  # as the file or the catalogue names it, e.g. "apache-2.0"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model that this process serves, loaded or not."""
+
+    info: ModelInfo  # of a model that was never loaded: what its file's header tells
+    digest: str  # sha256, 64 hexadecimal digits; names this content of the file
+    modified_unix_s: float
+    state: Literal["unloaded", "loading", "loaded"]
+    memory_bytes: int = 0  # what it is reckoned to hold while loaded
+    gpu_bytes: int = 0  # of these, on a GPU
+    expires_unix_s: float | None = None  # when it will be unloaded if nobody asks; None: never, or not loaded
+
+
+@dataclass(frozen=True, slots=True)
+class PromptChoice:
+    """The prefix that a request asks for: by its name in the model's profile, or its very words. One of them is set."""
+
+    name: str | None = None
+    text: str | None = None
+    param: str = "input_type"  # the request's field, for errors; the name of a "prompt_name" is taken literally
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedPrompt:
+    """The prefix that was put before every text of a request."""
+
+    name: str | None  # its name in the model's profile; None when the request gave the words
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How a request wants its model loaded (Ollama's `options`). None: as the server was started, or as it is now."""
+
+    n_ctx: int | None = None  # longest text in tokens
+    n_threads: int | None = None
+    n_gpu_layers: int | None = None  # -1: all
+    batch_tokens: int | None = None
+
+
+NO_LOAD_OPTIONS = LoadOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +115,10 @@ class EmbedRequest:
     embd_normalize: int | None = None  # None: the server's default; token rows (pooling none) are never normalised
     dimensions: int | None = None  # cut to this many and renormalise
     truncate: bool | None = None  # None: the server's default
+    prompt: PromptChoice | None = None  # None: nothing is put before the texts
+    strict_name: bool = False  # an unknown name is `ModelNotFound`, even where one model answers to any
+    keep_alive_s: float | None = None  # how long the model stays loaded after this; inf: for ever. None: the server's
+    load: LoadOptions = NO_LOAD_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +156,7 @@ class Timings:
     tokenize_s: float = 0.0
     queue_s: float = 0.0  # the longest wait of any of its texts before a worker took it
     compute_s: float = 0.0  # the engine's time over the batches this request had a part in
+    load_s: float = 0.0  # waited for the model to be loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +174,7 @@ class EmbedResult:
     usage: Usage
     truncated: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)
+    prompt: AppliedPrompt | None = None  # what was put before every text
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +188,16 @@ class ServiceState:
     running_texts: int = 0
     n_workers: int = 0
     n_threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """One step of a download. Words as Ollama's: "pulling manifest", "pulling 797b70c4edf8", …, "success"."""
+
+    status: str
+    digest: str = ""  # "sha256:…" of the file that is coming
+    total_bytes: int = 0  # 0: this step has no size
+    completed_bytes: int = 0
 
 
 class Embedder(Protocol):

@@ -98,6 +98,7 @@ def write_tiny_decoder(
     pooling: Pooling | None = Pooling.LAST,
     add_bos: bool = False,
     add_eos: bool = True,
+    causal: bool = True,
     outtype: str = "f32",
     seed: int = 0,
 ) -> Path:
@@ -109,6 +110,8 @@ def write_tiny_decoder(
     writer.add_value_length(n_embd // n_head)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10000.0)
+    if not causal:
+        writer.add_causal_attention(False)
     n_vocab = _write_bpe(writer, add_bos, add_eos)
     weights = _Weights(writer, outtype, seed)
     weights.matrix("token_embd.weight", n_vocab, n_embd)

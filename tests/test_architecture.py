@@ -16,12 +16,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
 LAYERS = (
-    {"types", "errors", "config", "metrics"},
+    {"types", "errors", "config", "durations", "metrics"},
     {"vectors", "model_files"},
     {"engines"},
-    {"tokens", "wordpiece", "cache", "scheduler"},
+    {"tokens", "wordpiece", "prompts", "cache", "scheduler"},
     {"registry"},
-    {"service"},
+    {"service", "inference", "pulls"},
     {"server", "local", "client", "ingest", "bench"},
     {"cli", "__main__"},
 )
@@ -29,6 +29,8 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 SIBLINGS = {(who, whom) for who in ("config", "metrics") for whom in ("types", "errors")} | {
     ("tokens", "wordpiece"),
+    ("service", "inference"),
+    ("service", "pulls"),
     ("__main__", "cli"),
 }
 """Imports within a layer that are meant: (who, whom)."""
@@ -40,7 +42,7 @@ HOMES = {
     "aiohttp": ("server/", "client.py"),
     "click": ("cli/",),
     "prometheus_client": ("metrics.py",),
-    "tokenizers": ("wordpiece.py",),
+    "tokenizers": ("wordpiece.py", "engines/"),
     "orjson": ("server/", "client.py"),
     "uvloop": ("server/", "cli/"),
     "numpy": ("",),

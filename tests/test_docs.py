@@ -27,7 +27,7 @@ API = (ROOT / "docs" / "api.md").read_text("utf-8")
 CLI = (ROOT / "docs" / "cli.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 
-SHOWN_DIALECTS = {Dialect.OPENAI: "OpenAI", Dialect.LLAMA: "llama.cpp"}
+SHOWN_DIALECTS = {Dialect.OPENAI: "OpenAI", Dialect.LLAMA: "llama.cpp", Dialect.OLLAMA: "Ollama"}
 
 
 def all_options() -> Iterator[click.Option]:

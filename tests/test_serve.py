@@ -388,7 +388,7 @@ def assert_one_line(ended: subprocess.CompletedProcess[str], message: str) -> No
     [
         (["--pooling", "rank"], "rank head"),
         (["-c", "2"], "-c 2"),
-        (["-hf", "org/repo"], "-m"),
+        (["-m", "other.gguf", "-a", "x"], "--alias"),
         (["--api-key", " , "], "--api-key"),
         (["--api-key-file", "/nowhere/keys"], "/nowhere/keys"),
         (["--tensor-split", "a,b"], "--tensor-split"),

@@ -1,145 +1,220 @@
 """The use cases on the fake engine: order, repetitions, limits, truncation, what clients may ask of one request."""
 
 import asyncio
-import dataclasses
+import math
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gguf_embed.config import ModelConfig
-from gguf_embed.engines.fake import FakeEngine, FakeScript
-from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound, NotSupported
-from gguf_embed.metrics import Metrics
-from gguf_embed.registry.loading import Choices, LoadedModel
-from gguf_embed.scheduler.batching import BatchLimits
-from gguf_embed.scheduler.queue import QueueConfig
-from gguf_embed.scheduler.scheduler import Scheduler
-from gguf_embed.scheduler.worker import ContextPlan
+from gguf_embed.engines.fake import FakeScript
+from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound, NotSupported, PermissionDenied
+from gguf_embed.model_files.catalogue import Catalogue
+from gguf_embed.model_files.library import Library
+from gguf_embed.model_files.locate import LocatedModel
+from gguf_embed.registry.registry import Registry
+from gguf_embed.registry.resident import RegistryConfig
+from gguf_embed.registry.shelf import Shelf, ShelfConfig
 from gguf_embed.service import EmbedService
-from gguf_embed.tokens import LlamaTokenizer
-from gguf_embed.types import EmbedRequest, Pooling
-from tests.server.fake_service import MODEL
+from gguf_embed.types import EmbedRequest, LoadOptions, Pooling, PromptChoice
+from tests.registry.fake_models import LIMIT, FakeLoader
 
-LIMIT = 16
+
+class Running:
+    """The service and the one event loop that it lives on."""
+
+    def __init__(self, service: EmbedService, loader: FakeLoader, runner: asyncio.Runner) -> None:
+        self.service = service
+        self.loader = loader
+        self.run = runner.run
+
+    def embed(self, *inputs, **fields):
+        return self.run(self.service.embed(EmbedRequest(tuple(inputs), **fields)))
+
+    @property
+    def batches(self):
+        return [batch for engine in self.loader.engines for batch in engine.batches]
 
 
 @contextmanager
-def serving(pooling=Pooling.MEAN, script=None, **config):
-    engine = FakeEngine(script or FakeScript(pooling=pooling))
-    metrics = Metrics()
-    queue = QueueConfig(BatchLimits(32, 8), 2, 2, 2, max_queued_tokens=10_000, tokens_per_s=1000.0)
-    scheduler = Scheduler(engine, queue, ContextPlan(32, 8, 64, 0), metrics)
-    scheduler.start()
-    info = dataclasses.replace(
-        MODEL, name="fake", aliases=("other",), pooling=pooling, n_embd=8, max_input_tokens=LIMIT, n_vocab=258
-    )
-    choices = Choices(2, 2, 32, 2, "on", "ggml", measured=False)
-    loaded = LoadedModel(ModelConfig(**config), info, choices, engine, LlamaTokenizer(engine), scheduler)
-    service = EmbedService(loaded, metrics)
-    try:
-        yield service, engine, metrics
-    finally:
-        service.close()
+def serving(models, *names, pooling=Pooling.MEAN, script=None, prompts=None, folder=None, **config):
+    """Models of these names (default: one, "encoder"), all of one tiny file, run by the fake engine."""
+    strict = config.pop("strict_name", False)
+    base = ModelConfig(pooling=pooling, **config)
+    loader = FakeLoader(script or FakeScript(pooling=pooling, n_cls_out=1), pooling=pooling)
+    named = tuple((LocatedModel(models / "reranker.gguf", name), base) for name in names or ("encoder",))
+    library = Library(Path("/nonexistent"), folder)
+    with asyncio.Runner() as runner:
+        shelf = Shelf(ShelfConfig(named, base, prompts or {}, strict), library, Catalogue(()))
+        registry = Registry(loader, RegistryConfig(keep_alive_s=math.inf), loader.metrics)
+        service = EmbedService(shelf, registry, library, loader.metrics)
+        try:
+            yield Running(service, loader, runner)
+        finally:
+            runner.run(service.close())
 
 
-def embed(service, *inputs, **fields):
-    return asyncio.run(service.embed(EmbedRequest(tuple(inputs), **fields)))
-
-
-def test_rows_come_in_the_order_of_the_inputs_and_unit_length():
-    with serving() as (service, _, _):
-        together = embed(service, "one", "two", "three")
-        alone = [embed(service, text).vectors[0] for text in ("one", "two", "three")]
+def test_rows_come_in_the_order_of_the_inputs_and_unit_length(models):
+    with serving(models) as running:
+        together = running.embed("one", "two", "three")
+        alone = [running.embed(text).vectors[0] for text in ("one", "two", "three")]
     np.testing.assert_allclose(together.vectors, alone, rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(together.vectors, axis=1), 1.0, rtol=1e-6)
     assert together.row_offsets == (0, 1, 2, 3)
 
 
-def test_equal_inputs_are_computed_once_and_counted_as_sent():
-    with serving() as (service, engine, metrics):
-        result = embed(service, "same", "other", "same")
-    assert sum(len(batch.texts) for batch in engine.batches) == 2
+def test_equal_inputs_are_computed_once_and_counted_as_sent(models):
+    with serving(models) as running:
+        result = running.embed("same", "other", "same")
+    assert sum(len(batch.texts) for batch in running.batches) == 2
     np.testing.assert_array_equal(result.vectors[0], result.vectors[2])
-    assert result.usage.prompt_tokens == 2 * len(engine.batches[0].texts[0]) + len("other") + 2
-    assert b"gguf_embed_duplicate_texts_total 1.0" in metrics.render()
+    assert result.usage.prompt_tokens == 2 * len(running.batches[0].texts[0]) + len("other") + 2
+    assert b"gguf_embed_duplicate_texts_total 1.0" in running.loader.metrics.render()
 
 
-def test_a_text_that_is_too_long_is_named_with_its_length_and_the_limit():
-    with serving() as (service, _, _), pytest.raises(InputTooLong) as caught:
-        embed(service, "short", "x" * 40)
+def test_a_text_that_is_too_long_is_named_with_its_length_and_the_limit(models):
+    with serving(models) as running, pytest.raises(InputTooLong) as caught:
+        running.embed("short", "x" * 40)
     assert (caught.value.index, caught.value.n_tokens, caught.value.limit) == (1, 42, LIMIT)
 
 
 @pytest.mark.parametrize(("server", "request_says"), [(False, True), (True, None)])
-def test_truncation_is_visible_and_keeps_the_closing_token(server, request_says):
-    with serving(truncate=server) as (service, engine, _):
-        result = embed(service, "short", "x" * 40, truncate=request_says)
+def test_truncation_is_visible_and_keeps_the_closing_token(models, server, request_says):
+    with serving(models, truncate=server) as running:
+        result = running.embed("short", "x" * 40, truncate=request_says)
     (cut,) = result.truncated
     assert (cut.index, cut.n_tokens, cut.n_kept, cut.n_dropped) == (1, 42, LIMIT, 26)
-    longest = max((text for batch in engine.batches for text in batch.texts), key=len)
-    assert longest[-1] == engine.vocabulary().eos_id
+    longest = max((text for batch in running.batches for text in batch.texts), key=len)
+    assert longest[-1] == running.loader.engines[0].vocabulary().eos_id
 
 
-def test_a_request_may_refuse_the_servers_truncation():
-    with serving(truncate=True) as (service, _, _), pytest.raises(InputTooLong):
-        embed(service, "x" * 40, truncate=False)
+def test_a_request_may_refuse_the_servers_truncation(models):
+    with serving(models, truncate=True) as running, pytest.raises(InputTooLong):
+        running.embed("x" * 40, truncate=False)
 
 
-def test_token_rows_are_one_per_token_and_never_normalised():
-    with serving() as (service, _, _):
-        result = embed(service, "ab", "c", pooling=Pooling.NONE, embd_normalize=2)
+def test_token_rows_are_one_per_token_and_never_normalised(models):
+    with serving(models) as running:
+        result = running.embed("ab", "c", pooling=Pooling.NONE, embd_normalize=2)
     assert result.row_offsets == (0, 4, 7)
     assert result.vectors.shape == (7, 8)
     assert not np.allclose(np.linalg.norm(result.vectors, axis=1), 1.0)
 
 
 @pytest.mark.parametrize("dimensions", [0, -1, 9])
-def test_dimensions_beyond_the_model_are_refused(dimensions):
-    with serving() as (service, _, _), pytest.raises(InvalidRequest, match="this model has 8"):
-        embed(service, "text", dimensions=dimensions)
+def test_dimensions_beyond_the_model_are_refused(models, dimensions):
+    with serving(models) as running, pytest.raises(InvalidRequest, match="this model has 8"):
+        running.embed("text", dimensions=dimensions)
 
 
-def test_dimensions_cut_and_renormalise():
-    with serving() as (service, _, _):
-        whole, cut = embed(service, "text").vectors[0], embed(service, "text", dimensions=3).vectors[0]
+def test_dimensions_cut_and_renormalise(models):
+    with serving(models) as running:
+        whole, cut = running.embed("text").vectors[0], running.embed("text", dimensions=3).vectors[0]
     np.testing.assert_allclose(cut, whole[:3] / np.linalg.norm(whole[:3]), rtol=1e-5)
 
 
-def test_rank_and_vectors_exclude_each_other():
-    with serving() as (service, _, _), pytest.raises(NotSupported, match="pooling rank"):
-        embed(service, "text", pooling=Pooling.RANK)
+def test_rank_and_vectors_exclude_each_other(models):
+    with serving(models) as running, pytest.raises(NotSupported, match="pooling rank"):
+        running.embed("text", pooling=Pooling.RANK)
 
 
-def test_names_count_only_when_they_are_strict():
-    with serving() as (service, _, _):
-        assert service.resolve("anything").name == "fake"
-    with serving(strict_name=True) as (service, _, _):
-        assert {service.resolve(name).name for name in (None, "fake", "other")} == {"fake"}
-        with pytest.raises(ModelNotFound, match="'wrong' is not served"):
-            service.resolve("wrong")
+def test_one_model_answers_to_any_name_unless_names_are_strict(models):
+    with serving(models) as running:
+        assert running.service.resolve("anything").info.name == "encoder"
+        with pytest.raises(ModelNotFound, match="'anything' is not served"):
+            running.service.resolve("anything", strict=True)
+    with serving(models, strict_name=True) as running:
+        for name in (None, "encoder", "ENCODER:latest"):
+            assert running.service.resolve(name).info.name == "encoder"
+        with pytest.raises(ModelNotFound, match="'wrong' is not served here: this server has 'encoder'"):
+            running.service.resolve("wrong")
 
 
-def test_too_many_token_rows_are_refused_before_they_are_computed(monkeypatch):
-    monkeypatch.setattr("gguf_embed.service.MAX_TOKEN_ROWS", 100)
-    with serving() as (service, engine, _), pytest.raises(InvalidRequest, match="fewer texts"):
-        embed(service, "abcdef", pooling=Pooling.NONE)
-    assert not engine.batches
+def test_several_models_are_never_mixed_up(models):
+    with serving(models, "one", "two") as running:
+        assert running.embed("text", model="two").model.name == "two"
+        assert running.embed("text").model.name == "one"  # the first that was named
+        assert running.loader.loads == ["two", "one"]
+        with pytest.raises(ModelNotFound, match="this server has 'one', 'two'"):
+            running.embed("text", model="three")
 
 
-def test_a_dead_worker_shows_in_the_state():
-    with serving(script=FakeScript(deadly=frozenset({ord("!")}))) as (service, _, _):
+def test_only_strict_requests_refuse_unknown_names_of_a_single_model(models):
+    with serving(models) as running:
+        assert running.embed("text", model="gpt-4").model.name == "encoder"
+        with pytest.raises(ModelNotFound):
+            running.embed("text", model="gpt-4", strict_name=True)
+
+
+def test_a_prefix_is_added_when_asked_for_and_counted(models):
+    with serving(models, prompts={"query": "q: "}) as running:
+        asked = running.embed("text", prompt=PromptChoice("query"))
+        by_hand = running.embed("q: text")
+        plain = running.embed("text")
+    np.testing.assert_array_equal(asked.vectors, by_hand.vectors)
+    assert asked.usage.prompt_tokens == plain.usage.prompt_tokens + len("q: ")
+    assert (asked.prompt.name, asked.prompt.text) == ("query", "q: ")
+    assert plain.prompt is None
+
+
+@pytest.mark.parametrize(("n_ctx", "kept"), [(8, 8), (400, LIMIT)])
+def test_a_request_may_shorten_its_texts_further(models, n_ctx, kept):
+    with serving(models, n_ctx=LIMIT) as running:
+        result = running.embed("x" * 40, truncate=True, load=LoadOptions(n_ctx=n_ctx))
+    assert result.truncated[0].n_kept == kept
+
+
+def test_a_limit_that_leaves_no_room_for_a_text_is_refused(models):
+    with serving(models) as running, pytest.raises(InvalidRequest, match="num_ctx is 1"):
+        running.embed("x", load=LoadOptions(n_ctx=1))
+
+
+def test_what_was_not_pulled_is_not_deleted(models):
+    with serving(models) as running, pytest.raises(PermissionDenied, match="was not pulled"):
+        running.run(running.service.delete("encoder"))
+
+
+def test_looking_at_models_loads_none(models):
+    with serving(models, "one", "two") as running:
+        assert [(status.info.name, status.state) for status in running.service.models()] == [
+            ("one", "unloaded"),
+            ("two", "unloaded"),
+        ]
+        assert running.service.state().status == "ok"
+        assert running.loader.loads == []
+
+
+def test_load_and_unload_by_name(models):
+    with serving(models, "one", "two") as running:
+        assert running.run(running.service.load("two")) > 0
+        assert running.service.resolve("two").state == "loaded"
+        running.run(running.service.unload("two"))
+        assert running.service.resolve("two").state == "unloaded"
+
+
+def test_too_many_token_rows_are_refused_before_they_are_computed(models, monkeypatch):
+    monkeypatch.setattr("gguf_embed.inference.MAX_TOKEN_ROWS", 100)
+    with serving(models) as running, pytest.raises(InvalidRequest, match="fewer texts"):
+        running.embed("abcdef", pooling=Pooling.NONE)
+    assert not running.batches
+
+
+def test_a_dead_worker_shows_in_the_state(models):
+    with serving(models, script=FakeScript(deadly=frozenset({ord("!")}))) as running:
         with pytest.raises(Exception, match="restart the server"):
-            embed(service, "!")
-        assert service.state().status == "failed"
-        assert "restart" in service.state().detail
+            running.embed("!")
+        assert running.service.state().status == "failed"
+        assert "restart" in running.service.state().detail
 
 
-def test_unknown_ids_are_the_clients_mistake():
-    with serving() as (service, _, _):
-        assert service.token_bytes(ord("a")) == b"a"
-        assert asyncio.run(service.detokenize([])) == ""
+def test_unknown_ids_are_the_clients_mistake(models):
+    with serving(models) as running:
+        service, run = running.service, running.run
+        assert run(service.token_pieces([ord("a")], model=None)) == [b"a"]
+        assert run(service.detokenize([], model=None)) == ""
         with pytest.raises(InvalidRequest, match="token id 258 is not in"):
-            service.token_bytes(258)
+            run(service.token_pieces([258], model=None))
         with pytest.raises(InvalidRequest, match="token id -1 is not in"):
-            asyncio.run(service.detokenize([97, -1]))
+            run(service.detokenize([97, -1], model=None))

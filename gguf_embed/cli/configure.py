@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -12,19 +13,63 @@ from gguf_embed.cli.options import ServeFlags
 from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_files.locate import ModelSource
+from gguf_embed.prompts import parse_flag
+from gguf_embed.registry.residency import ResidencyLimits
+from gguf_embed.registry.resident import RegistryConfig
 from gguf_embed.types import Pooling
 
 Report = Callable[[str], None]
 
+KEEP_ALIVE_S = 300.0
+"""Ollama's default."""
 
-def model_source(flags: ServeFlags) -> ModelSource:
-    return ModelSource(flags.model, flags.hf_repo, flags.hf_file, flags.offline)
+
+def named_models(flags: ServeFlags) -> tuple[tuple[tuple[str, ...], ModelSource], ...]:
+    """The models named at the start, each with its own names: -m's first, then -hf's.
+
+    Nothing named means the default model, unless a folder is served. Raises `ConfigError` for contradictions.
+    """
+    aliases = _split(flags.alias, "--alias")
+    n_named = len(flags.model) + len(flags.hf_repo)
+    if n_named > 1 and aliases:
+        raise ConfigError("--alias names one model, several are given: write -m NAME=FILE or -hf NAME=ORG/REPO")
+    if flags.hf_file is not None and (len(flags.hf_repo) != 1 or flags.model):
+        raise ConfigError("-hff names a file of one repository: give that repository, and nothing else, with -hf")
+    if n_named == 0:
+        return () if flags.models_dir is not None else ((aliases, ModelSource(offline=flags.offline)),)
+    found: list[tuple[tuple[str, ...], ModelSource]] = []
+    for text in flags.model:
+        name, file = ("", text) if Path(text).expanduser().exists() else _name_and_rest(text)
+        found.append(((name,) if name else aliases, ModelSource(path=Path(file), offline=flags.offline)))
+    for text in flags.hf_repo:
+        name, repo = _name_and_rest(text)
+        source = ModelSource(hf_repo=repo, hf_file=flags.hf_file, offline=flags.offline)
+        found.append(((name,) if name else aliases, source))
+    return tuple(found)
+
+
+def _name_and_rest(text: str) -> tuple[str, str]:
+    """`NAME=REST` in two; ("", text) without a name."""
+    name, equals, rest = text.partition("=")
+    return (name.strip(), rest) if equals and name.strip() and rest else ("", text)
+
+
+def registry_config(flags: ServeFlags, is_alone: bool) -> RegistryConfig:
+    """How long models stay: as asked, else five minutes; one that is served alone has nobody to make room for."""
+    keep_alive_s = flags.keep_alive
+    if keep_alive_s is None:
+        keep_alive_s = math.inf if is_alone else KEEP_ALIVE_S
+    return RegistryConfig(ResidencyLimits(flags.models_max, flags.max_memory), keep_alive_s)
+
+
+def prompts(flags: ServeFlags) -> dict[str, str]:
+    """--prompt NAME=TEXT. Raises `ConfigError`."""
+    return dict(parse_flag(text) for text in flags.prompt)
 
 
 def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfig:
-    """Raises `ConfigError` for values that no flag type can check."""
+    """How to load any model. Raises `ConfigError` for values that no flag type can check."""
     return ModelConfig(
-        aliases=_split(flags.alias, "--alias"),
         pooling=Pooling(flags.pooling) if flags.pooling else None,
         n_ctx=flags.ctx_size,
         embd_normalize=flags.embd_normalize,

@@ -7,7 +7,14 @@ import sys
 import click
 
 from gguf_embed import __version__
+from gguf_embed.cli.convert import convert
+from gguf_embed.cli.doctor import doctor
+from gguf_embed.cli.list_models import list_models
+from gguf_embed.cli.ps import ps
+from gguf_embed.cli.pull import pull
+from gguf_embed.cli.rm import rm
 from gguf_embed.cli.serve import serve
+from gguf_embed.cli.show import show
 from gguf_embed.errors import EmbedError
 
 
@@ -18,6 +25,13 @@ def cli() -> None:
 
 
 cli.add_command(serve)
+cli.add_command(convert)
+cli.add_command(doctor)
+cli.add_command(pull)
+cli.add_command(list_models)
+cli.add_command(show)
+cli.add_command(rm)
+cli.add_command(ps)
 
 
 def main() -> None:

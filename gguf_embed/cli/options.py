@@ -5,6 +5,7 @@ Environment names are llama-server's (LLAMA_ARG_…, LLAMA_API_KEY); ours begin 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +13,30 @@ from typing import Any, Literal
 
 import click
 
+from gguf_embed.durations import keep_alive_seconds, parse_go_duration
 from gguf_embed.types import Pooling
 
 Command = Callable[..., Any]
+
+OLLAMA_PORT = 11434
+"""Where Ollama's clients look."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServeFlags:
     """What was typed, one field per flag, checked by click for type and range only."""
 
-    model: Path | None
-    hf_repo: str | None
+    model: tuple[str, ...]
+    hf_repo: tuple[str, ...]
     hf_file: str | None
     offline: bool
     alias: str | None
+    models_dir: Path | None
     strict_model: bool
+    prompt: tuple[str, ...]
+    keep_alive: float | None
+    models_max: int
+    max_memory: int | None
     pooling: str | None
     embd_normalize: int
     ctx_size: int
@@ -48,6 +58,7 @@ class ServeFlags:
     warmup: bool
     host: str
     port: int
+    ollama_port: int | None
     api_key: str | None
     api_key_file: Path | None
     metrics: bool
@@ -71,6 +82,47 @@ class LayerCount(click.ParamType[int | str]):
             self.fail(f"{value!r} is neither a number of layers nor auto or all", param, ctx)
 
 
+class Whole(click.ParamType[str]):
+    """A string that may be given several times; its environment name holds one, spaces and all."""
+
+    name = "text"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(value)
+
+
+class KeepAlive(click.ParamType[float]):
+    """Seconds, from a number or a Go duration; negative is for ever."""
+
+    name = "DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return keep_alive_seconds(float(value))
+        except ValueError:
+            pass
+        try:
+            return keep_alive_seconds(parse_go_duration(value))
+        except ValueError:
+            self.fail(f"{value!r} is neither seconds nor a duration such as 5m, 1h30m or -1 (for ever)", param, ctx)
+
+
+class MemorySize(click.ParamType[int]):
+    """Bytes, from a number with K, M, G or T (powers of 1024)."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
+        size = int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else 0
+        if size < 1:
+            self.fail(f"{value!r} is not a size such as 512M or 4G", param, ctx)
+        return size
+
+
 def _option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     return click.option(*names, show_default=settings.pop("show_default", True), show_envvar=True, **settings)
 
@@ -79,14 +131,27 @@ POSITIVE = click.IntRange(min=1)
 THREADS = click.IntRange(1, 512)  # ggml's limit
 
 MODEL = (
-    _option("-m", "--model", type=click.Path(path_type=Path), envvar="LLAMA_ARG_MODEL",
-            help="GGUF file to serve. Without -m and -hf: all-MiniLM-L6-v2, which comes with the installation."),
-    _option("-hf", "-hfr", "--hf-repo", metavar="ORG/REPO[:QUANT]", envvar="LLAMA_ARG_HF_REPO",
+    _option("-m", "--model", type=Whole(), metavar="[NAME=]FILE", multiple=True, envvar="LLAMA_ARG_MODEL",
+            help="GGUF file to serve, or a name of the catalogue; several times for several models. Without -m, -hf "
+                 "and --models-dir: all-MiniLM-L6-v2, which comes with the installation."),
+    _option("-hf", "-hfr", "--hf-repo", type=Whole(), metavar="[NAME=]ORG/REPO[:QUANT]", multiple=True,
+            envvar="LLAMA_ARG_HF_REPO",
             help="Repository on the Hugging Face hub; downloaded once. HF_TOKEN and HF_ENDPOINT are honoured."),
     _option("-hff", "--hf-file", metavar="FILE", envvar="LLAMA_ARG_HF_FILE", help="File of that repository."),
     _option("--offline", is_flag=True, envvar="LLAMA_ARG_OFFLINE", help="Use only what is on this machine."),
     _option("-a", "--alias", metavar="NAME[,NAME]", envvar="LLAMA_ARG_ALIAS",
             help="Names to serve the model under; the first is the one in replies."),
+    _option("--models-dir", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
+            envvar="LLAMA_ARG_MODELS_DIR",
+            help="Serve every GGUF in this folder, by its name; files may come and go while it runs."),
+    _option("--keep-alive", type=KeepAlive(), envvar="OLLAMA_KEEP_ALIVE",
+            help="How long an idle model stays loaded; negative: for ever.  [default: 5m; a model served alone stays]"),
+    _option("--models-max", type=click.IntRange(min=0), default=4, envvar="LLAMA_ARG_MODELS_MAX",
+            help="Models loaded at once, 0 for no limit; the least recently used idle one makes room."),
+    _option("--max-memory", type=MemorySize(), envvar="GGUF_EMBED_MAX_MEMORY",
+            help="Memory of all loaded models together, such as 4G; the least recently used idle one makes room."),
+    _option("--prompt", type=Whole(), metavar="NAME=TEXT", multiple=True, envvar="GGUF_EMBED_PROMPT",
+            help='Prefix that requests may ask for by its name, e.g. "query=search_query: "; beats the model\'s own.'),
     _option("--strict-model", is_flag=True, envvar="GGUF_EMBED_STRICT_MODEL",
             help="Answer 404 to a request that names another model."),
     _option("--pooling", type=click.Choice([p.value for p in Pooling]), envvar="LLAMA_ARG_POOLING",
@@ -137,6 +202,9 @@ SERVER = (
     _option("--host", default="127.0.0.1", envvar="LLAMA_ARG_HOST", help="Address to listen on."),
     _option("--port", type=click.IntRange(0, 65535), default=8080, envvar="LLAMA_ARG_PORT",
             help="Port to listen on; 0 takes a free one."),
+    _option("--ollama-port", type=click.IntRange(0, 65535), is_flag=False, flag_value=OLLAMA_PORT,
+            envvar="GGUF_EMBED_OLLAMA_PORT",
+            help=f"Listen on this port as well, where Ollama's clients look; without a number: {OLLAMA_PORT}."),
     _option("--api-key", metavar="KEY[,KEY]", envvar="LLAMA_API_KEY", help="Keys that clients must send."),
     _option("--api-key-file", type=click.Path(path_type=Path), envvar="LLAMA_ARG_API_KEY_FILE",
             help="File with one key per line."),

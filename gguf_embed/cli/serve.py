@@ -6,26 +6,34 @@ import asyncio
 import gc
 import logging
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gguf_embed import __version__
-from gguf_embed.cli.configure import api_keys, model_config, model_source
-from gguf_embed.cli.options import ServeFlags, serve_options
+from gguf_embed.cli import configure
+from gguf_embed.cli.options import OLLAMA_PORT, ServeFlags, serve_options
 
 if TYPE_CHECKING:
+    from gguf_embed.metrics import Metrics
     from gguf_embed.registry.loading import LoadedModel
+    from gguf_embed.server.run import ListenAddress
+    from gguf_embed.service import EmbedService
 
-CURL = """curl {url}/v1/embeddings -H 'Content-Type: application/json'{key} -d '{{"input": "hello"}}'"""
+CURL = """curl {url}/v1/embeddings -H 'Content-Type: application/json'{key} -d '{{{model}"input": "hello"}}'"""
+
+MAX_NAMES_SHOWN = 10
 
 
 @click.command(context_settings={"auto_envvar_prefix": None})
 @serve_options
 def serve(**typed: Any) -> None:
-    """Serve one model's vectors over OpenAI's /v1/embeddings and llama.cpp's /embedding.
+    """Serve vectors over OpenAI's /v1/embeddings, llama.cpp's /embedding and Ollama's API.
 
-    Without flags: all-MiniLM-L6-v2 on http://127.0.0.1:8080.
+    Without flags: all-MiniLM-L6-v2 on http://127.0.0.1:8080. A model is loaded when it is first asked for, the first
+    named one at the start.
     """
     run(ServeFlags(**typed))
 
@@ -33,13 +41,16 @@ def serve(**typed: Any) -> None:
 def run(flags: ServeFlags) -> None:
     """Returns after SIGTERM or Ctrl-C, when all accepted requests are answered. Raises `EmbedError`s."""
     _log_to_stderr(flags.verbose)
-    keys = api_keys(flags.api_key, flags.api_key_file)
+    keys = configure.api_keys(flags.api_key, flags.api_key_file)
     # imported here: aiohttp and llama.cpp take half a second that `--help` and wrong flags need not wait for
     from gguf_embed.server.run import ListenAddress, check_address
 
-    address = ListenAddress(flags.host, flags.port)
-    check_address(address)
-    _run_loop(_serve(flags, address, keys))
+    addresses = [ListenAddress(flags.host, flags.port)]
+    if flags.ollama_port is not None and flags.ollama_port != flags.port:
+        addresses.append(ListenAddress(flags.host, flags.ollama_port, "--ollama-port"))
+    for address in addresses:
+        check_address(address)
+    _run_loop(_serve(flags, addresses, keys))
 
 
 def _run_loop(main: Any) -> None:
@@ -51,39 +62,59 @@ def _run_loop(main: Any) -> None:
         uvloop.run(main)
 
 
-async def _serve(flags: ServeFlags, address: Any, keys: tuple[str, ...]) -> None:
-    from gguf_embed.engines import llama
+async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tuple[str, ...]) -> None:
     from gguf_embed.metrics import Metrics
-    from gguf_embed.model_files.default_model import cache_dir
-    from gguf_embed.model_files.locate import locate_model
-    from gguf_embed.registry.loading import load_model
     from gguf_embed.server.app import build_app
     from gguf_embed.server.door import ServerOptions
-    from gguf_embed.server.run import handle_signals
-    from gguf_embed.server.run import serve as serve_app
-    from gguf_embed.service import EmbedService
+    from gguf_embed.server.run import handle_signals, serve_all
 
-    metrics, cache = Metrics(), cache_dir(os.environ)
-    config = model_config(flags, llama.supports_gpu(), say)
-    loaded = load_model(locate_model(model_source(flags), cache, say), config, cache, metrics, say)
-    service = EmbedService(loaded, metrics)
+    metrics = Metrics()
+    service = open_service(flags, metrics)
     options = ServerOptions(
         __version__,
         api_keys=keys,
         max_body_bytes=flags.max_body_size * 2**20,
         max_inputs=flags.max_inputs,
         metrics_enabled=flags.metrics,
+        ollama_port=OLLAMA_PORT if flags.ollama_port is None else flags.ollama_port,
     )
-    stop = asyncio.Event()
-    handle_signals(stop)
-    gc.freeze()  # what is loaded now stays: the collector need not walk it again
     try:
-        n_unanswered = await serve_app(
-            build_app(service, options, metrics), address, stop, lambda url: _ready(loaded, url, bool(keys))
+        await service.load_first()
+        stop = asyncio.Event()
+        handle_signals(stop)
+        gc.freeze()  # what is loaded now stays: the collector need not walk it again
+        n_unanswered = await serve_all(
+            build_app(service, options, metrics), addresses, stop, lambda urls: _ready(service, urls, bool(keys))
         )
     finally:
-        await asyncio.to_thread(service.close)
+        await service.close()
     say(farewell(n_unanswered))
+
+
+def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
+    """Find, download or convert the named models, and make what serves them and all others. Loads nothing yet."""
+    from gguf_embed.engines import llama
+    from gguf_embed.model_files.catalogue import load_catalogue
+    from gguf_embed.model_files.default_model import cache_dir
+    from gguf_embed.model_files.download import Hub
+    from gguf_embed.model_files.library import Library
+    from gguf_embed.model_files.locate import locate_model
+    from gguf_embed.registry.loader import FileLoader
+    from gguf_embed.registry.registry import Registry
+    from gguf_embed.registry.shelf import Shelf, ShelfConfig
+    from gguf_embed.service import EmbedService
+
+    cache = cache_dir(os.environ)
+    base = configure.model_config(flags, llama.supports_gpu(), say)
+    named = tuple(
+        (locate_model(source, cache, say), replace(base, aliases=names))
+        for names, source in configure.named_models(flags)
+    )
+    library = Library(cache, flags.models_dir, Hub(offline=flags.offline))
+    shelf = Shelf(ShelfConfig(named, base, configure.prompts(flags), flags.strict_model), library, load_catalogue())
+    is_alone = len(shelf.specs()) == 1 and flags.models_dir is None
+    registry = Registry(FileLoader(cache, metrics, say), configure.registry_config(flags, is_alone), metrics)
+    return EmbedService(shelf, registry, library, metrics)
 
 
 def say(line: str) -> None:
@@ -91,13 +122,27 @@ def say(line: str) -> None:
     click.echo(line)
 
 
-def _ready(loaded: LoadedModel, url: str, needs_key: bool) -> None:
-    for line in banner(loaded, url, needs_key):
+def _ready(service: EmbedService, urls: Sequence[str], needs_key: bool) -> None:
+    for line in banner(service, urls, needs_key):
         say(line)
 
 
-def banner(loaded: LoadedModel, url: str, needs_key: bool) -> list[str]:
+def banner(service: EmbedService, urls: Sequence[str], needs_key: bool) -> list[str]:
     """What is served and how, and one line to copy."""
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if needs_key else ""
+    others = [status.info.name for status in service.models() if status.state == "unloaded"]
+    shown = ", ".join(others[:MAX_NAMES_SHOWN]) + (", …" if len(others) > MAX_NAMES_SHOWN else "")
+    return [
+        *(line for model in service.loaded() for line in describe(model)),
+        *([f"on call  {counted(len(others), 'model')}, loaded when asked for: {shown}"] if others else []),
+        f"serving  {urls[0]}",
+        *(f"ollama   {url}" for url in urls[1:]),
+        CURL.format(url=urls[0], key=key, model="" if service.loaded() else f'"model": "{(others or ["NAME"])[0]}", '),
+    ]
+
+
+def describe(loaded: LoadedModel) -> list[str]:
+    """One loaded model, and what was chosen for it."""
     info, chosen = loaded.info, loaded.choices
     weights = info.file_type if info.weights_type == info.file_type else f"{info.file_type} run as {info.weights_type}"
     how = "measured at warm-up" if chosen.measured else "not measured"
@@ -108,8 +153,6 @@ def banner(loaded: LoadedModel, url: str, needs_key: bool) -> list[str]:
         f"compute  {counted(chosen.n_workers, 'context')} on {counted(chosen.n_threads, 'thread')}, "
         f"{counted(chosen.alone_threads, 'thread')} for a batch alone",
         f"batches  {chosen.batch_tokens} tokens, flash attention {chosen.flash} ({how})",
-        f"serving  {url}",
-        CURL.format(url=url, key=" -H 'Authorization: Bearer YOUR_KEY'" if needs_key else ""),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gguf_embed.types import FloatMatrix, Pooling
 
@@ -105,9 +105,18 @@ class Engine(Protocol):
         ...
 
     def open_context(self, spec: ContextSpec) -> EngineContext:
-        """Raises `ModelFileError` where this model cannot run such a context (e.g. rank without a rank head)."""
+        """Raises `ModelFileError` or `NotSupported` where this model cannot run such a context."""
         ...
 
     def close(self) -> None:
         """Free the weights. Every context must be closed before."""
+        ...
+
+
+@runtime_checkable
+class ExactTokenizing(Protocol):
+    """An engine whose file carries the original tokenizer, so that nothing need be rebuilt from its vocabulary."""
+
+    def tokenize_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`tokenize` of each, special tokens added and parsed, in one call. Any thread."""
         ...

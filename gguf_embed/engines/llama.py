@@ -87,6 +87,15 @@ class LlamaEngine:
             eos_token=text_of(vocabulary.eos_id),
         )
 
+    @property
+    def runs_in_parts(self) -> bool:
+        """Whether a text may be computed piece by piece: it has a KV memory, and no token looks ahead.
+
+        A decoder whose file says that attention is not causal (gte-Qwen2) needs each batch whole: llama.cpp asserts it.
+        """
+        key = f"{self.info.architecture}.attention.causal"
+        return self.info.causal and api.read_metadata(self._model, key) != "false"
+
     def _probe_memory(self) -> bool:
         """Only a context knows whether the model keeps a KV cache: open the smallest one and ask."""
         params = api.ContextParams(n_tokens=32, n_ubatch=32, n_sequences=1, pooling=Pooling.NONE, flash_attention=False)
@@ -137,7 +146,7 @@ class LlamaContext:
             raise ValueError(f"max_sequences is {spec.max_sequences}, llama.cpp takes 1 to {api.MAX_SEQUENCES}")
         self.spec = spec
         self._info = engine.info
-        self._reads_last = engine.info.causal and spec.pooling in (Pooling.LAST, Pooling.RANK)
+        self._reads_last = engine.runs_in_parts and spec.pooling in (Pooling.LAST, Pooling.RANK)
         self._context = api.new_context(
             model,
             api.ContextParams(

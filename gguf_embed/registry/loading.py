@@ -11,6 +11,7 @@ from pathlib import Path
 from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.engines import llama
 from gguf_embed.engines.base import Engine
+from gguf_embed.engines.open import open_engine, runs_in_llama
 from gguf_embed.errors import ConfigError, ModelFileError
 from gguf_embed.model_files.locate import LocatedModel
 from gguf_embed.model_files.metadata import GgufHeader, read_header
@@ -22,7 +23,7 @@ from gguf_embed.scheduler.batching import BatchLimits
 from gguf_embed.scheduler.queue import QueueConfig
 from gguf_embed.scheduler.scheduler import BatchObserver, Scheduler
 from gguf_embed.scheduler.worker import ContextPlan
-from gguf_embed.tokens import Tokenizer, choose_tokenizer
+from gguf_embed.tokens import Tokenizer, TokenLimits, choose_tokenizer, closing_ids
 from gguf_embed.types import ModelInfo, Pooling
 
 GPU_BATCH_TOKENS = 2048
@@ -36,6 +37,13 @@ LOGITS_BYTES = 2**30
 embedding never reads them: 155 MB for 256 tokens of 151,000 entries. All workers' together stay below this."""
 
 MAX_SEQUENCES = 64
+
+STATIC_BATCH_TOKENS = 8192
+STATIC_MAX_SEQUENCES = 1024
+"""A static model's batch: so many texts that handing them over costs little, few enough to be done in a millisecond."""
+
+STATIC_TOKENS_PER_S = 5_000_000.0
+"""A first estimate of one worker's speed; the queue measures the real one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,7 @@ class LoadedModel:
     choices: Choices
     engine: Engine
     tokenizer: Tokenizer
+    limits: TokenLimits  # of one text
     scheduler: Scheduler
 
     def close(self) -> None:
@@ -81,21 +90,26 @@ def load_model(
     header = read_header(located.path)
     check_can_embed(header)
     pooling = choose_pooling(header, config.pooling, report)
-    path, weights = _choose_weights(header, config.compute, cache_dir, report)
+    in_llama = runs_in_llama(header)
+    if in_llama:
+        path, weights = _choose_weights(header, config.compute, cache_dir, report)
+    else:
+        path, weights = header.path, file_type_name(header)
+        _check_static(header, pooling, config.compute, report)
     with ExitStack() as stack:
-        engine = llama.LlamaEngine(
-            llama.LlamaEngineConfig(path, config.compute.offload, rank_head=has_rank_head(header))
-        )
+        engine = open_engine(path, header, config.compute)
         stack.callback(engine.close)
         tokenizer = choose_tokenizer(engine, config.tokenizer)
         info = _describe(engine, located, config, header, pooling)
         info = replace(info, weights_type=weights, tokenizer=tokenizer.name)
         _report_limit(info, config, report)
-        plan, queue, choices = _set_up(engine, info, config)
+        plan, queue, choices = _set_up(engine, info, config) if in_llama else _set_up_static(info, config)
         scheduler = Scheduler(engine, queue, plan, observer)
         scheduler.start()
         stack.pop_all()
-    return LoadedModel(config, info, choices, engine, tokenizer, scheduler)
+    vocabulary = engine.vocabulary()
+    limits = TokenLimits(len(vocabulary.entries), info.max_input_tokens, closing_ids(vocabulary))
+    return LoadedModel(config, info, choices, engine, tokenizer, limits, scheduler)
 
 
 def choose_pooling(header: GgufHeader, asked: Pooling | None, report: Callable[[str], None]) -> Pooling:
@@ -204,6 +218,40 @@ def _set_up(engine: Engine, info: ModelInfo, config: ModelConfig) -> tuple[Conte
         queue,
         Choices(n_threads, n_workers, batch_tokens, queue.alone_threads, flash, kernels, measured.measured),
     )
+
+
+def _check_static(header: GgufHeader, pooling: Pooling, compute: ComputeConfig, report: Callable[[str], None]) -> None:
+    """Refuse what was asked for and cannot be, say what has no effect."""
+    if pooling not in (Pooling.MEAN, Pooling.NONE):
+        raise ModelFileError(
+            f"{header.path}: is a static model, which knows no order of tokens, so --pooling {pooling} has no meaning: "
+            "use mean or none"
+        )
+    if compute.offload.n_gpu_layers != 0:
+        report(f"{header.path.name} is a static model and runs on the processor: -ngl changes nothing")
+
+
+def _set_up_static(info: ModelInfo, config: ModelConfig) -> tuple[ContextPlan, QueueConfig, Choices]:
+    """Nothing to measure, and no context is large: every worker takes texts of any length."""
+    compute = config.compute
+    n_threads = compute.n_threads or n_processors()
+    n_workers = compute.n_workers or 1
+    batch_tokens = compute.batch_tokens or STATIC_BATCH_TOKENS
+    plan = ContextPlan(
+        max_tokens=max(batch_tokens, info.max_input_tokens),
+        max_sequences=STATIC_MAX_SEQUENCES,
+        long_tokens=info.max_input_tokens,
+        flash_min_tokens=None,
+    )
+    queue = QueueConfig(
+        limits=BatchLimits(batch_tokens, STATIC_MAX_SEQUENCES),
+        n_workers=n_workers,
+        n_threads=n_threads,
+        alone_threads=1,
+        max_queued_tokens=config.max_queued_tokens,
+        tokens_per_s=STATIC_TOKENS_PER_S * n_workers,
+    )
+    return plan, queue, Choices(n_threads, n_workers, batch_tokens, 1, "off", "numpy", False)
 
 
 def affordable_workers(n_threads: int, batch_tokens: int, n_logits: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -40,7 +41,7 @@ def bf16_copy(source: Path, cache_dir: Path, n_threads: int, report: Callable[[s
         else:
             return copy
     report(f"writing a BF16 copy of {source.name}, once: this CPU computes BF16 faster")
-    temporary = copy.with_name(f".{copy.name}.{os.getpid()}.tmp")
+    temporary = copy.with_name(f".{copy.name}.{secrets.token_hex(4)}.tmp")  # two names of one file load at once
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         llama.retype_to_bf16(source, temporary, n_threads)

@@ -11,6 +11,27 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.server import native, openai, ops, tokenize
 from gguf_embed.server.door import DOOR, Dialect, Door, Route, ServerOptions, Service
 from gguf_embed.server.middleware import DoorKeeper
+from gguf_embed.server.ollama import embed as ollama_embed
+from gguf_embed.server.ollama import greeting, library
+from gguf_embed.server.ollama import models as ollama_models
+
+_ollama_route = functools.partial(Route, dialect=Dialect.OLLAMA)
+
+_OLLAMA_ROUTES = (
+    _ollama_route("POST", "/api/embed", ollama_embed.embed, "vectors, Ollama's shape"),
+    _ollama_route("POST", "/api/embeddings", ollama_embed.embeddings, "one vector, Ollama's older shape"),
+    _ollama_route("GET", "/api/tags", ollama_models.tags, "the models"),
+    _ollama_route("GET", "/api/ps", ollama_models.ps, "the loaded models"),
+    _ollama_route("POST", "/api/show", ollama_models.show, "one model by name"),
+    _ollama_route("POST", "/api/pull", library.pull, "download a model"),
+    _ollama_route("POST", "/api/copy", library.copy, "give a model one more name"),
+    _ollama_route("DELETE", "/api/delete", library.delete, "remove a pulled model"),
+    _ollama_route("GET", "/api/version", greeting.version, "this server's version"),
+    *(
+        _ollama_route("POST", path, greeting.refuse, "501: this server embeds only")
+        for path in ("/api/generate", "/api/chat", "/api/create", "/api/push", "/api/blobs/{digest}")
+    ),
+)
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/embeddings", openai.embeddings, "vectors, OpenAI's shape", dialect=Dialect.OPENAI),
@@ -27,7 +48,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", ops.health, "200 when requests are answered, else 503", auth_required=False),
     Route("GET", "/v1/health", ops.health, "the same", auth_required=False),
     Route("GET", "/ready", ops.ready, "the same, with what waits and runs", auth_required=False),
-    Route("GET", "/", ops.index, "this page", auth_required=False),
+    Route("GET", "/", greeting.root, "this page", auth_required=False),
+    *_OLLAMA_ROUTES,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -11,28 +11,68 @@ from aiohttp import web
 
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.drain import Drain
-from gguf_embed.types import EmbedRequest, EmbedResult, ModelInfo, Prompt, ServiceState
+from gguf_embed.types import (
+    NO_LOAD_OPTIONS,
+    EmbedRequest,
+    EmbedResult,
+    LoadOptions,
+    ModelStatus,
+    Prompt,
+    PullProgress,
+    ServiceState,
+)
 
 
 class Service(Protocol):
-    """The use cases behind the door. Every method raises `EmbedError`s only."""
+    """The use cases behind the door. Every method raises `EmbedError`s only.
+
+    A model's name is matched without case, "x" means "x:latest"; None is the one that a request without a name means.
+    """
 
     async def embed(self, request: EmbedRequest) -> EmbedResult: ...
 
-    async def tokenize(self, content: Prompt, *, add_special: bool, parse_special: bool) -> list[int]: ...
+    async def tokenize(
+        self, content: Prompt, *, model: str | None, add_special: bool, parse_special: bool
+    ) -> list[int]: ...
 
-    def token_bytes(self, token: int) -> bytes:
-        """Raises `InvalidRequest` for an id the vocabulary does not have."""
+    async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
+        """The bytes of each id. Raises `InvalidRequest` for an id the vocabulary does not have."""
         ...
 
-    async def detokenize(self, tokens: Sequence[int]) -> str: ...
+    async def detokenize(self, tokens: Sequence[int], *, model: str | None) -> str: ...
 
-    def model(self) -> ModelInfo:
-        """Never blocks, never wakes anything."""
+    def models(self) -> Sequence[ModelStatus]:
+        """All that are served, the one that answers unnamed requests first. Never blocks, never wakes anything."""
         ...
 
-    def resolve(self, name: str | None) -> ModelInfo:
-        """The model that would answer for `name`. Raises `ModelNotFound` where names are strict."""
+    def resolve(self, name: str | None, *, strict: bool = False) -> ModelStatus:
+        """The model that would answer for `name`. Never wakes it.
+
+        Raises `ModelNotFound` for an unknown name where several models are served, where names are strict, or with
+        `strict`; and `InvalidRequest` for no name where none of several models is the first choice.
+        """
+        ...
+
+    async def load(
+        self, name: str, *, keep_alive_s: float | None = None, options: LoadOptions = NO_LOAD_OPTIONS
+    ) -> float:
+        """Make sure that it is loaded; returns the seconds that took. The name is strict."""
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Unload it as soon as no request uses it; returns at once. The name is strict."""
+        ...
+
+    def pull(self, name: str) -> AsyncIterator[PullProgress]:
+        """Download a model, so that it is served from then on; the last step says "success"."""
+        ...
+
+    async def copy(self, source: str, destination: str) -> None:
+        """Serve a model under one more name."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Forget a pulled model and its file. Raises `PermissionDenied` for one that was not pulled."""
         ...
 
     def state(self) -> ServiceState: ...
@@ -47,6 +87,7 @@ class ServerOptions:
     max_body_bytes: int = 64 * 1024 * 1024  # after decompression
     max_inputs: int = 2048  # texts in one request
     metrics_enabled: bool = True
+    ollama_port: int = 11434  # on this port `GET /` answers exactly as Ollama does
 
 
 class Dialect(StrEnum):
@@ -54,6 +95,7 @@ class Dialect(StrEnum):
 
     OPENAI = "openai"
     LLAMA = "llama"
+    OLLAMA = "ollama"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +130,6 @@ class Door:
         return result
 
 
-Handler = Callable[[Door, web.Request], Awaitable[web.Response]]
+Handler = Callable[[Door, web.Request], Awaitable[web.StreamResponse]]
 
 DOOR = web.AppKey("door", Door)

@@ -41,7 +41,7 @@ class ErrorShape:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-# openai-python repeats every answer of 500 and above unless told not to: these two would only fail again.
+# openai-python repeats every answer of 500 and above unless told not to: these would only fail again.
 _NO_RETRY = {"x-should-retry": "false"}
 
 ERROR_SHAPES: Mapping[str, ErrorShape] = {
@@ -57,8 +57,18 @@ ERROR_SHAPES: Mapping[str, ErrorShape] = {
     "payload_too_large": ErrorShape(413, "invalid_request_error", "invalid_request_error", "payload_too_large"),
     "overloaded": ErrorShape(429, "unavailable_error", "rate_limit_error", "rate_limit_exceeded"),
     "engine": ErrorShape(500, "server_error", "server_error", "engine_error", _NO_RETRY),
+    "model_load": ErrorShape(500, "server_error", "server_error", "model_load_failed", _NO_RETRY),
+    "pull_failed": ErrorShape(500, "server_error", "server_error", "pull_failed", _NO_RETRY),
     "not_supported": ErrorShape(501, "not_supported_error", "not_supported_error", "not_supported", _NO_RETRY),
     "unavailable": ErrorShape(503, "unavailable_error", "unavailable_error", "service_unavailable"),
+}
+
+# Where Ollama's own words or status differ; its clients look for these words, so ours come after them
+# (ollama: server/sched.go ErrMaxQueue, server/routes.go handleScheduleError, llm/llama_server.go).
+_OLLAMA_STATUS = {"overloaded": 503}
+_OLLAMA_WORDS = {
+    "overloaded": "server busy, please try again.  maximum pending requests exceeded",
+    "input_too_long": "the input length exceeds the context length",
 }
 
 INTERNAL_MESSAGE = "internal error; the server's log has the details"
@@ -78,6 +88,9 @@ def format_error(error: EmbedError, dialect: Dialect) -> ErrorReply:
     shape = ERROR_SHAPES.get(error.kind)
     message = error.message if shape else INTERNAL_MESSAGE
     shape = shape or ERROR_SHAPES["engine"]
+    headers = {**shape.headers, **_headers(error)}
+    if dialect is Dialect.OLLAMA:
+        return _ollama_reply(error.kind, shape.status, message, headers)
     detail: dict[str, object]
     if dialect is Dialect.OPENAI:
         detail = {"message": message, "type": shape.openai_type, "param": _param(error), "code": shape.openai_code}
@@ -85,7 +98,13 @@ def format_error(error: EmbedError, dialect: Dialect) -> ErrorReply:
         detail = {"code": shape.status, "message": message, "type": shape.llama_type}
     if isinstance(error, InputTooLong):
         detail |= {"index": error.index, "n_prompt_tokens": error.n_tokens, "n_ctx": error.limit}
-    return ErrorReply(shape.status, orjson.dumps({"error": detail}), {**shape.headers, **_headers(error)})
+    return ErrorReply(shape.status, orjson.dumps({"error": detail}), headers)
+
+
+def _ollama_reply(kind: str, status: int, message: str, headers: Mapping[str, str]) -> ErrorReply:
+    words = _OLLAMA_WORDS.get(kind)
+    text = f"{words}: {message}" if words else message
+    return ErrorReply(_OLLAMA_STATUS.get(kind, status), orjson.dumps({"error": text}), headers)
 
 
 def _param(error: EmbedError) -> str | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import re
 import time
 from collections.abc import Mapping
 
@@ -14,9 +12,11 @@ from aiohttp.typedefs import Handler as AiohttpHandler
 
 from gguf_embed.errors import EmbedError, EngineFailure, InvalidRequest, Unavailable
 from gguf_embed.server.auth import KeyRing
-from gguf_embed.server.body import TRUNCATED_HEADER, json_response
+from gguf_embed.server.body import json_response
 from gguf_embed.server.door import Dialect, Door, Route
 from gguf_embed.server.errors import INTERNAL_MESSAGE, MethodNotAllowed, RouteNotFound, format_error
+from gguf_embed.server.headers import set_common_headers
+from gguf_embed.server.slashes import has_double_slash, without_double_slashes
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +24,7 @@ CLIENT_GONE_STATUS = 499
 """nginx's number for a client that left before its answer; only metrics and the log see it."""
 
 _UNKNOWN_ROUTE = "unknown"
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_CORS = {
-    "Access-Control-Allow-Credentials": "true",
-    "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
-    "Access-Control-Allow-Headers": "*",
-    "Access-Control-Expose-Headers": f"X-Request-Id, Retry-After, {TRUNCATED_HEADER}",
-}
+_OLLAMA_PREFIX = "/api/"
 
 RoutesByResource = Mapping[web.AbstractRoute, Route]
 
@@ -49,13 +43,17 @@ class DoorKeeper:
         """Answer one request, and count it whatever happens."""
         started_s = time.perf_counter()
         route = self._routes.get(request.match_info.route)
+        if route is None and has_double_slash(request):
+            request = await without_double_slashes(request)
+            route, handler = self._routes.get(request.match_info.route), request.match_info.handler
         status = CLIENT_GONE_STATUS
         task = asyncio.current_task()
         assert task is not None  # a handler is a coroutine of a task
         self._door.drain.enter(task)
         try:
             response = await self._answer(request, route, handler)
-            _finish(request, response, self._door)
+            if not response.prepared:  # a stream has sent its headers
+                set_common_headers(self._door, request, response)
             status = response.status
             return response
         finally:
@@ -80,12 +78,15 @@ class DoorKeeper:
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
             failure = EngineFailure(INTERNAL_MESSAGE)
-        dialect = route.dialect if route else self._dialects.get(request.path, Dialect.LLAMA)
-        return _error_response(failure, self._door, dialect)
+        return _error_response(failure, self._door, route.dialect if route else self._dialect_of(request.path))
+
+    def _dialect_of(self, path: str) -> Dialect:
+        """For a path whose method is wrong, or that nobody knows."""
+        return self._dialects.get(path, Dialect.OLLAMA if path.startswith(_OLLAMA_PREFIX) else Dialect.LLAMA)
 
 
 def _check_open(request: web.Request, door: Door) -> None:
-    if door.drain.begun.is_set() and request.method == "POST":
+    if door.drain.begun.is_set() and request.method in ("POST", "DELETE"):
         raise Unavailable("the server is shutting down and takes no new work")
 
 
@@ -107,17 +108,3 @@ def _error_response(error: EmbedError, door: Door, dialect: Dialect) -> web.Resp
     response = json_response(reply.body, reply.status)
     response.headers.update(reply.headers)
     return response
-
-
-def _finish(request: web.Request, response: web.StreamResponse, door: Door) -> None:
-    headers = response.headers
-    asked_id = request.headers.get("X-Request-Id")
-    headers["X-Request-Id"] = asked_id if asked_id and _SANE_ID.fullmatch(asked_id) else os.urandom(12).hex()
-    headers["Server"] = "gguf-embed"
-    origin = request.headers.get("Origin")
-    if origin is not None:
-        headers["Access-Control-Allow-Origin"] = origin
-        headers["Vary"] = "Origin"
-        headers.update(_CORS)
-    if door.drain.begun.is_set():
-        response.force_close()

@@ -14,6 +14,7 @@ from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.body import embed_response, read_json_object
 from gguf_embed.server.door import Door
 from gguf_embed.server.fields import JsonObject, optional_bool, optional_choice, optional_int, optional_str
+from gguf_embed.server.input_type import format_applied_prompt, parse_prompt_choice
 from gguf_embed.server.prompts import parse_prompts
 from gguf_embed.types import EmbedRequest, EmbedResult, Pooling, Truncation
 
@@ -49,6 +50,7 @@ def parse_native_embed(body: JsonObject, max_inputs: int) -> EmbedRequest:
         embd_normalize=_parse_embd_normalize(body),
         dimensions=optional_int(body, "dimensions", minimum=1),
         truncate=optional_bool(body, "truncate"),
+        prompt=parse_prompt_choice(body),
     )
 
 
@@ -75,6 +77,8 @@ def iter_native_embed(result: EmbedResult) -> Iterator[bytes]:
     opening, items, n_numbers = b"[", list[dict[str, object]](), 0
     for index, (start, end) in enumerate(itertools.pairwise(result.row_offsets)):
         item: dict[str, object] = {"index": index, "embedding": vectors[start:end]}
+        if result.prompt is not None:
+            item["prompt"] = format_applied_prompt(result.prompt)
         if index in cuts:
             item["truncated"] = format_truncation(cuts[index])
         items.append(item)

@@ -16,6 +16,7 @@ from gguf_embed.server import native
 from gguf_embed.server.body import embed_response, read_json_object
 from gguf_embed.server.door import Door
 from gguf_embed.server.fields import JsonObject, optional_bool, optional_choice, optional_int, optional_str
+from gguf_embed.server.input_type import format_applied_prompt, parse_prompt_choice
 from gguf_embed.server.prompts import parse_prompts
 from gguf_embed.types import EmbedRequest, EmbedResult, FloatMatrix, Pooling
 
@@ -42,7 +43,7 @@ async def embeddings(door: Door, request: web.Request) -> web.Response:
 
 
 def _refuse_token_rows(door: Door, request: EmbedRequest) -> None:
-    if (request.pooling or door.service.resolve(request.model).pooling) is Pooling.NONE:
+    if (request.pooling or door.service.resolve(request.model).info.pooling) is Pooling.NONE:
         raise InvalidRequest(
             "Pooling type 'none' is not OAI compatible. Please use a different pooling type: "
             'send "pooling" (mean, cls, last) or start with --pooling; POST /embedding gives one row per token',
@@ -69,13 +70,14 @@ def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
         embd_normalize=2,
         dimensions=optional_int(body, "dimensions", minimum=1),
         truncate=optional_bool(body, "truncate"),
+        prompt=parse_prompt_choice(body),
     )
     encoding_format = optional_choice(body, "encoding_format", ("float", "base64")) or "float"
     return OpenAIEmbed(request, cast(EncodingFormat, encoding_format))
 
 
 def format_openai_embed(result: EmbedResult, encoding_format: EncodingFormat) -> bytes:
-    """Write OpenAI's reply; `truncated` is added only when something was cut. Pooled results only."""
+    """Write OpenAI's reply, of pooled results only; `truncated` is added when something was cut, `prompt` when asked."""
     n_tokens = result.usage.prompt_tokens
     reply: dict[str, object] = {
         "object": "list",
@@ -86,6 +88,8 @@ def format_openai_embed(result: EmbedResult, encoding_format: EncodingFormat) ->
         "model": result.model.name,
         "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
     }
+    if result.prompt is not None:
+        reply["prompt"] = format_applied_prompt(result.prompt)
     if result.truncated:
         reply["truncated"] = [{"index": cut.index, **native.format_truncation(cut)} for cut in result.truncated]
     return orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -9,7 +9,7 @@ from gguf_embed.errors import NotSupported, Unavailable
 from gguf_embed.metrics import CONTENT_TYPE
 from gguf_embed.server.body import json_response
 from gguf_embed.server.door import Door
-from gguf_embed.types import ModelInfo, Pooling, ServiceState
+from gguf_embed.types import ModelInfo, ModelStatus, Pooling, ServiceState
 
 
 async def health(door: Door, request: web.Request) -> web.Response:
@@ -46,7 +46,8 @@ async def metrics(door: Door, request: web.Request) -> web.Response:
     if not door.options.metrics_enabled:
         raise NotSupported("This server does not support metrics endpoint. Start it without --no-metrics")
     state = door.service.state()
-    door.metrics.set_load(state.queued_texts, state.queued_tokens, state.running_texts)
+    n_loaded = sum(status.state == "loaded" for status in door.service.models())
+    door.metrics.set_load(state.queued_texts, state.queued_tokens, state.running_texts, n_loaded)
     headers = {"Content-Type": CONTENT_TYPE, "Process-Start-Time-Unix": str(door.started_unix_s)}
     return web.Response(body=door.metrics.render(), headers=headers)
 
@@ -57,28 +58,33 @@ async def version(door: Door, request: web.Request) -> web.Response:
 
 
 async def models(door: Door, request: web.Request) -> web.Response:
-    """`GET /v1/models` and `/models`: llama-server's shape, OpenAI's within it."""
-    info = door.service.model()
-    reply = {"models": [_ollama_stub(info)], "object": "list", "data": [format_model(info, door.started_unix_s)]}
+    """`GET /v1/models` and `/models`: every model that can be asked for, loaded or not; llama-server's shape."""
+    served = door.service.models()
+    reply = {
+        "models": [_ollama_stub(status.info) for status in served],
+        "object": "list",
+        "data": [format_model(status) for status in served],
+    }
     return json_response(orjson.dumps(reply))
 
 
 async def model(door: Door, request: web.Request) -> web.Response:
     """`GET /v1/models/{id}`: the model that would answer for that name."""
-    info = door.service.resolve(request.match_info["model"])
-    return json_response(orjson.dumps(format_model(info, door.started_unix_s)))
+    return json_response(orjson.dumps(format_model(door.service.resolve(request.match_info["model"]))))
 
 
-def format_model(info: ModelInfo, created_unix_s: int) -> dict[str, object]:
+def format_model(status: ModelStatus) -> dict[str, object]:
     """One entry of `data`; `meta` has llama-server's keys and the limits it hides."""
+    info = status.info
     return {
         "id": info.name,
         "aliases": list(info.aliases),
         "tags": [],
         "object": "model",
-        "created": created_unix_s,
+        "created": int(status.modified_unix_s),
         "owned_by": "gguf-embed",
         "capabilities": ["embedding"],
+        "status": {"value": status.state},
         "meta": {
             "vocab_type": info.vocab_type,
             "n_vocab": info.n_vocab,
@@ -91,6 +97,8 @@ def format_model(info: ModelInfo, created_unix_s: int) -> dict[str, object]:
             "max_input_tokens": info.max_input_tokens,
             "pooling": info.pooling.value,
             "normalized": info.embd_normalize == 2 and info.pooling is not Pooling.NONE,
+            "prompts": dict(info.prompts),
+            "matryoshka": list(info.matryoshka),
         },
     }
 
@@ -120,9 +128,9 @@ def _ollama_stub(info: ModelInfo) -> dict[str, object]:
 
 
 async def props(door: Door, request: web.Request) -> web.Response:
-    """`GET /props`: llama-server's keys that mean something here, and what it does not tell."""
+    """`GET /props`, or `/props?model=…`: llama-server's keys that mean something here, and what it does not tell."""
     state, options = door.service.state(), door.options
-    reply = format_props(door.service.model()) | {
+    reply = format_props(door.service.resolve(request.query.get("model"))) | {
         "total_slots": state.n_workers,
         "n_threads": state.n_threads,
         "max_inputs": options.max_inputs,
@@ -133,8 +141,12 @@ async def props(door: Door, request: web.Request) -> web.Response:
     return json_response(orjson.dumps(reply))
 
 
-def format_props(info: ModelInfo) -> dict[str, object]:
-    """The model's share of `/props`. `model_path` is the file's name only: directories are nobody's business."""
+def format_props(status: ModelStatus) -> dict[str, object]:
+    """The model's share of `/props`. `model_path` is the file's name only: directories are nobody's business.
+
+    Of a model that was never loaded, the texts of its special tokens and its tokenizer are not known yet: "".
+    """
+    info = status.info
     return {
         "default_generation_settings": {"params": {}, "n_ctx": info.n_ctx},
         "model_alias": info.name,
@@ -146,7 +158,7 @@ def format_props(info: ModelInfo) -> dict[str, object]:
         "chat_template": "",
         "bos_token": info.bos_token,
         "eos_token": info.eos_token,
-        "is_sleeping": False,
+        "is_sleeping": status.state == "unloaded",
         "architecture": info.architecture,
         "description": info.description,
         "weights": info.weights_type,
@@ -157,16 +169,17 @@ def format_props(info: ModelInfo) -> dict[str, object]:
         "n_ctx": info.n_ctx,
         "n_ctx_train": info.n_ctx_train,
         "max_input_tokens": info.max_input_tokens,
+        "prompts": dict(info.prompts),
+        "matryoshka": list(info.matryoshka),
     }
 
 
 async def index(door: Door, request: web.Request) -> web.Response:
     """`GET /`: what is here, for a person with a browser or curl."""
-    info = door.service.model()
     width = max(len(route.path) for route in door.routes)
     lines = [
-        f"gguf-embed {door.options.version} serves {info.name} "
-        f"({info.n_embd} dimensions, pooling {info.pooling.value}, at most {info.max_input_tokens} tokens per text)",
+        f"gguf-embed {door.options.version} serves",
+        *map(_index_line, door.service.models()),
         "",
         *(f"{route.method:4}  {route.path:{width}}  {route.summary}" for route in door.routes),
         "",
@@ -177,3 +190,11 @@ async def index(door: Door, request: web.Request) -> web.Response:
     # a Host header that is not UTF-8 comes as surrogates
     page = "\n".join(lines).encode("utf-8", "replace")
     return web.Response(body=page, headers={"Content-Type": "text/plain; charset=utf-8"})
+
+
+def _index_line(status: ModelStatus) -> str:
+    info = status.info
+    return (
+        f"  {info.name} ({info.n_embd} dimensions, pooling {info.pooling.value}, "
+        f"at most {info.max_input_tokens} tokens per text, {status.state})"
+    )

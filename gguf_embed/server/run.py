@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -24,6 +24,7 @@ class ListenAddress:
 
     host: str = "127.0.0.1"
     port: int = 8080
+    flag: str = "--port"  # what the port was given with, for errors
 
 
 def handle_signals(stop: asyncio.Event) -> None:
@@ -49,7 +50,7 @@ def check_address(address: ListenAddress) -> None:
         try:
             probe.bind((address.host, address.port))
         except OSError as exc:
-            raise ConfigError(_why_not(exc, address.host, address.port)) from exc
+            raise ConfigError(_why_not(exc, address)) from exc
 
 
 async def serve(
@@ -59,47 +60,61 @@ async def serve(
     on_ready: Callable[[str], None] | None = None,
     drain_timeout_s: float = 60.0,
 ) -> int:
+    """`serve_all` with one address."""
+
+    def ready(urls: Sequence[str]) -> None:
+        if on_ready is not None:
+            on_ready(urls[0])
+
+    return await serve_all(app, [address], stop, ready, drain_timeout_s)
+
+
+async def serve_all(
+    app: web.Application,
+    addresses: Sequence[ListenAddress],
+    stop: asyncio.Event,
+    on_ready: Callable[[Sequence[str]], None] | None = None,
+    drain_timeout_s: float = 60.0,
+) -> int:
     """Serve until `stop` is set, take no new work then, answer what was accepted; returns how many were not answered.
 
-    `on_ready` is called once with the URL when the port is open. A client that goes away cancels its handler.
-    Raises `ConfigError` when the address cannot be had.
+    `on_ready` is called once with the URLs, one per address and in their order, when all ports are open. A client that
+    goes away cancels its handler. Raises `ConfigError` when an address cannot be had.
     """
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_CLOSE_TIMEOUT_S)
     await runner.setup()
     try:
-        site = await _listen(runner, address)
+        urls = [await _listen(runner, address) for address in addresses]
         if on_ready is not None:
-            on_ready(_url(runner, address))
+            on_ready(urls)
         await stop.wait()
-        await site.stop()
+        for site in tuple(runner.sites):
+            await site.stop()
         return await app[DOOR].drain.finish(drain_timeout_s)
     finally:
         await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, address: ListenAddress) -> web.TCPSite:
-    host, port = address.host, address.port
-    if not 0 <= port <= 65535:
-        raise ConfigError(f"port {port} does not exist: choose one from 0 to 65535 with --port")
-    site = web.TCPSite(runner, host, port)
+async def _listen(runner: web.AppRunner, address: ListenAddress) -> str:
+    """Open one port; returns its URL, with the port that was really taken."""
+    if not 0 <= address.port <= 65535:
+        raise ConfigError(f"port {address.port} does not exist: choose one from 0 to 65535 with {address.flag}")
+    n_open = len(runner.addresses)
     try:
-        await site.start()
+        await web.TCPSite(runner, address.host, address.port).start()
     except OSError as exc:
-        raise ConfigError(_why_not(exc, host, port)) from exc
-    return site
-
-
-def _why_not(error: OSError, host: str, port: int) -> str:
-    match error.errno:
-        case errno.EADDRINUSE:
-            return f"port {port} on {host} is in use: stop what uses it, or choose another with --port"
-        case errno.EACCES:
-            return f"port {port} on {host} needs privileges: choose one above 1023 with --port"
-        case _:
-            return f"cannot listen on {host} port {port}: {error.strerror or error}: check --host and --port"
-
-
-def _url(runner: web.AppRunner, address: ListenAddress) -> str:
-    port = runner.addresses[0][1]
+        raise ConfigError(_why_not(exc, address)) from exc
+    port = runner.addresses[n_open][1]
     host = f"[{address.host}]" if ":" in address.host else address.host
     return f"http://{host}:{port}"
+
+
+def _why_not(error: OSError, address: ListenAddress) -> str:
+    host, port, flag = address.host, address.port, address.flag
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"port {port} on {host} is in use: stop what uses it, or choose another with {flag}"
+        case errno.EACCES:
+            return f"port {port} on {host} needs privileges: choose one above 1023 with {flag}"
+        case _:
+            return f"cannot listen on {host} port {port}: {error.strerror or error}: check --host and {flag}"

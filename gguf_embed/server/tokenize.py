@@ -10,7 +10,7 @@ from aiohttp import web
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.body import json_response, read_json_object
 from gguf_embed.server.door import Door
-from gguf_embed.server.fields import JsonObject, describe, optional_bool
+from gguf_embed.server.fields import JsonObject, describe, optional_bool, optional_str
 from gguf_embed.server.prompts import parse_parts
 from gguf_embed.types import Prompt
 
@@ -20,6 +20,7 @@ class TokenizeRequest:
     """A parsed `/tokenize` body; the defaults are llama-server's."""
 
     content: Prompt
+    model: str | None = None
     add_special: bool = False
     parse_special: bool = True
     with_pieces: bool = False
@@ -29,18 +30,20 @@ async def tokenize(door: Door, request: web.Request) -> web.Response:
     """`POST /tokenize`."""
     parsed = parse_tokenize(await read_json_object(door, request))
     tokens = await door.service.tokenize(
-        parsed.content, add_special=parsed.add_special, parse_special=parsed.parse_special
+        parsed.content, model=parsed.model, add_special=parsed.add_special, parse_special=parsed.parse_special
     )
     if not parsed.with_pieces:
         return json_response(orjson.dumps({"tokens": tokens}))
-    pieces = [{"id": token, "piece": format_piece(door.service.token_bytes(token))} for token in tokens]
-    return json_response(orjson.dumps({"tokens": pieces}))
+    pieces = await door.service.token_pieces(tokens, model=parsed.model)
+    written = [{"id": token, "piece": format_piece(piece)} for token, piece in zip(tokens, pieces, strict=True)]
+    return json_response(orjson.dumps({"tokens": written}))
 
 
 async def detokenize(door: Door, request: web.Request) -> web.Response:
     """`POST /detokenize`."""
-    tokens = parse_detokenize(await read_json_object(door, request))
-    return json_response(orjson.dumps({"content": await door.service.detokenize(tokens)}))
+    body = await read_json_object(door, request)
+    text = await door.service.detokenize(parse_detokenize(body), model=optional_str(body, "model"))
+    return json_response(orjson.dumps({"content": text}))
 
 
 def parse_tokenize(body: JsonObject) -> TokenizeRequest:
@@ -55,6 +58,7 @@ def parse_tokenize(body: JsonObject) -> TokenizeRequest:
     parse_special = optional_bool(body, "parse_special")
     return TokenizeRequest(
         content=content,
+        model=optional_str(body, "model"),
         add_special=optional_bool(body, "add_special") or False,
         parse_special=True if parse_special is None else parse_special,
         with_pieces=optional_bool(body, "with_pieces") or False,

@@ -1,14 +1,24 @@
 """From flags to configuration: what is refused with which words, and what is said."""
 
+import math
 import re
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from gguf_embed.cli.configure import api_keys, gpu_layers, model_config
+from gguf_embed.cli.configure import (
+    api_keys,
+    gpu_layers,
+    model_config,
+    named_models,
+    prompts,
+    registry_config,
+)
 from gguf_embed.cli.options import ServeFlags, serve_options
 from gguf_embed.errors import ConfigError
+from gguf_embed.model_files.locate import ModelSource
 from gguf_embed.types import Pooling
 
 
@@ -33,8 +43,8 @@ def configure(*arguments, has_gpu=False, **environment):
 
 
 def test_a_llama_server_users_flags_mean_the_same():
-    config, _ = configure("--pooling", "mean", "-c", "8192", "-ub", "512", "-t", "4", "-fa", "on", "-a", "x,y")
-    assert (config.pooling, config.n_ctx, config.aliases) == (Pooling.MEAN, 8192, ("x", "y"))
+    config, _ = configure("--pooling", "mean", "-c", "8192", "-ub", "512", "-t", "4", "-fa", "on")
+    assert (config.pooling, config.n_ctx) == (Pooling.MEAN, 8192)
     compute = config.compute
     assert (compute.batch_tokens, compute.n_threads, compute.flash_attention) == (512, 4, "on")
 
@@ -118,3 +128,99 @@ def test_an_unreadable_key_file_is_named_and_its_content_never(tmp_path):
 def test_threads_for_a_batch_alone_can_be_fixed():
     assert configure("--threads-alone", "3")[0].compute.alone_threads == 3
     assert configure()[0].compute.alone_threads is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], [((), ModelSource())]),
+        (["-a", "x,y"], [(("x", "y"), ModelSource())]),
+        (["-m", "a.gguf", "-a", "x,y"], [(("x", "y"), ModelSource(path=Path("a.gguf")))]),
+        (["-m", "x=a.gguf"], [(("x",), ModelSource(path=Path("a.gguf")))]),
+        (["-m", "a", "-m", "y=b.gguf"], [((), ModelSource(Path("a"))), (("y",), ModelSource(Path("b.gguf")))]),
+        (["-hf", "o/r:Q8_0", "-hff", "f.gguf"], [((), ModelSource(hf_repo="o/r:Q8_0", hf_file="f.gguf"))]),
+        (["-hf", "z=o/r", "-m", "a.gguf"], [((), ModelSource(Path("a.gguf"))), (("z",), ModelSource(hf_repo="o/r"))]),
+        (["--offline", "-hf", "o/r"], [((), ModelSource(hf_repo="o/r", offline=True))]),
+    ],
+)
+def test_models_are_named_one_by_one(arguments, named):
+    assert list(named_models(parse(*arguments))) == named
+
+
+def test_a_file_that_exists_is_taken_as_it_is_equals_sign_and_all(tmp_path):
+    file = tmp_path / "x=a.gguf"
+    file.touch()
+    ((names, source),) = named_models(parse("-m", file))
+    assert (names, source.path) == ((), file)
+
+
+def test_a_folder_alone_names_no_model(tmp_path):
+    assert named_models(parse("--models-dir", tmp_path)) == ()
+
+
+def test_environment_names_one_model_spaces_and_all():
+    ((_, source),) = named_models(parse(LLAMA_ARG_MODEL="/my models/a:b.gguf"))
+    assert source.path == Path("/my models/a:b.gguf")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "a", "-m", "b", "-a", "x"], "NAME=FILE"),
+        (["-m", "a", "-hf", "o/r", "-a", "x"], "NAME=FILE"),
+        (["-hff", "f.gguf"], "-hff"),
+        (["-hff", "f.gguf", "-hf", "o/r", "-hf", "o/s"], "-hff"),
+    ],
+)
+def test_names_that_could_mean_either_model_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        named_models(parse(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_alone", "keep_alive_s"),
+    [
+        ([], True, math.inf),  # nothing else wants its room
+        ([], False, 300.0),
+        (["--keep-alive", "10m"], True, 600.0),
+        (["--keep-alive", "90"], False, 90.0),
+        (["--keep-alive", "-1"], False, math.inf),
+        (["--keep-alive", "-1m"], False, math.inf),
+        (["--keep-alive", "0"], True, 0.0),
+    ],
+)
+def test_how_long_idle_models_stay(arguments, is_alone, keep_alive_s):
+    assert registry_config(parse(*arguments), is_alone).keep_alive_s == keep_alive_s
+
+
+@pytest.mark.parametrize(
+    ("size", "size_bytes"), [("4G", 4 * 2**30), ("512M", 2**29), ("1.5GiB", 3 * 2**29), ("1000", 1000), ("2kb", 2048)]
+)
+def test_memory_is_bytes_with_a_unit(size, size_bytes):
+    limits = registry_config(parse("--max-memory", size, "--models-max", "2"), False).limits
+    assert (limits.max_bytes, limits.max_models) == (size_bytes, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--max-memory", "lots"], ["--max-memory", "0"], ["--keep-alive", "soon"], ["--models-dir", "/nonexistent"]],
+)
+def test_values_that_mean_nothing_are_refused_with_the_value(arguments):
+    @click.command()
+    @serve_options
+    def command(**typed):
+        pass
+
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 2
+    assert arguments[1] in result.output
+
+
+def test_prompts_come_by_name():
+    assert prompts(parse("--prompt", "query=q: ", "--prompt", "document=")) == {"query": "q: ", "document": ""}
+
+
+def test_ollamas_port_is_known():
+    assert parse("--ollama-port").ollama_port == 11434
+    assert parse("--ollama-port", "9").ollama_port == 9
+    assert parse().ollama_port is None

@@ -359,3 +359,19 @@ def test_closing_twice_is_harmless(tmp_path):
         context.embed([[CLS, SEP]], 1)
     for _ in range(2):
         engine.close()
+
+
+def test_a_decoder_that_looks_ahead_runs_long_texts_whole(tmp_path):
+    """llama.cpp ends the process where such a text is given in parts."""
+    path = write_tiny_decoder(tmp_path / "ahead.gguf", n_ctx=1024, causal=False)
+    text = [7 + i % 90 for i in range(700)]
+    with closing(LlamaEngine(LlamaEngineConfig(path))) as engine:
+        with closing(engine.open_context(ContextSpec(Pooling.LAST, 1024, 8, False))) as context:
+            together = context.embed([text, text[:5]], 1)
+            alone = context.embed([text], 1)
+        with closing(engine.open_context(ContextSpec(Pooling.NONE, 1024, 8, False))) as context:
+            rows = context.embed([text], 1)
+            changed_end = context.embed([[*text[:-1], 3]], 1)
+    np.testing.assert_allclose(together[:1], alone, atol=1e-5)
+    np.testing.assert_allclose(alone[0], rows[-1], atol=1e-4)
+    assert not np.allclose(rows[0], changed_end[0], atol=1e-6)  # the first token sees the last

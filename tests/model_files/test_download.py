@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
@@ -44,7 +43,7 @@ def test_a_model_is_downloaded_once_and_then_served_from_the_cache(fake, hub, mo
     said: list[str] = []
     path = fetch_model(hub, REPO, None, None, said.append)
     assert path.read_bytes() == model
-    assert (path.name, said) == ("tiny-Q8_0.gguf", [f"downloading {REPO}/tiny-Q8_0.gguf"])
+    assert (path.name, said) == ("tiny-Q8_0.gguf", [f"downloading {REPO}/tiny-Q8_0.gguf (99 kB)"])
     fake.requests.clear()
     assert fetch_model(hub, REPO, None, None, said.append) == path
     assert len(said) == 1
@@ -88,13 +87,30 @@ def test_a_hub_model_is_named_after_its_repository(hub, tmp_path, repo, name):
         ("org/gated", None, None, "org/gated is gated.*HF_TOKEN"),
         ("org/secret", None, None, "refused org/secret .403.*HF_TOKEN"),
         ("org/busy", None, None, "answered 418"),
+        ("org/unknown-token", None, None, "refused org/unknown-token .401.*HF_TOKEN"),
+        ("org/limited", None, None, "limits requests for org/limited .429.: wait"),
     ],
 )
 def test_what_the_hub_refuses_is_said_with_the_way_out(fake, hub, repo, quant, file, message):
-    fake.refused = {"org/gated": (403, "GatedRepo"), "org/secret": (403, ""), "org/busy": (418, "")}
+    fake.refused = {
+        "org/gated": (403, "GatedRepo"),
+        "org/secret": (403, ""),
+        "org/busy": (418, ""),
+        "org/unknown-token": (401, "InvalidToken"),
+        "org/limited": (429, ""),
+    }
     with pytest.raises(ModelFileError, match=message) as caught:
         fetch_model(hub, repo, quant, file, ignore)
     assert "\n" not in caught.value.message
+
+
+def test_a_repository_without_a_gguf_names_the_converter(fake, hub):
+    fake.files["org/original"] = {"model.safetensors": b"w", "config.json": b"{}"}
+    fake.files["org/text"] = {"README.md": b"#"}
+    with pytest.raises(ModelFileError, match=r"has no GGUF model; .* `gguf-embed convert org/original` makes a GGUF"):
+        fetch_model(hub, "org/original", None, None, ignore)
+    with pytest.raises(ModelFileError, match=r"org/text has no GGUF model$"):
+        fetch_model(hub, "org/text", None, None, ignore)
 
 
 def test_offline_uses_the_cache_without_a_request(fake, hub, tmp_path):
@@ -123,15 +139,6 @@ def test_an_unreachable_hub_leaves_what_is_cached(hub):
     assert "cannot be reached" in said[0]
     with pytest.raises(ModelFileError, match="cannot be reached for org/other"):
         fetch_model(gone, "org/other", None, None, ignore)
-
-
-def test_a_full_disk_is_said(hub, monkeypatch):
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-    with pytest.raises(ModelFileError, match="the disk is full; free some space or set HF_HUB_CACHE"):
-        fetch_model(hub, REPO, None, None, ignore)
 
 
 def test_the_default_model_comes_from_the_hub_last(fake, hub, model, tmp_path):

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from gguf_embed.errors import ConfigError, ModelFileError
+from gguf_embed.errors import ConfigError, ModelFileError, NotSupported
 from gguf_embed.model_files import default_model
 from gguf_embed.model_files.default_model import cache_dir, resolve_default
 from gguf_embed.model_files.download import Hub
+from gguf_embed.model_files.library import Library
 from gguf_embed.model_files.locate import LocatedModel, ModelSource, locate_model
 from gguf_embed.model_files.metadata import read_header
 from tests.gguf_models import write_tiny_encoder
 from tests.model_files.bert_directory import random_weights, write_bert_directory
+from tests.model_files.fake_hub import FakeHub, serve
 
 
 def ignore(_: str) -> None:
@@ -147,3 +149,54 @@ def test_missing_and_truncated_parts_are_named(tmp_path):
 def test_sources_that_contradict_themselves_are_refused(tmp_path, source):
     with pytest.raises(ConfigError):
         locate_model(source, tmp_path, ignore)
+
+
+@pytest.fixture
+def hub(tmp_path):
+    content = write_tiny_encoder(tmp_path / "m.gguf").read_bytes()
+    files = {"bge-m3-FP16.gguf": content, "bge-m3-Q8_0.gguf": content[:-10] + b"0123456789"}
+    with serve(FakeHub(files={"gpustack/bge-m3-GGUF": files})) as fake:
+        yield Hub(endpoint=fake.endpoint, cache_dir=tmp_path / "hub")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "served_as"),
+    [
+        ("bge-m3", "bge-m3-FP16.gguf", "bge-m3"),
+        ("BGE-M3:567m", "bge-m3-FP16.gguf", "bge-m3"),
+        ("bge-m3:Q8_0", "bge-m3-Q8_0.gguf", "bge-m3:Q8_0"),
+    ],
+)
+def test_a_name_of_the_catalogue_stands_for_its_file(tmp_path, hub, name, file, served_as):
+    for source in (ModelSource(path=Path(name)), ModelSource(hf_repo=name)):
+        located = locate_model(source, tmp_path / "cache", ignore, hub=hub)
+        assert (located.path.name, located.name) == (file, served_as)
+
+
+def test_a_pulled_name_needs_no_hub(tmp_path, hub):
+    entry = Library(tmp_path / "cache", None, hub).pull("gpustack/bge-m3-GGUF:Q8_0", ignore)
+    source = ModelSource(path=Path("gpustack/bge-m3-GGUF:q8_0"), offline=True)
+    assert locate_model(source, tmp_path / "cache", ignore) == LocatedModel(entry.path, entry.name)
+
+
+def test_offline_a_name_that_was_never_fetched_is_said(tmp_path, hub):
+    with pytest.raises(ModelFileError, match="not in the hub's cache, and offline mode"):
+        locate_model(ModelSource(path=Path("bge-m3"), offline=True), tmp_path / "cache", ignore, hub=hub)
+
+
+def test_a_file_beats_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_tiny_encoder(tmp_path / "bge-m3")
+    located = locate_model(ModelSource(path=Path("bge-m3")), tmp_path / "cache", ignore)
+    assert located == LocatedModel(Path("bge-m3"), "bge-m3")
+
+
+def test_a_mistyped_path_never_becomes_a_download(tmp_path, hub):
+    nowhere = Hub(endpoint="http://127.0.0.1:9", cache_dir=hub.cache_dir)
+    for path in (Path("gpustack/bge-m3-GGUF"), Path("no-such-model"), Path("models/../x.gguf")):
+        assert locate_model(ModelSource(path=path), tmp_path / "cache", ignore, hub=nowhere).path == path
+
+
+def test_what_cannot_run_yet_is_said(tmp_path):
+    with pytest.raises(NotSupported, match="clip-vit-base-patch16 cannot run yet"):
+        locate_model(ModelSource(path=Path("clip-vit-base-patch16")), tmp_path, ignore)

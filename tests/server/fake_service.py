@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +18,16 @@ from gguf_embed.server.app import build_app
 from gguf_embed.server.door import ServerOptions
 from gguf_embed.server.run import ListenAddress, serve
 from gguf_embed.types import (
+    NO_LOAD_OPTIONS,
+    AppliedPrompt,
     EmbedRequest,
     EmbedResult,
+    LoadOptions,
     ModelInfo,
+    ModelStatus,
     Pooling,
     Prompt,
+    PullProgress,
     ServiceState,
     Timings,
     Truncation,
@@ -55,57 +60,127 @@ MODEL = ModelInfo(
 
 
 class FakeService:
-    """Vectors that depend on the input alone; one token per character plus two, or the ids as given."""
+    """Vectors that depend on the input alone; one token per character plus two, or the ids as given.
 
-    def __init__(self, info: ModelInfo = MODEL, strict_model: bool = False) -> None:
-        self.info = info
+    Serves `info`, loaded, and `others`, not loaded; `load`, `unload`, `pull`, `copy` and `delete` change `statuses`.
+    """
+
+    def __init__(self, info: ModelInfo = MODEL, strict_model: bool = False, others: Sequence[ModelInfo] = ()) -> None:
         self.strict_model = strict_model
+        self.statuses = [status_of(info, state="loaded", memory_bytes=100), *map(status_of, others)]
         self.status = ServiceState("ok", n_workers=2, n_threads=1)
         self.failure: BaseException | None = None
         self.requests: list[EmbedRequest] = []
-        self.entered = asyncio.Event()  # set when a request is inside embed
+        self.loads: list[tuple[str, float | None, LoadOptions]] = []
+        self.pulls: list[str] = []
+        self.pull_steps: list[PullProgress | BaseException] = [PullProgress("success")]
+        self.entered = asyncio.Event()  # set when a request is inside embed, or a pull before its last step
         self.cancelled = asyncio.Event()  # set when one was cancelled there
-        self.gate = asyncio.Event()  # requests wait for it
+        self.gate = asyncio.Event()  # requests wait for it, and the last step of a pull
         self.gate.set()
 
+    @property
+    def info(self) -> ModelInfo:
+        """The first model's."""
+        return self.statuses[0].info
+
+    @info.setter
+    def info(self, info: ModelInfo) -> None:
+        self.statuses[0] = replace(self.statuses[0], info=info)
+
     async def embed(self, request: EmbedRequest) -> EmbedResult:
-        info = self.resolve(request.model)
+        info = self.resolve(request.model, strict=request.strict_name).info
         self.requests.append(request)
-        self.entered.set()
-        try:
-            await self.gate.wait()
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
+        await self._pass_gate()
         if self.failure is not None:
             raise self.failure
         if request.dimensions is not None and request.dimensions > info.n_embd:
             raise InvalidRequest(f"dimensions {request.dimensions}: the model has {info.n_embd}", "dimensions")
         return _embed(request, info)
 
-    async def tokenize(self, content: Prompt, *, add_special: bool, parse_special: bool) -> list[int]:
+    async def _pass_gate(self) -> None:
+        self.entered.set()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    async def tokenize(
+        self, content: Prompt, *, model: str | None, add_special: bool, parse_special: bool
+    ) -> list[int]:
+        self.resolve(model)
         parts = (content,) if isinstance(content, str) else content
         tokens = [token for part in parts for token in ([part] if isinstance(part, int) else part.encode())]
         return [101, *tokens, 102] if add_special else tokens
 
-    def token_bytes(self, token: int) -> bytes:
-        if token > 255:
-            raise InvalidRequest(f"token {token} is not in the vocabulary", "tokens")
-        return bytes([token])
+    async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
+        self.resolve(model)
+        for token in tokens:
+            if token > 255:
+                raise InvalidRequest(f"token {token} is not in the vocabulary", "tokens")
+        return [bytes([token]) for token in tokens]
 
-    async def detokenize(self, tokens: Sequence[int]) -> str:
-        return b"".join(self.token_bytes(token) for token in tokens).decode("utf-8", "replace")
+    async def detokenize(self, tokens: Sequence[int], *, model: str | None) -> str:
+        return b"".join(await self.token_pieces(tokens, model=model)).decode("utf-8", "replace")
 
-    def model(self) -> ModelInfo:
-        return self.info
+    def models(self) -> Sequence[ModelStatus]:
+        return tuple(self.statuses)
 
-    def resolve(self, name: str | None) -> ModelInfo:
-        if self.strict_model and name not in (None, self.info.name, *self.info.aliases):
-            raise ModelNotFound(f"model {name!r} is not served here; {self.info.name!r} is")
-        return self.info
+    def resolve(self, name: str | None, *, strict: bool = False) -> ModelStatus:
+        if name is None:
+            return self.statuses[0]
+        for status in self.statuses:
+            if _key(name) in map(_key, (status.info.name, *status.info.aliases)):
+                return status
+        if strict or self.strict_model or len(self.statuses) != 1:
+            raise ModelNotFound(f"model {name!r} is not served here")
+        return self.statuses[0]
+
+    async def load(
+        self, name: str, *, keep_alive_s: float | None = None, options: LoadOptions = NO_LOAD_OPTIONS
+    ) -> float:
+        self._change(name, state="loaded", memory_bytes=100)
+        self.loads.append((name, keep_alive_s, options))
+        return 0.25
+
+    async def unload(self, name: str) -> None:
+        self._change(name, state="unloaded", memory_bytes=0)
+
+    def _change(self, name: str, **changes: object) -> None:
+        status = self.resolve(name, strict=True)
+        self.statuses[self.statuses.index(status)] = replace(status, **changes)
+
+    async def pull(self, name: str) -> AsyncGenerator[PullProgress, None]:
+        """The steps of `pull_steps`; an error among them is raised there."""
+        self.pulls.append(name)
+        for index, step in enumerate(self.pull_steps):
+            if index == len(self.pull_steps) - 1:
+                await self._pass_gate()
+            if isinstance(step, BaseException):
+                raise step
+            yield step
+        self.statuses.append(status_of(replace(MODEL, name=name, aliases=())))
+
+    async def copy(self, source: str, destination: str) -> None:
+        info = self.resolve(source, strict=True).info
+        self._change(source, info=replace(info, aliases=(*info.aliases, destination)))
+
+    async def delete(self, name: str) -> None:
+        self.statuses.remove(self.resolve(name, strict=True))
 
     def state(self) -> ServiceState:
         return self.status
+
+
+def _key(name: str) -> str:
+    return name.lower().removesuffix(":latest")
+
+
+def status_of(info: ModelInfo, **changes: object) -> ModelStatus:
+    """A model that is not loaded; its digest is made of its name."""
+    digest = info.name.encode().hex().ljust(64, "0")[:64]
+    return replace(ModelStatus(info, digest, modified_unix_s=1_700_000_000.5, state="unloaded"), **changes)
 
 
 def _embed(request: EmbedRequest, info: ModelInfo) -> EmbedResult:
@@ -122,8 +197,12 @@ def _embed(request: EmbedRequest, info: ModelInfo) -> EmbedResult:
         offsets.append(len(rows))
         n_read += n_kept
     vectors = np.stack(rows)[:, : request.dimensions]
-    timings = Timings(0.001, 0.002, 0.003)
-    return EmbedResult(info, pooling, vectors, tuple(offsets), Usage(n_read), tuple(cuts), timings)
+    timings = Timings(0.001, 0.002, 0.003, load_s=0.004)
+    applied = None
+    if request.prompt is not None:
+        name, text = request.prompt.name, request.prompt.text
+        applied = AppliedPrompt(name, text if text is not None else info.prompts[name or ""])
+    return EmbedResult(info, pooling, vectors, tuple(offsets), Usage(n_read), tuple(cuts), timings, applied)
 
 
 def vector_of(prompt: Prompt, row: int = 0, n_embd: int = 8) -> np.ndarray:

@@ -65,7 +65,7 @@ def test_every_route_but_the_open_ones_needs_the_key():
                 reply = await running.request(route.method, path_of(route))
                 assert (reply.status == 401) == route.auth_required, route
                 if reply.status == 401:
-                    assert reply.json["error"]["type"] == "authentication_error"
+                    assert "Invalid API Key" in reply.raw.decode()
                     assert reply.headers["WWW-Authenticate"] == "Bearer"
                 reply = await running.request(route.method, path_of(route), headers={"X-Api-Key": "two"})
                 assert reply.status != 401, route
@@ -146,7 +146,7 @@ def test_cors_headers_come_with_an_origin_only():
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/v1/nothing", "/v1/embeddings/", "//health"])
+@pytest.mark.parametrize("path", ["/nothing", "/v1/nothing", "/v1/embeddings/", "//nothing"])
 def test_an_unknown_path_is_llama_servers_404(path):
     async def scenario():
         async with serving() as running:

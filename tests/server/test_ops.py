@@ -76,7 +76,10 @@ def test_models_has_llama_servers_keys_and_the_true_limit(path):
         "max_input_tokens": 16,
         "pooling": "mean",
         "normalized": True,
+        "prompts": {},
+        "matryoshka": [],
     }
+    assert entry["status"] == {"value": "loaded"}
 
 
 def test_token_rows_are_not_called_normalised():
@@ -122,7 +125,7 @@ def test_the_page_names_the_model_and_every_route():
     reply = get("/")
     text = reply.raw.decode()
     assert reply.headers["Content-Type"].startswith("text/plain")
-    assert "tiny (8 dimensions, pooling mean, at most 16 tokens per text)" in text
+    assert "tiny (8 dimensions, pooling mean, at most 16 tokens per text, loaded)" in text
     for route in ROUTES:
         assert route.path in text
         assert route.summary in text

@@ -1,122 +1,199 @@
-"""BERT with a WordPiece vocabulary: what its config must say and how its tensors are named in a GGUF."""
+"""BERT and its relatives that llama.cpp runs as "bert": RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import gguf
 
 from gguf_embed.errors import ModelFileError
-from gguf_embed.model_files.convert.plan import MATRIX_TYPES, ConversionPlan, OutType, PlannedTensor
-from gguf_embed.model_files.convert.safetensors import StoredTensor, list_tensors
-from gguf_embed.model_files.convert.source import ModelSourceDirectory, read_pooling
-from gguf_embed.model_files.convert.wordpiece import WordPieceVocabulary, read_wordpiece, write_wordpiece
-from gguf_embed.types import Pooling
+from gguf_embed.model_files.convert.encoder import Dimensions, Shapes, TensorNames, linear, plan_tensors
+from gguf_embed.model_files.convert.encoder import write_dimensions as write_encoder
+from gguf_embed.model_files.convert.heads import RankHead, pooling_of, read_rank_head, write_rank_head
+from gguf_embed.model_files.convert.plan import ConversionPlan, OutType
+from gguf_embed.model_files.convert.source import ModelSourceDirectory
+from gguf_embed.model_files.convert.tokenizer import read_tokenizer
 
-ARCHITECTURES = ("BertModel", "BertForMaskedLM")
+_GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python")
+"""llama.cpp computes the tanh form for all; the exact form differs from it by less than 0.0005."""
 
-_POOLING_TYPES = {
-    Pooling.MEAN: gguf.PoolingType.MEAN,
-    Pooling.CLS: gguf.PoolingType.CLS,
-    Pooling.LAST: gguf.PoolingType.LAST,
+_EMBEDDINGS = {
+    "embeddings.word_embeddings": "token_embd",
+    "embeddings.position_embeddings": "position_embd",
+    "embeddings.token_type_embeddings": "token_types",
+    "embeddings.LayerNorm": "token_embd_norm",
 }
-_IGNORED = ("embeddings.position_ids", "pooler.dense.", "cls.predictions.", "cls.seq_relationship.")
-_OLD_SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}  # TensorFlow's names for a layer norm's parts
-_ALWAYS_F32 = ("position_embd.weight", "token_types.weight")  # llama.cpp's converter keeps these so
+_BERT_LAYER = {
+    "attention.self.query": "attn_q",
+    "attention.self.key": "attn_k",
+    "attention.self.value": "attn_v",
+    "attention.output.dense": "attn_output",
+    "attention.output.LayerNorm": "attn_output_norm",
+    "intermediate.dense": "ffn_up",
+    "output.dense": "ffn_down",
+    "output.LayerNorm": "layer_output_norm",
+}
+_DISTILBERT_LAYER = {
+    "attention.q_lin": "attn_q",
+    "attention.k_lin": "attn_k",
+    "attention.v_lin": "attn_v",
+    "attention.out_lin": "attn_output",
+    "sa_layer_norm": "attn_output_norm",
+    "ffn.lin1": "ffn_up",
+    "ffn.lin2": "ffn_down",
+    "output_layer_norm": "layer_output_norm",
+}
+_DISTILBERT_EPS = 1e-12  # fixed in the model's code
 
 
-def plan_bert(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan:
-    """Check the config and decide names and types of all tensors.
+@dataclass(frozen=True, slots=True)
+class BertFamily:
+    """What distinguishes one relative from another."""
+
+    prefix: str  # in front of the encoder's tensors where a head is on top
+    head: Mapping[str, str]  # the classification head's tensors, as in `TensorNames.model`; none: not computable
+    ignored: tuple[str, ...]
+    layers: str = "encoder.layer."
+    layer: Mapping[str, str] = field(default_factory=lambda: _BERT_LAYER)
+    positions_after_padding: bool = False  # position 0 is the row after the padding token's id
+
+
+_BERT = BertFamily(
+    "bert.", {"pooler.dense": "cls", "classifier": "cls.output"}, ("cls.predictions.", "cls.seq_relationship.")
+)
+_ROBERTA = BertFamily(
+    "roberta.",
+    {"classifier.dense": "cls", "classifier.out_proj": "cls.output"},
+    ("lm_head.",),
+    positions_after_padding=True,
+)
+_DISTILBERT = BertFamily(
+    "distilbert.",
+    {},
+    ("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
+    layers="transformer.layer.",
+    layer=_DISTILBERT_LAYER,
+)
+_FAMILIES = {
+    "Bert": _BERT,
+    "Roberta": _ROBERTA,
+    "XLMRoberta": _ROBERTA,
+    "Camembert": _ROBERTA,
+    "DistilBert": _DISTILBERT,
+}
+_KINDS = ("Model", "ForMaskedLM", "ForSequenceClassification")
+
+ARCHITECTURES = tuple(
+    family + kind
+    for family in _FAMILIES
+    for kind in _KINDS
+    if _FAMILIES[family].head or kind != "ForSequenceClassification"
+)
+
+
+def plan_bert(source: ModelSourceDirectory, architecture: str, outtype: OutType) -> ConversionPlan:
+    """Check the config and decide names and types of all tensors. `architecture` is one of `ARCHITECTURES`.
 
     Raises `ModelFileError` for a variant llama.cpp's "bert" does not compute, or when tensors are missing or left over.
     """
+    family = _FAMILIES[next(name for name in _FAMILIES if architecture == name + _kind(architecture))]
     _check_config(source)
-    vocabulary = read_wordpiece(source)
-    pooling = read_pooling(source)
-    tensors = _plan_tensors(source, list_tensors(source.path), outtype)
+    head = read_rank_head(source, family.head) if family.head else None
+    first_row = source.integer("pad_token_id", 1, minimum=0) + 1 if family.positions_after_padding else 0
+    dimensions = _distilbert_dimensions(source) if family is _DISTILBERT else _dimensions(source, first_row)
+    names = TensorNames(
+        family.prefix,
+        family.layers,
+        _EMBEDDINGS | dict(head.names if head else {}),
+        family.layer,
+        _ignored(family, head),
+    )
+    shapes = _shapes(dimensions, head, has_token_types=family is not _DISTILBERT)
+    tensors = plan_tensors(source, names, shapes, outtype, skipped_rows={"position_embd.weight": first_row})
+    vocabulary, pooling = read_tokenizer(source, dimensions.n_vocab), pooling_of(source, head)
 
     def write_metadata(writer: gguf.GGUFWriter) -> None:
-        _write_metadata(writer, source, vocabulary, pooling)
+        write_encoder(writer, dimensions, pooling)
+        if head is not None:
+            write_rank_head(writer, head)
+        vocabulary.write(writer)
 
-    return ConversionPlan(gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.BERT], tensors, write_metadata)
+    notes = (*vocabulary.notes, *_notes(dimensions, head))
+    return ConversionPlan("bert", tensors, write_metadata, dimensions.n_ctx, notes)
+
+
+def _kind(architecture: str) -> str:
+    return next(kind for kind in _KINDS if architecture.endswith(kind))
+
+
+def _ignored(family: BertFamily, head: RankHead | None) -> tuple[str, ...]:
+    """BERT's pooler is a part of its head; a model for vectors needs neither pooler nor head."""
+    if head is None:
+        return ("embeddings.position_ids", "pooler.dense.", *family.ignored, *(f"{name}." for name in family.head))
+    pooler = () if "pooler.dense" in family.head else ("pooler.dense.",)
+    return ("embeddings.position_ids", *pooler, *family.ignored)
 
 
 def _check_config(source: ModelSourceDirectory) -> None:
-    computed = {"position_embedding_type": ("absolute",), "hidden_act": ("gelu",)}
-    for key, allowed in computed.items():
-        value = source.text(key, allowed[0])
-        if value not in allowed:
-            raise ModelFileError(
-                f"{source.path / 'config.json'}: {key} {value!r} cannot be converted (only {', '.join(allowed)})"
-            )
+    source.refuse_unless("position_embedding_type", ("absolute",))
+    source.refuse_unless("hidden_act", _GELU)
+    source.refuse_unless("activation", _GELU)  # DistilBERT's name for it
+    source.refuse_unless("embedding_size", (source.config.get("hidden_size"),))
     if source.config.get("is_decoder"):
         raise ModelFileError(f"{source.path / 'config.json'}: a BERT decoder (is_decoder) cannot be converted")
 
 
-def _plan_tensors(
-    source: ModelSourceDirectory, stored: dict[str, StoredTensor], outtype: OutType
-) -> tuple[PlannedTensor, ...]:
-    n_layers = source.integer("num_hidden_layers")
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, n_layers)
-    planned: dict[str, PlannedTensor] = {}
-    for original, tensor in sorted(stored.items()):
-        name = _plain_name(original)
-        if name.startswith(_IGNORED):
-            continue
-        new_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if new_name is None:
-            raise ModelFileError(f"{tensor.path}: tensor {original} has no place in a BERT GGUF")
-        is_f32 = len(tensor.shape) < 2 or new_name in _ALWAYS_F32
-        tensor_type = gguf.GGMLQuantizationType.F32 if is_f32 else MATRIX_TYPES[outtype]
-        planned[new_name] = PlannedTensor(new_name, tensor, tensor_type)
-    _check_shapes(source, planned, n_layers)
-    return tuple(planned.values())
+def _dimensions(source: ModelSourceDirectory, first_row: int) -> Dimensions:
+    return Dimensions(
+        n_vocab=source.integer("vocab_size"),
+        n_embd=source.integer("hidden_size"),
+        n_layer=source.integer("num_hidden_layers"),
+        n_head=source.integer("num_attention_heads"),
+        n_ff=source.integer("intermediate_size"),
+        n_ctx=source.integer("max_position_embeddings") - first_row,
+        norm_eps=source.number("layer_norm_eps", 1e-12),
+        n_token_types=source.integer("type_vocab_size", 2),
+    )
 
 
-def _plain_name(name: str) -> str:
-    name = name.removeprefix("bert.")
-    for old, new in _OLD_SUFFIXES.items():
-        if name.endswith(old):
-            name = name.removesuffix(old) + new
-    return name
+def _distilbert_dimensions(source: ModelSourceDirectory) -> Dimensions:
+    """It has no token types; llama.cpp wants a count all the same, and does without the tensor."""
+    return Dimensions(
+        n_vocab=source.integer("vocab_size"),
+        n_embd=source.integer("dim"),
+        n_layer=source.integer("n_layers"),
+        n_head=source.integer("n_heads"),
+        n_ff=source.integer("hidden_dim"),
+        n_ctx=source.integer("max_position_embeddings", 512),
+        norm_eps=_DISTILBERT_EPS,
+        n_token_types=1,
+    )
 
 
-def _check_shapes(source: ModelSourceDirectory, planned: dict[str, PlannedTensor], n_layers: int) -> None:
-    """Hold the tensors against the config: llama.cpp would refuse the file only after it is written."""
-    n_embd, n_ff = source.integer("hidden_size"), source.integer("intermediate_size")
-    expected = {
-        "token_embd.weight": (source.integer("vocab_size"), n_embd),
-        "position_embd.weight": (source.integer("max_position_embeddings"), n_embd),
-        "token_types.weight": (source.integer("type_vocab_size"), n_embd),
-        "token_embd_norm.weight": (n_embd,),
-        "token_embd_norm.bias": (n_embd,),
+def _shapes(dimensions: Dimensions, head: RankHead | None, *, has_token_types: bool) -> Shapes:
+    n_embd, n_ff = dimensions.n_embd, dimensions.n_ff
+    shapes: Shapes = {
+        "token_embd.weight": (dimensions.n_vocab, n_embd),
+        "position_embd.weight": (dimensions.n_ctx, n_embd),
     }
-    for layer in range(n_layers):
+    if has_token_types:
+        shapes["token_types.weight"] = (dimensions.n_token_types, n_embd)
+    shapes |= dimensions.norm("token_embd_norm")
+    for layer in range(dimensions.n_layer):
+        at = f"blk.{layer}"
         for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            expected[f"blk.{layer}.{part}.weight"] = (n_embd, n_embd)
-            expected[f"blk.{layer}.{part}.bias"] = (n_embd,)
-        for part in ("attn_output_norm", "layer_output_norm"):
-            expected |= {f"blk.{layer}.{part}.weight": (n_embd,), f"blk.{layer}.{part}.bias": (n_embd,)}
-        expected |= {f"blk.{layer}.ffn_up.weight": (n_ff, n_embd), f"blk.{layer}.ffn_up.bias": (n_ff,)}
-        expected |= {f"blk.{layer}.ffn_down.weight": (n_embd, n_ff), f"blk.{layer}.ffn_down.bias": (n_embd,)}
-    for name, shape in expected.items():
-        found = planned[name].stored.shape if name in planned else None
-        if found != shape:
-            raise ModelFileError(
-                f"{source.path}: tensor {name} should be {shape}, "
-                + ("but it is missing" if found is None else f"but it is {found}")
-            )
+            shapes |= linear(f"{at}.{part}", n_embd, n_embd)
+        shapes |= dimensions.norm(f"{at}.attn_output_norm")
+        shapes |= linear(f"{at}.ffn_up", n_ff, n_embd) | linear(f"{at}.ffn_down", n_embd, n_ff)
+        shapes |= dimensions.norm(f"{at}.layer_output_norm")
+    return shapes | head.shapes(n_embd) if head is not None else shapes
 
 
-def _write_metadata(
-    writer: gguf.GGUFWriter, source: ModelSourceDirectory, vocabulary: WordPieceVocabulary, pooling: Pooling | None
-) -> None:
-    writer.add_context_length(source.integer("max_position_embeddings"))
-    writer.add_embedding_length(source.integer("hidden_size"))
-    writer.add_block_count(source.integer("num_hidden_layers"))
-    writer.add_feed_forward_length(source.integer("intermediate_size"))
-    writer.add_head_count(source.integer("num_attention_heads"))
-    writer.add_layer_norm_eps(source.number("layer_norm_eps"))
-    writer.add_causal_attention(False)
-    if pooling is not None:
-        writer.add_pooling_type(_POOLING_TYPES[pooling])
-    writer.add_token_type_count(source.integer("type_vocab_size"))
-    write_wordpiece(writer, vocabulary)
+def _notes(dimensions: Dimensions, head: RankHead | None) -> tuple[str, ...]:
+    if head is None or dimensions.n_token_types < 2:
+        return ()
+    return (
+        "this model was trained with a token type for each text of a pair, and llama.cpp gives both texts the first "
+        "one's: scores differ from the original's",
+    )

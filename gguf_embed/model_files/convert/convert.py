@@ -2,62 +2,95 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from math import prod
 from pathlib import Path
+from typing import Literal
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
 
 from gguf_embed.errors import ModelFileError
-from gguf_embed.model_files.convert import bert
+from gguf_embed.model_files.convert.architectures import plan_model
 from gguf_embed.model_files.convert.plan import FILE_TYPES, ConversionPlan, OutType, PlannedTensor
-from gguf_embed.model_files.convert.safetensors import read_float32
-from gguf_embed.model_files.convert.source import ModelSourceDirectory, open_source, read_license
+from gguf_embed.model_files.convert.profile import read_profile, write_profile
+from gguf_embed.model_files.convert.safetensors import list_tensors, most_common_type, read_float32
+from gguf_embed.model_files.convert.source import ModelSourceDirectory, open_source, read_license, read_modules
+from gguf_embed.model_files.convert.static import convert_static, is_static
+from gguf_embed.model_files.convert.whole_file import whole_or_nothing
 
-_Planner = Callable[[ModelSourceDirectory, OutType], ConversionPlan]
-_PLANNERS: dict[str, _Planner] = dict.fromkeys(bert.ARCHITECTURES, bert.plan_bert)
+_AUTO: dict[str, OutType] = {"BF16": "bf16", "F16": "f16", "F32": "f16"}
+_COMPUTED_MODULES = ("Transformer", "Pooling", "Normalize", "Dropout")
+"""Steps of a sentence-transformers model that the GGUF carries, or that change nothing (dropout) or are done after."""
+
+_REPORT_BYTES = 1_000_000_000  # one line of progress for each
 
 
 def convert_directory(
-    source: Path, output: Path, outtype: OutType = "f16", *, report: Callable[[str], None], name: str | None = None
+    source: Path,
+    output: Path,
+    outtype: OutType | Literal["auto"] = "f16",
+    *,
+    report: Callable[[str], None],
+    name: str | None = None,
 ) -> None:
-    """Convert `source` (config.json, safetensors, tokenizer) into the GGUF `output`, replacing it in one step.
+    """Convert `source` into the GGUF `output`, replacing it in one step.
 
-    Matrices are stored as `outtype`, everything else as F32. `name` becomes `general.name`; the directory's own name
-    when None. Safe beside another process doing the same. Raises `ModelFileError`; on any failure or interruption
-    `output` is as it was and nothing else is left behind.
+    `source` is a directory with config.json, safetensors and a tokenizer, or a static model (`static.py`).
+    Matrices are stored as `outtype`, everything else as F32; "auto" keeps 16 bits as they are and makes F16 of F32.
+    `name` becomes `general.name`; the directory's own name when None. Safe beside another process doing the same.
+    Raises `ModelFileError`; on any failure or interruption `output` is as it was and nothing else is left behind.
     """
+    if is_static(source):
+        convert_static(source, output, outtype, report=report, name=name)
+        return
     directory = open_source(source)
-    plan = _choose_planner(directory)(directory, outtype)
-    report(f"converting {source} to {output} ({outtype}, {len(plan.tensors)} tensors)")
-    with _whole_or_nothing(output) as temporary:
+    chosen = choose_outtype(source, outtype)
+    plan = plan_model(directory, chosen)
+    _check_modules(directory, plan)
+    profile = read_profile(directory)
+    report(f"converting {source} to {output} ({chosen}, {len(plan.tensors)} tensors)")
+    with whole_or_nothing(output) as temporary:
         writer = gguf.GGUFWriter(temporary, plan.architecture)
         try:
-            _write_general(writer, directory, outtype, name or source.resolve().name)
+            _write_general(writer, directory, chosen, name or source.resolve().name)
             plan.write_metadata(writer)
-            _write_tensors(writer, plan.tensors)
+            write_profile(writer, profile, plan.n_ctx)
+            _write_tensors(writer, plan.tensors, report)
         finally:
             writer.close()
+    for note in plan.notes:
+        report(f"note: {note}")
 
 
-def _choose_planner(source: ModelSourceDirectory) -> _Planner:
-    declared = source.config.get("architectures") or []
-    names = [name for name in declared if isinstance(name, str)] if isinstance(declared, list) else []
-    if not names and source.text("model_type") == "bert":
-        names = ["BertModel"]
-    for name in names:
-        if name in _PLANNERS:
-            return _PLANNERS[name]
-    found = ", ".join(names) or source.text("model_type") or "no architecture"
-    raise ModelFileError(
-        f"{source.path}: {found} cannot be converted (supported: {', '.join(_PLANNERS)}); "
-        "use a ready GGUF of this model, or llama.cpp's convert_hf_to_gguf.py"
-    )
+def choose_outtype(source: Path, outtype: OutType | Literal["auto"]) -> OutType:
+    """The asked type, or for "auto" the one that loses nothing a 16-bit type can hold.
+
+    Raises `ModelFileError` for "auto" with weights of other types than F32, F16 and BF16.
+    """
+    if outtype != "auto":
+        return outtype
+    stored = most_common_type(list_tensors(source))
+    if stored not in _AUTO:
+        raise ModelFileError(f"{source}: weights of type {stored} cannot be converted (only F32, F16, BF16)")
+    return _AUTO[stored]
+
+
+def _check_modules(source: ModelSourceDirectory, plan: ConversionPlan) -> None:
+    """Refuse steps after the pooling that would silently be missing from the vectors."""
+    kinds = [module.kind for module in read_modules(source)]
+    n_carried = sum(tensor.name.startswith("dense_") and tensor.name.endswith(".weight") for tensor in plan.tensors)
+    if kinds.count("Dense") > n_carried:
+        raise ModelFileError(
+            f"{source.path}: its Dense module after the pooling cannot be converted: llama.cpp computes none for "
+            f"{plan.architecture}; use a model without one"
+        )
+    unknown = [kind for kind in kinds if kind not in (*_COMPUTED_MODULES, "Dense")]
+    if unknown:
+        raise ModelFileError(
+            f"{source.path}: its module {unknown[0]} cannot be converted (only {', '.join(_COMPUTED_MODULES)}, Dense)"
+        )
 
 
 def _write_general(writer: gguf.GGUFWriter, source: ModelSourceDirectory, outtype: OutType, name: str) -> None:
@@ -70,56 +103,31 @@ def _write_general(writer: gguf.GGUFWriter, source: ModelSourceDirectory, outtyp
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
-def _write_tensors(writer: gguf.GGUFWriter, tensors: tuple[PlannedTensor, ...]) -> None:
+def _write_tensors(writer: gguf.GGUFWriter, tensors: tuple[PlannedTensor, ...], report: Callable[[str], None]) -> None:
     """Declare all tensors, then read, convert and write them one by one: memory holds one at a time."""
-    for tensor in tensors:
-        n_bytes = int(np.prod(tensor.stored.shape)) * (4 if tensor.type == gguf.GGMLQuantizationType.F32 else 2)
-        writer.add_tensor_info(tensor.name, tensor.stored.shape, np.dtype(np.float32), n_bytes, raw_dtype=tensor.type)
+    sizes = [prod(gguf.quant_shape_to_byte_shape(tensor.shape, tensor.type)) for tensor in tensors]
+    for tensor, n_bytes in zip(tensors, sizes, strict=True):
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), n_bytes, raw_dtype=tensor.type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for tensor in tensors:
+    written, total = 0, sum(sizes)
+    for tensor, n_bytes in zip(tensors, sizes, strict=True):
         writer.write_tensor_data(_encode(tensor))
+        if (written + n_bytes) // _REPORT_BYTES > written // _REPORT_BYTES:
+            report(f"written {(written + n_bytes) / 1e9:.1f} of {total / 1e9:.1f} GB")
+        written += n_bytes
 
 
 def _encode(tensor: PlannedTensor) -> NDArray[np.generic]:
-    values = read_float32(tensor.stored)
-    with np.errstate(over="ignore"):
-        encoded: NDArray[np.generic] = gguf.quants.quantize(np.ascontiguousarray(values), tensor.type)
+    values = read_float32(tensor.stored)[tensor.skip_rows :] if tensor.skip_rows else read_float32(tensor.stored)
+    values = values + np.float32(tensor.add) if tensor.add else values
     if not np.isfinite(values).all():
         raise ModelFileError(f"{tensor.stored.path}: tensor {tensor.name} holds values that are not finite")
+    with np.errstate(over="ignore"):
+        encoded: NDArray[np.generic] = gguf.quants.quantize(np.ascontiguousarray(values), tensor.type)
     if tensor.type == gguf.GGMLQuantizationType.F16 and not np.isfinite(encoded).all():
         raise ModelFileError(
             f"{tensor.stored.path}: tensor {tensor.name} has values too large for f16; convert to bf16 or f32"
         )
     return encoded
-
-
-@contextmanager
-def _whole_or_nothing(output: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `output`; move it there, synced to disk, when the block ends well.
-
-    The temporary file is removed on any exception. Raises `ModelFileError` when the place cannot be written.
-    """
-    temporary = output.with_name(f".{output.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            _sync(temporary, os.O_RDWR)
-            os.replace(temporary, output)
-        finally:
-            temporary.unlink(missing_ok=True)
-        if os.name != "nt":  # Windows has no handle on a folder to sync
-            _sync(output.parent, os.O_RDONLY)
-    except OSError as exc:
-        hint = "free some space" if exc.errno == errno.ENOSPC else "check the folder"
-        raise ModelFileError(f"{output}: cannot be written: {exc.strerror or exc}; {hint}") from exc
-
-
-def _sync(path: Path, mode: int) -> None:
-    handle = os.open(path, mode)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

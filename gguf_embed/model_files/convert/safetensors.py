@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -42,6 +44,14 @@ def list_tensors(directory: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
+def most_common_type(tensors: Mapping[str, StoredTensor]) -> str:
+    """The type that most bytes are stored in; "" without tensors."""
+    n_bytes: Counter[str] = Counter()
+    for tensor in tensors.values():
+        n_bytes[tensor.dtype] += tensor.end - tensor.begin
+    return n_bytes.most_common(1)[0][0] if n_bytes else ""
+
+
 def read_float32(tensor: StoredTensor) -> NDArray[np.float32]:
     """The tensor's values as float32 of its own shape, mapped from disk where it is stored so.
 
@@ -60,7 +70,10 @@ def _weight_files(directory: Path) -> list[Path]:
     if (directory / _SINGLE).is_file():
         return [directory / _SINGLE]
     if not (directory / _INDEX).is_file():
-        raise ModelFileError(f"{directory}: has no {_SINGLE}; only safetensors weights can be converted")
+        raise ModelFileError(
+            f"{directory}: has no {_SINGLE}; only safetensors weights can be converted, which transformers writes with "
+            "AutoModel.from_pretrained(DIR).save_pretrained(DIR)"
+        )
     try:
         index = json.loads((directory / _INDEX).read_text(encoding="utf-8"))
         names = sorted(set(index["weight_map"].values()))

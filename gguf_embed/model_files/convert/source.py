@@ -27,23 +27,37 @@ class ModelSourceDirectory:
     config: dict[str, Any]
 
     def text(self, key: str, default: str = "") -> str:
-        value = self.config.get(key, default)
+        value = self._get(key, default)
         if not isinstance(value, str):
             raise ModelFileError(f"{self.path / 'config.json'}: {key} is {value!r}, expected a string")
         return value
 
-    def integer(self, key: str) -> int:
-        """A positive whole number. Raises `ModelFileError` when it is missing or is not one."""
-        value = self.config.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise ModelFileError(f"{self.path / 'config.json'}: {key} is {value!r}, expected a positive whole number")
+    def integer(self, key: str, default: int | None = None, *, minimum: int = 1) -> int:
+        """A whole number. Raises `ModelFileError` when it is missing (without a default), is not one, or too small."""
+        value = self._get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise ModelFileError(
+                f"{self.path / 'config.json'}: {key} is {value!r}, expected a whole number of {minimum} or more"
+            )
         return value
 
-    def number(self, key: str) -> float:
-        value = self.config.get(key)
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self._get(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ModelFileError(f"{self.path / 'config.json'}: {key} is {value!r}, expected a number")
         return float(value)
+
+    def _get(self, key: str, default: object) -> object:
+        """A key that is null counts as missing."""
+        value = self.config.get(key)
+        return default if value is None else value
+
+    def refuse_unless(self, key: str, allowed: tuple[object, ...]) -> None:
+        """Raise `ModelFileError` when the config says something else. A key that is missing, or null, passes."""
+        value = self.config.get(key)
+        if value is not None and value not in allowed:
+            only = ", ".join(map(str, allowed))
+            raise ModelFileError(f"{self.path / 'config.json'}: {key} {value!r} cannot be converted (only {only})")
 
 
 def open_source(path: Path) -> ModelSourceDirectory:
@@ -61,20 +75,35 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class SourceModule:
+    """One step of a sentence-transformers model: "Transformer", "Pooling", "Dense", "Normalize"…"""
+
+    kind: str  # the class's own name
+    folder: Path
+
+
+def read_modules(source: ModelSourceDirectory) -> tuple[SourceModule, ...]:
+    """The steps that `modules.json` names, in order; none where there is no such file."""
+    path = source.path / "modules.json"
+    if not path.is_file():
+        return ()
+    modules = _parse_json_file(path)
+    entries = [m for m in modules if isinstance(m, dict)] if isinstance(modules, list) else []
+    return tuple(
+        SourceModule(str(m.get("type", "")).rpartition(".")[2], source.path / str(m.get("path", ""))) for m in entries
+    )
+
+
 def read_pooling(source: ModelSourceDirectory) -> Pooling | None:
     """The pooling that sentence-transformers' own files declare; None when there are none.
 
     Raises `ModelFileError` for a pooling that llama.cpp cannot do (max, weighted mean…).
     """
-    modules_path = source.path / "modules.json"
-    if not modules_path.is_file():
+    folders = [module.folder for module in read_modules(source) if module.kind == "Pooling"]
+    if not folders:
         return None
-    modules = _parse_json_file(modules_path)
-    entries = [m for m in modules if isinstance(m, dict)] if isinstance(modules, list) else []
-    folder = next((str(m.get("path", "")) for m in entries if str(m.get("type", "")).endswith("Pooling")), None)
-    if folder is None:
-        return None
-    config = read_json(source.path / folder / "config.json")
+    config = read_json(folders[0] / "config.json")
     chosen = [pooling for flag, pooling in _POOLING_FLAGS if config.get(flag)]
     named = _POOLING_NAMES.get(str(config.get("pooling_mode")))
     others = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import gguf
 
 from gguf_embed.errors import ModelFileError
+from gguf_embed.model_files.convert.fast_tokenizer import read_fast_tokenizer
+from gguf_embed.model_files.convert.frame import Frame, read_frame, write_frame
 from gguf_embed.model_files.convert.source import ModelSourceDirectory, read_json
 
 _ROLES = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
@@ -23,14 +26,30 @@ class WordPieceVocabulary:
     roles: dict[str, int]
     lowercase: bool
     strip_accents: bool | None  # None: as lowercase
+    frame: Frame
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.tokens)
+
+    def write(self, writer: gguf.GGUFWriter) -> None:
+        """Write the `tokenizer.*` metadata."""
+        writer.add_tokenizer_model("bert")
+        writer.add_tokenizer_pre("default")  # llama.cpp has one WordPiece rule and ignores this
+        writer.add_token_list(list(self.tokens))
+        writer.add_token_types(list(self.types))
+        write_frame(writer, self.frame, self.roles)
+        writer.add_bool("tokenizer.ggml.normalizer.lowercase", self.lowercase)
+        if self.strip_accents is not None:
+            writer.add_bool("tokenizer.ggml.normalizer.strip_accents", self.strip_accents)
 
 
-def read_wordpiece(source: ModelSourceDirectory) -> WordPieceVocabulary:
-    """Read `tokenizer.json`, or `vocab.txt` where there is none, padded to the config's `vocab_size`.
+def read_wordpiece(source: ModelSourceDirectory, n_vocab: int) -> WordPieceVocabulary:
+    """Read `tokenizer.json`, or `vocab.txt` where there is none, padded to `n_vocab`.
 
     Raises `ModelFileError` when neither is there, when it is not WordPiece, or when an id is out of range.
     """
-    n_vocab = source.integer("vocab_size")
     settings_path = source.path / "tokenizer_config.json"
     settings = read_json(settings_path) if settings_path.is_file() else {}
     specials = {role: _content(settings.get(f"{role}_token")) or default for role, default in _ROLES.items()}
@@ -50,30 +69,20 @@ def read_wordpiece(source: ModelSourceDirectory) -> WordPieceVocabulary:
     missing = [specials[role] for role in ("cls", "sep", "unk") if role not in roles]
     if missing:
         raise ModelFileError(f"{source.path}: its vocabulary has no {', '.join(missing)}")
-    return WordPieceVocabulary(tokens, types, roles, lowercase, strip_accents)
+    frame = _read_frame(source, roles) if fast_path.is_file() else None
+    frame = frame or Frame(roles["cls"], roles["sep"], (roles["sep"],))
+    return WordPieceVocabulary(tokens, types, roles, lowercase, strip_accents, frame)
 
 
-def write_wordpiece(writer: gguf.GGUFWriter, vocabulary: WordPieceVocabulary) -> None:
-    """Write the `tokenizer.*` metadata. BERT's frame is `[CLS] text [SEP]`, a pair `[CLS] a [SEP] b [SEP]`."""
-    writer.add_tokenizer_model("bert")
-    writer.add_tokenizer_pre("default")  # llama.cpp has one WordPiece rule and ignores this
-    writer.add_token_list(list(vocabulary.tokens))
-    writer.add_token_types(list(vocabulary.types))
-    roles = vocabulary.roles
-    writer.add_bos_token_id(roles["cls"])
-    writer.add_eos_token_id(roles["sep"])
-    writer.add_unk_token_id(roles["unk"])
-    writer.add_sep_token_id(roles["sep"])
-    if "pad" in roles:
-        writer.add_pad_token_id(roles["pad"])
-    if "mask" in roles:
-        writer.add_mask_token_id(roles["mask"])
-    writer.add_add_bos_token(True)
-    writer.add_add_eos_token(True)  # the [SEP] at the end counts as EOS, so a pair needs no further one
-    writer.add_add_sep_token(False)
-    writer.add_bool("tokenizer.ggml.normalizer.lowercase", vocabulary.lowercase)
-    if vocabulary.strip_accents is not None:
-        writer.add_bool("tokenizer.ggml.normalizer.strip_accents", vocabulary.strip_accents)
+def _read_frame(source: ModelSourceDirectory, roles: dict[str, int]) -> Frame | None:
+    """BERT's `[CLS] A [SEP] B [SEP]` or MPNet's `<s> A </s></s> B </s>`; None when the file does not say."""
+    fast = read_fast_tokenizer(source)
+    frame = read_frame(fast)
+    if fast.post_processor is None:
+        return None
+    if (frame.opening, frame.closing) != (roles["cls"], roles["sep"]):  # llama.cpp always adds these two
+        raise fast.refuse("a WordPiece tokenizer that puts other tokens around a text", "only its cls and sep tokens")
+    return frame
 
 
 def _content(entry: object) -> str | None:
@@ -125,4 +134,7 @@ def _lay_out(
             continue
         tokens[index] = text[2:] if text.startswith("##") else "\u2581" + text
         types[index] = int(gguf.TokenType.USER_DEFINED if text in defined else gguf.TokenType.NORMAL)
+    if len(set(tokens)) != n_vocab:  # llama.cpp would end the process
+        twice = next(token for token, count in Counter(tokens).items() if count > 1)
+        raise ModelFileError(f"{source.path}: two tokens of its vocabulary become {twice!r} in llama.cpp's form")
     return tuple(tokens), tuple(types)

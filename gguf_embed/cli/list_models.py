@@ -1,0 +1,154 @@
+"""`gguf-embed list`: the models on this machine, or those that the catalogue knows."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gguf_embed.cli.progress import duration_text
+from gguf_embed.cli.table import lines_of
+from gguf_embed.errors import ModelFileError
+from gguf_embed.model_files.catalogue import CatalogueRow, load_catalogue
+from gguf_embed.model_files.default_model import cache_dir
+from gguf_embed.model_files.metadata import read_header
+from gguf_embed.model_files.model_facts import context_length, file_type_name
+from gguf_embed.model_files.partial import human_size
+
+if TYPE_CHECKING:
+    from gguf_embed.model_files.library import LibraryEntry
+
+MODELS_DIR = click.option(
+    "--models-dir",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    envvar="LLAMA_ARG_MODELS_DIR",
+    show_envvar=True,
+    help="Also the GGUF files of this folder.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """One line of the list."""
+
+    name: str
+    aliases: tuple[str, ...]
+    architecture: str  # "unreadable" when the file's header is
+    type: str
+    dimensions: int
+    context: int
+    size_bytes: int
+    modified_unix_s: float
+    origin: str
+    repo: str | None
+    digest: str
+    path: str
+
+
+@click.command("list", context_settings={"auto_envvar_prefix": None})
+@MODELS_DIR
+@click.option("--catalogue", is_flag=True, help="The models that `pull` knows by name instead.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+def list_models(models_dir: Path | None, catalogue: bool, as_json: bool) -> None:
+    """Show the models that were pulled, and with --models-dir the files of a folder."""
+    if catalogue:
+        rows = load_catalogue().rows
+        click.echo(catalogue_json(rows) if as_json else "\n".join(catalogue_lines(rows)))
+        return
+    from gguf_embed.model_files.library import Library
+
+    models = [listed(entry) for entry in Library(cache_dir(os.environ), models_dir).entries()]
+    if as_json:
+        click.echo(json.dumps([asdict(model) for model in models], indent=1))
+    elif models:
+        click.echo("\n".join(model_lines(models, time.time())))
+    else:
+        click.echo("no model was pulled yet: `gguf-embed list --catalogue` shows what `gguf-embed pull` knows")
+
+
+def listed(entry: LibraryEntry) -> ListedModel:
+    """With the facts of its header."""
+    try:
+        header = read_header(entry.path)
+        architecture, kind = header.architecture, file_type_name(header)
+        dimensions = header.get(f"{architecture}.embedding_length", int) or 0
+        context = context_length(header) or 0
+    except ModelFileError:
+        architecture, kind, dimensions, context = "unreadable", "", 0, 0
+    return ListedModel(
+        name=entry.name,
+        aliases=entry.aliases,
+        architecture=architecture,
+        type=kind,
+        dimensions=dimensions,
+        context=context,
+        size_bytes=entry.size_bytes,
+        modified_unix_s=entry.modified_unix_s,
+        origin=entry.origin,
+        repo=entry.repo,
+        digest=entry.digest,
+        path=str(entry.path),
+    )
+
+
+def model_lines(models: Sequence[ListedModel], now_unix_s: float) -> list[str]:
+    header = ("NAME", "ARCHITECTURE", "TYPE", "DIMS", "CONTEXT", "SIZE", "MODIFIED", "ORIGIN")
+    rows = [
+        (
+            model.name,
+            model.architecture,
+            model.type or "-",
+            str(model.dimensions or "-"),
+            str(model.context or "-"),
+            human_size(model.size_bytes),
+            age_text(now_unix_s - model.modified_unix_s),
+            model.origin,
+        )
+        for model in models
+    ]
+    return lines_of(header, rows)
+
+
+def age_text(seconds: float) -> str:
+    """ "now", "3 min ago", "12 days ago"."""
+    if seconds < 10:
+        return "now"
+    if seconds < 86_400:
+        return f"{duration_text(seconds)} ago"
+    days = round(seconds / 86_400)
+    return "1 day ago" if days == 1 else f"{days} days ago"
+
+
+def catalogue_lines(rows: Sequence[CatalogueRow]) -> list[str]:
+    header = ("NAME", "KIND", "DIMS", "CONTEXT", "LICENSE", "FROM")
+    return lines_of(
+        header,
+        [
+            (row.name, row.kind, str(row.dimensions), str(row.context or "-"), row.license or "-", way_to_run(row))
+            for row in rows
+        ],
+    )
+
+
+def way_to_run(row: CatalogueRow) -> str:
+    """Where it comes from, in a few words."""
+    if row.not_yet is not None:
+        return f"not yet: {row.not_yet}"
+    return row.repo or f"{row.convert}, converted"
+
+
+def catalogue_json(rows: Sequence[CatalogueRow]) -> str:
+    return json.dumps([row_fields(row) for row in rows], indent=1, ensure_ascii=False)
+
+
+def row_fields(row: CatalogueRow) -> dict[str, object]:
+    """A row as JSON has it."""
+    fields = {name: getattr(row, name) for name in CatalogueRow.__dataclass_fields__}
+    return fields | {"prompts": dict(row.prompts)}

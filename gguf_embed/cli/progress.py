@@ -1,0 +1,87 @@
+"""How a download is shown: a bar that moves on a terminal, a line per step elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from gguf_embed.model_files.partial import human_size
+from gguf_embed.types import PullProgress
+
+_BAR_CELLS = 20
+_REDRAW_S = 0.1
+_ROUTINE = ("pulling manifest", "verifying sha256 digest", "writing manifest", "success")
+"""Steps of every pull: worth a moment on a terminal, no line elsewhere."""
+
+
+class PullDisplay:
+    """Draws every step it is given. The bar is redrawn in place; call `end_line` before anything else is written."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._moves = stream.isatty()
+        self._status = ""
+        self._first: tuple[float, int] = (0.0, 0)  # time and bytes when the step began
+        self._drawn_s = -1.0
+        self._shown = ""
+        self.latest: PullProgress | None = None  # of the file that came last
+
+    def show(self, step: PullProgress) -> None:
+        """One step; a step with a size becomes a bar."""
+        is_new = step.status != self._status
+        if is_new:
+            self.end_line()
+            self._status, self._first = step.status, (self._clock(), step.completed_bytes)
+        if step.total_bytes:
+            self.latest = step
+        if not self._moves:
+            if is_new and step.status not in _ROUTINE:
+                size = f" ({human_size(step.total_bytes)})" if step.total_bytes else ""
+                self._stream.write(f"{step.status}{size}\n")
+                self._stream.flush()
+            return
+        if not step.total_bytes:
+            if step.status != "success":
+                self._draw(step.status)
+            return
+        now_s = self._clock()
+        if is_new or now_s - self._drawn_s >= _REDRAW_S or step.completed_bytes == step.total_bytes:
+            self._drawn_s = now_s
+            self._draw(bar(step, now_s - self._first[0], step.completed_bytes - self._first[1]))
+
+    def end_line(self) -> None:
+        """Leave the line that was drawn in place."""
+        if self._shown:
+            self._stream.write("\n")
+            self._stream.flush()
+            self._shown = ""
+
+    def _draw(self, line: str) -> None:
+        self._stream.write("\r" + line.ljust(len(self._shown)))
+        self._stream.flush()
+        self._shown = line
+
+
+def bar(step: PullProgress, elapsed_s: float, n_new: int) -> str:
+    """One line: how much of how much, and how fast over the `n_new` bytes of the last `elapsed_s`."""
+    share = min(step.completed_bytes / step.total_bytes, 1.0)
+    filled = int(share * _BAR_CELLS)
+    parts = [
+        f"{step.status} {share:4.0%} [{'#' * filled}{'.' * (_BAR_CELLS - filled)}]",
+        f"{human_size(step.completed_bytes)} of {human_size(step.total_bytes)}",
+    ]
+    if elapsed_s > 0.5 and n_new > 0:
+        speed = n_new / elapsed_s
+        parts.append(f"{human_size(speed)}/s")
+        if share < 1:
+            parts.append(f"{duration_text((step.total_bytes - step.completed_bytes) / speed)} left")
+    return ", ".join(parts)
+
+
+def duration_text(seconds: float) -> str:
+    """ "45 s", "3 min", "2 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"

@@ -1,0 +1,122 @@
+"""`gguf-embed ps`: which models a running server has loaded."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from gguf_embed.cli.progress import duration_text
+from gguf_embed.cli.table import lines_of
+from gguf_embed.errors import AuthenticationFailed, ConfigError, Unavailable
+from gguf_embed.model_files.partial import human_size
+
+_TIMEOUT_S = 10.0
+_MAX_REPLY_BYTES = 2**24
+_FOR_EVER_S = 50 * 365 * 86_400.0
+
+
+@click.command(context_settings={"auto_envvar_prefix": None})
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, metavar="URL", help="The server to ask.")
+@click.option("--api-key", metavar="KEY", envvar="LLAMA_API_KEY", show_envvar=True, help="Key to send.")
+@click.option("--json", "as_json", is_flag=True, help="The server's own answer, for programs.")
+def ps(url: str, api_key: str | None, as_json: bool) -> None:
+    """Ask a running server which models it has loaded, and until when."""
+    models = loaded_models(checked_url(url), api_key)
+    if as_json:
+        click.echo(json.dumps(models, indent=1))
+    elif models:
+        click.echo("\n".join(model_lines(models, time.time())))
+    else:
+        click.echo("no model is loaded: the first request for one loads it")
+
+
+def checked_url(url: str) -> str:
+    """With a scheme, without a slash at the end. Raises `ConfigError`."""
+    full = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(full)
+        port = parts.port
+    except ValueError as exc:
+        raise ConfigError(f"--url {url!r} is not an address ({exc}); give one such as http://127.0.0.1:8080") from exc
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or parts.query or parts.fragment:
+        raise ConfigError(f"--url {url!r} is not a server's address; give one such as http://127.0.0.1:8080")
+    return full.rstrip("/")
+
+
+def loaded_models(url: str, api_key: str | None) -> Sequence[Mapping[str, Any]]:
+    """The server's /api/ps. Raises `Unavailable` or `AuthenticationFailed`, never with the key in it."""
+    first_key = (api_key or "").split(",")[0].strip()
+    headers = {"Authorization": f"Bearer {first_key}"} if first_key else {}
+    request = urllib.request.Request(f"{url}/api/ps", headers=headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy knows nothing of this machine
+    try:
+        with opener.open(request, timeout=_TIMEOUT_S) as reply:
+            models = json.loads(reply.read(_MAX_REPLY_BYTES))["models"]
+        if not isinstance(models, list) or not all(isinstance(model, dict) for model in models):
+            raise TypeError("no list of models")
+    except urllib.error.HTTPError as exc:
+        exc.close()
+        if exc.code in (401, 403):
+            raise AuthenticationFailed(
+                f"{url} wants an API key ({exc.code}): give it with --api-key or in LLAMA_API_KEY"
+            ) from exc
+        raise Unavailable(f"{url} answered {exc.code} to /api/ps: it is no gguf-embed, or one before 0.2") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise Unavailable(f"{url} answers, but not as a gguf-embed does; name the server with --url") from exc
+    except OSError as exc:
+        reason = getattr(exc, "reason", exc)
+        raise Unavailable(
+            f"no server answers at {url} ({getattr(reason, 'strerror', None) or reason}): start one with "
+            "`gguf-embed serve`, or name it with --url"
+        ) from exc
+    return models
+
+
+def model_lines(models: Sequence[Mapping[str, Any]], now_unix_s: float) -> list[str]:
+    header = ("NAME", "ARCHITECTURE", "TYPE", "MEMORY", "PROCESSOR", "CONTEXT", "UNTIL")
+    return lines_of(header, [_row(model, now_unix_s) for model in models])
+
+
+def _row(model: Mapping[str, Any], now_unix_s: float) -> tuple[str, ...]:
+    details = model.get("details")
+    known = details if isinstance(details, dict) else {}
+    size, on_gpu = _number(model.get("size")), _number(model.get("size_vram"))
+    return (
+        str(model.get("name") or "-"),
+        str(known.get("family") or "-"),
+        str(known.get("quantization_level") or "-"),
+        human_size(size) if size else "-",
+        processor_text(size, on_gpu),
+        str(model.get("context_length") or "-"),
+        until_text(str(model.get("expires_at") or ""), now_unix_s),
+    )
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def processor_text(size: float, on_gpu: float) -> str:
+    """Where its memory is: "CPU", "GPU", or how much of it on the GPU."""
+    if on_gpu <= 0:
+        return "CPU"
+    return "GPU" if on_gpu >= size else f"{on_gpu / size:.0%} GPU"
+
+
+def until_text(expires_at: str, now_unix_s: float) -> str:
+    """When it will be unloaded if nobody asks for it."""
+    try:
+        left_s = datetime.fromisoformat(expires_at).timestamp() - now_unix_s
+    except (ValueError, OverflowError):
+        return "-"
+    if left_s > _FOR_EVER_S:
+        return "for ever"
+    return f"{duration_text(left_s)} from now" if left_s > 0 else "now"

@@ -1,0 +1,55 @@
+"""`gguf-embed pull`: download a model by name, so that `serve` and the API find it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from gguf_embed.cli.progress import PullDisplay
+from gguf_embed.errors import ConfigError
+from gguf_embed.model_files.default_model import cache_dir
+from gguf_embed.model_files.naming import is_quant, parse_model_name
+from gguf_embed.model_files.partial import human_size
+
+
+@click.command(context_settings={"auto_envvar_prefix": None})
+@click.argument("name")
+@click.option("--quant", metavar="TYPE", help="Type of the weights, e.g. Q8_0; the same as NAME:TYPE.")
+def pull(name: str, quant: str | None) -> None:
+    """Download a model: a name of the catalogue, or ORG/REPO[:QUANT] of the Hugging Face hub.
+
+    The file goes into the hub's own cache, is checked, and serves without a network afterwards. A download that breaks
+    off goes on where it stopped. Models of which no GGUF is known are converted from the original.
+    """
+    from gguf_embed.model_files.library import Library
+
+    display = PullDisplay(sys.stderr)
+    try:
+        entry = Library(cache_dir(os.environ)).pull(with_quant(name, quant), display.show)
+    except KeyboardInterrupt:
+        display.end_line()
+        click.echo(interrupted(name, display), err=True)
+        raise
+    finally:
+        display.end_line()
+    click.echo(f"pulled {entry.name}: {human_size(entry.size_bytes)}, {entry.path}")
+
+
+def with_quant(name: str, quant: str | None) -> str:
+    """NAME:TYPE. Raises `ConfigError` when NAME has another type already, `InvalidRequest` when it is no name."""
+    if quant is None:
+        return name
+    parsed = parse_model_name(name)
+    if not is_quant(quant):
+        raise ConfigError(f"--quant {quant!r} is not a type of weights: give one such as Q8_0, Q4_K_M or F16")
+    if parsed.tag is not None and parsed.tag.lower() != quant.lower() and is_quant(parsed.tag):
+        raise ConfigError(f"{name} names the type {parsed.tag} and --quant {quant}: give only one of them")
+    return f"{parsed.base}:{quant}"
+
+
+def interrupted(name: str, display: PullDisplay) -> str:
+    step = display.latest
+    kept = f"{human_size(step.completed_bytes)} of {human_size(step.total_bytes)} are kept; " if step else ""
+    return f"{kept}`gguf-embed pull {name}` goes on from there" if kept else f"nothing of {name} has come yet"

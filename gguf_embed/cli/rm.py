@@ -1,0 +1,29 @@
+"""`gguf-embed rm`: take pulled models away again."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from gguf_embed.model_files.default_model import cache_dir
+from gguf_embed.model_files.partial import human_size
+
+
+@click.command(context_settings={"auto_envvar_prefix": None})
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+def rm(names: tuple[str, ...]) -> None:
+    """Remove pulled models, and their files where no other pulled model uses them. Asks nothing."""
+    from gguf_embed.model_files.library import Library
+
+    library = Library(cache_dir(os.environ))
+    for name in names:
+        removed = library.remove(name)
+        click.echo(f"removed {name}: {what_became_free(removed.freed_bytes, removed.still_used_by)}")
+
+
+def what_became_free(freed_bytes: int, users: tuple[str, ...]) -> str:
+    if users:
+        kept = f"its file stays for {', '.join(users)}"
+        return f"{human_size(freed_bytes)} freed, {kept}" if freed_bytes else kept
+    return f"{human_size(freed_bytes)} freed" if freed_bytes else "nothing freed, its file is not ours or was gone"

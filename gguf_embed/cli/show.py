@@ -1,0 +1,173 @@
+"""`gguf-embed show`: what is known of one model, from its file and from the catalogue."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gguf_embed.cli.list_models import MODELS_DIR, row_fields, way_to_run
+from gguf_embed.cli.table import facts
+from gguf_embed.errors import ModelNotFound
+from gguf_embed.model_files.catalogue import Catalogue, CatalogueRow, load_catalogue
+from gguf_embed.model_files.default_model import cache_dir
+from gguf_embed.model_files.metadata import GgufHeader, read_header
+from gguf_embed.model_files.model_facts import (
+    context_length,
+    file_type_name,
+    has_rank_head,
+    pooling_type,
+    vocabulary_size,
+)
+from gguf_embed.model_files.naming import shown
+from gguf_embed.model_files.partial import human_size
+from gguf_embed.prompts import profile, prompts_of_header
+
+if TYPE_CHECKING:
+    from gguf_embed.model_files.library import LibraryEntry
+
+
+@dataclass(frozen=True, slots=True)
+class ShownModel:
+    """All there is to say. One of `header` and `row` is there, or both."""
+
+    name: str
+    entry: LibraryEntry | None
+    header: GgufHeader | None  # None: not on this machine
+    row: CatalogueRow | None
+
+
+@click.command(context_settings={"auto_envvar_prefix": None})
+@click.argument("name")
+@MODELS_DIR
+@click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+def show(name: str, models_dir: Path | None, as_json: bool) -> None:
+    """Describe a model: a pulled one, a name of the catalogue, or a GGUF file."""
+    from gguf_embed.model_files.library import Library
+
+    model = find_model(name, Library(cache_dir(os.environ), models_dir).find(name), load_catalogue())
+    if as_json:
+        click.echo(json.dumps(as_fields(model), indent=1, ensure_ascii=False))
+    else:
+        click.echo("\n".join(lines(model)))
+
+
+def find_model(name: str, entry: LibraryEntry | None, catalogue: Catalogue) -> ShownModel:
+    """A file on this machine beats a row of the catalogue. Raises `ModelNotFound`, `ModelFileError`."""
+    path = entry.path if entry is not None else Path(name).expanduser()
+    if entry is not None or path.is_file():
+        header = read_header(path)
+        repo = entry.repo if entry is not None else None
+        row = catalogue.for_file(header.get("general.name", str), path.stem, repo)
+        return ShownModel(entry.name if entry is not None else str(path), entry, header, row)
+    row = catalogue.find(name)
+    if row is None:
+        raise ModelNotFound(
+            f"no model is called {shown(name)}: `gguf-embed list` shows those on this machine, with --catalogue those "
+            "that can be pulled"
+        )
+    return ShownModel(row.name, None, None, row)
+
+
+def lines(model: ShownModel) -> list[str]:
+    fields = _file_facts(model.header, model.row) if model.header is not None else []
+    pairs = [("name", model.name), *_place_facts(model), *fields, *_row_facts(model)]
+    return facts(pairs) + [f"prompt  {name}: {text!r}" for name, text in _prompts(model).items()]
+
+
+def _place_facts(model: ShownModel) -> list[tuple[str, str]]:
+    entry, row = model.entry, model.row
+    if entry is not None:
+        return [
+            ("aliases", ", ".join(entry.aliases)),
+            ("file", str(entry.path)),
+            ("size", human_size(entry.size_bytes)),
+            ("origin", f"{entry.origin}, {entry.repo}" if entry.repo else entry.origin),
+            ("digest", f"sha256:{entry.digest}"),
+        ]
+    if model.header is not None:
+        return [("file", str(model.header.path)), ("size", human_size(model.header.size_bytes))]
+    if row is None:
+        return []
+    way = way_to_run(row) if row.not_yet else f"not pulled: `gguf-embed pull {row.name}` gets it from {way_to_run(row)}"
+    return [("aliases", ", ".join(row.aliases)), ("here", way)]
+
+
+def _file_facts(header: GgufHeader, row: CatalogueRow | None) -> list[tuple[str, str]]:
+    own = pooling_type(header)
+    from_row = f"{row.pooling} (the catalogue's; the file names none)" if row is not None and row.pooling else ""
+    n_params = sum(prod(tensor.shape) for tensor in header.tensors.values())
+    return [
+        ("architecture", header.architecture),
+        ("weights", file_type_name(header)),
+        ("parameters", f"{n_params:,}" if n_params else ""),
+        ("dimensions", str(header.get(f"{header.architecture}.embedding_length", int) or "")),
+        ("context", str(context_length(header) or "")),
+        ("vocabulary", f"{vocabulary_size(header):,}" if vocabulary_size(header) else ""),
+        ("pooling", str(own) if own is not None else from_row),
+        ("rank head", "yes" if has_rank_head(header) else ""),
+        ("license", header.get("general.license", str) or (row.license if row is not None else "")),
+    ]
+
+
+def _row_facts(model: ShownModel) -> list[tuple[str, str]]:
+    row = model.row
+    if row is None:
+        return []
+    only_row = [
+        ("architecture", row.architecture),
+        ("dimensions", str(row.dimensions)),
+        ("context", str(row.context or "")),
+        ("pooling", str(row.pooling or "")),
+        ("license", row.license),
+    ]
+    return [
+        *(only_row if model.header is None else []),
+        ("kind", row.kind),
+        ("matryoshka", ", ".join(map(str, row.matryoshka))),
+        ("note", row.note),
+        ("source", row.source),
+    ]
+
+
+def _prompts(model: ShownModel) -> dict[str, str]:
+    own = prompts_of_header(model.header) if model.header is not None else {}
+    return profile({}, own, model.row.prompts if model.row is not None else {})
+
+
+def as_fields(model: ShownModel) -> dict[str, object]:
+    """As JSON has it: strings and numbers, null for what is not known."""
+    header, entry = model.header, model.entry
+    own = pooling_type(header) if header is not None else None
+    pooling = own or (model.row.pooling if model.row is not None else None)
+    return {
+        "name": model.name,
+        "aliases": list(entry.aliases) if entry is not None else [],
+        "path": str(header.path) if header is not None else None,
+        "size_bytes": entry.size_bytes if entry is not None else header.size_bytes if header is not None else None,
+        "digest": entry.digest if entry is not None else None,
+        "origin": entry.origin if entry is not None else None,
+        "repo": entry.repo if entry is not None else None,
+        "pooling": str(pooling) if pooling is not None else None,
+        "prompts": _prompts(model),
+        "file": _header_fields(header) if header is not None else None,
+        "catalogue": row_fields(model.row) if model.row is not None else None,
+    }
+
+
+def _header_fields(header: GgufHeader) -> dict[str, object]:
+    return {
+        "architecture": header.architecture,
+        "type": file_type_name(header),
+        "parameters": sum(prod(tensor.shape) for tensor in header.tensors.values()),
+        "dimensions": header.get(f"{header.architecture}.embedding_length", int),
+        "context": context_length(header),
+        "vocabulary": vocabulary_size(header),
+        "rank_head": has_rank_head(header),
+        "license": header.get("general.license", str),
+    }

@@ -1,0 +1,43 @@
+"""Which engine runs a file: chosen by its architecture, imported when first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from gguf_embed.config import ComputeConfig
+from gguf_embed.engines.base import Engine
+from gguf_embed.model_files.metadata import GgufHeader
+from gguf_embed.model_files.model_facts import has_rank_head
+from gguf_embed.model_files.static_format import ARCHITECTURE as STATIC_ARCHITECTURE
+
+_Opener = Callable[[Path, GgufHeader, ComputeConfig], Engine]
+
+
+def open_engine(path: Path, header: GgufHeader, compute: ComputeConfig) -> Engine:
+    """Load the weights of `path`: the file of `header`, or a copy of it in another type.
+
+    Raises `ModelFileError` with one clear reason.
+    """
+    return _OPENERS.get(header.architecture, _open_llama)(path, header, compute)
+
+
+def runs_in_llama(header: GgufHeader) -> bool:
+    """Whether llama.cpp runs it, so that its kernels, contexts and measurements matter."""
+    return header.architecture not in _OPENERS
+
+
+def _open_llama(path: Path, header: GgufHeader, compute: ComputeConfig) -> Engine:
+    from gguf_embed.engines.llama import LlamaEngine, LlamaEngineConfig
+
+    return LlamaEngine(LlamaEngineConfig(path, compute.offload, rank_head=has_rank_head(header)))
+
+
+def _open_static(path: Path, header: GgufHeader, compute: ComputeConfig) -> Engine:
+    from gguf_embed.engines.static import StaticEngine
+
+    return StaticEngine(header)
+
+
+_OPENERS: Mapping[str, _Opener] = {STATIC_ARCHITECTURE: _open_static}
+"""By general.architecture; llama.cpp runs all others."""

@@ -1,0 +1,134 @@
+"""The tokenizers of static models: the original tokenizer.json, kept word for word in the GGUF."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from gguf_embed.engines.static_pieces import PieceMemory
+from gguf_embed.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as HfTokenizer
+
+_SPLIT_AT_SPACES: Final = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit")
+_SPLIT_WITHIN: Final = ("Punctuation", "Digits")
+_BY_CHARACTER: Final = ("BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD")
+
+
+class TextTokenizer(Protocol):
+    """Texts to ids and back. Safe from any thread."""
+
+    @property
+    def entries(self) -> Sequence[str]: ...
+
+    def encode_batch(self, texts: Sequence[str], *, parse_special: bool = True) -> list[list[int]]: ...
+
+    def piece(self, token: int) -> str:
+        """What one id adds to a text."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+
+class HuggingFaceTokenizer:
+    """Implements `TextTokenizer` with the `tokenizers` package: no special tokens, nothing cut, nothing padded."""
+
+    def __init__(self, source: str, n_tokens: int, skipped_id: int | None) -> None:
+        """`source` is the text of a tokenizer.json; `skipped_id` is left out of every text (None: nothing is).
+
+        Raises `ModelFileError` when it cannot be read, or has ids that are not below `n_tokens`.
+        """
+        self._source = source
+        self._skipped_id = skipped_id
+        self._tokenizer = _load(source)
+        self._lock = threading.Lock()
+        self._literal: HfTokenizer | None = None
+        ids: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        if max(ids.values(), default=-1) >= n_tokens:
+            raise ModelFileError(
+                f"its tokenizer has ids up to {max(ids.values())}, the table {n_tokens} rows; convert the model again"
+            )
+        names = {token: entry for entry, token in ids.items()}
+        self._entries = tuple(names.get(token, f"[PAD{token}]") for token in range(n_tokens))
+        self._memory = PieceMemory(self._encode_all) if splits_at_spaces(json.loads(source)) else None
+
+    @property
+    def entries(self) -> Sequence[str]:
+        return self._entries
+
+    def encode_batch(self, texts: Sequence[str], *, parse_special: bool = True) -> list[list[int]]:
+        if not parse_special:
+            return self._encode_with(self._literal_tokenizer(), texts)
+        return self._memory.encode_batch(texts) if self._memory is not None else self._encode_all(texts)
+
+    def piece(self, token: int) -> str:
+        """Decoded after itself, as tokens stand inside a text: " the" or "ing" rather than "▁the" or "##ing"."""
+        once = self._tokenizer.decode([token], skip_special_tokens=False)
+        twice = self._tokenizer.decode([token, token], skip_special_tokens=False)
+        return twice[len(once) :] if twice.startswith(once) else self._entries[token]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
+        return text
+
+    def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._encode_with(self._tokenizer, texts)
+
+    def _encode_with(self, tokenizer: HfTokenizer, texts: Sequence[str]) -> list[list[int]]:
+        encoded: list[list[int]] = [
+            encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
+        skipped = self._skipped_id
+        return [
+            [token for token in ids if token != skipped] if skipped is not None and skipped in ids else ids
+            for ids in encoded
+        ]
+
+    def _literal_tokenizer(self) -> HfTokenizer:
+        """One to which "[SEP]" in a text is ordinary characters; made when first asked for."""
+        with self._lock:
+            if self._literal is None:
+                self._literal = _load(self._source)
+                self._literal.encode_special_tokens = True
+            return self._literal
+
+
+def splits_at_spaces(tokenizer: dict[str, Any]) -> bool:
+    """Whether a tokenizer.json's rules treat what stands between spaces, tabs and line ends each for itself.
+
+    True only where it is certain: the text is changed character by character, then split at white space, and no added
+    token reaches over a space.
+    """
+    normalizers = _steps(tokenizer.get("normalizer"), "normalizers")
+    splitters = _steps(tokenizer.get("pre_tokenizer"), "pretokenizers")
+    added = [str(entry.get("content", "")) for entry in tokenizer.get("added_tokens") or []]
+    return (
+        all(kind in _BY_CHARACTER for kind in normalizers)
+        and any(kind in _SPLIT_AT_SPACES for kind in splitters)
+        and all(kind in (*_SPLIT_AT_SPACES, *_SPLIT_WITHIN) for kind in splitters)
+        and not any(character.isspace() for content in added for character in content)
+    )
+
+
+def _steps(stage: dict[str, Any] | None, inner: str) -> list[str]:
+    if not stage:
+        return []
+    if stage.get("type") == "Sequence":
+        return [str(step.get("type")) for step in stage.get(inner) or []]
+    return [str(stage.get("type"))]
+
+
+def _load(source: str) -> HfTokenizer:
+    # imported here: a word table does without these 20 ms
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_str(source)
+    except Exception as exc:  # the package raises nothing more specific
+        raise ModelFileError(f"its tokenizer.json cannot be read: {exc}") from exc
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

@@ -1,0 +1,64 @@
+"""Delete model files that we may delete: those of the hub's cache, with every link to them, and those we converted."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from gguf_embed.errors import ModelFileError
+
+
+def delete_cached(path: Path, cache_dir: Path) -> int:
+    """Delete a file that the hub's client downloaded or that we made in `cache_dir`; returns the bytes that it frees.
+
+    Any other file is its owner's and stays: 0. Raises `ModelFileError` when it cannot be deleted.
+    """
+    snapshot = _snapshot_of(path)
+    try:
+        if snapshot is not None:
+            return _delete_from_hub_cache(path, snapshot.parent.parent)
+        if path.resolve().is_relative_to(cache_dir.resolve()):
+            return _delete(path)
+    except OSError as exc:
+        raise ModelFileError(f"{path}: cannot be deleted: {exc.strerror or exc}; check who may write there") from exc
+    return 0
+
+
+def _snapshot_of(path: Path) -> Path | None:
+    """The folder ".../models--org--repo/snapshots/REVISION" that `path` lies in; None outside of a hub cache."""
+    for folder in path.parents:
+        if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+            return folder
+    return None
+
+
+def _delete_from_hub_cache(path: Path, repo_folder: Path) -> int:
+    """The content, every revision's link to it, and folders that are empty then."""
+    content = path.resolve()
+    links = [found for found in (repo_folder / "snapshots").rglob(path.name) if found.resolve() == content]
+    freed = 0
+    if content.is_relative_to(repo_folder.resolve()):
+        freed = _delete(content)
+    for link in links:
+        link.unlink(missing_ok=True)
+        _delete_empty_folders(link.parent, repo_folder)
+    if not any(file.is_file() for name in ("blobs", "snapshots") for file in (repo_folder / name).rglob("*")):
+        shutil.rmtree(repo_folder, ignore_errors=True)  # only notes of the client are left
+    return freed
+
+
+def _delete_empty_folders(folder: Path, last: Path) -> None:
+    with suppress(OSError):  # not empty
+        while folder != last:
+            folder.rmdir()
+            folder = folder.parent
+
+
+def _delete(path: Path) -> int:
+    try:
+        size_bytes = path.stat().st_size
+        path.unlink()
+    except FileNotFoundError:
+        return 0
+    return size_bytes

@@ -1,0 +1,98 @@
+"""What the doctor says: findings, and the changes of metadata that mend them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+Value = str | int | float | bool
+
+
+class Severity(StrEnum):
+    """How bad a finding is. Only serious ones make the exit code 1."""
+
+    SERIOUS = "serious"  # it will not load, or its answers are wrong
+    WARNING = "warning"  # answers are worse than they could be, or wrong in some uses
+    NOTE = "note"  # worth knowing
+
+
+class ValueType(IntEnum):
+    """GGUF's numbers for the types of metadata values that are not arrays."""
+
+    UINT8 = 0
+    INT8 = 1
+    UINT16 = 2
+    INT16 = 3
+    UINT32 = 4
+    INT32 = 5
+    FLOAT32 = 6
+    BOOL = 7
+    STRING = 8
+    UINT64 = 10
+    INT64 = 11
+    FLOAT64 = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One metadata key and the value it is to have."""
+
+    key: str
+    type: ValueType
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that will go wrong, and the way out. `changes` are certain: `--fix` makes them unasked."""
+
+    severity: Severity
+    code: str  # stable, for scripts: "pooling_missing"
+    message: str  # one line
+    fix: str  # one line
+    changes: tuple[Change, ...] = ()
+
+
+def serious(code: str, message: str, fix: str, *changes: Change) -> Finding:
+    return Finding(Severity.SERIOUS, code, message, fix, changes)
+
+
+def warning(code: str, message: str, fix: str, *changes: Change) -> Finding:
+    return Finding(Severity.WARNING, code, message, fix, changes)
+
+
+def note(code: str, message: str, fix: str) -> Finding:
+    return Finding(Severity.NOTE, code, message, fix)
+
+
+def uint(key: str, value: int) -> Change:
+    return Change(key, ValueType.UINT32, value)
+
+
+def flag(key: str, value: bool) -> Change:
+    return Change(key, ValueType.BOOL, value)
+
+
+def text(key: str, value: str) -> Change:
+    return Change(key, ValueType.STRING, value)
+
+
+def sets(*changes: Change) -> str:
+    """What `--fix` will do, for the `fix` of a finding."""
+    return "--fix sets " + " and ".join(f"{change.key} to {shown(change.value)}" for change in changes)
+
+
+def shown(value: object) -> str:
+    """A metadata value on one line, cut where it is long."""
+    written = (
+        str(value).lower() if isinstance(value, bool) else str(value) if not isinstance(value, str) else repr(value)
+    )
+    return written if len(written) <= 60 else written[:57] + "..."
+
+
+def some(names: Iterable[str], limit: int = 3) -> str:
+    """The first names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more

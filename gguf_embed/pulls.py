@@ -1,0 +1,116 @@
+"""Downloads that are running: each once, however many clients ask for it, and on when one of them leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from gguf_embed.errors import EmbedError, ModelFileError, PullFailed
+from gguf_embed.types import PullProgress
+
+logger = logging.getLogger(__name__)
+
+PullModel = Callable[[str, Callable[[PullProgress], None]], object]
+"""Downloads a model by name, telling how far it is; blocks; raises `EmbedError`."""
+
+MAX_PULLS = 4
+"""At a time; more wait for their turn."""
+
+
+class PullAbandoned(Exception):
+    """Raised inside a download when nobody wants it any more. Never leaves this file."""
+
+
+@dataclass(slots=True, eq=False)
+class _Pull:
+    """One download and who watches it. Touched on the event loop; `abandoned` is read by its thread."""
+
+    watchers: set[asyncio.Queue[PullProgress | EmbedError | None]] = field(default_factory=set)
+    latest: PullProgress | None = None
+    abandoned: bool = False
+
+    def tell(self, step: PullProgress | EmbedError | None) -> None:
+        """One step; at the end None, or the error."""
+        if isinstance(step, PullProgress):
+            self.latest = step
+        for watcher in self.watchers:
+            watcher.put_nowait(step)
+
+
+class Pulls:
+    """Runs downloads on threads of its own. Belongs to one event loop."""
+
+    def __init__(self, pull_model: PullModel) -> None:
+        self._pull_model = pull_model
+        self._running: dict[str, _Pull] = {}
+        self._turns = threading.Semaphore(MAX_PULLS)
+
+    async def watch(self, name: str) -> AsyncIterator[PullProgress]:
+        """Start a download, or join the one that runs, and give its steps. Raises its `EmbedError`.
+
+        When the last one who watches goes away, the download stops; what has come stays for the next try.
+        """
+        pull = self._running.get(name)
+        if pull is None or pull.abandoned:
+            pull = self._start(name)
+        steps: asyncio.Queue[PullProgress | EmbedError | None] = asyncio.Queue()
+        if pull.latest is not None:
+            steps.put_nowait(pull.latest)
+        pull.watchers.add(steps)
+        try:
+            while (step := await steps.get()) is not None:
+                if isinstance(step, EmbedError):
+                    raise step
+                yield step
+        finally:
+            pull.watchers.discard(steps)
+            if not pull.watchers:
+                pull.abandoned = True
+
+    def _start(self, name: str) -> _Pull:
+        pull = self._running[name] = _Pull()
+        loop = asyncio.get_running_loop()
+
+        def progress(step: PullProgress) -> None:
+            if pull.abandoned:
+                raise PullAbandoned
+            loop.call_soon_threadsafe(pull.tell, step)
+
+        def finish(outcome: EmbedError | None) -> None:
+            if self._running.get(name) is pull:
+                del self._running[name]
+            pull.tell(outcome)
+
+        def run() -> None:
+            with self._turns:
+                outcome = self._run(name, progress)
+            with suppress(RuntimeError):  # the loop is closed: nobody watches any more
+                loop.call_soon_threadsafe(finish, outcome)
+
+        # a daemon, so that a hub that does not answer cannot hold up the end of the process
+        threading.Thread(target=run, name=f"pull {name}", daemon=True).start()
+        return pull
+
+    def _run(self, name: str, progress: Callable[[PullProgress], None]) -> EmbedError | None:
+        """On the download's thread."""
+        try:
+            self._pull_model(name, progress)
+        except PullAbandoned:
+            return None
+        except ModelFileError as error:
+            return PullFailed(error.message)
+        except EmbedError as error:
+            return error
+        except Exception as error:
+            logger.exception("pulling %s failed", name)
+            return PullFailed(f"{name} cannot be pulled ({type(error).__name__}): the server's log has the details")
+        return None
+
+    def close(self) -> None:
+        """Stop all downloads at their next step."""
+        for pull in self._running.values():
+            pull.abandoned = True

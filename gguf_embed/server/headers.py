@@ -1,0 +1,37 @@
+"""The headers that every reply has, errors and streams included."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from aiohttp import web
+
+from gguf_embed.server.body import TRUNCATED_HEADER
+from gguf_embed.server.door import Door
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CORS = {
+    "Access-Control-Allow-Credentials": "true",
+    "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Expose-Headers": f"X-Request-Id, Retry-After, {TRUNCATED_HEADER}",
+}
+
+
+def set_common_headers(door: Door, request: web.Request, response: web.StreamResponse) -> None:
+    """Request id, server, CORS, and the end of the connection where the server is stopping.
+
+    The middleware calls it for whatever a handler returns; one that streams calls it before its first byte.
+    """
+    headers = response.headers
+    asked_id = request.headers.get("X-Request-Id")
+    headers["X-Request-Id"] = asked_id if asked_id and _SANE_ID.fullmatch(asked_id) else os.urandom(12).hex()
+    headers["Server"] = "gguf-embed"
+    origin = request.headers.get("Origin")
+    if origin is not None:
+        headers["Access-Control-Allow-Origin"] = origin
+        headers["Vary"] = "Origin"
+        headers.update(_CORS)
+    if door.drain.begun.is_set():
+        response.force_close()

@@ -1,0 +1,122 @@
+"""`gguf-embed convert`: what it writes, what it says, and its one line when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gguf_embed.cli.convert import default_file
+from gguf_embed.cli.main import cli
+from gguf_embed.model_files.metadata import read_header
+from tests.model_files.convert_encoders import tiny_models as tiny
+from tests.model_files.fake_hub import FakeHub, serve
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Run:
+    """Runs the command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(cli, ["convert", *map(str, arguments)])
+
+
+def test_it_writes_a_file_named_after_model_and_type_and_says_how_to_serve_it(tmp_path, run):
+    tiny.write_directory("bert", tmp_path / "tiny-bert")
+    result = run("tiny-bert")
+    assert result.exit_code == 0
+    size = (tmp_path / "tiny-bert-F16.gguf").stat().st_size
+    assert result.output.splitlines() == [
+        "converting tiny-bert to tiny-bert-F16.gguf (f16, 37 tensors)",
+        f"wrote    tiny-bert-F16.gguf: bert, F16, 37 tensors, {size / 1e6:.1f} MB",
+        "model    64 dimensions, context 256, its makers cut texts to 100 tokens, pooling mean",
+        "prompts  query, document",
+        "gguf-embed serve -m tiny-bert-F16.gguf",
+    ]
+    assert read_header(tmp_path / "tiny-bert-F16.gguf").get("general.name", str) == "tiny-bert"
+
+
+def test_flags_choose_file_type_and_name(tmp_path, run):
+    tiny.write_directory("roberta_reranker", tmp_path / "hf")
+    result = run("hf", "-o", "out/model.gguf", "--outtype", "q8_0", "--name", "NLI")
+    assert "scores   3 per pair: contradiction, entailment, neutral" in result.output
+    header = read_header(tmp_path / "out" / "model.gguf")
+    assert header.get("general.name", str) == "NLI"
+    assert header.tensors["token_embd.weight"].type == "Q8_0"
+
+
+def test_a_model_without_a_pooling_is_served_with_a_flag(tmp_path, run):
+    source = tiny.write_directory("bert", tmp_path / "hf")
+    (source / "modules.json").unlink()
+    assert "pooling  the model declares none: serve it with --pooling mean, cls or last" in run("hf").output
+
+
+def test_an_existing_file_is_replaced_only_when_asked(tmp_path, run):
+    tiny.write_directory("bert", tmp_path / "hf")
+    (tmp_path / "m.gguf").write_bytes(b"precious")
+    refused = run("hf", "-o", "m.gguf")
+    assert str(refused.exception) == "m.gguf exists: --force replaces it, -o FILE names another"
+    assert (tmp_path / "m.gguf").read_bytes() == b"precious"
+    assert run("hf", "-o", "m.gguf", "--force").exit_code == 0
+    assert read_header(tmp_path / "m.gguf").architecture == "bert"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing",), "nothing: no such folder or file here, and a repository on the hub is named ORG/REPO"),
+        (("./nothing",), "./nothing: no such folder or file; name a model's folder, or ORG/REPO on the hub"),
+        (("org/repo:Q8_0",), "org/repo:Q8_0: an original model has no :Q8_0; --outtype says how matrices are stored"),
+        (("hf", "-o", "hf"), "hf is a folder: -o takes the name of a file"),
+    ],
+)
+def test_wrong_names_get_one_line(tmp_path, run, arguments, message):
+    tiny.write_directory("bert", tmp_path / "hf")
+    assert str(run(*arguments).exception) == message
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+
+
+def test_the_default_file_names_the_type_that_auto_means(tmp_path):
+    source = tiny.write_directory("bert", tmp_path / "hf")
+    assert default_file(source, "org/name", "auto") == "org-name-F16.gguf"
+    assert default_file(source, "name", "q8_0") == "name-Q8_0.gguf"
+
+
+def run_process(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gguf_embed", "convert", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_a_repository_is_fetched_and_converted(tmp_path):
+    source = tiny.write_directory("bert", tmp_path / "hf")
+    files = {path.relative_to(source).as_posix(): path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    (tmp_path / "work").mkdir()
+    with serve(FakeHub({"org/tiny": files})) as hub:
+        environment = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+        done = run_process(tmp_path / "work", "org/tiny", "--outtype", "f32", **environment)
+        missing = run_process(tmp_path / "work", "org/other", **environment)
+    assert done.returncode == 0, done.stderr
+    header = read_header(tmp_path / "work" / "tiny-F32.gguf")
+    assert header.get("general.name", str) == "tiny"
+    assert header.get("gguf-embed.prompt.query", str) == "search_query: "
+    assert missing.returncode == 1
+    assert missing.stderr.splitlines() == [
+        "gguf-embed: org/other is not on the hub, or is private: check the name, or set HF_TOKEN"
+    ]
+
+
+def test_what_cannot_be_converted_is_one_line_on_stderr(tmp_path):
+    tiny.write_directory("bert", tmp_path / "hf", architectures=["MPNetModel"])
+    done = run_process(tmp_path, "hf")
+    assert done.returncode == 1
+    assert done.stderr.startswith("gguf-embed: hf: MPNetModel cannot be converted: ")
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]

@@ -1,0 +1,153 @@
+"""`gguf-embed ps`: what it asks of a server, shows of its answer, and says when there is none."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from gguf_embed.cli.ps import checked_url, model_lines, processor_text, until_text
+from gguf_embed.errors import ConfigError
+from tests.cli.command import Place
+
+NOW_S = 1_700_000_000.0
+MODEL = {
+    "name": "bge-m3:latest",
+    "model": "bge-m3:latest",
+    "size": 1_200_000_000,
+    "size_vram": 0,
+    "details": {"family": "bert", "quantization_level": "F16"},
+    "context_length": 8192,
+    "expires_at": "2318-03-21T00:00:00Z",
+}
+"""As Ollama's /api/ps has it."""
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path, "http://127.0.0.1:9")
+
+
+@pytest.fixture
+def answer() -> Iterator[Callable[[int, bytes], str]]:
+    """Starts a server that gives one answer to /api/ps where the key is "k"; returns its address."""
+    servers: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
+
+    def start(status: int, body: bytes) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                is_allowed = self.path == "/api/ps" and self.headers.get("Authorization") == "Bearer k"
+                self.send_response(status if is_allowed else 401)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_loaded_models_are_a_table(place, answer):
+    url = answer(200, json.dumps({"models": [MODEL]}).encode())
+    done = place.call("ps", "--url", url + "/", "--api-key", "k")
+    header, line = done.stdout.splitlines()
+    assert header.split() == ["NAME", "ARCHITECTURE", "TYPE", "MEMORY", "PROCESSOR", "CONTEXT", "UNTIL"]
+    assert line.split() == ["bge-m3:latest", "bert", "F16", "1.2", "GB", "CPU", "8192", "for", "ever"]
+    done = place.call("ps", "--url", url, "--json", LLAMA_API_KEY="k, other")
+    assert json.loads(done.stdout) == [MODEL]
+
+
+def test_no_loaded_model_is_said(place, answer):
+    done = place.call("ps", "--url", answer(200, b'{"models": []}'), "--api-key", "k")
+    assert done.stdout == "no model is loaded: the first request for one loads it\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "key", "message"),
+    [
+        (200, b"{}", "wrong", "wants an API key (401): give it with --api-key or in LLAMA_API_KEY"),
+        (404, b"", "k", "answered 404 to /api/ps"),
+        (200, b"<html>", "k", "answers, but not as a gguf-embed does"),
+        (200, b"[]", "k", "answers, but not as a gguf-embed does"),
+        (200, b'{"models": {"a": 1}}', "k", "answers, but not as a gguf-embed does"),
+        (200, b'{"models": [1]}', "k", "answers, but not as a gguf-embed does"),
+        (200, b"\xff", "k", "answers, but not as a gguf-embed does"),
+    ],
+)
+def test_another_answer_is_one_line(place, answer, status, body, key, message):
+    done = place.call("ps", "--url", answer(status, body), "--api-key", key)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert message in done.stderr
+    assert "wrong" not in done.stderr
+
+
+def test_a_server_that_is_not_there_is_said(place):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        done = place.call("ps", "--url", url)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"gguf-embed: no server answers at {url} (Connection refused): start one with `gguf-embed serve`, "
+        "or name it with --url\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "full"),
+    [
+        ("http://h:1/", "http://h:1"),
+        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("https://h/prefix", "https://h/prefix"),
+        ("http://[::1]:80", "http://[::1]:80"),
+    ],
+)
+def test_addresses(url, full):
+    assert checked_url(url) == full
+
+
+@pytest.mark.parametrize(
+    "url", ["", "ftp://h", "http://", "http://h:x", "http://h:99999", "file:///etc/passwd", "h?x=1"]
+)
+def test_what_is_no_address_is_refused(url):
+    with pytest.raises(ConfigError, match="give one such as http://127"):
+        checked_url(url)
+
+
+def test_a_model_with_missing_fields_is_a_line_too():
+    assert model_lines([{}], NOW_S)[1].split() == ["-", "-", "-", "-", "CPU", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("size", "on_gpu", "text"), [(10, 0, "CPU"), (10, 10, "GPU"), (10, 3, "30% GPU"), (0, 0, "CPU")]
+)
+def test_where_memory_is(size, on_gpu, text):
+    assert processor_text(size, on_gpu) == text
+
+
+@pytest.mark.parametrize(
+    ("after_s", "text"), [(300, "5 min from now"), (20, "20 s from now"), (-1, "now"), (10**10, "for ever")]
+)
+def test_until_when_it_stays(after_s, text):
+    moment = datetime.fromtimestamp(NOW_S, UTC) + timedelta(seconds=after_s)
+    assert until_text(moment.isoformat(), NOW_S) == text
+
+
+@pytest.mark.parametrize("moment", ["", "soon"])
+def test_a_time_that_cannot_be_read_is_a_dash(moment):
+    assert until_text(moment, NOW_S) == "-"

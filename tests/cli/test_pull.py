@@ -1,0 +1,189 @@
+"""`gguf-embed pull`: what it fetches, shows and says, and what a broken-off download leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from gguf_embed.cli.progress import PullDisplay, bar, duration_text
+from gguf_embed.cli.pull import with_quant
+from gguf_embed.errors import ConfigError, InvalidRequest
+from gguf_embed.types import PullProgress
+from tests.cli.command import Place
+from tests.gguf_models import write_tiny_encoder
+from tests.model_files.fake_hub import FakeHub, serve
+
+REPO = "org/tiny-GGUF"
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_encoder(tmp_path_factory.mktemp("model") / "m.gguf").read_bytes()
+
+
+@pytest.fixture
+def fake(model):
+    padded = model + bytes(24 * MIB - len(model))
+    files = {REPO: {"tiny-F16.gguf": model, "tiny-Q8_0.gguf": model + b"\0"}, "org/big": {"big.gguf": padded}}
+    with serve(FakeHub(files=files, refused={"org/gated": (401, "GatedRepo")})) as hub:
+        yield hub
+
+
+@pytest.fixture
+def place(fake, tmp_path):
+    return Place(tmp_path, fake.endpoint)
+
+
+def test_a_model_is_pulled_with_one_line_per_step(place):
+    done = place.run("pull", REPO)
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"pulled {REPO}:Q8_0: 99 kB, {place.folder}/hub/models--org--tiny-GGUF/snapshots/"
+        "0123456789abcdef0123456789abcdef01234567/tiny-Q8_0.gguf\n",
+    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pulling ")
+    assert line.endswith(" (99 kB)")
+
+
+def test_quant_chooses_the_file_and_a_second_pull_is_silent(fake, place):
+    assert "tiny-F16.gguf" in place.run("pull", REPO, "--quant", "f16").stdout
+    fake.requests.clear()
+    done = place.run("pull", f"{REPO}:F16")
+    assert (done.returncode, done.stderr, fake.downloads) == (0, "", [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["org/gated"], "org/gated is gated: accept its terms on its page on the hub and set HF_TOKEN"),
+        (["org/nothing"], "org/nothing is not on the hub, or is private"),
+        ([REPO, "--quant", "Q6_K"], f"{REPO} has no GGUF of type Q6_K; choose one of: tiny-F16.gguf, tiny-Q8_0.gguf"),
+        (["../../etc/passwd"], "'../../etc/passwd' is not a model's name"),
+        (["clip-vit-base-patch16"], "clip-vit-base-patch16 cannot run yet"),
+        (["all-minillm"], "no model is called 'all-minillm'"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_exit_code_1(place, arguments, message):
+    done = place.run("pull", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"gguf-embed: {message}")
+
+
+def test_offline_is_said_and_what_is_here_still_serves(place):
+    place.run("pull", REPO)
+    assert place.run("pull", REPO, HF_HUB_OFFLINE="1").returncode == 0
+    done = place.run("pull", "org/big", HF_HUB_OFFLINE="1")
+    assert "offline mode forbids downloading it" in done.stderr
+
+
+def test_a_hub_that_is_gone_is_said_and_what_is_here_still_serves(place):
+    place.run("pull", REPO)
+    done = place.run("pull", REPO, HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 0
+    assert "the hub cannot be reached for org/tiny-GGUF" in done.stderr
+    assert done.stderr.endswith("; using the files that are cached\n")
+
+
+def test_ctrl_c_keeps_what_came_and_says_so(fake, place):
+    pty = pytest.importorskip("pty")
+    fake.holds_after = 12 * MIB
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "gguf_embed", "pull", "org/big"]
+    with subprocess.Popen(command, env=place.environment, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b""
+        while b"10.5 MB of 25.2 MB" not in seen:
+            seen += os.read(ours, 4096)
+        process.send_signal(signal.SIGINT)
+        while b"stopped" not in seen:
+            seen += os.read(ours, 4096)
+        assert process.wait(30) == 130
+    os.close(ours)
+    assert b"\r" in seen
+    assert b"10.5 MB of 25.2 MB are kept; `gguf-embed pull org/big` goes on from there" in seen
+    assert b"Traceback" not in seen
+    assert [path.stat().st_size for path in place.partial_files] == [10 * MIB]
+    fake.holds_after = None
+    assert place.run("pull", "org/big").returncode == 0
+    assert fake.ranges[-1] == f"bytes={10 * MIB}-"
+    assert place.partial_files == []
+
+
+@pytest.mark.parametrize(
+    ("name", "quant", "full"),
+    [("m", None, "m"), ("m", "Q8_0", "m:Q8_0"), ("o/r:q8_0", "Q8_0", "o/r:Q8_0"), ("m:latest", "f16", "m:f16")],
+)
+def test_quant_is_another_way_to_write_the_name(name, quant, full):
+    assert with_quant(name, quant) == full
+
+
+@pytest.mark.parametrize(
+    ("name", "quant", "error", "message"),
+    [
+        ("m:F16", "Q8_0", ConfigError, "m:F16 names the type F16 and --quant Q8_0"),
+        ("m", "best", ConfigError, "--quant 'best' is not a type of weights"),
+        ("../m", "Q8_0", InvalidRequest, "is not a model's name"),
+    ],
+)
+def test_quant_that_contradicts_the_name_is_refused(name, quant, error, message):
+    with pytest.raises(error, match=message):
+        with_quant(name, quant)
+
+
+def test_a_bar_says_how_much_how_fast_and_how_long_still():
+    step = PullProgress("pulling abc", "sha256:abc", 200_000_000, 50_000_000)
+    assert bar(step, 0.0, 0) == "pulling abc  25% [#####...............], 50.0 MB of 200 MB"
+    assert bar(step, 5.0, 50_000_000).endswith("50.0 MB of 200 MB, 10.0 MB/s, 15 s left")
+    done = PullProgress("pulling abc", "", 200, 200)
+    assert bar(done, 2.0, 200) == "pulling abc 100% [####################], 200 B of 200 B, 100 B/s"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (7200, "2 h")]
+)
+def test_durations_read_well(seconds, text):
+    assert duration_text(seconds) == text
+
+
+class Terminal:
+    """A stream that keeps what was written, and says that it is a terminal."""
+
+    def __init__(self) -> None:
+        self.written = ""
+
+    def write(self, text: str) -> int:
+        self.written += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_a_bar_is_redrawn_in_place_and_not_too_often():
+    now = [0.0]
+    terminal = Terminal()
+    display = PullDisplay(terminal, lambda: now[0])
+    display.show(PullProgress("pulling manifest"))
+    for completed in (0, 10, 20, 100):
+        display.show(PullProgress("pulling abc", "", 100, completed))
+        now[0] += 0.05
+    display.show(PullProgress("success"))
+    display.end_line()
+    drawn = [part.rstrip() for part in terminal.written.replace("\n", "\r").split("\r") if part.strip()]
+    assert [line.split(" [")[0] for line in drawn] == [
+        "pulling manifest",
+        "pulling abc   0%",
+        "pulling abc  20%",
+        "pulling abc 100%",
+    ]
+    assert terminal.written.endswith("\n")

@@ -1,0 +1,76 @@
+"""`gguf-embed show`: what a file and the catalogue tell of a model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gguf_embed.model_files.library import Library
+from gguf_embed.types import Pooling
+from tests.cli.command import Place
+from tests.gguf_models import write_tiny_encoder
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path, "http://127.0.0.1:9")
+
+
+def facts(output: str) -> dict[str, str]:
+    """Name → value of every line."""
+    found = {}
+    for line in output.splitlines():
+        name, _, value = line.partition("  ")
+        found[name] = value.strip()
+    return found
+
+
+def test_a_pulled_model_has_the_facts_of_file_and_catalogue(place):
+    (place.folder / "cache").mkdir()
+    path = write_tiny_encoder(place.folder / "cache" / "nomic-embed-text-v1.5.f16.gguf", pooling=None)
+    Library(place.folder / "cache").add("nomic-embed-text-v1.5", path, "cd" * 32)
+    done = place.call("show", "nomic-embed-text-v1.5")
+    shown = facts(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (shown["file"], shown["digest"], shown["origin"]) == (str(path), "sha256:" + "cd" * 32, "pulled")
+    assert (shown["weights"], shown["dimensions"], shown["context"]) == ("F32", "32", "64")
+    assert shown["pooling"] == "mean (the catalogue's; the file names none)"
+    assert shown["license"] == "apache-2.0"
+    assert "prompt  query: 'search_query: '" in done.stdout.splitlines()
+
+
+def test_a_name_of_the_catalogue_that_is_not_here_says_how_to_get_it(place):
+    shown = facts(place.call("show", "all-minilm:l12-v2").stdout)
+    assert shown["name"] == "all-MiniLM-L12-v2"
+    assert shown["here"].startswith("not pulled: `gguf-embed pull all-MiniLM-L12-v2` gets it from leliuga/")
+    assert shown["pooling"] == "mean"
+    assert facts(place.call("show", "clip-vit-base-patch16").stdout)["here"].startswith("not yet: CLIP")
+
+
+def test_a_file_may_be_shown_by_its_path(place):
+    path = write_tiny_encoder(place.folder / "r.gguf", pooling=Pooling.RANK, rank_head=True)
+    shown = facts(place.call("show", path).stdout)
+    assert (shown["architecture"], shown["pooling"], shown["rank head"]) == ("bert", "rank", "yes")
+    assert "digest" not in shown
+
+
+def test_json_has_all_fields(place):
+    model = json.loads(place.call("show", "bge-m3", "--json").stdout)
+    assert (model["name"], model["path"], model["file"], model["pooling"]) == ("bge-m3", None, None, "cls")
+    assert model["catalogue"]["repo"] == "gpustack/bge-m3-GGUF"
+    path = write_tiny_encoder(place.folder / "mine.gguf")
+    model = json.loads(place.call("show", path, "--json").stdout)
+    assert (model["catalogue"], model["file"]["dimensions"], model["pooling"]) == (None, 32, "mean")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nothing", "no model is called 'nothing'"), ("../x", "no model is called '../x'"), ("damaged", "is truncated")],
+)
+def test_what_is_no_model_is_one_line(place, name, message):
+    damaged = place.folder / "damaged.gguf"
+    damaged.write_bytes(write_tiny_encoder(place.folder / "m.gguf").read_bytes()[:-10])
+    done = place.call("show", damaged if name == "damaged" else name)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert message in done.stderr

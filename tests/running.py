@@ -1,0 +1,55 @@
+"""The service without HTTP, on an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gguf_embed.config import ModelConfig
+from gguf_embed.metrics import Metrics
+from gguf_embed.model_files.catalogue import Catalogue
+from gguf_embed.model_files.library import Library
+from gguf_embed.model_files.locate import LocatedModel
+from gguf_embed.registry.loader import FileLoader
+from gguf_embed.registry.registry import Registry
+from gguf_embed.registry.resident import RegistryConfig
+from gguf_embed.registry.shelf import Shelf, ShelfConfig
+from gguf_embed.service import EmbedService
+from gguf_embed.types import EmbedRequest, EmbedResult, Prompt
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service, and the one event loop that it lives on."""
+
+    service: EmbedService
+    runner: asyncio.Runner
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return self.runner.run(work)
+
+    def embed(self, *inputs: Prompt, **fields: Any) -> EmbedResult:
+        return self.run(self.service.embed(EmbedRequest(inputs, **fields)))
+
+
+@contextmanager
+def running(path: Path, config: ModelConfig, cache_dir: Path) -> Iterator[Running]:
+    """One real model, loaded when it is first asked for."""
+    metrics, library = Metrics(), Library(cache_dir / "no-library")
+    with asyncio.Runner() as runner:
+        shelf = Shelf(ShelfConfig(((LocatedModel(path, path.stem), config),), config), library, Catalogue(()))
+        loader = FileLoader(cache_dir, metrics, lambda line: None)
+        service = EmbedService(
+            shelf, Registry(loader, RegistryConfig(keep_alive_s=math.inf), metrics), library, metrics
+        )
+        try:
+            yield Running(service, runner)
+        finally:
+            runner.run(service.close())

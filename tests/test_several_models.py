@@ -1,0 +1,158 @@
+"""One real process, several models: each by its name, loaded when asked for, gone when idle, a folder that changes."""
+
+import json
+import shutil
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tests.gguf_models import write_tiny_encoder
+from tests.server_process import run_to_end
+
+
+def states(server):
+    return {model["id"]: model["status"]["value"] for model in server.get("/v1/models").json()["data"]}
+
+
+def wait_until(condition):
+    deadline_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline_s, "it never came true"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def folder(tmp_path, models):
+    made = tmp_path / "folder"
+    made.mkdir()
+    shutil.copy(models / "encoder.gguf", made / "first.gguf")
+    write_tiny_encoder(made / "second.gguf", n_ctx=32)
+    return made
+
+
+def test_each_name_gets_its_own_models_vectors(launch, models):
+    server = launch("-m", f"enc={models / 'encoder.gguf'}", "-m", f"dec={models / 'decoder.gguf'}")
+    alone = {name: launch("-m", models / f"{name}.gguf").embed("a text") for name in ("encoder", "decoder")}
+    np.testing.assert_allclose(server.embed("a text", model="enc"), alone["encoder"], atol=1e-6)
+    np.testing.assert_allclose(server.embed("a text", model="dec"), alone["decoder"], atol=1e-6)
+    np.testing.assert_allclose(server.embed("a text"), alone["encoder"], atol=1e-6)  # the first that was named
+    assert server.post("/v1/embeddings", {"input": "x", "model": "dec"}).json()["model"] == "dec"
+
+
+def test_an_unknown_name_is_a_404_that_lists_the_models(launch, models):
+    server = launch("-m", f"enc={models / 'encoder.gguf'}", "-m", f"dec={models / 'decoder.gguf'}")
+    for path in ("/v1/embeddings", "/embedding"):
+        reply = server.post(path, {"input": "x", "model": "gpt-4"})
+        assert reply.status == 404
+        assert "'enc', 'dec'" in reply.json()["error"]["message"]
+    assert server.post("/tokenize", {"content": "x", "model": "gpt-4"}).status == 404
+    assert server.get("/v1/models/gpt-4").status == 404
+    assert server.get("/props?model=gpt-4").status == 404
+
+
+def test_only_the_first_model_is_loaded_at_the_start_and_looking_wakes_none(launch, models):
+    server = launch("-m", f"enc={models / 'encoder.gguf'}", "-m", f"dec={models / 'decoder.gguf'}")
+    for path in ("/v1/models", "/models", "/props?model=dec", "/v1/models/dec", "/metrics", "/health", "/ready", "/"):
+        assert server.get(path).status == 200, path
+    assert states(server) == {"enc": "loaded", "dec": "unloaded"}
+    assert server.get("/props?model=dec").json()["is_sleeping"] is True
+    server.embed("x", model="dec")
+    assert states(server) == {"enc": "loaded", "dec": "loaded"}
+    assert any(line.startswith("on call") and "dec" in line for line in server.banner)
+
+
+def test_tokens_are_those_of_the_named_model(launch, models):
+    server = launch("-m", f"enc={models / 'encoder.gguf'}", "-m", f"dec={models / 'decoder.gguf'}")
+
+    def ids(model):
+        return server.post("/tokenize", {"content": "hello there", "model": model}).json()["tokens"]
+
+    assert ids("enc") != ids("dec")
+    text = server.post("/detokenize", {"tokens": ids("dec"), "model": "dec"}).json()["content"]
+    assert text.strip() == "hello there"
+
+
+def test_a_folders_files_come_and_go_without_a_restart(launch, folder, models):
+    server = launch("--models-dir", folder)
+    assert set(states(server)) == {"first", "second"}
+    assert server.post("/v1/embeddings", {"input": "x"}).status == 400  # none of them is the first choice
+    assert server.embed("x", model="first").shape == (1, 32)
+    shutil.copy(models / "decoder.gguf", folder / "third.gguf")
+    wait_until(lambda: "third" in states(server))
+    assert server.post("/v1/embeddings", {"input": "x", "model": "third"}).status == 200
+    (folder / "third.gguf").unlink()
+    wait_until(lambda: "third" not in states(server))
+    assert server.post("/v1/embeddings", {"input": "x", "model": "third"}).status == 404
+
+
+def test_a_replaced_file_is_loaded_anew(launch, folder):
+    server = launch("--models-dir", folder)
+    assert server.post("/v1/embeddings", {"input": [5] * 40, "model": "second"}).status == 400  # over 32 tokens
+    fresh = folder / "fresh"
+    write_tiny_encoder(fresh, n_ctx=64)
+    fresh.replace(folder / "second.gguf")
+    wait_until(lambda: server.post("/v1/embeddings", {"input": [5] * 40, "model": "second"}).status == 200)
+
+
+def test_an_idle_model_is_unloaded_and_comes_back(launch, models):
+    server = launch("-m", models / "encoder.gguf", "--keep-alive", "0.3s")
+    first = server.embed("x")
+    wait_until(lambda: states(server) == {"encoder": "unloaded"})
+    assert server.get("/health").status == 200
+    np.testing.assert_array_equal(server.embed("x"), first)
+    assert "gguf_embed_model_loads_total" in server.get("/metrics").body.decode()
+
+
+def test_a_model_served_alone_stays(launch, models):
+    server = launch("-m", models / "encoder.gguf")
+    assert states(server) == {"encoder": "loaded"}
+
+
+def test_no_more_models_are_loaded_than_allowed(launch, folder, models):
+    shutil.copy(models / "decoder.gguf", folder / "third.gguf")
+    server = launch("--models-dir", folder, "--models-max", "1")
+    names = ["first", "second", "third"]
+    with ThreadPoolExecutor(12) as pool:
+        replies = list(
+            pool.map(lambda i: server.post("/v1/embeddings", {"input": f"text {i}", "model": names[i % 3]}), range(60))
+        )
+    assert {reply.status for reply in replies} == {200}
+    assert [reply.json()["model"] for reply in replies] == [names[i % 3] for i in range(60)]
+    assert list(states(server).values()).count("loaded") <= 1
+
+
+def test_a_model_over_the_memory_limit_is_named_with_both_sizes(launch, folder):
+    server = launch("--models-dir", folder, "--max-memory", "10M")
+    reply = server.post("/v1/embeddings", {"input": "x", "model": "first"})
+    assert reply.status == 503
+    assert "--max-memory allows 10" in reply.json()["error"]["message"]
+
+
+def test_a_file_that_cannot_be_loaded_is_an_error_of_that_request_alone(launch, folder):
+    whole = (folder / "first.gguf").read_bytes()
+    (folder / "odd.gguf").write_bytes(whole.replace(b"bert.attention.head_count", b"bert.attention.head_cOunt"))
+    server = launch("--models-dir", folder)
+    for _ in range(2):
+        reply = server.post("/v1/embeddings", {"input": "x", "model": "odd"})
+        assert reply.status == 500
+        message = reply.json()["error"]["message"]
+        assert "'odd' cannot be loaded" in message
+        assert str(folder) not in json.dumps(reply.json())
+    assert server.post("/v1/embeddings", {"input": "x", "model": "first"}).status == 200
+
+
+def test_a_stop_frees_all_models(launch, models):
+    server = launch("-m", f"enc={models / 'encoder.gguf'}", "-m", f"dec={models / 'decoder.gguf'}")
+    server.embed("x", model="dec")
+    code, printed = server.end(signal.SIGTERM)
+    assert code == 0
+    assert "everything accepted was answered" in printed
+
+
+def test_two_names_for_one_model_need_their_own_flag(cache_dir, models):
+    ended = run_to_end(cache_dir, "serve", "-m", models / "encoder.gguf", "-m", models / "decoder.gguf", "-a", "x")
+    assert ended.returncode == 1
+    assert "NAME=FILE" in ended.stderr
