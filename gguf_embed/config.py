@@ -47,3 +47,19 @@ class ModelConfig:
     warmup: bool = True
     max_queued_tokens: int = 2_000_000
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class ResidencyLimits:
+    """What all loaded models together may take."""
+
+    max_models: int = 4  # 0: no limit
+    max_bytes: int | None = None  # None: no limit
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryConfig:
+    """How many models may stay, and for how long. `keep_alive_s` inf: for ever; 0: no longer than a request."""
+
+    limits: ResidencyLimits = field(default_factory=ResidencyLimits)
+    keep_alive_s: float = 300.0

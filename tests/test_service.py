@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_embed.config import ModelConfig
+from gguf_embed.config import ModelConfig, RegistryConfig
 from gguf_embed.engines.fake import FakeScript
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound, NotSupported, PermissionDenied
 from gguf_embed.model_files.catalogue import Catalogue
 from gguf_embed.model_files.library import Library
 from gguf_embed.model_files.locate import LocatedModel
 from gguf_embed.registry.registry import Registry
-from gguf_embed.registry.resident import RegistryConfig
 from gguf_embed.registry.shelf import Shelf, ShelfConfig
 from gguf_embed.service import EmbedService
 from gguf_embed.types import EmbedRequest, LoadOptions, Pooling, PromptChoice

@@ -165,7 +165,9 @@ def write_model(folder: Path) -> Path:
     tokenizer = (Path(spec.origin).parent / "model/tokenizer.json").read_text(encoding="utf-8")
     n_tokens = len(json.loads(tokenizer)["model"]["vocab"])
     rows = np.random.default_rng(0).standard_normal((n_tokens, _N_DIMS)).astype("<f4")
-    header = json.dumps({"embeddings": {"dtype": "F32", "shape": rows.shape, "data_offsets": [0, rows.nbytes]}}).encode()
+    header = json.dumps(
+        {"embeddings": {"dtype": "F32", "shape": rows.shape, "data_offsets": [0, rows.nbytes]}}
+    ).encode()
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + rows.tobytes())
     (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")

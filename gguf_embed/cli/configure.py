@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from gguf_embed.cli.options import ServeFlags
-from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig
+from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, RegistryConfig, ResidencyLimits
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_files.locate import ModelSource
 from gguf_embed.prompts import parse_flag
-from gguf_embed.registry.residency import ResidencyLimits
-from gguf_embed.registry.resident import RegistryConfig
 from gguf_embed.types import Pooling
 
 Report = Callable[[str], None]

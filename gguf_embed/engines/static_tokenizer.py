@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from gguf_embed.engines.static_pieces import PieceMemory
+from gguf_embed.engines.static_pieces import PieceMemory, choose_split
 from gguf_embed.errors import ModelFileError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HfTokenizer
-
-_SPLIT_AT_SPACES: Final = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit")
-_SPLIT_WITHIN: Final = ("Punctuation", "Digits")
-_BY_CHARACTER: Final = ("BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD")
 
 
 class TextTokenizer(Protocol):
@@ -53,7 +49,8 @@ class HuggingFaceTokenizer:
             )
         names = {token: entry for entry, token in ids.items()}
         self._entries = tuple(names.get(token, f"[PAD{token}]") for token in range(n_tokens))
-        self._memory = PieceMemory(self._encode_all) if splits_at_spaces(json.loads(source)) else None
+        split = choose_split(json.loads(source))
+        self._memory = PieceMemory(split, self._encode_all) if split is not None else None
 
     @property
     def entries(self) -> Sequence[str]:
@@ -94,31 +91,6 @@ class HuggingFaceTokenizer:
                 self._literal = _load(self._source)
                 self._literal.encode_special_tokens = True
             return self._literal
-
-
-def splits_at_spaces(tokenizer: dict[str, Any]) -> bool:
-    """Whether a tokenizer.json's rules treat what stands between spaces, tabs and line ends each for itself.
-
-    True only where it is certain: the text is changed character by character, then split at white space, and no added
-    token reaches over a space.
-    """
-    normalizers = _steps(tokenizer.get("normalizer"), "normalizers")
-    splitters = _steps(tokenizer.get("pre_tokenizer"), "pretokenizers")
-    added = [str(entry.get("content", "")) for entry in tokenizer.get("added_tokens") or []]
-    return (
-        all(kind in _BY_CHARACTER for kind in normalizers)
-        and any(kind in _SPLIT_AT_SPACES for kind in splitters)
-        and all(kind in (*_SPLIT_AT_SPACES, *_SPLIT_WITHIN) for kind in splitters)
-        and not any(character.isspace() for content in added for character in content)
-    )
-
-
-def _steps(stage: dict[str, Any] | None, inner: str) -> list[str]:
-    if not stage:
-        return []
-    if stage.get("type") == "Sequence":
-        return [str(step.get("type")) for step in stage.get(inner) or []]
-    return [str(stage.get("type"))]
 
 
 def _load(source: str) -> HfTokenizer:

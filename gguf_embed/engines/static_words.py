@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from gguf_embed.engines.static_pieces import PieceMemory
+from gguf_embed.engines.static_pieces import PieceMemory, split_at_spaces
 
 _PARTS: Final = re.compile(r"<\w+>|\w+(?:['.,&-]\w+)*|[^\w\s]+")
 _FINEST: Final = re.compile(r"\w+|[^\w\s]")
@@ -21,7 +21,7 @@ class WordTokenizer:
         self._words = words
         self._ids = {word: token for token, word in zip(range(len(words) - 1, -1, -1), reversed(words), strict=True)}
         self._lowercase = lowercase
-        self._memory = PieceMemory(lambda pieces: [self._encode_piece(piece) for piece in pieces])
+        self._memory = PieceMemory(split_at_spaces, lambda pieces: [self._encode_piece(piece) for piece in pieces])
 
     @property
     def entries(self) -> Sequence[str]:

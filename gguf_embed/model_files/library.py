@@ -101,10 +101,11 @@ class Library:
         self._check(files)
         progress(PullProgress("writing manifest"))
         own_name, aliases = names_of_pulled(plan, files[0].path.name)
-        row_repo = plan.repo or (plan.row.repo or plan.row.convert if plan.row is not None else None)
+        from_hub = plan.repo is not None and not files[0].path.is_relative_to(self._cache_dir)
+        repo = plan.repo if from_hub else plan.convert
         size_bytes = sum(file.size_bytes for file in files)
         paths = tuple(file.path for file in files)
-        entry = PulledModel(own_name, aliases, paths, size_bytes, files[0].sha256, row_repo, time.time())
+        entry = PulledModel(own_name, aliases, paths, size_bytes, files[0].sha256, repo, time.time())
         self._index.write(entry)
         self._forget()
         progress(PullProgress("success"))

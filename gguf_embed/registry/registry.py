@@ -12,11 +12,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+from gguf_embed.config import RegistryConfig
 from gguf_embed.errors import EmbedError, ModelLoadFailed, Unavailable
 from gguf_embed.registry.loader import ModelLoader
 from gguf_embed.registry.loading import LoadedModel
 from gguf_embed.registry.residency import needs_reload, plan_room, seconds_left
-from gguf_embed.registry.resident import NO_WISH, Lease, RegistryConfig, RegistryObserver, Resident, Wish
+from gguf_embed.registry.resident import NO_WISH, Lease, RegistryObserver, Resident, Wish
 from gguf_embed.registry.shelf import Identity, ModelSpec
 from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions, ModelInfo, ModelStatus
 

@@ -6,20 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gguf_embed.config import ModelConfig
+from gguf_embed.config import ModelConfig, ResidencyLimits
 from gguf_embed.types import LoadOptions, ModelInfo
 
 MAX_BATCH_TOKENS = 16_384
 MAX_THREADS = 512
 """ggml's limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResidencyLimits:
-    """What all loaded models together may take."""
-
-    max_models: int = 4  # 0: no limit
-    max_bytes: int | None = None  # None: no limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from gguf_embed.registry.loading import LoadedModel
-from gguf_embed.registry.residency import Occupant, ResidencyLimits
+from gguf_embed.registry.residency import Occupant
 from gguf_embed.registry.shelf import ModelSpec
 from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions
 
@@ -18,14 +18,6 @@ class RegistryObserver(Protocol):
     def observe_load(self, outcome: Literal["ok", "failed"], duration_s: float) -> None: ...
 
     def observe_unload(self, reason: str) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryConfig:
-    """How many models may stay, and for how long. `keep_alive_s` inf: for ever; 0: no longer than a request."""
-
-    limits: ResidencyLimits = field(default_factory=ResidencyLimits)
-    keep_alive_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
 
 
 def format_openai_embed(result: EmbedResult, encoding_format: EncodingFormat) -> bytes:
-    """Write OpenAI's reply, of pooled results only; `truncated` is added when something was cut, `prompt` when asked."""
+    """Write OpenAI's reply, pooled results only; `truncated` is added when something was cut, `prompt` when asked."""
     n_tokens = result.usage.prompt_tokens
     reply: dict[str, object] = {
         "object": "list",

@@ -10,8 +10,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from gguf_embed.engines import static_pieces
-from gguf_embed.engines.static_pieces import PieceMemory
-from gguf_embed.engines.static_tokenizer import HuggingFaceTokenizer, splits_at_spaces
+from gguf_embed.engines.static_pieces import PieceMemory, choose_split, split_at_spaces
+from gguf_embed.engines.static_tokenizer import HuggingFaceTokenizer
 from gguf_embed.engines.static_words import WordTokenizer
 from gguf_embed.errors import ModelFileError
 
@@ -100,30 +100,37 @@ def test_more_ids_than_rows_are_refused():
 
 
 BERT = {"normalizer": {"type": "BertNormalizer"}, "pre_tokenizer": {"type": "BertPreTokenizer"}, "added_tokens": []}
+WORDS, SPACES = ["a", "(", "b", ")", "_", "c"], ["A", "(b)_c"]
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({}, True),
-        ({"normalizer": None}, True),
-        ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}}, True),
-        ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Replace"}]}}, False),
-        ({"normalizer": {"type": "Precompiled"}}, False),
-        ({"pre_tokenizer": None}, False),
-        ({"pre_tokenizer": {"type": "Metaspace"}}, False),
-        ({"pre_tokenizer": {"type": "Punctuation"}}, False),
-        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, {"type": "Digits"}]}}, True),
+        ({}, WORDS),
+        ({"normalizer": {"type": "BertNormalizer", "lowercase": False}}, ["A", *WORDS[1:]]),
+        ({"normalizer": None}, SPACES),
+        ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}}, SPACES),
+        ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Replace"}]}}, None),
+        ({"normalizer": {"type": "Precompiled"}}, None),
+        ({"pre_tokenizer": None}, None),
+        ({"pre_tokenizer": {"type": "Metaspace"}}, None),
+        ({"pre_tokenizer": {"type": "Punctuation"}}, None),
+        (
+            {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, {"type": "Digits"}]}},
+            SPACES,
+        ),
         (
             {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, {"type": "ByteLevel"}]}},
-            False,
+            None,
         ),
-        ({"added_tokens": [{"content": "[PAD]"}]}, True),
-        ({"added_tokens": [{"content": "new york"}]}, False),
+        ({"added_tokens": [{"content": "[PAD]"}]}, WORDS),
+        ({"added_tokens": [{"content": "c"}]}, SPACES),
+        ({"added_tokens": [{"content": "[new york]"}]}, None),
     ],
 )
-def test_pieces_are_remembered_only_where_spaces_are_borders(change, expected):
-    assert splits_at_spaces(BERT | change) is expected
+def test_texts_fall_into_pieces_only_where_the_rules_do(change, expected):
+    split = choose_split(BERT | change)
+    assert (split and split("A (b)_c")) == expected
 
 
 class _Encoder:
@@ -139,7 +146,7 @@ class _Encoder:
 
 def test_each_piece_is_encoded_once():
     encoder = _Encoder()
-    memory = PieceMemory(encoder)
+    memory = PieceMemory(split_at_spaces, encoder)
     assert memory.encode_batch(["a b", "b\ta", ""]) == [[97, 98], [98, 97], []]
     assert memory.encode_batch(["a", "b a"]) == [[97], [98, 97]]
     assert sorted(encoder.asked) == ["", "a", "b"]
@@ -148,7 +155,7 @@ def test_each_piece_is_encoded_once():
 def test_the_memory_stays_small_and_right(monkeypatch):
     monkeypatch.setattr(static_pieces, "MAX_PIECES", 3)
     encoder = _Encoder()
-    memory = PieceMemory(encoder)
+    memory = PieceMemory(split_at_spaces, encoder)
     for texts in (["a b c"], ["d a"], ["a b c d e f"], ["x" * 65], ["x" * 65]):
         assert memory.encode_batch(texts) == [[ord(character) for character in texts[0] if character != " "]]
         assert len(memory._known) <= 3

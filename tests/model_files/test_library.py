@@ -184,7 +184,7 @@ def test_the_default_model_needs_no_hub_when_it_is_here(tmp_path, fake, library,
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "all-MiniLM-L6-v2-F16.gguf").write_bytes(model)
     entry = library.pull("all-minilm", ignore)
-    assert (entry.name, entry.path.name) == ("all-MiniLM-L6-v2", "all-MiniLM-L6-v2-F16.gguf")
+    assert (entry.name, entry.path.name, entry.repo) == ("all-MiniLM-L6-v2", "all-MiniLM-L6-v2-F16.gguf", None)
     assert fake.requests == []
     assert library.remove("all-minilm") == Removed(len(model), ())
 

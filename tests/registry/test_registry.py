@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
+from gguf_embed.config import RegistryConfig, ResidencyLimits
 from gguf_embed.errors import ModelLoadFailed, Unavailable
 from gguf_embed.metrics import Metrics
 from gguf_embed.registry import registry as registry_module
 from gguf_embed.registry.registry import Registry
-from gguf_embed.registry.residency import ResidencyLimits
-from gguf_embed.registry.resident import RegistryConfig, Wish
+from gguf_embed.registry.resident import Wish
 from gguf_embed.types import LoadOptions
 from tests.registry.fake_models import FakeLoader, make_spec
 

@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from gguf_embed.config import ComputeConfig, ModelConfig
+from gguf_embed.config import ComputeConfig, ModelConfig, ResidencyLimits
 from gguf_embed.registry.residency import (
     Occupant,
-    ResidencyLimits,
     RoomPlan,
     needs_reload,
     plan_room,

@@ -12,7 +12,7 @@ from gguf_embed.model_files.convert.encoder import Dimensions, Shapes, TensorNam
 from gguf_embed.model_files.convert.encoder import write_dimensions as write_encoder
 from gguf_embed.model_files.convert.heads import RankHead, pooling_of, read_rank_head, write_rank_head
 from gguf_embed.model_files.convert.plan import ConversionPlan, OutType
-from gguf_embed.model_files.convert.source import ModelSourceDirectory
+from gguf_embed.model_files.convert.source import MAX_LAYERS, ModelSourceDirectory
 from gguf_embed.model_files.convert.tokenizer import read_tokenizer
 
 _GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python")
@@ -148,7 +148,7 @@ def _dimensions(source: ModelSourceDirectory, first_row: int) -> Dimensions:
     return Dimensions(
         n_vocab=source.integer("vocab_size"),
         n_embd=source.integer("hidden_size"),
-        n_layer=source.integer("num_hidden_layers"),
+        n_layer=source.integer("num_hidden_layers", maximum=MAX_LAYERS),
         n_head=source.integer("num_attention_heads"),
         n_ff=source.integer("intermediate_size"),
         n_ctx=source.integer("max_position_embeddings") - first_row,
@@ -162,7 +162,7 @@ def _distilbert_dimensions(source: ModelSourceDirectory) -> Dimensions:
     return Dimensions(
         n_vocab=source.integer("vocab_size"),
         n_embd=source.integer("dim"),
-        n_layer=source.integer("n_layers"),
+        n_layer=source.integer("n_layers", maximum=MAX_LAYERS),
         n_head=source.integer("n_heads"),
         n_ff=source.integer("hidden_dim"),
         n_ctx=source.integer("max_position_embeddings", 512),

@@ -66,6 +66,10 @@ class Dimensions:
     norm_eps: float
     n_token_types: int = 0  # 0: it knows none
 
+    def __post_init__(self) -> None:
+        if self.n_embd % self.n_head:
+            raise ModelFileError(f"config.json: {self.n_embd} dimensions cannot be shared by {self.n_head} heads")
+
     def norm(self, name: str, *, bias: bool = True) -> Shapes:
         """The shapes of a layer norm."""
         parts = ("weight", "bias") if bias else ("weight",)

@@ -10,7 +10,7 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.model_files.convert.encoder import Dimensions, Shapes, TensorNames, plan_tensors, write_dimensions
 from gguf_embed.model_files.convert.heads import RankHead, pooling_of, read_rank_head, write_rank_head
 from gguf_embed.model_files.convert.plan import ConversionPlan, OutType
-from gguf_embed.model_files.convert.source import ModelSourceDirectory
+from gguf_embed.model_files.convert.source import MAX_LAYERS, ModelSourceDirectory
 from gguf_embed.model_files.convert.tokenizer import read_tokenizer
 
 ARCHITECTURES = ("ModernBertModel", "ModernBertForMaskedLM", "ModernBertForSequenceClassification")
@@ -56,7 +56,7 @@ def plan_modern_bert(source: ModelSourceDirectory, architecture: str, outtype: O
     dimensions = Dimensions(
         n_vocab=source.integer("vocab_size"),
         n_embd=source.integer("hidden_size"),
-        n_layer=source.integer("num_hidden_layers"),
+        n_layer=source.integer("num_hidden_layers", maximum=MAX_LAYERS),
         n_head=source.integer("num_attention_heads"),
         n_ff=source.integer("intermediate_size"),
         n_ctx=source.integer("max_position_embeddings"),

@@ -7,7 +7,7 @@ import gguf
 from gguf_embed.errors import ModelFileError
 from gguf_embed.model_files.convert.encoder import Dimensions, Shapes, TensorNames, plan_tensors, write_dimensions
 from gguf_embed.model_files.convert.plan import ConversionPlan, OutType
-from gguf_embed.model_files.convert.source import ModelSourceDirectory, read_pooling
+from gguf_embed.model_files.convert.source import MAX_LAYERS, ModelSourceDirectory, read_pooling
 from gguf_embed.model_files.convert.tokenizer import read_tokenizer
 
 ARCHITECTURES = ("NomicBertModel", "NomicBertForPreTraining", "NomicBertForMaskedLM")
@@ -91,7 +91,7 @@ def _dimensions(source: ModelSourceDirectory) -> Dimensions:
     return Dimensions(
         n_vocab=source.integer("vocab_size"),
         n_embd=source.integer(n_embd),
-        n_layer=source.integer(n_layer),
+        n_layer=source.integer(n_layer, maximum=MAX_LAYERS),
         n_head=source.integer(n_head),
         n_ff=source.integer(n_ff),
         n_ctx=min(source.integer(n_positions), source.integer("max_trained_positions", _TRAINED_POSITIONS)),

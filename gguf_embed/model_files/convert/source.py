@@ -11,6 +11,13 @@ from typing import Any
 from gguf_embed.errors import ModelFileError
 from gguf_embed.types import Pooling
 
+MAX_INTEGER = 2**31 - 1
+"""llama.cpp counts in 32 bits."""
+
+MAX_LAYERS = 512
+"""llama.cpp ends the process over more (LLAMA_MAX_LAYERS)."""
+
+_MAX_FLOAT32 = 3.4e38
 _POOLING_FLAGS = (
     ("pooling_mode_mean_tokens", Pooling.MEAN),
     ("pooling_mode_cls_token", Pooling.CLS),
@@ -32,19 +39,21 @@ class ModelSourceDirectory:
             raise ModelFileError(f"{self.path / 'config.json'}: {key} is {value!r}, expected a string")
         return value
 
-    def integer(self, key: str, default: int | None = None, *, minimum: int = 1) -> int:
-        """A whole number. Raises `ModelFileError` when it is missing (without a default), is not one, or too small."""
+    def integer(self, key: str, default: int | None = None, *, minimum: int = 1, maximum: int = MAX_INTEGER) -> int:
+        """A whole number. Raises `ModelFileError` when it is missing (without a default), no number or out of range."""
         value = self._get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+            most = "or more" if maximum == MAX_INTEGER else f"to {maximum}"
             raise ModelFileError(
-                f"{self.path / 'config.json'}: {key} is {value!r}, expected a whole number of {minimum} or more"
+                f"{self.path / 'config.json'}: {key} is {value!r}, expected a whole number of {minimum} {most}"
             )
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
+        """A number above 0 that float32 holds. Raises `ModelFileError` as `integer`."""
         value = self._get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ModelFileError(f"{self.path / 'config.json'}: {key} is {value!r}, expected a number")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < _MAX_FLOAT32:
+            raise ModelFileError(f"{self.path / 'config.json'}: {key} is {value!r}, expected a number above 0")
         return float(value)
 
     def _get(self, key: str, default: object) -> object:
