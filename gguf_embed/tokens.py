@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -38,11 +39,15 @@ class LlamaTokenizer:
 
     name = "llama"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, composes: bool = False) -> None:
+        """`composes`: bring texts into Unicode's composed form first: the original does it, llama.cpp does not."""
         self._engine = engine
+        self._composes = composes
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
-        return self._engine.tokenize(valid_unicode(text), add_special=add_special, parse_special=True)
+        valid = valid_unicode(text)
+        read = unicodedata.normalize("NFC", valid) if self._composes else valid
+        return self._engine.tokenize(read, add_special=add_special, parse_special=True)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
@@ -76,7 +81,9 @@ def choose_tokenizer(engine: Engine, choice: TokenizerChoice) -> Tokenizer:
     if choice == "llama":
         return LlamaTokenizer(engine)
     vocabulary = engine.vocabulary()
-    return ExactWordPiece(vocabulary) if vocabulary.kind == "wpm" else LlamaTokenizer(engine)
+    if vocabulary.kind == "wpm":
+        return ExactWordPiece(vocabulary)
+    return LlamaTokenizer(engine, composes=vocabulary.composes)
 
 
 @dataclass(frozen=True, slots=True)

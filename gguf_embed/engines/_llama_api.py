@@ -72,6 +72,7 @@ class ContextParams:
     n_sequences: int
     pooling: Pooling
     flash_attention: bool
+    full_memory: bool = False  # KV memory in F32 instead of F16
 
 
 def supports_gpu() -> bool:
@@ -146,6 +147,8 @@ def new_context(model: Handle, params: ContextParams) -> Handle:
     native.n_seq_max = params.n_sequences
     native.pooling_type = POOLING_CODES[params.pooling]
     native.flash_attn_type = int(params.flash_attention)
+    if params.full_memory:
+        native.type_k = native.type_v = llama.GGML_TYPE_F32
     native.embeddings = True
     native.kv_unified = True
     native.no_perf = True

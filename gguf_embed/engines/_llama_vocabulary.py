@@ -48,6 +48,11 @@ def detokenize(vocab: Handle, tokens: Sequence[int]) -> bytes:
         room = -n
 
 
+_COMPOSING_RULES = ("qwen2", "qwen35")
+_COMPOSING_ARCHITECTURES = ("modern-bert",)
+"""Their tokenizer.json has the normalizer NFC, which llama.cpp leaves out."""
+
+
 class VocabularyEntries(Sequence[str]):
     """The vocabulary's entries, read from the model one by one; the model must stay loaded."""
 
@@ -93,6 +98,8 @@ def read_vocabulary(model: Handle) -> Vocabulary:
         adds_sep=bool(llama.llama_vocab_get_add_sep(vocab)),
         lowercase=_read_bool(model, "tokenizer.ggml.normalizer.lowercase"),
         strip_accents=_read_bool(model, "tokenizer.ggml.normalizer.strip_accents"),
+        composes=read_metadata(model, "tokenizer.ggml.pre") in _COMPOSING_RULES
+        or read_metadata(model, "general.architecture") in _COMPOSING_ARCHITECTURES,
     )
 
 

@@ -30,6 +30,7 @@ class Vocabulary:
     adds_sep: bool
     lowercase: bool | None = None  # what the file says of its WordPiece rules; None: nothing
     strip_accents: bool | None = None
+    composes: bool = False  # the original tokenizer composes Unicode characters (NFC) and the engine's does not
 
 
 @dataclass(frozen=True, slots=True)

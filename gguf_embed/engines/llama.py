@@ -146,6 +146,8 @@ class LlamaContext:
             raise ValueError(f"max_sequences is {spec.max_sequences}, llama.cpp takes 1 to {api.MAX_SEQUENCES}")
         self.spec = spec
         self._info = engine.info
+        # a decoder's logits moved by 0.05 with flash attention and F16 memory, by 1e-5 without (tiny Qwen3 reranker)
+        scores = engine.info.causal and spec.pooling is Pooling.RANK
         self._reads_last = engine.runs_in_parts and spec.pooling in (Pooling.LAST, Pooling.RANK)
         self._context = api.new_context(
             model,
@@ -154,7 +156,8 @@ class LlamaContext:
                 n_ubatch=min(spec.max_tokens, MAX_UBATCH_TOKENS) if self._reads_last else spec.max_tokens,
                 n_sequences=spec.max_sequences,
                 pooling=spec.pooling,
-                flash_attention=spec.flash_attention,
+                flash_attention=spec.flash_attention and not scores,
+                full_memory=scores,
             ),
         )
         self._buffers = BatchBuffers(spec.max_tokens)

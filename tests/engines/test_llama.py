@@ -17,6 +17,7 @@ from gguf_embed.engines import llama
 from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.llama import LlamaContext, LlamaEngine, LlamaEngineConfig
 from gguf_embed.errors import EngineFailure, ModelFileError
+from gguf_embed.tokens import choose_tokenizer
 from gguf_embed.types import Pooling
 from tests.gguf_models import (
     CLS,
@@ -375,3 +376,12 @@ def test_a_decoder_that_looks_ahead_runs_long_texts_whole(tmp_path):
     np.testing.assert_allclose(together[:1], alone, atol=1e-5)
     np.testing.assert_allclose(alone[0], rows[-1], atol=1e-4)
     assert not np.allclose(rows[0], changed_end[0], atol=1e-6)  # the first token sees the last
+
+
+def test_decomposed_characters_are_composed_as_the_original_does(decoder):
+    """Qwen's tokenizer.json begins with NFC; llama.cpp leaves it out."""
+    composed, decomposed = "caf\u00e9 \ud55c", "cafe\u0301 \u1112\u1161\u11ab"
+    own = choose_tokenizer(decoder, "auto")
+    assert own.encode(decomposed) == own.encode(composed)
+    as_llama = choose_tokenizer(decoder, "llama")
+    assert as_llama.encode(decomposed) != as_llama.encode(composed)
