@@ -1,6 +1,7 @@
 """Compare gguf-embed with llama-server over HTTP on the same GGUF and cores: `python -m benchmarks.compare`.
 
-Prints tables with the ratios and writes everything measured to benchmarks/results/. See docs/benchmarks.md.
+The scenario "static" compares static models with the package model2vec, where that is installed. Prints tables with the
+ratios and writes everything measured to benchmarks/results/. See docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import sys
 import time
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,10 +22,12 @@ from gguf_embed.bench.compare import CompareSettings, run_comparison
 from gguf_embed.bench.report import Comparison, render, summarize_ratios, summarize_servers
 from gguf_embed.bench.scenarios import SCENARIOS
 from gguf_embed.bench.servers import CONTESTANTS, make_contestant
+from gguf_embed.bench.static import StaticSettings, compare_static, render_static
 from gguf_embed.errors import EmbedError
 from gguf_embed.model_files.default_model import cache_dir, resolve_default
 
 RESULTS = Path(__file__).parent / "results"
+STATIC = "static"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("-m", "--model", type=Path, help="GGUF file (the default model)")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each scenario on each server (5)")
     parser.add_argument("--quick", action="store_true", help="2 rounds of a quarter of the requests: a look, no result")
-    names = [scenario.name for scenario in SCENARIOS]
+    names = [*(scenario.name for scenario in SCENARIOS), STATIC]
     parser.add_argument("--scenario", action="append", choices=names, help="only this one; may be repeated")
     parser.add_argument("--server", action="append", choices=CONTESTANTS, help="only this one; may be repeated")
     parser.add_argument(
@@ -40,6 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", default="1", help="of the texts (1)")
     parser.add_argument("--serve-flags", default="", help='more flags for gguf-embed serve, e.g. "--threads 1"')
     parser.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch, for the BF16 limit")
+    parser.add_argument("--static-model", type=Path, help="a Model2Vec directory (random rows, which are as fast)")
     parser.add_argument("--output", type=Path, help="JSON file (benchmarks/results/DATE.json)")
     return parser.parse_args()
 
@@ -57,6 +62,22 @@ def compare(arguments: argparse.Namespace) -> Comparison:
     flags = tuple(shlex.split(arguments.serve_flags))
     chosen = [name for name in CONTESTANTS if name in (arguments.server or CONTESTANTS)]
     return run_comparison(settings, [make_contestant(name, settings.model, flags) for name in chosen], say)
+
+
+def compare_static_models(arguments: argparse.Namespace) -> None:
+    """Print a table; nothing where model2vec is missing and nobody named the scenario."""
+    if STATIC not in (arguments.scenario or [STATIC]):
+        return
+    if not arguments.scenario and find_spec("model2vec") is None:
+        say("static models are left out: they are compared with the package model2vec (pip install model2vec)")
+        return
+    settings = StaticSettings(
+        model=arguments.static_model,
+        n_rounds=min(arguments.rounds, 2) if arguments.quick else arguments.rounds,
+        factor=0.25 if arguments.quick else 1.0,
+        seed=arguments.seed,
+    )
+    print(render_static(compare_static(settings, say), settings.n_threads))
 
 
 def write_json(comparison: Comparison, path: Path) -> None:
@@ -86,18 +107,23 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # a background job starts with SIGINT ignored
         signal.signal(number, interrupt)
     try:
-        comparison = compare(arguments)
+        if arguments.scenario != [STATIC]:
+            report(compare(arguments), arguments.output)
+        compare_static_models(arguments)
     except EmbedError as error:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         say("interrupted; the servers are stopped")
         return 130
-    print(render(comparison))
-    output = arguments.output or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    write_json(comparison, output)
-    say(f"written to {output}")
     return 0
+
+
+def report(comparison: Comparison, output: Path | None) -> None:
+    print(render(comparison))
+    path = output or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    write_json(comparison, path)
+    say(f"written to {path}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import os
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -41,6 +42,7 @@ SIZES = (("short", 10_000, 10), ("long", 1_000, 400))
 TEXTS_PER_REQUEST = 100
 N_CLIENTS = 4
 _N_DIMS = 256
+_PARALLELISM = "TOKENIZERS_PARALLELISM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +69,10 @@ class StaticRun:
 
 
 def compare_static(settings: StaticSettings, say: Callable[[str], None]) -> list[StaticRun]:
-    """Measure. Sets this process's affinity and TOKENIZERS_PARALLELISM for `n_threads`.
-
-    Raises `ConfigError` where model2vec is not installed.
-    """
+    """Measure; meanwhile this process keeps to `n_threads`. Raises `ConfigError` where model2vec is not installed."""
     if find_spec("model2vec") is None:
         raise ConfigError("static models are compared with the package model2vec: pip install model2vec")
-    if settings.n_threads == 1 and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    os.environ["TOKENIZERS_PARALLELISM"] = "true" if settings.n_threads > 1 else "false"
-    with tempfile.TemporaryDirectory() as name:
+    with _threads(settings.n_threads), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = settings.model or write_model(folder / "model")
         convert_static(model, folder / "static.gguf", "f32", report=lambda line: None)
@@ -91,6 +87,22 @@ def compare_static(settings: StaticSettings, say: Callable[[str], None]) -> list
         finally:
             gc.unfreeze()
             loaded.close()
+
+
+@contextmanager
+def _threads(n_threads: int) -> Iterator[None]:
+    """Keep this process and what it starts to one core for one thread, and the tokenizers package to as many."""
+    whole = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
+    before = os.environ.get(_PARALLELISM)
+    os.environ[_PARALLELISM] = "true" if n_threads > 1 else "false"
+    try:
+        if n_threads == 1 and whole:
+            os.sched_setaffinity(0, {min(whole)})
+        yield
+    finally:
+        if whole:
+            os.sched_setaffinity(0, whole)
+        os.environ.pop(_PARALLELISM, None) if before is None else os.environ.update({_PARALLELISM: before})
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,5 +29,5 @@ WEIGHTS: Final = "token_weight"
 MAPPING: Final = "token_mapping"
 """Optional, I32: which row of the table is a token's."""
 
-CONTEXT_LENGTH: Final = 131_072
+CONTEXT_LENGTH: Final = 65_536
 """Tokens in one text. The models have no limit of their own: this one bounds what one text may take of memory."""

@@ -24,6 +24,7 @@ _EMBEDDINGS = {
     "embeddings.token_type_embeddings": "token_types",
     "embeddings.LayerNorm": "token_embd_norm",
 }
+_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # older checkpoints hold these counters
 _BERT_LAYER = {
     "attention.self.query": "attn_q",
     "attention.self.key": "attn_k",
@@ -130,9 +131,9 @@ def _kind(architecture: str) -> str:
 def _ignored(family: BertFamily, head: RankHead | None) -> tuple[str, ...]:
     """BERT's pooler is a part of its head; a model for vectors needs neither pooler nor head."""
     if head is None:
-        return ("embeddings.position_ids", "pooler.dense.", *family.ignored, *(f"{name}." for name in family.head))
+        return (*_BUFFERS, "pooler.dense.", *family.ignored, *(f"{name}." for name in family.head))
     pooler = () if "pooler.dense" in family.head else ("pooler.dense.",)
-    return ("embeddings.position_ids", *pooler, *family.ignored)
+    return (*_BUFFERS, *pooler, *family.ignored)
 
 
 def _check_config(source: ModelSourceDirectory) -> None:

@@ -121,6 +121,7 @@ def _write_tensors(writer: gguf.GGUFWriter, tensors: tuple[PlannedTensor, ...], 
 
 def _encode(tensor: PlannedTensor) -> NDArray[np.generic]:
     values = read_float32(tensor.stored)[tensor.skip_rows :] if tensor.skip_rows else read_float32(tensor.stored)
+    values = values if tensor.rows is None else values[list(tensor.rows)]
     values = values + np.float32(tensor.add) if tensor.add else values
     if not np.isfinite(values).all():
         raise ModelFileError(f"{tensor.stored.path}: tensor {tensor.name} holds values that are not finite")

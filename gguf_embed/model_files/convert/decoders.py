@@ -1,8 +1,7 @@
-"""Decoders that give embeddings: Qwen2, Qwen3 (Qwen3-Embedding), and Gemma 3 as EmbeddingGemma reads both ways."""
+"""Decoders that give embeddings or scores: Qwen2, Qwen3 (-Embedding, -Reranker), Gemma 3 as EmbeddingGemma has it."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 import gguf
@@ -14,6 +13,8 @@ from gguf_embed.model_files.convert.plan import ConversionPlan, OutType
 from gguf_embed.model_files.convert.rope import read_rope
 from gguf_embed.model_files.convert.source import ModelSourceDirectory, read_pooling
 from gguf_embed.model_files.convert.tokenizer import read_tokenizer
+from gguf_embed.model_files.convert.yes_no_head import is_yes_no_reranker, plan_yes_no_head, write_yes_no_head
+from gguf_embed.types import Pooling
 
 ARCHITECTURES = ("Qwen3Model", "Qwen3ForCausalLM", "Qwen2Model", "Qwen2ForCausalLM", "Gemma3TextModel")
 
@@ -76,27 +77,14 @@ def _llama_name(source: ModelSourceDirectory) -> str:
     return next(ours for theirs, ours in _LLAMA_NAMES.items() if declared.startswith(theirs))
 
 
-def is_reranker(source: ModelSourceDirectory) -> bool:
-    """Whether a Qwen3 answers "yes" or "no" about a pair: it looks like any other decoder, so its name tells.
-
-    The places are those llama.cpp's converter looks at: the folder, the config, the model card's heading. A pooling
-    that sentence-transformers' files declare makes it an embedding model all the same.
-    """
-    if read_pooling(source) is not None:
-        return False
-    card = source.path / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    names = (source.path.resolve().name, source.text("_name_or_path"))
-    heading = re.search("^# qwen3-reranker", text, re.IGNORECASE | re.MULTILINE)
-    return heading is not None or any("qwen3-reranker" in name.lower() for name in names)
-
-
 def _plan_qwen(
     source: ModelSourceDirectory, architecture: str, sizes: DecoderSizes, outtype: OutType
 ) -> ConversionPlan:
     _check_qwen(source, architecture)
     tensors = plan_tensors(source, _names(architecture), _shapes(architecture, sizes), outtype)
-    vocabulary, pooling, rope = read_tokenizer(source, sizes.n_vocab), read_pooling(source), read_rope(source)
+    vocabulary, rope = read_tokenizer(source, sizes.n_vocab), read_rope(source)
+    head = plan_yes_no_head(source) if architecture == "qwen3" and is_yes_no_reranker(source) else None
+    pooling = Pooling.RANK if head is not None else read_pooling(source)
 
     def write_metadata(writer: gguf.GGUFWriter) -> None:
         _write_sizes(writer, sizes)
@@ -104,9 +92,12 @@ def _plan_qwen(
         rope.write(writer)
         if pooling is not None:
             writer.add_pooling_type(gguf.PoolingType[pooling.name])
+        if head is not None:
+            write_yes_no_head(writer)
         vocabulary.write(writer)
 
-    return ConversionPlan(architecture, tensors, write_metadata, sizes.n_ctx, vocabulary.notes)
+    planned = tensors if head is None else (*tensors, head)
+    return ConversionPlan(architecture, planned, write_metadata, sizes.n_ctx, vocabulary.notes)
 
 
 def _plan_gemma(source: ModelSourceDirectory, sizes: DecoderSizes, outtype: OutType) -> ConversionPlan:
@@ -142,11 +133,6 @@ def _check_qwen(source: ModelSourceDirectory, architecture: str) -> None:
     source.refuse_unless("is_causal", (True,))
     if architecture == "qwen3":
         source.refuse_unless("attention_bias", (False,))
-        if is_reranker(source):
-            raise ModelFileError(
-                f"{source.path}: a Qwen3 reranker cannot be converted yet; use a ready GGUF of this model, "
-                "or llama.cpp's convert_hf_to_gguf.py"
-            )
     own_code = source.config.get("auto_map")
     if isinstance(own_code, dict) and "AutoModel" in own_code:
         raise ModelFileError(

@@ -42,13 +42,14 @@ class PlannedTensor:
     stored: StoredTensor
     type: gguf.GGMLQuantizationType
     skip_rows: int = 0  # left out at the top
+    rows: tuple[int, ...] | None = None  # only these, in this order
     add: float = 0.0  # to every value, before it takes its type
 
     @property
     def shape(self) -> tuple[int, ...]:
         """As written; PyTorch's order, (out, in)."""
         n_rows, *rest = self.stored.shape or (1,)
-        return (n_rows - self.skip_rows, *rest)
+        return (n_rows - self.skip_rows if self.rows is None else len(self.rows), *rest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 
 from gguf_embed.errors import ModelFileError
@@ -19,6 +20,7 @@ from gguf_embed.model_files.convert.source import ModelSourceDirectory
 from gguf_embed.model_files.metadata import read_header
 from gguf_embed.model_files.model_facts import has_rank_head, pooling_type
 from gguf_embed.types import Pooling
+from tests.data.tiny_weights import write_safetensors
 from tests.model_files.bert_directory import random_weights, write_bert_directory
 from tests.model_files.convert_encoders import tiny_models as tiny
 
@@ -64,6 +66,11 @@ def write_modules(source: Path, *modules: tuple[str, str]) -> None:
         ("bert", {"architectures": ["LlamaModel"]}, f"LlamaModel cannot be converted .supported: {SUPPORTED[0]}"),
         ("bert", {"architectures": None, "model_type": None}, "no architecture cannot be converted"),
         ("distilbert", {"activation": "relu"}, "activation 'relu'"),
+        ("bert", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, expected a whole number of 1 to 512"),
+        ("bert", {"num_attention_heads": 5}, "64 dimensions cannot be shared by 5 heads"),
+        ("bert", {"layer_norm_eps": -1}, "layer_norm_eps is -1, expected a number above 0"),
+        ("roberta", {"pad_token_id": 10**30}, "expected a whole number of 0 or more"),
+        ("modern_bert", {"rope_parameters": {GLOBAL: {"rope_theta": "x"}}}, "rope_theta is 'x', expected a number"),
         ("roberta", {"position_embedding_type": "rotary"}, "position_embedding_type 'rotary'"),  # jina-embeddings-v3
         ("roberta", {"is_decoder": True}, "decoder"),
         ("nomic_bert", {"moe_every_n_layers": 2}, "NomicBertModel with moe_every_n_layers cannot be converted"),
@@ -94,6 +101,18 @@ def test_a_head_that_is_declared_but_missing_is_named(tmp_path):
     source = tiny.write_directory("bert", tmp_path / "hf", architectures=["BertForSequenceClassification"])
     (source / "modules.json").unlink()
     with pytest.raises(ModelFileError, match=r"declares a classification head, but classifier\.weight is missing"):
+        convert(source)
+
+
+def test_leftovers_of_training_are_no_obstacle(tmp_path):
+    source = tiny.write_directory("roberta", tmp_path / "hf")
+    weights = {f"roberta.{name}": values for name, values in tiny.weights_of("roberta").items()}
+    extra = ("lm_head.bias", "roberta.pooler.dense.bias", "classifier.out_proj.bias", "roberta.embeddings.position_ids")
+    write_safetensors(source / "model.safetensors", weights | {name: np.zeros(3, np.float32) for name in extra})
+    convert(source)
+    stray = weights | {"roberta.encoder.layer.0.adapter.weight": np.zeros(3, np.float32)}
+    write_safetensors(source / "model.safetensors", stray)
+    with pytest.raises(ModelFileError, match=r"tensor roberta.encoder.layer.0.adapter.weight has no place in a GGUF"):
         convert(source)
 
 

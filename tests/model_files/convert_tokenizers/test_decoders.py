@@ -160,7 +160,6 @@ def test_pooling_none_declared_is_left_to_the_user(tmp_path):
         ("qwen3_embedding", {"intermediate_size": 95}, r"ffn_gate.weight should be .95, 64., but it is .96, 64."),
         ("qwen3_embedding", {"vocab_size": 100}, r"token_embd.weight should be .100, 64."),
         ("qwen3_embedding", {"rope_scaling": {"rope_type": "llama3", "factor": 8}}, "type 'llama3' cannot"),
-        ("qwen3_reranker", {"_name_or_path": "Qwen/Qwen3-Reranker-0.6B"}, "Qwen3 reranker cannot be converted yet"),
         ("gemma_plain", {"use_bidirectional_attention": None}, "use_bidirectional_attention is not true"),
         ("gemma_plain", {"query_pre_attn_scalar": 64}, "query_pre_attn_scalar 64"),
         ("gemma_plain", {"layer_types": ["full_attention"]}, "layer_types should give 4 layers"),
