@@ -11,7 +11,7 @@ from gguf_embed.model_files.convert.dense import plan_dense
 from gguf_embed.model_files.convert.encoder import Shapes, TensorNames, linear, plan_tensors
 from gguf_embed.model_files.convert.plan import ConversionPlan, OutType
 from gguf_embed.model_files.convert.rope import read_rope
-from gguf_embed.model_files.convert.source import ModelSourceDirectory, read_pooling
+from gguf_embed.model_files.convert.source import MAX_LAYERS, ModelSourceDirectory, read_pooling
 from gguf_embed.model_files.convert.tokenizer import read_tokenizer
 from gguf_embed.model_files.convert.yes_no_head import is_yes_no_reranker, plan_yes_no_head, write_yes_no_head
 from gguf_embed.types import Pooling
@@ -178,7 +178,7 @@ def _read_sizes(source: ModelSourceDirectory) -> DecoderSizes:
     return DecoderSizes(
         n_vocab=source.integer("vocab_size"),
         n_embd=n_embd,
-        n_layer=source.integer("num_hidden_layers"),
+        n_layer=source.integer("num_hidden_layers", maximum=MAX_LAYERS),
         n_head=n_head,
         n_head_kv=source.integer("num_key_value_heads", n_head),
         head_dim=source.integer("head_dim") if source.config.get("head_dim") else n_embd // n_head,

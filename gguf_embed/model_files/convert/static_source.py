@@ -46,7 +46,9 @@ def find_static(path: Path) -> Path | None:
     if modules:
         return modules[0].folder if modules[0].kind == _MODULE else None
     config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
-    if config.get("model_type") == "model2vec" or "StaticModel" in (config.get("architectures") or ()):
+    architectures = config.get("architectures")
+    names = architectures if isinstance(architectures, list) else []
+    if config.get("model_type") == "model2vec" or "StaticModel" in names:
         return path
     for folder in (path, path / "0_StaticEmbedding"):
         files = (folder / "model.safetensors", folder / "tokenizer.json")
