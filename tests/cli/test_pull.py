@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -91,6 +92,13 @@ def test_a_hub_that_is_gone_is_said_and_what_is_here_still_serves(place):
     assert done.stderr.endswith("; using the files that are cached\n")
 
 
+def wait_until(condition):
+    deadline_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline_s, "it never came true"
+        time.sleep(0.01)
+
+
 def test_ctrl_c_keeps_what_came_and_says_so(fake, place):
     pty = pytest.importorskip("pty")
     fake.holds_after = 12 * MIB
@@ -98,9 +106,8 @@ def test_ctrl_c_keeps_what_came_and_says_so(fake, place):
     command = [sys.executable, "-m", "gguf_embed", "pull", "org/big"]
     with subprocess.Popen(command, env=place.environment, stdout=subprocess.DEVNULL, stderr=theirs) as process:
         os.close(theirs)
-        seen = b""
-        while b"10.5 MB of 25.2 MB" not in seen:
-            seen += os.read(ours, 4096)
+        seen = os.read(ours, 4096)  # the bar has begun
+        wait_until(lambda: [path.stat().st_size for path in place.partial_files] == [10 * MIB])
         process.send_signal(signal.SIGINT)
         while b"stopped" not in seen:
             seen += os.read(ours, 4096)
