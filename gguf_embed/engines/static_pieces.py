@@ -14,10 +14,13 @@ EncodePieces = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 SplitText = Callable[[str], list[str]]
 """A text's pieces in order, such that their ids, one after the other, are the text's."""
 
-_SPLIT_AT_SPACES: Final = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit")
-_SPLIT_WITHIN: Final = ("Punctuation", "Digits")
+_AT_SPACES: Final = frozenset({"BertPreTokenizer", "Whitespace", "WhitespaceSplit"})
+_WITHIN: Final = frozenset({"Punctuation", "Digits"})
 _BY_CHARACTER: Final = ("BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD")
+_FEW_ADDED: Final = 16  # each is looked for in every text
 _MARK: Final = r"[!-/:-@\[-`{-~]"  # ASCII punctuation: BERT makes each a token of its own
+_BEFORE_SPACES: Final = re.compile(" [^ ]*|[^ ]+")
+_BRACKETED: Final = re.compile(f"{_MARK}.*{_MARK}")
 _BORDERS: Final = r" \t\n\r"  # the white space that every rule agrees on; other kinds stay inside a piece
 
 
@@ -64,19 +67,36 @@ def choose_split(tokenizer: dict[str, Any]) -> SplitText | None:
     """
     normalizers = _steps(tokenizer.get("normalizer"), "normalizers")
     splitters = _steps(tokenizer.get("pre_tokenizer"), "pretokenizers")
-    added = [str(entry.get("content", "")) for entry in tokenizer.get("added_tokens") or []]
-    certain = (
-        all(kind in _BY_CHARACTER for kind in normalizers)
-        and any(kind in _SPLIT_AT_SPACES for kind in splitters)
-        and all(kind in (*_SPLIT_AT_SPACES, *_SPLIT_WITHIN) for kind in splitters)
-        and not any(character.isspace() for content in added for character in content)
-    )
-    if not certain:
+    normalizer_kinds, kinds = _kinds(normalizers), set(_kinds(splitters))
+    added = added_tokens(tokenizer)
+    if any(character.isspace() for content in added for character in content):
         return None
-    bracketed = all(re.fullmatch(f"{_MARK}.*{_MARK}", content) for content in added)
-    if normalizers == ["BertNormalizer"] and splitters == ["BertPreTokenizer"] and bracketed:
-        return bert_split(added, lowercase=bool(tokenizer["normalizer"].get("lowercase", True)))
-    return split_at_spaces
+    bracketed = all(map(_BRACKETED.fullmatch, added))
+    if normalizer_kinds == ["BertNormalizer"] and kinds == {"BertPreTokenizer"} and bracketed:
+        return bert_split(added, lowercase=bool(normalizers[0].get("lowercase", True)))
+    by_character = all(kind in _BY_CHARACTER for kind in normalizer_kinds)
+    return split_at_spaces if by_character and kinds & _AT_SPACES and kinds <= _AT_SPACES | _WITHIN else None
+
+
+def joins_spaces(tokenizer: dict[str, Any]) -> bool:
+    """Whether its rules cut a normalised text before spaces, as SentencePiece does: each word with the space before it.
+
+    Not where only a text's first word gets a space, for what was first is read off the original text; and not where
+    many tokens are added, for each must be looked for in every text.
+    """
+    splitters = _steps(tokenizer.get("pre_tokenizer"), "pretokenizers")
+    metaspaces = [
+        step
+        for step in splitters
+        if step.get("type") == "Metaspace" and step.get("split", True) and step.get("prepend_scheme") != "first"
+    ]
+    others = [step for step in splitters if step.get("type") == "WhitespaceSplit"]
+    few_added = len(added_tokens(tokenizer)) <= _FEW_ADDED
+    return bool(metaspaces) and len(metaspaces) + len(others) == len(splitters) and few_added
+
+
+def added_tokens(tokenizer: dict[str, Any]) -> list[str]:
+    return [str(entry.get("content", "")) for entry in tokenizer.get("added_tokens") or []]
 
 
 def split_at_spaces(text: str) -> list[str]:
@@ -99,9 +119,17 @@ def bert_split(added: Sequence[str], *, lowercase: bool) -> SplitText:
     return split
 
 
-def _steps(stage: dict[str, Any] | None, inner: str) -> list[str]:
+def split_before_spaces(text: str) -> list[str]:
+    """ "a  b" as "a", " " and " b"."""
+    found: list[str] = _BEFORE_SPACES.findall(text)
+    return found
+
+
+def _steps(stage: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
     if not stage:
         return []
-    if stage.get("type") == "Sequence":
-        return [str(step.get("type")) for step in stage.get(inner) or []]
-    return [str(stage.get("type"))]
+    return list(stage.get(inner) or []) if stage.get("type") == "Sequence" else [stage]
+
+
+def _kinds(steps: Sequence[dict[str, Any]]) -> list[str]:
+    return [str(step.get("type")) for step in steps]

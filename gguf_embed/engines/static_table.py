@@ -98,6 +98,10 @@ def _opener(header: GgufHeader, tensor: TensorInfo) -> TakeRows:
         raise ModelFileError(
             f"{header.path}: its rows are {tensor.type}; static models run as {', '.join(_READERS)}: convert it to one"
         )
+    if tensor.type == "Q8_0" and n_embd % _Q8_BLOCK:
+        raise ModelFileError(
+            f"{header.path}: Q8_0 rows of {n_embd} numbers are no whole blocks of {_Q8_BLOCK}; use F16"
+        )
     n_blocks = n_embd // _Q8_BLOCK if tensor.type == "Q8_0" else n_embd
     take = _READERS[tensor.type](_mapped(header, tensor, (n_rows, n_blocks)))
     if tensor.type == "F32":

@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from gguf_embed.engines.static_pieces import PieceMemory, choose_split
+from gguf_embed.engines.static_pieces import (
+    PieceMemory,
+    added_tokens,
+    choose_split,
+    joins_spaces,
+    split_before_spaces,
+)
 from gguf_embed.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -49,8 +55,10 @@ class HuggingFaceTokenizer:
             )
         names = {token: entry for entry, token in ids.items()}
         self._entries = tuple(names.get(token, f"[PAD{token}]") for token in range(n_tokens))
-        split = choose_split(json.loads(source))
+        rules = json.loads(source)
+        split = choose_split(rules)
         self._memory = PieceMemory(split, self._encode_all) if split is not None else None
+        self._words = _SpacedWords(self._tokenizer, rules, skipped_id) if joins_spaces(rules) else None
 
     @property
     def entries(self) -> Sequence[str]:
@@ -59,7 +67,10 @@ class HuggingFaceTokenizer:
     def encode_batch(self, texts: Sequence[str], *, parse_special: bool = True) -> list[list[int]]:
         if not parse_special:
             return self._encode_with(self._literal_tokenizer(), texts)
-        return self._memory.encode_batch(texts) if self._memory is not None else self._encode_all(texts)
+        if self._memory is not None:
+            return self._memory.encode_batch(texts)
+        encoded = self._words.encode_batch(texts) if self._words is not None else None
+        return self._encode_all(texts) if encoded is None else encoded
 
     def piece(self, token: int) -> str:
         """Decoded after itself, as tokens stand inside a text: " the" or "ing" rather than "▁the" or "##ing"."""
@@ -91,6 +102,29 @@ class HuggingFaceTokenizer:
                 self._literal = _load(self._source)
                 self._literal.encode_special_tokens = True
             return self._literal
+
+
+class _SpacedWords:
+    """SentencePiece's rules: the text is normalised, then each word with the space before it stands for itself."""
+
+    def __init__(self, tokenizer: HfTokenizer, rules: dict[str, Any], skipped_id: int | None) -> None:
+        self._normalizer, self._splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
+        self._model = tokenizer.model
+        self._added = added_tokens(rules)
+        self._skipped_id = skipped_id
+        self._memory = PieceMemory(split_before_spaces, lambda pieces: list(map(self._encode_piece, pieces)))
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]] | None:
+        """None where a text may hold an added token: those are cut out before anything else."""
+        plain = [self._normalizer.normalize_str(text) for text in texts] if self._normalizer is not None else texts
+        if any(content in text for content in self._added for text in (*texts, *plain)):
+            return None
+        return self._memory.encode_batch(plain)
+
+    def _encode_piece(self, piece: str) -> list[int]:
+        words = (word for word, _ in self._splitter.pre_tokenize_str(piece))
+        ids = (token.id for word in words for token in self._model.tokenize(word))
+        return [token for token in ids if token != self._skipped_id]
 
 
 def _load(source: str) -> HfTokenizer:

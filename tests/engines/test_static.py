@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,13 @@ def test_files_that_do_not_hold_together_are_refused(tmp_path, change, message):
     with pytest.raises(ModelFileError, match=message) as caught:
         StaticEngine(read_header(path))
     assert "odd.gguf" in str(caught.value)
+
+
+def test_quantised_rows_of_broken_blocks_are_refused(tmp_path):
+    header = read_header(write_static(tmp_path / "odd.gguf", ("a", "b"), np.ones((2, 16), np.float32)))
+    tensor = replace(header.tensors["token_embd.weight"], type="Q8_0")
+    with pytest.raises(ModelFileError, match="Q8_0 rows of 16 numbers"):
+        StaticEngine(replace(header, tensors={tensor.name: tensor}))
 
 
 def test_a_file_without_rows_is_refused(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from gguf_embed.engines import static_pieces
-from gguf_embed.engines.static_pieces import PieceMemory, choose_split, split_at_spaces
+from gguf_embed.engines.static_pieces import PieceMemory, choose_split, joins_spaces, split_at_spaces
 from gguf_embed.engines.static_tokenizer import HuggingFaceTokenizer
 from gguf_embed.engines.static_words import WordTokenizer
 from gguf_embed.errors import ModelFileError
@@ -131,6 +131,48 @@ WORDS, SPACES = ["a", "(", "b", ")", "_", "c"], ["A", "(b)_c"]
 def test_texts_fall_into_pieces_only_where_the_rules_do(change, expected):
     split = choose_split(BERT | change)
     assert (split and split("A (b)_c")) == expected
+
+
+METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+ADDED = [{"id": 0, "content": "<unk>"}]
+ONE_SPACE = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+GREEDY = {"id": 5, "content": "the", "single_word": False, "lstrip": True, "rstrip": True, "normalized": True}
+GREEDY["special"] = False
+
+
+@pytest.mark.parametrize(
+    ("splitter", "added", "expected"),
+    [
+        (METASPACE, ADDED, True),
+        (METASPACE | {"prepend_scheme": "never"}, ADDED, True),
+        (METASPACE | {"prepend_scheme": "first"}, ADDED, False),
+        (METASPACE | {"split": False}, ADDED, False),
+        ({"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE]}, ADDED, True),
+        ({"type": "Sequence", "pretokenizers": [METASPACE, {"type": "Digits"}]}, ADDED, False),
+        ({"type": "WhitespaceSplit"}, ADDED, False),
+        (None, ADDED, False),
+        (METASPACE, ADDED * 17, False),
+    ],
+)
+def test_words_are_remembered_with_their_space_where_sentencepieces_rules_are_certain(splitter, added, expected):
+    assert joins_spaces({"pre_tokenizer": splitter, "added_tokens": added}) is expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": None},
+        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Nmt"}, {"type": "NFKC"}, ONE_SPACE]}},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE]}},
+        {"pre_tokenizer": METASPACE | {"prepend_scheme": "first"}},
+        {"added_tokens": [GREEDY]},
+    ],
+)
+def test_other_rules_of_sentencepieces_kind_give_the_original_ids_too(change):
+    source = json.dumps(json.loads(UNIGRAM) | change)
+    texts = [*TEXTS, *ODD, *shuffled_pieces(1000), "<unk> a", "the the"]
+    one_by_one = HuggingFaceTokenizer(source, 2000, None)
+    assert [one_by_one.encode_batch([text])[0] for text in texts] == original_ids(source, texts)
 
 
 class _Encoder:
