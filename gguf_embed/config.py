@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from gguf_embed.types import Pooling
@@ -46,6 +47,7 @@ class ModelConfig:
     strict_name: bool = False
     warmup: bool = True
     max_queued_tokens: int = 2_000_000
+    mmproj: Path | None = None  # file of the vision tower; None: it reads text only
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
 

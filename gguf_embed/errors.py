@@ -17,6 +17,10 @@ class EmbedError(Exception):
         super().__init__(message)
         self.message = message
 
+    def of_input(self, index: int) -> EmbedError:
+        """The same about another input of the request; errors that are about no input stay as they are."""
+        return self
+
 
 class InvalidRequest(EmbedError):
     """The request itself is wrong: type, value, count. `param` names the offending field when known."""
@@ -28,6 +32,18 @@ class InvalidRequest(EmbedError):
         self.param = param
 
 
+class InvalidInput(InvalidRequest):
+    """One of a request's inputs is wrong. `reason` goes on after "input 3"."""
+
+    def __init__(self, index: int, reason: str, param: str | None = None) -> None:
+        super().__init__(f"input {index}{reason}", param)
+        self.index = index
+        self.reason = reason
+
+    def of_input(self, index: int) -> InvalidInput:
+        return InvalidInput(index, self.reason, self.param)
+
+
 class InputTooLong(EmbedError):
     """One input has more tokens than the model takes and truncation was not asked for."""
 
@@ -37,6 +53,37 @@ class InputTooLong(EmbedError):
         super().__init__(
             f"input {index} has {n_tokens} tokens, the limit per text is {limit}: shorten or split it, "
             f'or send "truncate": true (or start with --truncate) to cut it visibly'
+        )
+        self.index = index
+        self.n_tokens = n_tokens
+        self.limit = limit
+
+    def of_input(self, index: int) -> InputTooLong:
+        return type(self)(index, self.n_tokens, self.limit)
+
+
+class DocumentTooLong(InputTooLong):
+    """A document has, together with the query, more tokens than the model takes and may not be cut."""
+
+    def __init__(self, index: int, n_tokens: int, limit: int) -> None:
+        EmbedError.__init__(
+            self,
+            f"document {index} and the query have {n_tokens} tokens, the limit for both is {limit}: shorten or split "
+            f'it, or send "truncate": true (or start with --truncate) to cut the document visibly',
+        )
+        self.index = index
+        self.n_tokens = n_tokens
+        self.limit = limit
+
+
+class PicturesTooLong(InputTooLong):
+    """An input with pictures has more tokens than fit; pictures are never cut."""
+
+    def __init__(self, index: int, n_tokens: int, limit: int) -> None:
+        EmbedError.__init__(
+            self,
+            f"input {index} has {n_tokens} tokens with its pictures, the limit is {limit}: send fewer or smaller "
+            "pictures, or a shorter text",
         )
         self.index = index
         self.n_tokens = n_tokens
@@ -105,6 +152,14 @@ class EngineFailure(EmbedError):
     """The engine failed twice on this text alone, or gave numbers that are not finite."""
 
     kind = "engine"
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message if index is None else f"input {index}: {message}")
+        self.reason = message
+        self.index = index
+
+    def of_input(self, index: int) -> EngineFailure:
+        return EngineFailure(self.reason, index)
 
 
 class ModelFileError(EmbedError):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import TypeVar
 
 import numpy as np
 
 from gguf_embed import prompts
-from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.errors import InputTooLong, InvalidInput, InvalidRequest, NotSupported
+from gguf_embed.gathering import ReadRequest, gather
 from gguf_embed.metrics import Metrics
+from gguf_embed.reading import Reader, ReadText, asks_more, check_combination, read_inputs
 from gguf_embed.registry.loading import LoadedModel
 from gguf_embed.scheduler.scheduler import Submission
 from gguf_embed.tokens import TokenLimits, prepare, tokenize_prompt
@@ -31,6 +34,8 @@ from gguf_embed.types import (
     Usage,
 )
 from gguf_embed.vectors import finish
+
+_T = TypeVar("_T")
 
 INLINE_CHARACTERS = 4_000
 """Requests up to this size are tokenised on the event loop (under 2 ms); larger ones in a thread."""
@@ -51,7 +56,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class _Distinct:
+class Distinct:
     """A request's inputs without repetitions: input i is text `place[i]`."""
 
     inputs: tuple[Prompt, ...]
@@ -69,20 +74,49 @@ class Inference:
         """Answer the whole request. Raises one `EmbedError`, naming the first input at fault."""
         pooling = _pooling_of(request, target.info)
         _check_dimensions(request, target.info)
+        if asks_more(request):
+            return await self._embed_more(target, request, load_s)
         started_s = time.monotonic()
         prompt = prompts.choose(request.prompt, target.info.prompts)
-        distinct = _without_repetitions(prompts.apply(prompt, request.inputs))
+        distinct = without_repetitions(prompts.apply(prompt, request.inputs))
         texts = await self._prepare(target, distinct, request)
         tokenized_s = time.monotonic()
         _check_rows(texts, pooling, target.info.n_embd)
-        submission = await target.model.scheduler.submit([text.tokens for text in texts], pooling)
-        if len(distinct.inputs) < len(request.inputs):
-            self._metrics.observe_duplicates(len(request.inputs) - len(distinct.inputs))
+        submission = await target.model.scheduler.submit([text.tokens for text in texts], pooling, keep_failures=True)
+        if submission.failures:
+            first = min(submission.failures)
+            raise submission.failures[first].of_input(distinct.place.index(first))
+        self._observe_duplicates(distinct)
         timings = Timings(tokenized_s - started_s, submission.queue_s, submission.compute_s, load_s)
         rows = _rows_of(submission, distinct)
         return _result(target.info, request, [texts[i] for i in distinct.place], rows, (prompt, timings))
 
-    async def _prepare(self, target: Target, distinct: _Distinct, request: EmbedRequest) -> list[TokenizedText]:
+    async def _embed_more(self, target: Target, request: EmbedRequest, load_s: float) -> EmbedResult:
+        """The same for a request that `asks_more`."""
+        model, info = target.model, target.info
+        pooling = _pooling_of(request, info)
+        check_combination(request, info, pooling)
+        started_s = time.monotonic()
+        prompt = prompts.choose(request.prompt, info.prompts)
+        distinct = without_repetitions(prompts.apply(prompt, request.inputs))
+        reader = _reader_of(target, request, len(prompt.text) if prompt else 0)
+        texts = await self._tokenizing(distinct, lambda: read_inputs(distinct.inputs, reader), reader.slowness)
+        tokenized_s = time.monotonic()
+        read = ReadRequest(request, distinct.place, texts, model.engine, _normalisation(request, info))
+        run_pooling = Pooling.NONE if request.spans else pooling
+        _check_rows(read.readable, run_pooling, info.n_embd)
+        submission = await model.scheduler.submit(read.sequences, run_pooling, keep_failures=True)
+        self._observe_duplicates(distinct)
+        gathered = await asyncio.get_running_loop().run_in_executor(self._tokenizers, gather, read, submission)
+        timings = Timings(tokenized_s - started_s, submission.queue_s, submission.compute_s, load_s)
+        result = _result(info, request, gathered.texts, gathered.rows, (prompt, timings))
+        return replace(result, tokens=gathered.tokens, windowed=gathered.windowed, failures=gathered.failures)
+
+    def _observe_duplicates(self, distinct: Distinct) -> None:
+        if len(distinct.inputs) < len(distinct.place):
+            self._metrics.observe_duplicates(len(distinct.place) - len(distinct.inputs))
+
+    async def _prepare(self, target: Target, distinct: Distinct, request: EmbedRequest) -> list[TokenizedText]:
         model = target.model
         truncate = model.config.truncate if request.truncate is None else request.truncate
         limits = _limits_of(request, model.limits)
@@ -90,7 +124,18 @@ class Inference:
         def run() -> list[TokenizedText]:
             return prepare(distinct.inputs, model.tokenizer, limits, truncate=truncate)
 
-        if sum(map(len, distinct.inputs)) <= INLINE_CHARACTERS:
+        return await self._tokenizing(distinct, run)
+
+    async def _tokenizing(self, distinct: Distinct, run: Callable[[], _T], slowness: int = 1) -> _T:
+        """`tokenizing` whose errors name the input as the request counts."""
+        try:
+            return await self.tokenizing(sum(map(len, distinct.inputs)) * slowness, run)
+        except (InvalidInput, InputTooLong) as error:
+            raise error.of_input(distinct.place.index(error.index)) from error
+
+    async def tokenizing(self, n_characters: int, run: Callable[[], _T]) -> _T:
+        """Run it here when there is little to tokenise, else on a thread, so that the event loop goes on."""
+        if n_characters <= INLINE_CHARACTERS:
             return run()
         return await asyncio.get_running_loop().run_in_executor(self._tokenizers, run)
 
@@ -118,6 +163,20 @@ def _tokenize(model: LoadedModel, content: Prompt, add_special: bool, parse_spec
     return tokens
 
 
+def _reader_of(target: Target, request: EmbedRequest, n_prefix: int) -> Reader:
+    """How the texts of a request that `asks_more` are read."""
+    model, in_windows = target.model, request.long_input == "chunk_mean"
+    return Reader(
+        tokenizer=model.tokenizer,
+        limits=_limits_of(request, model.limits),
+        truncate=not in_windows and (model.config.truncate if request.truncate is None else request.truncate),
+        n_prefix=n_prefix,
+        in_windows=in_windows,
+        with_offsets=request.return_tokens or bool(request.spans),
+        keeps_errors=request.on_error == "skip",
+    )
+
+
 def _limits_of(request: EmbedRequest, limits: TokenLimits) -> TokenLimits:
     """The request's own, shorter limit on each text, or the model's."""
     n_ctx = request.load.n_ctx
@@ -135,13 +194,10 @@ def _result(
     rows: Sequence[FloatMatrix],
     how: tuple[AppliedPrompt | None, Timings],
 ) -> EmbedResult:
-    pooling = _pooling_of(request, info)
-    kind = info.embd_normalize if request.embd_normalize is None else request.embd_normalize
-    never = pooling in (Pooling.NONE, Pooling.RANK)  # token rows and scores are given as they are
     return EmbedResult(
         model=info,
-        pooling=pooling,
-        vectors=finish(np.concatenate(rows), -1 if never else kind, request.dimensions),
+        pooling=_pooling_of(request, info),
+        vectors=finish(np.concatenate(rows), _normalisation(request, info), request.dimensions),
         row_offsets=(0, *accumulate(len(matrix) for matrix in rows)),
         usage=Usage(sum(len(text.tokens) for text in texts)),
         truncated=tuple(
@@ -154,23 +210,35 @@ def _result(
     )
 
 
+def _normalisation(request: EmbedRequest, info: ModelInfo) -> int:
+    """What is done to each vector; token rows and scores are given as they are."""
+    if _pooling_of(request, info) in (Pooling.NONE, Pooling.RANK):
+        return -1
+    return info.embd_normalize if request.embd_normalize is None else request.embd_normalize
+
+
 def _pooling_of(request: EmbedRequest, info: ModelInfo) -> Pooling:
-    served = info.pooling
-    pooling = served if request.pooling is None else request.pooling
-    if pooling is not served and Pooling.RANK in (pooling, served):
-        raise NotSupported(f"this model is served with pooling {served}, so it cannot answer with pooling {pooling}")
+    pooling = info.pooling if request.pooling is None else request.pooling
+    if pooling is Pooling.RANK and not info.n_scores:
+        raise NotSupported("this model has no rank head, so it cannot answer with pooling rank: ask a reranker")
+    if pooling is Pooling.RANK and request.pooling is None and not request.scores:
+        raise NotSupported(
+            f"model {info.name!r} is a reranker, so it gives scores and no vectors unless asked: POST /rerank, or "
+            'POST /v1/embeddings with "pooling": "mean", "cls" or "last" for vectors of the same model'
+        )
     return pooling
 
 
 def _check_dimensions(request: EmbedRequest, info: ModelInfo) -> None:
-    if request.dimensions is not None and not 1 <= request.dimensions <= info.n_embd:
+    width = info.n_scores if _pooling_of(request, info) is Pooling.RANK else info.n_embd
+    if request.dimensions is not None and not 1 <= request.dimensions <= width:
         raise InvalidRequest(
-            f"dimensions is {request.dimensions}, this model has {info.n_embd}: ask for 1 to {info.n_embd}",
+            f"dimensions is {request.dimensions}, this model has {width}: ask for 1 to {width}",
             "dimensions",
         )
 
 
-def _check_rows(texts: Sequence[TokenizedText], pooling: Pooling, n_embd: int) -> None:
+def _check_rows(texts: Sequence[TokenizedText | ReadText], pooling: Pooling, n_embd: int) -> None:
     size_bytes = 4 * n_embd * sum(len(text.tokens) for text in texts)
     if pooling is Pooling.NONE and size_bytes > MAX_TOKEN_ROWS:
         raise InvalidRequest(
@@ -179,14 +247,14 @@ def _check_rows(texts: Sequence[TokenizedText], pooling: Pooling, n_embd: int) -
         )
 
 
-def _without_repetitions(inputs: Sequence[Prompt]) -> _Distinct:
+def without_repetitions(inputs: Sequence[Prompt]) -> Distinct:
     """Equal inputs are computed once."""
     first: dict[Prompt, int] = {}
     place = tuple(first.setdefault(prompt, len(first)) for prompt in inputs)
-    return _Distinct(tuple(first), place)
+    return Distinct(tuple(first), place)
 
 
-def _rows_of(submission: Submission, distinct: _Distinct) -> Sequence[FloatMatrix]:
+def _rows_of(submission: Submission, distinct: Distinct) -> Sequence[FloatMatrix]:
     if len(distinct.inputs) == len(distinct.place):
         return submission.rows
     return [submission.rows[i] for i in distinct.place]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from gguf_embed.types import Timings, Truncation
+from gguf_embed.types import InputFailure, Timings, Truncation
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -51,6 +51,12 @@ class Metrics:
         )
         self._duplicate_texts = Counter(
             "gguf_embed_duplicate_texts", "Texts answered from an equal text, without computing.", registry=registry
+        )
+        self._windowed_texts = Counter(
+            "gguf_embed_windowed_texts", "Texts over the limit that were read in windows.", registry=registry
+        )
+        self._failed_texts = Counter(
+            "gguf_embed_failed_texts", "Texts that failed alone in an answered request.", ["kind"], registry=registry
         )
         self._tokenize_seconds = Histogram(
             "gguf_embed_tokenize_seconds", "A request's tokenising time.", buckets=_SECONDS, registry=registry
@@ -116,6 +122,12 @@ class Metrics:
         if truncated:
             self._truncated_texts.inc(len(truncated))
             self._dropped_tokens.inc(sum(cut.n_dropped for cut in truncated))
+
+    def observe_exceptions(self, n_windowed: int, failures: Sequence[InputFailure]) -> None:
+        """Of one request's texts, so many were read in windows, and these failed while the others did not."""
+        self._windowed_texts.inc(n_windowed)
+        for failure in failures:
+            self._failed_texts.labels(failure.error.kind).inc()
 
     def observe_load(self, outcome: str, duration_s: float) -> None:
         """One model was loaded ("ok"), or could not be ("failed")."""

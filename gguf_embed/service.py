@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from gguf_embed.errors import InvalidRequest, ModelNotFound, PermissionDenied
+from gguf_embed.errors import InvalidRequest, ModelNotFound, NotSupported, PermissionDenied
 from gguf_embed.inference import Inference, Target
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_files.library import Library
+from gguf_embed.picturing import embed_pictures
 from gguf_embed.pulls import Pulls
 from gguf_embed.registry.loading import LoadedModel
 from gguf_embed.registry.registry import Registry
 from gguf_embed.registry.resident import NO_WISH, Lease, Wish
 from gguf_embed.registry.shelf import ModelSpec, Shelf
+from gguf_embed.rerank_types import RerankRequest, RerankResult
+from gguf_embed.reranking import Reranking
 from gguf_embed.types import (
     NO_LOAD_OPTIONS,
     EmbedRequest,
@@ -26,6 +29,7 @@ from gguf_embed.types import (
 )
 
 MAX_NAMES_SHOWN = 20
+MAX_RERANKERS_SHOWN = 3
 
 
 class EmbedService:
@@ -36,6 +40,7 @@ class EmbedService:
         self._registry = registry
         self._library = library
         self._inference = Inference(metrics)
+        self._reranking = Reranking(self._inference, metrics)
         self._pulls = Pulls(library.pull)
         self._specs: Sequence[ModelSpec] = ()
 
@@ -45,7 +50,29 @@ class EmbedService:
         unwished = request.keep_alive_s is None and request.load is NO_LOAD_OPTIONS
         wish = NO_WISH if unwished else Wish(request.keep_alive_s, request.load)
         async with self._registry.lease(spec, wish) as lease:
+            if request.pictures:
+                return await embed_pictures(self._target(lease), request, lease.load_s)
             return await self._inference.embed(self._target(lease), request, lease.load_s)
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """Score all documents or raise one `EmbedError`. A model without a rank head is not loaded for its refusal."""
+        spec = self._find(request.model)
+        if request.method == "rank" and not spec.info.n_scores:
+            raise NotSupported(self._no_rank_head(spec.info.name))
+        async with self._registry.lease(spec) as lease:
+            return await self._reranking.rerank(self._target(lease), request, lease.load_s)
+
+    def _no_rank_head(self, name: str) -> str:
+        served = [spec.info.name for spec in self._shelf.specs() if spec.info.n_scores]
+        known = self._shelf.known_rerankers()[:MAX_RERANKERS_SHOWN]
+        ways = [
+            f'this server can rerank with {", ".join(map(repr, served[:MAX_NAMES_SHOWN]))}: send its name as "model"'
+            if served
+            else "no model of this server has one",
+            *([f"gguf-embed pull NAME gets one, for example {', '.join(known)}"] if known else []),
+            'or send "method": "embedding" for the cosine of this model\'s vectors',
+        ]
+        return f"model {name!r} has no rank head, so it cannot rerank: {'; '.join(ways)}"
 
     def _target(self, lease: Lease) -> Target:
         return Target(lease.model, self._registry.info(lease.spec))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gguf_embed.engines.base import Engine, ExactTokenizing, Vocabulary
-from gguf_embed.errors import InputTooLong, InvalidRequest
-from gguf_embed.types import Prompt, TokenizedText
+from gguf_embed.errors import InputTooLong, InvalidInput
+from gguf_embed.offsets import align
+from gguf_embed.types import Prompt, Span, TokenizedText
 from gguf_embed.wordpiece import ExactWordPiece, valid_unicode
 
 TokenizerChoice = Literal["auto", "llama"]
@@ -33,6 +34,10 @@ class Tokenizer(Protocol):
         """`encode` of each text, special tokens added, in order."""
         ...
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        """`encode` with special tokens added, and where each token stands in the text; None: nowhere, or not known."""
+        ...
+
 
 class LlamaTokenizer:
     """llama.cpp's own ids: for every vocabulary but WordPiece, and for indexes that were built with them."""
@@ -52,6 +57,14 @@ class LlamaTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        tokens, frame = self.encode(text), frame_of(self)
+        unknown = self._engine.vocabulary().unk_id
+        own = tokens[len(frame.opening) : len(tokens) - len(frame.closing)]
+        bytes_of = {token: self._engine.token_bytes(token) for token in set(own)}
+        spans = align(valid_unicode(text), [None if token == unknown else bytes_of[token] for token in own])
+        return tokens, [*(None for _ in frame.opening), *spans, *(None for _ in frame.closing)]
+
 
 class EngineTokenizer:
     """The original tokenizer that an engine's file carries."""
@@ -68,6 +81,26 @@ class EngineTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return self._batches.tokenize_batch([valid_unicode(text) for text in texts])
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        return self._batches.tokenize_with_offsets(valid_unicode(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The special tokens that a tokenizer puts before and after a text."""
+
+    opening: tuple[int, ...]
+    closing: tuple[int, ...]
+
+
+def frame_of(tokenizer: Tokenizer) -> Frame:
+    """Found by tokenising one letter with them and without."""
+    framed, bare = tokenizer.encode("a"), tokenizer.encode("a", add_special=False)
+    n_added = len(framed) - len(bare)
+    begins = (begin for begin in range(n_added + 1) if framed[begin : begin + len(bare)] == bare)
+    n_opening = next(begins, 0) if bare else n_added // 2
+    return Frame(tuple(framed[:n_opening]), tuple(framed[n_opening + len(bare) :]))
 
 
 def choose_tokenizer(engine: Engine, choice: TokenizerChoice) -> Tokenizer:
@@ -105,10 +138,10 @@ def prepare(
 ) -> list[TokenizedText]:
     """Tokenise and check all inputs of a request, in order. Plain texts go to the tokenizer in one call.
 
-    Raises `InvalidRequest` for an empty or absurdly long input or an unknown id, `InputTooLong` for one over
+    Raises `InvalidInput` for an empty or absurdly long input or an unknown id, `InputTooLong` for one over
     `limits.max_tokens` unless `truncate`; both name the first such input.
     """
-    _check_characters(inputs, max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * limits.max_tokens))
+    check_characters(inputs, limits)
     encoded = _encode_in_groups([prompt for prompt in inputs if isinstance(prompt, str)], tokenizer)
     texts = []
     for index, prompt in enumerate(inputs):
@@ -122,14 +155,13 @@ def prepare(
     return texts
 
 
-def _check_characters(inputs: Sequence[Prompt], limit: int) -> None:
+def check_characters(inputs: Sequence[Prompt], limits: TokenLimits) -> None:
     """Before tokenising, which takes some 150 bytes of memory and a microsecond per character."""
+    limit = max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * limits.max_tokens)
     for index, prompt in enumerate(inputs):
         n_characters = len(prompt) if isinstance(prompt, str) else _longest_part(prompt)
         if n_characters > limit:
-            raise InvalidRequest(
-                f"input {index} has {n_characters:,} characters, the limit per text is {limit:,}: split it"
-            )
+            raise InvalidInput(index, f" has {n_characters:,} characters, the limit per text is {limit:,}: split it")
 
 
 def _longest_part(prompt: Sequence[int | str]) -> int:
@@ -184,20 +216,21 @@ def truncate_tokens(tokens: Sequence[int], limit: int, closing: Collection[int])
 def _not_empty(tokens: list[int], index: int, text: str) -> list[int]:
     """`text` is what gave the tokens, "" when it was not one text."""
     if not tokens and text.strip():
-        raise InvalidRequest(
-            f"input {index} has no word or character that this model knows, so there is nothing to embed: "
-            "leave it out, or ask another model"
+        raise InvalidInput(
+            index,
+            " has no word or character that this model knows, so there is nothing to embed: "
+            "leave it out, or ask another model",
         )
     if not tokens:
-        raise InvalidRequest(f"input {index} is empty: it gives no tokens, so there is nothing to embed")
+        raise InvalidInput(index, " is empty: it gives no tokens, so there is nothing to embed")
     return tokens
 
 
 def _known_id(token: int, n_vocab: int, index: int) -> int:
     if isinstance(token, bool) or not isinstance(token, int):
-        raise InvalidRequest(f"input {index}: {token!r} is neither a text nor a token id")
+        raise InvalidInput(index, f": {token!r} is neither a text nor a token id")
     if not 0 <= token < n_vocab:
-        raise InvalidRequest(
-            f"input {index}: token id {token} is not in the model's vocabulary of {n_vocab} (0 to {n_vocab - 1})"
+        raise InvalidInput(
+            index, f": token id {token} is not in the model's vocabulary of {n_vocab} (0 to {n_vocab - 1})"
         )
     return token

@@ -11,6 +11,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_embed.errors import EmbedError
+
 FloatMatrix = NDArray[np.float32]
 """float32[n_rows, n_dims], C-contiguous."""
 
@@ -20,6 +22,10 @@ Prompt = str | tuple[int | str, ...]
 A tuple of ids alone gets no special tokens; in a mixed tuple only a text that
 comes first gets them (llama-server's rule).
 """
+
+
+Span = tuple[int, int]
+"""Characters of a text, in Unicode code points: the first, and the one after the last."""
 
 
 class Pooling(StrEnum):
@@ -45,7 +51,7 @@ class ModelInfo:
     weights_type: str  # weights that really run, e.g. "BF16"
     pooling: Pooling
     embd_normalize: int  # -1 none, 0 max-abs int16, 1 taxicab, 2 Euclidean, p > 2 p-norm
-    n_embd: int
+    n_embd: int  # width of a vector, whatever the pooling
     n_vocab: int
     n_ctx_train: int  # positions the model was trained for
     n_ctx: int  # what -c asked for; n_ctx_train when it asked nothing
@@ -60,6 +66,10 @@ class ModelInfo:
     prompts: Mapping[str, str] = field(default_factory=dict)  # the model's own prefixes by name: "query", "document"…
     matryoshka: tuple[int, ...] = ()  # dimensions it was trained to be cut to; empty: not known of any
     license: str = ""  # as the file or the catalogue names it, e.g. "apache-2.0"
+    n_scores: int = 0  # numbers that its rank head gives per text; 0: it has none and cannot rerank
+    labels: tuple[str, ...] = ()  # what these numbers stand for; () when the file does not say
+    rerank_template: str = ""  # the text that a query and a document are put into; "": one after the other
+    reads_pictures: bool = False  # it was given a vision tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,14 @@ NO_LOAD_OPTIONS = LoadOptions()
 
 
 @dataclass(frozen=True, slots=True)
+class PictureText:
+    """One input with pictures in it: texts, and PNG or JPEG files as bytes, in the order the model reads them."""
+
+    index: int  # among the inputs of its request
+    parts: tuple[str | bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EmbedRequest:
     """A parsed request for vectors. No dialect is left in it."""
 
@@ -119,6 +137,14 @@ class EmbedRequest:
     strict_name: bool = False  # an unknown name is `ModelNotFound`, even where one model answers to any
     keep_alive_s: float | None = None  # how long the model stays loaded after this; inf: for ever. None: the server's
     load: LoadOptions = NO_LOAD_OPTIONS
+    spans: tuple[tuple[Span, ...], ...] = ()  # of each input, which is a text: a vector each instead of one for all
+    return_tokens: bool = False  # tell what each text was read as
+    long_input: Literal["error", "chunk_mean"] = "error"  # read a text over the limit in windows, and average them
+    on_error: Literal["fail", "skip"] = "fail"  # skip: an input at fault fails alone
+    refused: Mapping[int, EmbedError] = field(default_factory=dict)  # with skip: inputs at fault already; any text is
+    # in their place
+    pictures: tuple[PictureText, ...] = ()  # the inputs that have any, by rising index; their texts in `inputs` are ""
+    scores: bool = False  # a model served with pooling rank may answer with scores, although no pooling was named
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +153,32 @@ class TokenizedText:
 
     tokens: Sequence[int]  # vocabulary ids, special tokens included
     n_tokens: int  # before truncation
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTokens:
+    """What one input was read as: three sequences of equal length, special tokens included."""
+
+    ids: Sequence[int]
+    pieces: Sequence[bytes]  # the text of each; may be a part of a character
+    offsets: Sequence[Span | None]  # in the text as it was sent; None: none of it, or not known
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedText:
+    """One input that was read in windows because it was too long for one."""
+
+    index: int
+    n_tokens: int  # special tokens counted once
+    n_windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class InputFailure:
+    """One input that has no vector, in a request where the others may have theirs."""
+
+    index: int
+    error: EmbedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +216,8 @@ class EmbedResult:
     """The finished vectors of one request, in the order of its inputs.
 
     `vectors` is float32[n_rows, n_dims]; input i owns rows `row_offsets[i]:row_offsets[i + 1]`:
-    one row when pooled, one per token when pooling is none.
+    one row when pooled, one per token when pooling is none, one per span where spans were asked for, none where the
+    input failed.
     """
 
     model: ModelInfo
@@ -175,6 +228,9 @@ class EmbedResult:
     truncated: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)
     prompt: AppliedPrompt | None = None  # what was put before every text
+    tokens: tuple[ReadTokens | None, ...] = ()  # of each input, where they were asked for; None: it failed
+    windowed: tuple[WindowedText, ...] = ()
+    failures: tuple[InputFailure, ...] = ()  # in the order of the inputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from gguf_embed.engines.base import Vocabulary
 from gguf_embed.errors import ModelFileError
+from gguf_embed.types import Span
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HfTokenizer
@@ -68,6 +69,12 @@ class ExactWordPiece:
         # a batch of one, because the package's `encode` keeps the GIL and counts offsets that nobody reads
         ids: list[int] = self._tokenizer.encode_batch_fast([valid_unicode(text)], add_special_tokens=add_special)[0].ids
         return ids
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        """Special tokens added. What the original drops inside a word, a NUL or a joiner, lies inside its token."""
+        encoding = self._tokenizer.encode(valid_unicode(text))
+        added = zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
+        return encoding.ids, [None if is_added else span for span, is_added in added]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each, in order, in one call without the GIL."""

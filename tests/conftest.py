@@ -67,8 +67,8 @@ def launch(cache_dir) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="session")
 def tiny_server(cache_dir, models) -> Iterator[Server]:
-    """A tiny random encoder: 32 dimensions, pooling mean, 64 tokens per text."""
-    server = start_server(cache_dir, "-m", models / "encoder.gguf")
+    """A tiny random encoder: 32 dimensions, pooling mean, 64 tokens per text. Its own token ids are trusted."""
+    server = start_server(cache_dir, "-m", models / "encoder.gguf", "--openai-token-ids", "model")
     yield server
     stop(server)
 

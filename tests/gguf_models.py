@@ -30,7 +30,7 @@ _TYPES = {
 _MERGES = ("h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld", "Ġ t", "Ġt he")
 
 
-class _Weights:
+class Weights:
     """Adds random tensors to a writer; matrices in one type, everything else as F32."""
 
     def __init__(self, writer: gguf.GGUFWriter, outtype: str, seed: int) -> None:
@@ -65,26 +65,26 @@ def write_tiny_encoder(
     Its files declare `pooling` (nothing when None); `rank_head` adds a classifier with one output.
     """
     writer = gguf.GGUFWriter(path, "bert")
-    _describe(writer, "tiny-encoder", outtype, n_embd, n_layer, n_head, n_ff, n_ctx, pooling)
+    describe(writer, "tiny-encoder", outtype, n_embd, n_layer, n_head, n_ff, n_ctx, pooling)
     writer.add_layer_norm_eps(1e-12)
     writer.add_causal_attention(False)
     _write_wordpiece(writer, vocab)
-    weights = _Weights(writer, outtype, seed)
+    weights = Weights(writer, outtype, seed)
     weights.matrix("token_embd.weight", len(vocab), n_embd)
     weights.plain("position_embd.weight", n_ctx, n_embd)
     weights.plain("token_types.weight", 2, n_embd)
     _add_norm(weights, "token_embd_norm", n_embd)
     for layer in range(n_layer):
         for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            _add_linear(weights, f"blk.{layer}.{name}", n_embd, n_embd)
+            add_linear(weights, f"blk.{layer}.{name}", n_embd, n_embd)
         _add_norm(weights, f"blk.{layer}.attn_output_norm", n_embd)
-        _add_linear(weights, f"blk.{layer}.ffn_up", n_ff, n_embd)
-        _add_linear(weights, f"blk.{layer}.ffn_down", n_embd, n_ff)
+        add_linear(weights, f"blk.{layer}.ffn_up", n_ff, n_embd)
+        add_linear(weights, f"blk.{layer}.ffn_down", n_embd, n_ff)
         _add_norm(weights, f"blk.{layer}.layer_output_norm", n_embd)
     if rank_head:
-        _add_linear(weights, "cls", n_embd, n_embd)
-        _add_linear(weights, "cls.output", 1, n_embd)
-    return _finish(writer, path)
+        add_linear(weights, "cls", n_embd, n_embd)
+        add_linear(weights, "cls.output", 1, n_embd)
+    return finish(writer, path)
 
 
 def write_tiny_decoder(
@@ -104,7 +104,7 @@ def write_tiny_decoder(
 ) -> Path:
     """A Qwen3, shaped like Qwen3-Embedding: causal, byte-level BPE, an EOS after every text, pooling last."""
     writer = gguf.GGUFWriter(path, "qwen3")
-    _describe(writer, "tiny-decoder", outtype, n_embd, n_layer, n_head, n_ff, n_ctx, pooling)
+    describe(writer, "tiny-decoder", outtype, n_embd, n_layer, n_head, n_ff, n_ctx, pooling)
     writer.add_head_count_kv(n_head)
     writer.add_key_length(n_embd // n_head)
     writer.add_value_length(n_embd // n_head)
@@ -112,8 +112,8 @@ def write_tiny_decoder(
     writer.add_rope_freq_base(10000.0)
     if not causal:
         writer.add_causal_attention(False)
-    n_vocab = _write_bpe(writer, add_bos, add_eos)
-    weights = _Weights(writer, outtype, seed)
+    n_vocab = write_bpe(writer, add_bos, add_eos)
+    weights = Weights(writer, outtype, seed)
     weights.matrix("token_embd.weight", n_vocab, n_embd)
     weights.plain("output_norm.weight", n_embd, mean=1.0)
     for layer in range(n_layer):
@@ -126,10 +126,10 @@ def write_tiny_decoder(
         weights.matrix(f"blk.{layer}.ffn_gate.weight", n_ff, n_embd)
         weights.matrix(f"blk.{layer}.ffn_up.weight", n_ff, n_embd)
         weights.matrix(f"blk.{layer}.ffn_down.weight", n_embd, n_ff)
-    return _finish(writer, path)
+    return finish(writer, path)
 
 
-def _describe(
+def describe(
     writer: gguf.GGUFWriter,
     name: str,
     outtype: str,
@@ -152,12 +152,12 @@ def _describe(
         writer.add_uint32(f"{writer.arch}.pooling_type", _POOLING_NUMBERS[pooling])
 
 
-def _add_linear(weights: _Weights, name: str, n_out: int, n_in: int) -> None:
+def add_linear(weights: Weights, name: str, n_out: int, n_in: int) -> None:
     weights.matrix(f"{name}.weight", n_out, n_in)
     weights.plain(f"{name}.bias", n_out)
 
 
-def _add_norm(weights: _Weights, name: str, n: int) -> None:
+def _add_norm(weights: Weights, name: str, n: int) -> None:
     weights.plain(f"{name}.weight", n, mean=1.0)
     weights.plain(f"{name}.bias", n)
 
@@ -191,7 +191,7 @@ def _byte_characters() -> list[str]:
     return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
 
 
-def _write_bpe(writer: gguf.GGUFWriter, add_bos: bool, add_eos: bool) -> int:
+def write_bpe(writer: gguf.GGUFWriter, add_bos: bool, add_eos: bool) -> int:
     merged = [merge.replace(" ", "") for merge in _MERGES]
     tokens = [*_byte_characters(), "<|begin|>", "<|end|>", *merged]
     types = [int(gguf.TokenType.NORMAL)] * len(tokens)
@@ -209,7 +209,7 @@ def _write_bpe(writer: gguf.GGUFWriter, add_bos: bool, add_eos: bool) -> int:
     return len(tokens)
 
 
-def _finish(writer: gguf.GGUFWriter, path: Path) -> Path:
+def finish(writer: gguf.GGUFWriter, path: Path) -> Path:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

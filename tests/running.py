@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +39,11 @@ class Running:
 
 
 @contextmanager
-def running(path: Path, config: ModelConfig, cache_dir: Path) -> Iterator[Running]:
+def running(path: Path, config: ModelConfig, cache_dir: Path, prompts: Mapping[str, str] = {}) -> Iterator[Running]:
     """One real model, loaded when it is first asked for."""
     metrics, library = Metrics(), Library(cache_dir / "no-library")
     with asyncio.Runner() as runner:
-        shelf = Shelf(ShelfConfig(((LocatedModel(path, path.stem), config),), config), library, Catalogue(()))
+        shelf = Shelf(ShelfConfig(((LocatedModel(path, path.stem), config),), config, prompts), library, Catalogue(()))
         loader = FileLoader(cache_dir, metrics, lambda line: None)
         service = EmbedService(
             shelf, Registry(loader, RegistryConfig(keep_alive_s=math.inf), metrics), library, metrics

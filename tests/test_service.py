@@ -10,7 +10,7 @@ import pytest
 
 from gguf_embed.config import ModelConfig, RegistryConfig
 from gguf_embed.engines.fake import FakeScript
-from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound, NotSupported, PermissionDenied
+from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound, PermissionDenied
 from gguf_embed.model_files.catalogue import Catalogue
 from gguf_embed.model_files.library import Library
 from gguf_embed.model_files.locate import LocatedModel
@@ -114,9 +114,12 @@ def test_dimensions_cut_and_renormalise(models):
     np.testing.assert_allclose(cut, whole[:3] / np.linalg.norm(whole[:3]), rtol=1e-5)
 
 
-def test_rank_and_vectors_exclude_each_other(models):
-    with serving(models) as running, pytest.raises(NotSupported, match="pooling rank"):
-        running.embed("text", pooling=Pooling.RANK)
+def test_a_model_with_a_rank_head_gives_scores_and_vectors(models):
+    for served, asked, width in [(Pooling.MEAN, Pooling.RANK, 1), (Pooling.RANK, Pooling.MEAN, 8)]:
+        with serving(models, pooling=served) as running:
+            assert running.embed("text", pooling=asked).vectors.shape == (1, width)
+            with pytest.raises(InvalidRequest, match=f"this model has {width}"):
+                running.embed("text", pooling=asked, dimensions=9)
 
 
 def test_one_model_answers_to_any_name_unless_names_are_strict(models):

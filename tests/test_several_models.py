@@ -90,11 +90,11 @@ def test_a_folders_files_come_and_go_without_a_restart(launch, folder, models):
 
 def test_a_replaced_file_is_loaded_anew(launch, folder):
     server = launch("--models-dir", folder)
-    assert server.post("/v1/embeddings", {"input": [5] * 40, "model": "second"}).status == 400  # over 32 tokens
+    assert server.post("/embedding", {"input": [5] * 40, "model": "second"}).status == 400  # over 32 tokens
     fresh = folder / "fresh"
     write_tiny_encoder(fresh, n_ctx=64)
     fresh.replace(folder / "second.gguf")
-    wait_until(lambda: server.post("/v1/embeddings", {"input": [5] * 40, "model": "second"}).status == 200)
+    wait_until(lambda: server.post("/embedding", {"input": [5] * 40, "model": "second"}).status == 200)
 
 
 def test_an_idle_model_is_unloaded_and_comes_back(launch, models):

@@ -1,9 +1,12 @@
-"""Normalising and cutting rows, against numpy written another way and llama.cpp's documented scales."""
+"""Normalising, cutting and quantising rows, against numpy written another way and others' documented scales."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gguf_embed.vectors import finish, normalise
+from gguf_embed.vectors import INT8_SCALE, MAX_INT8_ERROR, finish, normalise, quantise
 
 ROWS = np.array([[3.0, -4.0, 0.0], [1e-30, 2e-30, -2e-30], [0.0, 0.0, 0.0]], np.float32)
 
@@ -35,3 +38,45 @@ def test_cutting_comes_before_normalising():
     np.testing.assert_allclose(finish(ROWS[:1], 2, 1), [[1.0]])
     np.testing.assert_allclose(finish(ROWS[:1], 2, None), [[0.6, -0.8, 0.0]], rtol=1e-6)
     assert finish(ROWS, 2, 2).flags.c_contiguous
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "binary", "ubinary"])
+def test_small_numbers_are_those_of_sentence_transformers(dtype):
+    """data/make_quantise_reference.py made them, with the ranges of the fixed scale and 21 dimensions."""
+    reference = json.loads((Path(__file__).parent / "data" / "quantised.json").read_text("utf-8"))
+    found = quantise(np.array(reference["rows"], np.float32), dtype)
+    assert found.dtype == (np.int8 if dtype in ("int8", "binary") else np.uint8)
+    assert found.shape == (8, 3 if "binary" in dtype else 21)
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, reference[dtype])
+
+
+@pytest.mark.parametrize(
+    ("number", "int8", "uint8"),
+    [
+        (0.0, 0, 128),
+        (-0.0, 0, 128),
+        (1.0, 127, 255),
+        (-1.0, -127, 1),
+        (0.25, 32, 160),
+        (1.5, 127, 255),
+        (-9.0, -127, 1),
+    ],
+)
+def test_the_scale_is_127_levels_and_what_is_beyond_one_is_one(number, int8, uint8):
+    rows = np.array([[number]], np.float32)
+    assert (quantise(rows, "int8")[0, 0], quantise(rows, "uint8")[0, 0]) == (int8, uint8)
+
+
+def test_a_number_is_its_level_over_127_within_half_a_level():
+    rows = normalise(np.random.default_rng(1).standard_normal((50, 384)).astype(np.float32), 2)
+    back = quantise(rows, "int8") / np.float32(INT8_SCALE)
+    assert np.abs(back - rows).max() <= MAX_INT8_ERROR + 1e-7
+    lengths = np.linalg.norm(back, axis=1)
+    assert ((back * rows).sum(axis=1) / lengths).min() > 0.998
+
+
+def test_the_last_byte_of_a_row_of_bits_is_filled_with_zeros():
+    row = np.array([[1, -1, 1, 0, 0, 0, 0, -1, 1, 1]], np.float32)
+    assert quantise(row, "ubinary").tolist() == [[0b10100000, 0b11000000]]
+    assert quantise(row, "binary").tolist() == [[0b10100000 - 128, 0b11000000 - 128]]

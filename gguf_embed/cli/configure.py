@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from gguf_embed.cli.options import ServeFlags
 from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, RegistryConfig, ResidencyLimits
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_files.locate import ModelSource
+from gguf_embed.openai_tokens import TokenIdRule, cache_folders, token_id_rule
 from gguf_embed.prompts import parse_flag
 from gguf_embed.types import Pooling
 
@@ -33,6 +35,8 @@ def named_models(flags: ServeFlags) -> tuple[tuple[tuple[str, ...], ModelSource]
         raise ConfigError("--alias names one model, several are given: write -m NAME=FILE or -hf NAME=ORG/REPO")
     if flags.hf_file is not None and (len(flags.hf_repo) != 1 or flags.model):
         raise ConfigError("-hff names a file of one repository: give that repository, and nothing else, with -hf")
+    if flags.mmproj is not None and n_named != 1:
+        raise ConfigError(f"--mmproj belongs to one model, {n_named} are named: name that one with -m or -hf")
     if n_named == 0:
         return () if flags.models_dir is not None else ((aliases, ModelSource(offline=flags.offline)),)
     found: list[tuple[tuple[str, ...], ModelSource]] = []
@@ -106,6 +110,18 @@ def gpu_layers(asked: int | Literal["auto", "all"], has_gpu: bool, report: Repor
             f"llama-cpp-python=={version('llama-cpp-python')}"
         )
     return 0
+
+
+def token_ids(flags: ServeFlags, environment: Mapping[str, str], report: Report) -> TokenIdRule:
+    """--openai-token-ids, with the encoding that it names read; that its file is not here is said."""
+    folders = cache_folders(environment, Path(tempfile.gettempdir()))
+    rule = token_id_rule(flags.openai_token_ids, folders)
+    if rule.problem:
+        report(
+            f"--openai-token-ids {rule.meaning}: {rule.problem}, so requests with token ids get a 400. To fetch it: "
+            f"pip install tiktoken; python -c \"import tiktoken; tiktoken.get_encoding('{rule.meaning}')\""
+        )
+    return rule
 
 
 def _split(value: str | None, flag: str) -> tuple[str, ...]:

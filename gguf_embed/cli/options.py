@@ -9,11 +9,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 
 from gguf_embed.durations import keep_alive_seconds, parse_go_duration
+from gguf_embed.openai_tokens import TokenIdMeaning
 from gguf_embed.types import Pooling
 
 Command = Callable[..., Any]
@@ -42,6 +43,7 @@ class ServeFlags:
     ctx_size: int
     truncate: bool
     tokenizer: Literal["auto", "llama"]
+    mmproj: Path | None
     ubatch_size: int | None
     threads: int | None
     threads_batch: int | None
@@ -62,6 +64,8 @@ class ServeFlags:
     api_key: str | None
     api_key_file: Path | None
     metrics: bool
+    openai_token_ids: TokenIdMeaning
+    allow_remote_media: str | None
     max_inputs: int
     max_body_size: int
     max_queue_tokens: int
@@ -165,6 +169,8 @@ MODEL = (
             help="Cut texts that are too long, and say so in the reply, instead of refusing them."),
     _option("--tokenizer", type=click.Choice(["auto", "llama"]), default="auto", envvar="GGUF_EMBED_TOKENIZER",
             help="auto: the original model's own rules for WordPiece vocabularies; llama: llama.cpp's ids always."),
+    _option("-mm", "--mmproj", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_MMPROJ",
+            help="GGUF of the model's vision tower, so that it reads pictures too (experimental)."),
 )  # fmt: skip
 
 COMPUTE = (
@@ -210,6 +216,12 @@ SERVER = (
             help="File with one key per line."),
     _option("--metrics/--no-metrics", default=True, envvar="LLAMA_ARG_ENDPOINT_METRICS",
             help="Serve /metrics for Prometheus."),
+    _option("--openai-token-ids", type=click.Choice(get_args(TokenIdMeaning)), default="auto",
+            envvar="GGUF_EMBED_OPENAI_TOKEN_IDS",
+            help="What token ids on /v1/embeddings are; LangChain sends cl100k_base. auto: the model's own where they "
+                 "begin or end as no text of OpenAI's does, else a 400."),
+    _option("--allow-remote-media", metavar="HOST[,HOST]", envvar="GGUF_EMBED_ALLOW_REMOTE_MEDIA",
+            help="Hosts that pictures named by URL may be fetched from, HOST or HOST:PORT.  [default: none]"),
     _option("--max-inputs", type=POSITIVE, default=2048, envvar="GGUF_EMBED_MAX_INPUTS",
             help="Texts in one request."),
     _option("--max-body-size", type=POSITIVE, default=64, envvar="GGUF_EMBED_MAX_BODY_SIZE",

@@ -30,6 +30,8 @@ else `~/.cache/gguf-embed`. |
 | `HF_ENDPOINT` | Another hub than `https://huggingface.co`. |
 | `HF_HUB_CACHE` | Where downloads are kept. Default: `~/.cache/huggingface/hub`. |
 | `HF_HUB_OFFLINE` | The same as `--offline`. |
+| `TIKTOKEN_CACHE_DIR` | Where the files for `--openai-token-ids` are. Default: \
+`data-gym-cache` in the folder for temporary files, as for tiktoken. |
 """
 
 _DEFAULT_IN_HELP = re.compile(r"\s*\[default: ([^]]*)\]$")

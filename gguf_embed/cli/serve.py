@@ -15,6 +15,7 @@ import click
 from gguf_embed import __version__
 from gguf_embed.cli import configure
 from gguf_embed.cli.options import OLLAMA_PORT, ServeFlags, serve_options
+from gguf_embed.remote_hosts import parse_hosts
 
 if TYPE_CHECKING:
     from gguf_embed.metrics import Metrics
@@ -22,15 +23,13 @@ if TYPE_CHECKING:
     from gguf_embed.server.run import ListenAddress
     from gguf_embed.service import EmbedService
 
-CURL = """curl {url}/v1/embeddings -H 'Content-Type: application/json'{key} -d '{{{model}"input": "hello"}}'"""
-
 MAX_NAMES_SHOWN = 10
 
 
 @click.command(context_settings={"auto_envvar_prefix": None})
 @serve_options
 def serve(**typed: Any) -> None:
-    """Serve vectors over OpenAI's /v1/embeddings, llama.cpp's /embedding and Ollama's API.
+    """Serve vectors over OpenAI's /v1/embeddings, llama.cpp's /embedding and Ollama's API; scores over /rerank.
 
     Without flags: all-MiniLM-L6-v2 on http://127.0.0.1:8080. A model is loaded when it is first asked for, the first
     named one at the start.
@@ -74,9 +73,11 @@ async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tu
         __version__,
         api_keys=keys,
         max_body_bytes=flags.max_body_size * 2**20,
+        token_ids=configure.token_ids(flags, os.environ, say),
         max_inputs=flags.max_inputs,
         metrics_enabled=flags.metrics,
         ollama_port=OLLAMA_PORT if flags.ollama_port is None else flags.ollama_port,
+        remote_hosts=parse_hosts(flags.allow_remote_media),
     )
     try:
         await service.load_first()
@@ -107,7 +108,7 @@ def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
     cache = cache_dir(os.environ)
     base = configure.model_config(flags, llama.supports_gpu(), say)
     named = tuple(
-        (locate_model(source, cache, say), replace(base, aliases=names))
+        (locate_model(source, cache, say), replace(base, aliases=names, mmproj=flags.mmproj))
         for names, source in configure.named_models(flags)
     )
     library = Library(cache, flags.models_dir, Hub(offline=flags.offline))
@@ -129,15 +130,18 @@ def _ready(service: EmbedService, urls: Sequence[str], needs_key: bool) -> None:
 
 def banner(service: EmbedService, urls: Sequence[str], needs_key: bool) -> list[str]:
     """What is served and how, and one line to copy."""
+    from gguf_embed.server.ops import example
+
     key = " -H 'Authorization: Bearer YOUR_KEY'" if needs_key else ""
-    others = [status.info.name for status in service.models() if status.state == "unloaded"]
+    served = service.models()
+    others = [status.info.name for status in served if status.state == "unloaded"]
     shown = ", ".join(others[:MAX_NAMES_SHOWN]) + (", …" if len(others) > MAX_NAMES_SHOWN else "")
     return [
         *(line for model in service.loaded() for line in describe(model)),
         *([f"on call  {counted(len(others), 'model')}, loaded when asked for: {shown}"] if others else []),
         f"serving  {urls[0]}",
         *(f"ollama   {url}" for url in urls[1:]),
-        CURL.format(url=urls[0], key=key, model="" if service.loaded() else f'"model": "{(others or ["NAME"])[0]}", '),
+        example(urls[0], served[0].info if served else None, named=not service.loaded(), headers=key),
     ]
 
 
@@ -146,13 +150,15 @@ def describe(loaded: LoadedModel) -> list[str]:
     info, chosen = loaded.info, loaded.choices
     weights = info.file_type if info.weights_type == info.file_type else f"{info.file_type} run as {info.weights_type}"
     how = "measured at warm-up" if chosen.measured else "not measured"
+    rank = f"reranker, {counted(info.n_scores, 'score')} per document, " if info.n_scores else ""
     return [
-        f"model    {info.name}: {info.n_embd} dimensions, pooling {info.pooling}, "
+        f"model    {info.name}: {rank}{info.n_embd} dimensions, pooling {info.pooling}, "
         f"context {info.n_ctx}, up to {info.max_input_tokens} tokens per text",
         f"weights  {weights}, {chosen.kernels} kernels, tokenizer {info.tokenizer}",
         f"compute  {counted(chosen.n_workers, 'context')} on {counted(chosen.n_threads, 'thread')}, "
         f"{counted(chosen.alone_threads, 'thread')} for a batch alone",
         f"batches  {chosen.batch_tokens} tokens, flash attention {chosen.flash} ({how})",
+        *([f"pictures {loaded.config.mmproj.name}, experimental"] if loaded.config.mmproj else []),
     ]
 
 

@@ -35,7 +35,7 @@ _amx_gemm = None if "llama_cpp" in sys.modules else amx.preload()
 
 import llama_cpp.llama_cpp as llama  # noqa: E402
 
-bindings = llama  # for `_llama_batch` and `_llama_vocabulary`: this file alone imports the package
+bindings = llama  # for `_llama_batch` and `_llama_vocabulary`, which do not import the package
 
 Handle = Any
 """An opaque llama.cpp pointer."""
@@ -237,6 +237,11 @@ def model_facts(model: Handle) -> ModelFacts:
         n_cls_out=int(llama.llama_model_n_cls_out(model)),
         has_encoder_and_decoder=bool(llama.llama_model_has_encoder(model) and llama.llama_model_has_decoder(model)),
     )
+
+
+def input_width(model: Handle) -> int:
+    """Numbers per token that a row in the place of an id has; for some models more than n_embd (deepstack)."""
+    return int(llama.llama_model_n_embd_inp(model))
 
 
 def vocabulary_of(model: Handle) -> Handle:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gguf_embed.engines._llama_api import bindings as llama
+from gguf_embed.types import FloatMatrix
 
 
 class BatchBuffers:
@@ -25,6 +26,7 @@ class BatchBuffers:
         base = self.sequence.ctypes.data
         self._sequence_at = (base + 4 * np.arange(max_tokens)).astype(np.uint64)
         self._count_up = np.arange(max_tokens, dtype=np.int32)
+        self._rows: FloatMatrix | None = None
         self._batch = llama.llama_batch(
             n_tokens=0,
             token=self.token.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
@@ -53,3 +55,20 @@ class BatchBuffers:
         self._output[:end] = output
         self._batch.n_tokens = end
         return self._batch
+
+    def fill_rows(self, batch: Sequence[Sequence[int]], rows: FloatMatrix) -> llama.llama_batch:
+        """The same, with float32[n_tokens, n_embd] in the place of the ids' own embeddings.
+
+        It is good for one call, until the next `fill`.
+        """
+        filled = self.fill(batch)
+        self._rows = np.ascontiguousarray(rows, np.float32)  # keeps them alive
+        return llama.llama_batch(
+            n_tokens=filled.n_tokens,
+            token=None,
+            embd=self._rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            pos=filled.pos,
+            n_seq_id=filled.n_seq_id,
+            seq_id=filled.seq_id,
+            logits=filled.logits,
+        )

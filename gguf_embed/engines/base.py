@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from gguf_embed.types import FloatMatrix, Pooling
+from gguf_embed.types import FloatMatrix, PictureText, Pooling, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class EngineInfo:
     vocab_type: int
     bos_token: str
     eos_token: str
+    labels: tuple[str, ...] = ()  # what the rank head's numbers stand for; () when the file does not say
+    has_second_text: bool = False  # with pooling rank, id + n_vocab is the same token in a pair's second text
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,38 @@ class ContextSpec:
     max_tokens: int  # summed over one batch
     max_sequences: int  # texts in one batch, 1..256
     flash_attention: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSpec:
+    """What a picture context is asked to be able to run."""
+
+    mmproj: Path  # file of the vision tower
+    max_tokens: int  # of one text with its pictures
+    n_threads: int
+    use_gpu: bool = False
+    part_tokens: int = 512  # computed at once: each writes logits over the vocabulary where its row is read
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRows:
+    """The answer for one text with pictures."""
+
+    rows: FloatMatrix  # float32[1, n_embd] when pooled, float32[n_tokens, n_embd] when pooling is none
+    n_tokens: int  # those of the pictures included
+
+
+class PictureReader(Protocol):
+    """A vision tower with a text model behind it. Owned by one thread after it was opened."""
+
+    def embed(self, text: PictureText, pooling: Pooling) -> PictureRows:
+        """Read, check and compute one text with its pictures. Releases the GIL while it computes.
+
+        Raises `InvalidRequest` for a picture that cannot be read, `PicturesTooLong`, `NotSupported`, `EngineFailure`.
+        """
+        ...
+
+    def close(self) -> None: ...
 
 
 class EngineContext(Protocol):
@@ -120,4 +155,8 @@ class ExactTokenizing(Protocol):
 
     def tokenize_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`tokenize` of each, special tokens added and parsed, in one call. Any thread."""
+        ...
+
+    def tokenize_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        """The same of one text, and which of its characters each token stands for; None: not known. Any thread."""
         ...

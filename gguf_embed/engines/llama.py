@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +15,13 @@ from gguf_embed.config import OffloadConfig
 from gguf_embed.engines import _llama_api as api
 from gguf_embed.engines import _llama_vocabulary as words
 from gguf_embed.engines._llama_batch import BatchBuffers
-from gguf_embed.engines.base import ContextSpec, EngineInfo, Vocabulary
+from gguf_embed.engines.base import ContextSpec, EngineInfo, PictureSpec, Vocabulary
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError
+from gguf_embed.model_files.token_rows import PairRows
 from gguf_embed.types import FloatMatrix, Pooling
+
+if TYPE_CHECKING:
+    from gguf_embed.engines.pictures import PictureContext
 
 supports_gpu = api.supports_gpu
 retype_to_bf16 = api.retype_to_bf16
@@ -44,6 +49,8 @@ class LlamaEngineConfig:
     path: Path
     offload: OffloadConfig = field(default_factory=OffloadConfig)
     rank_head: bool = False  # the file has a classification head; without one llama.cpp would score with noise
+    labels: tuple[str, ...] = ()  # of the head's numbers
+    pair_rows: PairRows | None = None  # of a model that knows a pair's second text by its token type
 
 
 class LlamaEngine:
@@ -85,7 +92,13 @@ class LlamaEngine:
             vocab_type=api.vocabulary_code(self._vocab),
             bos_token=text_of(vocabulary.bos_id),
             eos_token=text_of(vocabulary.eos_id),
+            labels=self._config.labels,
+            has_second_text=self._config.rank_head and self._config.pair_rows is not None,
         )
+
+    @property
+    def pair_rows(self) -> PairRows | None:
+        return self._config.pair_rows
 
     @property
     def runs_in_parts(self) -> bool:
@@ -134,6 +147,17 @@ class LlamaEngine:
             )
         return LlamaContext(self, self._model, spec)
 
+    def open_pictures(self, spec: PictureSpec) -> PictureContext:
+        """The file's vision tower, `spec.mmproj`, with this model behind it. Raises `ModelFileError`."""
+        from gguf_embed.engines.pictures import PictureContext  # loads another library of llama.cpp's
+
+        if not self.runs_in_parts:
+            raise ModelFileError(
+                f"{self._config.path.name} reads a text as a whole, so no pictures can be put between its tokens: "
+                "--mmproj needs a causal decoder"
+            )
+        return PictureContext(self.info, self._model, spec)
+
     def close(self) -> None:
         self._stack.close()
 
@@ -161,6 +185,7 @@ class LlamaContext:
             ),
         )
         self._buffers = BatchBuffers(spec.max_tokens)
+        self._pairs = engine.pair_rows if self._info.has_second_text and spec.pooling is Pooling.RANK else None
         self._n_threads = 0
         self._released_tokens = 0  # the largest batch whose logits were given back
         self._closing = threading.Lock()
@@ -190,6 +215,9 @@ class LlamaContext:
     def _run(self, batch: Sequence[Sequence[int]]) -> int:
         """llama.cpp's code: 0 when all went well."""
         if not self._info.causal:
+            if self._pairs is not None and max(map(max, batch)) >= self._info.n_vocab:
+                ids = np.fromiter((token for tokens in batch for token in tokens), np.int64)
+                return api.encode(self._context, self._buffers.fill_rows(batch, self._pairs.take(ids)))
             return api.encode(self._context, self._buffers.fill(batch))
         api.forget(self._context)
         if not self._reads_last:
@@ -235,8 +263,9 @@ class LlamaContext:
         return n_tokens
 
     def _check_ids(self, batch: Sequence[Sequence[int]]) -> None:
-        if min(map(min, batch)) < 0 or max(map(max, batch)) >= self._info.n_vocab:
-            raise EngineFailure(f"a token id outside 0..{self._info.n_vocab - 1} reached the engine")
+        n_ids = self._info.n_vocab * (1 if self._pairs is None else 2)
+        if min(map(min, batch)) < 0 or max(map(max, batch)) >= n_ids:
+            raise EngineFailure(f"a token id outside 0..{n_ids - 1} reached the engine")
 
     def close(self) -> None:
         """Frees it; safe to call twice."""

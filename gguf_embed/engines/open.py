@@ -8,8 +8,9 @@ from pathlib import Path
 from gguf_embed.config import ComputeConfig
 from gguf_embed.engines.base import Engine
 from gguf_embed.model_files.metadata import GgufHeader
-from gguf_embed.model_files.model_facts import has_rank_head
+from gguf_embed.model_files.model_facts import has_rank_head, rank_labels
 from gguf_embed.model_files.static_format import ARCHITECTURE as STATIC_ARCHITECTURE
+from gguf_embed.model_files.token_rows import PairRows, has_token_types
 
 _Opener = Callable[[Path, GgufHeader, ComputeConfig], Engine]
 
@@ -30,7 +31,12 @@ def runs_in_llama(header: GgufHeader) -> bool:
 def _open_llama(path: Path, header: GgufHeader, compute: ComputeConfig) -> Engine:
     from gguf_embed.engines.llama import LlamaEngine, LlamaEngineConfig
 
-    return LlamaEngine(LlamaEngineConfig(path, compute.offload, rank_head=has_rank_head(header)))
+    if not has_rank_head(header):
+        return LlamaEngine(LlamaEngineConfig(path, compute.offload))
+    pair_rows = PairRows(header) if has_token_types(header) else None
+    return LlamaEngine(
+        LlamaEngineConfig(path, compute.offload, rank_head=True, labels=rank_labels(header), pair_rows=pair_rows)
+    )
 
 
 def _open_static(path: Path, header: GgufHeader, compute: ComputeConfig) -> Engine:

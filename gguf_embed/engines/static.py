@@ -17,7 +17,7 @@ from gguf_embed.model_files import static_format as keys
 from gguf_embed.model_files.metadata import GgufHeader
 from gguf_embed.model_files.model_facts import context_length, pooling_type
 from gguf_embed.model_files.string_array import read_strings
-from gguf_embed.types import FloatMatrix, Pooling
+from gguf_embed.types import FloatMatrix, Pooling, Span
 
 BUFFER_BYTES = 2**20
 """Rows that are summed at once: they stay in a core's cache between the copy and the sum."""
@@ -76,6 +76,9 @@ class StaticEngine:
 
     def tokenize_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return self._tokenizer.encode_batch(texts)
+
+    def tokenize_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        return self._tokenizer.encode_with_offsets(text)
 
     def token_bytes(self, token: int) -> bytes:
         self._check_known([token])

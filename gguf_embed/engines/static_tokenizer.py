@@ -15,6 +15,8 @@ from gguf_embed.engines.static_pieces import (
     split_before_spaces,
 )
 from gguf_embed.errors import ModelFileError
+from gguf_embed.offsets import trim
+from gguf_embed.types import Span
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HfTokenizer
@@ -27,6 +29,10 @@ class TextTokenizer(Protocol):
     def entries(self) -> Sequence[str]: ...
 
     def encode_batch(self, texts: Sequence[str], *, parse_special: bool = True) -> list[list[int]]: ...
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        """One text's ids, and the characters that each stands for; None: not known."""
+        ...
 
     def piece(self, token: int) -> str:
         """What one id adds to a text."""
@@ -71,6 +77,12 @@ class HuggingFaceTokenizer:
             return self._memory.encode_batch(texts)
         encoded = self._words.encode_batch(texts) if self._words is not None else None
         return self._encode_all(texts) if encoded is None else encoded
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        found = zip(encoding.ids, encoding.offsets, strict=True)
+        kept = [(token, trim(text, *span)) for token, span in found if token != self._skipped_id]
+        return [token for token, _ in kept], [span for _, span in kept]
 
     def piece(self, token: int) -> str:
         """Decoded after itself, as tokens stand inside a text: " the" or "ing" rather than "▁the" or "##ing"."""

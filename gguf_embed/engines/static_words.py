@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gguf_embed.engines.static_pieces import PieceMemory, split_at_spaces
+from gguf_embed.offsets import place_in_order
+from gguf_embed.types import Span
 
 _PARTS: Final = re.compile(r"<\w+>|\w+(?:['.,&-]\w+)*|[^\w\s]+")
 _FINEST: Final = re.compile(r"\w+|[^\w\s]")
@@ -30,6 +32,24 @@ class WordTokenizer:
     def encode_batch(self, texts: Sequence[str], *, parse_special: bool = True) -> list[list[int]]:
         """Known words only. There are no special tokens, so `parse_special` changes nothing."""
         return self._memory.encode_batch(texts)
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        """A word that stands for several parts of what is between two spaces is placed where that is certain."""
+        ids: list[int] = []
+        spans: list[Span | None] = []
+        for match in re.finditer(r"\S+", text):
+            found = self._encode_piece(match[0])
+            ids += found
+            spans += self._places(match, found)
+        return ids, spans
+
+    def _places(self, match: re.Match[str], found: Sequence[int]) -> Sequence[Span | None]:
+        if len(found) == 1 and self._look_up(match[0]) is not None:
+            return [match.span()]
+        lowered = "".join(map(_lower, match[0].translate(_APOSTROPHES)))
+        words = ["".join(map(_lower, self._words[token].translate(_APOSTROPHES))) for token in found]
+        begin = match.start()
+        return [span and (begin + span[0], begin + span[1]) for span in place_in_order(lowered, words)]
 
     def piece(self, token: int) -> str:
         return self._words[token]
@@ -75,3 +95,9 @@ class WordTokenizer:
             return self._ids.get(word.lower())
         token = self._ids.get(word)
         return self._ids.get(word.lower()) if token is None else token
+
+
+def _lower(character: str) -> str:
+    """Without regard to case, one for one: "İ" has two characters in lower case and stays as it is."""
+    lowered = character.lower()
+    return lowered if len(lowered) == 1 else character

@@ -64,6 +64,17 @@ def has_rank_head(header: GgufHeader) -> bool:
     return any(name in header.tensors for name in _RANK_HEADS)
 
 
+def rank_labels(header: GgufHeader) -> tuple[str, ...]:
+    """What the numbers of the rank head stand for, in their order; () when the file does not say."""
+    labels = header.metadata.get(f"{header.architecture}.classifier.output_labels")
+    return tuple(map(str, labels)) if isinstance(labels, tuple) else ()
+
+
+def rerank_template(header: GgufHeader) -> str:
+    """The text that a query and a document are put into for scoring; "" when the file names none."""
+    return header.get("tokenizer.chat_template.rerank", str) or ""
+
+
 def context_length(header: GgufHeader) -> int | None:
     """Positions the model was trained for; None when the file does not say."""
     return header.get(f"{header.architecture}.context_length", int)

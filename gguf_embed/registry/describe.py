@@ -11,6 +11,8 @@ from gguf_embed.model_files.model_facts import (
     file_type_name,
     has_rank_head,
     pooling_type,
+    rank_labels,
+    rerank_template,
     vocabulary_size,
 )
 from gguf_embed.types import ModelInfo, Pooling
@@ -25,7 +27,6 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
     n_ctx_train = context_length(header) or 0
     n_ctx = config.n_ctx or n_ctx_train
     pooling = config.pooling or pooling_type(header) or Pooling.NONE
-    n_embd = header.get(f"{architecture}.embedding_length", int) or 0
     n_scores = header.array_lengths.get(f"{architecture}.classifier.output_labels", 1) if has_rank_head(header) else 0
     file_type = file_type_name(header)
     return ModelInfo(
@@ -38,7 +39,7 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
         weights_type=file_type,
         pooling=pooling,
         embd_normalize=config.embd_normalize,
-        n_embd=n_scores if pooling is Pooling.RANK else n_embd,
+        n_embd=header.get(f"{architecture}.embedding_length", int) or 0,
         n_vocab=vocabulary_size(header),
         n_ctx_train=n_ctx_train,
         n_ctx=n_ctx,
@@ -51,4 +52,8 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
         tokenizer="",
         causal=bool(header.get(f"{architecture}.attention.causal", bool)),
         license=header.get("general.license", str) or "",
+        n_scores=n_scores,
+        labels=rank_labels(header) if n_scores else (),
+        rerank_template=rerank_template(header) if n_scores else "",
+        reads_pictures=config.mmproj is not None,
     )

@@ -15,11 +15,19 @@ from gguf_embed.engines.open import open_engine, runs_in_llama
 from gguf_embed.errors import ConfigError, ModelFileError
 from gguf_embed.model_files.locate import LocatedModel
 from gguf_embed.model_files.metadata import GgufHeader, read_header
-from gguf_embed.model_files.model_facts import check_can_embed, file_type_name, has_rank_head, pooling_type
+from gguf_embed.model_files.model_facts import (
+    check_can_embed,
+    file_type_name,
+    has_rank_head,
+    pooling_type,
+    rerank_template,
+)
 from gguf_embed.registry.calibration import TEXT_TOKENS, Calibration, calibrate
 from gguf_embed.registry.machine import n_processors
+from gguf_embed.registry.picture_reading import open_picture_lane
 from gguf_embed.registry.retype import bf16_copy, wants_bf16
 from gguf_embed.scheduler.batching import BatchLimits
+from gguf_embed.scheduler.picture_lane import PictureLane
 from gguf_embed.scheduler.queue import QueueConfig
 from gguf_embed.scheduler.scheduler import BatchObserver, Scheduler
 from gguf_embed.scheduler.worker import ContextPlan
@@ -70,8 +78,11 @@ class LoadedModel:
     tokenizer: Tokenizer
     limits: TokenLimits  # of one text
     scheduler: Scheduler
+    pictures: PictureLane | None = None  # of a model with a vision tower
 
     def close(self) -> None:
+        if self.pictures is not None:
+            self.pictures.close()
         self.scheduler.close()
         self.engine.close()
 
@@ -103,13 +114,16 @@ def load_model(
         info = _describe(engine, located, config, header, pooling)
         info = replace(info, weights_type=weights, tokenizer=tokenizer.name)
         _report_limit(info, config, report)
+        pictures = open_picture_lane(engine, config, info)
+        if pictures is not None:
+            stack.callback(pictures.close)
         plan, queue, choices = _set_up(engine, info, config) if in_llama else _set_up_static(info, config)
         scheduler = Scheduler(engine, queue, plan, observer)
         scheduler.start()
         stack.pop_all()
     vocabulary = engine.vocabulary()
     limits = TokenLimits(len(vocabulary.entries), info.max_input_tokens, closing_ids(vocabulary))
-    return LoadedModel(config, info, choices, engine, tokenizer, limits, scheduler)
+    return LoadedModel(config, info, choices, engine, tokenizer, limits, scheduler, pictures)
 
 
 def choose_pooling(header: GgufHeader, asked: Pooling | None, report: Callable[[str], None]) -> Pooling:
@@ -135,7 +149,8 @@ def _choose_weights(
     llama.use_amx_gemm(compute.amx)
     file_type = file_type_name(header)
     on_gpu = compute.offload.n_gpu_layers != 0
-    if wants_bf16(compute.weights, file_type, on_gpu, llama.computes_bf16_faster(compute.amx)):
+    fast = llama.computes_bf16_faster(compute.amx)
+    if wants_bf16(compute.weights, file_type, on_gpu, fast, scores=has_rank_head(header)):
         try:
             return bf16_copy(header.path, cache_dir, compute.n_threads or n_processors(), report), "BF16"
         except ModelFileError as error:
@@ -161,7 +176,7 @@ def _describe(
         weights_type="",
         pooling=pooling,
         embd_normalize=config.embd_normalize,
-        n_embd=facts.n_cls_out if pooling is Pooling.RANK else facts.n_embd,
+        n_embd=facts.n_embd,
         n_vocab=facts.n_vocab,
         n_ctx_train=facts.n_ctx_train,
         n_ctx=n_ctx,
@@ -173,6 +188,10 @@ def _describe(
         eos_token=facts.eos_token,
         tokenizer="",
         causal=facts.causal,
+        n_scores=facts.n_cls_out,
+        labels=facts.labels,
+        rerank_template=rerank_template(header) if facts.n_cls_out else "",
+        reads_pictures=config.mmproj is not None,
     )
 
 

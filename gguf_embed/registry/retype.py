@@ -17,9 +17,16 @@ from gguf_embed.model_files.metadata import read_header
 RETYPED = frozenset({"F32", "F16"})
 
 
-def wants_bf16(choice: Literal["auto", "file", "bf16"], file_type: str, on_gpu: bool, fast_bf16: bool) -> bool:
-    """Whether to run a BF16 copy instead of the file. Quantised weights always stay as they are."""
+def wants_bf16(
+    choice: Literal["auto", "file", "bf16"], file_type: str, on_gpu: bool, fast_bf16: bool, *, scores: bool = False
+) -> bool:
+    """Whether to run a BF16 copy instead of the file. Quantised weights always stay as they are.
+
+    `scores`: the model has a rank head. Rounded weights move a logit by some 0.005, so that who kept F32 gets F32.
+    """
     if file_type not in RETYPED or choice == "file":
+        return False
+    if choice == "auto" and scores and file_type == "F32":
         return False
     return choice == "bf16" or (fast_bf16 and not on_gpu)
 

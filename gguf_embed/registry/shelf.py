@@ -86,6 +86,11 @@ class Shelf:
         self._look_again()
         return self._specs[0] if self._named or len(self._specs) == 1 else None
 
+    def known_rerankers(self) -> list[str]:
+        """Names that the catalogue has for rerankers which can be pulled, those that were seen to be there first."""
+        rows = [row for row in self._catalogue.rows if row.kind == "rerank" and row.repo is not None]
+        return [row.name for row in sorted(rows, key=lambda row: not row.verified)]
+
     def _look_again(self) -> None:
         entries = self._library.entries()
         if entries is self._entries:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from gguf_embed.engines.base import Engine
-from gguf_embed.errors import Unavailable
+from gguf_embed.errors import EmbedError, Unavailable
 from gguf_embed.scheduler.queue import QueueConfig, QueueState, TaskQueue
 from gguf_embed.scheduler.task import Batch, BatchOutcome, Lane, PendingRequest
 from gguf_embed.scheduler.worker import ContextPlan, ContextSet, Worker
 from gguf_embed.types import FloatMatrix, Pooling
+
+_NO_ROWS: FloatMatrix = np.empty((0, 0), np.float32)
 
 
 class BatchObserver(Protocol):
@@ -26,12 +30,14 @@ class BatchObserver(Protocol):
 class Submission:
     """The rows of one finished request and where its time went.
 
-    `rows[i]` is float32[1, n_embd] when pooled, float32[n_tokens_i, n_embd] when pooling is none.
+    `rows[i]` is float32[1, n_embd] when pooled, float32[n_tokens_i, n_embd] when pooling is none, and float32[0, 0]
+    where text i failed in a request that goes on without it.
     """
 
     rows: Sequence[FloatMatrix]
     queue_s: float
     compute_s: float
+    failures: Mapping[int, EmbedError] = field(default_factory=dict)
 
 
 class Scheduler:
@@ -59,23 +65,30 @@ class Scheduler:
         for worker in self._workers:
             worker.start()
 
-    async def submit(self, texts: Sequence[Sequence[int]], pooling: Pooling) -> Submission:
+    async def submit(
+        self, texts: Sequence[Sequence[int]], pooling: Pooling, *, keep_failures: bool = False
+    ) -> Submission:
         """Run the token sequences, each at most `contexts.long_tokens` long.
 
-        Raises `Overloaded` or `Unavailable` at once, or the first failed text's error at the end. When the awaiting
-        task is cancelled, texts that no worker took yet are dropped.
+        Raises `Overloaded` or `Unavailable` at once, or the first failed text's error at the end; with `keep_failures`
+        that one is in the answer instead, unless nothing works any more (`Unavailable`). When the awaiting task is
+        cancelled, texts that no worker took yet are dropped.
         """
         if not texts:
             return Submission([], 0.0, 0.0)
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Sequence[FloatMatrix]] = loop.create_future()
+        future: asyncio.Future[None] = loop.create_future()
         request = PendingRequest(loop, future, self._clock(), [None] * len(texts), len(texts))
         self._queue.admit(request, lambda length: self._lane(pooling, length), texts)
         try:
-            rows = await future
+            await future
         finally:
             request.cancelled = True  # after an answer nothing is left to drop
-        return Submission(rows, request.queue_s, request.compute_s)
+        for _, error in sorted(request.errors.items()):
+            if not keep_failures or isinstance(error, Unavailable):
+                raise error
+        rows = [_NO_ROWS if row is None else row for row in request.rows]
+        return Submission(rows, request.queue_s, request.compute_s, request.errors)
 
     def _lane(self, pooling: Pooling, length: int) -> Lane:
         return Lane(pooling, long=length > self._contexts.max_tokens)

@@ -39,11 +39,11 @@ class EmbedTask:
 class PendingRequest:
     """All texts of one request until the last is answered. Touched on its event loop only, but for `cancelled`.
 
-    `rows[i]` is float32[1, n_embd] when pooled, else float32[n_tokens_i, n_embd].
+    `rows[i]` is float32[1, n_embd] when pooled, else float32[n_tokens_i, n_embd]; None where text i failed.
     """
 
     loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Sequence[FloatMatrix]]
+    future: asyncio.Future[None]  # done when every text has its rows or its error
     admitted_s: float
     rows: list[FloatMatrix | None]
     n_left: int
@@ -53,17 +53,14 @@ class PendingRequest:
     errors: dict[int, EmbedError] = field(default_factory=dict)
 
     def answer(self, index: int, outcome: FloatMatrix | EmbedError) -> None:
-        """Take one text's rows or error; after the last one the future gets all rows, or the first error by index."""
+        """Take one text's rows or error; after the last one the future is done."""
         if isinstance(outcome, EmbedError):
             self.errors[index] = outcome
         else:
             self.rows[index] = outcome
         self.n_left -= 1
         if self.n_left == 0 and not self.future.done():
-            if self.errors:
-                self.future.set_exception(self.errors[min(self.errors)])
-            else:
-                self.future.set_result([row for row in self.rows if row is not None])
+            self.future.set_result(None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,26 @@ import time
 from aiohttp import web
 
 from gguf_embed.metrics import Metrics
-from gguf_embed.server import native, openai, ops, tokenize
+from gguf_embed.server import cohere, native, openai, openapi, ops, reference, rerank, tokenize
 from gguf_embed.server.door import DOOR, Dialect, Door, Route, ServerOptions, Service
 from gguf_embed.server.middleware import DoorKeeper
 from gguf_embed.server.ollama import embed as ollama_embed
 from gguf_embed.server.ollama import greeting, library
 from gguf_embed.server.ollama import models as ollama_models
+from gguf_embed.server.tei import embed as tei_embed
+from gguf_embed.server.tei import info as tei_info
+from gguf_embed.server.tei import tokens as tei_tokens
+
+_tei_route = functools.partial(Route, dialect=Dialect.TEI)
+
+_TEI_ROUTES = (
+    _tei_route("POST", "/embed", tei_embed.embed, "vectors, TEI's shape"),
+    _tei_route("POST", "/embed_all", tei_embed.embed_all, "one vector per token, TEI's shape"),
+    _tei_route("POST", "/similarity", tei_embed.similarity, "the cosine of sentences to one"),
+    _tei_route("POST", "/decode", tei_tokens.decode, "token ids to text, TEI's shape"),
+    _tei_route("GET", "/info", tei_info.info, "the model and its limits, TEI's shape"),
+    _tei_route("POST", "/", tei_embed.root, "/embed or /similarity, as TEI's clients send it"),
+)
 
 _ollama_route = functools.partial(Route, dialect=Dialect.OLLAMA)
 
@@ -37,6 +51,11 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/embeddings", openai.embeddings, "vectors, OpenAI's shape", dialect=Dialect.OPENAI),
     Route("POST", "/embedding", native.embedding, "vectors or one row per token, llama.cpp's shape"),
     Route("POST", "/embeddings", native.embedding, "the same"),
+    Route("POST", "/rerank", rerank.rerank, "scores of documents for a query, Jina's or TEI's shape"),
+    *(Route("POST", path, rerank.rerank, "the same") for path in ("/reranking", "/v1/rerank", "/v1/reranking")),
+    Route("POST", "/v2/embed", cohere.embed, "vectors by type, Cohere's shape", dialect=Dialect.COHERE),
+    Route("POST", "/v1/embed", cohere.embed_v1, "the same, Cohere's older shape", dialect=Dialect.COHERE),
+    Route("POST", "/v2/rerank", rerank.cohere_rerank, "the same, Cohere's shape", dialect=Dialect.COHERE),
     Route("POST", "/tokenize", tokenize.tokenize, "text to token ids"),
     Route("POST", "/detokenize", tokenize.detokenize, "token ids to text"),
     Route("GET", "/v1/models", ops.models, "the served model", dialect=Dialect.OPENAI),
@@ -48,7 +67,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", ops.health, "200 when requests are answered, else 503", auth_required=False),
     Route("GET", "/v1/health", ops.health, "the same", auth_required=False),
     Route("GET", "/ready", ops.ready, "the same, with what waits and runs", auth_required=False),
-    Route("GET", "/", greeting.root, "this page", auth_required=False),
+    Route("GET", "/", greeting.root, "this text; in a browser a page to try the models", auth_required=False),
+    Route("GET", "/docs", reference.docs, "all routes, for people", auth_required=False),
+    Route("GET", "/openapi.json", openapi.openapi_json, "all routes, for programs (OpenAPI)", auth_required=False),
+    *_TEI_ROUTES,
     *_OLLAMA_ROUTES,
 )
 

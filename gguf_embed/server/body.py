@@ -107,7 +107,12 @@ def embed_response(body: bytes, truncated: Sequence[Truncation]) -> web.Response
 
 
 def format_truncated_header(truncated: Sequence[Truncation]) -> str:
-    """The indices of the inputs that were cut: 50 at most, then how many more, as in "0,1,2,+12"."""
-    indices = ",".join(str(cut.index) for cut in truncated[:_MAX_INDICES_IN_HEADER])
-    n_more = len(truncated) - _MAX_INDICES_IN_HEADER
-    return f"{indices},+{n_more}" if n_more > 0 else indices
+    """The indices of the inputs that were cut."""
+    return format_indices([cut.index for cut in truncated])
+
+
+def format_indices(indices: Sequence[int]) -> str:
+    """50 at most, then how many more, as in "0,1,2,+12"."""
+    shown = ",".join(map(str, indices[:_MAX_INDICES_IN_HEADER]))
+    n_more = len(indices) - _MAX_INDICES_IN_HEADER
+    return f"{shown},+{n_more}" if n_more > 0 else shown

@@ -10,6 +10,9 @@ from typing import Protocol
 from aiohttp import web
 
 from gguf_embed.metrics import Metrics
+from gguf_embed.openai_tokens import TokenIdRule
+from gguf_embed.remote_hosts import RemoteHosts
+from gguf_embed.rerank_types import RerankRequest, RerankResult
 from gguf_embed.server.drain import Drain
 from gguf_embed.types import (
     NO_LOAD_OPTIONS,
@@ -30,6 +33,10 @@ class Service(Protocol):
     """
 
     async def embed(self, request: EmbedRequest) -> EmbedResult: ...
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """Raises `NotSupported` where the model has no rank head, and says which models could."""
+        ...
 
     async def tokenize(
         self, content: Prompt, *, model: str | None, add_special: bool, parse_special: bool
@@ -88,6 +95,8 @@ class ServerOptions:
     max_inputs: int = 2048  # texts in one request
     metrics_enabled: bool = True
     ollama_port: int = 11434  # on this port `GET /` answers exactly as Ollama does
+    token_ids: TokenIdRule = field(default_factory=TokenIdRule)  # on /v1/embeddings
+    remote_hosts: RemoteHosts = field(default_factory=RemoteHosts)  # that pictures may be fetched from
 
 
 class Dialect(StrEnum):
@@ -96,6 +105,8 @@ class Dialect(StrEnum):
     OPENAI = "openai"
     LLAMA = "llama"
     OLLAMA = "ollama"
+    TEI = "tei"
+    COHERE = "cohere"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +136,19 @@ class Door:
         """Let the service answer, and count what it did."""
         result = await self.service.embed(request)
         self.metrics.observe_texts(
-            len(result.row_offsets) - 1, result.usage.prompt_tokens, result.timings, result.truncated
+            len(result.row_offsets) - 1 - len(result.failures),
+            result.usage.prompt_tokens,
+            result.timings,
+            result.truncated,
         )
+        if result.windowed or result.failures:
+            self.metrics.observe_exceptions(len(result.windowed), result.failures)
+        return result
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """The same for scores; a text is a query with one document."""
+        result = await self.service.rerank(request)
+        self.metrics.observe_texts(len(result.scores), result.usage.prompt_tokens, result.timings, result.truncated)
         return result
 
 

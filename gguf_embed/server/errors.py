@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from gguf_embed.errors import EmbedError, InputTooLong, InvalidRequest, Overloaded
+from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidInput, InvalidRequest, Overloaded
 from gguf_embed.server.door import Dialect
 
 
@@ -28,6 +28,14 @@ class MethodNotAllowed(EmbedError):
     def __init__(self, method: str, path: str, allowed: tuple[str, ...]) -> None:
         super().__init__(f"{method} is not allowed on {path}: use {' or '.join(allowed)}")
         self.allowed = allowed
+
+
+class NoInputs(InvalidRequest):
+    """An empty list of texts. TEI has a status of its own for it."""
+
+
+class TooManyInputs(InvalidRequest):
+    """More texts than one request may hold. TEI answers 413, others 400."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,23 @@ _OLLAMA_WORDS = {
     "input_too_long": "the input length exceeds the context length",
 }
 
+# Text Embeddings Inference (router/src/http/server.rs): what its error types are, and its status for each. A request
+# that it cannot read is axum's 422 there. The last four have no type in TEI, which sends no body with them.
+TEI_SHAPES = {
+    "invalid_request": (422, "Validation"),
+    "input_too_long": (413, "Validation"),
+    "payload_too_large": (413, "Validation"),
+    "overloaded": (429, "Overloaded"),
+    "engine": (424, "Backend"),
+    "model_load": (424, "Backend"),
+    "not_supported": (424, "Backend"),
+    "unavailable": (503, "Unhealthy"),
+    "authentication": (401, "Unauthorized"),
+    "model_not_found": (404, "NotFound"),
+    "not_found": (404, "NotFound"),
+    "method_not_allowed": (405, "MethodNotAllowed"),
+}
+
 INTERNAL_MESSAGE = "internal error; the server's log has the details"
 
 
@@ -91,20 +116,46 @@ def format_error(error: EmbedError, dialect: Dialect) -> ErrorReply:
     headers = {**shape.headers, **_headers(error)}
     if dialect is Dialect.OLLAMA:
         return _ollama_reply(error.kind, shape.status, message, headers)
+    if dialect is Dialect.COHERE:
+        return ErrorReply(shape.status, orjson.dumps({"message": message}), headers)
+    if dialect is Dialect.TEI:
+        return _tei_reply(error, shape.status, message, headers)
+    return ErrorReply(shape.status, orjson.dumps({"error": describe_error(error, dialect)}), headers)
+
+
+def describe_error(error: EmbedError, dialect: Dialect) -> dict[str, object]:
+    """The object under `error` in OpenAI's or llama.cpp's shape."""
+    shape = ERROR_SHAPES.get(error.kind)
+    message = error.message if shape else INTERNAL_MESSAGE
+    shape = shape or ERROR_SHAPES["engine"]
     detail: dict[str, object]
     if dialect is Dialect.OPENAI:
         detail = {"message": message, "type": shape.openai_type, "param": _param(error), "code": shape.openai_code}
     else:
         detail = {"code": shape.status, "message": message, "type": shape.llama_type}
-    if isinstance(error, InputTooLong):
-        detail |= {"index": error.index, "n_prompt_tokens": error.n_tokens, "n_ctx": error.limit}
-    return ErrorReply(shape.status, orjson.dumps({"error": detail}), headers)
+    match error:
+        case InputTooLong():
+            detail |= {"index": error.index, "n_prompt_tokens": error.n_tokens, "n_ctx": error.limit}
+        case InvalidInput(index=int(index)) | EngineFailure(index=int(index)):
+            detail["index"] = index
+    return detail
 
 
 def _ollama_reply(kind: str, status: int, message: str, headers: Mapping[str, str]) -> ErrorReply:
     words = _OLLAMA_WORDS.get(kind)
     text = f"{words}: {message}" if words else message
     return ErrorReply(_OLLAMA_STATUS.get(kind, status), orjson.dumps({"error": text}), headers)
+
+
+def _tei_reply(error: EmbedError, status: int, message: str, headers: Mapping[str, str]) -> ErrorReply:
+    match error:
+        case NoInputs():
+            status, error_type = 400, "Empty"
+        case TooManyInputs():
+            status, error_type = 413, "Validation"
+        case _:
+            status, error_type = TEI_SHAPES.get(error.kind, (424 if status >= 500 else status, "Backend"))
+    return ErrorReply(status, orjson.dumps({"error": message, "error_type": error_type}), headers)
 
 
 def _param(error: EmbedError) -> str | None:

@@ -31,7 +31,7 @@ def set_common_headers(door: Door, request: web.Request, response: web.StreamRes
     origin = request.headers.get("Origin")
     if origin is not None:
         headers["Access-Control-Allow-Origin"] = origin
-        headers["Vary"] = "Origin"
+        headers["Vary"] = f"{headers['Vary']}, Origin" if "Vary" in headers else "Origin"
         headers.update(_CORS)
     if door.drain.begun.is_set():
         response.force_close()

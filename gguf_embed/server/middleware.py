@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 CLIENT_GONE_STATUS = 499
 """nginx's number for a client that left before its answer; only metrics and the log see it."""
 
+FAILED_BACKEND_STATUS = 424
+"""What TEI's dialect answers in place of 500."""
+
 _UNKNOWN_ROUTE = "unknown"
 _OLLAMA_PREFIX = "/api/"
 
@@ -36,7 +39,7 @@ class DoorKeeper:
         self._door = door
         self._routes = routes
         self._keys = KeyRing(door.options.api_keys)
-        self._dialects = {route.path: route.dialect for route in door.routes}
+        self._dialects = {route.path: route.dialect for route in reversed(door.routes)}  # a path's first counts
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
@@ -103,7 +106,7 @@ def _from_http(error: web.HTTPException, request: web.Request) -> EmbedError:
 def _error_response(error: EmbedError, door: Door, dialect: Dialect) -> web.Response:
     door.metrics.observe_error(error.kind)
     reply = format_error(error, dialect)
-    if reply.status >= 500:
+    if reply.status >= 500 or reply.status == FAILED_BACKEND_STATUS:
         logger.warning("%s: %s", error.kind, error.message)
     response = json_response(reply.body, reply.status)
     response.headers.update(reply.headers)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import orjson
@@ -13,13 +14,31 @@ from aiohttp import web
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.body import embed_response, read_json_object
 from gguf_embed.server.door import Door
+from gguf_embed.server.extra_replies import native_details, with_extra_headers
 from gguf_embed.server.fields import JsonObject, optional_bool, optional_choice, optional_int, optional_str
 from gguf_embed.server.input_type import format_applied_prompt, parse_prompt_choice
+from gguf_embed.server.output_types import (
+    OutputType,
+    check_output_types,
+    parse_dimensions,
+    parse_output_types,
+    write_matrix,
+)
+from gguf_embed.server.pictures import take_pictures
 from gguf_embed.server.prompts import parse_prompts
+from gguf_embed.server.request_options import Extras, parse_extras, refuse_pictures
 from gguf_embed.types import EmbedRequest, EmbedResult, Pooling, Truncation
 
 _NUMBERS_PER_PIECE = 200_000  # about 5 ms
 _POOLINGS = ("none", "mean", "cls", "last")  # rank gives scores, not vectors
+
+
+@dataclass(frozen=True, slots=True)
+class NativeEmbed:
+    """A parsed body: what to compute, and what else to tell."""
+
+    request: EmbedRequest
+    extras: Extras | None = None
 
 
 async def embedding(door: Door, request: web.Request) -> web.Response:
@@ -29,29 +48,42 @@ async def embedding(door: Door, request: web.Request) -> web.Response:
 
 async def answer_embedding(door: Door, body: JsonObject) -> web.Response:
     """Answer a parsed body in the native shape."""
-    parsed = parse_native_embed(body, door.options.max_inputs)
-    result = await door.embed(parsed)
+    body, pictures = await take_pictures(door, body)
+    asked = parse_native_embed(body, door.options.max_inputs)
+    parsed, extras = asked.request, asked.extras
+    if extras and pictures:
+        refuse_pictures()
+    output_types = parse_output_types(body)
+    if output_types:
+        info = door.service.resolve(parsed.model).info
+        kind = info.embd_normalize if parsed.embd_normalize is None else parsed.embd_normalize
+        check_output_types(output_types, parsed.pooling or info.pooling, kind)
+    result = await door.embed(replace(parsed, pictures=pictures) if pictures else parsed)
     pieces: list[bytes] = []
-    for piece in iter_native_embed(result):
+    for piece in iter_native_embed(result, output_types, extras):
         pieces.append(piece)
         await asyncio.sleep(0)  # a million token rows take seconds to write: let other requests in between
-    return embed_response(b"".join(pieces), result.truncated)
+    response = embed_response(b"".join(pieces), result.truncated)
+    return with_extra_headers(response, result) if extras else response
 
 
-def parse_native_embed(body: JsonObject, max_inputs: int) -> EmbedRequest:
+def parse_native_embed(body: JsonObject, max_inputs: int) -> NativeEmbed:
     """Read a request body; `input` is preferred over `content`. Raises `InvalidRequest` naming the field."""
     param = "content" if body.get("input") is None else "input"
     if body.get(param) is None:
         raise InvalidRequest('"input" or "content" must be provided', "input")
-    return EmbedRequest(
-        inputs=parse_prompts(body[param], param, max_inputs),
+    extras = parse_extras(body, param, max_inputs)
+    request = EmbedRequest(
+        inputs=parse_prompts(body[param], param, max_inputs) if extras is None else extras.inputs,
         model=optional_str(body, "model"),
         pooling=parse_pooling(body),
         embd_normalize=_parse_embd_normalize(body),
-        dimensions=optional_int(body, "dimensions", minimum=1),
+        dimensions=parse_dimensions(body),
         truncate=optional_bool(body, "truncate"),
         prompt=parse_prompt_choice(body),
+        scores=True,  # as from llama-server
     )
+    return NativeEmbed(request if extras is None else extras.put_on(request), extras)
 
 
 def parse_pooling(body: JsonObject) -> Pooling | None:
@@ -67,22 +99,29 @@ def _parse_embd_normalize(body: JsonObject) -> int | None:
     return value
 
 
-def iter_native_embed(result: EmbedResult) -> Iterator[bytes]:
+def iter_native_embed(
+    result: EmbedResult, output_types: Sequence[OutputType] = (), extras: Extras | None = None
+) -> Iterator[bytes]:
     """Write `[{"index": 0, "embedding": [[…], …]}, …]` in pieces of some milliseconds each, to be joined.
 
     Rows are always nested, one when pooled. A piece ends with the item that fills it.
     """
     vectors = np.ascontiguousarray(result.vectors)
     cuts = {cut.index: cut for cut in result.truncated}
+    details = None if extras is None else native_details(result, extras)
     opening, items, n_numbers = b"[", list[dict[str, object]](), 0
     for index, (start, end) in enumerate(itertools.pairwise(result.row_offsets)):
-        item: dict[str, object] = {"index": index, "embedding": vectors[start:end]}
+        rows = vectors[start:end]
+        written = write_matrix(rows, output_types) if output_types else rows
+        item: dict[str, object] = {"index": index, "embedding": written}
         if result.prompt is not None:
             item["prompt"] = format_applied_prompt(result.prompt)
         if index in cuts:
             item["truncated"] = format_truncation(cuts[index])
+        if details is not None:
+            item = {"index": index, **details[index]} if "error" in details[index] else item | details[index]
         items.append(item)
-        n_numbers += vectors[start:end].size
+        n_numbers += rows.size
         if n_numbers >= _NUMBERS_PER_PIECE:
             yield opening + _dump_items(items)
             opening, items, n_numbers = b",", [], 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -15,9 +15,21 @@ from gguf_embed.errors import InvalidRequest
 from gguf_embed.server import native
 from gguf_embed.server.body import embed_response, read_json_object
 from gguf_embed.server.door import Door
+from gguf_embed.server.extra_replies import openai_data, openai_details, with_extra_headers
 from gguf_embed.server.fields import JsonObject, optional_bool, optional_choice, optional_int, optional_str
 from gguf_embed.server.input_type import format_applied_prompt, parse_prompt_choice
+from gguf_embed.server.openai_ids import settle_token_ids
+from gguf_embed.server.output_types import (
+    OutputType,
+    check_decodable,
+    check_output_types,
+    parse_dimensions,
+    parse_output_types,
+    write_rows,
+)
+from gguf_embed.server.pictures import take_pictures
 from gguf_embed.server.prompts import parse_prompts
+from gguf_embed.server.request_options import Extras, parse_extras, refuse_pictures
 from gguf_embed.types import EmbedRequest, EmbedResult, FloatMatrix, Pooling
 
 EncodingFormat = Literal["float", "base64"]
@@ -29,6 +41,8 @@ class OpenAIEmbed:
 
     request: EmbedRequest
     encoding_format: EncodingFormat
+    output_types: tuple[OutputType, ...] = ()  # none: float, in `encoding_format`
+    extras: Extras | None = None
 
 
 async def embeddings(door: Door, request: web.Request) -> web.Response:
@@ -36,10 +50,19 @@ async def embeddings(door: Door, request: web.Request) -> web.Response:
     body = await read_json_object(door, request)
     if body.get("input") is None and body.get("content") is not None:
         return await native.answer_embedding(door, body)
+    body, pictures = await take_pictures(door, body)
     parsed = parse_openai_embed(body, door.options.max_inputs)
     _refuse_token_rows(door, parsed.request)
-    result = await door.embed(parsed.request)
-    return embed_response(format_openai_embed(result, parsed.encoding_format), result.truncated)
+    if parsed.output_types:
+        check_decodable(parsed.output_types, request.headers)
+        pooling = parsed.request.pooling or door.service.resolve(parsed.request.model).info.pooling
+        check_output_types(parsed.output_types, pooling, embd_normalize=2)
+    if parsed.extras and pictures:
+        refuse_pictures()
+    wanted = await settle_token_ids(door, parsed.request)
+    result = await door.embed(replace(wanted, pictures=pictures) if pictures else wanted)
+    response = embed_response(format_openai_embed(result, parsed), result.truncated)
+    return with_extra_headers(response, result) if parsed.extras else response
 
 
 def _refuse_token_rows(door: Door, request: EmbedRequest) -> None:
@@ -63,28 +86,32 @@ def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
             "embd_normalize",
         )
     optional_str(body, "user")  # accepted, checked, not used: nothing here is kept per user
+    extras = parse_extras(body, "input", max_inputs)
     request = EmbedRequest(
-        inputs=parse_prompts(body["input"], "input", max_inputs),
+        inputs=parse_prompts(body["input"], "input", max_inputs) if extras is None else extras.inputs,
         model=optional_str(body, "model"),
         pooling=native.parse_pooling(body),
         embd_normalize=2,
-        dimensions=optional_int(body, "dimensions", minimum=1),
+        dimensions=parse_dimensions(body),
         truncate=optional_bool(body, "truncate"),
         prompt=parse_prompt_choice(body),
     )
     encoding_format = optional_choice(body, "encoding_format", ("float", "base64")) or "float"
-    return OpenAIEmbed(request, cast(EncodingFormat, encoding_format))
+    if extras is not None:
+        request = extras.put_on(request)
+    return OpenAIEmbed(request, cast(EncodingFormat, encoding_format), parse_output_types(body), extras)
 
 
-def format_openai_embed(result: EmbedResult, encoding_format: EncodingFormat) -> bytes:
+def format_openai_embed(result: EmbedResult, asked: OpenAIEmbed) -> bytes:
     """Write OpenAI's reply, pooled results only; `truncated` is added when something was cut, `prompt` when asked."""
     n_tokens = result.usage.prompt_tokens
+    types, extras = asked.output_types, asked.extras
+    rows = write_rows(result.vectors, types) if types else _encode_rows(result.vectors, asked.encoding_format)
     reply: dict[str, object] = {
         "object": "list",
-        "data": [
-            {"object": "embedding", "index": index, "embedding": row}
-            for index, row in enumerate(_encode_rows(result.vectors, encoding_format))
-        ],
+        "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
+        if extras is None
+        else openai_data(result, rows, extras),
         "model": result.model.name,
         "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
     }
@@ -92,6 +119,8 @@ def format_openai_embed(result: EmbedResult, encoding_format: EncodingFormat) ->
         reply["prompt"] = format_applied_prompt(result.prompt)
     if result.truncated:
         reply["truncated"] = [{"index": cut.index, **native.format_truncation(cut)} for cut in result.truncated]
+    if extras is not None:
+        reply |= openai_details(result, extras)
     return orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

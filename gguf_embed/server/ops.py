@@ -9,6 +9,7 @@ from gguf_embed.errors import NotSupported, Unavailable
 from gguf_embed.metrics import CONTENT_TYPE
 from gguf_embed.server.body import json_response
 from gguf_embed.server.door import Door
+from gguf_embed.server.pictures import MEDIA_MARKER
 from gguf_embed.types import ModelInfo, ModelStatus, Pooling, ServiceState
 
 
@@ -83,7 +84,7 @@ def format_model(status: ModelStatus) -> dict[str, object]:
         "object": "model",
         "created": int(status.modified_unix_s),
         "owned_by": "gguf-embed",
-        "capabilities": ["embedding"],
+        "capabilities": _capabilities(info),
         "status": {"value": status.state},
         "meta": {
             "vocab_type": info.vocab_type,
@@ -96,11 +97,17 @@ def format_model(status: ModelStatus) -> dict[str, object]:
             "ftype": info.file_type,
             "max_input_tokens": info.max_input_tokens,
             "pooling": info.pooling.value,
-            "normalized": info.embd_normalize == 2 and info.pooling is not Pooling.NONE,
+            "normalized": info.embd_normalize == 2 and info.pooling not in (Pooling.NONE, Pooling.RANK),
             "prompts": dict(info.prompts),
             "matryoshka": list(info.matryoshka),
+            "n_scores": info.n_scores,
+            "labels": list(info.labels),
         },
     }
+
+
+def _capabilities(info: ModelInfo) -> list[str]:
+    return ["embedding", "rerank"] if info.n_scores else ["embedding"]
 
 
 def _ollama_stub(info: ModelInfo) -> dict[str, object]:
@@ -121,7 +128,7 @@ def _ollama_stub(info: ModelInfo) -> dict[str, object]:
         "type": "model",
         "description": "",
         "tags": [],
-        "capabilities": ["embedding"],
+        "capabilities": _capabilities(info),
         "parameters": "",
         "details": details,
     }
@@ -152,7 +159,8 @@ def format_props(status: ModelStatus) -> dict[str, object]:
         "model_alias": info.name,
         "model_path": info.path.name if info.path else "",
         "model_ftype": info.file_type,
-        "modalities": {"vision": False, "video": False, "audio": False},
+        "modalities": {"vision": info.reads_pictures, "video": False, "audio": False},
+        "media_marker": MEDIA_MARKER,
         "endpoint_slots": False,
         "endpoint_props": False,
         "chat_template": "",
@@ -171,20 +179,21 @@ def format_props(status: ModelStatus) -> dict[str, object]:
         "max_input_tokens": info.max_input_tokens,
         "prompts": dict(info.prompts),
         "matryoshka": list(info.matryoshka),
+        "n_scores": info.n_scores,
+        "labels": list(info.labels),
     }
 
 
 async def index(door: Door, request: web.Request) -> web.Response:
     """`GET /`: what is here, for a person with a browser or curl."""
-    width = max(len(route.path) for route in door.routes)
+    width, served = max(len(route.path) for route in door.routes), door.service.models()
     lines = [
         f"gguf-embed {door.options.version} serves",
-        *map(_index_line, door.service.models()),
+        *map(_index_line, served),
         "",
         *(f"{route.method:4}  {route.path:{width}}  {route.summary}" for route in door.routes),
         "",
-        f"curl {request.scheme}://{request.host}/v1/embeddings -H 'Content-Type: application/json' "
-        """-d '{"input": "hello"}'""",
+        example(f"{request.scheme}://{request.host}", served[0].info if served else None),
         "",
     ]
     # a Host header that is not UTF-8 comes as surrogates
@@ -192,9 +201,21 @@ async def index(door: Door, request: web.Request) -> web.Response:
     return web.Response(body=page, headers={"Content-Type": "text/plain; charset=utf-8"})
 
 
+def example(url: str, info: ModelInfo | None, *, named: bool = False, headers: str = "") -> str:
+    """A line for a terminal that asks this model, None: one yet to come; `named`: it must be asked by name."""
+    model = f'"model": "{info.name if info else "NAME"}", ' if named else ""
+    path, body = "/v1/embeddings", '"input": "hello"'
+    if info is not None and info.pooling is Pooling.RANK:
+        path, body = "/rerank", '"query": "hello", "documents": ["hello world", "a red dog"]'
+    elif info is not None and info.pooling is Pooling.NONE:
+        path = "/embedding"
+    return f"curl {url}{path} -H 'Content-Type: application/json'{headers} -d '{{{model}{body}}}'"
+
+
 def _index_line(status: ModelStatus) -> str:
     info = status.info
+    rank = "reranker, " if info.n_scores else ""
     return (
-        f"  {info.name} ({info.n_embd} dimensions, pooling {info.pooling.value}, "
+        f"  {info.name} ({rank}{info.n_embd} dimensions, pooling {info.pooling.value}, "
         f"at most {info.max_input_tokens} tokens per text, {status.state})"
     )

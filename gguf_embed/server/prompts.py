@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.server.errors import NoInputs, TooManyInputs
 from gguf_embed.server.fields import describe, is_int
 from gguf_embed.types import Prompt
 
@@ -21,19 +22,19 @@ def parse_prompts(value: object, param: str, max_inputs: int) -> tuple[Prompt, .
     holds one prompt per entry. Raises `InvalidRequest` naming the entry, `NotSupported` for pictures and sound.
     """
     if not isinstance(value, list):
-        return (_parse_prompt(value, param, param),)
+        return (parse_prompt(value, param, param),)
     if not value:
-        raise InvalidRequest(f'"{param}" must not be empty', param)
+        raise NoInputs(f'"{param}" must not be empty', param)
     kinds = set(map(type, value))
     if int in kinds or float in kinds:
         return (parse_parts(value, param),)
     if len(value) > max_inputs:
-        raise InvalidRequest(
+        raise TooManyInputs(
             f'"{param}" has {len(value)} entries, the limit per request is {max_inputs}: send several requests', param
         )
     if kinds == {str}:
         return tuple(value)
-    return tuple(_parse_prompt(entry, f"{param}[{index}]", param) for index, entry in enumerate(value))
+    return tuple(parse_prompt(entry, f"{param}[{index}]", param) for index, entry in enumerate(value))
 
 
 def parse_parts(value: list[object], param: str, where: str | None = None) -> tuple[int | str, ...]:
@@ -62,18 +63,19 @@ def _refuse_token_id(parts: tuple[int | str, ...], param: str, where: str) -> No
             )
 
 
-def _parse_prompt(value: object, where: str, param: str) -> Prompt:
+def parse_prompt(value: object, where: str, param: str) -> Prompt:
+    """Read one input; `where` names it in errors."""
     match value:
         case str():
             return value
         case list():
             return _parse_nested(value, where, param)
         case {"multimodal_data": data, **_rest} if data:
-            raise NotSupported(f'"{where}" carries multimodal_data; this server embeds text only')
+            raise NotSupported(f'"{where}" carries multimodal_data, which only the embedding routes take')
         case {"prompt_string": str(text)}:
             return text
         case {"content": _}:
-            raise NotSupported(f'"{where}" carries content parts; this server embeds text only: send a string')
+            raise NotSupported(f'"{where}" carries content parts, which only the embedding routes take')
         case {"prompt_string": other}:
             raise InvalidRequest(f'"{where}.prompt_string" must be a string, found {describe(other)}', param)
         case _:

@@ -12,6 +12,7 @@ from gguf_embed.server.body import json_response, read_json_object
 from gguf_embed.server.door import Door
 from gguf_embed.server.fields import JsonObject, describe, optional_bool, optional_str
 from gguf_embed.server.prompts import parse_parts
+from gguf_embed.server.tei import tokens as tei_tokens
 from gguf_embed.types import Prompt
 
 
@@ -27,8 +28,11 @@ class TokenizeRequest:
 
 
 async def tokenize(door: Door, request: web.Request) -> web.Response:
-    """`POST /tokenize`."""
-    parsed = parse_tokenize(await read_json_object(door, request))
+    """`POST /tokenize`; a body with `inputs` and no `content` gets TEI's shape."""
+    body = await read_json_object(door, request)
+    if body.get("content") is None and body.get("inputs") is not None:
+        return await tei_tokens.answer_tokenize(door, body)
+    parsed = parse_tokenize(body)
     tokens = await door.service.tokenize(
         parsed.content, model=parsed.model, add_special=parsed.add_special, parse_special=parsed.parse_special
     )

@@ -15,6 +15,7 @@ from gguf_embed.cli.configure import (
     named_models,
     prompts,
     registry_config,
+    token_ids,
 )
 from gguf_embed.cli.options import ServeFlags, serve_options
 from gguf_embed.errors import ConfigError
@@ -224,3 +225,19 @@ def test_ollamas_port_is_known():
     assert parse("--ollama-port").ollama_port == 11434
     assert parse("--ollama-port", "9").ollama_port == 9
     assert parse().ollama_port is None
+
+
+def test_an_encoding_that_is_not_here_is_said_at_the_start_with_the_way_to_it(tmp_path):
+    said = []
+    rule = token_ids(parse("--openai-token-ids", "o200k_base"), {"TIKTOKEN_CACHE_DIR": str(tmp_path)}, said.append)
+    assert (rule.meaning, rule.encoding) == ("o200k_base", None)
+    assert len(said) == 1
+    assert str(tmp_path) in said[0]
+    assert "tiktoken.get_encoding('o200k_base')" in said[0]
+
+
+def test_token_ids_that_need_no_encoding_say_nothing():
+    said = []
+    assert token_ids(parse(), {}, said.append).meaning == "auto"
+    assert token_ids(parse(GGUF_EMBED_OPENAI_TOKEN_IDS="model"), {}, said.append).meaning == "model"
+    assert said == []

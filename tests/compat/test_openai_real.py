@@ -60,7 +60,8 @@ def test_the_async_client_many_at_once(default_server):
     [
         ({"input": []}, "input"),
         ({"input": "a", "dimensions": 4096}, "dimensions"),
-        ({"input": [[10**6]]}, None),
+        ({"input": [[101, 10**6, 102]]}, None),
+        ({"input": [[7592, 2088]]}, "input"),
         ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
         ({"input": "long " * 1000}, "input"),
     ],
@@ -83,3 +84,24 @@ def test_wrong_keys_and_strict_names_are_their_own_errors(launch, models):
         with pytest.raises(openai.NotFoundError):
             allowed.embeddings.create(model="another", input="a")
         assert [model.id for model in allowed.models.list()] == ["encoder"]
+
+
+def test_a_models_own_ids_where_that_was_said(launch, models):
+    server = launch("-m", models / "encoder.gguf", "--openai-token-ids", "model")
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="unused", max_retries=0) as client:
+        assert len(client.embeddings.create(model="any", input=[[5, 6], [7]]).data) == 2
+        n_vocab = client.models.list().data[0].meta["n_vocab"]
+        for token in (n_vocab, 10**6, -1):
+            with pytest.raises(openai.BadRequestError, match=str(token)):
+                client.embeddings.create(model="any", input=[[5], [6, token]])
+
+
+def test_ids_of_an_encoding_that_is_not_here_are_refused_with_the_way_out(launch, models, tmp_path):
+    flags = ("--openai-token-ids", "o200k_base")
+    server = launch("-m", models / "encoder.gguf", *flags, TIKTOKEN_CACHE_DIR=str(tmp_path))
+    assert any("tiktoken.get_encoding('o200k_base')" in line for line in server.banner)
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="unused", max_retries=0) as client:
+        with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False") as caught:
+            client.embeddings.create(model="any", input=[[5, 6]])
+        assert str(tmp_path) in caught.value.message
+        assert len(client.embeddings.create(model="any", input=["5 6"]).data) == 1

@@ -63,7 +63,8 @@ class FakeLoader:
         info = replace(spec.info, pooling=self.pooling, n_embd=8, max_input_tokens=LIMIT, n_ctx_train=512, n_vocab=258)
         limits = TokenLimits(258, LIMIT, closing_ids(engine.vocabulary()))
         choices = Choices(2, 2, 32, 2, "on", "ggml", measured=False)
-        return _Recorded(config, info, choices, engine, LlamaTokenizer(engine), limits, scheduler, (self.closed, name))
+        record = self.closed, name
+        return _Recorded(config, info, choices, engine, LlamaTokenizer(engine), limits, scheduler, record=record)
 
     def has_gpu(self) -> bool:
         return True
@@ -76,7 +77,7 @@ class FakeLoader:
 class _Recorded(LoadedModel):
     """Tells when it is closed."""
 
-    record: tuple[list[str], str]
+    record: tuple[list[str], str] = ([], "")
 
     def close(self) -> None:
         LoadedModel.close(self)

@@ -33,6 +33,15 @@ def test_only_float_weights_are_run_as_bf16(choice, file_type, on_gpu, fast, wan
     assert wants_bf16(choice, file_type, on_gpu, fast) is wanted
 
 
+@pytest.mark.parametrize(("choice", "file_type", "wanted"), [
+    ("auto", "F32", False),
+    ("auto", "F16", True),
+    ("bf16", "F32", True),
+])  # fmt: skip
+def test_a_reranker_in_f32_is_rounded_only_when_asked(choice, file_type, wanted):
+    assert wants_bf16(choice, file_type, False, True, scores=True) is wanted
+
+
 @pytest.mark.parametrize(
     ("n_threads", "n_logits", "workers"), [(2, 0, 2), (64, 0, 64), (2, 151_000, 2), (64, 151_000, 6), (8, 10**8, 1)]
 )

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound
 from gguf_embed.metrics import Metrics
+from gguf_embed.rerank_types import RerankRequest, RerankResult, ScoreKind
 from gguf_embed.server.app import build_app
 from gguf_embed.server.door import ServerOptions
 from gguf_embed.server.run import ListenAddress, serve
@@ -71,6 +72,7 @@ class FakeService:
         self.status = ServiceState("ok", n_workers=2, n_threads=1)
         self.failure: BaseException | None = None
         self.requests: list[EmbedRequest] = []
+        self.reranks: list[RerankRequest] = []
         self.loads: list[tuple[str, float | None, LoadOptions]] = []
         self.pulls: list[str] = []
         self.pull_steps: list[PullProgress | BaseException] = [PullProgress("success")]
@@ -97,6 +99,21 @@ class FakeService:
         if request.dimensions is not None and request.dimensions > info.n_embd:
             raise InvalidRequest(f"dimensions {request.dimensions}: the model has {info.n_embd}", "dimensions")
         return _embed(request, info)
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """A document's score is the number of words that it shares with the query, less 1."""
+        info = self.resolve(request.model).info
+        self.reranks.append(request)
+        await self._pass_gate()
+        if self.failure is not None:
+            raise self.failure
+        words = set(request.query.split())
+        scores = np.array([len(words & set(document.split())) - 1 for document in request.documents], np.float32)
+        lengths = [len(request.query) + len(document) + 3 for document in request.documents]
+        limit = info.max_input_tokens
+        cuts = tuple(Truncation(i, n, limit) for i, n in enumerate(lengths) if n > limit and request.truncate)
+        usage = Usage(sum(min(n, limit) for n in lengths))
+        return RerankResult(info, scores, ScoreKind.LOGIT, usage, cuts, Timings(0.001, 0.002, 0.003))
 
     async def _pass_gate(self) -> None:
         self.entered.set()

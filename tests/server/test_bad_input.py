@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from gguf_embed.server.app import ROUTES
+from gguf_embed.server.door import Dialect
 from gguf_embed.server.ollama.greeting import refuse
 from tests.server.fake_service import serving
 
-POSTS = [route.path for route in ROUTES if route.method == "POST" and route.handler is not refuse]
+DIALECTS = {route.path: route.dialect for route in ROUTES if route.method == "POST" and route.handler is not refuse}
+POSTS = list(DIALECTS)
 
 MALFORMED = (
     b"",
@@ -89,6 +92,7 @@ BAD_FIELDS = (
     {"embd_normalize": 2.5},
     {"embd_normalize": 2**40},
 )
+OUTPUT_TYPE_FIELDS = ("output_dtype", "embedding_types", "embedding_type", "embed_dtype")
 BAD_OPENAI_FIELDS = (
     *BAD_FIELDS,
     {"encoding_format": "int8"},
@@ -96,8 +100,31 @@ BAD_OPENAI_FIELDS = (
     {"encoding_format": ["float"]},
     {"user": 1},
     {"embd_normalize": -1},
+    *({name: bad} for name in OUTPUT_TYPE_FIELDS for bad in ("", "int4", 1, True, [], {}, [None], [["int8"]])),
+    {"output_dtype": "int8", "embedding_types": ["uint8"]},
+    {"output_dtype": "int8", "encoding_format": "int8"},
+    {"output_dimension": 0},
+    {"output_dimension": "4"},
     {"pooling": "none"},
 )
+BAD_TEI_FIELDS = (
+    *({"dimensions": bad} for bad in (0, -1, 1.5, True, "4", 9, 2**80)),
+    *({"truncate": bad} for bad in ("END", 1, [])),
+    *({"truncation_direction": bad} for bad in ("left", "up", 1)),
+    *({"normalize": bad} for bad in ("yes", 1)),
+    *({"prompt_name": bad} for bad in (1, "", [])),
+    {"model": 1},
+)
+BAD_COHERE_FIELDS = (
+    *({"embedding_types": bad} for bad in ("int4", 1, [], {}, [None])),
+    *({"output_dimension": bad} for bad in (0, -1, 1.5, True, "4", 9, 2**80)),
+    *({"truncate": bad} for bad in ("START", "middle", 1, True)),
+    *({"max_tokens": bad} for bad in (0, "8", 1.5)),
+    *({"input_type": bad} for bad in (1, "", [])),
+    {"model": 1},
+)
+BAD_DOCUMENTS = (None, [], "a", 1, True, {}, [None], [1], [True], [1.5], [[]], [["a"]], ["a", None], ["a"] * 2049)
+BAD_QUERIES = (None, 1, 1.5, True, [], ["a"], {}, {"text": "a"})
 BAD_TOKENIZE = (
     {"content": None},
     {"content": 1},
@@ -179,20 +206,47 @@ def table() -> list[tuple[str, bytes]]:
         for name in ("source", "destination")
         for bad in (*NOT_A_NAME, "", None)
     ]
+    rows += [*bad_tei(), *bad_cohere()]
     return rows + [(path, body) for path in POSTS for body in MALFORMED]
+
+
+def bad_tei() -> Iterator[tuple[str, bytes]]:
+    for path in ("/embed", "/embed_all", "/"):
+        yield from ((path, dump({"inputs": bad, "truncate": False})) for bad in BAD_PROMPTS)
+        yield from ((path, dump({"inputs": "a", **bad})) for bad in BAD_TEI_FIELDS)
+    for bad in BAD_PROMPTS:
+        yield "/similarity", dump({"inputs": {"source_sentence": "a", "sentences": bad}})
+    for field in ({"truncate": 1}, {"truncation_direction": "left"}, {"prompt_name": 1}):
+        yield "/similarity", dump({"inputs": {"source_sentence": "a", "sentences": ["a"]}, "parameters": field})
+    for body in BAD_DETOKENIZE:
+        if body["tokens"] != [[1]]:
+            yield "/decode", dump({"ids": body["tokens"]})
+            yield "/decode", dump({"ids": [[7], body["tokens"]]})
+
+
+def bad_cohere() -> Iterator[tuple[str, bytes]]:
+    """And rerank in all its shapes."""
+    for path in ("/v2/embed", "/v1/embed"):
+        yield from ((path, dump({name: bad})) for name in ("texts", "inputs") for bad in BAD_PROMPTS)
+        yield from ((path, dump({"texts": ["a"], **bad})) for bad in BAD_COHERE_FIELDS)
+    for path in ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking", "/v2/rerank"):
+        yield from ((path, dump({"query": "a", "documents": bad})) for bad in BAD_DOCUMENTS)
+        yield from ((path, dump({"query": bad, "documents": ["a"]})) for bad in BAD_QUERIES)
 
 
 def check_shape(path: str, reply) -> None:
     """The error is in the dialect of its route."""
-    error = reply.json["error"]
-    if path.startswith("/api/"):
-        assert error
-        assert isinstance(error, str)
-        assert set(reply.json) == {"error"}
+    dialect = DIALECTS[path]
+    if dialect in (Dialect.OLLAMA, Dialect.TEI, Dialect.COHERE):
+        key = "message" if dialect is Dialect.COHERE else "error"
+        assert reply.json[key]
+        assert isinstance(reply.json[key], str)
+        assert set(reply.json) == ({"error", "error_type"} if dialect is Dialect.TEI else {key})
         return
+    error = reply.json["error"]
     assert error["message"]
     assert isinstance(error["type"], str)
-    if path.startswith("/v1/"):
+    if dialect is Dialect.OPENAI:
         assert isinstance(error["code"], str)
         assert "param" in error
     else:
@@ -216,18 +270,25 @@ def test_the_table_is_not_small():
         assert sum(path == post for path, _ in rows) >= 30
 
 
+ODD_VALUES = (*BAD_PROMPTS, "a", ["a"], [1], [[1]], "\x00", "\u202e", {"prompt_string": "a"}, {"content": []})
 ODD_BODIES = tuple(
-    body
-    for value in (*BAD_PROMPTS, "a", ["a"], [1], [[1]], "\x00", "\u202e", {"prompt_string": "a"}, {"content": []})
-    for name in (
-        *("input", "content", "tokens", "pooling", "dimensions", "model", "truncate", "encoding_format"),
-        *("prompt", "options", "keep_alive", "stream"),
+    dump({**base, name: value})
+    for names, bases in (
+        (
+            (
+                *("input", "content", "tokens", "pooling", "dimensions", "model", "truncate", "encoding_format"),
+                *("prompt", "options", "keep_alive", "stream", "output_dtype"),
+            ),
+            ({}, {"input": "a", "content": "a", "tokens": [97]}, {"model": "tiny", "input": "a", "prompt": "a"}),
+        ),
+        (
+            ("inputs", "texts", "ids", "query", "documents", "parameters", "normalize"),
+            ({"inputs": "a", "texts": ["a"], "ids": [97], "query": "a", "documents": ["a"]},),
+        ),
     )
-    for body in (
-        dump({name: value}),
-        dump({"input": "a", "content": "a", "tokens": [97], name: value}),
-        dump({"model": "tiny", "input": "a", "prompt": "a", name: value}),
-    )
+    for value in ODD_VALUES
+    for name in names
+    for base in bases
 )
 
 
@@ -237,7 +298,8 @@ def test_no_odd_body_makes_a_500(path):
         async with serving() as running:
             for body in ODD_BODIES:
                 reply = await running.post(path, body)
-                assert reply.status in (200, 400, 404, 501), (body[:200], reply)
+                expected = (200, 400, 404, 413, 422, 424) if DIALECTS[path] is Dialect.TEI else (200, 400, 404, 501)
+                assert reply.status in expected, (body[:200], reply)
                 assert reply.json is not None or path == "/api/pull"  # lines of JSON
                 if reply.status != 200:
                     check_shape(path, reply)

@@ -15,11 +15,11 @@ from tests.server.fake_service import FakeService, failing, serving, vector_of, 
 def test_v1_embeddings_answers_in_order_with_usage_and_the_real_model():
     async def scenario():
         async with serving() as running:
-            reply = await running.post("/v1/embeddings", {"input": ["ab", [5, 6, 7]], "model": "whatever"})
+            reply = await running.post("/v1/embeddings", {"input": ["ab", [101, 6, 102]], "model": "whatever"})
             assert reply.status == 200
             assert reply.json["model"] == "tiny"
             assert reply.json["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
-            for index, prompt in enumerate(["ab", (5, 6, 7)]):
+            for index, prompt in enumerate(["ab", (101, 6, 102)]):
                 assert reply.json["data"][index]["embedding"] == pytest.approx(vector_of(prompt), abs=1e-7)
 
     asyncio.run(scenario())

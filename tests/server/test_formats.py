@@ -13,7 +13,7 @@ from gguf_embed.errors import InputTooLong, InvalidRequest, ModelFileError, Over
 from gguf_embed.server.door import Dialect
 from gguf_embed.server.errors import ERROR_SHAPES, format_error
 from gguf_embed.server.native import iter_native_embed, parse_native_embed
-from gguf_embed.server.openai import format_openai_embed, parse_openai_embed
+from gguf_embed.server.openai import OpenAIEmbed, format_openai_embed, parse_openai_embed
 from gguf_embed.types import EmbedRequest, EmbedResult, Pooling, Truncation, Usage
 from tests.server.fake_service import MODEL
 
@@ -21,12 +21,16 @@ VECTORS = np.array([[0.1, -1e-7, 1e30], [0.3333333, -0.0, 1.0]], dtype=np.float3
 RESULT = EmbedResult(MODEL, Pooling.MEAN, VECTORS, (0, 1, 2), Usage(7))
 
 
+def asked(encoding_format: str) -> OpenAIEmbed:
+    return OpenAIEmbed(EmbedRequest(("a", "b")), encoding_format)
+
+
 def read_native(result: EmbedResult) -> list[dict]:
     return json.loads(b"".join(iter_native_embed(result)))
 
 
 def test_openai_floats_have_exactly_openais_shape():
-    reply = json.loads(format_openai_embed(RESULT, "float"))
+    reply = json.loads(format_openai_embed(RESULT, asked("float")))
     assert [row.pop("embedding") for row in reply["data"]] == [[0.1, -1e-7, 1e30], [0.3333333, 0.0, 1.0]]
     assert reply == {
         "object": "list",
@@ -37,7 +41,7 @@ def test_openai_floats_have_exactly_openais_shape():
 
 
 def test_openai_base64_is_little_endian_float32():
-    reply = json.loads(format_openai_embed(RESULT, "base64"))
+    reply = json.loads(format_openai_embed(RESULT, asked("base64")))
     decoded = [np.frombuffer(base64.b64decode(row["embedding"], validate=True), "<f4") for row in reply["data"]]
     np.testing.assert_array_equal(np.stack(decoded), VECTORS)
 
@@ -47,14 +51,14 @@ def test_written_floats_read_back_as_the_same_float32(columns):
     bits = np.random.default_rng(0).integers(0, 2**32, (50, 400), dtype=np.uint32)
     vectors = np.nan_to_num(bits.view(np.float32))[:, columns]
     result = replace(RESULT, vectors=vectors, row_offsets=tuple(range(51)))
-    read = [row["embedding"] for row in json.loads(format_openai_embed(result, "float"))["data"]]
+    read = [row["embedding"] for row in json.loads(format_openai_embed(result, asked("float")))["data"]]
     np.testing.assert_array_equal(np.array(read, dtype=np.float32).view(np.uint32), vectors.view(np.uint32))
 
 
 def test_truncation_is_told_in_both_shapes():
     result = replace(RESULT, truncated=(Truncation(1, 20, 16),))
     cut = {"n_tokens": 20, "n_kept": 16, "n_dropped": 4}
-    assert json.loads(format_openai_embed(result, "float"))["truncated"] == [{"index": 1, **cut}]
+    assert json.loads(format_openai_embed(result, asked("float")))["truncated"] == [{"index": 1, **cut}]
     first, second = read_native(result)
     assert "truncated" not in first
     assert second["truncated"] == cut
@@ -97,17 +101,17 @@ def test_openai_fields_become_a_request():
 def test_nulls_mean_absent():
     body = dict.fromkeys(("model", "dimensions", "user", "truncate", "pooling", "embd_normalize", "content"))
     assert parse_openai_embed({"input": "a", **body}, 10).request == EmbedRequest(("a",), embd_normalize=2)
-    assert parse_native_embed({"input": "a", **body}, 10) == EmbedRequest(("a",))
+    assert parse_native_embed({"input": "a", **body}, 10).request == EmbedRequest(("a",), scores=True)
 
 
 def test_native_prefers_input_over_content():
-    assert parse_native_embed({"input": "a", "content": "b"}, 10).inputs == ("a",)
-    assert parse_native_embed({"content": ["b", 3]}, 10).inputs == (("b", 3),)
+    assert parse_native_embed({"input": "a", "content": "b"}, 10).request.inputs == ("a",)
+    assert parse_native_embed({"content": ["b", 3]}, 10).request.inputs == (("b", 3),)
 
 
 @pytest.mark.parametrize("value", [-1, 0, 1, 2, 3, 100])
 def test_native_takes_every_normalisation(value):
-    assert parse_native_embed({"input": "a", "embd_normalize": value}, 10).embd_normalize == value
+    assert parse_native_embed({"input": "a", "embd_normalize": value}, 10).request.embd_normalize == value
 
 
 def test_every_wire_kind_has_a_distinct_openai_code():

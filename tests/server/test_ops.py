@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shlex
 from dataclasses import replace
 
 import pytest
 
 from gguf_embed.server.app import ROUTES
+from gguf_embed.server.ops import example
 from gguf_embed.types import Pooling, ServiceState
 from tests.server.fake_service import FakeService, serving, with_pooling
 
@@ -78,12 +81,35 @@ def test_models_has_llama_servers_keys_and_the_true_limit(path):
         "normalized": True,
         "prompts": {},
         "matryoshka": [],
+        "n_scores": 0,
+        "labels": [],
     }
     assert entry["status"] == {"value": "loaded"}
 
 
-def test_token_rows_are_not_called_normalised():
-    assert get("/models", with_pooling(Pooling.NONE)).json["data"][0]["meta"]["normalized"] is False
+@pytest.mark.parametrize("pooling", [Pooling.NONE, Pooling.RANK])
+def test_token_rows_and_scores_are_not_called_normalised(pooling):
+    assert get("/models", with_pooling(pooling)).json["data"][0]["meta"]["normalized"] is False
+
+
+def test_a_rank_head_is_a_capability():
+    service = FakeService()
+    service.info = replace(service.info, n_scores=2, labels=("no", "yes"))
+    reply = get("/v1/models", service).json
+    (entry,) = reply["data"]
+    assert reply["models"][0]["capabilities"] == entry["capabilities"] == ["embedding", "rerank"]
+    assert (entry["meta"]["n_scores"], entry["meta"]["labels"]) == (2, ["no", "yes"])
+
+
+@pytest.mark.parametrize(("pooling", "path"), [
+    (Pooling.MEAN, "/v1/embeddings"), (Pooling.NONE, "/embedding"), (Pooling.RANK, "/rerank"),
+])  # fmt: skip
+def test_the_example_is_one_that_the_model_answers(pooling, path):
+    info = replace(FakeService().info, pooling=pooling)
+    assert shlex.split(example("http://host", info))[1] == f"http://host{path}"
+    line = shlex.split(example("http://host", info, named=True, headers=" -H 'Authorization: Bearer KEY'"))
+    assert json.loads(line[-1])["model"] == "tiny"
+    assert "Authorization: Bearer KEY" in line
 
 
 def test_one_model_is_found_by_a_name_with_slashes():

@@ -62,7 +62,7 @@ def test_a_bad_input_is_named_with_its_index_and_what_was_found(value, message):
     [{"prompt_string": "a", "multimodal_data": ["AA=="]}, {"content": [{"type": "text", "text": "a"}]}],
 )
 def test_pictures_and_sound_are_not_supported(value):
-    with pytest.raises(NotSupported, match="text only"):
+    with pytest.raises(NotSupported, match="which only the embedding routes take"):
         parse_prompts([value], "input", 10)
 
 

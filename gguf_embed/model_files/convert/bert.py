@@ -195,6 +195,6 @@ def _notes(dimensions: Dimensions, head: RankHead | None) -> tuple[str, ...]:
     if head is None or dimensions.n_token_types < 2:
         return ()
     return (
-        "this model was trained with a token type for each text of a pair, and llama.cpp gives both texts the first "
-        "one's: scores differ from the original's",
+        "this model was trained with a token type for each text of a pair: gguf-embed's scores are the original's, "
+        "those of llama.cpp's own programs are not, because they give both texts the first type",
     )

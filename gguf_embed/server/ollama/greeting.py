@@ -11,24 +11,27 @@ from gguf_embed.errors import NotSupported
 from gguf_embed.server import ops
 from gguf_embed.server.body import json_response
 from gguf_embed.server.door import Door
+from gguf_embed.server.page.page import VARY, page, wants_page
 
 GREETING = "Ollama is running"
 
 
 async def root(door: Door, request: web.Request) -> web.StreamResponse:
-    """`GET /`: on Ollama's port exactly its sentence, elsewhere the index with that sentence at its end.
+    """`GET /`: in a browser the page; else on Ollama's port its sentence alone, elsewhere the index with it at the end.
 
     Clients look there before anything else. Many search the text for the sentence, some compare the whole
-    (hass-ollama-conversation, Reins). A browser gets the index on every port.
+    (hass-ollama-conversation, Reins).
     """
+    if wants_page(request.headers.get("Accept", "")):
+        return await page(door, request)
     address = request.get_extra_info("sockname")
-    is_ollama_port = isinstance(address, tuple) and address[1] == door.options.ollama_port
-    if is_ollama_port and "text/html" not in request.headers.get("Accept", ""):
-        return web.Response(text=GREETING)
-    page = await ops.index(door, request)
-    if isinstance(page, web.Response) and page.content_type == "text/plain":
-        page.text = f"{page.text}\nfor Ollama's clients: {GREETING}\n"
-    return page
+    if isinstance(address, tuple) and address[1] == door.options.ollama_port:
+        return web.Response(text=GREETING, headers=VARY)
+    index = await ops.index(door, request)
+    if isinstance(index, web.Response) and index.content_type == "text/plain":
+        index.text = f"{index.text}\nfor Ollama's clients: {GREETING}\n"
+        index.headers.update(VARY)
+    return index
 
 
 async def version(door: Door, request: web.Request) -> web.StreamResponse:

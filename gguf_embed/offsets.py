@@ -1,0 +1,268 @@
+"""Which characters of a text a token stands for, found by laying the tokens' pieces over the text.
+
+For tokenizers that give no offsets of their own. A place is told only where it is certain: what a tokenizer rewrote
+beyond recognition, or what could stand at two places, gets None.
+"""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gguf_embed.types import Span
+
+
+class OffsetUnit(StrEnum):
+    """What positions in a text count."""
+
+    CODEPOINTS = "codepoints"  # Unicode code points, as Python counts
+    UTF16 = "utf16"  # code units, as JavaScript, Java and C# count
+    UTF8 = "utf8"  # bytes
+
+
+def unit_starts(text: str, unit: OffsetUnit) -> Sequence[int]:
+    """Where each code point of the text begins in this unit, and the text's length at the end."""
+    if unit is OffsetUnit.CODEPOINTS or text.isascii():
+        return range(len(text) + 1)
+    if unit is OffsetUnit.UTF16:
+        return [0, *itertools.accumulate(1 + (character > "\uffff") for character in text)]
+    return [0, *itertools.accumulate(len(character.encode("utf-8", "surrogatepass")) for character in text)]
+
+
+def code_point_at(starts: Sequence[int], position: int) -> int | None:
+    """The code point that begins at a position in the unit of `starts`; None where none does."""
+    index = bisect_left(starts, position)
+    return index if index < len(starts) and starts[index] == position else None
+
+
+def align(text: str, pieces: Sequence[bytes | None]) -> list[Span | None]:
+    """The characters that each piece stands for: (start, end), end exclusive, in code points.
+
+    `pieces` are in order and cover the text; None stands for an unknown part of it (one or more characters). A
+    piece's white space at its ends is left out, unless there is nothing else; two pieces that share a character's
+    bytes both get the character. First letter by letter, then without regard to Unicode's forms, then to case, then
+    to accents, because tokenizers change these.
+    """
+    exact = _align_bytes(text, pieces)
+    if exact is not None:
+        return exact
+    for form in _FORMS:
+        found = _align_folded(text, pieces, form)
+        if found is not None:
+            return found
+    return _align_ends(text, pieces, _FORMS[-1])
+
+
+def place_in_order(text: str, words: Sequence[str]) -> list[Span | None]:
+    """Where each word stands when anything may stand between them; None for a word that could be at two places."""
+    first = _leftmost(text, words)
+    last = [_mirrored(span, len(text)) for span in reversed(_leftmost(text[::-1], [w[::-1] for w in reversed(words)]))]
+    return [span if span == other else None for span, other in zip(first, last, strict=True)]
+
+
+def _mirrored(span: Span | None, length: int) -> Span | None:
+    return None if span is None else (length - span[1], length - span[0])
+
+
+def _leftmost(text: str, words: Sequence[str]) -> list[Span | None]:
+    """Each word at the first place after the one before it; None from the first on that has none."""
+    found: list[Span | None] = []
+    begin = 0
+    for word in words:
+        begin = text.find(word, begin) if begin >= 0 else -1
+        found.append((begin, begin + len(word)) if begin >= 0 else None)
+        begin = begin + len(word) if begin >= 0 else -1
+    return found
+
+
+def trim(text: str, start: int, end: int) -> Span:
+    """Without white space at its ends, unless there is nothing else."""
+    part = text[start:end]
+    if not part or part.isspace():
+        return start, end
+    return start + len(part) - len(part.lstrip()), end - (len(part) - len(part.rstrip()))
+
+
+def _align_bytes(text: str, pieces: Sequence[bytes | None]) -> list[Span | None] | None:
+    """Where the pieces are the text's bytes, perhaps after the space that SentencePiece puts before a text."""
+    known = [piece for piece in pieces if piece is not None]
+    if len(known) < len(pieces):
+        return None
+    joined, encoded = b"".join(known), text.encode("utf-8", "surrogatepass")
+    n_added = len(joined) - len(encoded)
+    if n_added not in (0, 1) or joined[n_added:] != encoded or joined[:n_added] not in (b"", b" "):
+        return None
+    starts = unit_starts(text, OffsetUnit.UTF8)
+    spans: list[Span | None] = []
+    end = -n_added
+    for piece in known:
+        start, end = end, end + len(piece)
+        if end <= max(start, 0):
+            spans.append(None)  # the added space alone, or nothing
+            continue
+        first = bisect_left(starts, max(start, 0) + 1) - 1
+        spans.append(trim(text, first, bisect_left(starts, end)))
+    return spans
+
+
+@dataclass(frozen=True, slots=True)
+class _Folded:
+    """A text in one form, and which part of the original each of its characters comes from."""
+
+    text: str
+    sources: Sequence[Span]
+
+
+def _fold_text(text: str, form: Callable[[str], str]) -> _Folded:
+    letters: list[str] = []
+    sources: list[Span] = []
+    known: dict[str, str] = {}
+    for index, character in enumerate(text):
+        folded = known.get(character)
+        if folded is None:
+            folded = known[character] = form(character)
+        letters.append(folded)
+        sources += [(index, index + 1)] * len(folded)
+    return _Folded("".join(letters), sources)
+
+
+def _fold_pieces(pieces: Sequence[bytes], form: Callable[[str], str]) -> _Folded:
+    """The pieces joined; the source of each character is the range of pieces that it comes from."""
+    joined = b"".join(pieces).decode("utf-8", "replace")
+    starts = unit_starts(joined, OffsetUnit.UTF8)
+    ends = list(itertools.accumulate(map(len, pieces)))
+    folded = _fold_text(joined, form)
+    if ends and starts[-1] != ends[-1]:  # not UTF-8: a character that stands for bytes has another length
+        return _Folded("\0", [(0, len(pieces))])
+    owners = [
+        (bisect_left(ends, starts[first] + 1), bisect_left(ends, starts[stop]) + 1) for first, stop in folded.sources
+    ]
+    return _Folded(folded.text, owners)
+
+
+def _align_folded(text: str, pieces: Sequence[bytes | None], form: Callable[[str], str]) -> list[Span | None] | None:
+    """In one form. None when the pieces between the unknown parts are not all there, in order."""
+    whole = _fold_text(text, form)
+    segments = list(_segments(pieces, form))
+    places = _places(whole.text, [segment.folded.text for segment in segments])
+    if places is None:
+        return None
+    spans: list[Span | None] = [None] * len(pieces)
+    for segment, place in zip(segments, places, strict=True):
+        if place is not None:
+            _lay(spans, segment, whole.sources[place : place + len(segment.folded.text)])
+    _fill_unknown(text, pieces, spans)
+    return [None if span is None else trim(text, *span) for span in spans]
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Known pieces between two unknown ones."""
+
+    first: int  # which piece it begins with
+    folded: _Folded
+
+
+def _segments(pieces: Sequence[bytes | None], form: Callable[[str], str]) -> Iterator[_Segment]:
+    """One more than there are unknown pieces; some are empty."""
+    first, known = 0, list[bytes]()
+    for index, piece in enumerate(pieces):
+        if piece is not None:
+            known.append(piece)
+            continue
+        yield _Segment(first, _fold_pieces(known, form))
+        first, known = index + 1, []
+    yield _Segment(first, _fold_pieces(known, form))
+
+
+def _places(text: str, segments: Sequence[str]) -> list[int | None] | None:
+    """Where each segment begins; None for one that could be at two places, and for all when they cannot be laid out."""
+    first, *middle = segments
+    if not middle:
+        return [0] if text == first else None
+    last = middle.pop()
+    if len(first) + len(last) > len(text) or not (text.startswith(first) and text.endswith(last)):
+        return None
+    end = len(text) - len(last)
+    leftmost = _leftmost(text[len(first) : end], middle)
+    if None in leftmost:
+        return None
+    certain = place_in_order(text[len(first) : end], middle)
+    return [0, *(None if span is None else span[0] + len(first) for span in certain), end]
+
+
+def _lay(spans: list[Span | None], segment: _Segment, places: Sequence[Span]) -> None:
+    """Give each piece of a segment the characters that its own ones lie on."""
+    for (start, end), (first, stop) in zip(places, segment.folded.sources, strict=True):
+        for index in range(segment.first + first, segment.first + stop):
+            span = spans[index]
+            spans[index] = (start, end) if span is None else (min(start, span[0]), max(end, span[1]))
+
+
+def _fill_unknown(text: str, pieces: Sequence[bytes | None], spans: list[Span | None]) -> None:
+    """An unknown piece between two known places stands for what is between them; two in a row could share it anyhow."""
+    ends = [(0, 0), *spans, (len(text), len(text))]
+    for index, piece in enumerate(pieces):
+        before, after = ends[index], ends[index + 2]
+        if piece is None and before is not None and after is not None and text[before[1] : after[0]].strip():
+            spans[index] = before[1], after[0]
+
+
+def _align_ends(text: str, pieces: Sequence[bytes | None], form: Callable[[str], str]) -> list[Span | None]:
+    """When the pieces are not the text: those that agree with it from its beginning, and from its end."""
+    whole = _fold_text(text, form)
+    segments = list(_segments(pieces, form))
+    first, last = segments[0], segments[-1]
+    spans: list[Span | None] = [None] * len(pieces)
+    n_same = _n_same(whole.text, first.folded.text)
+    _lay_whole(spans, first, whole.sources, 0, range(n_same))
+    n_left = min(len(whole.text), len(last.folded.text)) - (n_same if len(segments) == 1 else 0)
+    n_end = min(_n_same(whole.text[::-1], last.folded.text[::-1]), max(0, n_left))
+    n_letters = len(last.folded.text)
+    _lay_whole(spans, last, whole.sources, len(whole.text) - n_letters, range(n_letters - n_end, n_letters))
+    return [None if span is None else trim(text, *span) for span in spans]
+
+
+def _n_same(one: str, other: str) -> int:
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _lay_whole(
+    spans: list[Span | None], segment: _Segment, sources: Sequence[Span], shift: int, agreeing: range
+) -> None:
+    """Lay those pieces of a segment whose letters all agree; letter i is the text's `i + shift`."""
+    lacking = {
+        index
+        for letter, (first, stop) in enumerate(segment.folded.sources)
+        if letter not in agreeing
+        for index in range(first, stop)
+    }
+    for letter in agreeing:
+        start, end = sources[letter + shift]
+        for index in range(*segment.folded.sources[letter]):
+            if index not in lacking:
+                span = spans[segment.first + index]
+                low, high = (start, end) if span is None else span
+                spans[segment.first + index] = min(start, low), max(end, high)
+
+
+def _compatible(character: str) -> str:
+    """One character in Unicode's most taken-apart form; white space, controls and SentencePiece's "▁" are nothing."""
+    if character.isspace() or character == "▁" or unicodedata.category(character) in ("Cc", "Cf"):
+        return ""
+    return "".join(part for part in unicodedata.normalize("NFKD", character) if not part.isspace())
+
+
+def _caseless(character: str) -> str:
+    return unicodedata.normalize("NFKD", _compatible(character).casefold())
+
+
+def _accentless(character: str) -> str:
+    return "".join(part for part in _caseless(character) if unicodedata.category(part) != "Mn")
+
+
+_FORMS = (_compatible, _caseless, _accentless)

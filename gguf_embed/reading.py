@@ -1,0 +1,201 @@
+"""What a request's inputs are read as, where it asks for tokens, spans, windows or single failures: see `asks_more`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gguf_embed.chunking import Window, plan_windows
+from gguf_embed.errors import EmbedError, InputTooLong, InvalidInput, InvalidRequest, NotSupported
+from gguf_embed.tokens import Frame, Tokenizer, TokenLimits, check_characters, frame_of, prepare
+from gguf_embed.types import EmbedRequest, ModelInfo, Pooling, Prompt, Span, TokenizedText
+from gguf_embed.wordpiece import valid_unicode
+
+MAX_PLACED_CHARACTERS = 2_000_000
+"""Of one request's texts whose tokens are given their places: up to 7 microseconds each."""
+
+_ANY_LENGTH = 2**31 - 1  # tokens; the limit in characters remains
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How the inputs of one request are to be read."""
+
+    tokenizer: Tokenizer
+    limits: TokenLimits
+    truncate: bool
+    n_prefix: int  # characters of the prompt that stands before every text
+    in_windows: bool  # a text over the limit
+    with_offsets: bool
+    keeps_errors: bool  # of each input, instead of raising the first
+
+    @property
+    def slowness(self) -> int:
+        """How many times as long a text takes as to be tokenised only."""
+        return 8 if self.with_offsets else 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReadText:
+    """One input as it is read."""
+
+    tokens: Sequence[int]  # all that are read, one window after the other
+    n_tokens: int  # before truncation or windows
+    n_characters: int  # of the text as it was sent; 0 where token ids were
+    offsets: Sequence[Span | None] = ()  # of `tokens`, where they are asked for
+    windows: Sequence[Window] = ()  # empty: read as a whole
+
+    @property
+    def sequences(self) -> Sequence[Sequence[int]]:
+        """What the engine runs."""
+        if not self.windows:
+            return [self.tokens]
+        ends = np.cumsum([len(window.positions) for window in self.windows])
+        return [self.tokens[end - len(window.positions) : end] for window, end in zip(self.windows, ends, strict=True)]
+
+
+def asks_more(request: EmbedRequest) -> bool:
+    """Whether a request needs more than a vector or the token rows of each input."""
+    return bool(request.spans) or request.return_tokens or request.long_input != "error" or request.on_error != "fail"
+
+
+def check_combination(request: EmbedRequest, info: ModelInfo, pooling: Pooling) -> None:
+    """Refuse what has no meaning together. Raises `InvalidRequest` or `NotSupported`."""
+    if request.spans:
+        _check_spans(request, info, pooling)
+    if request.long_input == "error":
+        return
+    if pooling is Pooling.RANK:
+        raise NotSupported("scores cannot be averaged over the parts of a text: leave long_input out")
+    if pooling is Pooling.NONE:
+        raise InvalidRequest(
+            "long_input chunk_mean averages vectors, and pooling none asks for one per token: leave one of them out",
+            "long_input",
+        )
+    if request.truncate:
+        raise InvalidRequest(
+            "truncate cuts a long text and long_input chunk_mean reads all of it: send one of them", "long_input"
+        )
+
+
+def _check_spans(request: EmbedRequest, info: ModelInfo, pooling: Pooling) -> None:
+    assert len(request.spans) == len(request.inputs), request.spans
+    if pooling is Pooling.RANK:
+        raise NotSupported("a reranker gives scores, not vectors of spans: ask an embedding model")
+    if pooling is not Pooling.MEAN and request.pooling is not None:
+        raise InvalidRequest(
+            f"the vector of a span is the mean of its tokens, and this request asks for pooling {pooling}: leave "
+            '"pooling" out, or send "mean"',
+            "pooling",
+        )
+    if pooling is not Pooling.MEAN:
+        raise InvalidRequest(
+            f"the vector of a span is the mean of its tokens, and {info.name} pools by {pooling}, so it was probably "
+            'not trained for that: send "pooling": "mean" to get it all the same',
+            "pooling",
+        )
+    if request.long_input != "error":
+        raise InvalidRequest(
+            "spans are read within the whole text, long_input in parts: send one of them", "long_input"
+        )
+
+
+def read_inputs(inputs: Sequence[Prompt], reader: Reader) -> list[ReadText | EmbedError]:
+    """All inputs, in order; errors among them only where the reader keeps them, else the first is raised."""
+    if reader.with_offsets and (n_characters := sum(map(len, inputs))) > MAX_PLACED_CHARACTERS:
+        raise InvalidRequest(
+            f"spans and return_tokens take {MAX_PLACED_CHARACTERS:,} characters per request, this one has "
+            f"{n_characters:,}: send several requests"
+        )
+    frame = _frame(reader) if reader.in_windows else None
+    texts: Sequence[TokenizedText | EmbedError]
+    try:
+        texts = _prepare(inputs, reader)
+    except (InvalidInput, InputTooLong):
+        if not reader.keeps_errors:
+            raise
+        texts = [_prepare_one(prompt, reader, index) for index, prompt in enumerate(inputs)]
+    return [
+        text if isinstance(text, EmbedError) else _read(prompt, text, reader, frame)
+        for prompt, text in zip(inputs, texts, strict=True)
+    ]
+
+
+def _frame(reader: Reader) -> Frame:
+    frame, limit = frame_of(reader.tokenizer), reader.limits.max_tokens
+    if limit <= len(frame.opening) + len(frame.closing):
+        raise NotSupported(f"the limit per text is {limit} tokens, too few for windows: start with a larger -c")
+    return frame
+
+
+def _prepare(inputs: Sequence[Prompt], reader: Reader) -> list[TokenizedText]:
+    limits = reader.limits
+    if reader.in_windows:
+        check_characters(inputs, limits)
+        limits = replace(limits, max_tokens=_ANY_LENGTH)
+    return prepare(inputs, reader.tokenizer, limits, truncate=reader.truncate)
+
+
+def _prepare_one(prompt: Prompt, reader: Reader, index: int) -> TokenizedText | EmbedError:
+    try:
+        return _prepare([prompt], reader)[0]
+    except (InvalidInput, InputTooLong) as error:
+        return error.of_input(index)
+
+
+def _read(prompt: Prompt, text: TokenizedText, reader: Reader, frame: Frame | None) -> ReadText:
+    offsets = _offsets(prompt, text, reader) if reader.with_offsets else ()
+    n_characters = len(valid_unicode(prompt)) - reader.n_prefix if isinstance(prompt, str) else 0
+    if frame is None or len(text.tokens) <= reader.limits.max_tokens:
+        return ReadText(text.tokens, text.n_tokens, n_characters, offsets)
+    n_opening, n_closing = _n_around(text.tokens, frame)
+    if reader.n_prefix and isinstance(prompt, str):
+        n_opening += _n_prefix_tokens(prompt, n_opening, reader)
+    if n_opening + n_closing >= reader.limits.max_tokens:
+        raise InvalidRequest(
+            f"the prompt is as long as a window of {reader.limits.max_tokens} tokens: send a shorter one",
+            "prompt",
+        )
+    windows = plan_windows(text.n_tokens, n_opening, n_closing, reader.limits.max_tokens)
+    positions = [position for window in windows for position in window.positions]
+    return ReadText(
+        [text.tokens[position] for position in positions],
+        text.n_tokens,
+        n_characters,
+        [offsets[position] for position in positions] if offsets else (),
+        windows,
+    )
+
+
+def _n_around(tokens: Sequence[int], frame: Frame) -> tuple[int, int]:
+    """How many tokens at the ends are the model's special ones; token ids from a client may have none."""
+    n_opening, n_closing = len(frame.opening), len(frame.closing)
+    opens = tuple(tokens[:n_opening]) == frame.opening
+    closes = tuple(tokens[len(tokens) - n_closing :]) == frame.closing
+    return (n_opening if opens else 0), (n_closing if closes else 0)
+
+
+def _n_prefix_tokens(prompt: str, n_opening: int, reader: Reader) -> int:
+    """How many tokens after the opening ones are the prompt's alone: every window begins with them."""
+    _, found = reader.tokenizer.encode_with_offsets(prompt)
+    own = enumerate(found[n_opening:], 1)
+    return max((count for count, span in own if span and span[1] <= reader.n_prefix), default=0)
+
+
+def _offsets(prompt: Prompt, text: TokenizedText, reader: Reader) -> Sequence[Span | None]:
+    """In the text as it was sent, so without the prompt before it. None for all tokens of an input of ids."""
+    if not isinstance(prompt, str):
+        return [None] * len(text.tokens)
+    ids, found = reader.tokenizer.encode_with_offsets(prompt)
+    assert len(ids) == text.n_tokens, (len(ids), text.n_tokens)
+    spans = [span and _without_prefix(span, reader.n_prefix) for span in found[: len(text.tokens)]]
+    if text.tokens[-1] != ids[len(text.tokens) - 1]:
+        spans[-1] = None  # a closing token stands in the place of the last one kept
+    return spans
+
+
+def _without_prefix(span: Span, n_prefix: int) -> Span | None:
+    start, end = max(span[0] - n_prefix, 0), span[1] - n_prefix
+    return (start, end) if start < end else None

@@ -1,0 +1,142 @@
+"""Whose token ids a client sends to `POST /v1/embeddings`: this model's own, or OpenAI's.
+
+LangChain's OpenAIEmbeddings sends cl100k_base ids unless it is told not to. Read as another model's ids they are other
+words, and the vectors look like any other: so ids count as the model's own only where that shows, or was said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from gguf_embed.errors import InvalidRequest
+from gguf_embed.openai_tokens import OpenAIEncoding
+from gguf_embed.server.door import Door, Service
+from gguf_embed.types import EmbedRequest, Prompt
+
+MAX_INLINE_TOKENS = 10_000
+"""Requests up to this size are decoded on the event loop (about 1 ms); larger ones in a thread."""
+
+N_CL100K = 100_277
+"""Ids from here on are in no text of cl100k_base."""
+
+INNER_BYTES = frozenset((*range(94, 124), *range(222, 256)))
+"""The ids of the bytes 0x80 to 0xBF, in cl100k_base and o200k_base: inside a character, so no text begins with one."""
+
+_LANGCHAIN = "LangChain's OpenAIEmbeddings sends OpenAI's ids: set check_embedding_ctx_length=False there"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The special tokens that a model puts around every text."""
+
+    opening: tuple[int, ...]
+    closing: tuple[int, ...]
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether ids inside it cannot be OpenAI's: it begins as no text does, or has an id that no text has.
+
+        BERT's 101 is a byte inside a character there. Gemma's 2 … 1 is not telling: it is a text in # and ".
+        """
+        begins_inside = bool(INNER_BYTES.intersection(self.opening[:1]))
+        return begins_inside or any(token >= N_CL100K for token in self.opening + self.closing)
+
+    def holds(self, tokens: Sequence[int]) -> bool:
+        n_opening, n_closing = len(self.opening), len(self.closing)
+        return (
+            len(tokens) >= n_opening + n_closing
+            and tuple(tokens[:n_opening]) == self.opening
+            and tuple(tokens[len(tokens) - n_closing :]) == self.closing
+        )
+
+
+def frame_of(framed: Sequence[int], bare: Sequence[int]) -> Frame:
+    """What was put around a text: from its ids with special tokens and without them. Empty where that does not show."""
+    for at in range(len(framed) - len(bare) + 1 if bare else 0):
+        if list(framed[at : at + len(bare)]) == list(bare):
+            return Frame(tuple(framed[:at]), tuple(framed[at + len(bare) :]))
+    return Frame((), ())
+
+
+async def settle_token_ids(door: Door, request: EmbedRequest) -> EmbedRequest:
+    """The request with OpenAI's ids turned into text; as it was when it has texts, or the model's own ids.
+
+    An array that mixes texts and ids is llama-server's form, so its ids are the model's. Raises `InvalidRequest` for
+    ids that are refused, or that nobody can tell.
+    """
+    if tuple not in set(map(type, request.inputs)):
+        return request
+    rule = door.options.token_ids
+    match rule.meaning:
+        case "model":
+            return request
+        case "auto":
+            await _refuse_unframed(door.service, request)
+            return request
+        case "reject":
+            _refuse_any(request.inputs)
+            return request
+        case name:
+            if rule.encoding is None and any(map(is_bare, request.inputs)):
+                raise InvalidRequest(
+                    f"this server reads token ids as {name} and cannot: {rule.problem}. Send text. {_LANGCHAIN}",
+                    "input",
+                )
+            return request if rule.encoding is None else await _decode(rule.encoding, request)
+
+
+def is_bare(prompt: Prompt) -> bool:
+    """Whether an input is token ids and nothing else."""
+    return isinstance(prompt, tuple) and set(map(type, prompt)) == {int}
+
+
+async def _refuse_unframed(service: Service, request: EmbedRequest) -> None:
+    bare = [index for index, prompt in enumerate(request.inputs) if is_bare(prompt)]
+    if not bare:
+        return
+    framed = await service.tokenize("a", model=request.model, add_special=True, parse_special=True)
+    plain = await service.tokenize("a", model=request.model, add_special=False, parse_special=True)
+    frame = frame_of(framed, plain)
+    for index in bare:
+        tokens = [part for part in request.inputs[index] if isinstance(part, int)]
+        if not (frame.is_telling and frame.holds(tokens)):
+            raise InvalidRequest(_cannot_be_known(frame, index), "input")
+
+
+def _cannot_be_known(frame: Frame, index: int) -> str:
+    around = " … ".join(" ".join(map(str, tokens)) for tokens in (frame.opening, frame.closing))
+    lack = f" without this model's special tokens ({around.strip()})" if frame.is_telling else ""
+    return (
+        f"input {index} is token ids{lack}, so it cannot be known whose they are: send text. {_LANGCHAIN}, or start "
+        "the server with --openai-token-ids cl100k_base. This model's own ids: POST /embedding, or --openai-token-ids "
+        "model"
+    )
+
+
+def _refuse_any(inputs: Sequence[Prompt]) -> None:
+    for index, prompt in enumerate(inputs):
+        if not isinstance(prompt, str):
+            raise InvalidRequest(
+                f"input {index} holds token ids, and this server takes text only (--openai-token-ids reject): send "
+                f"text. {_LANGCHAIN}",
+                "input",
+            )
+
+
+async def _decode(encoding: OpenAIEncoding, request: EmbedRequest) -> EmbedRequest:
+    def run() -> EmbedRequest:
+        return replace(request, inputs=decode_all(encoding, request.inputs))
+
+    if sum(len(prompt) for prompt in request.inputs if not isinstance(prompt, str)) <= MAX_INLINE_TOKENS:
+        return run()
+    return await asyncio.to_thread(run)
+
+
+def decode_all(encoding: OpenAIEncoding, inputs: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """Every input that is ids alone as its text, the others as they are."""
+    return tuple(
+        encoding.decode([part for part in prompt if isinstance(part, int)], index) if is_bare(prompt) else prompt
+        for index, prompt in enumerate(inputs)
+    )

@@ -1,0 +1,101 @@
+// What the server does now, every two seconds while the page is seen.
+
+const POLL_MS = 2000;
+const KEPT = 31; // points of the line, a minute; the drawing is 30 wide
+
+// The server's counters, or null where they are switched off.
+async function counters(signal) {
+  try {
+    return parseMetrics(await call("metrics", null, signal));
+  } catch (error) {
+    if (error.status === 501) return null;
+    throw error;
+  }
+}
+
+const difference = (before, after, name) =>
+  (after.get(`gguf_embed_${name}`) ?? 0) - (before.get(`gguf_embed_${name}`) ?? 0);
+
+async function poll() {
+  clearTimeout(state.polling);
+  if (document.hidden || state.locked) return;
+  try {
+    showModels((await callJson("v1/models")).data);
+    const now = await counters();
+    at("rate-figure").hidden = now === null;
+    at("live-note").textContent = now
+      ? ""
+      : "Metrics are off on this server, so its speed and batch fill are not known.";
+    showLoad(now ?? readyAsCounters(await callJson("ready")), now !== null);
+  } catch (error) {
+    if (error.status === 401) return report(error);
+    at("live-note").textContent = error.message;
+  }
+  clearTimeout(state.polling);
+  if (!document.hidden) state.polling = setTimeout(poll, POLL_MS);
+  return undefined;
+}
+
+const readyAsCounters = (ready) =>
+  new Map(["queued_texts", "queued_tokens", "running_texts"].map((name) => [`gguf_embed_${name}`, ready[name]]));
+
+function showLoad(now, hasCounters) {
+  const value = (name) => now.get(`gguf_embed_${name}`) ?? 0;
+  at("waiting").textContent = value("queued_texts")
+    ? `${value("queued_texts")} texts, ${value("queued_tokens")} tokens`
+    : "0 texts";
+  at("running").textContent = `${value("running_texts")} texts`;
+  if (!hasCounters) return;
+  const sample = { now, atMs: performance.now() };
+  const before = state.sample;
+  state.sample = sample;
+  if (!before) return;
+  const perSecond = Math.max(0, difference(before.now, now, "tokens_total")) / ((sample.atMs - before.atMs) / 1000);
+  at("speed").textContent = Math.round(perSecond).toLocaleString("en");
+  const batches = difference(before.now, now, "batch_fill_ratio_count");
+  if (batches > 0)
+    at("fill").textContent = `${Math.round((100 * difference(before.now, now, "batch_fill_ratio_sum")) / batches)} %`;
+  state.rates = [...state.rates, perSecond].slice(-KEPT);
+  const most = Math.max(1, ...state.rates);
+  at("rate").firstElementChild.setAttribute(
+    "d",
+    state.rates
+      .map(
+        (rate, index) =>
+          `${index ? "L" : "M"}${KEPT - state.rates.length + index} ${(19 - (18 * rate) / most).toFixed(1)}`,
+      )
+      .join(""),
+  );
+}
+
+function showLoaded() {
+  const loaded = state.models.filter((model) => model.status.value !== "unloaded");
+  at("n-loaded").textContent =
+    `${loaded.filter((model) => model.status.value === "loaded").length} of ${state.models.length}`;
+  const rows = JSON.stringify(loaded.map((model) => [model.id, model.status.value]));
+  if (rows === at("loaded").dataset.rows) return; // a button that has the focus stays
+  at("loaded").dataset.rows = rows;
+  at("loaded").replaceChildren(
+    ...loaded.map((model) => {
+      const button = make("button", { type: "button", class: "small", "aria-label": `Unload ${model.id}` }, "Unload");
+      button.disabled = model.status.value !== "loaded";
+      button.addEventListener("click", () => unload(model.id));
+      return make(
+        "li",
+        {},
+        make("span", {}, model.status.value === "loaded" ? model.id : `${model.id}, ${model.status.value}`),
+        button,
+      );
+    }),
+  );
+}
+
+async function unload(name) {
+  try {
+    await callJson("api/embed", { model: name, keep_alive: 0 });
+    say(`${name} is unloaded; the next request loads it again.`);
+    await poll();
+  } catch (error) {
+    report(error);
+  }
+}

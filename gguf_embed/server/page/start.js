@@ -1,0 +1,174 @@
+// Computing, the key, the theme, and what happens on which event. Comes last.
+
+// Show an error as the server worded it; a 401 asks for the key.
+function report(error) {
+  if (error.name === "AbortError") return say("Cancelled.");
+  if (error.status === 401) {
+    askForKey(error.message);
+    return say("An API key is needed.");
+  }
+  at("error").textContent = error.status ? `${error.status}: ${error.message}` : error.message;
+  at("error").hidden = false;
+  return say("");
+}
+
+function say(sentence) {
+  at("status").textContent = sentence;
+}
+
+function askForKey(message) {
+  state.locked = true;
+  at("key-card").hidden = false;
+  at("key-error").textContent = message;
+  at("key-error").hidden = false;
+  at("key").focus();
+}
+
+async function useKey(value) {
+  key = stored(() => sessionStorage, KEY, value);
+  state.locked = false;
+  at("key-card").hidden = at("error").hidden = true;
+  at("key").value = "";
+  at("forget").hidden = key === "";
+  await connect();
+}
+
+async function connect() {
+  try {
+    at("version").textContent = (await callJson("version")).version;
+    showModels((await callJson("v1/models")).data);
+    say("Ready.");
+    at("forget").hidden = key === "";
+    poll();
+  } catch (error) {
+    report(error);
+    if (error.status !== 401) poll();
+  }
+}
+
+async function compute() {
+  const asked = wanted();
+  if (asked.body.input.length === 0) {
+    report(new Error("There is no text yet: write one."));
+    at("texts").focus();
+    return;
+  }
+  state.running?.abort();
+  const running = (state.running = new AbortController());
+  at("error").hidden = true;
+  at("cancel").hidden = false;
+  const asleep = asked.model && asked.model.status.value !== "loaded";
+  say(asleep ? `Loading ${asked.model.id}, then computing…` : "Computing…");
+  try {
+    const outcome = await embed(asked, running.signal);
+    if (running === state.running) await show({ ...asked, ...outcome, asleep }, running.signal);
+  } catch (error) {
+    if (running === state.running) report(error);
+  } finally {
+    if (running === state.running) {
+      at("cancel").hidden = true;
+      state.running = null;
+    }
+  }
+}
+
+async function embed(asked, signal) {
+  const before = await counters(signal);
+  const started = performance.now();
+  const reply = await callJson("v1/embeddings", { ...asked.body, encoding_format: "base64" }, signal);
+  const totalMs = performance.now() - started;
+  const after = before && (await counters(signal));
+  const vectors = reply.data.slice(0, MAX_SHOWN).map((item) => decodeVector(item.embedding));
+  return { reply, totalMs, vectors, stages: before && stagesOf(before, after, asked.body.input.length) };
+}
+
+// What the server spent on this request; nothing where it answered others meanwhile, and the counters have both.
+function stagesOf(before, after, nTexts) {
+  if (difference(before, after, "compute_seconds_count") !== 1 || difference(before, after, "texts_total") !== nTexts)
+    return [];
+  return ["tokenize", "queue", "compute"].map((stage) => [
+    stage,
+    difference(before, after, `${stage}_seconds_sum`) * 1000,
+  ]);
+}
+
+async function show(result, signal) {
+  state.shown = result;
+  at("results").hidden = false;
+  showNumbers(result);
+  showHeat();
+  showMap();
+  at("tokens").textContent = "";
+  const { body, reply, totalMs } = result;
+  const done = `Done: ${body.input.length} texts, ${reply.usage.prompt_tokens} tokens, ${Math.round(totalMs)} ms.`;
+  say(`${done} Reading the tokens…`);
+  showTokens(result, await readTokens(result, signal));
+  say(done);
+}
+
+const THEMES = ["", "light", "dark"];
+
+function setTheme(name) {
+  stored(() => localStorage, THEME, name);
+  if (name) document.documentElement.dataset.theme = name;
+  else delete document.documentElement.dataset.theme;
+  at("theme").textContent = `Theme: ${name || "auto"}`;
+  if (state.shown) showHeat();
+}
+
+function listen(id, event, act) {
+  at(id).addEventListener(event, act);
+}
+
+listen("form", "submit", (event) => {
+  event.preventDefault();
+  compute();
+});
+listen("key-form", "submit", (event) => {
+  event.preventDefault();
+  useKey(at("key").value.trim()).then(() => state.locked || at("texts").focus());
+});
+listen("forget", "click", () => useKey(""));
+listen("cancel", "click", () => state.running?.abort());
+listen("theme", "click", () =>
+  setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "") + 1) % 3]),
+);
+listen("model", "change", () => {
+  showChosen();
+  describeChosen();
+});
+listen("kind", "change", showPrefix);
+listen("size", "input", showSize);
+listen("size", "change", () => {
+  if (state.shown) compute();
+});
+listen("texts", "input", countTexts);
+listen("blocks", "change", countTexts);
+listen("ids", "change", () => at("tokens").classList.toggle("ids", at("ids").checked));
+listen("heat", "mouseover", readOut);
+listen("heat", "focusin", readOut);
+listen("heat", "keydown", moveInHeat);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target !== at("key")) {
+    event.preventDefault();
+    compute();
+  }
+});
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) poll();
+  else clearTimeout(state.polling);
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  if (state.shown) showHeat();
+});
+let drawnWidth = 0;
+new ResizeObserver(() => {
+  if (!state.shown || at("map").clientWidth === drawnWidth) return;
+  drawnWidth = at("map").clientWidth;
+  requestAnimationFrame(showMap);
+}).observe(at("map"));
+
+const theme = stored(() => localStorage, THEME);
+setTheme(THEMES.includes(theme) ? theme : "");
+countTexts();
+connect();

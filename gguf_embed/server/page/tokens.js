@@ -1,0 +1,103 @@
+// The numbers of a request, and its tokens.
+
+const MAX_SHOWN = 100; // texts in the heat map, the projection and the list of tokens
+const MAX_TOKENS_SHOWN = 600;
+const AT_ONCE = 6; // requests to /tokenize, as many as a browser opens connections
+
+async function readTokens(result, signal) {
+  const model = result.reply.model;
+  const specials = await callJson(`props?model=${encodeURIComponent(model)}`, null, signal);
+  const texts = result.body.input.slice(0, MAX_SHOWN);
+  const found = [];
+  let next = 0;
+  const work = async () => {
+    while (next < texts.length) {
+      const index = next;
+      next += 1;
+      const body = { model, content: result.prefix + texts[index], add_special: true, with_pieces: true };
+      found[index] = (await callJson("tokenize", body, signal)).tokens;
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  return { found, specials: [specials.bos_token, specials.eos_token].filter(Boolean) };
+}
+
+const ms = (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en")) + " ms";
+
+function showNumbers({ body, reply, totalMs, stages, vectors, asleep, prefix }) {
+  const names = { tokenize: "tokenising, server", queue: "waiting, server", compute: "computing, sum of batches" };
+  const rows = [
+    ["in all, seen from here", ms(totalMs)],
+    ...(stages ?? []).map(([stage, spent]) => [names[stage], ms(spent)]),
+    ["texts", body.input.length],
+    ["tokens", reply.usage.prompt_tokens],
+    ["dimensions", vectors[0].length],
+  ];
+  at("numbers").replaceChildren(
+    ...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value)))),
+  );
+  const notes = [`Answered by ${reply.model}.`];
+  if (asleep) notes.push("The time includes loading the model.");
+  if (stages === null) notes.push("How the server spent the time is not known: its metrics are off.");
+  else if (!stages.length) notes.push("How the server spent the time is not known: it answered others meanwhile.");
+  if (reply.prompt) notes.push(reply.prompt.note ?? `Put before each text: “${reply.prompt.text}”.`);
+  else if (prefix) notes.push("The server did not say what it put before the texts.");
+  for (const cut of reply.truncated ?? [])
+    notes.push(`Text ${cut.index + 1} was cut from ${cut.n_tokens} to ${cut.n_kept} tokens.`);
+  if (body.input.length > MAX_SHOWN) notes.push(`Shown are the first ${MAX_SHOWN} of ${body.input.length} texts.`);
+  at("notes").textContent = notes.join(" ");
+  const json = JSON.stringify(body).replaceAll("'", "'\\''");
+  const authorization = key ? ' -H "Authorization: Bearer $KEY"' : "";
+  const url = new URL("v1/embeddings", location.href);
+  at("curl").textContent = `curl ${url} -H 'Content-Type: application/json'${authorization} -d '${json}'`;
+}
+
+function showTokens({ body, model, cosines, reply }, { found, specials }) {
+  const cuts = new Map((reply.truncated ?? []).map((cut) => [cut.index, cut]));
+  at("tokens").replaceChildren(
+    ...found.map((tokens, index) => {
+      const limit = model?.meta.max_input_tokens ?? Infinity;
+      const count = make("span", tokens.length > limit ? { class: "over" } : {}, `${tokens.length} tokens`);
+      const about = make("p", { class: "soft" }, count);
+      if (cuts.has(index)) about.append(`, ${cuts.get(index).n_kept} of them read`);
+      const closest = closestTo(cosines, index);
+      if (closest >= 0) about.append(` · closest to ${closest + 1} (${twoDigits(cosines[index][closest])})`);
+      const chips = tokens
+        .slice(0, MAX_TOKENS_SHOWN)
+        .map((token, place) =>
+          chip(token, specials.includes(token.piece) && (place === 0 || place === tokens.length - 1)),
+        );
+      const more = tokens.length - MAX_TOKENS_SHOWN;
+      if (more > 0) chips.push(make("span", { class: "soft" }, `and ${more} more`));
+      return make(
+        "div",
+        { class: "text" },
+        make("h3", {}, `${index + 1} ${short(body.input[index], 160)}`),
+        about,
+        make("div", { class: "tokens" }, ...chips),
+      );
+    }),
+  );
+}
+
+function closestTo(cosines, index) {
+  let best = -1;
+  cosines[index].forEach((cosine, other) => {
+    if (other !== index && (best < 0 || cosine > cosines[index][best])) best = other;
+  });
+  return best;
+}
+
+// A piece is a string, or bytes where it is not whole UTF-8.
+function chip({ id, piece }, special) {
+  const text =
+    typeof piece === "string"
+      ? piece.replaceAll("\n", "⏎").replaceAll("\t", "⇥")
+      : piece.map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
+  return make(
+    "span",
+    { class: special ? "token special" : "token", title: `id ${id}` },
+    text || "∅",
+    make("small", {}, String(id)),
+  );
+}

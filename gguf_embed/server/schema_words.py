@@ -1,0 +1,60 @@
+"""JSON Schema in words, for people: which fields an object has, and what a type is called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+_PLURALS = {"string": "strings", "number": "numbers", "integer": "integers", "object": "objects", "boolean": "booleans"}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One property of an object."""
+
+    name: str
+    schema: Json
+    text: str
+    required: bool
+
+
+def name_of(schema: Json) -> str | None:
+    """ "Vector" of a reference to [schemas.Vector], else None."""
+    reference = schema.get("$ref")
+    return reference.rpartition("/")[2] if isinstance(reference, str) else None
+
+
+def fields_of(schema: Json, schemas: Mapping[str, Json]) -> Iterator[Field]:
+    """The properties of an object, its own first, then those of the schemas that it includes (allOf)."""
+    required = schema.get("required", [])
+    for name, described in schema.get("properties", {}).items():
+        text = described.get("description", "")
+        if not text and (known := name_of(described)):
+            text = schemas[known].get("description", "")
+        yield Field(name, described, text, name in required)
+    for part in schema.get("allOf", []):
+        included = name_of(part)
+        yield from fields_of(schemas[included] if included else part, schemas)
+
+
+def type_words(schema: Json, *, many: bool = False) -> str:
+    """What a value of this schema is: "array of strings", "a schema's name or string". Null means absence: left out."""
+    if name := name_of(schema):
+        return name
+    if choices := [choice for choice in schema.get("enum", []) if choice is not None]:
+        return " or ".join(f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in choices)
+    if parts := schema.get("anyOf"):
+        return " or ".join(dict.fromkeys(type_words(part, many=many) for part in parts))
+    types = schema.get("type", "anything")
+    words = [kind for kind in ([types] if isinstance(types, str) else types) if kind != "null"]
+    return " or ".join(_one_type(kind, schema, many) for kind in words)
+
+
+def _one_type(kind: str, schema: Json, many: bool) -> str:
+    if kind != "array":
+        return _PLURALS.get(kind, kind) if many else kind
+    items = type_words(schema["items"], many=True) if "items" in schema else "anything"
+    return f"{'arrays' if many else 'array'} of {items}"

@@ -1,0 +1,43 @@
+"""Texts that the engine fails on, among others in a request."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gguf_embed.engines.fake import FakeScript
+from gguf_embed.errors import EngineFailure, Unavailable
+from gguf_embed.types import Pooling
+from tests.test_service import serving
+
+POISON = FakeScript(poison=frozenset(b"!"), nan=frozenset(b"?"))
+
+
+@pytest.mark.parametrize("fields", [{}, {"return_tokens": True}, {"pooling": Pooling.NONE}])
+@pytest.mark.parametrize("bad", ["x!", "x?"])
+def test_the_first_one_is_named_by_its_place_in_the_request(models, bad, fields):
+    with serving(models, script=POISON) as running:
+        with pytest.raises(EngineFailure, match="input 3: ") as caught:
+            running.embed("a", "a", "b", bad, "also!", **fields)
+        assert caught.value.index == 3
+        assert len(running.embed("a", "b", **fields).row_offsets) == 3
+
+
+def test_with_skip_they_fail_alone_wherever_they_are_repeated(models):
+    with serving(models, script=POISON) as running:
+        result = running.embed("a", "x!", "y?", "b", "x!", on_error="skip")
+        assert [failure.index for failure in result.failures] == [1, 2, 4]
+        assert [failure.error.message[:8] for failure in result.failures] == ["input 1:", "input 2:", "input 4:"]
+        np.testing.assert_array_equal(result.vectors, running.embed("a", "b").vectors)
+
+
+def test_a_long_text_of_which_a_window_fails_fails(models):
+    with serving(models, script=POISON) as running:
+        result = running.embed("a" * 40, "b" * 40 + "!", on_error="skip", long_input="chunk_mean")
+    assert [failure.index for failure in result.failures] == [1]
+    assert [text.index for text in result.windowed] == [0]
+
+
+def test_a_dead_worker_is_no_single_failure(models):
+    with serving(models, script=FakeScript(deadly=frozenset(b"!"))) as running, pytest.raises(Unavailable):
+        running.embed("a", "x!", on_error="skip")

@@ -1,0 +1,257 @@
+"""Pictures over HTTP, with a tiny model and tower of random weights in a real process."""
+
+import base64
+import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from tests.gguf_models import write_tiny_decoder
+from tests.server_process import run_to_end, start_server, stop
+from tests.vision_models import N_PATCHES, noise, png, write_tiny_mmproj
+
+ONE, TWO = png(noise(1)), png(noise(2))
+B64, B64_TWO = (base64.b64encode(data).decode() for data in (ONE, TWO))
+MARKED = {"prompt_string": "hello <__media__> world", "multimodal_data": [B64]}
+
+
+def parts(*urls):
+    images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return {"content": [{"type": "text", "text": "hello "}, *images, {"type": "text", "text": " world"}]}
+
+
+PARTS = parts(f"data:image/png;base64,{B64}")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    write_tiny_decoder(folder / "text.gguf")
+    write_tiny_mmproj(folder / "mmproj.gguf")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def web_site():
+    """A web server on loopback; `site.asked` has the paths that were asked for."""
+
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.asked.append(self.path)
+            status, data = {"/one.png": (200, ONE), "/words": (200, b"words"), "/large": (200, b"x" * 17_000_000)}.get(
+                self.path, (302 if self.path == "/moved" else 404, b"")
+            )
+            self.send_response(status)
+            self.send_header("Location", "/one.png")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            try:
+                self.wfile.write(data)
+            except ConnectionError:  # the reader has had enough
+                self.close_connection = True
+
+        def log_message(self, *args):
+            pass
+
+    site = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    site.asked = []
+    thread = threading.Thread(target=site.serve_forever)
+    thread.start()
+    yield site
+    site.shutdown()
+    thread.join()
+    site.server_close()
+
+
+@pytest.fixture(scope="module")
+def server(files, web_site, tmp_path_factory):
+    server = start_server(
+        tmp_path_factory.mktemp("cache"), "-m", files / "text.gguf", "--mmproj", files / "mmproj.gguf",
+        "--allow-remote-media", f"127.0.0.1:{web_site.server_port},localhost.localdomain:{web_site.server_port}",
+        "--prompt", "query=hello ", "--weights", "file",
+    )  # fmt: skip
+    yield server
+    stop(server)
+
+
+@pytest.fixture(scope="module")
+def text_server(files, tmp_path_factory):
+    server = start_server(tmp_path_factory.mktemp("cache"), "-m", files / "text.gguf", "--weights", "file")
+    yield server
+    stop(server)
+
+
+def message(reply):
+    return reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
+def test_both_shapes_give_the_same_unit_vector_on_both_routes(server, path):
+    vectors = [server.post(path, {"input": value}).vectors() for value in (MARKED, PARTS, [MARKED])]
+    assert vectors[0].shape == (1, 32)
+    assert np.linalg.norm(vectors[0]) == pytest.approx(1.0, abs=1e-5)
+    for vector in vectors[1:]:
+        np.testing.assert_array_equal(vector, vectors[0])
+    np.testing.assert_array_equal(server.post("/v1/embeddings", {"input": MARKED}).vectors(), vectors[0])
+
+
+@pytest.mark.parametrize("content", [PARTS, PARTS["content"], [PARTS]])
+def test_content_takes_parts_as_one_input(server, content):
+    np.testing.assert_array_equal(server.post("/embedding", {"content": content}).vectors(), server.embed(MARKED))
+
+
+def test_texts_beside_pictures_keep_their_place_and_their_vectors(server, text_server):
+    vectors = server.embed(["hello world", MARKED, "", {**MARKED, "multimodal_data": [B64_TWO]}])
+    np.testing.assert_allclose(vectors[[0, 2]], text_server.embed(["hello world", ""]), atol=1e-5)
+    np.testing.assert_allclose(vectors[1], server.embed(MARKED)[0], atol=1e-6)
+    assert np.abs(vectors[1] - vectors[3]).max() > 1e-3
+
+
+def test_texts_alone_are_not_changed_by_the_tower(server, text_server):
+    texts = ["hello world", "the end", "x" * 30]
+    np.testing.assert_allclose(server.embed(texts), text_server.embed(texts), atol=1e-6)
+
+
+def test_usage_counts_the_rows_of_the_picture(server):
+    usage = server.post("/v1/embeddings", {"input": PARTS}).json()["usage"]
+    assert usage["prompt_tokens"] == 2 + N_PATCHES + 2
+
+
+def test_the_usual_options_hold_for_pictures(server):
+    plain = server.embed(PARTS)
+    np.testing.assert_array_equal(server.embed(PARTS, encoding_format="base64"), plain)
+    assert server.embed(PARTS, dimensions=8).shape == (1, 8)
+    rows = server.post("/embedding", {"input": PARTS, "pooling": "none"}).vectors()
+    assert rows.shape == (2 + N_PATCHES + 2, 32)
+    last = server.post("/embedding", {"input": PARTS, "embd_normalize": -1}).vectors()
+    np.testing.assert_allclose(rows[-1], last[0], atol=1e-3)
+    mean = server.post("/embedding", {"input": PARTS, "pooling": "mean", "embd_normalize": -1}).vectors()
+    np.testing.assert_allclose(rows.mean(axis=0), mean[0], atol=1e-3)
+
+
+def test_a_prompt_goes_before_the_first_words(server):
+    image = PARTS["content"][1:]
+    asked = server.embed({"content": image}, input_type="query")
+    np.testing.assert_array_equal(asked, server.embed(PARTS))
+
+
+def test_pictures_from_a_named_host_are_fetched(server, web_site):
+    url = f"http://127.0.0.1:{web_site.server_port}/one.png"
+    np.testing.assert_array_equal(server.embed(parts(url)), server.embed(PARTS))
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("/none.png", "answered 404"),
+        ("/moved", "answered 302, and only a 200 is read: redirects are not followed"),
+        ("/words", "neither a PNG nor a JPEG"),
+        ("/large", "larger than 16,777,216 bytes"),
+    ],
+)
+def test_what_a_named_host_gives_instead_of_a_picture_is_a_400(server, web_site, path, problem):
+    reply = server.post("/v1/embeddings", {"input": parts(f"http://127.0.0.1:{web_site.server_port}{path}")})
+    assert reply.status == 400
+    assert problem in message(reply)
+    assert web_site.asked[-1] == path
+
+
+def test_nothing_is_fetched_from_a_host_that_was_not_named(server, text_server, web_site):
+    n_asked = len(web_site.asked)
+    for asked in (server, text_server):
+        reply = asked.post("/embedding", {"input": parts(f"http://localhost:{web_site.server_port}/one.png")})
+        assert reply.status == 400
+        assert "fetches nothing from there" in message(reply)
+    assert len(web_site.asked) == n_asked
+
+
+def test_a_host_that_is_not_there_is_a_400(files, launch):
+    server = launch("-m", files / "text.gguf", "-mm", files / "mmproj.gguf", "--allow-remote-media", "127.0.0.1:1")
+    reply = server.post("/embedding", {"input": parts("http://127.0.0.1:1/x.png")})
+    assert reply.status == 400
+    assert "127.0.0.1 did not give the picture" in message(reply)
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
+@pytest.mark.parametrize("value", [MARKED, PARTS, ["text", MARKED]])
+def test_without_a_tower_pictures_are_a_501_that_says_what_is_missing(text_server, path, value):
+    reply = text_server.post(path, {"input": value})
+    assert reply.status == 501
+    assert "--mmproj FILE" in message(reply)
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
+def test_without_a_tower_parts_of_text_are_a_text(text_server, path):
+    words = {"content": [{"type": "text", "text": "hello "}, {"type": "text", "text": "world"}]}
+    np.testing.assert_array_equal(text_server.post(path, {"input": words}).vectors(), text_server.embed("hello world"))
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "body"),
+    [
+        (400, "multimodal_data 1 entries", {"input": {"prompt_string": "a", "multimodal_data": [B64]}}),
+        (400, "is not base64", {"input": {"prompt_string": "<__media__>", "multimodal_data": ["ÿ"]}}),
+        (400, "damaged", {"input": {**MARKED, "multimodal_data": [base64.b64encode(ONE[:-30]).decode()]}}),
+        (
+            400,
+            "has 84 tokens with its pictures, the limit is 64",
+            {"input": parts(*[f"data:image/png;base64,{B64}"] * 5)},
+        ),
+        (400, "input 0 is token ids", {"input": [[1, 2], MARKED]}),
+        (400, "this model has 32", {"input": MARKED, "dimensions": 33}),
+        (501, "sound", {"input": {"content": [{"type": "input_audio", "input_audio": {"data": "AA=="}}]}}),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_said_and_the_server_goes_on(server, status, problem, body):
+    reply = server.post("/embedding", body)
+    assert reply.status == status, message(reply)
+    assert problem in message(reply)
+    assert server.embed("still here").shape == (1, 32)
+
+
+def test_props_name_the_marker_and_whether_pictures_are_read(server, text_server):
+    for asked, sees in ((server, True), (text_server, False)):
+        props = asked.get("/props").json()
+        assert props["media_marker"] == "<__media__>"
+        assert props["modalities"]["vision"] is sees
+
+
+def test_nothing_of_llama_cpp_s_log_reaches_the_terminal(files, launch):
+    server = launch("-m", files / "text.gguf", "--mmproj", files / "mmproj.gguf")
+    assert "pictures mmproj.gguf, experimental" in server.banner
+    server.embed(PARTS)
+    code, printed = server.end(signal.SIGTERM)
+    assert (code, printed.splitlines()) == (0, ["stopped: everything accepted was answered"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["-m", "text.gguf", "--mmproj", "text.gguf"], "is a qwen3 model, not a vision tower"),
+        (["-m", "text.gguf", "--mmproj", "none.gguf"], "no such file"),
+        (
+            ["-m", "text.gguf", "--mmproj", "wide.gguf"],
+            "mismatch between text model (n_embd = 32) and mmproj (n_embd = 48)",
+        ),
+        (
+            ["-m", "a=text.gguf", "-m", "b=text.gguf", "--mmproj", "mmproj.gguf"],
+            "--mmproj belongs to one model, 2 are named",
+        ),
+        (["--mmproj", "mmproj.gguf"], "--mmproj belongs to one model, 0 are named"),
+        (["-m", "text.gguf", "--allow-remote-media", "http://x"], "give HOST or HOST:PORT"),
+    ],
+)
+def test_a_start_that_cannot_work_is_refused_in_one_line(files, tmp_path, flags, problem):
+    write_tiny_mmproj(tmp_path / "wide.gguf", n_embd_text=48)
+    found = {"text.gguf": files, "mmproj.gguf": files, "wide.gguf": tmp_path, "none.gguf": tmp_path}
+    placed = [
+        f"{name}={files / file}" if (name := flag.partition("=")[0]) in "ab" and (file := flag.partition("=")[2]) else
+        str(found[flag] / flag) if flag in found else flag
+        for flag in flags
+    ]  # fmt: skip
+    ended = run_to_end(tmp_path, "serve", "--port", "0", *placed)
+    assert ended.returncode != 0
+    assert problem in ended.stderr + ended.stdout
+    assert "Traceback" not in ended.stderr
