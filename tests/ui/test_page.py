@@ -1,0 +1,166 @@
+"""GET / in a real browser: what it shows, and that it can be used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.ui.browser import PHONE, Browser
+
+TEXTS = ("the cat sat on the mat", "a red dog", "hello world")
+
+
+@pytest.fixture
+def page(browser, tiny_server) -> Browser:
+    """The page of a server with one tiny model, ready."""
+    browser.open(tiny_server.url)
+    browser.wait_for_status("Ready.")
+    return browser
+
+
+def test_three_texts_show_the_cosines_of_their_vectors(page, tiny_server):
+    page.compute(*TEXTS)
+    vectors = tiny_server.embed(TEXTS)
+    np.testing.assert_allclose(page.heat(), vectors @ vectors.T, atol=0.0051)
+    assert [row.split()[0] for row in page.texts("#heat tbody th")] == ["1", "2", "3"]
+    assert len(page.all("#map circle")) == 3
+    shown = dict(zip(page.texts("#numbers dt"), page.texts("#numbers dd"), strict=True))
+    assert (shown["texts"], shown["dimensions"]) == ("3", "32")
+    assert {"in all, seen from here", "tokenising, server", "waiting, server", "computing, sum of batches"} <= set(
+        shown
+    )
+
+
+def test_the_distances_on_the_map_follow_the_vectors(page, tiny_server):
+    """Three points lie in a plane: nothing is lost, and one scale holds for both axes."""
+    page.compute(*TEXTS)
+    vectors = tiny_server.embed(TEXTS)
+    spots = np.array([[float(c.get_attribute(axis)) for axis in ("cx", "cy")] for c in page.all("#map circle")])
+    pairs = ((0, 1), (0, 2), (1, 2))
+    ratios = [np.linalg.norm(spots[a] - spots[b]) / np.linalg.norm(vectors[a] - vectors[b]) for a, b in pairs]
+    assert max(ratios) / min(ratios) < 1.01
+
+
+def test_the_tokens_are_those_that_the_server_reads(page, tiny_server):
+    page.compute(*TEXTS)
+    body = {"content": TEXTS[0], "add_special": True, "with_pieces": True}
+    tokens = tiny_server.post("/tokenize", body).json()["tokens"]
+    first = page.find("#tokens .text")
+    assert f"{len(tokens)} tokens" in first.text
+    chips = first.find_elements("css selector", ".token")
+    assert [chip.text.strip() for chip in chips] == [token["piece"].strip() for token in tokens]
+    assert [chip.get_attribute("title") for chip in chips] == [f"id {token['id']}" for token in tokens]
+    special = [chip.text for chip in first.find_elements("css selector", ".special")]
+    assert special == ["[CLS]", "[SEP]"]
+
+
+def test_markup_in_a_text_is_text(page):
+    evil = "<img src=x onerror=alert(1)><b>bold</b>"
+    page.compute(evil, "hello")
+    assert page.find("#tokens h3").text == f"1 {evil}"
+    assert page.all("main img, main b") == []
+
+
+def test_a_text_that_is_too_long_is_an_error_until_it_may_be_cut(page):
+    page.write("dog " * 100)
+    page.find("#compute").click()
+    page.wait(lambda: page.find("#error").is_displayed())
+    assert page.find("#error").text.startswith("400: ")
+    page.find("#truncate").click()
+    page.find("#compute").click()
+    page.wait_for_status("Done")
+    assert "Text 1 was cut from 102 to 64 tokens." in page.find("#notes").text
+    assert not page.find("#error").is_displayed()
+
+
+def test_no_text_is_an_error_that_leads_to_the_texts(page):
+    page.write("")
+    page.find("#compute").click()
+    assert page.find("#error").text == "There is no text yet: write one."
+    assert page.focused() == "texts"
+
+
+def test_blocks_are_texts_of_several_lines(page):
+    page.find("#blocks").click()
+    page.write("a cat", "and a dog", "", "hello")
+    assert page.find("#count").text.startswith("2 texts")
+
+
+def test_all_can_be_done_from_the_keyboard(page):
+    from selenium.webdriver import Keys
+
+    page.press(Keys.TAB)
+    assert page.run("return document.activeElement.textContent") == "Skip to the texts"
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.focused() == "texts")
+    page.press_with_control("a")
+    page.press("a cat\na dog\nhello")
+    page.press_with_control(Keys.ENTER)
+    page.wait_for_status("Done: 3 texts")
+    for _ in range(20):
+        page.press(Keys.TAB)
+        if page.run("return document.activeElement.tagName") == "TD":
+            break
+    assert page.run("return document.activeElement.dataset.row") == "0"
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert page.run("return {...document.activeElement.dataset}") == {"row": "1", "column": "2"}
+    assert "“a dog” and “hello”" in page.find("#readout").text
+    page.press(Keys.TAB)
+    assert page.focused() == "ids"  # the map of cells is one stop
+    page.press(" ")
+    assert page.find("#tokens small").is_displayed()
+
+
+def test_every_control_has_a_name(page):
+    page.compute(*TEXTS)
+    controls = page.all("a, button, select, textarea, input, svg[role=img], table, [role=alert]")
+    seen = [control for control in controls if control.is_displayed()]
+    assert len(seen) > 10
+    assert [control.get_attribute("outerHTML") for control in seen if not control.accessible_name] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_light_or_dark_as_the_system_is_and_readable(page, scheme):
+    page.prefer(scheme)
+    page.compute(*TEXTS)
+    for css in ("#about", "#readout", "#tokens .token", "#compute", "#heat tbody td", "#heat tbody td + td"):
+        assert contrast(page, css) >= 4.5, css
+    assert (luminance(page.run(BACK)) > 0.5) == (scheme == "light")
+
+
+def test_the_chosen_theme_beats_the_systems_and_stays(page):
+    page.prefer("light")
+    page.find("#theme").click()
+    page.find("#theme").click()
+    assert page.find("#theme").text == "Theme: dark"
+    page.chrome.refresh()
+    page.wait_for_status("Ready.")
+    assert luminance(page.run(BACK)) < 0.1
+
+
+def test_it_fits_a_phone(page):
+    page.resize(PHONE, 800, phone=True)
+    page.compute(*TEXTS)
+    assert page.run("return document.documentElement.scrollWidth") == PHONE
+
+
+BACK = "return getComputedStyle(document.body).backgroundColor"
+COLOURS = """
+let element = document.querySelector("%s"), back;
+const ink = getComputedStyle(element).color;
+do { back = getComputedStyle(element).backgroundColor; element = element.parentElement; } while (back.endsWith(", 0)"));
+return [ink, back];
+"""
+
+
+def contrast(page: Browser, css: str) -> float:
+    """Of a text to what is behind it (WCAG 2.2)."""
+    low, high = sorted(luminance(colour) for colour in page.run(COLOURS % css))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour: str) -> float:
+    """Of "rgb(0, 128, 255)", from 0 to 1."""
+    parts = np.array([float(part) for part in colour.split("(")[1].rstrip(")").split(",")[:3]]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
