@@ -18,7 +18,7 @@ from gguf_embed.model_files.locate import LocatedModel
 from gguf_embed.registry.loader import FileLoader
 from gguf_embed.registry.registry import Registry
 from gguf_embed.registry.shelf import Shelf, ShelfConfig
-from gguf_embed.service import EmbedService
+from gguf_embed.service.service import EmbedService
 from gguf_embed.types import EmbedRequest, EmbedResult, Prompt
 
 _T = TypeVar("_T")

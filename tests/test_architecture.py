@@ -19,29 +19,17 @@ LAYERS = (
     {"types", "rerank_types", "errors", "config", "durations", "metrics"},
     {"vectors", "offsets", "model_files", "openai_tokens", "picture_files", "remote_hosts"},
     {"engines"},
-    {"tokens", "wordpiece", "pairs", "prompts", "chunking", "cache", "scheduler"},
+    {"texts", "cache", "scheduler"},
     {"registry"},
-    {"service", "inference", "picturing", "reading", "gathering", "reranking", "pulls"},
+    {"service"},
     {"server", "local", "client", "ingest", "bench"},
     {"cli", "__main__"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 SIBLINGS = {(who, whom) for who in ("config", "metrics") for whom in ("types", "errors")} | {
-    ("tokens", "wordpiece"),
-    ("pairs", "tokens"),
-    ("pairs", "wordpiece"),
     ("types", "errors"),
     ("rerank_types", "types"),
-    ("inference", "reading"),
-    ("inference", "gathering"),
-    ("gathering", "reading"),
-    ("reranking", "inference"),
-    ("service", "inference"),
-    ("service", "picturing"),
-    ("picturing", "inference"),
-    ("service", "reranking"),
-    ("service", "pulls"),
     ("__main__", "cli"),
 }
 """Imports within a layer that are meant: (who, whom)."""
@@ -53,7 +41,7 @@ HOMES = {
     "aiohttp": ("server/", "client.py"),
     "click": ("cli/",),
     "prometheus_client": ("metrics.py",),
-    "tokenizers": ("wordpiece.py", "engines/"),
+    "tokenizers": ("texts/wordpiece.py", "engines/"),
     "orjson": ("server/", "client.py"),
     "uvloop": ("server/", "cli/"),
     "numpy": ("",),
@@ -152,8 +140,8 @@ def test_nothing_but_declared_dependencies_is_imported():
         ("server/app.py", "from gguf_embed.server import ops", False),
         ("server/app.py", "from gguf_embed import metrics", False),
         ("server/app.py", "from gguf_embed import __version__", False),
-        ("tokens.py", "from gguf_embed.wordpiece import ExactWordPiece", False),
-        ("wordpiece.py", "from gguf_embed.tokens import prepare", True),
+        ("types.py", "from gguf_embed.errors import EmbedError", False),
+        ("errors.py", "from gguf_embed.types import Prompt", True),
     ],
 )
 def test_the_layer_rule_sees_every_form_of_import(file, source, wrong):

@@ -32,7 +32,7 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.model_files.convert.static import convert_static
 from gguf_embed.model_files.locate import LocatedModel
 from gguf_embed.registry.loading import LoadedModel, load_model
-from gguf_embed.tokens import prepare
+from gguf_embed.texts.tokens import prepare
 from gguf_embed.types import FloatMatrix, Pooling
 from gguf_embed.vectors import finish
 

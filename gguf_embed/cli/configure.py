@@ -15,7 +15,7 @@ from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, Registr
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_files.locate import ModelSource
 from gguf_embed.openai_tokens import TokenIdRule, cache_folders, token_id_rule
-from gguf_embed.prompts import parse_flag
+from gguf_embed.texts.prompts import parse_flag
 from gguf_embed.types import Pooling
 
 Report = Callable[[str], None]

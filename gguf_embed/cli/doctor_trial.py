@@ -46,7 +46,7 @@ def _embed(path: Path) -> list[Finding]:
     from gguf_embed.engines.open import open_engine
     from gguf_embed.model_files.metadata import read_header
     from gguf_embed.model_files.model_facts import pooling_type
-    from gguf_embed.tokens import choose_tokenizer
+    from gguf_embed.texts.tokens import choose_tokenizer
 
     try:
         header = read_header(path)

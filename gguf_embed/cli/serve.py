@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gguf_embed.metrics import Metrics
     from gguf_embed.registry.loading import LoadedModel
     from gguf_embed.server.run import ListenAddress
-    from gguf_embed.service import EmbedService
+    from gguf_embed.service.service import EmbedService
 
 MAX_NAMES_SHOWN = 10
 
@@ -103,7 +103,7 @@ def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
     from gguf_embed.registry.loader import FileLoader
     from gguf_embed.registry.registry import Registry
     from gguf_embed.registry.shelf import Shelf, ShelfConfig
-    from gguf_embed.service import EmbedService
+    from gguf_embed.service.service import EmbedService
 
     cache = cache_dir(os.environ)
     base = configure.model_config(flags, llama.supports_gpu(), say)

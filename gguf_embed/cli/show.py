@@ -26,7 +26,7 @@ from gguf_embed.model_files.model_facts import (
 )
 from gguf_embed.model_files.naming import shown
 from gguf_embed.model_files.partial import human_size
-from gguf_embed.prompts import profile, prompts_of_header
+from gguf_embed.texts.prompts import profile, prompts_of_header
 
 if TYPE_CHECKING:
     from gguf_embed.model_files.library import LibraryEntry

@@ -31,7 +31,7 @@ from gguf_embed.scheduler.picture_lane import PictureLane
 from gguf_embed.scheduler.queue import QueueConfig
 from gguf_embed.scheduler.scheduler import BatchObserver, Scheduler
 from gguf_embed.scheduler.worker import ContextPlan
-from gguf_embed.tokens import Tokenizer, TokenLimits, choose_tokenizer, closing_ids
+from gguf_embed.texts.tokens import Tokenizer, TokenLimits, choose_tokenizer, closing_ids
 from gguf_embed.types import ModelInfo, Pooling
 
 GPU_BATCH_TOKENS = 2048

@@ -17,8 +17,8 @@ from gguf_embed.model_files.locate import LocatedModel
 from gguf_embed.model_files.metadata import GgufHeader, read_header
 from gguf_embed.model_files.model_facts import check_can_embed, pooling_type
 from gguf_embed.model_files.naming import model_key
-from gguf_embed.prompts import profile, prompts_of_header
 from gguf_embed.registry.describe import describe_header
+from gguf_embed.texts.prompts import profile, prompts_of_header
 from gguf_embed.types import ModelInfo
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """The request's wish for a prefix (`input_type`, `task`, `prompt_name`, `prompt`), and how the reply says which it got.
 
-Every dialect has these fields. What a word means for a model is `gguf_embed.prompts`' business.
+Every dialect has these fields. What a word means for a model is `gguf_embed.texts.prompts`' business.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.prompts import LITERAL_PARAM, same_meaning
 from gguf_embed.server.fields import JsonObject, describe, optional_str
+from gguf_embed.texts.prompts import LITERAL_PARAM, same_meaning
 from gguf_embed.types import AppliedPrompt, PromptChoice
 
 MAX_PROMPT_CHARACTERS = 10_000

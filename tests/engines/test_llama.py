@@ -17,7 +17,7 @@ from gguf_embed.engines import llama
 from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.llama import LlamaContext, LlamaEngine, LlamaEngineConfig
 from gguf_embed.errors import EngineFailure, ModelFileError
-from gguf_embed.tokens import choose_tokenizer
+from gguf_embed.texts.tokens import choose_tokenizer
 from gguf_embed.types import Pooling
 from tests.gguf_models import (
     CLS,

@@ -16,7 +16,7 @@ from gguf_embed.model_files.doctor.examine import examine
 from gguf_embed.model_files.doctor.findings import Change, ValueType
 from gguf_embed.model_files.doctor.rewrite import check_can_rewrite, fixed_path, rewrite
 from gguf_embed.model_files.metadata import read_header
-from gguf_embed.tokens import choose_tokenizer
+from gguf_embed.texts.tokens import choose_tokenizer
 from gguf_embed.types import Pooling
 from tests.model_files import doctor_models as models
 from tests.model_files.doctor_models import Edit, Typed, contents, edit

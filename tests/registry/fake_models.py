@@ -17,7 +17,7 @@ from gguf_embed.scheduler.batching import BatchLimits
 from gguf_embed.scheduler.queue import QueueConfig
 from gguf_embed.scheduler.scheduler import Scheduler
 from gguf_embed.scheduler.worker import ContextPlan
-from gguf_embed.tokens import LlamaTokenizer, TokenLimits, closing_ids
+from gguf_embed.texts.tokens import LlamaTokenizer, TokenLimits, closing_ids
 from gguf_embed.types import LoadOptions, Pooling
 from tests.server.fake_service import MODEL
 

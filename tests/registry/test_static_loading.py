@@ -17,7 +17,7 @@ from gguf_embed.model_files.convert.static import convert_static
 from gguf_embed.model_files.locate import LocatedModel
 from gguf_embed.model_files.metadata import read_header
 from gguf_embed.registry.loading import load_model
-from gguf_embed.tokens import prepare
+from gguf_embed.texts.tokens import prepare
 from gguf_embed.types import Pooling
 from tests.gguf_models import write_tiny_encoder
 from tests.static_models import write_static

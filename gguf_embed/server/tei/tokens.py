@@ -16,7 +16,7 @@ from gguf_embed.server.door import Door
 from gguf_embed.server.errors import NoInputs, TooManyInputs
 from gguf_embed.server.fields import JsonObject, describe, is_int, optional_bool, optional_str
 from gguf_embed.server.prompts import parse_parts
-from gguf_embed.tokens import MAX_CHARACTERS
+from gguf_embed.texts.tokens import MAX_CHARACTERS
 
 MAX_INLINE_CHARACTERS = 1_000
 """Texts up to this size are laid under their tokens on the event loop (up to 3 ms); longer ones in a thread."""

@@ -13,7 +13,7 @@ import pytest
 from gguf_embed.model_files.convert.convert import convert_directory
 from gguf_embed.model_files.metadata import read_header
 from gguf_embed.model_files.model_facts import check_can_embed, file_type_name, has_rank_head, pooling_type
-from gguf_embed.tokens import choose_tokenizer
+from gguf_embed.texts.tokens import choose_tokenizer
 from gguf_embed.types import Pooling
 from tests.model_files.convert_encoders import tiny_models as tiny
 

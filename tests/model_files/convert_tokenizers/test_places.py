@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from gguf_embed.engines import _llama_vocabulary
 from gguf_embed.offsets import trim
-from gguf_embed.tokens import LlamaTokenizer
+from gguf_embed.texts.tokens import LlamaTokenizer
 from tests.model_files.convert_tokenizers.references import (
     TEXTS,
     LlamaVocabulary,

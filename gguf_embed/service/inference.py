@@ -12,14 +12,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from gguf_embed import prompts
 from gguf_embed.errors import InputTooLong, InvalidInput, InvalidRequest, NotSupported
-from gguf_embed.gathering import ReadRequest, gather
 from gguf_embed.metrics import Metrics
-from gguf_embed.reading import Reader, ReadText, asks_more, check_combination, read_inputs
 from gguf_embed.registry.loading import LoadedModel
 from gguf_embed.scheduler.scheduler import Submission
-from gguf_embed.tokens import TokenLimits, prepare, tokenize_prompt
+from gguf_embed.service.gathering import ReadRequest, gather
+from gguf_embed.service.reading import Reader, ReadText, asks_more, check_combination, read_inputs
+from gguf_embed.texts import prompts
+from gguf_embed.texts.tokens import TokenLimits, prepare, tokenize_prompt
 from gguf_embed.types import (
     AppliedPrompt,
     EmbedRequest,

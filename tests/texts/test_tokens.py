@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as HfTokenizer
 
 from gguf_embed.engines.base import Vocabulary
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelFileError
-from gguf_embed.tokens import (
+from gguf_embed.texts.tokens import (
     LlamaTokenizer,
     TokenLimits,
     choose_tokenizer,
@@ -23,11 +23,11 @@ from gguf_embed.tokens import (
     tokenize_prompt,
     truncate_tokens,
 )
-from gguf_embed.wordpiece import Casing, ExactWordPiece, casing_of, valid_unicode, wordpiece_rules
+from gguf_embed.texts.wordpiece import Casing, ExactWordPiece, casing_of, valid_unicode, wordpiece_rules
 
 REFERENCE_TEXTS = {
     entry["name"]: entry["text"]
-    for entry in json.loads((Path(__file__).parent / "data/reference_texts.json").read_text("utf-8"))
+    for entry in json.loads((Path(__file__).parents[1] / "data/reference_texts.json").read_text("utf-8"))
 }
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CLS, SEP, UNK = 101, 102, 100

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gguf_embed.chunking import mean_over, span_rows, weighted_mean
 from gguf_embed.engines.base import Engine
 from gguf_embed.errors import EmbedError, InvalidInput
-from gguf_embed.reading import ReadText
 from gguf_embed.scheduler.scheduler import Submission
+from gguf_embed.service.reading import ReadText
+from gguf_embed.texts.chunking import mean_over, span_rows, weighted_mean
 from gguf_embed.types import (
     EmbedRequest,
     FloatMatrix,

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gguf_embed.errors import DocumentTooLong, InputTooLong, InvalidRequest, NotSupported
-from gguf_embed.inference import Inference, Target, without_repetitions
 from gguf_embed.metrics import Metrics
-from gguf_embed.pairs import PairLimits, check_characters, check_query, cut_pair, pair_maker
 from gguf_embed.rerank_types import RerankRequest, RerankResult, ScoreKind
+from gguf_embed.service.inference import Inference, Target, without_repetitions
+from gguf_embed.texts.pairs import PairLimits, check_characters, check_query, cut_pair, pair_maker
 from gguf_embed.types import (
     EmbedRequest,
     EmbedResult,

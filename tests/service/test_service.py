@@ -16,7 +16,7 @@ from gguf_embed.model_files.library import Library
 from gguf_embed.model_files.locate import LocatedModel
 from gguf_embed.registry.registry import Registry
 from gguf_embed.registry.shelf import Shelf, ShelfConfig
-from gguf_embed.service import EmbedService
+from gguf_embed.service.service import EmbedService
 from gguf_embed.types import EmbedRequest, LoadOptions, Pooling, PromptChoice
 from tests.registry.fake_models import LIMIT, FakeLoader
 
@@ -197,7 +197,7 @@ def test_load_and_unload_by_name(models):
 
 
 def test_too_many_token_rows_are_refused_before_they_are_computed(models, monkeypatch):
-    monkeypatch.setattr("gguf_embed.inference.MAX_TOKEN_ROWS", 100)
+    monkeypatch.setattr("gguf_embed.service.inference.MAX_TOKEN_ROWS", 100)
     with serving(models) as running, pytest.raises(InvalidRequest, match="fewer texts"):
         running.embed("abcdef", pooling=Pooling.NONE)
     assert not running.batches

@@ -8,10 +8,10 @@ from itertools import accumulate
 
 import numpy as np
 
-from gguf_embed import prompts
 from gguf_embed.errors import InvalidRequest, NotSupported
-from gguf_embed.inference import Target
 from gguf_embed.scheduler.picture_lane import PictureSubmission
+from gguf_embed.service.inference import Target
+from gguf_embed.texts import prompts
 from gguf_embed.types import AppliedPrompt, EmbedRequest, EmbedResult, PictureText, Pooling, Timings, Usage
 from gguf_embed.vectors import finish
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from gguf_embed.errors import InvalidRequest, ModelFileError, PullFailed
-from gguf_embed.pulls import Pulls
+from gguf_embed.service.pulls import Pulls
 from gguf_embed.types import PullProgress
 
 

@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from gguf_embed.chunking import mean_over, plan_windows, span_rows, weighted_mean
+from gguf_embed.texts.chunking import mean_over, plan_windows, span_rows, weighted_mean
 
 
 @pytest.mark.parametrize(

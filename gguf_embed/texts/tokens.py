@@ -10,8 +10,8 @@ from typing import Literal, Protocol
 from gguf_embed.engines.base import Engine, ExactTokenizing, Vocabulary
 from gguf_embed.errors import InputTooLong, InvalidInput
 from gguf_embed.offsets import align
+from gguf_embed.texts.wordpiece import ExactWordPiece, valid_unicode
 from gguf_embed.types import Prompt, Span, TokenizedText
-from gguf_embed.wordpiece import ExactWordPiece, valid_unicode
 
 TokenizerChoice = Literal["auto", "llama"]
 

@@ -16,9 +16,9 @@ from typing import Final
 
 from gguf_embed.engines.base import Engine
 from gguf_embed.errors import DocumentTooLong, InvalidRequest, NotSupported
-from gguf_embed.tokens import CHARACTERS_PER_TOKEN, MAX_CHARACTERS, Tokenizer
+from gguf_embed.texts.tokens import CHARACTERS_PER_TOKEN, MAX_CHARACTERS, Tokenizer
+from gguf_embed.texts.wordpiece import valid_unicode
 from gguf_embed.types import TokenizedText
-from gguf_embed.wordpiece import valid_unicode
 
 QUERY: Final = "{query}"
 DOCUMENT: Final = "{document}"

@@ -8,7 +8,7 @@ import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.errors import InvalidRequest, ModelLoadFailed, NotSupported
-from gguf_embed.picturing import in_order
+from gguf_embed.service.picturing import in_order
 from gguf_embed.types import EmbedRequest, PictureText, Pooling, PromptChoice
 from tests.gguf_models import write_tiny_decoder
 from tests.running import running

@@ -8,7 +8,7 @@ import pytest
 from gguf_embed.engines.fake import FakeScript
 from gguf_embed.errors import EngineFailure, Unavailable
 from gguf_embed.types import Pooling
-from tests.test_service import serving
+from tests.service.test_service import serving
 
 POISON = FakeScript(poison=frozenset(b"!"), nan=frozenset(b"?"))
 

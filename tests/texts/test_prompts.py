@@ -10,7 +10,7 @@ import pytest
 from gguf_embed.engines.base import Vocabulary
 from gguf_embed.errors import ConfigError, InvalidRequest
 from gguf_embed.model_files.metadata import read_header
-from gguf_embed.prompts import (
+from gguf_embed.texts.prompts import (
     SAME_MEANING,
     apply,
     choose,
@@ -20,10 +20,10 @@ from gguf_embed.prompts import (
     prompts_of_header,
     same_meaning,
 )
+from gguf_embed.texts.wordpiece import ExactWordPiece
 from gguf_embed.types import AppliedPrompt, PromptChoice
-from gguf_embed.wordpiece import ExactWordPiece
 
-API = (Path(__file__).parent.parent / "docs" / "api.md").read_text("utf-8")
+API = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
 
 # The names are the models' own (their config_sentence_transformers.json or card), the texts are short here.
 NOMIC = {"search_query": "q: ", "search_document": "d: ", "classification": "c: ", "clustering": "k: "}

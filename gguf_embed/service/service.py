@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from gguf_embed.errors import InvalidRequest, ModelNotFound, NotSupported, PermissionDenied
-from gguf_embed.inference import Inference, Target
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_files.library import Library
-from gguf_embed.picturing import embed_pictures
-from gguf_embed.pulls import Pulls
 from gguf_embed.registry.loading import LoadedModel
 from gguf_embed.registry.registry import Registry
 from gguf_embed.registry.resident import NO_WISH, Lease, Wish
 from gguf_embed.registry.shelf import ModelSpec, Shelf
 from gguf_embed.rerank_types import RerankRequest, RerankResult
-from gguf_embed.reranking import Reranking
+from gguf_embed.service.inference import Inference, Target
+from gguf_embed.service.picturing import embed_pictures
+from gguf_embed.service.pulls import Pulls
+from gguf_embed.service.reranking import Reranking
 from gguf_embed.types import (
     NO_LOAD_OPTIONS,
     EmbedRequest,

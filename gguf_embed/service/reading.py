@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gguf_embed.chunking import Window, plan_windows
 from gguf_embed.errors import EmbedError, InputTooLong, InvalidInput, InvalidRequest, NotSupported
-from gguf_embed.tokens import Frame, Tokenizer, TokenLimits, check_characters, frame_of, prepare
+from gguf_embed.texts.chunking import Window, plan_windows
+from gguf_embed.texts.tokens import Frame, Tokenizer, TokenLimits, check_characters, frame_of, prepare
+from gguf_embed.texts.wordpiece import valid_unicode
 from gguf_embed.types import EmbedRequest, ModelInfo, Pooling, Prompt, Span, TokenizedText
-from gguf_embed.wordpiece import valid_unicode
 
 MAX_PLACED_CHARACTERS = 2_000_000
 """Of one request's texts whose tokens are given their places: up to 7 microseconds each."""

@@ -16,9 +16,9 @@ import pytest
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.errors import DocumentTooLong, InvalidRequest, NotSupported
-from gguf_embed.inference import Target
 from gguf_embed.rerank_types import RerankRequest, RerankResult, ScoreKind
-from gguf_embed.reranking import prepare_pairs
+from gguf_embed.service.inference import Target
+from gguf_embed.service.reranking import prepare_pairs
 from gguf_embed.types import Pooling, PromptChoice
 from tests import reranker_models
 from tests.running import Running, running
