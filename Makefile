@@ -31,7 +31,7 @@ test-compat: install $(COMPAT)/.installed $(NODE_MODULES)/.installed  ## drive a
 	@SERVER_PYTHON=$(CURDIR)/$(PY) $(COMPAT)/bin/python -m pytest -W ignore tests/compat/heavy $(ARGS)
 
 test-ui: install $(VENV)/.ui-tools  ## try the page in a real browser; needs chromium and chromium-driver
-	@$(PY) -m pytest -rs tests/ui $(ARGS)
+	@$(PY) -m pytest -rs -m ui tests/ui $(ARGS)
 
 screenshot: install $(VENV)/.ui-tools  ## take docs/page.png anew
 	@$(PY) -m tests.ui.screenshot docs/page.png

@@ -16,14 +16,15 @@ from tests.server_process import Server, start_server, stop
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes half a minute or more; only run when asked for with -m slow")
+    config.addinivalue_line("markers", "ui: needs a browser; only run when asked for with -m ui")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave slow tests out of a run that names no markers."""
+    """Leave slow tests and those of the page out of a run that names no markers."""
     if not config.option.markexpr:
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
+        left_out = [item for item in items if item.get_closest_marker("slow") or item.get_closest_marker("ui")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ import pytest
 
 from tests.ui.browser import PHONE, Browser
 
+pytestmark = pytest.mark.ui
+
 TEXTS = ("the cat sat on the mat", "a red dog", "hello world")
 
 

@@ -12,6 +12,8 @@ import pytest
 from tests.server_process import Server
 from tests.ui.browser import PHONE, Browser
 
+pytestmark = pytest.mark.ui
+
 
 def test_several_models_are_chosen_loaded_and_unloaded(browser, models, launch):
     flags = [part for name in ("encoder", "decoder", "reranker") for part in ("-m", models / f"{name}.gguf")]
