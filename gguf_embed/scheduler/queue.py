@@ -5,12 +5,16 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from gguf_embed.errors import Overloaded, Unavailable
 from gguf_embed.scheduler.batching import BatchLimits, choose_threads, due_times, take_batch, token_budget
 from gguf_embed.scheduler.task import Batch, EmbedTask, Lane, PendingRequest
+
+
+RESERVE = 10
+"""One more part in this many is kept for requests that fit one batch: a bulk request must not lock out a short query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class TaskQueue:
         self._changed = threading.Condition(threading.Lock())
         self._lanes: dict[Lane, list[EmbedTask]] = {}
         self._n_tokens = 0
+        self._n_reserved = 0  # of these, tokens of requests that the reserve was needed for
         self._n_texts = 0
         self._n_admitted = 0
         self._running: dict[int, int] = {}  # worker number → texts in its batch
@@ -56,8 +61,8 @@ class TaskQueue:
     def admit(self, request: PendingRequest, lane_of: Callable[[int], Lane], texts: Sequence[Sequence[int]]) -> None:
         """Queue all texts of a request or none.
 
-        Raises `Overloaded` when they do not fit (a request larger than the whole queue is let in when it is empty),
-        `Unavailable` when closed or failed.
+        Raises `Overloaded` when they do not fit (a request larger than the whole queue is let in when it is empty, one
+        of a single batch has a reserve), `Unavailable` when closed or failed.
         """
         lengths = [len(tokens) for tokens in texts]
         n_tokens = sum(lengths)
@@ -65,7 +70,8 @@ class TaskQueue:
             self._refuse_when_closed()
             if not self._has_room(n_tokens):
                 self._drop_cancelled()
-            if not self._has_room(n_tokens):
+            request.on_reserve = not self._has_room(n_tokens)
+            if request.on_reserve and not self._has_reserve(n_tokens):
                 raise self._overloaded(n_tokens)
             due = due_times(request.admitted_s, lengths, self._tokens_per_s)
             tasks = [
@@ -76,11 +82,16 @@ class TaskQueue:
                 heapq.heappush(self._lanes.setdefault(task.lane, []), task)
             self._n_admitted += len(tasks)
             self._n_tokens += n_tokens
+            self._n_reserved += n_tokens if request.on_reserve else 0
             self._n_texts += len(texts)
             self._changed.notify_all()
 
     def _has_room(self, n_tokens: int) -> bool:
         return not self._n_tokens or self._n_tokens + n_tokens <= self._config.max_queued_tokens
+
+    def _has_reserve(self, n_tokens: int) -> bool:
+        is_small = n_tokens <= self._config.limits.max_tokens
+        return is_small and self._n_reserved + n_tokens <= self._config.max_queued_tokens // RESERVE
 
     def _drop_cancelled(self) -> None:
         """Forget texts whose client is gone: in a full queue they would keep living clients out."""
@@ -88,7 +99,9 @@ class TaskQueue:
             tasks[:] = [task for task in tasks if not task.request.cancelled]
             heapq.heapify(tasks)
         self._n_texts = sum(map(len, self._lanes.values()))
-        self._n_tokens = sum(len(task.tokens) for tasks in self._lanes.values() for task in tasks)
+        waiting = [task for tasks in self._lanes.values() for task in tasks]
+        self._n_tokens = sum(len(task.tokens) for task in waiting)
+        self._n_reserved = _on_reserve(waiting)
 
     def _refuse_when_closed(self) -> None:
         if self._failure:
@@ -143,6 +156,7 @@ class TaskQueue:
         for task in candidates[len(plan.taken) + len(plan.dropped) :]:
             heapq.heappush(heap, task)
         self._n_tokens -= plan.n_tokens + sum(len(task.tokens) for task in plan.dropped)
+        self._n_reserved -= _on_reserve((*plan.taken, *plan.dropped))
         self._n_texts -= len(plan.taken) + len(plan.dropped)
         if not plan.taken:
             return None
@@ -172,7 +186,7 @@ class TaskQueue:
             waiting = [task for tasks in self._lanes.values() for task in tasks]
             self._lanes.clear()
             self._running.clear()
-            self._n_tokens = self._n_texts = 0
+            self._n_tokens = self._n_reserved = self._n_texts = 0
             self._changed.notify_all()
             return waiting
 
@@ -186,3 +200,7 @@ class TaskQueue:
                 closed=self._closed,
                 failure=self._failure,
             )
+
+
+def _on_reserve(tasks: Iterable[EmbedTask]) -> int:
+    return sum(len(task.tokens) for task in tasks if task.request.on_reserve)

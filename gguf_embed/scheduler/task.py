@@ -48,6 +48,7 @@ class PendingRequest:
     rows: list[FloatMatrix | None]
     n_left: int
     cancelled: bool = False  # set on the loop, read by workers: a plain bool, so no lock
+    on_reserve: bool = False  # the queue was full and let it in all the same; belongs to the queue
     queue_s: float = 0.0
     compute_s: float = 0.0
     errors: dict[int, EmbedError] = field(default_factory=dict)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TypeVar
@@ -18,6 +16,7 @@ from gguf_embed.registry.loading import LoadedModel
 from gguf_embed.scheduler.scheduler import Submission
 from gguf_embed.service.gathering import ReadRequest, gather
 from gguf_embed.service.reading import Reader, ReadText, asks_more, check_combination, read_inputs
+from gguf_embed.service.threads import ModelThreads
 from gguf_embed.texts import prompts
 from gguf_embed.texts.tokens import TokenLimits, prepare, tokenize_prompt
 from gguf_embed.types import (
@@ -47,6 +46,10 @@ MIN_INPUT_TOKENS = 2
 """A text is at least one token and what is put around it: a smaller limit leaves no room for any."""
 
 
+class GivesScoresOnly(NotSupported):
+    """A reranker was asked for vectors, without the pooling that makes them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A loaded model, and what is known of it under the name it is served by."""
@@ -68,7 +71,7 @@ class Inference:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._tokenizers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
+        self._tokenizers = ModelThreads("tokenize", 2)
 
     async def embed(self, target: Target, request: EmbedRequest, load_s: float) -> EmbedResult:
         """Answer the whole request. Raises one `EmbedError`, naming the first input at fault."""
@@ -107,7 +110,7 @@ class Inference:
         _check_rows(read.readable, run_pooling, info.n_embd)
         submission = await model.scheduler.submit(read.sequences, run_pooling, keep_failures=True)
         self._observe_duplicates(distinct)
-        gathered = await asyncio.get_running_loop().run_in_executor(self._tokenizers, gather, read, submission)
+        gathered = await self._tokenizers.run(lambda: gather(read, submission))
         timings = Timings(tokenized_s - started_s, submission.queue_s, submission.compute_s, load_s)
         result = _result(info, request, gathered.texts, gathered.rows, (prompt, timings))
         return replace(result, tokens=gathered.tokens, windowed=gathered.windowed, failures=gathered.failures)
@@ -137,17 +140,16 @@ class Inference:
         """Run it here when there is little to tokenise, else on a thread, so that the event loop goes on."""
         if n_characters <= INLINE_CHARACTERS:
             return run()
-        return await asyncio.get_running_loop().run_in_executor(self._tokenizers, run)
+        return await self._tokenizers.run(run)
 
     async def tokenize(
         self, model: LoadedModel, content: Prompt, *, add_special: bool, parse_special: bool
     ) -> list[int]:
         """The ids that this server would run. Without `parse_special`, "[SEP]" in a text is ordinary characters."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._tokenizers, _tokenize, model, content, add_special, parse_special)
+        return await self._tokenizers.run(lambda: _tokenize(model, content, add_special, parse_special))
 
     def close(self) -> None:
-        self._tokenizers.shutdown()
+        self._tokenizers.close()
 
 
 def _tokenize(model: LoadedModel, content: Prompt, add_special: bool, parse_special: bool) -> list[int]:
@@ -222,7 +224,7 @@ def _pooling_of(request: EmbedRequest, info: ModelInfo) -> Pooling:
     if pooling is Pooling.RANK and not info.n_scores:
         raise NotSupported("this model has no rank head, so it cannot answer with pooling rank: ask a reranker")
     if pooling is Pooling.RANK and request.pooling is None and not request.scores:
-        raise NotSupported(
+        raise GivesScoresOnly(
             f"model {info.name!r} is a reranker, so it gives scores and no vectors unless asked: POST /rerank, or "
             'POST /v1/embeddings with "pooling": "mean", "cls" or "last" for vectors of the same model'
         )

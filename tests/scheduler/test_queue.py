@@ -8,7 +8,7 @@ from gguf_embed.errors import Overloaded, Unavailable
 from gguf_embed.scheduler.queue import TaskQueue
 from gguf_embed.scheduler.task import Lane
 from gguf_embed.types import Pooling
-from tests.scheduler.builders import LONG, SHORT, admit, lengths_of, make_queue, make_request
+from tests.scheduler.builders import LONG, MAX_TOKENS, SHORT, admit, lengths_of, make_queue, make_request
 
 SAFETY_S = 10.0
 
@@ -53,6 +53,45 @@ def test_retry_after_stays_between_one_second_and_a_minute(n_waiting, retry_afte
     with pytest.raises(Overloaded) as refusal:
         admit(queue, [1])
     assert refusal.value.retry_after_s == retry_after_s
+
+
+def test_a_short_query_is_let_into_a_full_queue_while_the_reserve_lasts():
+    queue = make_queue(max_queued_tokens=100)
+    admit(queue, [90, 10])
+    for _ in range(2):
+        admit(queue, [5])
+    with pytest.raises(Overloaded):
+        admit(queue, [1])
+
+
+def test_the_reserve_is_free_again_when_its_texts_have_run():
+    queue = make_queue(max_queued_tokens=100)
+    admit(queue, [MAX_TOKENS] * 30)
+    admit(queue, [9])
+    with pytest.raises(Overloaded):
+        admit(queue, [9])
+    while lengths_of(queue.take(0)) != [9]:
+        pass
+    assert queue.state().n_tokens > 100
+    admit(queue, [9])
+
+
+def test_the_reserve_is_for_requests_of_one_batch():
+    queue = make_queue(max_queued_tokens=1000)
+    admit(queue, [1000])
+    with pytest.raises(Overloaded):
+        admit(queue, [MAX_TOKENS, 1])
+    admit(queue, [MAX_TOKENS - 1, 1])
+
+
+def test_a_client_that_leaves_gives_its_reserve_back():
+    queue = make_queue(max_queued_tokens=100)
+    admit(queue, [100])
+    gone = admit(queue, [10])
+    gone.cancelled = True
+    admit(queue, [10])
+    with pytest.raises(Overloaded):
+        admit(queue, [1])
 
 
 def test_a_request_larger_than_the_queue_is_let_in_when_it_is_empty():
@@ -243,7 +282,7 @@ def test_measured_speed_moves_due_times_and_retry_after():
         queue.note_speed(10, 0.5)  # 20 tokens per second
     admit(queue, [100])
     with pytest.raises(Overloaded) as refusal:
-        admit(queue, [1])
+        admit(queue, [11])
     assert refusal.value.retry_after_s == 5
 
 
