@@ -21,73 +21,127 @@ class EmbedError(Exception):
         """The same about another input of the request; errors that are about no input stay as they are."""
         return self
 
+    def of_document(self, index: int) -> EmbedError:
+        """The same about a document that is to be ranked."""
+        return self
+
+    def of_query(self) -> EmbedError:
+        """The same about the query of a rerank request."""
+        return self
+
 
 class InvalidRequest(EmbedError):
-    """The request itself is wrong: type, value, count. `param` names the offending field when known."""
+    """The request itself is wrong: type, value, count.
+
+    `param` names the offending field when known, `index` the input where it is one.
+    """
 
     kind = "invalid_request"
 
-    def __init__(self, message: str, param: str | None = None) -> None:
+    def __init__(self, message: str, param: str | None = None, index: int | None = None) -> None:
         super().__init__(message)
         self.param = param
+        self.index = index
 
 
 class InvalidInput(InvalidRequest):
     """One of a request's inputs is wrong. `reason` goes on after "input 3"."""
 
-    def __init__(self, index: int, reason: str, param: str | None = None) -> None:
-        super().__init__(f"input {index}{reason}", param)
-        self.index = index
+    index: int
+
+    def __init__(self, index: int, reason: str, param: str | None = "input", noun: str = "input") -> None:
+        super().__init__(f"{noun} {index}{reason}", param, index)
         self.reason = reason
 
     def of_input(self, index: int) -> InvalidInput:
         return InvalidInput(index, self.reason, self.param)
 
+    def of_document(self, index: int) -> InvalidInput:
+        return InvalidInput(index, self.reason, "documents", "document")
+
+    def of_query(self) -> InvalidRequest:
+        return InvalidRequest(f"the query{self.reason}", "query")
+
+
+_TRUNCATE = '"truncate": true (or start with --truncate)'
+
 
 class InputTooLong(EmbedError):
-    """One input has more tokens than the model takes and truncation was not asked for."""
+    """One input has more tokens than the model takes and truncation was not asked for.
+
+    `can_average`: `long_input` would help, where the route has it.
+    """
 
     kind = "input_too_long"
+    is_document: ClassVar[bool] = False
 
-    def __init__(self, index: int, n_tokens: int, limit: int) -> None:
-        super().__init__(
-            f"input {index} has {n_tokens} tokens, the limit per text is {limit}: shorten or split it, "
-            f'or send "truncate": true (or start with --truncate) to cut it visibly'
-        )
+    def __init__(self, index: int, n_tokens: int, limit: int, *, can_average: bool = False) -> None:
         self.index = index
         self.n_tokens = n_tokens
         self.limit = limit
+        self.can_average = can_average
+        super().__init__(self.worded(_TRUNCATE))
+
+    def worded(self, truncate: str, *, has_long_input: bool = False) -> str:
+        """The message where a request asks for a cut by `truncate`, and may have the field `long_input`."""
+        average = ', or "long_input": "chunk_mean" to average its parts' if has_long_input and self.can_average else ""
+        return (
+            f"input {self.index} has {self.n_tokens} tokens, the limit per text is {self.limit}: shorten or split it, "
+            f"or send {truncate} to cut it visibly{average}"
+        )
 
     def of_input(self, index: int) -> InputTooLong:
-        return type(self)(index, self.n_tokens, self.limit)
+        return type(self)(index, self.n_tokens, self.limit, can_average=self.can_average)
+
+    def of_document(self, index: int) -> InputTooLong:
+        return LoneDocumentTooLong(index, self.n_tokens, self.limit)
+
+    def of_query(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"the query has {self.n_tokens} tokens, the limit is {self.limit}: shorten it (it is never cut)", "query"
+        )
 
 
 class DocumentTooLong(InputTooLong):
     """A document has, together with the query, more tokens than the model takes and may not be cut."""
 
-    def __init__(self, index: int, n_tokens: int, limit: int) -> None:
-        EmbedError.__init__(
-            self,
-            f"document {index} and the query have {n_tokens} tokens, the limit for both is {limit}: shorten or split "
-            f'it, or send "truncate": true (or start with --truncate) to cut the document visibly',
+    is_document = True
+
+    def worded(self, truncate: str, *, has_long_input: bool = False) -> str:
+        return (
+            f"document {self.index} and the query have {self.n_tokens} tokens, the limit for both is {self.limit}: "
+            f"shorten or split it, or send {truncate} to cut the document visibly"
         )
-        self.index = index
-        self.n_tokens = n_tokens
-        self.limit = limit
+
+
+class LoneDocumentTooLong(DocumentTooLong):
+    """The same of a document that is read without the query."""
+
+    def worded(self, truncate: str, *, has_long_input: bool = False) -> str:
+        return (
+            f"document {self.index} has {self.n_tokens} tokens, the limit per document is {self.limit}: shorten or "
+            f"split it, or send {truncate} to cut it visibly"
+        )
+
+
+class ChunksTooLong(InputTooLong):
+    """Inputs that are the chunks of one text have more tokens together than the model takes; `index` means nothing."""
+
+    def worded(self, truncate: str, *, has_long_input: bool = False) -> str:
+        return (
+            f"the inputs, one text with late_chunking, have {self.n_tokens} tokens together, the limit is "
+            f"{self.limit}: send fewer of them in one request"
+        )
 
 
 class PicturesTooLong(InputTooLong):
     """An input with pictures has more tokens than fit; pictures are never cut."""
 
-    def __init__(self, index: int, n_tokens: int, limit: int) -> None:
-        EmbedError.__init__(
-            self,
-            f"input {index} has {n_tokens} tokens with its pictures, the limit is {limit}: send fewer or smaller "
-            "pictures, or a shorter text",
+    def worded(self, truncate: str, *, has_long_input: bool = False) -> str:
+        return (
+            f"input {self.index} has {self.n_tokens} tokens with its pictures, the limit is {self.limit}: send fewer "
+            "or smaller pictures, or a shorter text"
         )
-        self.index = index
-        self.n_tokens = n_tokens
-        self.limit = limit
 
 
 class AuthenticationFailed(EmbedError):
@@ -153,13 +207,19 @@ class EngineFailure(EmbedError):
 
     kind = "engine"
 
-    def __init__(self, message: str, index: int | None = None) -> None:
-        super().__init__(message if index is None else f"input {index}: {message}")
+    def __init__(self, message: str, index: int | None = None, noun: str = "input") -> None:
+        super().__init__(message if index is None else f"{noun} {index}: {message}")
         self.reason = message
         self.index = index
 
     def of_input(self, index: int) -> EngineFailure:
         return EngineFailure(self.reason, index)
+
+    def of_document(self, index: int) -> EngineFailure:
+        return EngineFailure(self.reason, index, "document")
+
+    def of_query(self) -> EngineFailure:
+        return EngineFailure(f"the query: {self.reason}")
 
 
 class ModelFileError(EmbedError):

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
+from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from gguf_embed.types import Span
+
+MAX_PLACED_CHARACTERS = 2_000_000
+"""Of one request's texts whose tokens are given their places: every one of them is told in the reply."""
+
+MAX_LAID_CHARACTERS = 200_000
+"""Of one request's texts that `align` lays tokens over: up to 15 microseconds each."""
 
 
 class OffsetUnit(StrEnum):
@@ -28,9 +37,11 @@ def unit_starts(text: str, unit: OffsetUnit) -> Sequence[int]:
     """Where each code point of the text begins in this unit, and the text's length at the end."""
     if unit is OffsetUnit.CODEPOINTS or text.isascii():
         return range(len(text) + 1)
-    if unit is OffsetUnit.UTF16:
-        return [0, *itertools.accumulate(1 + (character > "\uffff") for character in text)]
-    return [0, *itertools.accumulate(len(character.encode("utf-8", "surrogatepass")) for character in text)]
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    steps = (0xFFFF,) if unit is OffsetUnit.UTF16 else (0x7F, 0x7FF, 0xFFFF)  # each code point above takes one more
+    starts = np.zeros(len(points) + 1, np.int64)
+    np.cumsum(sum((points > step for step in steps), np.ones(len(points), np.int64)), out=starts[1:])
+    return array("q", starts.tobytes())  # bisect reads single numbers from it three times as fast as from numpy's
 
 
 def code_point_at(starts: Sequence[int], position: int) -> int | None:

@@ -48,6 +48,9 @@ RANK_FILES: Final[Mapping[EncodingName, RankFile]] = {
 }
 
 
+_STEP = 100_000  # ids counted in a millisecond or two, between which other threads run
+
+
 class OpenAIEncoding:
     """The way from ids to text. Safe from any thread; some 15 MB for cl100k_base, twice that for o200k_base."""
 
@@ -56,20 +59,32 @@ class OpenAIEncoding:
         self.name = name
         self._pieces = pieces
 
+    def n_bytes(self, tokens: Sequence[int], index: int, limit: int) -> int:
+        """How long one input's text will be, counted until it is over `limit`: an id may stand for 128 bytes.
+
+        `index` names the input in errors. Raises `InvalidRequest` for an id that the encoding lacks.
+        """
+        total = 0
+        for at in range(0, len(tokens), _STEP):
+            try:
+                total += sum(map(len, map(self._pieces.__getitem__, tokens[at : at + _STEP])))
+            except KeyError as exc:
+                raise self._unknown(index, exc) from exc
+            if total > limit:
+                break
+        return total
+
     def decode(self, tokens: Sequence[int], index: int) -> str:
         """The text of one input's ids; `index` names the input in errors.
 
         LangChain cuts long texts between tokens, which may be inside a character: what is left of one at either end
-        is dropped. Raises `InvalidRequest` for an id that the encoding lacks, and for bytes that are no text
-        otherwise, because then the ids were made by another tokenizer.
+        is dropped, unless nothing else is there. Raises `InvalidRequest` then, for an id that the encoding lacks, and
+        for bytes that are no text otherwise, because then the ids were made by another tokenizer.
         """
         try:
             raw = b"".join(map(self._pieces.__getitem__, tokens))
         except KeyError as exc:
-            raise InvalidRequest(
-                f"input {index}: token id {exc.args[0]} is not in {self.name}, which this server reads ids as: {_WAYS}",
-                "input",
-            ) from exc
+            raise self._unknown(index, exc) from exc
         begin = next((at for at, byte in enumerate(raw[:4]) if not _continues(byte)), 0)
         try:
             text = codecs.getincrementaldecoder("utf-8")().decode(raw[begin:])
@@ -78,6 +93,12 @@ class OpenAIEncoding:
         if tokens and not text:
             raise self._no_text(index)
         return text
+
+    def _unknown(self, index: int, missing: KeyError) -> InvalidRequest:
+        return InvalidRequest(
+            f"input {index}: token id {missing.args[0]} is not in {self.name}, which this server reads ids as: {_WAYS}",
+            "input",
+        )
 
     def _no_text(self, index: int) -> InvalidRequest:
         return InvalidRequest(
@@ -134,6 +155,11 @@ def token_id_rule(meaning: TokenIdMeaning, folders: Sequence[Path]) -> TokenIdRu
         return TokenIdRule(meaning, load_encoding(meaning, folders))
     except ConfigError as exc:
         return TokenIdRule(meaning, problem=exc.message)
+
+
+def how_to_fetch(name: TokenIdMeaning) -> str:
+    """A line for the terminal that puts the file of an encoding where it is looked for."""
+    return f"pip install tiktoken; python -c \"import tiktoken; tiktoken.get_encoding('{name}')\""
 
 
 def _parse_ranks(content: bytes) -> Iterator[tuple[int, bytes]]:

@@ -5,16 +5,18 @@ llama.cpp decodes with stb_image, which takes width times height times 3 bytes o
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from gguf_embed.errors import InvalidRequest
 
 MAX_BYTES = 16 * 2**20
 MAX_SIDE = 8192
 MAX_PIXELS = 2**25
-"""33.5 million: 100 MB when decoded."""
+"""33.5 million: 100 MB when decoded. Of a picture, and of all in one input, which are decoded together."""
 
 MAX_ASPECT = 100
 """A picture's longer side may be this many times the shorter one: towers were not made for strips."""
@@ -22,11 +24,21 @@ MAX_ASPECT = 100
 MAX_SCANS = 64
 """Parts of a progressive JPEG. Each is a pass over the whole picture, however few bytes it has; usual are 10."""
 
+MAX_SEGMENTS = 1000
+"""Before a JPEG's frame. A camera writes 10, a colour profile has 255 at most, and each may have 64 KiB."""
+
+MAX_CHUNKS = 65_536
+"""Of a PNG. Usual are 2,000 for 16 MiB."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+_PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # the standard's table 11.1
 _INFLATE_STEP = 2**20
+_FEED_STEP = 2**16
 _JPEG = b"\xff\xd8"
+_FILL = re.compile(rb"\xff+")
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # start of frame, of any kind
+_READ_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive: what stb_image decodes
 _SCAN, _END = 0xDA, 0xD9
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 
@@ -34,7 +46,7 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 def check_picture(data: bytes, where: str) -> None:
     """Refuse what is no PNG or JPEG, damaged in its structure, or larger than the limits. `where` names it.
 
-    Costs some microseconds. Raises `InvalidRequest`.
+    Costs some microseconds, milliseconds for the largest. Raises `InvalidRequest`.
     """
     if len(data) > MAX_BYTES:
         raise InvalidRequest(f"{where} has {len(data):,} bytes, the limit is {MAX_BYTES:,}: send a smaller picture")
@@ -56,14 +68,30 @@ def picture_size(data: bytes, where: str) -> tuple[int, int]:
         header = next(_png_chunks(data), None)
         if header is None or header[0] != b"IHDR" or len(header[1]) != 13:
             raise _damaged(where, "PNG")
-        width, height = struct.unpack(">II", header[1][:8])
+        width, height, depth, colour = struct.unpack_from(">IIBB", header[1])
+        if depth not in _PNG_DEPTHS.get(colour, ()):
+            raise InvalidRequest(
+                f"{where} is a PNG with {depth} bits and colour type {colour}, which do not exist together: save it "
+                "again and send that"
+            )
         return int(width), int(height)
     if data.startswith(_JPEG):
-        found = _jpeg_size(data)
-        if found is None or data.count(b"\xff\xda") > MAX_SCANS:
+        frame = _jpeg_frame(data)
+        if frame is None:
             raise _damaged(where, "JPEG")
-        return found
+        return _check_jpeg(data, frame, where)
     raise InvalidRequest(f"{where} is neither a PNG nor a JPEG: convert it")
+
+
+def check_together(files: Iterable[bytes], where: str) -> None:
+    """Refuse the pictures of one input that are larger together than one may be. Raises `InvalidRequest`."""
+    sizes = [picture_size(data, where) for data in files]
+    n_pixels = sum(width * height for width, height in sizes)
+    if n_pixels > MAX_PIXELS:
+        raise InvalidRequest(
+            f"{where} has pictures of {n_pixels:,} pixels together, the limit for one input is {MAX_PIXELS:,}: send "
+            "them smaller, models see each at about a million or less"
+        )
 
 
 def check_pixels(data: bytes, where: str) -> None:
@@ -73,23 +101,43 @@ def check_pixels(data: bytes, where: str) -> None:
     """
     if not data.startswith(_PNG):
         return
-    limit, inflated = 0, 0
+    limit = _inflated_limit(data, where)
+    inflated = 0
     stream = zlib.decompressobj()
-    for kind, content in _png_chunks(data):
-        if kind == b"IHDR":
-            width, height, depth, colour = struct.unpack(">IIBB", content[:10])
-            row_bytes = 1 + (width * depth * _PNG_CHANNELS.get(colour, 4) + 7) // 8
-            limit = 2 * row_bytes * height + 1024  # twice: interlaced pictures have more and shorter rows
-        while kind == b"IDAT" and content:
-            try:
-                inflated += len(stream.decompress(content, _INFLATE_STEP))
-            except zlib.error as exc:
-                raise _damaged(where, "PNG") from exc
-            if inflated > limit:
-                raise _damaged(where, "PNG")
-            content = stream.unconsumed_tail
+    for number, (kind, content) in enumerate(_png_chunks(data)):
+        if number == MAX_CHUNKS or (kind == b"IHDR") != (number == 0):
+            raise _damaged(where, "PNG")
+        if kind != b"IDAT":
+            continue
+        try:
+            for piece in _inflate(stream, content):
+                inflated += piece
+                if inflated > limit:
+                    raise _damaged(where, "PNG")
+        except zlib.error as exc:
+            raise _damaged(where, "PNG") from exc
     if not stream.eof:
         raise _damaged(where, "PNG")
+
+
+def _inflated_limit(data: bytes, where: str) -> int:
+    """Bytes that its pixels may have."""
+    width, height = picture_size(data, where)
+    depth, colour = data[24], data[25]  # of IHDR, which `picture_size` found in its place
+    row_bytes = 1 + (width * depth * _PNG_CHANNELS[colour] + 7) // 8
+    return 2 * row_bytes * height + 1024  # twice: interlaced pictures have more and shorter rows
+
+
+def _inflate(stream: zlib._Decompress, content: bytes) -> Iterator[int]:
+    """The number of bytes that each step gives: small steps in, because zlib copies what it has not read yet.
+
+    What follows the stream's end is not read: zlib would keep it, and copy it with every piece.
+    """
+    for at in range(0, len(content), _FEED_STEP):
+        rest = content[at : at + _FEED_STEP]
+        while rest and not stream.eof:
+            yield len(stream.decompress(rest, _INFLATE_STEP))
+            rest = stream.unconsumed_tail
 
 
 def _damaged(where: str, kind: str) -> InvalidRequest:
@@ -107,24 +155,62 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         place += 12 + length
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """From the first frame header; None when there is none before the first scan."""
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What a JPEG's frame header tells."""
+
+    marker: int
+    precision: int
+    width: int
+    height: int
+    n_colours: int
+    end: int  # where its segment ends
+
+
+def _check_jpeg(data: bytes, frame: _Frame, where: str) -> tuple[int, int]:
+    if frame.marker not in _READ_FRAMES or frame.precision != 8 or frame.n_colours not in (1, 3, 4):
+        raise InvalidRequest(
+            f"{where} is a JPEG of a kind that is not read: save it as a baseline or progressive JPEG of 8 bits"
+        )
+    n_scans = data.count(bytes((0xFF, _SCAN)))
+    if n_scans > MAX_SCANS:
+        raise InvalidRequest(
+            f"{where} is a JPEG of {n_scans} scans, the limit is {MAX_SCANS}: save it as a baseline JPEG or a PNG"
+        )
+    colours = set(data[frame.end - 3 * frame.n_colours : frame.end : 3])
+    if not colours <= _scanned(data, frame.end) or data.find(bytes((0xFF, _END)), frame.end) < 0:
+        raise _damaged(where, "JPEG")
+    return frame.width, frame.height
+
+
+def _scanned(data: bytes, start: int) -> set[int]:
+    """The colours that have a scan. stb_image gives for others whatever was in the memory before."""
+    found: set[int] = set()
+    at = data.find(bytes((0xFF, _SCAN)), start)
+    for _ in range(MAX_SCANS + 1):
+        if at < 0 or at + 5 > len(data):
+            break
+        found.update(data[at + 5 : at + 5 + 2 * data[at + 4] : 2])
+        at = data.find(bytes((0xFF, _SCAN)), at + 2)
+    return found
+
+
+def _jpeg_frame(data: bytes) -> _Frame | None:
+    """The first frame header; None when there is none before the first scan, or not within `MAX_SEGMENTS`."""
     place = len(_JPEG)
-    while place + 4 <= len(data):
-        if data[place] != 0xFF:
+    for _ in range(MAX_SEGMENTS):
+        fill = _FILL.match(data, place)  # the marker's 0xFF, and any number before it
+        if fill is None or fill.end() + 3 > len(data):
             return None
-        marker = data[place + 1]
-        if marker == 0xFF:  # a fill byte
-            place += 1
-        elif marker in _ALONE:
-            place += 2
-        elif marker in (_SCAN, _END):
+        marker, place = data[fill.end()], fill.end() + 1
+        if marker in (_SCAN, _END):
             return None
-        elif marker in _FRAMES:
-            if place + 9 > len(data):
+        if marker in _FRAMES:
+            if place + 8 > len(data):
                 return None
-            height, width = struct.unpack_from(">HH", data, place + 5)
-            return int(width), int(height)
-        else:
-            place += 2 + int(struct.unpack_from(">H", data, place + 2)[0])
+            length, precision, height, width, n_colours = struct.unpack_from(">HBHHB", data, place)
+            end = place + length
+            return _Frame(marker, precision, width, height, n_colours, end) if length == 8 + 3 * n_colours else None
+        if marker not in _ALONE:
+            place += int(struct.unpack_from(">H", data, place)[0])
     return None

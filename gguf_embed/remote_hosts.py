@@ -11,6 +11,9 @@ from gguf_embed.errors import ConfigError, InvalidRequest
 
 _PORTS = {"http": 80, "https": 443}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that IANA gives out for the open internet
+_TUNNELS = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))  # 6to4, Teredo: IPv4 in disguise
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last four bytes are an IPv4 address
 _PATH = re.compile(r"[!-~]*")  # printable ASCII: what is left must already be percent-encoded
 
 
@@ -79,7 +82,13 @@ def _is_address(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the open internet; written inside another it is the inner one that counts."""
+    """Whether an IP address is of the open internet. An IPv4 address written inside another is what counts."""
     found = ipaddress.ip_address(address)
-    inner = getattr(found, "ipv4_mapped", None)
-    return bool((inner or found).is_global)
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped
+        if inner is None and found in _NAT64:
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if inner is None:
+            return found in _UNICAST and not any(found in tunnel for tunnel in _TUNNELS) and found.is_global
+        found = inner
+    return found.is_global and not found.is_multicast

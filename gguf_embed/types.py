@@ -138,6 +138,7 @@ class EmbedRequest:
     keep_alive_s: float | None = None  # how long the model stays loaded after this; inf: for ever. None: the server's
     load: LoadOptions = NO_LOAD_OPTIONS
     spans: tuple[tuple[Span, ...], ...] = ()  # of each input, which is a text: a vector each instead of one for all
+    spans_are_inputs: bool = False  # the one text is the client's inputs joined, its spans are they
     return_tokens: bool = False  # tell what each text was read as
     long_input: Literal["error", "chunk_mean"] = "error"  # read a text over the limit in windows, and average them
     on_error: Literal["fail", "skip"] = "fail"  # skip: an input at fault fails alone

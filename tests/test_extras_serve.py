@@ -169,9 +169,18 @@ def test_by_default_one_bad_input_refuses_all_and_is_named(tiny_server):
     assert (reply.status, reply.json()["error"]["index"]) == (400, 2)
 
 
-def test_spans_of_skipped_inputs_are_missing_and_the_others_keep_their_numbers(tiny_server):
-    body = {"input": [LONG, "the cat"], "spans": [[[0, 3]], [[0, 3], [4, 7]]], "on_error": "skip"}
-    assert [item["index"] for item in labels(tiny_server.post("/v1/embeddings", body))] == [1, 2]
+def test_spans_of_skipped_inputs_are_missing_and_the_others_are_counted(tiny_server):
+    body = {
+        "input": [LONG, "the cat", {"bad": 1}, "the cat", "a dog"],
+        "spans": [[[0, 3]], [[0, 3], [4, 7]], [[0, 1]], [[0, 80]], [[0, 1]]],
+        "on_error": "skip",
+    }
+    for unit in ("codepoints", "utf16", "utf8"):
+        reply = tiny_server.post("/v1/embeddings", body | {"offset_unit": unit})
+        assert [(item["index"], item["input"]) for item in labels(reply)] == [(0, 1), (1, 1), (2, 4)]
+        assert [error["index"] for error in reply.json()["errors"]] == [0, 2, 3]
+        items = tiny_server.post("/embedding", body | {"offset_unit": unit}).json()
+        assert ["error" in item for item in items] == [True, False, True, True, False]
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
@@ -229,10 +238,22 @@ INPUTS = [
     ["a", ["b"]],
     [None],
     [None, "a"],
+    ["the cat", {"bad": 1}],
+    ["a", 5],
+    ["a", 5.5],
     [[5], [999_999]],
     ["", ""],
 ]
-FIELDS = ["return_tokens", "spans", "late_chunking", "long_input", "on_error", "offset_unit", "truncate", "pooling"]
+SENSE: dict[str, list[object]] = {
+    "return_tokens": [True],
+    "spans": [[[0, 1]], [[[0, 1]], [[0, 1]]], [[[0, 3]], [[0, 1]]], [[[0, 80]], [[0, 1]]]],
+    "late_chunking": [True],
+    "long_input": ["chunk_mean"],
+    "on_error": ["skip"],
+    "offset_unit": ["utf16", "utf8"],
+    "truncate": [True],
+    "pooling": ["mean", "none"],
+}
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
@@ -241,8 +262,9 @@ def test_no_mixture_of_fields_makes_a_500(tiny_server, path, seed):
     random = Random(seed)
     statuses = Counter[int]()
     for _ in range(120):
-        fields = random.sample(FIELDS, random.randint(1, 3))
+        fields = random.sample(list(SENSE), random.randint(1, 5))
         body = {"input": random.choice(INPUTS), **{field: random.choice(JUNK) for field in fields}}
+        body |= {field: random.choice(SENSE[field]) for field in fields if random.random() < 0.7}
         reply = tiny_server.post(path, body)
         assert reply.status in (200, 400), (body, reply.body)
         statuses[reply.status] += 1

@@ -27,6 +27,15 @@ def test_where_characters_begin(text, unit, starts):
     assert {code_point_at(starts, position) for position in missing} <= {None}
 
 
+@pytest.mark.parametrize(
+    ("unit", "encoding", "size"), [(OffsetUnit.UTF16, "utf-16-le", 2), (OffsetUnit.UTF8, "utf-8", 1)]
+)
+def test_characters_begin_where_their_encodings_do(unit, encoding, size):
+    text = "".join(map(chr, (*range(0x900), *range(0xD700, 0xE100), *range(0xFF00, 0x10100), 0x10FFFF)))
+    ends = itertools.accumulate(len(character.encode(encoding, "surrogatepass")) // size for character in text)
+    assert list(unit_starts(text, unit)) == [0, *ends]
+
+
 def encoded(*pieces: str | None) -> list[bytes | None]:
     return [None if piece is None else piece.encode() for piece in pieces]
 

@@ -53,6 +53,15 @@ def test_an_id_that_the_encoding_lacks_is_refused():
         OpenAIEncoding("o200k_base", PIECES).decode([0, 77], 1)
 
 
+def test_the_text_is_measured_only_until_it_is_over_the_limit():
+    encoding = OpenAIEncoding("cl100k_base", {0: b" " * 128, 1: b"a"})
+    assert encoding.n_bytes([0, 1, 1], 0, 1000) == 130
+    assert encoding.n_bytes([1] * 250_000, 0, 10**9) == 250_000
+    assert encoding.n_bytes([0] * 250_000 + [7], 0, 1000) == 128 * 100_000
+    with pytest.raises(InvalidRequest, match="input 5: token id 7 is not in cl100k_base"):
+        encoding.n_bytes([0, 7], 5, 1000)
+
+
 @pytest.mark.parametrize(
     ("environment", "folders"),
     [

@@ -2,15 +2,16 @@
 
 import base64
 import signal
+import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
-from tests.gguf_models import write_tiny_decoder
+from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
 from tests.server_process import run_to_end, start_server, stop
-from tests.vision_models import N_PATCHES, noise, png, write_tiny_mmproj
+from tests.vision_models import N_PATCHES, noise, png, png_chunk, write_tiny_mmproj
 
 ONE, TWO = png(noise(1)), png(noise(2))
 B64, B64_TWO = (base64.b64encode(data).decode() for data in (ONE, TWO))
@@ -22,6 +23,18 @@ def parts(*urls):
     return {"content": [{"type": "text", "text": "hello "}, *images, {"type": "text", "text": " world"}]}
 
 
+def parts_of(words):
+    image = {"type": "image_url", "image_url": {"url": B64}}
+    return {"content": [{"type": "text", "text": words}, image]}
+
+
+def claiming(width, height):
+    """A PNG whose header has this size, in base64."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + header).decode()
+
+
+THREE_LARGE = (claiming(4096, 4096), claiming(4096, 4096), claiming(1, 1))
 PARTS = parts(f"data:image/png;base64,{B64}")
 
 
@@ -70,7 +83,7 @@ def server(files, web_site, tmp_path_factory):
     server = start_server(
         tmp_path_factory.mktemp("cache"), "-m", files / "text.gguf", "--mmproj", files / "mmproj.gguf",
         "--allow-remote-media", f"127.0.0.1:{web_site.server_port},localhost.localdomain:{web_site.server_port}",
-        "--prompt", "query=hello ", "--weights", "file",
+        "--prompt", "query=hello ", "--weights", "file", "-fa", "on",
     )  # fmt: skip
     yield server
     stop(server)
@@ -78,7 +91,7 @@ def server(files, web_site, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text_server(files, tmp_path_factory):
-    server = start_server(tmp_path_factory.mktemp("cache"), "-m", files / "text.gguf", "--weights", "file")
+    server = start_server(tmp_path_factory.mktemp("cache"), "-m", files / "text.gguf", "--weights", "file", "-fa", "on")
     yield server
     stop(server)
 
@@ -160,10 +173,9 @@ def test_what_a_named_host_gives_instead_of_a_picture_is_a_400(server, web_site,
 
 def test_nothing_is_fetched_from_a_host_that_was_not_named(server, text_server, web_site):
     n_asked = len(web_site.asked)
-    for asked in (server, text_server):
+    for asked, status, problem in ((server, 400, "--allow-remote-media"), (text_server, 501, "--mmproj FILE")):
         reply = asked.post("/embedding", {"input": parts(f"http://localhost:{web_site.server_port}/one.png")})
-        assert reply.status == 400
-        assert "fetches nothing from there" in message(reply)
+        assert (reply.status, problem in message(reply)) == (status, True), message(reply)
     assert len(web_site.asked) == n_asked
 
 
@@ -183,6 +195,31 @@ def test_without_a_tower_pictures_are_a_501_that_says_what_is_missing(text_serve
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("spans", [[0, 2]]),
+        ("spans", [[[0, 2]], [[0, 2]]]),
+        ("late_chunking", True),
+        ("return_tokens", True),
+        ("long_input", "chunk_mean"),
+        ("on_error", "skip"),
+    ],
+)
+def test_what_only_texts_can_have_is_a_501_that_names_the_field(server, path, name, value):
+    reply = server.post(path, {"input": ["hello", MARKED], name: value})
+    assert reply.status == 501, message(reply)
+    assert message(reply).startswith(f'"{name}" is for texts, and this request has pictures')
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
+def test_such_a_field_that_asks_nothing_changes_nothing(server, path):
+    fields = {"late_chunking": False, "spans": None, "on_error": "fail", "long_input": "ERROR", "offset_unit": "utf8"}
+    asked = server.post(path, {"input": MARKED, "return_tokens": False, **fields})
+    np.testing.assert_array_equal(asked.vectors(), server.embed(MARKED))
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
 def test_without_a_tower_parts_of_text_are_a_text(text_server, path):
     words = {"content": [{"type": "text", "text": "hello "}, {"type": "text", "text": "world"}]}
     np.testing.assert_array_equal(text_server.post(path, {"input": words}).vectors(), text_server.embed("hello world"))
@@ -199,6 +236,8 @@ def test_without_a_tower_parts_of_text_are_a_text(text_server, path):
             "has 84 tokens with its pictures, the limit is 64",
             {"input": parts(*[f"data:image/png;base64,{B64}"] * 5)},
         ),
+        (400, "input 1 has pictures of 33,554,433 pixels together", {"input": ["text", parts(*THREE_LARGE)]}),
+        (400, "input 0 has 1,000,002 characters", {"input": parts_of("x" * 1_000_002)}),
         (400, "input 0 is token ids", {"input": [[1, 2], MARKED]}),
         (400, "this model has 32", {"input": MARKED, "dimensions": 33}),
         (501, "sound", {"input": {"content": [{"type": "input_audio", "input_audio": {"data": "AA=="}}]}}),
@@ -230,7 +269,8 @@ def test_nothing_of_llama_cpp_s_log_reaches_the_terminal(files, launch):
     ("flags", "problem"),
     [
         (["-m", "text.gguf", "--mmproj", "text.gguf"], "is a qwen3 model, not a vision tower"),
-        (["-m", "text.gguf", "--mmproj", "none.gguf"], "no such file"),
+        (["-m", "text.gguf", "--mmproj", "none.gguf"], "none.gguf: no such file; check the path\n"),
+        (["-m", "bert.gguf", "--mmproj", "mmproj.gguf"], "bert.gguf reads a text as a whole"),
         (
             ["-m", "text.gguf", "--mmproj", "wide.gguf"],
             "mismatch between text model (n_embd = 32) and mmproj (n_embd = 48)",
@@ -245,7 +285,14 @@ def test_nothing_of_llama_cpp_s_log_reaches_the_terminal(files, launch):
 )
 def test_a_start_that_cannot_work_is_refused_in_one_line(files, tmp_path, flags, problem):
     write_tiny_mmproj(tmp_path / "wide.gguf", n_embd_text=48)
-    found = {"text.gguf": files, "mmproj.gguf": files, "wide.gguf": tmp_path, "none.gguf": tmp_path}
+    write_tiny_encoder(tmp_path / "bert.gguf")
+    found = {
+        "bert.gguf": tmp_path,
+        "text.gguf": files,
+        "mmproj.gguf": files,
+        "wide.gguf": tmp_path,
+        "none.gguf": tmp_path,
+    }
     placed = [
         f"{name}={files / file}" if (name := flag.partition("=")[0]) in "ab" and (file := flag.partition("=")[2]) else
         str(found[flag] / flag) if flag in found else flag

@@ -78,6 +78,23 @@ def test_a_host_that_is_none_is_refused_at_the_start(value):
         ("fe80::1", False),
         ("fd00::1", False),
         ("::ffff:127.0.0.1", False),
+        ("::ffff:93.184.216.34", True),
+        ("64:ff9b::5db8:d822", True),  # NAT64 of 93.184.216.34
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("64:ff9b::e000:1", False),
+        ("64:ff9b:1::a00:1", False),
+        ("2002:7f00:1::1", False),  # 6to4
+        ("2002:a9fe:a9fe::", False),
+        ("2001:0:7f00:1::1", False),  # Teredo
+        ("2001:db8::1", False),
+        ("::127.0.0.1", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("fec0::1", False),
+        ("224.0.0.1", False),
+        ("240.0.0.1", False),
+        ("ff02::1", False),
+        ("ff0e::1", False),
     ],
 )
 def test_private_addresses_are_known(address, public):

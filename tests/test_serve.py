@@ -322,6 +322,7 @@ def test_a_signal_lets_accepted_requests_finish(launch, default_model, number):
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["data"]) == 400
     assert "Traceback" not in printed
+    assert printed.startswith("stopping: 1 request is being answered, Ctrl-C again to stop now\n")
 
 
 def test_an_idle_server_ends_with_zero(launch, models):

@@ -53,6 +53,16 @@ def test_an_unknown_name_is_a_404_that_lists_the_models(launch, models):
     assert server.get("/props?model=gpt-4").status == 404
 
 
+def test_a_reranker_that_is_asked_for_vectors_names_who_embeds(launch, models):
+    reply = launch("-m", models / "reranker.gguf", "-m", f"dec={models / 'decoder.gguf'}").post(
+        "/v1/embeddings", {"input": "x"}
+    )
+    assert reply.status == 501
+    assert reply.json()["error"]["message"].endswith("; or embed with 'dec': send its name as \"model\"")
+    alone = launch("-m", models / "reranker.gguf").post("/v1/embeddings", {"input": "x"})
+    assert (alone.status, b"or embed with" in alone.body) == (501, False)
+
+
 def test_only_the_first_model_is_loaded_at_the_start_and_looking_wakes_none(launch, models):
     server = launch("-m", f"enc={models / 'encoder.gguf'}", "-m", f"dec={models / 'decoder.gguf'}")
     for path in ("/v1/models", "/models", "/props?model=dec", "/v1/models/dec", "/metrics", "/health", "/ready", "/"):

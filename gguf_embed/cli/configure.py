@@ -14,7 +14,7 @@ from gguf_embed.cli.options import ServeFlags
 from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, RegistryConfig, ResidencyLimits
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_files.locate import ModelSource
-from gguf_embed.openai_tokens import TokenIdRule, cache_folders, token_id_rule
+from gguf_embed.openai_tokens import TokenIdRule, cache_folders, how_to_fetch, token_id_rule
 from gguf_embed.texts.prompts import parse_flag
 from gguf_embed.types import Pooling
 
@@ -119,7 +119,7 @@ def token_ids(flags: ServeFlags, environment: Mapping[str, str], report: Report)
     if rule.problem:
         report(
             f"--openai-token-ids {rule.meaning}: {rule.problem}, so requests with token ids get a 400. To fetch it: "
-            f"pip install tiktoken; python -c \"import tiktoken; tiktoken.get_encoding('{rule.meaning}')\""
+            f"{how_to_fetch(rule.meaning)}"
         )
     return rule
 

@@ -16,7 +16,7 @@ HEAD = """\
 
 A flag beats its environment name. A switch's environment name takes `1`, `true`, `yes`, `on` or the opposite. Exit
 codes: 0 after SIGTERM or Ctrl-C, when everything accepted was answered; 1 when starting fails, with one line that says
-why; 2 for a wrong flag; 130 for Ctrl-C before it listens.
+why; 2 for a wrong flag; 130 for Ctrl-C before it listens, and for a second one, which does not wait (143 for SIGTERM).
 """
 
 TAIL = """\

@@ -29,7 +29,7 @@ MAX_NAMES_SHOWN = 10
 @click.command(context_settings={"auto_envvar_prefix": None})
 @serve_options
 def serve(**typed: Any) -> None:
-    """Serve vectors over OpenAI's /v1/embeddings, llama.cpp's /embedding and Ollama's API; scores over /rerank.
+    """Serve vectors and scores over the APIs of OpenAI, llama.cpp, Ollama, Cohere and TEI, and Jina's rerank.
 
     Without flags: all-MiniLM-L6-v2 on http://127.0.0.1:8080. A model is loaded when it is first asked for, the first
     named one at the start.
@@ -64,7 +64,7 @@ def _run_loop(main: Any) -> None:
 async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tuple[str, ...]) -> None:
     from gguf_embed.metrics import Metrics
     from gguf_embed.server.app import build_app
-    from gguf_embed.server.door import ServerOptions
+    from gguf_embed.server.door import DOOR, ServerOptions
     from gguf_embed.server.run import handle_signals, serve_all
 
     metrics = Metrics()
@@ -81,12 +81,10 @@ async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tu
     )
     try:
         await service.load_first()
-        stop = asyncio.Event()
-        handle_signals(stop)
+        stop, app = asyncio.Event(), build_app(service, options, metrics)
+        handle_signals(stop, lambda again: _report_signal(app[DOOR].drain.n_running, again))
         gc.freeze()  # what is loaded now stays: the collector need not walk it again
-        n_unanswered = await serve_all(
-            build_app(service, options, metrics), addresses, stop, lambda urls: _ready(service, urls, bool(keys))
-        )
+        n_unanswered = await serve_all(app, addresses, stop, lambda urls: _ready(service, urls, bool(keys)))
     finally:
         await service.close()
     say(farewell(n_unanswered))
@@ -160,6 +158,19 @@ def describe(loaded: LoadedModel) -> list[str]:
         f"batches  {chosen.batch_tokens} tokens, flash attention {chosen.flash} ({how})",
         *([f"pictures {loaded.config.mmproj.name}, experimental"] if loaded.config.mmproj else []),
     ]
+
+
+def _report_signal(n_running: int, again: bool) -> None:
+    for line in on_signal(n_running, again):
+        say(line)
+
+
+def on_signal(n_running: int, again: bool) -> list[str]:
+    """What to say to a signal to stop; to the first one nothing where the end comes at once."""
+    are = "request is" if n_running == 1 else "requests are"
+    if again:
+        return [f"stopped at once: {counted(n_running, 'request')} got no answer"]
+    return [f"stopping: {n_running} {are} being answered, Ctrl-C again to stop now"] if n_running else []
 
 
 def farewell(n_unanswered: int) -> str:

@@ -26,6 +26,8 @@ _log = LlamaLog()
 _log_callback = api.bindings.llama_log_callback(_log.receive)
 _opening = threading.Lock()
 
+_NO_FOLDER = b"/dev/null"
+
 OnRows = Callable[[int], None]
 """Called after each part of a picture was computed, with its number of rows."""
 
@@ -64,9 +66,20 @@ def sees(tower: api.Handle) -> bool:
 
 
 def decode_picture(tower: api.Handle, data: bytes) -> api.Handle | None:
-    """A PNG or JPEG file as a bitmap, to be freed; None when it is damaged. Its size was checked before."""
+    """A PNG or JPEG file as a bitmap, to be freed; None when it is damaged. Its size was checked before.
+
+    What stb_image cannot read llama.cpp gives to the programs ffprobe and ffmpeg, as a video, and keeps them: so it is
+    told a folder that cannot hold them (mtmd_helper_bitmap_init_from_buf in mtmd-helper.cpp).
+    """
     buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
-    return mtmd.mtmd_helper_bitmap_init_from_buf(tower, buffer, len(data), False) or None
+    options = mtmd.mtmd_helper_init_opt_default()
+    options.video_params.ffmpeg_bin_dir = _NO_FOLDER
+    read = mtmd.mtmd_helper_bitmap_init_from_buf_wrapper(tower, buffer, len(data), False, options)
+    if read.video_ctx:
+        mtmd.mtmd_bitmap_free(read.bitmap)
+        mtmd.mtmd_helper_video_free(read.video_ctx)
+        return None
+    return read.bitmap or None
 
 
 def free_picture(bitmap: api.Handle) -> None:

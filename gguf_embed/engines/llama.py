@@ -16,6 +16,7 @@ from gguf_embed.engines import _llama_api as api
 from gguf_embed.engines import _llama_vocabulary as words
 from gguf_embed.engines._llama_batch import BatchBuffers
 from gguf_embed.engines.base import ContextSpec, EngineInfo, PictureSpec, Vocabulary
+from gguf_embed.engines.parts import cut_parts, pool_rows
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError
 from gguf_embed.model_files.token_rows import PairRows
 from gguf_embed.types import FloatMatrix, Pooling
@@ -173,13 +174,16 @@ class LlamaContext:
         # a decoder's logits moved by 0.05 with flash attention and F16 memory, by 1e-5 without (tiny Qwen3 reranker)
         scores = engine.info.causal and spec.pooling is Pooling.RANK
         self._reads_last = engine.runs_in_parts and spec.pooling in (Pooling.LAST, Pooling.RANK)
+        # llama.cpp pools within one part only, so token rows are asked for and pooled here
+        self._reads_rows = engine.runs_in_parts and not self._reads_last and spec.max_tokens > MAX_UBATCH_TOKENS
+        in_parts = self._reads_last or self._reads_rows
         self._context = api.new_context(
             model,
             api.ContextParams(
                 n_tokens=spec.max_tokens,
-                n_ubatch=min(spec.max_tokens, MAX_UBATCH_TOKENS) if self._reads_last else spec.max_tokens,
+                n_ubatch=min(spec.max_tokens, MAX_UBATCH_TOKENS) if in_parts else spec.max_tokens,
                 n_sequences=spec.max_sequences,
-                pooling=spec.pooling,
+                pooling=Pooling.NONE if self._reads_rows else spec.pooling,
                 flash_attention=spec.flash_attention and not scores,
                 full_memory=scores,
             ),
@@ -198,6 +202,8 @@ class LlamaContext:
             api.set_threads(self._context, n_threads)
             self._n_threads = n_threads
         self._check_ids(batch)
+        if self._reads_rows:
+            return pool_rows(self._rows_in_parts(batch), list(map(len, batch)), self.spec.pooling)
         code = self._run(batch)
         if code != 0:
             raise EngineFailure(f"llama.cpp refused a batch of {len(batch)} texts, {n_tokens} tokens (code {code})")
@@ -238,6 +244,24 @@ class LlamaContext:
             if code != 0:
                 return code
         return api.decode(self._context, self._buffers.fill([tokens[-1:] for tokens in batch], starts))
+
+    def _rows_in_parts(self, batch: Sequence[Sequence[int]]) -> FloatMatrix:
+        """All token rows, float32[n_tokens, n_embd], a part at a time.
+
+        llama.cpp holds logits over the whole vocabulary for every row that one call gives, and keeps the room for the
+        largest: 3,000 tokens of a vocabulary of 152,000 took 1.8 GB of it.
+        """
+        rows = np.empty((sum(map(len, batch)), self._info.n_embd), np.float32)
+        api.forget(self._context)
+        begin = 0
+        for part in cut_parts(list(map(len, batch)), MAX_UBATCH_TOKENS):
+            tokens = [text[own.start : own.stop] for text, own in zip(batch, part, strict=True)]
+            end = begin + sum(map(len, tokens))
+            code = api.decode(self._context, self._buffers.fill(tokens, [own.start for own in part]))
+            if code != 0 or not api.copy_token_rows(self._context, rows[begin:end]):
+                raise EngineFailure(f"llama.cpp refused {end - begin} of {len(rows)} tokens (code {code})")
+            begin = end
+        return rows
 
     def _release_logits(self, n_tokens: int) -> None:
         """After the first batch of each new size llama.cpp has made a larger buffer."""

@@ -14,7 +14,7 @@ from gguf_embed.engines import _mtmd_api as mtmd
 from gguf_embed.engines._llama_batch import BatchBuffers
 from gguf_embed.engines.base import EngineInfo, PictureRows, PictureSpec
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError, NotSupported, PicturesTooLong
-from gguf_embed.picture_files import check_picture, check_pixels
+from gguf_embed.picture_files import check_picture, check_pixels, check_together
 from gguf_embed.types import FloatMatrix, PictureText, Pooling
 
 
@@ -82,6 +82,7 @@ class PictureContext:
         return min(self.spec.part_tokens, self.spec.max_tokens)
 
     def embed(self, text: PictureText, pooling: Pooling) -> PictureRows:
+        _check_files(text)
         with ExitStack() as stack:
             parts = [self._decode(text, number, stack) for number in range(len(text.parts))]
             handle = mtmd.tokenize(self._tower, parts)
@@ -101,8 +102,7 @@ class PictureContext:
         part = text.parts[number]
         if isinstance(part, str):
             return part
-        where = f"input {text.index}, part {number}:"
-        check_picture(part, where)
+        where = _place(text, number)
         check_pixels(part, where)
         bitmap = mtmd.decode_picture(self._tower, part)
         if bitmap is None:
@@ -161,6 +161,18 @@ class PictureContext:
     def close(self) -> None:
         """Frees it; call it once, before the engine's `close`."""
         self._stack.close()
+
+
+def _place(text: PictureText, number: int) -> str:
+    return f"input {text.index}, part {number}:"
+
+
+def _check_files(text: PictureText) -> None:
+    """What can be known before anything is decoded; then all of its pictures are in memory at the same time."""
+    for number, part in enumerate(text.parts):
+        if isinstance(part, bytes):
+            check_picture(part, _place(text, number))
+    check_together((part for part in text.parts if isinstance(part, bytes)), f"input {text.index}")
 
 
 def plan_parts(chunks: Sequence[mtmd.Chunk], part_tokens: int, pooling: Pooling) -> list[Part]:

@@ -12,7 +12,7 @@ from gguf_embed.engines.base import ContextSpec, EngineInfo, Vocabulary
 from gguf_embed.engines.static_table import Ids, TokenTable, open_table
 from gguf_embed.engines.static_tokenizer import HuggingFaceTokenizer, TextTokenizer
 from gguf_embed.engines.static_words import WordTokenizer
-from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError, NotSupported
+from gguf_embed.errors import EngineFailure, InvalidInput, InvalidRequest, ModelFileError, NotSupported
 from gguf_embed.model_files import static_format as keys
 from gguf_embed.model_files.metadata import GgufHeader
 from gguf_embed.model_files.model_facts import context_length, pooling_type
@@ -119,7 +119,7 @@ class StaticContext:
         self._buffer: FloatMatrix = np.empty((n_rows, table.n_embd), np.float32)
 
     def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> FloatMatrix:
-        """Raises `InvalidRequest` for a text whose mean is zero: that vector would have no direction."""
+        """Raises `InvalidInput` for the first text whose mean is zero: that vector would have no direction."""
         table = self._table
         if table is None:
             raise EngineFailure("this context is closed")
@@ -135,8 +135,10 @@ class StaticContext:
             self._sum_rows(table, ids[begin : begin + length], total)
             begin += length
         means /= np.array(lengths, np.float32)[:, np.newaxis]
-        if not means.any(axis=1).all():
-            raise InvalidRequest("the rows of this text's tokens add up to zero, so it has no vector: add other words")
+        has_direction = means.any(axis=1)
+        if not has_direction.all():
+            first = int(np.argmin(has_direction))
+            raise InvalidInput(first, ": the rows of its tokens add up to zero, so it has no vector: add other words")
         return means
 
     def _flat_ids(self, batch: Sequence[Sequence[int]], lengths: Sequence[int], n_vocab: int) -> Ids:

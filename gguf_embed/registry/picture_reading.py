@@ -20,9 +20,17 @@ def open_picture_lane(engine: Engine, config: ModelConfig, info: ModelInfo) -> P
     """Load the vision tower and start its thread; None where no --mmproj was given. Raises `ModelFileError`."""
     if config.mmproj is None:
         return None
+    if not config.mmproj.exists():
+        raise ModelFileError(f"--mmproj {config.mmproj}: no such file; check the path")
     check_tower(read_header(config.mmproj))
+    name = info.name if info.path is None else info.path.name  # the engine's may be a copy with other weights
     if not isinstance(engine, LlamaEngine):
-        raise ModelFileError(f"{info.name} is a static model, which reads words only: --mmproj needs a causal decoder")
+        raise ModelFileError(f"{name} is a static model, which reads words only: --mmproj needs a causal decoder")
+    if not engine.runs_in_parts:
+        raise ModelFileError(
+            f"{name} reads a text as a whole, so no pictures can be put between its tokens: --mmproj needs a causal "
+            "decoder"
+        )
     spec = PictureSpec(
         mmproj=config.mmproj,
         max_tokens=min(info.max_input_tokens, MAX_TOKENS),

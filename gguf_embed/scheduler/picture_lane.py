@@ -72,7 +72,7 @@ class PictureLane:
     def _admit(self, texts: Sequence[PictureText], pooling: Pooling) -> list[Future[_Timed]]:
         if len(texts) > self._max_waiting:
             raise InvalidRequest(
-                f"{len(texts)} inputs with pictures, the limit per request is {self._max_waiting}: send fewer at once"
+                f"{len(texts)} inputs in a request with pictures, the limit is {self._max_waiting}: send fewer at once"
             )
         sizes = [sum(len(part) for part in text.parts if isinstance(part, bytes)) for text in texts]
         with self._lock:

@@ -12,9 +12,8 @@ from gguf_embed.errors import Overloaded, Unavailable
 from gguf_embed.scheduler.batching import BatchLimits, choose_threads, due_times, take_batch, token_budget
 from gguf_embed.scheduler.task import Batch, EmbedTask, Lane, PendingRequest
 
-
 RESERVE = 10
-"""One more part in this many is kept for requests that fit one batch: a bulk request must not lock out a short query."""
+"""One part in this many more is kept for requests that fit one batch: bulk must not lock out a short query."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
 import orjson
 from aiohttp import ClientPayloadError, web
 
 from gguf_embed.errors import InvalidRequest, PayloadTooLarge, Unavailable
+from gguf_embed.server import content_encoding
 from gguf_embed.server.door import Door
 from gguf_embed.server.fields import JsonObject, describe
 from gguf_embed.types import Truncation
@@ -26,7 +27,7 @@ _ESCAPES = re.compile(
 
 
 async def read_json_object(door: Door, request: web.Request) -> JsonObject:
-    """The body as a JSON object, whatever its Content-Type says (`curl -d` sends a form's).
+    """The body as a JSON object, unpacked, whatever its Content-Type says (`curl -d` sends a form's).
 
     Raises `PayloadTooLarge`, or `InvalidRequest` with the position of what is wrong.
     """
@@ -41,7 +42,25 @@ async def read_json_object(door: Door, request: web.Request) -> JsonObject:
         raise _too_large(limit) from exc
     except (web.RequestPayloadError, ClientPayloadError) as exc:
         raise InvalidRequest("the body could not be read: it is cut off or not encoded as its headers say") from exc
-    return parse_json_object(raw)
+    encoding = request.headers.get("Content-Encoding")
+    return parse_json_object(raw) if encoding is None else await _parse_encoded(raw, encoding, limit)
+
+
+async def _parse_encoded(raw: bytes, encoding: str, limit: int) -> JsonObject:
+    """A body that is JSON all the same is taken: some clients write "utf-8" there."""
+    if not content_encoding.is_read(encoding):
+        try:
+            return parse_json_object(raw)
+        except InvalidRequest as exc:
+            raise exc if _is_identity(encoding) else content_encoding.not_read(encoding) from exc
+    unpacked = await asyncio.to_thread(content_encoding.unpack, raw, encoding, limit)
+    if len(unpacked) > limit:
+        raise _too_large(limit)
+    return parse_json_object(unpacked)
+
+
+def _is_identity(encoding: str) -> bool:
+    return encoding.strip().lower() in ("", "identity")
 
 
 async def _read_unaccepted(door: Door, request: web.Request) -> bytes:
@@ -92,13 +111,13 @@ def _malformed(raw: bytes, error: orjson.JSONDecodeError) -> InvalidRequest:
     return InvalidRequest(f"the body is not valid JSON: {error}")
 
 
-def json_response(body: bytes, status: int = 200) -> web.Response:
-    """Finished JSON bytes as a reply."""
+def json_response(body: bytes | AsyncIterator[bytes], status: int = 200) -> web.Response:
+    """JSON bytes as a reply, finished or a stream of them."""
     # content_type= would parse and rebuild what is constant here
     return web.Response(body=body, status=status, headers={"Content-Type": "application/json"})
 
 
-def embed_response(body: bytes, truncated: Sequence[Truncation]) -> web.Response:
+def embed_response(body: bytes | AsyncIterator[bytes], truncated: Sequence[Truncation]) -> web.Response:
     """Vectors as a reply, with `X-Gguf-Embed-Truncated: 0,3` when inputs 0 and 3 were cut."""
     response = json_response(body)
     if truncated:

@@ -12,7 +12,7 @@ from aiohttp import web
 from gguf_embed.errors import InvalidRequest, NotSupported
 from gguf_embed.server.body import embed_response, read_json_object
 from gguf_embed.server.door import Door
-from gguf_embed.server.fields import JsonObject, describe, optional_choice, optional_int, optional_str
+from gguf_embed.server.fields import JsonObject, describe, optional_choice, optional_int, optional_str, wrong_value
 from gguf_embed.server.input_type import format_applied_prompt, parse_prompt_choice
 from gguf_embed.server.native import format_truncation
 from gguf_embed.server.output_types import (
@@ -23,9 +23,11 @@ from gguf_embed.server.output_types import (
     write_matrix,
 )
 from gguf_embed.server.prompts import parse_prompts
+from gguf_embed.server.request_options import refuse_elsewhere
 from gguf_embed.types import EmbedRequest, EmbedResult, Pooling
 
 _FLOAT = OutputType("float", "float", base64=False)
+_TEXT_ONLY = "text only here; pictures go to POST /v1/embeddings, where the model has a vision tower"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def _refuse_fewer_tokens(body: JsonObject, limit: int) -> None:
 
 def parse_cohere_embed(body: JsonObject, max_inputs: int) -> CohereEmbed:
     """Read a request body. Raises `InvalidRequest` naming the field, `NotSupported` for pictures."""
+    refuse_elsewhere(body)
     texts = _parse_texts(body, max_inputs)
     request = EmbedRequest(
         inputs=texts,
@@ -84,15 +87,18 @@ def parse_cohere_embed(body: JsonObject, max_inputs: int) -> CohereEmbed:
 
 def _parse_texts(body: JsonObject, max_inputs: int) -> tuple[str, ...]:
     if body.get("images"):
-        raise NotSupported('"images" is not supported: this server embeds text only')
+        raise NotSupported(f'"images" is not supported: {_TEXT_ONLY}')
     field = "texts" if body.get("inputs") is None else "inputs"
+    if field == "inputs" and body.get("texts") is not None:
+        raise InvalidRequest('"texts" and "inputs" are two ways to send the same: send one of them', "inputs")
     value = body.get(field)
     if not isinstance(value, list):
-        raise InvalidRequest(f'"{field}" must be an array, found {describe(value)}', field)
+        here = ' (not "input", as in OpenAI\'s API)' if value is None and body.get("input") is not None else ""
+        raise wrong_value(field, f"an array of {'strings' if field == 'texts' else 'objects'}{here}", value)
     entries = [_text_of(entry, index) for index, entry in enumerate(value)] if field == "inputs" else value
     for index, entry in enumerate(entries):
         if not isinstance(entry, str):
-            raise InvalidRequest(f'"{field}[{index}]" must be a string, found {describe(entry)}', field)
+            raise InvalidRequest(f'"{field}[{index}]" must be a string, found {describe(entry)}', field, index)
     return tuple(prompt for prompt in parse_prompts(entries, field, max_inputs) if isinstance(prompt, str))
 
 
@@ -101,22 +107,33 @@ def _text_of(entry: object, index: int) -> object:
     match entry:
         case {"content": [{"type": "text", "text": str(text)}]}:
             return text
-        case {"content": list()}:
-            raise NotSupported(f'"inputs[{index}].content" must be one text: this server embeds text only')
+        case {"content": list(parts)} if any(isinstance(part, dict) and _is_picture(part) for part in parts):
+            raise NotSupported(f'"inputs[{index}].content" holds a picture: {_TEXT_ONLY}')
+        case {"content": content}:
+            raise InvalidRequest(
+                f'"inputs[{index}].content" must be one part {{"type": "text", "text": "…"}}, found '
+                f"{describe(content)}: join several texts, or send an input for each",
+                "inputs",
+                index,
+            )
         case _:
             raise InvalidRequest(
-                f'"inputs[{index}]" must be an object with "content", found {describe(entry)}', "inputs"
+                f'"inputs[{index}]" must be an object with "content", found {describe(entry)}', "inputs", index
             )
+
+
+def _is_picture(part: JsonObject) -> bool:
+    return part.get("type") not in (None, "text")
 
 
 def _parse_truncate(body: JsonObject) -> bool:
     """Cohere cuts the end unasked ("END"). Raises `InvalidRequest` for "START": only the beginning can be kept."""
-    choice = optional_choice(body, "truncate", ("none", "start", "end")) or "end"
-    if choice == "start":
+    value = body.get("truncate")
+    if isinstance(value, str) and value.lower() == "start":
         raise InvalidRequest(
             'this server keeps the beginning of a text: "truncate" must be "END" or "NONE"', "truncate"
         )
-    return choice == "end"
+    return optional_choice(body, "truncate", ("END", "NONE")) != "none"
 
 
 def format_cohere_embed(parsed: CohereEmbed, result: EmbedResult, version: int) -> bytes:

@@ -14,6 +14,11 @@ class Drain:
         self._idle.set()
         self.begun = asyncio.Event()  # set: no new work is taken
 
+    @property
+    def n_running(self) -> int:
+        """How many requests are being answered."""
+        return len(self._tasks)
+
     def enter(self, task: asyncio.Task[object]) -> None:
         self._tasks.add(task)
         self._idle.clear()

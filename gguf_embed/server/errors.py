@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import orjson
 
-from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidInput, InvalidRequest, Overloaded
+from gguf_embed.errors import (
+    ChunksTooLong,
+    EmbedError,
+    EngineFailure,
+    InputTooLong,
+    InvalidRequest,
+    Overloaded,
+)
 from gguf_embed.server.door import Dialect
+
+_MAX_PATH_SHOWN = 100
+_CLOSE = 0.8  # of difflib's ratio: one or two letters of a word
+_GENERATION = re.compile(r"\b(chat|completions?|infill|messages|responses|generate|generate_stream)\b")
 
 
 class RouteNotFound(EmbedError):
-    """No such path here. Worded as llama-server words it."""
+    """No such path here. Names it, and the one that was probably meant, or says that nothing here generates text."""
 
     kind = "not_found"
 
-    def __init__(self) -> None:
-        super().__init__("File Not Found")
+    def __init__(self, path: str, known: Iterable[str] = ()) -> None:
+        # a path that is not UTF-8 comes as surrogates, which JSON cannot hold
+        shown = path[:_MAX_PATH_SHOWN].encode("utf-8", "replace").decode()
+        hint = ""
+        if _GENERATION.search(shown):
+            hint = "this server embeds texts and generates none; "
+        elif meant := difflib.get_close_matches(shown, known, n=1, cutoff=_CLOSE):
+            hint = f"did you mean {meant[0]}? "
+        super().__init__(f"there is no route {shown} here: {hint}GET / lists all")
 
 
 class MethodNotAllowed(EmbedError):
@@ -96,6 +116,11 @@ TEI_SHAPES = {
     "method_not_allowed": (405, "MethodNotAllowed"),
 }
 
+# How a dialect asks for a cut of a text that is too long; llama.cpp's and OpenAI's follow --truncate.
+_TRUNCATE = {Dialect.COHERE: '"truncate": "END"', Dialect.TEI: '"truncate": true', Dialect.OLLAMA: '"truncate": true'}
+_TRUNCATE_DOCUMENTS = {Dialect.COHERE: '"truncate": true'}
+_FOLLOWS_FLAG = '"truncate": true (or start with --truncate)'
+
 INTERNAL_MESSAGE = "internal error; the server's log has the details"
 
 
@@ -108,10 +133,16 @@ class ErrorReply:
     headers: Mapping[str, str]
 
 
+def is_servers_fault(error: EmbedError) -> bool:
+    """Whether whoever runs the server should look: not for what a client asked for in vain (501)."""
+    shape = ERROR_SHAPES.get(error.kind, ERROR_SHAPES["engine"])
+    return shape.status >= 500 and error.kind != "not_supported"
+
+
 def format_error(error: EmbedError, dialect: Dialect) -> ErrorReply:
     """Put an error into the dialect's shape. A kind that has no place on the wire becomes a bare `engine`."""
     shape = ERROR_SHAPES.get(error.kind)
-    message = error.message if shape else INTERNAL_MESSAGE
+    message = _message(error, dialect) if shape else INTERNAL_MESSAGE
     shape = shape or ERROR_SHAPES["engine"]
     headers = {**shape.headers, **_headers(error)}
     if dialect is Dialect.OLLAMA:
@@ -126,7 +157,7 @@ def format_error(error: EmbedError, dialect: Dialect) -> ErrorReply:
 def describe_error(error: EmbedError, dialect: Dialect) -> dict[str, object]:
     """The object under `error` in OpenAI's or llama.cpp's shape."""
     shape = ERROR_SHAPES.get(error.kind)
-    message = error.message if shape else INTERNAL_MESSAGE
+    message = _message(error, dialect) if shape else INTERNAL_MESSAGE
     shape = shape or ERROR_SHAPES["engine"]
     detail: dict[str, object]
     if dialect is Dialect.OPENAI:
@@ -134,11 +165,22 @@ def describe_error(error: EmbedError, dialect: Dialect) -> dict[str, object]:
     else:
         detail = {"code": shape.status, "message": message, "type": shape.llama_type}
     match error:
+        case ChunksTooLong():
+            detail |= {"n_prompt_tokens": error.n_tokens, "n_ctx": error.limit}
         case InputTooLong():
             detail |= {"index": error.index, "n_prompt_tokens": error.n_tokens, "n_ctx": error.limit}
-        case InvalidInput(index=int(index)) | EngineFailure(index=int(index)):
+        case InvalidRequest(index=int(index)) | EngineFailure(index=int(index)):
             detail["index"] = index
     return detail
+
+
+def _message(error: EmbedError, dialect: Dialect) -> str:
+    """The error's own, but where the way out is a field: what this dialect's routes take."""
+    if not isinstance(error, InputTooLong):
+        return error.message
+    words = _TRUNCATE_DOCUMENTS if error.is_document else _TRUNCATE
+    has_long_input = dialect in (Dialect.OPENAI, Dialect.LLAMA)
+    return error.worded(words.get(dialect, _FOLLOWS_FLAG), has_long_input=has_long_input)
 
 
 def _ollama_reply(kind: str, status: int, message: str, headers: Mapping[str, str]) -> ErrorReply:

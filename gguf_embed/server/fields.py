@@ -29,6 +29,13 @@ def describe(value: object) -> str:
             return "an object"
 
 
+def wrong_value(name: str, expected: str, value: object) -> InvalidRequest:
+    """What to raise for a required field that is missing, or is not what it must be."""
+    if value is None:
+        return InvalidRequest(f'"{name}" must be provided: {expected}', name)
+    return InvalidRequest(f'"{name}" must be {expected}, found {describe(value)}', name)
+
+
 def is_int(value: object) -> bool:
     """Whether a JSON value is an integer; Python counts true and false in, JSON does not."""
     return isinstance(value, int) and not isinstance(value, bool)
@@ -61,11 +68,13 @@ def optional_str(body: JsonObject, name: str) -> str | None:
 
 
 def optional_choice(body: JsonObject, name: str, choices: tuple[str, ...]) -> str | None:
-    """The field in lower case, one of `choices`, or None when absent or null."""
+    """The field in lower case, one of `choices` in whatever case, or None when absent or null."""
     value = body.get(name)
     if value is None:
         return None
-    if isinstance(value, str) and value.lower() in choices:
-        return value.lower()
+    word = value.lower() if isinstance(value, str) else ""
+    if word in choices or word in map(str.lower, choices):
+        return word
     listed = ", ".join(f'"{choice}"' for choice in choices)
-    raise InvalidRequest(f'"{name}" must be one of {listed}, found {describe(value)}', name)
+    must_be = f"must be one of {listed}" if len(choices) > 1 else f"can only be {listed}"
+    raise InvalidRequest(f'"{name}" {must_be}, found {describe(value)}', name)

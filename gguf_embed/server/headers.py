@@ -10,6 +10,7 @@ from aiohttp import web
 from gguf_embed.server.body import TRUNCATED_HEADER
 from gguf_embed.server.door import Door
 
+REQUEST_ID_HEADER = "X-Request-Id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CORS = {
     "Access-Control-Allow-Credentials": "true",
@@ -19,14 +20,20 @@ _CORS = {
 }
 
 
+def request_id(request: web.Request) -> str:
+    """The client's own where it is sane, else a new one with each call."""
+    asked = request.headers.get(REQUEST_ID_HEADER)
+    return asked if asked and _SANE_ID.fullmatch(asked) else os.urandom(12).hex()
+
+
 def set_common_headers(door: Door, request: web.Request, response: web.StreamResponse) -> None:
     """Request id, server, CORS, and the end of the connection where the server is stopping.
 
     The middleware calls it for whatever a handler returns; one that streams calls it before its first byte.
     """
     headers = response.headers
-    asked_id = request.headers.get("X-Request-Id")
-    headers["X-Request-Id"] = asked_id if asked_id and _SANE_ID.fullmatch(asked_id) else os.urandom(12).hex()
+    if REQUEST_ID_HEADER not in headers:  # an error has the one that was logged
+        headers[REQUEST_ID_HEADER] = request_id(request)
     headers["Server"] = "gguf-embed"
     origin = request.headers.get("Origin")
     if origin is not None:

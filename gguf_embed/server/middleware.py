@@ -14,17 +14,20 @@ from gguf_embed.errors import EmbedError, EngineFailure, InvalidRequest, Unavail
 from gguf_embed.server.auth import KeyRing
 from gguf_embed.server.body import json_response
 from gguf_embed.server.door import Dialect, Door, Route
-from gguf_embed.server.errors import INTERNAL_MESSAGE, MethodNotAllowed, RouteNotFound, format_error
-from gguf_embed.server.headers import set_common_headers
+from gguf_embed.server.errors import (
+    INTERNAL_MESSAGE,
+    MethodNotAllowed,
+    RouteNotFound,
+    format_error,
+    is_servers_fault,
+)
+from gguf_embed.server.headers import REQUEST_ID_HEADER, request_id, set_common_headers
 from gguf_embed.server.slashes import has_double_slash, without_double_slashes
 
 logger = logging.getLogger(__name__)
 
 CLIENT_GONE_STATUS = 499
 """nginx's number for a client that left before its answer; only metrics and the log see it."""
-
-FAILED_BACKEND_STATUS = 424
-"""What TEI's dialect answers in place of 500."""
 
 _UNKNOWN_ROUTE = "unknown"
 _OLLAMA_PREFIX = "/api/"
@@ -77,37 +80,36 @@ class DoorKeeper:
         except EmbedError as error:
             failure = error
         except web.HTTPException as error:
-            failure = _from_http(error, request)
+            failure = self._from_http(error, request)
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
             failure = EngineFailure(INTERNAL_MESSAGE)
-        return _error_response(failure, self._door, route.dialect if route else self._dialect_of(request.path))
+        return self._error_response(failure, request, route.dialect if route else self._dialect_of(request.path))
 
     def _dialect_of(self, path: str) -> Dialect:
         """For a path whose method is wrong, or that nobody knows."""
         return self._dialects.get(path, Dialect.OLLAMA if path.startswith(_OLLAMA_PREFIX) else Dialect.LLAMA)
 
+    def _from_http(self, error: web.HTTPException, request: web.Request) -> EmbedError:
+        match error:
+            case web.HTTPNotFound():
+                return RouteNotFound(request.path, self._dialects)
+            case web.HTTPMethodNotAllowed():
+                return MethodNotAllowed(request.method, request.path, tuple(sorted(error.allowed_methods)))
+            case _:
+                return InvalidRequest(f"{error.status} {error.reason}")
+
+    def _error_response(self, error: EmbedError, request: web.Request, dialect: Dialect) -> web.Response:
+        self._door.metrics.observe_error(error.kind)
+        reply = format_error(error, dialect)
+        response = json_response(reply.body, reply.status)
+        response.headers.update(reply.headers)
+        if is_servers_fault(error):
+            response.headers[REQUEST_ID_HEADER] = asked = request_id(request)
+            logger.warning("%s: %s, request %s", error.kind, error.message, asked)
+        return response
+
 
 def _check_open(request: web.Request, door: Door) -> None:
     if door.drain.begun.is_set() and request.method in ("POST", "DELETE"):
         raise Unavailable("the server is shutting down and takes no new work")
-
-
-def _from_http(error: web.HTTPException, request: web.Request) -> EmbedError:
-    match error:
-        case web.HTTPNotFound():
-            return RouteNotFound()
-        case web.HTTPMethodNotAllowed():
-            return MethodNotAllowed(request.method, request.path, tuple(sorted(error.allowed_methods)))
-        case _:
-            return InvalidRequest(f"{error.status} {error.reason}")
-
-
-def _error_response(error: EmbedError, door: Door, dialect: Dialect) -> web.Response:
-    door.metrics.observe_error(error.kind)
-    reply = format_error(error, dialect)
-    if reply.status >= 500 or reply.status == FAILED_BACKEND_STATUS:
-        logger.warning("%s: %s", error.kind, error.message)
-    response = json_response(reply.body, reply.status)
-    response.headers.update(reply.headers)
-    return response

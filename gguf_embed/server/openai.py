@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from gguf_embed.server.output_types import (
 )
 from gguf_embed.server.pictures import take_pictures
 from gguf_embed.server.prompts import parse_prompts
-from gguf_embed.server.request_options import Extras, parse_extras, refuse_pictures
+from gguf_embed.server.request_options import Extras, parse_extras, refuse_beside_pictures
 from gguf_embed.types import EmbedRequest, EmbedResult, FloatMatrix, Pooling
 
 EncodingFormat = Literal["float", "base64"]
@@ -51,18 +52,20 @@ async def embeddings(door: Door, request: web.Request) -> web.Response:
     if body.get("input") is None and body.get("content") is not None:
         return await native.answer_embedding(door, body)
     body, pictures = await take_pictures(door, body)
+    if pictures:
+        refuse_beside_pictures(body)
     parsed = parse_openai_embed(body, door.options.max_inputs)
     _refuse_token_rows(door, parsed.request)
     if parsed.output_types:
         check_decodable(parsed.output_types, request.headers)
         pooling = parsed.request.pooling or door.service.resolve(parsed.request.model).info.pooling
         check_output_types(parsed.output_types, pooling, embd_normalize=2)
-    if parsed.extras and pictures:
-        refuse_pictures()
     wanted = await settle_token_ids(door, parsed.request)
     result = await door.embed(replace(wanted, pictures=pictures) if pictures else wanted)
-    response = embed_response(format_openai_embed(result, parsed), result.truncated)
-    return with_extra_headers(response, result) if parsed.extras else response
+    if parsed.extras is None:
+        return embed_response(format_openai_embed(result, parsed), result.truncated)
+    written = await asyncio.to_thread(format_openai_embed, result, parsed)
+    return with_extra_headers(embed_response(written, result.truncated), result)
 
 
 def _refuse_token_rows(door: Door, request: EmbedRequest) -> None:

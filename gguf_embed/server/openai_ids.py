@@ -9,20 +9,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
-from gguf_embed.errors import InvalidRequest
-from gguf_embed.openai_tokens import OpenAIEncoding
+from gguf_embed.errors import InvalidInput, InvalidRequest
+from gguf_embed.openai_tokens import OpenAIEncoding, how_to_fetch
 from gguf_embed.server.door import Door, Service
+from gguf_embed.texts.tokens import character_limit
 from gguf_embed.types import EmbedRequest, Prompt
+
+MAX_CHARACTER_BYTES = 4
+"""Of UTF-8."""
 
 MAX_INLINE_TOKENS = 10_000
 """Requests up to this size are decoded on the event loop (about 1 ms); larger ones in a thread."""
 
 N_CL100K = 100_277
-"""Ids from here on are in no text of cl100k_base."""
+"""Ids from here on are in no text of cl100k_base. Texts of o200k_base have ids up to 199,998, so one of them may end in
+Qwen3's 151643; no closing token that we know is higher, so that encoding cannot be told too."""
 
 INNER_BYTES = frozenset((*range(94, 124), *range(222, 256)))
-"""The ids of the bytes 0x80 to 0xBF, in cl100k_base and o200k_base: inside a character, so no text begins with one."""
+"""The ids of the bytes 0x80 to 0xBF, in cl100k_base and o200k_base: inside a character, so no whole text begins so.
+
+The second piece of a text that LangChain cut may; it would have to end in a model's closing token too.
+"""
 
 _LANGCHAIN = "LangChain's OpenAIEmbeddings sends OpenAI's ids: set check_embedding_ctx_length=False there"
 
@@ -81,10 +90,15 @@ async def settle_token_ids(door: Door, request: EmbedRequest) -> EmbedRequest:
         case name:
             if rule.encoding is None and any(map(is_bare, request.inputs)):
                 raise InvalidRequest(
-                    f"this server reads token ids as {name} and cannot: {rule.problem}. Send text. {_LANGCHAIN}",
+                    f"this server reads token ids as {name} and cannot: {rule.problem}. Send text. {_LANGCHAIN}; or "
+                    f"fetch the file on the server's machine, {how_to_fetch(name)}, and start the server again",
                     "input",
                 )
-            return request if rule.encoding is None else await _decode(rule.encoding, request)
+            if rule.encoding is None:
+                return request
+            info = door.service.resolve(request.model).info
+            limits = TextLimits(character_limit(info.max_input_tokens), door.options.max_body_bytes)
+            return await _decode(rule.encoding, request, limits)
 
 
 def is_bare(prompt: Prompt) -> bool:
@@ -102,7 +116,7 @@ async def _refuse_unframed(service: Service, request: EmbedRequest) -> None:
     for index in bare:
         tokens = [part for part in request.inputs[index] if isinstance(part, int)]
         if not (frame.is_telling and frame.holds(tokens)):
-            raise InvalidRequest(_cannot_be_known(frame, index), "input")
+            raise InvalidRequest(_cannot_be_known(frame, index), "input", index)
 
 
 def _cannot_be_known(frame: Frame, index: int) -> str:
@@ -122,21 +136,46 @@ def _refuse_any(inputs: Sequence[Prompt]) -> None:
                 f"input {index} holds token ids, and this server takes text only (--openai-token-ids reject): send "
                 f"text. {_LANGCHAIN}",
                 "input",
+                index,
             )
 
 
-async def _decode(encoding: OpenAIEncoding, request: EmbedRequest) -> EmbedRequest:
+@dataclass(frozen=True, slots=True)
+class TextLimits:
+    """How much text ids may become."""
+
+    characters: int  # of one input
+    total_bytes: int  # of a request
+
+
+async def _decode(encoding: OpenAIEncoding, request: EmbedRequest, limits: TextLimits) -> EmbedRequest:
     def run() -> EmbedRequest:
-        return replace(request, inputs=decode_all(encoding, request.inputs))
+        return replace(request, inputs=decode_all(encoding, request.inputs, limits))
 
     if sum(len(prompt) for prompt in request.inputs if not isinstance(prompt, str)) <= MAX_INLINE_TOKENS:
         return run()
     return await asyncio.to_thread(run)
 
 
-def decode_all(encoding: OpenAIEncoding, inputs: Sequence[Prompt]) -> tuple[Prompt, ...]:
-    """Every input that is ids alone as its text, the others as they are."""
+def decode_all(encoding: OpenAIEncoding, inputs: Sequence[Prompt], limits: TextLimits) -> tuple[Prompt, ...]:
+    """Every input that is ids alone as its text, the others as they are. All are measured before one is decoded.
+
+    Raises `InvalidRequest` above the limits too.
+    """
+    bare = {index: cast("tuple[int, ...]", prompt) for index, prompt in enumerate(inputs) if is_bare(prompt)}
+    most, total = MAX_CHARACTER_BYTES * limits.characters, 0
+    for index, tokens in bare.items():
+        n_bytes = encoding.n_bytes(tokens, index, most)
+        if n_bytes > most:
+            reason = f"over {most:,} bytes of text, the limit per text is {limits.characters:,} characters: split it"
+            raise InvalidInput(index, f" is token ids of {reason}", "input")
+        total += n_bytes
+        if total > limits.total_bytes:
+            raise InvalidRequest(
+                f"the token ids are over {limits.total_bytes:,} bytes of text, the limit per request "
+                "(--max-body-size): send fewer at once",
+                "input",
+            )
     return tuple(
-        encoding.decode([part for part in prompt if isinstance(part, int)], index) if is_bare(prompt) else prompt
-        for index, prompt in enumerate(inputs)
+        encoding.decode(bare[index], index) if index in bare else prompt for index, prompt in enumerate(inputs)
     )

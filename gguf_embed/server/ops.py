@@ -9,6 +9,7 @@ from gguf_embed.errors import NotSupported, Unavailable
 from gguf_embed.metrics import CONTENT_TYPE
 from gguf_embed.server.body import json_response
 from gguf_embed.server.door import Door
+from gguf_embed.server.openapi import shown_path
 from gguf_embed.server.pictures import MEDIA_MARKER
 from gguf_embed.types import ModelInfo, ModelStatus, Pooling, ServiceState
 
@@ -186,12 +187,14 @@ def format_props(status: ModelStatus) -> dict[str, object]:
 
 async def index(door: Door, request: web.Request) -> web.Response:
     """`GET /`: what is here, for a person with a browser or curl."""
-    width, served = max(len(route.path) for route in door.routes), door.service.models()
+    served = door.service.models()
+    methods = max(len(route.method) for route in door.routes)
+    paths = max(len(shown_path(route)) for route in door.routes)
     lines = [
         f"gguf-embed {door.options.version} serves",
         *map(_index_line, served),
         "",
-        *(f"{route.method:4}  {route.path:{width}}  {route.summary}" for route in door.routes),
+        *(f"{route.method:{methods}}  {shown_path(route):{paths}}  {route.summary}" for route in door.routes),
         "",
         example(f"{request.scheme}://{request.host}", served[0].info if served else None),
         "",

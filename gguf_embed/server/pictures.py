@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gguf_embed.errors import InvalidRequest, NotSupported
-from gguf_embed.picture_files import MAX_BYTES, check_picture
+from gguf_embed.picture_files import MAX_BYTES, check_picture, check_together
 from gguf_embed.remote_hosts import RemoteHosts
 from gguf_embed.server.door import Door
+from gguf_embed.server.errors import TooManyInputs
 from gguf_embed.server.fields import JsonObject, describe, optional_str
 from gguf_embed.server.remote_pictures import RemotePicture, fetch_pictures
-from gguf_embed.types import PictureText
+from gguf_embed.types import ModelInfo, PictureText
 
 MEDIA_MARKER = "<__media__>"
 """Stands in a "prompt_string" where a picture belongs; llama.cpp's default (mtmd_default_marker)."""
@@ -21,6 +23,10 @@ MEDIA_MARKER = "<__media__>"
 MAX_PICTURES = 64
 """In one request."""
 
+MAX_PARTS = 10_000
+"""Parts of `content` in one request, each of which costs a microsecond."""
+
+_SPACES = b" \t\r\n\f\v"
 _UNHEARD = {"input_audio": "sound", "audio_url": "sound", "input_video": "video", "video_url": "video"}
 
 _Part = str | bytes | RemotePicture
@@ -34,6 +40,15 @@ class ParsedPictures:
     inputs: tuple[tuple[int, tuple[_Part, ...]], ...]  # index and parts of each input with pictures
 
 
+@dataclass(frozen=True, slots=True)
+class PictureRules:
+    """What a request may hold."""
+
+    hosts: RemoteHosts
+    max_inputs: int
+    refusal: str | None = None  # why the model reads no pictures
+
+
 async def take_pictures(door: Door, body: JsonObject) -> tuple[JsonObject, tuple[PictureText, ...]]:
     """The body with texts only, and its inputs with pictures, fetched where that is allowed.
 
@@ -44,19 +59,26 @@ async def take_pictures(door: Door, body: JsonObject) -> tuple[JsonObject, tuple
     value = body.get(param)
     if not (type(value) is dict or (type(value) is list and dict in set(map(type, value)))):
         return body, ()
-    parsed = await asyncio.to_thread(parse_pictures, value, param, door.options.remote_hosts)
-    if parsed.inputs:
-        info = door.service.resolve(optional_str(body, "model")).info
-        if not info.reads_pictures:
-            raise NotSupported(
-                f"model {info.name!r} reads text only: start the server with --mmproj FILE, the model's vision tower"
-            )
-    return {**body, param: parsed.value}, await _fetched(parsed, door.options.max_body_bytes)
-
-
-async def _fetched(parsed: ParsedPictures, max_bytes: int) -> tuple[PictureText, ...]:
+    options = door.options
+    refusal = no_tower(door.service.resolve(optional_str(body, "model")).info)
+    rules = PictureRules(options.remote_hosts, options.max_inputs, refusal)
+    parsed = await asyncio.to_thread(parse_pictures, value, param, rules)
     remote = [part for _, parts in parsed.inputs for part in parts if isinstance(part, RemotePicture)]
-    files = iter(await fetch_pictures(remote, max_bytes) if remote else ())
+    files = await fetch_pictures(remote, options.max_body_bytes) if remote else []
+    pictures = await asyncio.to_thread(_put_together, parsed, files) if parsed.inputs else ()
+    return {**body, param: parsed.value}, pictures
+
+
+def no_tower(info: ModelInfo) -> str | None:
+    """Why a model reads no pictures; None when it does."""
+    if info.reads_pictures:
+        return None
+    return f"model {info.name!r} reads text only: start the server with --mmproj FILE, the model's vision tower"
+
+
+def _put_together(parsed: ParsedPictures, fetched: list[bytes]) -> tuple[PictureText, ...]:
+    """`fetched`: the files of all remote pictures, in order."""
+    files = iter(fetched)
     found: list[PictureText] = []
     for index, parts in parsed.inputs:
         texts: list[str | bytes] = []
@@ -67,82 +89,124 @@ async def _fetched(parsed: ParsedPictures, max_bytes: int) -> tuple[PictureText,
                 texts.append(data)
             else:
                 texts.append(part)
+        check_together((part for part in texts if isinstance(part, bytes)), f"input {index}")
         found.append(PictureText(index, tuple(texts)))
     return tuple(found)
 
 
-def parse_pictures(value: object, param: str, hosts: RemoteHosts) -> ParsedPictures:
+def parse_pictures(value: object, param: str, rules: PictureRules) -> ParsedPictures:
     """Read every entry that is an object with `multimodal_data` or `content`; leave the others for the text parser.
 
-    Raises `InvalidRequest` naming the place, `NotSupported` for sound and video.
+    Raises `InvalidRequest` naming the place, `NotSupported` for sound and video, and for pictures where none are read.
     """
-    if param == "content" and _is_parts(value):
-        value = [{"content": value}]
+    reader = _Reader(param, rules)
+    if param == "content" and isinstance(value, list) and _is_parts(value):
+        parts = reader.parts(value, f'"{param}[', ']"')
+        return ParsedPictures([_words(parts)], _pictured([(0, parts)]))
     is_list = isinstance(value, list)
     entries: list[object] = list(value) if isinstance(value, list) else [value]
     if {int, float} & set(map(type, entries)):
         return ParsedPictures(value, ())  # one text as token ids: the text parser refuses the object in it
+    if len(entries) > rules.max_inputs:
+        raise TooManyInputs(
+            f'"{param}" has {len(entries)} entries, the limit per request is {rules.max_inputs}: send several requests',
+            param,
+        )
     inputs: list[tuple[int, tuple[_Part, ...]]] = []
     for index, entry in enumerate(entries):
-        where = f'"{param}[{index}]"' if is_list else f'"{param}"'
         if isinstance(entry, dict) and (entry.get("multimodal_data") or "content" in entry):
-            parts = _read_entry(entry, where, hosts)
-            texts = [part for part in parts if isinstance(part, str)]
-            entries[index] = "".join(texts) if len(texts) == len(parts) else ""
-            if len(texts) < len(parts):
-                inputs.append((index, parts))
-    n_pictures = sum(not isinstance(part, str) for _, parts in inputs for part in parts)
-    if n_pictures > MAX_PICTURES:
-        raise InvalidRequest(f'"{param}" holds {n_pictures} pictures, the limit per request is {MAX_PICTURES}', param)
-    return ParsedPictures(entries if is_list else entries[0], tuple(inputs))
+            parts = reader.entry(entry, f'"{param}[{index}]"' if is_list else f'"{param}"')
+            entries[index] = _words(parts)
+            inputs.append((index, parts))
+    return ParsedPictures(entries if is_list else entries[0], _pictured(inputs))
 
 
-def _is_parts(value: object) -> bool:
+def _words(parts: tuple[_Part, ...]) -> str:
+    """The text of an input without pictures; "" where it has some."""
+    texts = [part for part in parts if isinstance(part, str)]
+    return "".join(texts) if len(texts) == len(parts) else ""
+
+
+def _pictured(inputs: Sequence[tuple[int, tuple[_Part, ...]]]) -> tuple[tuple[int, tuple[_Part, ...]], ...]:
+    return tuple((index, parts) for index, parts in inputs if not all(isinstance(part, str) for part in parts))
+
+
+def _is_parts(value: list[object]) -> bool:
     """Whether `content` is itself a list of parts, one input, as in a chat message."""
-    return isinstance(value, list) and bool(value) and all(isinstance(p, dict) and "type" in p for p in value)
+    return bool(value) and all(isinstance(part, dict) and "type" in part for part in value)
 
 
-def _read_entry(entry: JsonObject, where: str, hosts: RemoteHosts) -> tuple[_Part, ...]:
-    if "content" not in entry:
-        return _read_marked(entry, where)
-    content = entry["content"]
-    if not isinstance(content, list) or not content:
-        raise InvalidRequest(f"{where}.content must be an array of parts, found {describe(content)}")
-    return tuple(_read_part(part, f"{where}.content[{number}]", hosts) for number, part in enumerate(content))
+class _Reader:
+    """Reads the entries of one request, and counts what it may hold only so much of."""
 
+    def __init__(self, param: str, rules: PictureRules) -> None:
+        self._param = param
+        self._rules = rules
+        self._n_pictures = 0
+        self._n_parts = 0
 
-def _read_marked(entry: JsonObject, where: str) -> tuple[_Part, ...]:
-    """`prompt_string` with a marker for each entry of `multimodal_data`."""
-    text, data = entry.get("prompt_string"), entry["multimodal_data"]
-    if not isinstance(text, str):
-        raise InvalidRequest(f"{where}.prompt_string must be a string, found {describe(text)}")
-    if not isinstance(data, list):
-        raise InvalidRequest(f"{where}.multimodal_data must be an array of base64 strings, found {describe(data)}")
-    texts = text.split(MEDIA_MARKER)
-    if len(texts) != len(data) + 1:
-        raise InvalidRequest(
-            f"{where}.prompt_string has {len(texts) - 1} times {MEDIA_MARKER}, multimodal_data {len(data)} entries: "
-            "write it once for each, where the picture belongs"
-        )
-    parts: list[_Part] = [texts[0]]
-    for number, (item, following) in enumerate(zip(data, texts[1:], strict=True)):
-        parts += [_read_base64(item, f"{where}.multimodal_data[{number}]"), following]
-    return tuple(part for part in parts if part != "")
+    def entry(self, entry: JsonObject, where: str) -> tuple[_Part, ...]:
+        if "content" not in entry:
+            return self._marked(entry, where)
+        content = entry["content"]
+        if not isinstance(content, list) or not content:
+            raise InvalidRequest(f"{where}.content must be an array of parts, found {describe(content)}")
+        return self.parts(content, f"{where}.content[", "]")
 
-
-def _read_part(part: object, where: str, hosts: RemoteHosts) -> _Part:
-    kind = part.get("type") if isinstance(part, dict) else None
-    match part:
-        case {"type": "text", "text": str(text)}:
-            return text
-        case {"type": "image_url", "image_url": {"url": str(url)}} | {"type": "image_url", "image_url": str(url)}:
-            return _read_url(url, f"{where}.image_url", hosts)
-        case _ if isinstance(kind, str) and kind in _UNHEARD:
-            raise NotSupported(f"{where} is {_UNHEARD[kind]}: this server reads text and pictures only")
-        case _:
+    def parts(self, content: list[object], before: str, after: str) -> tuple[_Part, ...]:
+        """`before` and `after` its number, they name a part."""
+        self._n_parts += len(content)
+        if self._n_parts > MAX_PARTS:
             raise InvalidRequest(
-                f'{where} must be {{"type": "text", "text": "…"}} or '
-                f'{{"type": "image_url", "image_url": {{"url": "…"}}}}, found {describe(part)}'
+                f'"{self._param}" holds over {MAX_PARTS:,} parts, the limit per request: join the texts', self._param
+            )
+        return tuple(self._part(part, f"{before}{number}{after}") for number, part in enumerate(content))
+
+    def _marked(self, entry: JsonObject, where: str) -> tuple[_Part, ...]:
+        """`prompt_string` with a marker for each entry of `multimodal_data`."""
+        text, data = entry.get("prompt_string"), entry["multimodal_data"]
+        if not isinstance(text, str):
+            raise InvalidRequest(f"{where}.prompt_string must be a string, found {describe(text)}")
+        if not isinstance(data, list):
+            raise InvalidRequest(f"{where}.multimodal_data must be an array of base64 strings, found {describe(data)}")
+        self._count_pictures(len(data))
+        n_markers = text.count(MEDIA_MARKER)
+        if n_markers != len(data):
+            raise InvalidRequest(
+                f"{where}.prompt_string has {n_markers} times {MEDIA_MARKER}, multimodal_data {len(data)} entries: "
+                "write it once for each, where the picture belongs"
+            )
+        texts = text.split(MEDIA_MARKER)
+        parts: list[_Part] = [texts[0]]
+        for number, (item, following) in enumerate(zip(data, texts[1:], strict=True)):
+            parts += [_read_base64(item, f"{where}.multimodal_data[{number}]"), following]
+        return tuple(part for part in parts if part != "")
+
+    def _part(self, part: object, where: str) -> _Part:
+        kind = part.get("type") if isinstance(part, dict) else None
+        match part:
+            case {"type": "text", "text": str(text)}:
+                return text
+            case {"type": "image_url", "image_url": {"url": str(url)}} | {"type": "image_url", "image_url": str(url)}:
+                self._count_pictures(1)
+                return _read_url(url, f"{where}.image_url", self._rules.hosts)
+            case _ if isinstance(kind, str) and kind in _UNHEARD:
+                raise NotSupported(f"{where} is {_UNHEARD[kind]}: this server reads text and pictures only")
+            case _:
+                raise InvalidRequest(
+                    f'{where} must be {{"type": "text", "text": "…"}} or '
+                    f'{{"type": "image_url", "image_url": {{"url": "…"}}}}, found {describe(part)}'
+                )
+
+    def _count_pictures(self, n_more: int) -> None:
+        """Before they are decoded."""
+        if self._rules.refusal is not None:
+            raise NotSupported(self._rules.refusal)
+        self._n_pictures += n_more
+        if self._n_pictures > MAX_PICTURES:
+            raise InvalidRequest(
+                f'"{self._param}" holds over {MAX_PICTURES} pictures, the limit per request: send several requests',
+                self._param,
             )
 
 
@@ -168,8 +232,10 @@ def _read_base64(value: object, where: str) -> bytes:
     if len(value) > MAX_BYTES * 3 // 2:
         raise InvalidRequest(f"{where} has {len(value):,} characters, the limit is {MAX_BYTES:,} bytes decoded")
     try:
-        data = base64.b64decode("".join(value.split()), validate=True)
-    except (binascii.Error, ValueError) as exc:
+        data = base64.b64decode(value.encode("ascii").translate(None, _SPACES), validate=True)
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest(f"{where} is not base64 (it has characters beyond ASCII)") from exc
+    except binascii.Error as exc:
         raise InvalidRequest(f"{where} is not base64 ({exc})") from exc
     check_picture(data, where)
     return data

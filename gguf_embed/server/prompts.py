@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NoReturn, cast
 
 from gguf_embed.errors import InvalidRequest, NotSupported
 from gguf_embed.server.errors import NoInputs, TooManyInputs
@@ -15,18 +15,25 @@ MAX_TOKEN_ID = 2**31 - 1
 _EXPECTED = "a string, an array of token ids, or an array of those"
 
 
-def parse_prompts(value: object, param: str, max_inputs: int) -> tuple[Prompt, ...]:
+class MixedInputs(InvalidRequest):
+    """An array of texts and numbers, which could be meant as one input or as several."""
+
+
+def parse_prompts(value: object, param: str, max_inputs: int, *, joins_mixed: bool = True) -> tuple[Prompt, ...]:
     """Read one or many inputs.
 
     A string, or an array with a number in it (token ids, texts between them allowed), is one prompt; any other array
-    holds one prompt per entry. Raises `InvalidRequest` naming the entry, `NotSupported` for pictures and sound.
+    holds one prompt per entry. Without `joins_mixed`, numbers beside texts are `MixedInputs`. Raises `InvalidRequest`
+    naming the entry, `NotSupported` for pictures and sound.
     """
     if not isinstance(value, list):
         return (parse_prompt(value, param, param),)
     if not value:
         raise NoInputs(f'"{param}" must not be empty', param)
     kinds = set(map(type, value))
-    if int in kinds or float in kinds:
+    if int in kinds or (float in kinds and (joins_mixed or kinds == {float})):
+        if not joins_mixed and not kinds <= {int, float}:
+            _refuse_mixture(value, param)
         return (parse_parts(value, param),)
     if len(value) > max_inputs:
         raise TooManyInputs(
@@ -34,7 +41,24 @@ def parse_prompts(value: object, param: str, max_inputs: int) -> tuple[Prompt, .
         )
     if kinds == {str}:
         return tuple(value)
-    return tuple(parse_prompt(entry, f"{param}[{index}]", param) for index, entry in enumerate(value))
+    return tuple(parse_entry(entry, param, index) for index, entry in enumerate(value))
+
+
+def parse_entry(entry: object, param: str, index: int) -> Prompt:
+    """Read one input of several; errors have its index."""
+    try:
+        return parse_prompt(entry, f"{param}[{index}]", param)
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, error.param, index) from None
+
+
+def _refuse_mixture(value: list[object], param: str) -> NoReturn:
+    index = next(index for index, entry in enumerate(value) if is_int(entry))
+    raise MixedInputs(
+        f'"{param}[{index}]" is {describe(value[index])}, and an array with a number in it is one input, not one per '
+        "entry: send each text as a string, or such an input in an array of its own",
+        param,
+    )
 
 
 def parse_parts(value: list[object], param: str, where: str | None = None) -> tuple[int | str, ...]:
@@ -46,7 +70,10 @@ def parse_parts(value: list[object], param: str, where: str | None = None) -> tu
             if not (is_int(entry) or isinstance(entry, str)):
                 expected = f"a token id (an integer from 0 to {MAX_TOKEN_ID})"
                 expected += " or a string" if str in kinds else ""
-                raise InvalidRequest(f'"{where}[{index}]" must be {expected}, found {describe(entry)}', param)
+                number = next((at for at, part in enumerate(value) if is_int(part)), None)
+                is_joined = str in kinds and number is not None
+                why = f' (the number at "{where}[{number}]" makes the array one input)' if is_joined else ""
+                raise InvalidRequest(f'"{where}[{index}]" must be {expected}, found {describe(entry)}{why}', param)
     parts = cast("tuple[int | str, ...]", tuple(value))
     ids = cast("list[int]", value if str not in kinds else [part for part in value if isinstance(part, int)])
     # min and max, not a loop: a request may hold a hundred thousand ids

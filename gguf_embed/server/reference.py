@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -10,12 +12,14 @@ from html import escape
 import orjson
 from aiohttp import web
 
-from gguf_embed.server.door import Door
-from gguf_embed.server.openapi import describe_door
-from gguf_embed.server.page.page import make_page, read_part
+from gguf_embed.server.door import Door, Route
+from gguf_embed.server.openapi import describe, load_descriptions
+from gguf_embed.server.page.page import Page, make_page, read_part
 from gguf_embed.server.schema_words import Field, Json, fields_of, name_of, type_words
 
 _SCHEMA_WORDS = re.compile(r"\b[A-Z]\w+")
+_ANY_URL = "http://[host]"  # its brackets are quoted for the shell, as an IPv6 address needs it
+_PLAIN_URL = re.compile(r"https?://[\w.:\[\]-]+", re.ASCII)  # another one, which no browser sends, is not shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +33,18 @@ class Entry:
 
 async def docs(door: Door, request: web.Request) -> web.StreamResponse:
     """`GET /docs`. Asks for no key: it says nothing that this project's repository does not say."""
-    html = render(describe_door(door), f"{request.scheme}://{request.host}")
-    style = read_part("page.css") + read_part("docs.css")
-    return make_page(html, style=style).response()
+    made = load_docs(tuple(door.routes), door.options.version, key_needed=bool(door.options.api_keys))
+    url = f"{request.scheme}://{request.host}"
+    if not _PLAIN_URL.fullmatch(url):
+        return made.response()
+    return Page(made.body.replace(_ANY_URL.encode(), url.encode()), made.headers).response()
+
+
+@functools.lru_cache(maxsize=2)  # with a key and without
+def load_docs(routes: tuple[Route, ...], version: str, *, key_needed: bool) -> Page:
+    """Make the page, whose examples send to `_ANY_URL`. It takes milliseconds, and anybody may ask for it."""
+    html = render(describe(routes, load_descriptions(), version, key_needed=key_needed), _ANY_URL)
+    return make_page(html, style=read_part("page.css") + read_part("docs.css"))
 
 
 def render(description: Json, url: str) -> str:
@@ -39,13 +52,13 @@ def render(description: Json, url: str) -> str:
     schemas = description["components"]["schemas"]
     entries = list(entries_of(description["paths"]))
     key_needed = any(operation["security"] for path in description["paths"].values() for operation in path.values())
-    parts = [_introduction(description, url, key_needed), _contents(entries)]
+    parts = [_introduction(description, key_needed), _contents(entries)]
     group = ""
     for entry in entries:
         if entry.group != group:
             group = entry.group
             parts.append(f'<h2 class="group">{escape(group)}</h2>')
-        parts.append(_section(entry, schemas))
+        parts.append(_section(entry, schemas, url))
     parts.append('<h2 class="group">What the names stand for</h2>')
     parts += [_schema_section(name, schemas) for name in sorted(schemas)]
     template = read_part("docs.html").replace("@VERSION@", escape(description["info"]["version"]))
@@ -70,13 +83,16 @@ def entries_of(paths: Mapping[str, Json]) -> Iterator[Entry]:
         yield from (entry for entry in found.values() if entry.group == group)
 
 
-def _introduction(description: Json, url: str, key_needed: bool) -> str:
-    key = "This server asks for an API key: <code>Authorization: Bearer KEY</code>." if key_needed else ""
-    examples = f"URL={url}" + ("\nKEY=your-key" if key_needed else "")
+def _introduction(description: Json, key_needed: bool) -> str:
+    key = (
+        "This server asks for an API key: put yours where the examples have <code>YOUR_KEY</code>."
+        if key_needed
+        else ""
+    )
     return (
         f'<section class="card"><p>{_words(description["info"]["description"])} {key}</p>'
-        "<p>Bodies are JSON objects; a field that is <code>null</code> counts as absent, an unknown one is ignored. "
-        f'The examples are for a shell that was told</p><pre tabindex="0">{escape(examples)}</pre></section>'
+        "<p>Bodies are JSON objects; a field that is <code>null</code> counts as absent, an unknown one is ignored.</p>"
+        "</section>"
     )
 
 
@@ -92,7 +108,7 @@ def _contents(entries: Iterable[Entry]) -> str:
     return f'<nav class="card contents" id="contents" aria-label="Routes">{"".join(blocks)}</nav>'
 
 
-def _section(entry: Entry, schemas: Mapping[str, Json]) -> str:
+def _section(entry: Entry, schemas: Mapping[str, Json], url: str) -> str:
     operation = entry.operation
     heads = "".join(f'<h3><span class="method">{m}</span><code>{escape(path)}</code></h3>' for m, path in entry.routes)
     parts = [heads, f"<p>{_words(operation.get('description') or _sentence(operation['summary']))}</p>"]
@@ -101,7 +117,7 @@ def _section(entry: Entry, schemas: Mapping[str, Json]) -> str:
     if request:
         parts.append(_schema_table("Request", request["schema"], schemas))
         examples = request.get("examples", {}).values()
-        parts += [_example(entry, example, keyed=bool(operation["security"])) for example in examples]
+        parts += [_example(entry, example, url) for example in examples]
     for kind, content in operation["responses"].get("200", {}).get("content", {}).items():
         table = _schema_table("", content["schema"], schemas)
         parts.append(f"<details><summary>Reply, {escape(kind)}</summary>{table}</details>")
@@ -125,12 +141,13 @@ def _sentence(summary: str) -> str:
     return f"{summary[:1].upper()}{summary[1:]}."
 
 
-def _example(entry: Entry, example: Json, *, keyed: bool) -> str:
+def _example(entry: Entry, example: Json, url: str) -> str:
+    """A line that can be pasted as it is."""
     method, path = entry.routes[0]
-    body = orjson.dumps(example["value"]).decode().replace("'", "'\\''")
+    body = shlex.quote(orjson.dumps(example["value"]).decode())
     verb = "" if method == "POST" else f"-X {method} "
-    key = '-H "Authorization: Bearer $KEY" ' if keyed else ""
-    line = f"curl {verb}$URL{path} {key}-H 'Content-Type: application/json' -d '{body}'"
+    key = "-H 'Authorization: Bearer YOUR_KEY' " if entry.operation["security"] else ""
+    line = f"curl {verb}{shlex.quote(url + path)} {key}-H 'Content-Type: application/json' -d {body}"
     return f'<h4>{_words(example["summary"])}</h4><pre tabindex="0">{escape(line)}</pre>'
 
 

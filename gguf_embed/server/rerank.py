@@ -16,7 +16,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.rerank_types import RerankRequest, RerankResult
+from gguf_embed.rerank_types import RerankRequest, RerankResult, ScoreKind
 from gguf_embed.server.body import embed_response, read_json_object
 from gguf_embed.server.door import Door
 from gguf_embed.server.fields import (
@@ -26,9 +26,12 @@ from gguf_embed.server.fields import (
     optional_choice,
     optional_int,
     optional_str,
+    wrong_value,
 )
 from gguf_embed.server.input_type import format_applied_prompt
 from gguf_embed.server.native import format_truncation
+from gguf_embed.server.request_options import refuse_elsewhere
+from gguf_embed.server.tei.embed import check_direction
 from gguf_embed.types import Pooling, Truncation
 
 DOCUMENTS_PER_SEARCH_UNIT = 100  # Cohere's: a query with up to 100 documents
@@ -75,15 +78,15 @@ def parse_rerank(body: JsonObject, shape: Shape, max_inputs: int) -> ParsedReran
     """Read a request body. Raises `InvalidRequest` naming the field."""
     query = body.get("query")
     if not isinstance(query, str):
-        found = "must be provided" if query is None else f"must be a string, found {describe(query)}"
-        raise InvalidRequest(f'"query" {found}', "query")
-    param = "texts" if body.get("documents") is None and body.get("texts") is not None else "documents"
+        raise wrong_value("query", "a string", query)
+    refuse_elsewhere(body)
+    param = _documents_field(body)
     documents = _parse_list(body, param, max_inputs)
     fields = _parse_rank_fields(body)
     raw_scores, truncate = optional_bool(body, "raw_scores"), optional_bool(body, "truncate")
     is_cohere = shape is Shape.COHERE
     pooling = optional_choice(body, "pooling", ("mean", "cls", "last"))
-    optional_choice(body, "truncation_direction", ("right",))  # TEI's; the beginning is what is kept
+    check_direction(body)
     request = RerankRequest(
         query=query,
         documents=tuple(_text_of(document, f"{param}[{index}]", fields) for index, document in enumerate(documents)),
@@ -96,16 +99,40 @@ def parse_rerank(body: JsonObject, shape: Shape, max_inputs: int) -> ParsedReran
         pooling=None if pooling is None else Pooling(pooling),
         use_prompts=optional_bool(body, "use_prompts") or False,
     )
-    wants_text = optional_bool(body, "return_text" if shape is Shape.TEI else "return_documents")
+    _check_method(body, request)
+    wants_text = [optional_bool(body, name) for name in ("return_documents", "return_text")]
     return ParsedRerank(
-        request, shape, tuple(documents), optional_int(body, "top_n", minimum=1), return_documents=wants_text or False
+        request, shape, tuple(documents), optional_int(body, "top_n", minimum=1), return_documents=True in wants_text
     )
+
+
+def _documents_field(body: JsonObject) -> str:
+    if body.get("texts") is None:
+        return "documents"
+    if body.get("documents") is not None:
+        raise InvalidRequest('"documents" and "texts" are two names for one field: send one of them', "texts")
+    return "texts"
+
+
+def _check_method(body: JsonObject, request: RerankRequest) -> None:
+    """Refuse what would be ignored: a field of the other method."""
+    if request.method == "rank":
+        if request.pooling is not None or request.use_prompts:
+            name = "use_prompts" if request.pooling is None else "pooling"
+            raise InvalidRequest(f'"{name}" goes with "method": "embedding" only: send that, or leave it out', name)
+        return
+    if request.label is not None:
+        raise InvalidRequest('"label" is about a rank head, "method": "embedding" uses none: leave it out', "label")
+    if body.get("raw_scores") is False:
+        raise InvalidRequest(
+            '"method": "embedding" gives cosines, from -1 to 1, and nothing else: leave "raw_scores" out', "raw_scores"
+        )
 
 
 def _parse_list(body: JsonObject, param: str, max_inputs: int) -> list[object]:
     value = body.get(param)
     if not isinstance(value, list) or not value:
-        raise InvalidRequest(f'"{param}" must be a non-empty string array, found {describe(value)}', param)
+        raise wrong_value(param, "a non-empty array of strings, or of objects with a text in them", value)
     if len(value) > max_inputs:
         raise InvalidRequest(
             f'"{param}" has {len(value)} entries, the limit per request is {max_inputs}: send several requests', param
@@ -207,8 +234,10 @@ def _cohere_reply(items: list[dict[str, object]], result: RerankResult) -> dict[
         "tokens": {"input_tokens": result.usage.prompt_tokens},
     }
     if result.truncated:
+        alone = result.score_kind is ScoreKind.COSINE
         meta["warnings"] = [
-            f"document {cut.index} was cut: {cut.n_kept} of {cut.n_tokens} tokens were read, the query's included"
+            f"document {cut.index} was cut: {cut.n_kept} of {cut.n_tokens} tokens were read"
+            + ("" if alone else ", the query's included")
             for cut in result.truncated
         ]
     return {"id": os.urandom(16).hex(), "results": items, "meta": meta, "model": result.model.name}

@@ -27,12 +27,17 @@ class ListenAddress:
     flag: str = "--port"  # what the port was given with, for errors
 
 
-def handle_signals(stop: asyncio.Event) -> None:
-    """Let SIGTERM and SIGINT set `stop`; a second one ends the process at once, with 128 + its number."""
+def handle_signals(stop: asyncio.Event, report: Callable[[bool], None] = lambda again: None) -> None:
+    """Let SIGTERM and SIGINT set `stop`; a second one ends the process at once, with 128 + its number.
+
+    `report` is called before either takes effect: with False for the first, with True for the second.
+    """
     loop = asyncio.get_running_loop()
 
     def on_signal(number: int) -> None:
-        if stop.is_set():
+        again = stop.is_set()
+        report(again)
+        if again:
             os._exit(128 + number)
         stop.set()
 
@@ -81,7 +86,13 @@ async def serve_all(
     `on_ready` is called once with the URLs, one per address and in their order, when all ports are open. A client that
     goes away cancels its handler. Raises `ConfigError` when an address cannot be had.
     """
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_CLOSE_TIMEOUT_S)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=_CLOSE_TIMEOUT_S,
+        auto_decompress=False,  # body.py does it
+    )
     await runner.setup()
     try:
         urls = [await _listen(runner, address) for address in addresses]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -10,10 +12,14 @@ from aiohttp import web
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.body import json_response, read_json_object
 from gguf_embed.server.door import Door
-from gguf_embed.server.fields import JsonObject, describe, optional_bool, optional_str
+from gguf_embed.server.fields import JsonObject, optional_bool, optional_str, wrong_value
 from gguf_embed.server.prompts import parse_parts
 from gguf_embed.server.tei import tokens as tei_tokens
+from gguf_embed.texts.tokens import MAX_CHARACTERS
 from gguf_embed.types import Prompt
+
+MAX_INLINE_TOKENS = 2_000
+"""A reply of more pieces (some 2 ms) is written in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,9 @@ class TokenizeRequest:
 async def tokenize(door: Door, request: web.Request) -> web.Response:
     """`POST /tokenize`; a body with `inputs` and no `content` gets TEI's shape."""
     body = await read_json_object(door, request)
-    if body.get("content") is None and body.get("inputs") is not None:
+    if body.get("inputs") is not None:
+        if body.get("content") is not None:
+            raise InvalidRequest('"content" is llama.cpp\'s field, "inputs" is TEI\'s: send one of them', "inputs")
         return await tei_tokens.answer_tokenize(door, body)
     parsed = parse_tokenize(body)
     tokens = await door.service.tokenize(
@@ -39,8 +47,9 @@ async def tokenize(door: Door, request: web.Request) -> web.Response:
     if not parsed.with_pieces:
         return json_response(orjson.dumps({"tokens": tokens}))
     pieces = await door.service.token_pieces(tokens, model=parsed.model)
-    written = [{"id": token, "piece": format_piece(piece)} for token, piece in zip(tokens, pieces, strict=True)]
-    return json_response(orjson.dumps({"tokens": written}))
+    if len(tokens) <= MAX_INLINE_TOKENS:
+        return json_response(format_pieces(tokens, pieces))
+    return json_response(await asyncio.to_thread(format_pieces, tokens, pieces))
 
 
 async def detokenize(door: Door, request: web.Request) -> web.Response:
@@ -56,8 +65,11 @@ def parse_tokenize(body: JsonObject) -> TokenizeRequest:
     if isinstance(content, list):
         content = parse_parts(content, "content")
     elif not isinstance(content, str):
+        raise wrong_value("content", "a string, or an array of strings and token ids", content)
+    n_characters = len(content) if isinstance(content, str) else sum(len(p) for p in content if isinstance(p, str))
+    if n_characters > MAX_CHARACTERS:
         raise InvalidRequest(
-            f'"content" must be a string or an array of strings and token ids, found {describe(content)}', "content"
+            f'"content" has {n_characters:,} characters, the limit is {MAX_CHARACTERS:,}: split it', "content"
         )
     parse_special = optional_bool(body, "parse_special")
     return TokenizeRequest(
@@ -73,12 +85,18 @@ def parse_detokenize(body: JsonObject) -> tuple[int, ...]:
     """Read a request body. Raises `InvalidRequest` naming the entry that is no token id."""
     tokens = body.get("tokens")
     if not isinstance(tokens, list):
-        raise InvalidRequest(f'"tokens" must be an array of token ids, found {describe(tokens)}', "tokens")
+        raise wrong_value("tokens", "an array of token ids", tokens)
     parts = parse_parts(tokens, "tokens")
     ids = tuple(part for part in parts if isinstance(part, int))
     if len(ids) != len(parts):
         raise InvalidRequest('"tokens" must hold token ids only, found a string in it', "tokens")
     return ids
+
+
+def format_pieces(tokens: Sequence[int], pieces: Sequence[bytes]) -> bytes:
+    """Write each token with its text."""
+    written = [{"id": token, "piece": format_piece(piece)} for token, piece in zip(tokens, pieces, strict=True)]
+    return orjson.dumps({"tokens": written})
 
 
 def format_piece(piece: bytes) -> str | list[int]:

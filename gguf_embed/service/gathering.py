@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from gguf_embed.types import (
     EmbedRequest,
     FloatMatrix,
     InputFailure,
+    Pooling,
     ReadTokens,
     Span,
     TokenizedText,
@@ -32,11 +34,19 @@ class ReadRequest:
     place: Sequence[int]
     texts: Sequence[ReadText | EmbedError]
     engine: Engine
+    pooling: Pooling  # of the reply's rows
     embd_normalize: int  # what is done to each vector
 
     @property
     def readable(self) -> list[ReadText]:
         return [text for text in self.texts if isinstance(text, ReadText)]
+
+    @property
+    def n_held_rows(self) -> int:
+        """Token rows that are held until the reply is written: those of the texts and of the spans, or the reply's."""
+        if self.request.spans:
+            return sum(len(text.tokens) for text in self.readable) + sum(map(len, self.request.spans))
+        return sum(len(text.tokens) for text in map(self.texts.__getitem__, self.place) if isinstance(text, ReadText))
 
     @property
     def sequences(self) -> list[Sequence[int]]:
@@ -109,21 +119,45 @@ def _vectors(read: ReadRequest, index: int, outcome: Sequence[FloatMatrix] | Emb
         assert isinstance(outcome, EmbedError), index
         return outcome.of_input(index)
     if text.windows:
-        return _averaged(outcome, text, read.embd_normalize, request.dimensions)
+        mean = _averaged(outcome, text, read.embd_normalize, request.dimensions)
+        return mean if mean.any() else _without_vector(index, ": the vectors of its windows")
     rows = outcome[0][:, : request.dimensions]
     if not request.spans:
-        return rows
-    ranges = _place_spans(index, text, request.spans[index])
-    return ranges if isinstance(ranges, EmbedError) else mean_over(rows, ranges)
+        is_empty = read.pooling not in (Pooling.NONE, Pooling.RANK) and not rows.any()
+        return no_direction(index, rows.shape[1]) if is_empty else rows
+    ranges = _place_spans(index, text, request.spans[index], are_inputs=request.spans_are_inputs)
+    return ranges if isinstance(ranges, EmbedError) else _span_means(index, rows, ranges, request.spans[index])
 
 
-def _place_spans(index: int, text: ReadText, spans: Sequence[Span]) -> list[range] | EmbedError:
+def _span_means(
+    index: int, rows: FloatMatrix, ranges: Sequence[range], spans: Sequence[Span]
+) -> FloatMatrix | EmbedError:
+    means = mean_over(rows, ranges)
+    empty = np.flatnonzero(~means.any(axis=1))
+    if not len(empty):
+        return means
+    start, end = spans[empty[0]]
+    return _without_vector(index, f", span {empty[0]} (characters {start} to {end}): the rows of its tokens", "spans")
+
+
+def no_direction(index: int, n_dims: int) -> InvalidInput:
+    """For a vector of which the dimensions that were asked for hold nothing: static models have such."""
+    return InvalidInput(index, f": the first {n_dims} numbers of its vector are all zero: ask for more dimensions")
+
+
+def _without_vector(index: int, what: str, param: str = "input") -> InvalidInput:
+    return InvalidInput(index, f"{what} add up to zero, so it has no vector: leave it out, or add other words", param)
+
+
+def _place_spans(index: int, text: ReadText, spans: Sequence[Span], *, are_inputs: bool) -> list[range] | EmbedError:
     """The token rows of each span of input `index`, or what is wrong with a span that has none."""
     rows = span_rows(text.offsets, spans, text.n_characters)
     for number, (span, found) in enumerate(zip(spans, rows, strict=True)):
         if found is None:
             is_cut = len(text.tokens) < text.n_tokens
             why = "truncation cut all of its tokens off" if is_cut else "no token lies in it"
+            if are_inputs:
+                return InvalidInput(number, f" is a chunk of one text: {why}, so it has no vector: leave it out")
             return InvalidInput(
                 index,
                 f", span {number} (characters {span[0]} to {span[1]}): {why}, so it has no vector: leave it out",
@@ -140,10 +174,18 @@ def _averaged(rows: Sequence[FloatMatrix], text: ReadText, kind: int, n_dims: in
     return weighted_mean(finish(np.concatenate(rows), kind, n_dims), [window.n_own for window in text.windows])
 
 
+def pieces_of(engine: Engine, tokens: Sequence[int]) -> list[bytes]:
+    """The text of each token. The engine is asked about each once. Raises `InvalidRequest` for an unknown id."""
+    known = {token: engine.token_bytes(token) for token in dict.fromkeys(tokens)}
+    return [known[token] for token in tokens]
+
+
 def _read_tokens(texts: Sequence[ReadText | None], engine: Engine) -> tuple[ReadTokens | None, ...]:
-    ids = {token for text in texts if text for token in text.tokens}
-    pieces = {token: engine.token_bytes(token) for token in ids}
-    return tuple(
-        ReadTokens(text.tokens, [pieces[token] for token in text.tokens], text.offsets) if text else None
-        for text in texts
-    )
+    """Equal inputs share one object, so that it is written once."""
+    distinct = {id(text): text for text in texts if text}
+    pieces = iter(pieces_of(engine, [token for text in distinct.values() for token in text.tokens]))
+    read = {
+        key: ReadTokens(text.tokens, list(islice(pieces, len(text.tokens))), text.offsets)
+        for key, text in distinct.items()
+    }
+    return tuple(read[id(text)] if text else None for text in texts)

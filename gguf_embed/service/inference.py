@@ -14,9 +14,10 @@ from gguf_embed.errors import InputTooLong, InvalidInput, InvalidRequest, NotSup
 from gguf_embed.metrics import Metrics
 from gguf_embed.registry.loading import LoadedModel
 from gguf_embed.scheduler.scheduler import Submission
-from gguf_embed.service.gathering import ReadRequest, gather
-from gguf_embed.service.reading import Reader, ReadText, asks_more, check_combination, read_inputs
+from gguf_embed.service.gathering import ReadRequest, gather, no_direction
+from gguf_embed.service.reading import Reader, asks_more, check_combination, read_inputs
 from gguf_embed.service.threads import ModelThreads
+from gguf_embed.service.too_long import explain
 from gguf_embed.texts import prompts
 from gguf_embed.texts.tokens import TokenLimits, prepare, tokenize_prompt
 from gguf_embed.types import (
@@ -38,6 +39,9 @@ _T = TypeVar("_T")
 
 INLINE_CHARACTERS = 4_000
 """Requests up to this size are tokenised on the event loop (under 2 ms); larger ones in a thread."""
+
+INLINE_PLACED_CHARACTERS = 500
+"""The same where tokens are given their places."""
 
 MAX_TOKEN_ROWS = 1_000_000_000
 """Bytes of per-token rows that one request may ask for: they are held until the reply is written."""
@@ -72,6 +76,7 @@ class Inference:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._tokenizers = ModelThreads("tokenize", 2)
+        self._placers = ModelThreads("place", 1)  # of its own: it may be busy for seconds
 
     async def embed(self, target: Target, request: EmbedRequest, load_s: float) -> EmbedResult:
         """Answer the whole request. Raises one `EmbedError`, naming the first input at fault."""
@@ -84,15 +89,18 @@ class Inference:
         distinct = without_repetitions(prompts.apply(prompt, request.inputs))
         texts = await self._prepare(target, distinct, request)
         tokenized_s = time.monotonic()
-        _check_rows(texts, pooling, target.info.n_embd)
+        if pooling is Pooling.NONE:
+            _check_rows(sum(len(texts[i].tokens) for i in distinct.place), target.info.n_embd)
         submission = await target.model.scheduler.submit([text.tokens for text in texts], pooling, keep_failures=True)
         if submission.failures:
             first = min(submission.failures)
             raise submission.failures[first].of_input(distinct.place.index(first))
         self._observe_duplicates(distinct)
         timings = Timings(tokenized_s - started_s, submission.queue_s, submission.compute_s, load_s)
-        rows = _rows_of(submission, distinct)
-        return _result(target.info, request, [texts[i] for i in distinct.place], rows, (prompt, timings))
+        rows, read = _rows_of(submission, distinct), [texts[i] for i in distinct.place]
+        if pooling is Pooling.NONE:  # up to 1 GB, which takes a second to put together
+            return await self._tokenizers.run(lambda: _result(target.info, request, read, rows, (prompt, timings)))
+        return _result(target.info, request, read, rows, (prompt, timings))
 
     async def _embed_more(self, target: Target, request: EmbedRequest, load_s: float) -> EmbedResult:
         """The same for a request that `asks_more`."""
@@ -103,17 +111,19 @@ class Inference:
         prompt = prompts.choose(request.prompt, info.prompts)
         distinct = without_repetitions(prompts.apply(prompt, request.inputs))
         reader = _reader_of(target, request, len(prompt.text) if prompt else 0)
-        texts = await self._tokenizing(distinct, lambda: read_inputs(distinct.inputs, reader), reader.slowness)
+        threads = self._placers if reader.places else self._tokenizers
+        texts = await self._tokenizing(distinct, lambda: read_inputs(distinct.inputs, reader), threads)
         tokenized_s = time.monotonic()
-        read = ReadRequest(request, distinct.place, texts, model.engine, _normalisation(request, info))
+        read = ReadRequest(request, distinct.place, texts, model.engine, pooling, _normalisation(request, info))
         run_pooling = Pooling.NONE if request.spans else pooling
-        _check_rows(read.readable, run_pooling, info.n_embd)
+        if run_pooling is Pooling.NONE:
+            _check_rows(read.n_held_rows, info.n_embd)
         submission = await model.scheduler.submit(read.sequences, run_pooling, keep_failures=True)
+        if refusal := next((e for e in submission.failures.values() if isinstance(e, NotSupported)), None):
+            raise refusal  # the model refuses the request, whatever its texts are
         self._observe_duplicates(distinct)
-        gathered = await self._tokenizers.run(lambda: gather(read, submission))
         timings = Timings(tokenized_s - started_s, submission.queue_s, submission.compute_s, load_s)
-        result = _result(info, request, gathered.texts, gathered.rows, (prompt, timings))
-        return replace(result, tokens=gathered.tokens, windowed=gathered.windowed, failures=gathered.failures)
+        return await self._tokenizers.run(lambda: _gathered_result(info, read, submission, (prompt, timings)))
 
     def _observe_duplicates(self, distinct: Distinct) -> None:
         if len(distinct.inputs) < len(distinct.place):
@@ -125,14 +135,20 @@ class Inference:
         limits = _limits_of(request, model.limits)
 
         def run() -> list[TokenizedText]:
-            return prepare(distinct.inputs, model.tokenizer, limits, truncate=truncate)
+            try:
+                return prepare(distinct.inputs, model.tokenizer, limits, truncate=truncate)
+            except InputTooLong as error:
+                raise explain(error, request, target.info, model.tokenizer) from None
 
         return await self._tokenizing(distinct, run)
 
-    async def _tokenizing(self, distinct: Distinct, run: Callable[[], _T], slowness: int = 1) -> _T:
+    async def _tokenizing(self, distinct: Distinct, run: Callable[[], _T], threads: ModelThreads | None = None) -> _T:
         """`tokenizing` whose errors name the input as the request counts."""
+        n_characters = sum(map(len, distinct.inputs))
         try:
-            return await self.tokenizing(sum(map(len, distinct.inputs)) * slowness, run)
+            if threads is not None and n_characters > INLINE_PLACED_CHARACTERS:
+                return await threads.run(run)
+            return await self.tokenizing(n_characters, run)
         except (InvalidInput, InputTooLong) as error:
             raise error.of_input(distinct.place.index(error.index)) from error
 
@@ -142,6 +158,10 @@ class Inference:
             return run()
         return await self._tokenizers.run(run)
 
+    async def reading_tokens(self, tokens: Sequence[int], run: Callable[[], _T]) -> _T:
+        """The same where the engine is asked about `tokens`: 6 microseconds each."""
+        return await self.tokenizing(8 * len(tokens), run)
+
     async def tokenize(
         self, model: LoadedModel, content: Prompt, *, add_special: bool, parse_special: bool
     ) -> list[int]:
@@ -150,6 +170,7 @@ class Inference:
 
     def close(self) -> None:
         self._tokenizers.close()
+        self._placers.close()
 
 
 def _tokenize(model: LoadedModel, content: Prompt, add_special: bool, parse_special: bool) -> list[int]:
@@ -176,6 +197,7 @@ def _reader_of(target: Target, request: EmbedRequest, n_prefix: int) -> Reader:
         in_windows=in_windows,
         with_offsets=request.return_tokens or bool(request.spans),
         keeps_errors=request.on_error == "skip",
+        explain=lambda error: explain(error, request, target.info, model.tokenizer),
     )
 
 
@@ -196,10 +218,16 @@ def _result(
     rows: Sequence[FloatMatrix],
     how: tuple[AppliedPrompt | None, Timings],
 ) -> EmbedResult:
+    pooling = _pooling_of(request, info)
+    vectors = finish(np.concatenate(rows), _normalisation(request, info), request.dimensions)
+    if request.dimensions is not None and pooling not in (Pooling.NONE, Pooling.RANK):
+        empty = np.flatnonzero(~vectors.any(axis=1))
+        if len(empty):
+            raise no_direction(int(empty[0]), request.dimensions)
     return EmbedResult(
         model=info,
-        pooling=_pooling_of(request, info),
-        vectors=finish(np.concatenate(rows), _normalisation(request, info), request.dimensions),
+        pooling=pooling,
+        vectors=vectors,
         row_offsets=(0, *accumulate(len(matrix) for matrix in rows)),
         usage=Usage(sum(len(text.tokens) for text in texts)),
         truncated=tuple(
@@ -210,6 +238,15 @@ def _result(
         timings=how[1],
         prompt=how[0],
     )
+
+
+def _gathered_result(
+    info: ModelInfo, read: ReadRequest, submission: Submission, how: tuple[AppliedPrompt | None, Timings]
+) -> EmbedResult:
+    """Of a request that `asks_more`. Any thread: thousands of vectors, or millions of tokens, take their time."""
+    gathered = gather(read, submission)
+    result = _result(info, read.request, gathered.texts, gathered.rows, how)
+    return replace(result, tokens=gathered.tokens, windowed=gathered.windowed, failures=gathered.failures)
 
 
 def _normalisation(request: EmbedRequest, info: ModelInfo) -> int:
@@ -240,9 +277,9 @@ def _check_dimensions(request: EmbedRequest, info: ModelInfo) -> None:
         )
 
 
-def _check_rows(texts: Sequence[TokenizedText | ReadText], pooling: Pooling, n_embd: int) -> None:
-    size_bytes = 4 * n_embd * sum(len(text.tokens) for text in texts)
-    if pooling is Pooling.NONE and size_bytes > MAX_TOKEN_ROWS:
+def _check_rows(n_rows: int, n_embd: int) -> None:
+    size_bytes = 4 * n_embd * n_rows
+    if size_bytes > MAX_TOKEN_ROWS:
         raise InvalidRequest(
             f"one vector per token makes {size_bytes:,} bytes, the limit per request is {MAX_TOKEN_ROWS:,}: "
             "send fewer texts in one request"

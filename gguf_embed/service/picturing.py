@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
 
-from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.errors import InvalidInput, InvalidRequest, NotSupported
 from gguf_embed.scheduler.picture_lane import PictureSubmission
 from gguf_embed.service.inference import Target
 from gguf_embed.texts import prompts
+from gguf_embed.texts.tokens import character_limit
 from gguf_embed.types import AppliedPrompt, EmbedRequest, EmbedResult, PictureText, Pooling, Timings, Usage
 from gguf_embed.vectors import finish
 
@@ -27,6 +29,7 @@ async def embed_pictures(target: Target, request: EmbedRequest, load_s: float) -
     pooling = _check(request, target)
     prompt = prompts.choose(request.prompt, target.info.prompts)
     texts = in_order(request, "" if prompt is None else prompt.text)
+    _check_characters(texts, target.info.max_input_tokens)
     if target.model.engine.vocabulary().composes:
         texts = [_composed(text) for text in texts]
     return _result(target, request, await lane.submit(texts, pooling), (prompt, load_s))
@@ -57,6 +60,15 @@ def _prefixed(prefix: str, parts: tuple[str | bytes, ...]) -> tuple[str | bytes,
         return parts
     first = parts[0] if parts else None
     return (prefix + first, *parts[1:]) if isinstance(first, str) else (prefix, *parts)
+
+
+def _check_characters(texts: Sequence[PictureText], max_tokens: int) -> None:
+    """All words of an input count: they are tokenised together, in some 150 bytes of memory each."""
+    limit = character_limit(max_tokens)
+    for text in texts:
+        n_characters = sum(len(part) for part in text.parts if isinstance(part, str))
+        if n_characters > limit:
+            raise InvalidInput(text.index, f" has {n_characters:,} characters, the limit is {limit:,}: shorten it")
 
 
 def _composed(text: PictureText) -> PictureText:

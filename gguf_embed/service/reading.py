@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gguf_embed.errors import EmbedError, InputTooLong, InvalidInput, InvalidRequest, NotSupported
 from gguf_embed.texts.chunking import Window, plan_windows
+from gguf_embed.texts.placing import Placing, check_placed
 from gguf_embed.texts.tokens import Frame, Tokenizer, TokenLimits, check_characters, frame_of, prepare
 from gguf_embed.texts.wordpiece import valid_unicode
 from gguf_embed.types import EmbedRequest, ModelInfo, Pooling, Prompt, Span, TokenizedText
-
-MAX_PLACED_CHARACTERS = 2_000_000
-"""Of one request's texts whose tokens are given their places: up to 7 microseconds each."""
 
 _ANY_LENGTH = 2**31 - 1  # tokens; the limit in characters remains
 
@@ -30,11 +28,12 @@ class Reader:
     in_windows: bool  # a text over the limit
     with_offsets: bool
     keeps_errors: bool  # of each input, instead of raising the first
+    explain: Callable[[InputTooLong], InputTooLong]  # puts in what its request could do; may raise another error
 
     @property
-    def slowness(self) -> int:
-        """How many times as long a text takes as to be tokenised only."""
-        return 8 if self.with_offsets else 1
+    def places(self) -> bool:
+        """Whether tokens are given their places in the text, which takes a tokenizer several times as long."""
+        return self.with_offsets or (self.in_windows and self.n_prefix > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +96,14 @@ def _check_spans(request: EmbedRequest, info: ModelInfo, pooling: Pooling) -> No
             "pooling",
         )
     if request.long_input != "error":
-        raise InvalidRequest(
-            "spans are read within the whole text, long_input in parts: send one of them", "long_input"
-        )
+        field = "late_chunking reads its chunks" if request.spans_are_inputs else "spans are read"
+        raise InvalidRequest(f"{field} within the whole text, long_input in parts: send one of them", "long_input")
 
 
 def read_inputs(inputs: Sequence[Prompt], reader: Reader) -> list[ReadText | EmbedError]:
     """All inputs, in order; errors among them only where the reader keeps them, else the first is raised."""
-    if reader.with_offsets and (n_characters := sum(map(len, inputs))) > MAX_PLACED_CHARACTERS:
-        raise InvalidRequest(
-            f"spans and return_tokens take {MAX_PLACED_CHARACTERS:,} characters per request, this one has "
-            f"{n_characters:,}: send several requests"
-        )
+    if reader.with_offsets:
+        check_placed(inputs)
     frame = _frame(reader) if reader.in_windows else None
     texts: Sequence[TokenizedText | EmbedError]
     try:
@@ -117,8 +112,9 @@ def read_inputs(inputs: Sequence[Prompt], reader: Reader) -> list[ReadText | Emb
         if not reader.keeps_errors:
             raise
         texts = [_prepare_one(prompt, reader, index) for index, prompt in enumerate(inputs)]
+    placing = Placing(reader.tokenizer)
     return [
-        text if isinstance(text, EmbedError) else _read(prompt, text, reader, frame)
+        text if isinstance(text, EmbedError) else _read(prompt, text, (reader, placing, frame))
         for prompt, text in zip(inputs, texts, strict=True)
     ]
 
@@ -135,7 +131,10 @@ def _prepare(inputs: Sequence[Prompt], reader: Reader) -> list[TokenizedText]:
     if reader.in_windows:
         check_characters(inputs, limits)
         limits = replace(limits, max_tokens=_ANY_LENGTH)
-    return prepare(inputs, reader.tokenizer, limits, truncate=reader.truncate)
+    try:
+        return prepare(inputs, reader.tokenizer, limits, truncate=reader.truncate)
+    except InputTooLong as error:
+        raise reader.explain(error) from None
 
 
 def _prepare_one(prompt: Prompt, reader: Reader, index: int) -> TokenizedText | EmbedError:
@@ -145,14 +144,15 @@ def _prepare_one(prompt: Prompt, reader: Reader, index: int) -> TokenizedText | 
         return error.of_input(index)
 
 
-def _read(prompt: Prompt, text: TokenizedText, reader: Reader, frame: Frame | None) -> ReadText:
-    offsets = _offsets(prompt, text, reader) if reader.with_offsets else ()
+def _read(prompt: Prompt, text: TokenizedText, how: tuple[Reader, Placing, Frame | None]) -> ReadText:
+    reader, placing, frame = how
+    offsets = _offsets(prompt, text, reader.n_prefix, placing) if reader.with_offsets else ()
     n_characters = len(valid_unicode(prompt)) - reader.n_prefix if isinstance(prompt, str) else 0
     if frame is None or len(text.tokens) <= reader.limits.max_tokens:
         return ReadText(text.tokens, text.n_tokens, n_characters, offsets)
     n_opening, n_closing = _n_around(text.tokens, frame)
     if reader.n_prefix and isinstance(prompt, str):
-        n_opening += _n_prefix_tokens(prompt, n_opening, reader)
+        n_opening += _n_prefix_tokens(prompt, n_opening, text.tokens, (reader, placing))
     if n_opening + n_closing >= reader.limits.max_tokens:
         raise InvalidRequest(
             f"the prompt is as long as a window of {reader.limits.max_tokens} tokens: send a shorter one",
@@ -177,23 +177,21 @@ def _n_around(tokens: Sequence[int], frame: Frame) -> tuple[int, int]:
     return (n_opening if opens else 0), (n_closing if closes else 0)
 
 
-def _n_prefix_tokens(prompt: str, n_opening: int, reader: Reader) -> int:
+def _n_prefix_tokens(prompt: str, n_opening: int, tokens: Sequence[int], how: tuple[Reader, Placing]) -> int:
     """How many tokens after the opening ones are the prompt's alone: every window begins with them."""
-    _, found = reader.tokenizer.encode_with_offsets(prompt)
-    own = enumerate(found[n_opening:], 1)
-    return max((count for count, span in own if span and span[1] <= reader.n_prefix), default=0)
+    reader, placing = how
+    if reader.n_prefix > reader.limits.max_tokens:  # perhaps too long for a window: not worth the search for its end
+        n_tokens = len(reader.tokenizer.encode(prompt[: reader.n_prefix], add_special=False))
+        if n_tokens > reader.limits.max_tokens:
+            return n_tokens
+    return placing.n_within(prompt, reader.n_prefix, n_opening, tokens)
 
 
-def _offsets(prompt: Prompt, text: TokenizedText, reader: Reader) -> Sequence[Span | None]:
+def _offsets(prompt: Prompt, text: TokenizedText, n_prefix: int, placing: Placing) -> Sequence[Span | None]:
     """In the text as it was sent, so without the prompt before it. None for all tokens of an input of ids."""
     if not isinstance(prompt, str):
         return [None] * len(text.tokens)
-    ids, found = reader.tokenizer.encode_with_offsets(prompt)
-    assert len(ids) == text.n_tokens, (len(ids), text.n_tokens)
-    spans = [span and _without_prefix(span, reader.n_prefix) for span in found[: len(text.tokens)]]
-    if text.tokens[-1] != ids[len(text.tokens) - 1]:
-        spans[-1] = None  # a closing token stands in the place of the last one kept
-    return spans
+    return [span and _without_prefix(span, n_prefix) for span in placing.of_kept(prompt, text)]
 
 
 def _without_prefix(span: Span, n_prefix: int) -> Span | None:

@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gguf_embed.errors import DocumentTooLong, InputTooLong, InvalidRequest, NotSupported
+from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidRequest, NotSupported
 from gguf_embed.metrics import Metrics
 from gguf_embed.rerank_types import RerankRequest, RerankResult, ScoreKind
-from gguf_embed.service.inference import Inference, Target, without_repetitions
+from gguf_embed.service.inference import MIN_INPUT_TOKENS, Inference, Target, without_repetitions
+from gguf_embed.texts import prompts
 from gguf_embed.texts.pairs import PairLimits, check_characters, check_query, cut_pair, pair_maker
+from gguf_embed.texts.tokens import frame_of
 from gguf_embed.types import (
     EmbedRequest,
     EmbedResult,
     FloatMatrix,
+    LoadOptions,
     ModelInfo,
     Pooling,
     PromptChoice,
@@ -40,7 +43,7 @@ class Reranking:
     async def rerank(self, target: Target, request: RerankRequest, load_s: float) -> RerankResult:
         """Score all documents. Raises one `EmbedError`, naming the first document at fault."""
         if request.method == "embedding":
-            return await self._by_cosine(target, request)
+            return await self._by_cosine(target, request, load_s)
         return await self._by_rank_head(target, request, load_s)
 
     async def _by_rank_head(self, target: Target, request: RerankRequest, load_s: float) -> RerankResult:
@@ -52,7 +55,10 @@ class Reranking:
         n_characters = sum(map(len, documents)) + len(request.query)
         texts = await self.inference.tokenizing(n_characters, lambda: prepare_pairs(target, request, documents))
         tokenized_s = time.monotonic()
-        submission = await model.scheduler.submit([text.tokens for text in texts], Pooling.RANK)
+        submission = await model.scheduler.submit([text.tokens for text in texts], Pooling.RANK, keep_failures=True)
+        if submission.failures:
+            first = min(submission.failures)
+            raise submission.failures[first].of_document(distinct.place.index(first))
         if len(documents) < len(request.documents):
             self.metrics.observe_duplicates(len(request.documents) - len(documents))
         scores, kind = finish_scores(np.concatenate(submission.rows), info, column, raw=request.raw_scores)
@@ -66,7 +72,7 @@ class Reranking:
             timings=Timings(tokenized_s - started_s, submission.queue_s, submission.compute_s, load_s),
         )
 
-    async def _by_cosine(self, target: Target, request: RerankRequest) -> RerankResult:
+    async def _by_cosine(self, target: Target, request: RerankRequest, load_s: float) -> RerankResult:
         info = target.info
         pooling = request.pooling or info.pooling
         if pooling in (Pooling.RANK, Pooling.NONE):
@@ -80,11 +86,13 @@ class Reranking:
         many = replace(one, inputs=request.documents, truncate=request.truncate)
         if request.use_prompts:
             one, many = replace(one, prompt=PromptChoice("query")), replace(many, prompt=PromptChoice("document"))
+        if request.max_document_tokens is not None:
+            many = shortened(target, many, request.max_document_tokens)
         query = await self._embed_query(target, one)
         try:
-            documents = await self.inference.embed(target, many, 0.0)
-        except InputTooLong as error:
-            raise DocumentTooLong(error.index, error.n_tokens, error.limit) from error
+            documents = await self.inference.embed(target, many, load_s)
+        except EmbedError as error:
+            raise _about_a_document(error) from None
         return RerankResult(
             model=info,
             scores=np.clip(documents.vectors @ query.vectors[0], -1.0, 1.0),
@@ -98,11 +106,37 @@ class Reranking:
     async def _embed_query(self, target: Target, request: EmbedRequest) -> EmbedResult:
         try:
             return await self.inference.embed(target, request, 0.0)
-        except InputTooLong as error:
-            raise InvalidRequest(
-                f"the query has {error.n_tokens} tokens, the limit is {error.limit}: shorten it (it is never cut)",
-                "query",
-            ) from error
+        except EmbedError as error:
+            raise error.of_query() from None
+
+
+def _about_a_document(error: EmbedError) -> EmbedError:
+    match error:
+        case InvalidRequest(index=int(index)) | EngineFailure(index=int(index)) | InputTooLong(index=index):
+            return error.of_document(index)
+        case _:
+            return error
+
+
+def shortened(target: Target, request: EmbedRequest, n_tokens: int) -> EmbedRequest:
+    """The request with its texts cut to `n_tokens` of their own: special tokens and the prompt come on top.
+
+    Where the model takes fewer anyhow, the request as it was.
+    """
+    tokenizer = target.model.tokenizer
+    prompt = prompts.choose(request.prompt, target.info.prompts)
+    if prompt is not None and prompt.text:
+        limit = n_tokens + len(tokenizer.encode(prompt.text))
+    else:
+        frame = frame_of(tokenizer)
+        limit = n_tokens + len(frame.opening) + len(frame.closing)
+    if limit >= target.model.limits.max_tokens:
+        return request
+    if limit < MIN_INPUT_TOKENS:
+        raise InvalidRequest(
+            f'"max_tokens_per_doc" is {n_tokens}, this model needs {MIN_INPUT_TOKENS} at least', "max_tokens_per_doc"
+        )
+    return replace(request, truncate=True, load=LoadOptions(n_ctx=limit))
 
 
 def prepare_pairs(target: Target, request: RerankRequest, documents: tuple[str, ...]) -> list[TokenizedText]:

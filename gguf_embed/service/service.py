@@ -13,7 +13,8 @@ from gguf_embed.registry.registry import Registry
 from gguf_embed.registry.resident import NO_WISH, Lease, Wish
 from gguf_embed.registry.shelf import ModelSpec, Shelf
 from gguf_embed.rerank_types import RerankRequest, RerankResult
-from gguf_embed.service.inference import Inference, Target
+from gguf_embed.service.gathering import pieces_of
+from gguf_embed.service.inference import GivesScoresOnly, Inference, Target
 from gguf_embed.service.picturing import embed_pictures
 from gguf_embed.service.pulls import Pulls
 from gguf_embed.service.reranking import Reranking
@@ -23,6 +24,7 @@ from gguf_embed.types import (
     EmbedResult,
     LoadOptions,
     ModelStatus,
+    Pooling,
     Prompt,
     PullProgress,
     ServiceState,
@@ -50,9 +52,12 @@ class EmbedService:
         unwished = request.keep_alive_s is None and request.load is NO_LOAD_OPTIONS
         wish = NO_WISH if unwished else Wish(request.keep_alive_s, request.load)
         async with self._registry.lease(spec, wish) as lease:
-            if request.pictures:
-                return await embed_pictures(self._target(lease), request, lease.load_s)
-            return await self._inference.embed(self._target(lease), request, lease.load_s)
+            try:
+                if request.pictures:
+                    return await embed_pictures(self._target(lease), request, lease.load_s)
+                return await self._inference.embed(self._target(lease), request, lease.load_s)
+            except GivesScoresOnly as error:
+                raise NotSupported(error.message + self._who_embeds()) from error
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Score all documents or raise one `EmbedError`. A model without a rank head is not loaded for its refusal."""
@@ -73,6 +78,11 @@ class EmbedService:
             'or send "method": "embedding" for the cosine of this model\'s vectors',
         ]
         return f"model {name!r} has no rank head, so it cannot rerank: {'; '.join(ways)}"
+
+    def _who_embeds(self) -> str:
+        served = [spec.info.name for spec in self._shelf.specs() if spec.info.pooling is not Pooling.RANK]
+        shown = ", ".join(map(repr, served[:MAX_NAMES_SHOWN]))
+        return f'; or embed with {shown}: send its name as "model"' if served else ""
 
     def _target(self, lease: Lease) -> Target:
         return Target(lease.model, self._registry.info(lease.spec))
@@ -111,11 +121,13 @@ class EmbedService:
 
     async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
         async with self._registry.lease(self._find(model)) as lease:
-            return [lease.model.engine.token_bytes(token) for token in tokens]
+            engine = lease.model.engine
+            return await self._inference.reading_tokens(tokens, lambda: pieces_of(engine, tokens))
 
     async def detokenize(self, tokens: Sequence[int], *, model: str | None) -> str:
         async with self._registry.lease(self._find(model)) as lease:
-            return lease.model.engine.detokenize(tokens) if tokens else ""
+            engine = lease.model.engine
+            return await self._inference.reading_tokens(tokens, lambda: engine.detokenize(tokens)) if tokens else ""
 
     def models(self) -> Sequence[ModelStatus]:
         return [self._registry.status(spec) for spec in self._shelf.specs()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gguf_embed.errors import ConfigError, InvalidRequest
+from gguf_embed.errors import ConfigError, InvalidInput, InvalidRequest
 from gguf_embed.model_files.metadata import GgufHeader
 from gguf_embed.types import AppliedPrompt, Prompt, PromptChoice
 
@@ -133,9 +133,10 @@ def _prefixed(prefix: str, text: Prompt, index: int) -> Prompt:
         return prefix + text
     first = text[0] if text else None
     if not isinstance(first, str):
-        raise InvalidRequest(
-            f"input {index} begins with a token id, and a prompt can only be put before a text: "
-            "send the text, or leave the prompt out"
+        raise InvalidInput(
+            index,
+            " begins with a token id, and a prompt can only be put before a text: "
+            "send the text, or leave the prompt out",
         )
     return (prefix + first, *text[1:])
 

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from gguf_embed.engines.base import Engine, ExactTokenizing, Vocabulary
 from gguf_embed.errors import InputTooLong, InvalidInput
-from gguf_embed.offsets import align
+from gguf_embed.offsets import MAX_LAID_CHARACTERS, MAX_PLACED_CHARACTERS, align
 from gguf_embed.texts.wordpiece import ExactWordPiece, valid_unicode
 from gguf_embed.types import Prompt, Span, TokenizedText
 
@@ -27,6 +27,7 @@ class Tokenizer(Protocol):
     """Text to vocabulary ids. Safe from any thread. "[SEP]" and the like in a text become that token."""
 
     name: str  # "exact" (the model's own rules) or "llama" (llama.cpp's)
+    max_placed: int  # characters per request that `encode_with_offsets` may be given
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]: ...
 
@@ -43,6 +44,7 @@ class LlamaTokenizer:
     """llama.cpp's own ids: for every vocabulary but WordPiece, and for indexes that were built with them."""
 
     name = "llama"
+    max_placed = MAX_LAID_CHARACTERS
 
     def __init__(self, engine: Engine, *, composes: bool = False) -> None:
         """`composes`: bring texts into Unicode's composed form first: the original does it, llama.cpp does not."""
@@ -70,6 +72,7 @@ class EngineTokenizer:
     """The original tokenizer that an engine's file carries."""
 
     name = "exact"
+    max_placed = MAX_PLACED_CHARACTERS
 
     def __init__(self, engine: Engine, batches: ExactTokenizing) -> None:
         """`batches` is the same engine."""
@@ -155,9 +158,14 @@ def prepare(
     return texts
 
 
+def character_limit(max_tokens: int) -> int:
+    """Characters in one text of a model that takes so many tokens."""
+    return max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * max_tokens)
+
+
 def check_characters(inputs: Sequence[Prompt], limits: TokenLimits) -> None:
     """Before tokenising, which takes some 150 bytes of memory and a microsecond per character."""
-    limit = max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * limits.max_tokens)
+    limit = character_limit(limits.max_tokens)
     for index, prompt in enumerate(inputs):
         n_characters = len(prompt) if isinstance(prompt, str) else _longest_part(prompt)
         if n_characters > limit:

@@ -18,6 +18,7 @@ from gguf_embed.cli.configure import (
     token_ids,
 )
 from gguf_embed.cli.options import ServeFlags, serve_options
+from gguf_embed.cli.serve import serve
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_files.locate import ModelSource
 from gguf_embed.types import Pooling
@@ -87,6 +88,53 @@ def test_llama_servers_other_flags_are_accepted_and_said():
     assert {line.split(":")[0] for line in lines} == {
         "--embeddings", "--parallel", "--batch-size", "--cache-ram", "--kv-unified"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rerank"], "--reranking: accepted, but not needed here"),
+        (["--reranking"], "--reranking: accepted, but not needed here"),
+        (["--no-jinja"], "--jinja: accepted, but not needed here"),
+        (["--chat-template", "chatml"], "--chat-template: accepted, but not needed here"),
+        (["--threads-http", "4"], "--threads-http: accepted, but not needed here"),
+        (["-ctk", "f16"], "--cache-type-k: accepted, but without effect here"),
+        (["--no-mmap"], "--mmap: accepted, but without effect here"),
+        (["--mlock"], "--mlock: accepted, but without effect here"),
+        (["--numa", "distribute"], "--numa: accepted, but without effect here"),
+        (["--timeout", "600"], "--timeout: accepted, but without effect here"),
+        (["--no-webui"], "--webui: accepted, but without effect here"),
+        (["--log-disable"], "--log-disable: accepted, but without effect here"),
+    ],
+)
+def test_what_changes_no_answer_is_accepted_and_what_is_not_done_is_said(arguments, said):
+    outputs = []
+    parse(*arguments, outputs=outputs)
+    assert outputs == [f"{said}\n"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--log-file", "x"], "--log-file is not taken here: send the output there"),
+        (["--hf-token", "secret"], "--hf-token is not taken here: set HF_TOKEN in the environment"),
+        (["-hft", "secret"], "--hf-token is not taken here: set HF_TOKEN in the environment"),
+        (["-c", "abc"], "'abc' is not a valid whole number"),
+        (["-ngl", "many"], "'many' is neither a number of layers nor auto or all"),
+    ],
+)
+def test_a_wrong_flag_is_answered_in_words_of_its_user(arguments, words):
+    result = CliRunner().invoke(serve, arguments)
+    assert (result.exit_code, words in result.output) == (2, True), result.output
+    assert "secret" not in result.output
+
+
+def test_the_help_shows_values_as_they_are_written():
+    text = CliRunner().invoke(serve, ["--help"], terminal_width=400).output
+    assert "--ctx-size N " in text
+    assert "--n-gpu-layers N|auto|all\n" in text
+    assert "INTEGER" not in text
+    assert all(name in text for name in ("OpenAI", "llama.cpp", "Ollama", "Cohere", "TEI"))
 
 
 def test_without_them_nothing_is_said():

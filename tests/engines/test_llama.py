@@ -154,6 +154,22 @@ def test_a_long_text_computed_in_parts_equals_itself_whole(decoder, monkeypatch)
         np.testing.assert_allclose(context.embed([text], 1), whole, atol=CLOSE)
 
 
+@pytest.mark.parametrize("pooling", [Pooling.NONE, Pooling.MEAN, Pooling.CLS])
+def test_rows_computed_in_parts_equal_those_computed_at_once(decoder, monkeypatch, pooling):
+    texts = [[number % 250 for number in range(length)] for length in (3, 100, 1, 64, 85)]
+    spec = ContextSpec(pooling, 256, 8, False)
+    with closing(decoder.open_context(spec)) as context:
+        whole = context.embed(texts, 1)
+    calls: list[int] = []
+    decode = llama.api.decode
+    monkeypatch.setattr(llama.api, "decode", lambda c, batch: (calls.append(batch.n_tokens), decode(c, batch))[1])
+    monkeypatch.setattr(llama, "MAX_UBATCH_TOKENS", 64)
+    with closing(decoder.open_context(spec)) as context:
+        for _ in range(2):
+            np.testing.assert_allclose(context.embed(texts, 1), whole, atol=CLOSE)
+    assert calls == [64, 64, 64, 61] * 2  # each call makes logits over the whole vocabulary for its tokens
+
+
 def test_contexts_of_one_model_run_at_the_same_time(encoder):
     def repeat(_thread: int) -> list[np.ndarray]:
         with small_context(encoder, Pooling.MEAN) as context:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from tests.vision_models import (
     N_PATCHES,
     noise,
     png,
+    png_chunk,
     write_tiny_mmproj,
     write_tiny_qwen2vl,
     write_tiny_qwen2vl_tower,
@@ -157,6 +161,47 @@ def test_a_picture_that_cannot_be_read_is_refused_and_the_context_goes_on(contex
 @pytest.mark.parametrize("parts", [(), ("",)])
 def test_an_empty_input_is_the_end_token_alone(context, parts):
     assert context.embed(PictureText(0, parts), Pooling.MEAN).n_tokens == 1
+
+
+def test_a_file_that_cannot_be_decoded_is_given_to_no_other_program(context, tmp_path, monkeypatch):
+    for program in ("ffprobe", "ffmpeg"):
+        stub = tmp_path / program
+        stub.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nprintf 'width=16\\nheight=16\\nr_frame_rate=1/1\\n'\n")
+        stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    header = struct.pack(">IIBBBBB", 16, 16, 8, 2, 0, 0, 0)
+    lines = zlib.compress((b"\x07" + bytes(48)) * 16)  # there is no filter 7, as only stb_image finds out
+    undecodable = b"\x89PNG\r\n\x1a\n" + b"".join(
+        (png_chunk(b"IHDR", header), png_chunk(b"IDAT", lines), png_chunk(b"IEND", b""))
+    )
+    n_open = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(InvalidRequest, match="input 0, part 0: the picture is damaged"):
+            embed(context, undecodable)
+    assert not (tmp_path / "started").exists()
+    assert len(os.listdir("/proc/self/fd")) == n_open
+
+
+def test_what_is_too_large_together_is_refused_before_anything_is_decoded(context):
+    header = struct.pack(">IIBBBBB", 4096, 4096, 8, 2, 0, 0, 0)
+    undecodable = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
+    with pytest.raises(InvalidRequest, match="input 0 has pictures of 33,554,688 pixels together"):
+        embed(context, undecodable, "and", undecodable, png(noise(1)))
+
+
+def test_decoded_pictures_are_freed(context):
+    large = png(np.full((2048, 2048, 3), 7, np.uint8))  # 13 MB when decoded
+    for _ in range(3):
+        embed(context, large)
+    before = resident_bytes()
+    for _ in range(12):
+        embed(context, large)
+    assert resident_bytes() - before < 60e6
+
+
+def resident_bytes() -> int:
+    """What this process holds of the machine's memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_tower_of_another_width_is_refused(engine, tmp_path):

@@ -105,7 +105,7 @@ def test_pictures_that_wait_are_bounded_in_bytes_too(lane, reader):
 
 
 def test_a_request_over_the_limit_can_never_be_answered_and_says_so(lane):
-    with pytest.raises(InvalidRequest, match="4 inputs with pictures, the limit per request is 3"):
+    with pytest.raises(InvalidRequest, match="4 inputs in a request with pictures, the limit is 3"):
         asyncio.run(lane.submit(texts(0, 1, 2, 3), Pooling.MEAN))
 
 

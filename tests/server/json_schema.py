@@ -44,7 +44,7 @@ def faults(value: object, schema: Schema, known: Mapping[str, Schema], where: st
             case "required" | "properties" | "additionalProperties":
                 if isinstance(value, dict):
                     yield from _in_object(value, keyword, schema, known, where)
-            case "items" | "minItems":
+            case "items" | "minItems" | "maxItems":
                 if isinstance(value, list):
                     yield from _in_array(value, keyword, wanted, known, where)
             case _:
@@ -71,8 +71,8 @@ def _in_object(
 
 
 def _in_array(value: list[object], keyword: str, wanted: Any, known: Mapping[str, Schema], where: str) -> Iterator[str]:
-    if keyword == "minItems":
-        if len(value) < wanted:
+    if keyword != "items":
+        if len(value) < wanted if keyword == "minItems" else len(value) > wanted:
             yield f"{where} has {len(value)} entries"
         return
     for index, entry in enumerate(value):

@@ -124,6 +124,15 @@ BAD_COHERE_FIELDS = (
     {"model": 1},
 )
 BAD_DOCUMENTS = (None, [], "a", 1, True, {}, [None], [1], [True], [1.5], [[]], [["a"]], ["a", None], ["a"] * 2049)
+BAD_RERANK_FIELDS = (
+    {"texts": ["a"]},
+    {"pooling": "mean"},
+    {"use_prompts": True},
+    {"method": "embedding", "label": 0},
+    {"method": "embedding", "raw_scores": False},
+    {"truncation_direction": "left"},
+    {"on_error": "skip"},
+)
 BAD_QUERIES = (None, 1, 1.5, True, [], ["a"], {}, {"text": "a"})
 BAD_TOKENIZE = (
     {"content": None},
@@ -232,6 +241,7 @@ def bad_cohere() -> Iterator[tuple[str, bytes]]:
     for path in ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking", "/v2/rerank"):
         yield from ((path, dump({"query": "a", "documents": bad})) for bad in BAD_DOCUMENTS)
         yield from ((path, dump({"query": bad, "documents": ["a"]})) for bad in BAD_QUERIES)
+        yield from ((path, dump({"query": "a", "documents": ["a"], **bad})) for bad in BAD_RERANK_FIELDS)
 
 
 def check_shape(path: str, reply) -> None:

@@ -207,3 +207,13 @@ def test_a_decompression_bomb_stops_at_the_limit():
             assert reply.status == 413
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
+def test_an_entry_of_the_wrong_type_is_named_by_its_index(path):
+    async def scenario():
+        async with serving() as running:
+            return await running.post(path, {"input": ["a", None]})
+
+    error = asyncio.run(scenario()).json["error"]
+    assert (error["index"], error.get("param", "input")) == (1, "input")

@@ -7,10 +7,10 @@ import logging
 
 import pytest
 
-from gguf_embed.errors import AuthenticationFailed
+from gguf_embed.errors import AuthenticationFailed, EngineFailure, InvalidRequest, NotSupported, Unavailable
 from gguf_embed.server.app import ROUTES
 from gguf_embed.server.auth import KeyRing
-from tests.server.fake_service import FakeService, serving
+from tests.server.fake_service import FakeService, failing, serving
 
 
 @pytest.mark.parametrize(
@@ -153,13 +153,29 @@ def test_cors_headers_come_with_an_origin_only():
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/v1/nothing", "/v1/embeddings/", "//nothing"])
-def test_an_unknown_path_is_llama_servers_404(path):
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/nothing", ""),
+        ("/v1/nothing", ""),
+        ("/v1/embeddings/", "did you mean /v1/embeddings? "),
+        ("/v1/embedding", "did you mean /v1/embeddings? "),
+        ("/rerankk", "did you mean /rerank? "),
+        ("/v1/completions", "this server embeds texts and generates none; "),
+        ("/v1/chat/completions", "this server embeds texts and generates none; "),
+        ("/v1/responses", "this server embeds texts and generates none; "),
+        ("/" + "x" * 300, ""),
+    ],
+)
+def test_an_unknown_path_is_a_404_that_names_it_and_the_way_on(path, hint):
     async def scenario():
         async with serving() as running:
             reply = await running.request("GET", path)
-            error = {"message": "File Not Found", "type": "not_found_error", "code": 404}
-            assert (reply.status, reply.json) == (404, {"error": error})
+            message = f"there is no route {path[:100]} here: {hint}GET / lists all"
+            assert (reply.status, reply.json["error"]) == (
+                404,
+                {"message": message, "type": "not_found_error", "code": 404},
+            )
 
     asyncio.run(scenario())
 
@@ -213,6 +229,35 @@ def test_a_client_that_leaves_cancels_its_work():
             service.gate.set()
             text = (await running.request("GET", "/metrics")).raw.decode()
             assert 'gguf_embed_requests_total{route="/v1/embeddings",status="499"} 1.0' in text
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (NotSupported("no rank head"), False),
+        (InvalidRequest("wrong"), False),
+        (Unavailable("a worker has failed"), True),
+        (EngineFailure("llama.cpp failed"), True),
+    ],
+)
+@pytest.mark.parametrize(("path", "field"), [("/v1/embeddings", "input"), ("/embed", "inputs")])
+def test_only_the_servers_own_faults_are_logged_with_the_requests_id(caplog, error, logged, path, field):
+    async def scenario():
+        async with serving(failing(error)) as running:
+            await running.post(path, {field: "a"}, headers={"X-Request-Id": "mine-1"})
+
+    asyncio.run(scenario())
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert lines == ([f"{error.kind}: {error.message}, request mine-1"] if logged else [])
+
+
+def test_a_made_request_id_is_the_same_in_log_and_reply(caplog):
+    async def scenario():
+        async with serving(failing(EngineFailure("llama.cpp failed"))) as running:
+            reply = await running.post("/v1/embeddings", {"input": "a"})
+            assert caplog.messages == [f"engine: llama.cpp failed, request {reply.headers['X-Request-Id']}"]
 
     asyncio.run(scenario())
 

@@ -301,3 +301,15 @@ def test_errors_have_ollamas_shape_status_and_words(error, status, message):
     assert reply.status == status
     assert reply.body.startswith(b'{"error":"' + message.encode())
     assert reply.headers.get("Retry-After") == ("7" if status == 503 else None)
+
+
+@pytest.mark.parametrize(
+    ("parse", "field"), [(lambda body: parse_embed(body, 9), "input"), (parse_embeddings, "prompt")]
+)
+@pytest.mark.parametrize(
+    "name", ["output_dtype", "embedding_types", "spans", "return_tokens", "on_error", "late_chunking", "long_input"]
+)
+def test_fields_of_other_routes_are_refused_instead_of_ignored(parse, field, name):
+    with pytest.raises(InvalidRequest, match="is for POST /v1/embeddings and POST /embedding") as caught:
+        parse({"model": "m", field: "a", name: "skip"})
+    assert caught.value.param == name

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from gguf_embed.errors import InvalidRequest
 from gguf_embed.openai_tokens import OpenAIEncoding, TokenIdRule
-from gguf_embed.server.openai_ids import MAX_INLINE_TOKENS, N_CL100K, Frame, frame_of
+from gguf_embed.server.openai_ids import MAX_INLINE_TOKENS, N_CL100K, Frame, TextLimits, decode_all, frame_of
 from tests.server.fake_service import FakeService, Reply, serving
 
 BYTES = OpenAIEncoding("cl100k_base", {token: bytes([token]) for token in range(256)})
@@ -78,7 +79,7 @@ def test_by_default_other_ids_are_refused_with_every_way_out(given, index):
     assert reply.status == 400
     assert service.requests == []
     error = reply.json["error"]
-    assert error["param"] == "input"
+    assert (error["param"], error["index"]) == ("input", index)
     assert error["message"].startswith(f"input {index} is token ids without this model's special tokens (101 … 102)")
     for way in ("check_embedding_ctx_length=False", "--openai-token-ids cl100k_base", "POST /embedding", "ids model"):
         assert way in error["message"]
@@ -105,6 +106,7 @@ def test_all_ids_can_be_refused(given):
     service, reply = ask(TokenIdRule("reject"), given)
     assert (reply.status, service.requests) == (400, [])
     assert "--openai-token-ids reject" in reply.json["error"]["message"]
+    assert reply.json["error"]["index"] == (1 if given == ["text", BARE] else 0)
 
 
 def test_openais_ids_become_text():
@@ -119,6 +121,28 @@ def test_a_large_request_of_openais_ids_becomes_text_too():
     assert 2 * len(long) > MAX_INLINE_TOKENS
     assert reply.status == 200
     assert service.requests[0].inputs == ("a" * 8191, "a" * 8191, "hi")
+
+
+SPACES = OpenAIEncoding("cl100k_base", {0: b" " * 100, 97: b"a", 98: b"b"})
+
+
+class Untouchable(OpenAIEncoding):
+    def decode(self, tokens, index):
+        raise AssertionError("nothing is decoded before all is measured")
+
+
+def test_ids_that_would_be_a_huge_text_are_refused_before_they_are_one():
+    encoding = Untouchable("cl100k_base", {0: b" " * 100, 97: b"a"})
+    service, reply = ask(TokenIdRule("cl100k_base", encoding), [[97], [0] * 40_001])
+    assert (reply.status, service.requests) == (400, [])
+    assert reply.json["error"]["index"] == 1
+    assert "over 4,000,000 bytes of text, the limit per text is 1,000,000 characters" in reply.json["error"]["message"]
+
+
+def test_all_ids_of_a_request_may_be_as_much_text_as_a_body():
+    assert decode_all(SPACES, [(0,), (97, 98)], TextLimits(1000, 102)) == (" " * 100, "ab")
+    with pytest.raises(InvalidRequest, match="over 101 bytes of text, the limit per request"):
+        decode_all(Untouchable("cl100k_base", SPACES._pieces), [(0,), "text", (97, 98)], TextLimits(1000, 101))
 
 
 @pytest.mark.parametrize(
@@ -137,6 +161,7 @@ def test_without_the_encodings_file_ids_are_refused_and_texts_answered():
     assert reply.status == 400
     assert "the file is not on this machine" in reply.json["error"]["message"]
     assert "check_embedding_ctx_length=False" in reply.json["error"]["message"]
+    assert "tiktoken.get_encoding('cl100k_base')" in reply.json["error"]["message"]
     assert ask(rule, ["text", ["a", 5]])[1].status == 200
 
 

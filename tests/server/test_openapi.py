@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shlex
 from collections.abc import Iterator
+from html import unescape
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from gguf_embed.server.app import ROUTES
 from gguf_embed.server.door import Route
 from gguf_embed.server.openapi import describe, expand, load_descriptions, route_name
+from gguf_embed.server.schema_words import fields_of, type_words
 from tests.server.fake_service import serving
 from tests.server.json_schema import faults, undescribed
 
@@ -68,11 +72,11 @@ def test_names_of_operations_are_unique():
 
 
 @pytest.mark.parametrize(("name", "entry", "example"), list(examples()))
-def test_an_example_gets_what_is_described(tiny_server, name, entry, example):
+def test_an_example_gets_what_is_described(default_server, name, entry, example):
     method, path = name.split()
     expected = example.get("status", 200)
     body = json.loads(example["body"])
-    reply = tiny_server.request(method, path, example["body"].encode())
+    reply = default_server.request(method, path, example["body"].encode())
     assert reply.status == expected, reply.body
     if expected != 200:
         schema = DESCRIPTION["paths"][path][method.lower()]["responses"][str(expected)]["content"]["application/json"]
@@ -140,7 +144,7 @@ def test_both_are_open_to_everyone_and_say_nothing_of_the_keys(path):
             reply = await server.request("GET", path)
             assert reply.status == 200
             assert b"secret-key" not in reply.raw
-            assert (b"Authorization: Bearer $KEY" in reply.raw) == (path == "/docs")
+            assert (b"Authorization: Bearer YOUR_KEY" in reply.raw) == (path == "/docs")
             assert b"1.2.3" in reply.raw
 
     asyncio.run(scenario())
@@ -160,10 +164,38 @@ def test_the_page_for_people_has_every_route_and_every_field():
     assert "<script" not in html
 
 
-def test_a_host_that_is_markup_is_shown_as_text():
+def test_every_example_of_the_page_can_be_pasted_alone():
     async def scenario() -> str:
         async with serving() as server:
-            return (await server.request("GET", "/docs", headers={"Host": "<b>x</b>"})).raw.decode()
+            return (await server.request("GET", "/docs")).raw.decode()
+
+    page = unescape(asyncio.run(scenario()))
+    lines = re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)
+    assert len(lines) > 20
+    for line in lines:
+        command, *words = shlex.split(line)
+        assert (command, "$" in line) == ("curl", False)
+        assert any(re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w/]*", word) for word in words)
+        assert isinstance(json.loads(words[-1]), dict)
+
+
+def test_no_field_of_the_page_may_be_anything():
+    assert type_words(SCHEMAS["ExtraFields"]["properties"]["spans"]) == "array of Span or array of arrays of Span"
+    fields = [field for schema in SCHEMAS.values() for field in fields_of(schema, SCHEMAS)]
+    assert [field.name for field in fields if "anything" in type_words(field.schema)] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("a.example:81", "a.example:81"), ("[::1]:8080", "[::1]:8080"), ("<b>x</b>", "[host]"), ("$(ls)'", "[host]")],
+)
+def test_the_examples_send_to_the_host_that_was_asked_if_it_can_be_one(host, shown):
+    async def scenario() -> str:
+        async with serving() as server:
+            await server.request("GET", "/docs", headers={"Host": "another"})
+            return (await server.request("GET", "/docs", headers={"Host": host})).raw.decode()
 
     html = asyncio.run(scenario())
-    assert "<b>x" not in html
+    assert f"curl &#x27;http://{shown}/v1/embeddings&#x27;" in html
+    assert html.count("http://[host]") == (html.count("curl ") if shown == "[host]" else 0)
+    assert "another" not in re.findall(r"http://([^/&]+)", html)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from gguf_embed.server.app import ROUTES
+from gguf_embed.server.openapi import shown_path
 from gguf_embed.server.ops import example
 from gguf_embed.types import Pooling, ServiceState
 from tests.server.fake_service import FakeService, serving, with_pooling
@@ -152,9 +153,9 @@ def test_the_page_names_the_model_and_every_route():
     text = reply.raw.decode()
     assert reply.headers["Content-Type"].startswith("text/plain")
     assert "tiny (8 dimensions, pooling mean, at most 16 tokens per text, loaded)" in text
-    for route in ROUTES:
-        assert route.path in text
-        assert route.summary in text
+    table = [line for line in text.splitlines() if line.endswith(tuple(route.summary for route in ROUTES))]
+    assert [line.split()[:2] for line in table] == [[route.method, shown_path(route)] for route in ROUTES]
+    assert len({line.index(" /") for line in table}) == 1
     assert "curl http://127.0.0.1:" in text
 
 

@@ -36,13 +36,46 @@ def test_each_shape_has_its_defaults(shape, raw_scores, truncate):
 
 def test_all_fields():
     parsed = parse(
-        model="m", method="embedding", raw_scores=False, label=1, truncate=True, max_tokens_per_doc=7, pooling="cls",
+        model="m", method="embedding", truncate=True, max_tokens_per_doc=7, pooling="cls",
         use_prompts=True, top_n=1, return_documents=True, truncation_direction="Right", user="ignored",
     )  # fmt: skip
     assert parsed.request == RerankRequest(
-        "q", ("a", "b"), "m", "embedding", False, "1", True, 7, Pooling.CLS, use_prompts=True
+        "q", ("a", "b"), "m", "embedding", True, None, True, 7, Pooling.CLS, use_prompts=True
     )
     assert (parsed.top_n, parsed.return_documents) == (1, True)
+    assert parse(raw_scores=False, label=1).request == RerankRequest("q", ("a", "b"), raw_scores=False, label="1")
+
+
+@pytest.mark.parametrize("name", ["return_text", "return_documents"])
+@pytest.mark.parametrize("shape", list(Shape))
+def test_both_names_ask_for_the_documents_in_every_shape(shape, name):
+    assert parse(shape, **{name: True}).return_documents
+    assert not parse(shape, **{name: False}).return_documents
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"method": "embedding", "label": "yes"}, "label"),
+        ({"method": "embedding", "raw_scores": False}, "raw_scores"),
+        ({"pooling": "mean"}, "pooling"),
+        ({"use_prompts": True}, "use_prompts"),
+        ({"method": "rank", "pooling": "cls", "use_prompts": True}, "pooling"),
+        ({"documents": ["a"], "texts": ["a"]}, "texts"),
+        ({"on_error": "skip"}, "on_error"),
+        ({"long_input": "chunk_mean"}, "long_input"),
+    ],
+)
+@pytest.mark.parametrize("shape", list(Shape))
+def test_what_would_be_ignored_is_refused(shape, fields, param):
+    with pytest.raises(InvalidRequest, match=f'"{param}"') as caught:
+        parse(shape, **fields)
+    assert caught.value.param == param
+
+
+def test_on_coheres_route_cosines_need_no_other_field():
+    assert parse(Shape.COHERE, method="embedding").request.method == "embedding"
+    assert parse(Shape.COHERE, method="embedding", raw_scores=True).request.raw_scores
 
 
 @pytest.mark.parametrize(
@@ -62,7 +95,6 @@ def test_documents_are_strings_or_objects(documents, rank_fields, read):
 
 def test_texts_are_read_where_there_are_no_documents():
     assert parse(Shape.TEI, documents=None, texts=["x"]).request.documents == ("x",)
-    assert parse(Shape.TEI, texts=["x"]).request.documents == ("a", "b")  # as llama-server has it
 
 
 @pytest.mark.parametrize(
@@ -70,10 +102,14 @@ def test_texts_are_read_where_there_are_no_documents():
     [
         ({"query": None}, "query", '"query" must be provided'),
         ({"query": ["q"]}, "query", '"query" must be a string, found an array of 1'),
-        ({"documents": []}, "documents", '"documents" must be a non-empty string array, found an empty array'),
-        ({"documents": "a"}, "documents", "non-empty string array"),
-        ({"documents": None}, "documents", "non-empty string array, found null"),
-        ({"documents": None, "texts": {}}, "texts", '"texts" must be a non-empty string array'),
+        (
+            {"documents": []},
+            "documents",
+            '"documents" must be a non-empty array of strings, or of objects .*, found an',
+        ),
+        ({"documents": "a"}, "documents", "non-empty array of strings, or of objects with a text in them, found the"),
+        ({"documents": None}, "documents", '"documents" must be provided: a non-empty array of strings'),
+        ({"documents": None, "texts": {}}, "texts", '"texts" must be a non-empty array of strings'),
         ({"documents": list("abcde")}, "documents", "5 entries, the limit per request is 4"),
         ({"documents": ["a", 3]}, "documents", r'"documents\[1\]" must be a string or an object'),
         ({"documents": None, "texts": ["a", 3]}, "texts", r'"texts\[1\]" must be a string or an object'),
@@ -86,7 +122,8 @@ def test_texts_are_read_where_there_are_no_documents():
         ({"raw_scores": "no"}, "raw_scores", "true or false"),
         ({"method": "cosine"}, "method", 'one of "rank", "embedding"'),
         ({"pooling": "none"}, "pooling", "one of"),
-        ({"truncation_direction": "Left"}, "truncation_direction", 'one of "right"'),
+        ({"truncation_direction": "Left"}, "truncation_direction", 'keeps the beginning .* must be "Right"'),
+        ({"truncation_direction": "up"}, "truncation_direction", '"truncation_direction" can only be "Right", found'),
         ({"max_tokens_per_doc": 0}, "max_tokens_per_doc", "at least 1"),
         ({"return_documents": 1}, "return_documents", "true or false"),
         ({"label": True}, "label", "must be a string"),
@@ -146,6 +183,14 @@ def test_coheres_shape():
         "score_kind": "logit",
         "truncated": [{"index": 1, "n_tokens": 20, "n_kept": 16, "n_dropped": 4}],
     }
+
+
+def test_the_warning_of_a_cut_document_counts_the_query_only_where_it_was_read_with_it():
+    result = RerankResult(
+        MODEL, np.array([0.5, 0.1], np.float32), ScoreKind.COSINE, Usage(12), truncated=(Truncation(1, 20, 16),)
+    )
+    reply = json.loads(format_rerank(parse(Shape.COHERE), result))
+    assert reply["meta"]["warnings"] == ["document 1 was cut: 16 of 20 tokens were read"]
 
 
 def test_the_reply_says_which_prompts_were_put_before():

@@ -167,7 +167,7 @@ SERVER = textwrap.dedent("""
     async def main():
         stop, service = asyncio.Event(), FakeService()
         service.gate.clear()
-        handle_signals(stop)
+        handle_signals(stop, lambda again: say(f"signal {again}"))
         app = build_app(service, ServerOptions("1"), Metrics())
         serving = asyncio.create_task(serve(app, ListenAddress(port=0), stop, say))
         if "hold" in sys.argv:
@@ -214,6 +214,7 @@ def test_a_second_signal_ends_at_once(server_process):
         client.sendall(b"POST /embedding HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
         assert process.stdout.readline() == "holding\n"
         process.send_signal(signal.SIGTERM)
-        assert process.stdout.readline() == "stopping\n"
+        assert [process.stdout.readline() for _ in range(2)] == ["signal False\n", "stopping\n"]
         process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "signal True\n"
         assert process.wait(20) == 128 + signal.SIGTERM

@@ -166,6 +166,38 @@ def test_other_errors_keep_the_shape():
     ]
 
 
+@pytest.mark.parametrize("path", ["/embed", "/embed_all", "/"])
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"inputs": ["a", 5]}, '"inputs[1]" is the number 5, and an array with a number in it is one input'),
+        ({"inputs": "a", "truncation_direction": "Left"}, 'must be "Right"; cut the text yourself'),
+        ({"inputs": "a", "truncation_direction": "up"}, '"truncation_direction" can only be "Right", found'),
+        ({"inputs": "a", "output_dtype": "int8"}, '"output_dtype" is for POST /v1/embeddings and POST /embedding'),
+        ({"inputs": ["a", "b"], "on_error": "skip"}, '"on_error" is for POST /v1/embeddings and POST /embedding'),
+        ({"inputs": "a", "spans": [[0, 1]]}, '"spans" is for POST'),
+    ],
+)
+def test_what_would_be_misread_or_ignored_is_refused(path, body, says):
+    reply = post(path, body)
+    assert (reply.status, reply.json["error_type"]) == (422, "Validation")
+    assert says in reply.json["error"]
+
+
+def test_a_text_that_may_not_be_cut_is_told_what_this_route_takes():
+    message = post("/embed", {"inputs": LONG, "truncate": False}).json["error"]
+    assert message == (
+        "input 0 has 22 tokens, the limit per text is 16: shorten or split it, or send "
+        '"truncate": true to cut it visibly'
+    )
+
+
+def test_tokenize_takes_content_or_inputs_not_both():
+    reply = post("/tokenize", {"content": "a", "inputs": "a"})
+    assert (reply.status, "send one of them" in reply.json["error"]["message"]) == (400, True)
+    assert '"content" must be provided' in post("/tokenize", {}).json["error"]["message"]
+
+
 @pytest.mark.parametrize("path", EMBED_PATHS)
 def test_a_model_of_token_rows_sends_to_embed_all(path):
     reply = post(path, {"inputs": "a"}, with_pooling(Pooling.NONE))

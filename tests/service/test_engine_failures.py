@@ -7,6 +7,7 @@ import pytest
 
 from gguf_embed.engines.fake import FakeScript
 from gguf_embed.errors import EngineFailure, Unavailable
+from gguf_embed.rerank_types import RerankRequest
 from gguf_embed.types import Pooling
 from tests.service.test_service import serving
 
@@ -41,3 +42,22 @@ def test_a_long_text_of_which_a_window_fails_fails(models):
 def test_a_dead_worker_is_no_single_failure(models):
     with serving(models, script=FakeScript(deadly=frozenset(b"!"))) as running, pytest.raises(Unavailable):
         running.embed("a", "x!", on_error="skip")
+
+
+RANKING = FakeScript(poison=frozenset(b"!"), nan=frozenset(b"?"), n_cls_out=1, pooling=Pooling.RANK)
+
+
+@pytest.mark.parametrize("fields", [{}, {"method": "embedding", "pooling": Pooling.MEAN}])
+@pytest.mark.parametrize("bad", ["x!", "x?"])
+def test_a_document_that_the_engine_fails_on_is_named_by_its_place(models, bad, fields):
+    request = RerankRequest("q", ("a", "a", "b", bad, "also!"), **fields)
+    with serving(models, pooling=Pooling.RANK, script=RANKING) as running:
+        with pytest.raises(EngineFailure, match=r"^document 3: ") as caught:
+            running.run(running.service.rerank(request))
+        assert caught.value.index == 3
+
+
+def test_a_query_that_the_engine_fails_on_is_named(models):
+    request = RerankRequest("q!", ("a",), method="embedding", pooling=Pooling.MEAN)
+    with serving(models, script=POISON) as running, pytest.raises(EngineFailure, match=r"^the query: "):
+        running.run(running.service.rerank(request))

@@ -18,10 +18,11 @@ from gguf_embed.config import ModelConfig
 from gguf_embed.errors import DocumentTooLong, InvalidRequest, NotSupported
 from gguf_embed.rerank_types import RerankRequest, RerankResult, ScoreKind
 from gguf_embed.service.inference import Target
-from gguf_embed.service.reranking import prepare_pairs
+from gguf_embed.service.reranking import prepare_pairs, score_column
 from gguf_embed.types import Pooling, PromptChoice
 from tests import reranker_models
 from tests.running import Running, running
+from tests.static_models import write_static
 
 EXACT = ModelConfig(warmup=False)
 LLAMA = ModelConfig(warmup=False, tokenizer="llama")
@@ -199,6 +200,7 @@ def test_a_model_served_with_another_pooling_scores_the_same(bert, serving):
 
 def test_equal_documents_are_computed_once_and_counted_as_sent(bert):
     one, many = rerank(bert, "fox", "a dog"), rerank(bert, "fox", *["a dog", "cat"] * 50)
+    assert many.scores.shape == (100,)
     assert many.usage.prompt_tokens > 50 * one.usage.prompt_tokens
     assert len(set(many.scores[::2].tolist())) == len(set(many.scores[1::2].tolist())) == 1
     assert many.scores[0] == pytest.approx(one.scores[0], abs=1e-5)
@@ -266,7 +268,55 @@ def test_cosines_take_the_model_s_prompts_only_when_asked(models, folder):
 def test_a_cosine_s_query_and_documents_have_the_model_s_limit(embedder):
     with pytest.raises(InvalidRequest, match="the query has"):
         rerank(embedder, "cat " * 80, "dog", method="embedding", truncate=True)
-    with pytest.raises(DocumentTooLong, match="document 1"):
+    with pytest.raises(DocumentTooLong, match="document 1 has 82 tokens, the limit per document is 64: ") as caught:
         rerank(embedder, "cat", "dog", "dog " * 80, method="embedding")
+    assert (caught.value.index, caught.value.n_tokens) == (1, 82)
     (cut,) = rerank(embedder, "cat", "dog", "dog " * 80, method="embedding", truncate=True).truncated
     assert (cut.index, cut.n_kept) == (1, 64)
+
+
+def test_scores_are_in_the_order_of_the_documents_also_where_some_are_equal(bert):
+    alone = {text: rerank(bert, "fox", text).scores[0] for text in ("a dog", "the fox", "cat")}
+    documents = ("a dog", "the fox", "a dog", "cat", "the fox")
+    np.testing.assert_allclose(rerank(bert, "fox", *documents).scores, [alone[text] for text in documents], atol=1e-4)
+
+
+@pytest.mark.parametrize(("labels", "column"), [(("yes", "no"), 0), (("no", "yes"), 1), (("No", "Yes"), 1), ((), 0)])
+def test_a_qwen_reranker_s_relevance_is_its_yes_wherever_it_stands(serving, labels, column):
+    info = serving(reranker_models.QWEN).service.models()[0].info
+    assert score_column(replace(info, n_scores=2, labels=labels), None) == column
+
+
+def test_max_document_tokens_cut_documents_for_cosines_too(embedder):
+    document = "dog cat " * 30
+    (cut,) = rerank(embedder, "cat", "dog", document, method="embedding", max_document_tokens=8).truncated
+    assert (cut.index, cut.n_tokens, cut.n_kept) == (1, 62, 10)  # [CLS] and [SEP] on top
+    short = rerank(embedder, "cat", "dog cat " * 4, method="embedding").scores[0]
+    cut_score = rerank(embedder, "cat", document, method="embedding", max_document_tokens=8).scores[0]
+    assert cut_score == pytest.approx(short, abs=1e-3)
+    with pytest.raises(DocumentTooLong):
+        rerank(embedder, "cat", document * 2, method="embedding", max_document_tokens=100)
+
+
+def test_a_prompt_is_no_part_of_the_tokens_that_a_document_may_have(models, folder):
+    with running(models / "encoder.gguf", EXACT, folder / "cache", prompts={"document": "the red dog "}) as server:
+        fields = {"method": "embedding", "max_document_tokens": 4, "use_prompts": True}
+        (cut,) = rerank(server, "cat", "cat sat on the mat", **fields).truncated
+    assert (cut.n_tokens, cut.n_kept) == (10, 9)
+
+
+def test_the_time_of_loading_is_told_for_cosines_too(models, folder):
+    with running(models / "encoder.gguf", EXACT, folder / "cache") as server:
+        assert rerank(server, "cat", "dog", method="embedding").timings.load_s > 0
+
+
+@pytest.mark.parametrize(("query", "documents", "message"), [
+    ("☃", ("cat",), "the query has no word or character"),
+    ("cat", ("cat", "cat", "☃"), "document 2 has no word or character"),
+])  # fmt: skip
+def test_a_text_without_known_words_is_named_as_what_it_is(folder, query, documents, message):
+    rows = np.eye(2, dtype=np.float32)
+    path = write_static(folder / "static.gguf", ["cat", "dog"], rows)
+    with running(path, EXACT, folder / "cache") as server, pytest.raises(InvalidRequest, match=message) as caught:
+        rerank(server, query, *documents, method="embedding")
+    assert (caught.value.param, caught.value.index) == (("query", None) if query == "☃" else ("documents", 2))

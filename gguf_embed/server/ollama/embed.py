@@ -10,13 +10,14 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest, ModelNotFound
-from gguf_embed.server import native
+from gguf_embed.server import native, output_types
 from gguf_embed.server.body import embed_response, json_response, read_json_object
 from gguf_embed.server.door import Door
 from gguf_embed.server.fields import JsonObject, describe, is_int, optional_bool, optional_str
 from gguf_embed.server.input_type import format_applied_prompt, parse_prompt_choice
 from gguf_embed.server.ollama.names import missing_as, required_name
 from gguf_embed.server.ollama.options import LOAD_OPTIONS, parse_keep_alive, parse_load_options
+from gguf_embed.server.request_options import refuse_elsewhere
 from gguf_embed.types import EmbedRequest, EmbedResult, ModelInfo, Pooling
 
 _NOT_FOUND = 'model "{}" not found, try pulling it first'
@@ -92,6 +93,7 @@ def parse_embed(body: JsonObject, max_inputs: int) -> OllamaEmbed:
     name = optional_str(body, "model")
     if not name:
         raise ModelNotFound("model '' not found: \"model\" must name one")  # 404 there too
+    refuse_elsewhere(body, output_types.FIELDS)
     as_prompt = _is_text(body.get("prompt"), body.get("input"))
     options = body.get("options")
     if as_prompt:
@@ -120,6 +122,7 @@ def _is_text(prompt: object, given: object) -> bool:
 def parse_embeddings(body: JsonObject) -> OllamaEmbed:
     """Read a body of `/api/embeddings`; its text is `prompt`, one string. Raises `InvalidRequest` naming the field."""
     name = required_name(body, "model")
+    refuse_elsewhere(body, output_types.FIELDS)
     text = optional_str(body, "prompt")
     truncate = optional_bool(body, "truncate")
     request = EmbedRequest(

@@ -10,13 +10,22 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.server import output_types
 from gguf_embed.server.body import embed_response, read_json_object
 from gguf_embed.server.door import Door
 from gguf_embed.server.errors import NoInputs, TooManyInputs
-from gguf_embed.server.fields import JsonObject, describe, optional_bool, optional_choice, optional_str
+from gguf_embed.server.fields import (
+    JsonObject,
+    describe,
+    optional_bool,
+    optional_choice,
+    optional_str,
+    wrong_value,
+)
 from gguf_embed.server.input_type import parse_prompt_choice
 from gguf_embed.server.output_types import parse_dimensions
 from gguf_embed.server.prompts import parse_prompts
+from gguf_embed.server.request_options import refuse_elsewhere
 from gguf_embed.types import EmbedRequest, EmbedResult, FloatMatrix, Pooling
 
 
@@ -72,11 +81,12 @@ async def _embed_pooled(door: Door, request: EmbedRequest) -> EmbedResult:
 
 def parse_embed(body: JsonObject, max_inputs: int, pooling: Pooling | None = None) -> EmbedRequest:
     """Read a body of `/embed` or `/embed_all`. Raises `InvalidRequest` naming the field."""
+    refuse_elsewhere(body, output_types.FIELDS)
     if body.get("inputs") is None:
         raise InvalidRequest('"inputs" must be provided: a string, or an array of strings', "inputs")
     normalize = optional_bool(body, "normalize")
     return EmbedRequest(
-        inputs=parse_prompts(body["inputs"], "inputs", max_inputs),
+        inputs=parse_prompts(body["inputs"], "inputs", max_inputs, joins_mixed=False),
         model=optional_str(body, "model"),
         pooling=pooling,
         embd_normalize=-1 if normalize is False else 2,
@@ -88,14 +98,15 @@ def parse_embed(body: JsonObject, max_inputs: int, pooling: Pooling | None = Non
 
 def parse_similarity(body: JsonObject, max_inputs: int) -> EmbedRequest:
     """Read a body of `/similarity`; input 0 is the source sentence. Raises `InvalidRequest` naming the field."""
+    refuse_elsewhere(body, output_types.FIELDS)
     inputs = _object(body, "inputs")
     if not isinstance(inputs, dict):
         raise InvalidRequest('"inputs" must be an object with "source_sentence" and "sentences"', "inputs")
     source, sentences = inputs.get("source_sentence"), inputs.get("sentences")
     if not isinstance(source, str):
-        raise InvalidRequest(f'"inputs.source_sentence" must be a string, found {describe(source)}', "inputs")
+        raise wrong_value("inputs.source_sentence", "a string", source)
     if not isinstance(sentences, list):
-        raise InvalidRequest(f'"inputs.sentences" must be an array of strings, found {describe(sentences)}', "inputs")
+        raise wrong_value("inputs.sentences", "an array of strings", sentences)
     if not sentences:
         raise NoInputs('"inputs.sentences" must not be empty', "inputs")
     if len(sentences) + 1 > max_inputs:
@@ -129,14 +140,21 @@ def parse_truncate(body: JsonObject) -> bool:
 
     Raises `InvalidRequest` for `truncation_direction` "left": only the beginning of a text can be kept here.
     """
-    if optional_choice(body, "truncation_direction", ("left", "right")) == "left":
+    check_direction(body)
+    truncate = optional_bool(body, "truncate")
+    return True if truncate is None else truncate
+
+
+def check_direction(body: JsonObject) -> None:
+    """Refuse TEI's `truncation_direction` "Left"."""
+    value = body.get("truncation_direction")
+    if isinstance(value, str) and value.lower() == "left":
         raise InvalidRequest(
-            'this server keeps the beginning of a text: "truncation_direction" must be "right"; '
+            'this server keeps the beginning of a text: "truncation_direction" must be "Right"; '
             "cut the text yourself to keep its end",
             "truncation_direction",
         )
-    truncate = optional_bool(body, "truncate")
-    return True if truncate is None else truncate
+    optional_choice(body, "truncation_direction", ("Right",))
 
 
 def cosines(vectors: FloatMatrix) -> FloatMatrix:

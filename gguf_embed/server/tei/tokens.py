@@ -10,13 +10,12 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.offsets import align
+from gguf_embed.offsets import MAX_LAID_CHARACTERS, align
 from gguf_embed.server.body import json_response, read_json_object
 from gguf_embed.server.door import Door
 from gguf_embed.server.errors import NoInputs, TooManyInputs
-from gguf_embed.server.fields import JsonObject, describe, is_int, optional_bool, optional_str
+from gguf_embed.server.fields import JsonObject, describe, is_int, optional_bool, optional_str, wrong_value
 from gguf_embed.server.prompts import parse_parts
-from gguf_embed.texts.tokens import MAX_CHARACTERS
 
 MAX_INLINE_CHARACTERS = 1_000
 """Texts up to this size are laid under their tokens on the event loop (up to 3 ms); longer ones in a thread."""
@@ -52,20 +51,22 @@ async def decode(door: Door, request: web.Request) -> web.Response:
 
 
 def parse_texts(body: JsonObject, max_inputs: int) -> Sequence[str]:
-    """`inputs`: a string, or an array of strings. Raises `InvalidRequest` naming an entry that is none, or too long."""
+    """`inputs`: a string, or an array of strings. Raises `InvalidRequest` naming an entry that is none."""
     inputs = body.get("inputs")
     entries = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(entries, list):
-        raise InvalidRequest(f'"inputs" must be a string or an array of strings, found {describe(inputs)}', "inputs")
+        raise wrong_value("inputs", "a string or an array of strings", inputs)
     _check_count(entries, "inputs", max_inputs)
     for index, entry in enumerate(entries):
         if not isinstance(entry, str):
-            raise InvalidRequest(f'"inputs[{index}]" must be a string, found {describe(entry)}', "inputs")
-        if len(entry) > MAX_CHARACTERS:
-            raise InvalidRequest(
-                f'"inputs[{index}]" has {len(entry):,} characters, the limit per text is {MAX_CHARACTERS:,}: split it',
-                "inputs",
-            )
+            raise InvalidRequest(f'"inputs[{index}]" must be a string, found {describe(entry)}', "inputs", index)
+    n_characters = sum(map(len, entries))
+    if n_characters > MAX_LAID_CHARACTERS:
+        raise InvalidRequest(
+            f'"inputs" has {n_characters:,} characters, and tokens are placed in {MAX_LAID_CHARACTERS:,} per request: '
+            'send several requests, or "content" for ids without places',
+            "inputs",
+        )
     return cast("list[str]", entries)
 
 
@@ -73,7 +74,7 @@ def parse_ids(body: JsonObject, max_inputs: int) -> Sequence[Sequence[int]]:
     """`ids`: token ids, or an array of such arrays. Raises `InvalidRequest` naming the entry that is none."""
     ids = body.get("ids")
     if not isinstance(ids, list):
-        raise InvalidRequest(f'"ids" must be an array of token ids, or of such arrays, found {describe(ids)}', "ids")
+        raise wrong_value("ids", "an array of token ids, or of such arrays", ids)
     one = all(is_int(entry) for entry in ids)
     sequences = [ids] if one and ids else ids
     _check_count(sequences, "ids", max_inputs)

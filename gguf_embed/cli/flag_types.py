@@ -1,0 +1,85 @@
+"""What the values of flags may be, and how a flag is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from gguf_embed.durations import keep_alive_seconds, parse_go_duration
+
+Command = Callable[..., Any]
+
+
+class Number(click.IntRange):
+    """A whole number, called so where one is wanted."""
+
+    name = "whole number"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "N"
+
+
+class LayerCount(click.ParamType[int | str]):
+    """A number of layers, or llama-server's words auto and all."""
+
+    name = "N|auto|all"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return self.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value in ("auto", "all"):
+            return str(value)
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of layers nor auto or all", param, ctx)
+
+
+class Whole(click.ParamType[str]):
+    """A string that may be given several times; its environment name holds one, spaces and all."""
+
+    name = "text"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(value)
+
+
+class KeepAlive(click.ParamType[float]):
+    """Seconds, from a number or a Go duration; negative is for ever."""
+
+    name = "DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return keep_alive_seconds(float(value))
+        except ValueError:
+            pass
+        try:
+            return keep_alive_seconds(parse_go_duration(value))
+        except ValueError:
+            self.fail(f"{value!r} is neither seconds nor a duration such as 5m, 1h30m or -1 (for ever)", param, ctx)
+
+
+class MemorySize(click.ParamType[int]):
+    """Bytes, from a number with K, M, G or T (powers of 1024)."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
+        size = int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else 0
+        if size < 1:
+            self.fail(f"{value!r} is not a size such as 512M or 4G", param, ctx)
+        return size
+
+
+def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """One flag, whose default and environment name --help shows."""
+    return click.option(*names, show_default=settings.pop("show_default", True), show_envvar=True, **settings)

@@ -1,0 +1,89 @@
+"""What a text that is too long is told, on real engines: whose fault it is and which ways out there are."""
+
+from __future__ import annotations
+
+import pytest
+
+from gguf_embed.config import ModelConfig
+from gguf_embed.errors import ChunksTooLong, InputTooLong, InvalidInput, InvalidRequest
+from gguf_embed.server.door import Dialect
+from gguf_embed.server.errors import describe_error, format_error
+from gguf_embed.types import Pooling, PromptChoice
+from tests.running import running
+
+LONG = "the cat " * 40
+AVERAGE = '"long_input": "chunk_mean"'
+
+
+@pytest.fixture(scope="module")
+def encoder(models, tmp_path_factory):
+    with running(models / "encoder.gguf", ModelConfig(), tmp_path_factory.mktemp("cache")) as service:
+        yield service
+
+
+@pytest.mark.parametrize("more", [{}, {"return_tokens": True}])
+@pytest.mark.parametrize(
+    ("fields", "helps"), [({}, True), ({"pooling": Pooling.CLS}, True), ({"pooling": Pooling.NONE}, False)]
+)
+def test_windows_are_named_where_they_would_help(encoder, fields, helps, more):
+    with pytest.raises(InputTooLong) as caught:
+        encoder.embed("a", "a", LONG, **fields, **more)
+    assert caught.value.index == 2
+    for dialect in (Dialect.OPENAI, Dialect.LLAMA):
+        message = str(describe_error(caught.value, dialect)["message"])
+        assert (AVERAGE in message) is helps
+        assert '"truncate": true (or start with --truncate)' in message
+    for dialect, words in (
+        (Dialect.COHERE, '"truncate": "END"'),
+        (Dialect.TEI, '"truncate": true'),
+        (Dialect.OLLAMA, '"truncate": true'),
+    ):
+        body = format_error(caught.value, dialect).body.decode().replace("\\", "")
+        assert f"or send {words} to cut it visibly" in body
+        assert "chunk_mean" not in body
+
+
+def test_a_skipped_text_is_told_the_same(encoder):
+    result = encoder.embed("a", LONG, on_error="skip")
+    assert AVERAGE in str(describe_error(result.failures[0].error, Dialect.OPENAI)["message"])
+
+
+def test_spans_cannot_be_averaged(encoder):
+    with pytest.raises(InputTooLong) as caught:
+        encoder.embed(LONG, spans=(((0, 3),),))
+    assert "chunk_mean" not in str(describe_error(caught.value, Dialect.OPENAI)["message"])
+
+
+@pytest.mark.parametrize("fields", [{}, {"on_error": "skip"}, {"return_tokens": True}])
+def test_a_prompt_that_leaves_no_room_is_at_fault_and_no_input(encoder, fields):
+    with pytest.raises(InvalidRequest, match="the prompt that is put before every text has 102 tokens") as caught:
+        encoder.embed("a", "b", prompt=PromptChoice(text="the cat " * 50, param="prompt"), **fields)
+    assert (caught.value.param, caught.value.index) == ("prompt", None)
+    with pytest.raises(InputTooLong, match="input 1 has"):
+        encoder.embed("a", LONG, prompt=PromptChoice(text="the cat ", param="prompt"))
+
+
+def test_chunks_are_named_as_the_inputs_that_they_are(encoder):
+    chunks = {"spans_are_inputs": True}
+    with pytest.raises(InvalidInput, match=r"^input 1 is a chunk of one text: no token lies in it") as caught:
+        encoder.embed("the cat", spans=(((0, 3), (3, 4)),), **chunks)
+    assert (caught.value.index, caught.value.param) == (1, "input")
+    with pytest.raises(InvalidInput, match=r"^input 1 is a chunk of one text: truncation cut all of its tokens off"):
+        encoder.embed(LONG, spans=(((0, 300), (300, 310)),), truncate=True, **chunks)
+    with pytest.raises(ChunksTooLong, match="the inputs, one text with late_chunking, have 82 tokens together") as long:
+        encoder.embed(LONG, spans=(((0, 8), (8, 320)),), **chunks)
+    assert "index" not in describe_error(long.value, Dialect.OPENAI)
+    assert describe_error(long.value, Dialect.OPENAI)["n_prompt_tokens"] == 82
+
+
+def test_an_input_at_fault_is_named_in_param_and_index(encoder):
+    with pytest.raises(InvalidInput) as caught:
+        encoder.embed("a", (10_000,))
+    told = describe_error(caught.value, Dialect.OPENAI)
+    assert (told["param"], told["index"]) == ("input", 1)
+    with pytest.raises(InvalidInput) as caught:
+        encoder.embed("a", "x" * 1_000_001)
+    assert describe_error(caught.value, Dialect.OPENAI)["param"] == "input"
+    with pytest.raises(InvalidInput, match=r"^input 1 begins with a token id") as caught:
+        encoder.embed("a", (5, 6), prompt=PromptChoice(text="the "))
+    assert caught.value.index == 1
