@@ -111,10 +111,15 @@ $(COMPAT)/.installed: $(VENV)/.dependencies .ci/setup/requirements-compat.lock
 		-r .ci/setup/requirements-compat.lock
 	@touch $@
 
-# No stamp where Node is missing: it is looked for again next time.
+# No stamp where Node or the registry is missing: both are looked for again next time.
 $(NODE_MODULES)/.installed: tests/compat/node/package-lock.json
-	@if command -v node >/dev/null && command -v npm >/dev/null; then \
-		npm ci --silent --ignore-scripts --prefix $(<D) && touch $@; \
-	else \
+	@if ! command -v node >/dev/null || ! command -v npm >/dev/null; then \
 		echo 'Node and npm are not here: the clients for Node are skipped.'; \
+	elif said=$$(npm ci --loglevel=error --ignore-scripts --no-audit --no-fund --fetch-retries=1 --fetch-retry-mintimeout=1000 \
+		--fetch-timeout=30000 --prefix $(<D) 2>&1); then \
+		touch $@; \
+	else \
+		rm -rf $(@D); \
+		printf '%s\n' "$$said" | head -n 4; \
+		echo 'npm brought no clients: those for Node are skipped.'; \
 	fi

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -14,20 +15,42 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
     from selenium.webdriver.remote.webelement import WebElement
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome")  # .ci/setup/chromium looks for the same
 PATIENCE_S = 30
 PHONE = 375  # pixels
 
 
-def find_chromium() -> tuple[str, str] | None:
-    """The programs of a browser and of its driver, or None where one is missing."""
-    browser = next(filter(None, map(shutil.which, NAMES)), None)
+Programs = tuple[str, str]
+"""A browser and its driver."""
+
+
+class NoBrowser(Exception):
+    """Says in a line why there is none."""
+
+
+def find_browser() -> Programs:
+    """The first browser that starts with the driver. Raises `NoBrowser`."""
+    if importlib.util.find_spec("selenium") is None:
+        raise NoBrowser("selenium is not installed: make test-ui brings it")
+    from selenium.common.exceptions import WebDriverException
+
     driver = shutil.which("chromedriver")
-    return (browser, driver) if browser and driver else None
+    browsers = list(filter(None, map(shutil.which, NAMES)))
+    if driver is None or not browsers:
+        raise NoBrowser("no chromium and chromedriver here (Debian: sudo apt install chromium chromium-driver)")
+    reasons = []
+    for browser in browsers:
+        try:
+            with open_browser((browser, driver)):
+                return browser, driver
+        except (WebDriverException, OSError) as error:  # another version, a stub, no sandbox, a library is missing
+            first_line = str(error).partition("\n")[0].removeprefix("Message: ")
+            reasons.append(f"{browser} does not start: {first_line.partition('; For documentation')[0]}")
+    raise NoBrowser("; ".join(reasons))
 
 
 @contextmanager
-def open_browser(programs: tuple[str, str]) -> Iterator[Browser]:
+def open_browser(programs: Programs) -> Iterator[Browser]:
     from selenium import webdriver
 
     browser, driver = programs

@@ -1,21 +1,29 @@
-"""Browsers for the tests of this folder, which are skipped where there is none."""
+"""Browsers for the tests of this folder. Where none starts they are skipped, or fail if NEED_BROWSER is set."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.ui.browser import Browser, find_chromium, open_browser
+from tests.ui.browser import Browser, NoBrowser, Programs, find_browser, open_browser
+
+
+@pytest.fixture(scope="session")
+def programs() -> Programs:
+    try:
+        return find_browser()
+    except NoBrowser as error:
+        reason = str(error)
+    if os.environ.get("NEED_BROWSER"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture
-def browser() -> Iterator[Browser]:
+def browser(programs: Programs) -> Iterator[Browser]:
     """A new one. After the test its console must be empty, and it must have asked nobody but one server."""
-    pytest.importorskip("selenium", reason="selenium is not installed: make test-ui brings it")
-    programs = find_chromium()
-    if programs is None:
-        pytest.skip("no chromium and chromedriver here (Debian: sudo apt install chromium chromium-driver)")
     with open_browser(programs) as opened:
         yield opened
         assert opened.complaints() == []

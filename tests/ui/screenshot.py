@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests.server_process import start_server, stop
-from tests.ui.browser import Browser, find_chromium, open_browser
+from tests.ui.browser import Browser, NoBrowser, find_browser, open_browser
 
 WIDTH = 1080
 MARGIN = 20
@@ -27,9 +27,10 @@ ROUNDS = (1, 4, 2, 5, 3, 6, 4, 7)  # how often between two looks at the server's
 
 
 def main() -> None:
-    programs = find_chromium()
-    if programs is None:
-        sys.exit("no chromium and chromedriver here (Debian: sudo apt install chromium chromium-driver)")
+    try:
+        programs = find_browser()
+    except NoBrowser as error:
+        sys.exit(str(error))
     with tempfile.TemporaryDirectory() as cache, open_browser(programs) as browser:
         server = start_server(Path(cache))
         try:
@@ -49,8 +50,10 @@ def take(browser: Browser, url: str) -> bytes:
         for _ in range(times):
             browser.compute(*EXAMPLE)
         browser.wait(lambda seen=seen: line_of_load(browser) != seen)
+    seen = line_of_load(browser)
     browser.find("#compute").click()
     browser.wait_for_status("Done")
+    browser.wait(lambda: line_of_load(browser) != seen and browser.find("#running").text == "0 texts")  # at rest
     browser.run("document.activeElement.blur()")
     height = int(browser.run(f"return document.querySelector('{LAST_CARD}').getBoundingClientRect().bottom")) + MARGIN
     clip = {"x": 0, "y": 0, "width": WIDTH, "height": height, "scale": 1}

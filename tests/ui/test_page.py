@@ -10,6 +10,7 @@ from tests.ui.browser import PHONE, Browser
 pytestmark = pytest.mark.ui
 
 TEXTS = ("the cat sat on the mat", "a red dog", "hello world")
+EIGHT = tuple(f"hello {n}" for n in range(8))
 
 
 @pytest.fixture
@@ -28,9 +29,15 @@ def test_three_texts_show_the_cosines_of_their_vectors(page, tiny_server):
     assert len(page.all("#map circle")) == 3
     shown = dict(zip(page.texts("#numbers dt"), page.texts("#numbers dd"), strict=True))
     assert (shown["texts"], shown["dimensions"]) == ("3", "32")
-    assert {"in all, seen from here", "tokenising, server", "waiting, server", "computing, sum of batches"} <= set(
-        shown
-    )
+
+
+def test_the_timings_add_up(page):
+    page.compute(*TEXTS)
+    shown = dict(zip(page.texts("#numbers dt"), page.texts("#numbers dd"), strict=True))
+    parts = ("to the server and back", "tokenising", "waiting and computing")
+    whole, *spent = (float(shown[name].removesuffix(" ms")) for name in ("in all, seen from here", *parts))
+    assert whole == pytest.approx(sum(spent), abs=1.5)  # each is rounded, from 10 ms on to whole ones
+    assert "The engine took" in page.find("#notes").text
 
 
 def test_the_distances_on_the_map_follow_the_vectors(page, tiny_server):
@@ -73,6 +80,26 @@ def test_a_text_that_is_too_long_is_an_error_until_it_may_be_cut(page):
     page.wait_for_status("Done")
     assert "Text 1 was cut from 102 to 64 tokens." in page.find("#notes").text
     assert not page.find("#error").is_displayed()
+
+
+def test_results_stay_below_an_error_as_an_earlier_requests(page):
+    old = "These are the results of an earlier request, not of the last one."
+    page.compute(*TEXTS)
+    assert not page.find("#old").is_displayed()
+    page.write("dog " * 100)
+    page.find("#compute").click()
+    page.wait(lambda: page.find("#error").is_displayed())
+    assert (page.find("#old").text, len(page.heat())) == (old, 3)
+    page.compute("a", "b")
+    assert not page.find("#old").is_displayed()
+
+
+def test_equal_texts_are_said_to_have_the_same_vector(page):
+    page.compute(*["a red dog"] * 3)
+    assert page.find("#map-note").text == "The texts have the same vector."
+    assert page.all("#map circle") == []
+    page.compute("a red dog", "a red dog", "hello")
+    assert page.find("#map-note").text.startswith("Principal components: across 100 %, up 0 %")
 
 
 def test_no_text_is_an_error_that_leads_to_the_texts(page):
@@ -142,8 +169,21 @@ def test_the_chosen_theme_beats_the_systems_and_stays(page):
 
 def test_it_fits_a_phone(page):
     page.resize(PHONE, 800, phone=True)
-    page.compute(*TEXTS)
+    page.compute(*TEXTS, *EIGHT)
     assert page.run("return document.documentElement.scrollWidth") == PHONE
+    frame = page.find("#heat-frame")
+    assert "more-right" not in frame.get_attribute("class")  # eleven columns fit, without their numbers
+    assert page.run("return getComputedStyle(document.querySelector('#heat td[data-row]')).fontSize") == "0px"
+    page.find("#heat td[data-row='0'][data-column='1']").click()
+    assert page.find("#readout").text.endswith("“the cat sat on the mat” and “a red dog”")
+
+
+def test_a_map_with_more_than_fits_fades_at_its_edge(page):
+    page.compute(*(f"a red dog {n}" for n in range(40)))
+    frame = page.find("#heat-frame")
+    assert {"more-right", "more-below"} <= set(frame.get_attribute("class").split())
+    page.run("document.getElementById('heat-frame').scrollTo(9999, 9999)")
+    page.wait(lambda: "more" not in frame.get_attribute("class"))
 
 
 BACK = "return getComputedStyle(document.body).backgroundColor"

@@ -57,6 +57,7 @@ function showLoad(now, hasCounters) {
     at("fill").textContent = `${Math.round((100 * difference(before.now, now, "batch_fill_ratio_sum")) / batches)} %`;
   state.rates = [...state.rates, perSecond].slice(-KEPT);
   const most = Math.max(1, ...state.rates);
+  at("unseen").setAttribute("d", `M0 19H${KEPT - state.rates.length}`);
   at("rate").firstElementChild.setAttribute(
     "d",
     state.rates

@@ -25,26 +25,29 @@ function twoDigits(value) {
   return written === "-0.00" ? "0.00" : written;
 }
 
-// Prometheus's text format: name → the sum over its labels.
+// Prometheus's text format: name → the sum over its labels, and name{labels} → the value.
 function parseMetrics(text) {
   const sums = new Map();
   for (const line of text.split("\n")) {
-    const found = /^([a-zA-Z_:][\w:]*)(?:\{.*\})? (\S+)/.exec(line);
-    if (found) sums.set(found[1], (sums.get(found[1]) ?? 0) + Number(found[2]));
+    const [, name, labels, value] = /^([a-zA-Z_:][\w:]*)(\{.*\})? (\S+)/.exec(line) ?? [];
+    if (name) sums.set(name, (sums.get(name) ?? 0) + Number(value));
+    if (labels) sums.set(name + labels, Number(value));
   }
   return sums;
 }
 
-// Principal components by power iteration: {points: [[x, y], …], shares: [of the variance, on each axis]}.
+// Principal components by power iteration: {points: [[x, y], …], shares: [of the variance, on each axis]}; null where
+// all vectors are the same, but for the rounding of float32.
 function project(vectors) {
   const rows = centred(vectors);
   const total = rows.reduce((sum, row) => sum + dot(row, row), 0);
+  if (total < 1e-10 * rows.length) return null;
   const axes = [];
   const shares = [];
   for (let which = 0; which < 2; which += 1) {
     const axis = strongestAxis(rows, axes);
     axes.push(axis);
-    shares.push(total > 0 ? rows.reduce((sum, row) => sum + dot(row, axis) ** 2, 0) / total : 0);
+    shares.push(rows.reduce((sum, row) => sum + dot(row, axis) ** 2, 0) / total);
   }
   return { points: rows.map((row) => axes.map((axis) => dot(row, axis))), shares };
 }

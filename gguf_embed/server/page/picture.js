@@ -11,6 +11,10 @@ const HEAT = {
   ],
 };
 
+const LABEL_WIDE = 112; // pixels, as page.css has them
+const CELL_WIDE = 41;
+const MANY = 24; // texts, from which on there is room for their numbers only
+
 // On one line, and not longer than n letters.
 const short = (text, n) => {
   const letters = [...text.replace(/\s+/g, " ")];
@@ -37,7 +41,7 @@ function showHeat() {
     make(
       "tr",
       {},
-      make("th", { scope: "row", title: body.input[index] }, `${index + 1} ${short(body.input[index], 40)}`),
+      make("th", { scope: "row", title: body.input[index] }, make("span", {}, `${index + 1} ${short(body.input[index], 80)}`)),
       ...row.map((cosine, other) => {
         const cell = make("td", { "data-row": index, "data-column": other, tabindex: "-1" }, twoDigits(cosine));
         const colour = mix(cold, warm, Math.min(1, Math.max(0, (cosine - low) / (1 - low))));
@@ -52,6 +56,22 @@ function showHeat() {
   at("low").textContent = twoDigits(low);
   at("high").textContent = "1.00";
   at("ramp").style.background = `linear-gradient(to right, rgb(${cold}), rgb(${warm}))`;
+  fitHeat();
+}
+
+// Cells that have no room for their numbers go without: pointing at one tells it.
+function fitHeat() {
+  const n = state.shown.vectors.length;
+  at("heat").classList.toggle("dense", (at("heat-frame").clientWidth - LABEL_WIDE) / n < CELL_WIDE);
+  at("heat").classList.toggle("many", n > MANY);
+  showEdges();
+}
+
+// Where there is more to scroll to, the edge fades.
+function showEdges() {
+  const { scrollLeft, scrollTop, clientWidth, clientHeight, scrollWidth, scrollHeight, classList } = at("heat-frame");
+  classList.toggle("more-right", scrollLeft + clientWidth < scrollWidth - 1);
+  classList.toggle("more-below", scrollTop + clientHeight < scrollHeight - 1);
 }
 
 const cellAt = (row, column) => at("heat").querySelector(`[data-row="${row}"][data-column="${column}"]`);
@@ -93,13 +113,19 @@ function showMap() {
     at("map-note").textContent = "With three texts or more, this shows which of them lie close together.";
     return;
   }
-  const { points, shares } = project(vectors);
+  const projection = project(vectors);
+  if (projection === null) {
+    at("map").replaceChildren();
+    at("map-note").textContent = "The texts have the same vector.";
+    return;
+  }
+  const { points, shares } = projection;
   const width = Math.max(260, at("map").clientWidth);
   const height = Math.round(Math.min(420, Math.max(280, width * 0.7)));
   const spots = fit(points, width, height);
+  const many = points.length > MANY;
   const texts = body.input.map((text, index) => [
-    `${index + 1} ${short(text, width < 420 ? 16 : 26)}`,
-    `${index + 1} ${short(text, 10)}`,
+    ...(many ? [] : [`${index + 1} ${short(text, width < 420 ? 16 : 26)}`, `${index + 1} ${short(text, 10)}`]),
     String(index + 1),
   ]);
   const labels = placeLabels(spots, texts, width, height);
@@ -113,7 +139,7 @@ function showMap() {
     make("line", { x1: width / 2, x2: width / 2, y1: 0, y2: height }),
   );
   spots.forEach(([x, y], index) =>
-    svg.append(make("circle", { cx: x, cy: y, r: 4.5 }, make("title", {}, body.input[index]))),
+    svg.append(make("circle", { cx: x, cy: y, r: many ? 3.5 : 4.5 }, make("title", {}, body.input[index]))),
   );
   labels
     .filter(Boolean)
@@ -121,8 +147,8 @@ function showMap() {
   at("map").replaceChildren(svg);
   const [first, second] = shares.map((share) => Math.round(share * 100));
   const rest = 100 - first - second;
-  at("map-note").textContent =
-    `Principal components: across ${first} %, up ${second} % of the differences; the other ${rest} % are not seen.`;
+  const unseen = rest > 0 ? `; the other ${rest} % are not seen.` : ".";
+  at("map-note").textContent = `Principal components: across ${first} %, up ${second} % of the differences${unseen}`;
 }
 
 // One scale for both axes: distances stay what they are.

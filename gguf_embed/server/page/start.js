@@ -49,6 +49,7 @@ async function connect() {
 async function compute() {
   const asked = wanted();
   if (asked.body.input.length === 0) {
+    showAge(true);
     report(new Error("There is no text yet: write one."));
     at("texts").focus();
     return;
@@ -58,12 +59,16 @@ async function compute() {
   at("error").hidden = true;
   at("cancel").hidden = false;
   const asleep = asked.model && asked.model.status.value !== "loaded";
+  let result = null;
   say(asleep ? `Loading ${asked.model.id}, then computing…` : "Computing…");
   try {
     const outcome = await embed(asked, running.signal);
-    if (running === state.running) await show({ ...asked, ...outcome, asleep }, running.signal);
+    result = { ...asked, ...outcome, asleep };
+    if (running === state.running) await show(result, running.signal);
   } catch (error) {
-    if (running === state.running) report(error);
+    if (running !== state.running) return;
+    showAge(state.shown !== result);
+    report(error);
   } finally {
     if (running === state.running) {
       at("cancel").hidden = true;
@@ -79,22 +84,34 @@ async function embed(asked, signal) {
   const totalMs = performance.now() - started;
   const after = before && (await counters(signal));
   const vectors = reply.data.slice(0, MAX_SHOWN).map((item) => decodeVector(item.embedding));
-  return { reply, totalMs, vectors, stages: before && stagesOf(before, after, asked.body.input.length) };
+  const metered = before !== null;
+  return { reply, totalMs, vectors, metered, spent: metered ? spentOn(asked.body.input.length, before, after) : null };
 }
 
-// What the server spent on this request; nothing where it answered others meanwhile, and the counters have both.
-function stagesOf(before, after, nTexts) {
-  if (difference(before, after, "compute_seconds_count") !== 1 || difference(before, after, "texts_total") !== nTexts)
-    return [];
-  return ["tokenize", "queue", "compute"].map((stage) => [
-    stage,
-    difference(before, after, `${stage}_seconds_sum`) * 1000,
-  ]);
+// What the server spent on this request; null where it answered others meanwhile, and the counters have both.
+function spentOn(nTexts, before, after) {
+  const more = (name) => difference(before, after, name);
+  const route = '{route="/v1/embeddings"}';
+  const alone = more(`request_duration_seconds_count${route}`) === 1 && more("compute_seconds_count") === 1;
+  if (!alone || more("texts_total") !== nTexts) return null;
+  return {
+    allMs: more(`request_duration_seconds_sum${route}`) * 1000,
+    tokenizeMs: more("tokenize_seconds_sum") * 1000,
+    engineMs: more("batch_seconds_sum") * 1000,
+    nBatches: more("batch_seconds_count"),
+  };
+}
+
+// Whether the results are of an earlier request than the last one.
+function showAge(old) {
+  at("old").hidden = !old;
+  at("results").classList.toggle("old", old);
 }
 
 async function show(result, signal) {
   state.shown = result;
   at("results").hidden = false;
+  showAge(false);
   showNumbers(result);
   showHeat();
   showMap();
@@ -148,6 +165,7 @@ listen("ids", "change", () => at("tokens").classList.toggle("ids", at("ids").che
 listen("heat", "mouseover", readOut);
 listen("heat", "focusin", readOut);
 listen("heat", "keydown", moveInHeat);
+listen("heat-frame", "scroll", showEdges);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target !== at("key")) {
     event.preventDefault();
@@ -165,7 +183,10 @@ let drawnWidth = 0;
 new ResizeObserver(() => {
   if (!state.shown || at("map").clientWidth === drawnWidth) return;
   drawnWidth = at("map").clientWidth;
-  requestAnimationFrame(showMap);
+  requestAnimationFrame(() => {
+    fitHeat();
+    showMap();
+  });
 }).observe(at("map"));
 
 const theme = stored(() => localStorage, THEME);

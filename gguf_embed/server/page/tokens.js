@@ -24,11 +24,10 @@ async function readTokens(result, signal) {
 
 const ms = (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en")) + " ms";
 
-function showNumbers({ body, reply, totalMs, stages, vectors, asleep, prefix }) {
-  const names = { tokenize: "tokenising, server", queue: "waiting, server", compute: "computing, sum of batches" };
+function showNumbers({ body, reply, totalMs, metered, spent, vectors, asleep, prefix }) {
   const rows = [
     ["in all, seen from here", ms(totalMs)],
-    ...(stages ?? []).map(([stage, spent]) => [names[stage], ms(spent)]),
+    ...(spent ? splitOf(totalMs, spent) : []),
     ["texts", body.input.length],
     ["tokens", reply.usage.prompt_tokens],
     ["dimensions", vectors[0].length],
@@ -38,8 +37,9 @@ function showNumbers({ body, reply, totalMs, stages, vectors, asleep, prefix }) 
   );
   const notes = [`Answered by ${reply.model}.`];
   if (asleep) notes.push("The time includes loading the model.");
-  if (stages === null) notes.push("How the server spent the time is not known: its metrics are off.");
-  else if (!stages.length) notes.push("How the server spent the time is not known: it answered others meanwhile.");
+  if (spent) notes.push(describeEngine(spent));
+  else if (metered) notes.push("How the server spent the time is not known: it answered others meanwhile.");
+  else notes.push("How the server spent the time is not known: its metrics are off.");
   if (reply.prompt) notes.push(reply.prompt.note ?? `Put before each text: “${reply.prompt.text}”.`);
   else if (prefix) notes.push("The server did not say what it put before the texts.");
   for (const cut of reply.truncated ?? [])
@@ -51,6 +51,18 @@ function showNumbers({ body, reply, totalMs, stages, vectors, asleep, prefix }) 
   const url = new URL("v1/embeddings", location.href);
   at("curl").textContent = `curl ${url} -H 'Content-Type: application/json'${authorization} -d '${json}'`;
 }
+
+// The parts of the whole: they add up to it.
+const splitOf = (totalMs, { allMs, tokenizeMs }) => [
+  ["to the server and back", ms(Math.max(0, totalMs - allMs))],
+  ["tokenising", ms(tokenizeMs)],
+  ["waiting and computing", ms(Math.max(0, allMs - tokenizeMs))],
+];
+
+const describeEngine = ({ engineMs, nBatches }) =>
+  nBatches === 1
+    ? `The engine took ${ms(engineMs)} for one batch.`
+    : `The engine took ${ms(engineMs)} for ${nBatches} batches, some of them perhaps at the same time.`;
 
 function showTokens({ body, model, cosines, reply }, { found, specials }) {
   const cuts = new Map((reply.truncated ?? []).map((cut) => [cut.index, cut]));

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import subprocess
 
 import chromadb
@@ -25,7 +24,7 @@ from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 
 from tests.compat.heavy.comparing import assert_own
-from tests.compat.heavy.test_snippets import NODE
+from tests.compat.heavy.test_snippets import NODE, skip_without_node
 
 TEXTS = ["How do I boil an egg?", "안녕하세요 세계", "🦊" * 20, "the price of eggs"]
 TOO_LONG = "long " * 1000
@@ -142,8 +141,7 @@ console.log(JSON.stringify({ seen, length: cut.data[0].embedding.length, models 
 
 
 def test_nodes_clients_raise_their_own_errors(default_server):
-    if shutil.which("node") is None or not (NODE / "node_modules" / "openai").is_dir():
-        pytest.skip("Node, or its clients, are not here: install node and npm, then make test-compat")
+    skip_without_node()
     code = NODE_ERRORS.replace("URL_", json.dumps(default_server.url))
     ended = subprocess.run(
         ["node", "--input-type=module", "-e", code], cwd=NODE, capture_output=True, text=True, timeout=60

@@ -18,6 +18,7 @@ from tests.server_process import Server
 
 ROOT = Path(__file__).parents[3]
 NODE = ROOT / "tests" / "compat" / "node"
+OLDEST_NODE = 18  # the first that has fetch, which the clients call
 PAGE = (ROOT / "docs" / "clients.md").read_text("utf-8")
 ADDRESS = "http://127.0.0.1:8080"
 TEXTS = ["a cat on a mat", "ein Hund im Haus"]
@@ -42,7 +43,22 @@ def snippets() -> Iterator[Snippet]:
             yield Snippet(heading, language, code)
 
 
-SNIPPETS = list(snippets())
+SNIPPETS = [snippet for snippet in snippets() if snippet.language != "sh"]
+INSTALLS = [snippet for snippet in snippets() if snippet.language == "sh"]
+
+
+def skip_without_node() -> None:
+    """Skip the test where Node is not here, is too old, or has not all of the clients."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("Node is not here: install node and npm, then make test-compat")
+    asked = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=20)
+    found = re.match(r"v(\d+)\.", asked.stdout)
+    if found is None or int(found[1]) < OLDEST_NODE:
+        said = (asked.stdout + asked.stderr).strip().partition("\n")[0] or f"exit status {asked.returncode}"
+        pytest.skip(f"the clients need Node {OLDEST_NODE} or newer; node --version says: {said}")
+    if not (NODE / "node_modules" / ".installed").exists():
+        pytest.skip("Node's clients are not here: npm brings them in make test-compat")
 
 
 def run(snippet: Snippet, url: str) -> list[list[float]]:
@@ -52,8 +68,7 @@ def run(snippet: Snippet, url: str) -> list[list[float]]:
     if snippet.language == "python":
         command, folder = [sys.executable, "-c", code], ROOT
     else:
-        if shutil.which("node") is None or not (NODE / "node_modules" / "openai").is_dir():
-            pytest.skip("Node, or its clients, are not here: install node and npm, then make test-compat")
+        skip_without_node()
         command, folder = ["node", "--input-type=module", "-e", code], NODE
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
     assert ended.returncode == 0, ended.stderr
@@ -63,12 +78,27 @@ def run(snippet: Snippet, url: str) -> list[list[float]]:
 
 def test_every_client_has_its_snippets():
     counted = [(snippet.heading, snippet.language) for snippet in SNIPPETS]
-    assert len(counted) == 17
+    assert len(counted) == 19
     assert set(counted) == {
         *((heading, "python") for heading in ("openai", "ollama", "LangChain", "LangChain that cannot be changed")),
-        *((heading, "python") for heading in ("LlamaIndex", "Haystack", "LiteLLM", "Chroma")),
+        *(
+            (heading, "python")
+            for heading in ("LlamaIndex", "Haystack", "LiteLLM", "Chroma", "huggingface_hub", "Cohere")
+        ),
         ("Node", "js"),
     }
+
+
+def test_every_client_has_one_line_that_installs_what_is_tested():
+    locked = (ROOT / ".ci/setup/requirements-compat.in").read_text("utf-8")
+    headings = {snippet.heading for snippet in SNIPPETS} - {"LangChain that cannot be changed"}  # LangChain's is above
+    assert [install.heading for install in INSTALLS] == sorted(headings, key=lambda name: PAGE.index(f"\n## {name}\n"))
+    for install in INSTALLS:
+        tool, verb, *packages = install.code.split()
+        assert (tool, verb) == ("npm" if install.heading == "Node" else "pip", "install")
+        missing = [name for name in packages if not re.search(rf"^{name.replace('_', '-')}[>=]", locked, re.MULTILINE)]
+        assert packages
+        assert not missing or tool == "npm"
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.heading)
