@@ -14,7 +14,8 @@ from typing import cast
 from gguf_embed.errors import InvalidInput, InvalidRequest
 from gguf_embed.openai_tokens import OpenAIEncoding, how_to_fetch
 from gguf_embed.server.door import Door, Service
-from gguf_embed.texts.tokens import character_limit
+from gguf_embed.texts.tokens import Frame as SpecialTokens
+from gguf_embed.texts.tokens import character_limit, find_own
 from gguf_embed.types import EmbedRequest, Prompt
 
 MAX_CHARACTER_BYTES = 4
@@ -37,11 +38,8 @@ _LANGCHAIN = "LangChain's OpenAIEmbeddings sends OpenAI's ids: set check_embeddi
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """The special tokens that a model puts around every text."""
-
-    opening: tuple[int, ...]
-    closing: tuple[int, ...]
+class Frame(SpecialTokens):
+    """The special tokens that a model puts around every text, and what they tell."""
 
     @property
     def is_telling(self) -> bool:
@@ -63,10 +61,8 @@ class Frame:
 
 def frame_of(framed: Sequence[int], bare: Sequence[int]) -> Frame:
     """What was put around a text: from its ids with special tokens and without them. Empty where that does not show."""
-    for at in range(len(framed) - len(bare) + 1 if bare else 0):
-        if list(framed[at : at + len(bare)]) == list(bare):
-            return Frame(tuple(framed[:at]), tuple(framed[at + len(bare) :]))
-    return Frame((), ())
+    at = find_own(framed, bare) if bare else None
+    return Frame((), ()) if at is None else Frame(tuple(framed[:at]), tuple(framed[at + len(bare) :]))
 
 
 async def settle_token_ids(door: Door, request: EmbedRequest) -> EmbedRequest:

@@ -12,10 +12,11 @@ from gguf_embed.errors import InvalidRequest, NotSupported
 from gguf_embed.picture_files import MAX_BYTES, check_picture, check_together
 from gguf_embed.remote_hosts import RemoteHosts
 from gguf_embed.server.door import Door
-from gguf_embed.server.errors import TooManyInputs
 from gguf_embed.server.fields import JsonObject, describe, optional_str
+from gguf_embed.server.prompts import check_count
 from gguf_embed.server.remote_pictures import RemotePicture, fetch_pictures
-from gguf_embed.types import ModelInfo, PictureText
+from gguf_embed.service.picturing import no_tower
+from gguf_embed.types import PictureText
 
 MEDIA_MARKER = "<__media__>"
 """Stands in a "prompt_string" where a picture belongs; llama.cpp's default (mtmd_default_marker)."""
@@ -60,20 +61,14 @@ async def take_pictures(door: Door, body: JsonObject) -> tuple[JsonObject, tuple
     if not (type(value) is dict or (type(value) is list and dict in set(map(type, value)))):
         return body, ()
     options = door.options
-    refusal = no_tower(door.service.resolve(optional_str(body, "model")).info)
+    info = door.service.resolve(optional_str(body, "model")).info
+    refusal = None if info.reads_pictures else no_tower(info.name)
     rules = PictureRules(options.remote_hosts, options.max_inputs, refusal)
     parsed = await asyncio.to_thread(parse_pictures, value, param, rules)
     remote = [part for _, parts in parsed.inputs for part in parts if isinstance(part, RemotePicture)]
     files = await fetch_pictures(remote, options.max_body_bytes) if remote else []
     pictures = await asyncio.to_thread(_put_together, parsed, files) if parsed.inputs else ()
     return {**body, param: parsed.value}, pictures
-
-
-def no_tower(info: ModelInfo) -> str | None:
-    """Why a model reads no pictures; None when it does."""
-    if info.reads_pictures:
-        return None
-    return f"model {info.name!r} reads text only: start the server with --mmproj FILE, the model's vision tower"
 
 
 def _put_together(parsed: ParsedPictures, fetched: list[bytes]) -> tuple[PictureText, ...]:
@@ -107,11 +102,7 @@ def parse_pictures(value: object, param: str, rules: PictureRules) -> ParsedPict
     entries: list[object] = list(value) if isinstance(value, list) else [value]
     if {int, float} & set(map(type, entries)):
         return ParsedPictures(value, ())  # one text as token ids: the text parser refuses the object in it
-    if len(entries) > rules.max_inputs:
-        raise TooManyInputs(
-            f'"{param}" has {len(entries)} entries, the limit per request is {rules.max_inputs}: send several requests',
-            param,
-        )
+    check_count(entries, param, rules.max_inputs)
     inputs: list[tuple[int, tuple[_Part, ...]]] = []
     for index, entry in enumerate(entries):
         if isinstance(entry, dict) and (entry.get("multimodal_data") or "content" in entry):

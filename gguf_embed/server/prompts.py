@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NoReturn, cast
 
 from gguf_embed.errors import InvalidRequest, NotSupported
@@ -35,13 +36,20 @@ def parse_prompts(value: object, param: str, max_inputs: int, *, joins_mixed: bo
         if not joins_mixed and not kinds <= {int, float}:
             _refuse_mixture(value, param)
         return (parse_parts(value, param),)
-    if len(value) > max_inputs:
-        raise TooManyInputs(
-            f'"{param}" has {len(value)} entries, the limit per request is {max_inputs}: send several requests', param
-        )
+    check_count(value, param, max_inputs)
     if kinds == {str}:
         return tuple(value)
     return tuple(parse_entry(entry, param, index) for index, entry in enumerate(value))
+
+
+def check_count(entries: Sequence[object], param: str, max_inputs: int) -> None:
+    """Raises `NoInputs` or `TooManyInputs`."""
+    if not entries:
+        raise NoInputs(f'"{param}" must not be empty', param)
+    if len(entries) > max_inputs:
+        raise TooManyInputs(
+            f'"{param}" has {len(entries)} entries, the limit per request is {max_inputs}: send several requests', param
+        )
 
 
 def parse_entry(entry: object, param: str, index: int) -> Prompt:

@@ -20,13 +20,13 @@ from gguf_embed.types import EmbedRequest, Prompt, Span
 
 FIELDS = frozenset({"return_tokens", "spans", "late_chunking", "long_input", "on_error", "offset_unit"})
 _ASKING = ("return_tokens", "spans", "late_chunking", "long_input", "on_error")
-_NOTHING = ("fail", "error", "float")  # the words that ask for what is done anyhow
+_PLAIN = ("error", "fail")  # what long_input and on_error are anyhow
+_NOTHING = (*_PLAIN, "float")  # the words that ask for what is done anyhow
 MAX_SPANS = 10_000
 """In one request: each is a vector in the reply."""
 
 _PAIR = "a pair [start, end]"
 _NO_SPANS: tuple[Span, ...] = ((0, 0),)  # of an input that is not read
-_PLAIN = ("error", "fail")  # what long_input and on_error are anyhow
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +98,15 @@ def refuse_elsewhere(body: JsonObject, fields: Iterable[str] = ()) -> None:
             )
 
 
-def _asks(value: object) -> bool:
-    return not (value is None or value is False or (isinstance(value, str) and value.lower() in _NOTHING))
+def _asks(value: object, plain: Sequence[str] = _NOTHING) -> bool:
+    return not (value is None or value is False or (isinstance(value, str) and value.lower() in plain))
 
 
 def refuse_beside_pictures(body: JsonObject) -> None:
     """Raises `NotSupported` for the first field that asks what only texts can have. To be called before parsing:
     an input with pictures is "" by then."""
     for name in sorted(FIELDS - {"offset_unit"}):
-        value = body.get(name)
-        if not (value is None or value is False or (isinstance(value, str) and value.lower() in _PLAIN)):
+        if _asks(body.get(name), _PLAIN):
             raise NotSupported(f'"{name}" is for texts, and this request has pictures: leave it out, or send texts')
 
 

@@ -30,6 +30,7 @@ from gguf_embed.server.fields import (
 )
 from gguf_embed.server.input_type import format_applied_prompt
 from gguf_embed.server.native import format_truncation
+from gguf_embed.server.prompts import check_count
 from gguf_embed.server.request_options import refuse_elsewhere
 from gguf_embed.server.tei.embed import check_direction
 from gguf_embed.types import Pooling, Truncation
@@ -133,10 +134,7 @@ def _parse_list(body: JsonObject, param: str, max_inputs: int) -> list[object]:
     value = body.get(param)
     if not isinstance(value, list) or not value:
         raise wrong_value(param, "a non-empty array of strings, or of objects with a text in them", value)
-    if len(value) > max_inputs:
-        raise InvalidRequest(
-            f'"{param}" has {len(value)} entries, the limit per request is {max_inputs}: send several requests', param
-        )
+    check_count(value, param, max_inputs)
     return value
 
 

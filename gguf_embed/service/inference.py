@@ -19,7 +19,7 @@ from gguf_embed.service.reading import Reader, asks_more, check_combination, rea
 from gguf_embed.service.threads import ModelThreads
 from gguf_embed.service.too_long import explain
 from gguf_embed.texts import prompts
-from gguf_embed.texts.tokens import TokenLimits, prepare, tokenize_prompt
+from gguf_embed.texts.tokens import TokenLimits, prepare, tokenize_prompt, truncations
 from gguf_embed.types import (
     AppliedPrompt,
     EmbedRequest,
@@ -30,7 +30,6 @@ from gguf_embed.types import (
     Prompt,
     Timings,
     TokenizedText,
-    Truncation,
     Usage,
 )
 from gguf_embed.vectors import finish
@@ -81,7 +80,7 @@ class Inference:
     async def embed(self, target: Target, request: EmbedRequest, load_s: float) -> EmbedResult:
         """Answer the whole request. Raises one `EmbedError`, naming the first input at fault."""
         pooling = _pooling_of(request, target.info)
-        _check_dimensions(request, target.info)
+        check_dimensions(request, target.info.n_scores if pooling is Pooling.RANK else target.info.n_embd)
         if asks_more(request):
             return await self._embed_more(target, request, load_s)
         started_s = time.monotonic()
@@ -230,11 +229,7 @@ def _result(
         vectors=vectors,
         row_offsets=(0, *accumulate(len(matrix) for matrix in rows)),
         usage=Usage(sum(len(text.tokens) for text in texts)),
-        truncated=tuple(
-            Truncation(index, text.n_tokens, len(text.tokens))
-            for index, text in enumerate(texts)
-            if len(text.tokens) < text.n_tokens
-        ),
+        truncated=truncations(texts),
         timings=how[1],
         prompt=how[0],
     )
@@ -268,8 +263,8 @@ def _pooling_of(request: EmbedRequest, info: ModelInfo) -> Pooling:
     return pooling
 
 
-def _check_dimensions(request: EmbedRequest, info: ModelInfo) -> None:
-    width = info.n_scores if _pooling_of(request, info) is Pooling.RANK else info.n_embd
+def check_dimensions(request: EmbedRequest, width: int) -> None:
+    """Raises `InvalidRequest` for more numbers than a row has."""
     if request.dimensions is not None and not 1 <= request.dimensions <= width:
         raise InvalidRequest(
             f"dimensions is {request.dimensions}, this model has {width}: ask for 1 to {width}",

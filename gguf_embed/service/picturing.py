@@ -11,7 +11,7 @@ import numpy as np
 
 from gguf_embed.errors import InvalidInput, InvalidRequest, NotSupported
 from gguf_embed.scheduler.picture_lane import PictureSubmission
-from gguf_embed.service.inference import Target
+from gguf_embed.service.inference import Target, check_dimensions
 from gguf_embed.texts import prompts
 from gguf_embed.texts.tokens import character_limit
 from gguf_embed.types import AppliedPrompt, EmbedRequest, EmbedResult, PictureText, Pooling, Timings, Usage
@@ -81,11 +81,7 @@ def _check(request: EmbedRequest, target: Target) -> Pooling:
     pooling = target.info.pooling if request.pooling is None else request.pooling
     if pooling is Pooling.RANK:
         raise NotSupported("pictures have no rank scores: ask for pooling last or mean")
-    n_embd = target.info.n_embd
-    if request.dimensions is not None and not 1 <= request.dimensions <= n_embd:
-        raise InvalidRequest(
-            f"dimensions is {request.dimensions}, this model has {n_embd}: ask for 1 to {n_embd}", "dimensions"
-        )
+    check_dimensions(request, target.info.n_embd)
     asked = {
         "late chunking and spans": request.spans,
         '"return_tokens"': request.return_tokens,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from gguf_embed.rerank_types import RerankRequest, RerankResult, ScoreKind
 from gguf_embed.service.inference import MIN_INPUT_TOKENS, Inference, Target, without_repetitions
 from gguf_embed.texts import prompts
 from gguf_embed.texts.pairs import PairLimits, check_characters, check_query, cut_pair, pair_maker
-from gguf_embed.texts.tokens import frame_of
+from gguf_embed.texts.tokens import frame_of, truncations
 from gguf_embed.types import (
     EmbedRequest,
     EmbedResult,
@@ -25,7 +24,6 @@ from gguf_embed.types import (
     PromptChoice,
     Timings,
     TokenizedText,
-    Truncation,
     Usage,
 )
 
@@ -68,7 +66,7 @@ class Reranking:
             scores=scores[list(distinct.place)],
             score_kind=kind,
             usage=Usage(sum(len(text.tokens) for text in in_order)),
-            truncated=_truncations(in_order),
+            truncated=truncations(in_order),
             timings=Timings(tokenized_s - started_s, submission.queue_s, submission.compute_s, load_s),
         )
 
@@ -205,11 +203,3 @@ def finish_scores(
         powers = np.exp(wide - wide.max(axis=1, keepdims=True))
         scores = powers[:, column] / powers.sum(axis=1)
     return scores.astype(np.float32), ScoreKind.PROBABILITY
-
-
-def _truncations(texts: Sequence[TokenizedText]) -> tuple[Truncation, ...]:
-    return tuple(
-        Truncation(index, text.n_tokens, len(text.tokens))
-        for index, text in enumerate(texts)
-        if len(text.tokens) < text.n_tokens
-    )

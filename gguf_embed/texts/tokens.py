@@ -11,7 +11,7 @@ from gguf_embed.engines.base import Engine, ExactTokenizing, Vocabulary
 from gguf_embed.errors import InputTooLong, InvalidInput
 from gguf_embed.offsets import MAX_LAID_CHARACTERS, MAX_PLACED_CHARACTERS, align
 from gguf_embed.texts.wordpiece import ExactWordPiece, valid_unicode
-from gguf_embed.types import Prompt, Span, TokenizedText
+from gguf_embed.types import Prompt, Span, TokenizedText, Truncation
 
 TokenizerChoice = Literal["auto", "llama"]
 
@@ -97,12 +97,16 @@ class Frame:
     closing: tuple[int, ...]
 
 
+def find_own(framed: Sequence[int], bare: Sequence[int]) -> int | None:
+    """Where a text's own ids begin among those with special tokens around them; None where they are not found."""
+    begins = range(len(framed) - len(bare) + 1)
+    return next((begin for begin in begins if list(framed[begin : begin + len(bare)]) == list(bare)), None)
+
+
 def frame_of(tokenizer: Tokenizer) -> Frame:
     """Found by tokenising one letter with them and without."""
     framed, bare = tokenizer.encode("a"), tokenizer.encode("a", add_special=False)
-    n_added = len(framed) - len(bare)
-    begins = (begin for begin in range(n_added + 1) if framed[begin : begin + len(bare)] == bare)
-    n_opening = next(begins, 0) if bare else n_added // 2
+    n_opening = (find_own(framed, bare) or 0) if bare else len(framed) // 2
     return Frame(tuple(framed[:n_opening]), tuple(framed[n_opening + len(bare) :]))
 
 
@@ -219,6 +223,15 @@ def truncate_tokens(tokens: Sequence[int], limit: int, closing: Collection[int])
     if tokens[-1] in closing:
         kept[-1] = tokens[-1]
     return TokenizedText(kept, len(tokens))
+
+
+def truncations(texts: Sequence[TokenizedText]) -> tuple[Truncation, ...]:
+    """Those of a request's texts that were cut."""
+    return tuple(
+        Truncation(index, text.n_tokens, len(text.tokens))
+        for index, text in enumerate(texts)
+        if len(text.tokens) < text.n_tokens
+    )
 
 
 def _not_empty(tokens: list[int], index: int, text: str) -> list[int]:

@@ -15,7 +15,8 @@ HALF = "x" * (MAX_CHARACTERS // 2)
 
 @pytest.mark.parametrize("content", [HALF + HALF, [HALF, 5, HALF]])
 def test_as_much_as_a_text_may_have_is_taken(content):
-    parse_tokenize({"content": content})
+    taken = parse_tokenize({"content": content}).content
+    assert sum(len(part) for part in taken if isinstance(part, str)) == MAX_CHARACTERS
 
 
 @pytest.mark.parametrize("content", [HALF + HALF + "x", [HALF, 5, HALF, "x"]])

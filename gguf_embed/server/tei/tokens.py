@@ -13,9 +13,9 @@ from gguf_embed.errors import InvalidRequest
 from gguf_embed.offsets import MAX_LAID_CHARACTERS, align
 from gguf_embed.server.body import json_response, read_json_object
 from gguf_embed.server.door import Door
-from gguf_embed.server.errors import NoInputs, TooManyInputs
 from gguf_embed.server.fields import JsonObject, describe, is_int, optional_bool, optional_str, wrong_value
-from gguf_embed.server.prompts import parse_parts
+from gguf_embed.server.prompts import check_count, parse_parts
+from gguf_embed.texts.tokens import find_own
 
 MAX_INLINE_CHARACTERS = 1_000
 """Texts up to this size are laid under their tokens on the event loop (up to 3 ms); longer ones in a thread."""
@@ -56,7 +56,7 @@ def parse_texts(body: JsonObject, max_inputs: int) -> Sequence[str]:
     entries = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(entries, list):
         raise wrong_value("inputs", "a string or an array of strings", inputs)
-    _check_count(entries, "inputs", max_inputs)
+    check_count(entries, "inputs", max_inputs)
     for index, entry in enumerate(entries):
         if not isinstance(entry, str):
             raise InvalidRequest(f'"inputs[{index}]" must be a string, found {describe(entry)}', "inputs", index)
@@ -77,18 +77,8 @@ def parse_ids(body: JsonObject, max_inputs: int) -> Sequence[Sequence[int]]:
         raise wrong_value("ids", "an array of token ids, or of such arrays", ids)
     one = all(is_int(entry) for entry in ids)
     sequences = [ids] if one and ids else ids
-    _check_count(sequences, "ids", max_inputs)
+    check_count(sequences, "ids", max_inputs)
     return [_ids_of(entry, "ids" if one else f"ids[{index}]") for index, entry in enumerate(sequences)]
-
-
-def _check_count(entries: Sequence[object], param: str, max_inputs: int) -> None:
-    if not entries:
-        raise NoInputs(f'"{param}" must not be empty', param)
-    if len(entries) > max_inputs:
-        raise TooManyInputs(
-            f'"{param}" has {len(entries)} entries, the limit per request is {max_inputs}: send several requests',
-            param,
-        )
 
 
 def _ids_of(value: object, where: str) -> list[int]:
@@ -115,10 +105,10 @@ async def _tokens_of(door: Door, text: str, model: str | None, *, with_special: 
 
 def find_inside(framed: Sequence[int], tokens: Sequence[int]) -> range:
     """Where in `framed` the text's own tokens stand; what is before and after was put around them."""
-    for start in range(len(framed) - len(tokens) + 1):
-        if list(framed[start : start + len(tokens)]) == list(tokens):
-            return range(start, start + len(tokens))
-    return range(len(framed))  # the tokenizer made others of it: no token is told from the text's own
+    start = find_own(framed, tokens)
+    if start is None:  # the tokenizer made others of it: no token is told from the text's own
+        return range(len(framed))
+    return range(start, start + len(tokens))
 
 
 def format_tokens(text: str, tokens: Sequence[int], pieces: Sequence[bytes], inside: range) -> list[dict[str, object]]:
