@@ -56,7 +56,7 @@ lock:  ## resolve all dependencies anew into .ci/setup/*.lock; needs uv (pip ins
 	@UV="$(UV)" UPGRADE="$(UPGRADE)" sh .ci/setup/lock
 
 clean:  ## remove .venv, .venv-compat and everything built; the cached model stays in ~/.cache/gguf-embed
-	rm -rf $(VENV) $(COMPAT) $(NODE_MODULES) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache gguf_embed/engines/_amx_gemm*.so
+	rm -rf $(VENV) $(COMPAT) $(NODE_MODULES) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache gguf_embed/engines/llama/_amx_gemm*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # .working marks a .venv in which pip was at work: if it is still there next time, pip was cut off and .venv is made
@@ -80,9 +80,9 @@ $(VENV)/.dependencies: $(VENV)/.created .ci/setup/requirements-build.lock .ci/se
 	@rm $(VENV)/.working
 	@touch $@
 
-$(VENV)/.project: $(VENV)/.dependencies pyproject.toml gguf_embed/engines/native/amx_gemm.c
+$(VENV)/.project: $(VENV)/.dependencies pyproject.toml gguf_embed/engines/llama/native/amx_gemm.c
 	@echo 'Installing gguf-embed itself.'
-	@rm -f gguf_embed/engines/_amx_gemm*.so
+	@rm -f gguf_embed/engines/llama/_amx_gemm*.so
 	@$(PIP) --quiet --no-deps --no-build-isolation -e .
 	@$(PY) .ci/setup/check_extension.py
 	@touch $@

@@ -18,13 +18,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from gguf_embed.bench.compare import CompareSettings, run_comparison
-from gguf_embed.bench.report import Comparison, render, summarize_ratios, summarize_servers
-from gguf_embed.bench.scenarios import SCENARIOS
-from gguf_embed.bench.servers import CONTESTANTS, make_contestant
-from gguf_embed.bench.static import StaticSettings, compare_static, render_static
+from benchmarks.comparison import CompareSettings, run_comparison
+from benchmarks.report import Comparison, render, summarize_ratios, summarize_servers
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.servers import CONTESTANTS, make_contestant
+from benchmarks.static import StaticSettings, compare_static, render_static
 from gguf_embed.errors import EmbedError
-from gguf_embed.model_files.default_model import cache_dir, resolve_default
+from gguf_embed.model_store.default_model import cache_dir, resolve_default
 
 RESULTS = Path(__file__).parent / "results"
 STATIC = "static"

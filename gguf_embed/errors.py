@@ -1,6 +1,6 @@
 """Every way a request or a start can fail, each with a stable `kind` and a message that names the way out.
 
-No HTTP here: `server/errors.py` maps a kind to a status and each dialect to its own shape.
+No HTTP here: `server/http/errors.py` maps a kind to a status and each dialect to its own shape.
 """
 
 from __future__ import annotations

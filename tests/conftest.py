@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gguf_embed.model_files.default_model import resolve_default
+from gguf_embed.model_store.default_model import resolve_default
 from gguf_embed.types import Pooling
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
 from tests.server_process import Server, start_server, stop

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gguf_embed.model_files.convert.convert import convert_directory
-from tests.model_files.convert_encoders import tiny_models
-from tests.model_files.convert_tokenizers.decoder_directory import MODELS, write_decoder_directory
-from tests.model_files.convert_tokenizers.references import reference_tokenizers
+from gguf_embed.convert.convert import convert_directory
+from tests.convert.encoders import tiny_models
+from tests.convert.tokenizers.decoder_directory import MODELS, write_decoder_directory
+from tests.convert.tokenizers.references import reference_tokenizers
 
 DATA = Path(__file__).parent / "data" / "rerank"
 ENCODERS = ("bert_reranker", "xlm_roberta_reranker", "roberta_reranker", "modern_bert_reranker")

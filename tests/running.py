@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from gguf_embed.config import ModelConfig, RegistryConfig
 from gguf_embed.metrics import Metrics
-from gguf_embed.model_files.catalogue import Catalogue
-from gguf_embed.model_files.library import Library
-from gguf_embed.model_files.locate import LocatedModel
-from gguf_embed.registry.loader import FileLoader
-from gguf_embed.registry.registry import Registry
-from gguf_embed.registry.shelf import Shelf, ShelfConfig
+from gguf_embed.model_pool.loader import FileLoader
+from gguf_embed.model_pool.pool import Registry
+from gguf_embed.model_pool.registry import Shelf, ShelfConfig
+from gguf_embed.model_store.catalog import Catalogue
+from gguf_embed.model_store.locate import LocatedModel
+from gguf_embed.model_store.store import Library
 from gguf_embed.service.service import EmbedService
 from gguf_embed.types import EmbedRequest, EmbedResult, Prompt
 

@@ -16,33 +16,34 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
 LAYERS = (
-    {"types", "rerank_types", "errors", "config", "durations", "metrics"},
-    {"vectors", "offsets", "model_files", "openai_tokens", "picture_files", "remote_hosts"},
-    {"engines"},
-    {"texts", "cache", "scheduler"},
-    {"registry"},
+    {"types", "errors", "config", "durations", "metrics"},
+    {"vectors", "gguf_file", "tokenization", "images"},
+    {"convert"},
+    {"model_store"},
+    {"doctor", "engines"},
+    {"preprocessing", "scheduler"},
+    {"model_pool"},
     {"service"},
-    {"server", "local", "client", "ingest", "bench"},
+    {"server"},
     {"cli", "__main__"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 SIBLINGS = {(who, whom) for who in ("config", "metrics") for whom in ("types", "errors")} | {
     ("types", "errors"),
-    ("rerank_types", "types"),
     ("__main__", "cli"),
 }
 """Imports within a layer that are meant: (who, whom)."""
 
 HOMES = {
-    "llama_cpp": ("engines/_llama_api.py", "engines/_mtmd_api.py"),
-    "huggingface_hub": ("model_files/download.py",),
-    "gguf": ("model_files/",),
-    "aiohttp": ("server/", "client.py"),
+    "llama_cpp": ("engines/llama/api.py", "engines/llama/mtmd_api.py"),
+    "huggingface_hub": ("model_store/download.py",),
+    "gguf": ("gguf_file/", "convert/", "doctor/"),
+    "aiohttp": ("server/",),
     "click": ("cli/",),
     "prometheus_client": ("metrics.py",),
-    "tokenizers": ("texts/wordpiece.py", "engines/"),
-    "orjson": ("server/", "client.py"),
+    "tokenizers": ("tokenization/wordpiece.py", "engines/static/"),
+    "orjson": ("server/",),
     "uvloop": ("server/", "cli/"),
     "numpy": ("",),
 }
@@ -135,9 +136,9 @@ def test_nothing_but_declared_dependencies_is_imported():
     [
         ("scheduler/queue.py", "import gguf_embed.service", True),
         ("scheduler/queue.py", "from gguf_embed import service", True),
-        ("scheduler/queue.py", "def f():\n    from gguf_embed.cache import Cache", True),
-        ("server/app.py", "from gguf_embed.bench.load import run_load", True),
-        ("server/app.py", "from gguf_embed.server import ops", False),
+        ("scheduler/queue.py", "def f():\n    from gguf_embed.model_pool import pool", True),
+        ("server/app.py", "from gguf_embed.cli.main import main", True),
+        ("server/app.py", "from gguf_embed.server import admin", False),
         ("server/app.py", "from gguf_embed import metrics", False),
         ("server/app.py", "from gguf_embed import __version__", False),
         ("types.py", "from gguf_embed.errors import EmbedError", False),
@@ -151,10 +152,10 @@ def test_the_layer_rule_sees_every_form_of_import(file, source, wrong):
 @pytest.mark.parametrize(
     ("file", "source", "away"),
     [
-        ("engines/_llama_api.py", "import llama_cpp.llama_cpp as llama", False),
-        ("engines/llama.py", "import llama_cpp", True),
-        ("model_files/convert/bert.py", "import gguf", False),
-        ("bench/load.py", "from aiohttp import web", True),
+        ("engines/llama/api.py", "import llama_cpp.llama_cpp as llama", False),
+        ("engines/llama/engine.py", "import llama_cpp", True),
+        ("convert/bert.py", "import gguf", False),
+        ("benchmarks/load.py", "from aiohttp import web", True),
     ],
 )
 def test_the_home_rule_sees_every_form_of_import(file, source, away):

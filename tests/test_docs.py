@@ -15,11 +15,11 @@ from gguf_embed.cli import reference
 from gguf_embed.cli.main import cli
 from gguf_embed.errors import EmbedError
 from gguf_embed.metrics import Metrics
-from gguf_embed.registry import calibration
+from gguf_embed.model_pool import calibration
 from gguf_embed.server.app import ROUTES
-from gguf_embed.server.body import TRUNCATED_HEADER
-from gguf_embed.server.door import Dialect, Route
-from gguf_embed.server.errors import ERROR_SHAPES, TEI_SHAPES, MethodNotAllowed, RouteNotFound
+from gguf_embed.server.context import Dialect, Route
+from gguf_embed.server.http.body import TRUNCATED_HEADER
+from gguf_embed.server.http.errors import ERROR_SHAPES, TEI_SHAPES, MethodNotAllowed, RouteNotFound
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

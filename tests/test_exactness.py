@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gguf_embed.config import ComputeConfig, ModelConfig
-from gguf_embed.model_files.convert.convert import convert_directory
+from gguf_embed.convert.convert import convert_directory
 from gguf_embed.types import FloatMatrix, Pooling
 from tests.running import Running, running
 from tests.server_process import Server

@@ -8,7 +8,7 @@ import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-ENGINES = Path(__file__).parents[2] / "gguf_embed" / "engines"
+FOLDER = Path(__file__).parents[2] / "gguf_embed" / "engines" / "llama"
 
 
 def is_built(folder: Path) -> bool:
@@ -22,7 +22,7 @@ def is_built(folder: Path) -> bool:
 def main() -> None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return
-    if not is_built(ENGINES):
+    if not is_built(FOLDER):
         print(
             "Note: the AMX kernels could not be compiled; they need gcc 11 or clang 13.\n"
             "Everything works, but slower on such CPUs. To see why: .venv/bin/python -m pip install -v --no-deps -e ."

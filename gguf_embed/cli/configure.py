@@ -13,9 +13,9 @@ from typing import Literal
 from gguf_embed.cli.options import ServeFlags
 from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, RegistryConfig, ResidencyLimits
 from gguf_embed.errors import ConfigError
-from gguf_embed.model_files.locate import ModelSource
-from gguf_embed.openai_tokens import TokenIdRule, cache_folders, how_to_fetch, token_id_rule
-from gguf_embed.texts.prompts import parse_flag
+from gguf_embed.model_store.locate import ModelSource
+from gguf_embed.preprocessing.prompt_prefixes import parse_flag
+from gguf_embed.tokenization.openai_encodings import TokenIdRule, cache_folders, how_to_fetch, token_id_rule
 from gguf_embed.types import Pooling
 
 Report = Callable[[str], None]

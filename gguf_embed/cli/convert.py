@@ -10,7 +10,7 @@ import click
 from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gguf_embed.model_files.metadata import GgufHeader
+    from gguf_embed.gguf_file.header import GgufHeader
 
 OutTypeFlag = Literal["f32", "f16", "bf16", "q8_0", "auto"]
 
@@ -44,8 +44,8 @@ def convert(source: str, output: Path | None, outtype: OutTypeFlag, name: str | 
     converted is refused by name, with the list of what can be.
     """
     # imported here: gguf and numpy take a tenth of a second that `--help` and wrong flags need not wait for
-    from gguf_embed.model_files.convert.convert import convert_directory
-    from gguf_embed.model_files.metadata import read_header
+    from gguf_embed.convert.convert import convert_directory
+    from gguf_embed.gguf_file.header import read_header
 
     folder, default_name = find_source(source)
     chosen_name = name or default_name
@@ -69,7 +69,7 @@ def find_source(text: str) -> tuple[Path, str]:
         return path, path.resolve().name.removesuffix(".gz")
     if text.startswith((".", "/", "~", "\\")):
         raise ConfigError(f"{text}: no such folder or file; name a model's folder, or ORG/REPO on the hub")
-    from gguf_embed.model_files.naming import parse_repo
+    from gguf_embed.model_store.names import parse_repo
 
     try:
         repo, quant = parse_repo(text)
@@ -79,15 +79,15 @@ def find_source(text: str) -> tuple[Path, str]:
         ) from exc
     if quant is not None:
         raise ConfigError(f"{text}: an original model has no :{quant}; --outtype says how matrices are stored")
-    from gguf_embed.model_files.download import Hub, fetch_directory
+    from gguf_embed.model_store.download import Hub, fetch_directory
 
     return fetch_directory(Hub(), repo, click.echo), repo.rpartition("/")[2]
 
 
 def default_file(folder: Path, name: str, outtype: OutTypeFlag) -> str:
     """`NAME-OUTTYPE.gguf`; `NAME.gguf` for a static model whose own type is kept."""
-    from gguf_embed.model_files.convert.convert import choose_outtype
-    from gguf_embed.model_files.convert.static import is_static
+    from gguf_embed.convert.convert import choose_outtype
+    from gguf_embed.convert.static import is_static
 
     stem = name.replace("/", "-")
     if outtype == "auto" and is_static(folder):
@@ -97,7 +97,7 @@ def default_file(folder: Path, name: str, outtype: OutTypeFlag) -> str:
 
 def summary(header: GgufHeader) -> list[str]:
     """What was written, and the line that serves it."""
-    from gguf_embed.model_files.model_facts import context_length, file_type_name, pooling_type
+    from gguf_embed.gguf_file.facts import context_length, file_type_name, pooling_type
     from gguf_embed.types import Pooling
 
     architecture, n_ctx, pooling = header.architecture, context_length(header), pooling_type(header)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gguf_embed.doctor.findings import Change, Finding, Severity, shown
 from gguf_embed.errors import ConfigError
-from gguf_embed.model_files.doctor.findings import Change, Finding, Severity, shown
 
 if TYPE_CHECKING:  # imported where they are used: numpy takes time that `--help` and other commands need not wait for
-    from gguf_embed.model_files.doctor.examine import Diagnosis
-    from gguf_embed.model_files.doctor.rewrite import MadeChange
-    from gguf_embed.model_files.metadata import GgufHeader
+    from gguf_embed.doctor.examine import Diagnosis
+    from gguf_embed.doctor.rewrite import MadeChange
+    from gguf_embed.gguf_file.header import GgufHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _examine(flags: DoctorFlags) -> int:
 
 def _diagnose(path: Path, flags: DoctorFlags, *, run: bool) -> Diagnosis:
     from gguf_embed.cli.doctor_trial import try_model
-    from gguf_embed.model_files.doctor.examine import examine
+    from gguf_embed.doctor.examine import examine
 
     diagnosis = examine(path, deep=flags.deep)
     if not run or not diagnosis.looked_at:
@@ -91,7 +91,7 @@ def _diagnose(path: Path, flags: DoctorFlags, *, run: bool) -> Diagnosis:
 
 def _mend(before: Diagnosis, flags: DoctorFlags) -> Mended | None:
     """None when there is nothing to change."""
-    from gguf_embed.model_files.doctor.rewrite import check_can_rewrite, fixed_path, rewrite
+    from gguf_embed.doctor.rewrite import check_can_rewrite, fixed_path, rewrite
 
     output = flags.output or fixed_path(flags.file)
     header = check_can_rewrite(flags.file, output, overwrite=flags.force)
@@ -102,8 +102,8 @@ def _mend(before: Diagnosis, flags: DoctorFlags) -> Mended | None:
 
 
 def _parse_settings(header: GgufHeader, settings: tuple[str, ...]) -> list[Change]:
-    from gguf_embed.model_files.doctor.layout import read_layout
-    from gguf_embed.model_files.doctor.settings import parse_setting
+    from gguf_embed.doctor.settings import parse_setting
+    from gguf_embed.gguf_file.layout import read_layout
 
     entries = read_layout(header).entries
     try:

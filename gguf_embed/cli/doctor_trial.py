@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gguf_embed.doctor.findings import Finding, serious
 from gguf_embed.errors import EmbedError
-from gguf_embed.model_files.doctor.findings import Finding, serious
 from gguf_embed.types import FloatMatrix, Pooling
 
 TEXTS = ("The cat sat on the mat.", "Prices rose by 7 % in March, the bank said.", "Wie komme ich zum Bahnhof?")
@@ -43,10 +43,10 @@ def _embed(path: Path) -> list[Finding]:
     """Runs in the other process."""
     from gguf_embed.config import ComputeConfig
     from gguf_embed.engines.base import ContextSpec
-    from gguf_embed.engines.open import open_engine
-    from gguf_embed.model_files.metadata import read_header
-    from gguf_embed.model_files.model_facts import pooling_type
-    from gguf_embed.texts.tokens import choose_tokenizer
+    from gguf_embed.engines.select import open_engine
+    from gguf_embed.gguf_file.facts import pooling_type
+    from gguf_embed.gguf_file.header import read_header
+    from gguf_embed.preprocessing.tokens import choose_tokenizer
 
     try:
         header = read_header(path)

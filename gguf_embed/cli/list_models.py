@@ -15,14 +15,14 @@ import click
 from gguf_embed.cli.progress import duration_text
 from gguf_embed.cli.table import lines_of
 from gguf_embed.errors import ModelFileError
-from gguf_embed.model_files.catalogue import CatalogueRow, load_catalogue
-from gguf_embed.model_files.default_model import cache_dir
-from gguf_embed.model_files.metadata import read_header
-from gguf_embed.model_files.model_facts import context_length, file_type_name
-from gguf_embed.model_files.partial import human_size
+from gguf_embed.gguf_file.facts import context_length, file_type_name
+from gguf_embed.gguf_file.header import read_header
+from gguf_embed.model_store.catalog import CatalogueRow, load_catalogue
+from gguf_embed.model_store.default_model import cache_dir
+from gguf_embed.model_store.partial_file import human_size
 
 if TYPE_CHECKING:
-    from gguf_embed.model_files.library import LibraryEntry
+    from gguf_embed.model_store.store import LibraryEntry
 
 MODELS_DIR = click.option(
     "--models-dir",
@@ -62,7 +62,7 @@ def list_models(models_dir: Path | None, catalogue: bool, as_json: bool) -> None
         rows = load_catalogue().rows
         click.echo(catalogue_json(rows) if as_json else "\n".join(catalogue_lines(rows)))
         return
-    from gguf_embed.model_files.library import Library
+    from gguf_embed.model_store.store import Library
 
     models = [listed(entry) for entry in Library(cache_dir(os.environ), models_dir).entries()]
     if as_json:

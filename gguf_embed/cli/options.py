@@ -13,7 +13,7 @@ import click
 
 from gguf_embed.cli.flag_types import Command, KeepAlive, LayerCount, MemorySize, Number, Whole, option
 from gguf_embed.cli.llama_flags import FOREIGN
-from gguf_embed.openai_tokens import TokenIdMeaning
+from gguf_embed.tokenization.openai_encodings import TokenIdMeaning
 from gguf_embed.types import Pooling
 
 OLLAMA_PORT = 11434

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from gguf_embed.model_files.partial import human_size
+from gguf_embed.model_store.partial_file import human_size
 from gguf_embed.types import PullProgress
 
 _BAR_CELLS = 20

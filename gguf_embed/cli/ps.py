@@ -16,7 +16,7 @@ import click
 from gguf_embed.cli.progress import duration_text
 from gguf_embed.cli.table import lines_of
 from gguf_embed.errors import AuthenticationFailed, ConfigError, Unavailable
-from gguf_embed.model_files.partial import human_size
+from gguf_embed.model_store.partial_file import human_size
 
 _TIMEOUT_S = 10.0
 _MAX_REPLY_BYTES = 2**24

@@ -9,9 +9,9 @@ import click
 
 from gguf_embed.cli.progress import PullDisplay
 from gguf_embed.errors import ConfigError
-from gguf_embed.model_files.default_model import cache_dir
-from gguf_embed.model_files.naming import is_quant, parse_model_name
-from gguf_embed.model_files.partial import human_size
+from gguf_embed.model_store.default_model import cache_dir
+from gguf_embed.model_store.names import is_quant, parse_model_name
+from gguf_embed.model_store.partial_file import human_size
 
 
 @click.command(context_settings={"auto_envvar_prefix": None})
@@ -23,7 +23,7 @@ def pull(name: str, quant: str | None) -> None:
     The file goes into the hub's own cache, is checked, and serves without a network afterwards. A download that breaks
     off goes on where it stopped. Models of which no GGUF is known are converted from the original.
     """
-    from gguf_embed.model_files.library import Library
+    from gguf_embed.model_store.store import Library
 
     display = PullDisplay(sys.stderr)
     try:

@@ -6,15 +6,15 @@ import os
 
 import click
 
-from gguf_embed.model_files.default_model import cache_dir
-from gguf_embed.model_files.partial import human_size
+from gguf_embed.model_store.default_model import cache_dir
+from gguf_embed.model_store.partial_file import human_size
 
 
 @click.command(context_settings={"auto_envvar_prefix": None})
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 def rm(names: tuple[str, ...]) -> None:
     """Remove pulled models, and their files where no other pulled model uses them. Asks nothing."""
-    from gguf_embed.model_files.library import Library
+    from gguf_embed.model_store.store import Library
 
     library = Library(cache_dir(os.environ))
     for name in names:

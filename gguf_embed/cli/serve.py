@@ -15,11 +15,11 @@ import click
 from gguf_embed import __version__
 from gguf_embed.cli import configure
 from gguf_embed.cli.options import OLLAMA_PORT, ServeFlags, serve_options
-from gguf_embed.remote_hosts import parse_hosts
+from gguf_embed.images.url_allowlist import parse_hosts
 
 if TYPE_CHECKING:
     from gguf_embed.metrics import Metrics
-    from gguf_embed.registry.loading import LoadedModel
+    from gguf_embed.model_pool.loading import LoadedModel
     from gguf_embed.server.run import ListenAddress
     from gguf_embed.service.service import EmbedService
 
@@ -64,7 +64,7 @@ def _run_loop(main: Any) -> None:
 async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tuple[str, ...]) -> None:
     from gguf_embed.metrics import Metrics
     from gguf_embed.server.app import build_app
-    from gguf_embed.server.door import DOOR, ServerOptions
+    from gguf_embed.server.context import DOOR, ServerOptions
     from gguf_embed.server.run import handle_signals, serve_all
 
     metrics = Metrics()
@@ -92,15 +92,15 @@ async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tu
 
 def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
     """Find, download or convert the named models, and make what serves them and all others. Loads nothing yet."""
-    from gguf_embed.engines import llama
-    from gguf_embed.model_files.catalogue import load_catalogue
-    from gguf_embed.model_files.default_model import cache_dir
-    from gguf_embed.model_files.download import Hub
-    from gguf_embed.model_files.library import Library
-    from gguf_embed.model_files.locate import locate_model
-    from gguf_embed.registry.loader import FileLoader
-    from gguf_embed.registry.registry import Registry
-    from gguf_embed.registry.shelf import Shelf, ShelfConfig
+    from gguf_embed.engines.llama import engine as llama
+    from gguf_embed.model_pool.loader import FileLoader
+    from gguf_embed.model_pool.pool import Registry
+    from gguf_embed.model_pool.registry import Shelf, ShelfConfig
+    from gguf_embed.model_store.catalog import load_catalogue
+    from gguf_embed.model_store.default_model import cache_dir
+    from gguf_embed.model_store.download import Hub
+    from gguf_embed.model_store.locate import locate_model
+    from gguf_embed.model_store.store import Library
     from gguf_embed.service.service import EmbedService
 
     cache = cache_dir(os.environ)
@@ -128,7 +128,7 @@ def _ready(service: EmbedService, urls: Sequence[str], needs_key: bool) -> None:
 
 def banner(service: EmbedService, urls: Sequence[str], needs_key: bool) -> list[str]:
     """What is served and how, and one line to copy."""
-    from gguf_embed.server.ops import example
+    from gguf_embed.server.admin.index import example
 
     key = " -H 'Authorization: Bearer YOUR_KEY'" if needs_key else ""
     served = service.models()

@@ -14,22 +14,22 @@ import click
 from gguf_embed.cli.list_models import MODELS_DIR, row_fields, way_to_run
 from gguf_embed.cli.table import facts
 from gguf_embed.errors import ModelNotFound
-from gguf_embed.model_files.catalogue import Catalogue, CatalogueRow, load_catalogue
-from gguf_embed.model_files.default_model import cache_dir
-from gguf_embed.model_files.metadata import GgufHeader, read_header
-from gguf_embed.model_files.model_facts import (
+from gguf_embed.gguf_file.facts import (
     context_length,
     file_type_name,
     has_rank_head,
     pooling_type,
     vocabulary_size,
 )
-from gguf_embed.model_files.naming import shown
-from gguf_embed.model_files.partial import human_size
-from gguf_embed.texts.prompts import profile, prompts_of_header
+from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.model_store.catalog import Catalogue, CatalogueRow, load_catalogue
+from gguf_embed.model_store.default_model import cache_dir
+from gguf_embed.model_store.names import shown
+from gguf_embed.model_store.partial_file import human_size
+from gguf_embed.preprocessing.prompt_prefixes import profile, prompts_of_header
 
 if TYPE_CHECKING:
-    from gguf_embed.model_files.library import LibraryEntry
+    from gguf_embed.model_store.store import LibraryEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class ShownModel:
 @click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 def show(name: str, models_dir: Path | None, as_json: bool) -> None:
     """Describe a model: a pulled one, a name of the catalogue, or a GGUF file."""
-    from gguf_embed.model_files.library import Library
+    from gguf_embed.model_store.store import Library
 
     model = find_model(name, Library(cache_dir(os.environ), models_dir).find(name), load_catalogue())
     if as_json:

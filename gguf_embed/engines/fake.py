@@ -14,9 +14,9 @@ from hashlib import blake2b
 
 import numpy as np
 
-from gguf_embed.engines.base import ContextSpec, EngineInfo, Vocabulary
+from gguf_embed.engines.base import ContextSpec, EngineInfo
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError
-from gguf_embed.types import FloatMatrix, Pooling
+from gguf_embed.types import FloatMatrix, Pooling, Vocabulary
 
 BOS, EOS = 256, 257
 _SPECIALS = {BOS: b"<s>", EOS: b"</s>"}

@@ -8,15 +8,23 @@ import time
 from aiohttp import web
 
 from gguf_embed.metrics import Metrics
-from gguf_embed.server import cohere, native, openai, openapi, ops, reference, rerank, tokenize
-from gguf_embed.server.door import DOOR, Dialect, Door, Route, ServerOptions, Service
-from gguf_embed.server.middleware import DoorKeeper
-from gguf_embed.server.ollama import embed as ollama_embed
-from gguf_embed.server.ollama import greeting, library
-from gguf_embed.server.ollama import models as ollama_models
-from gguf_embed.server.tei import embed as tei_embed
-from gguf_embed.server.tei import info as tei_info
-from gguf_embed.server.tei import tokens as tei_tokens
+from gguf_embed.server.admin import health, index, metrics
+from gguf_embed.server.admin import models as admin_models
+from gguf_embed.server.context import DOOR, Dialect, Door, Route, ServerOptions, Service
+from gguf_embed.server.dialects.cohere import embed as cohere
+from gguf_embed.server.dialects.llama import embedding as native
+from gguf_embed.server.dialects.llama import tokenize
+from gguf_embed.server.dialects.ollama import embed as ollama_embed
+from gguf_embed.server.dialects.ollama import models as ollama_models
+from gguf_embed.server.dialects.ollama import pull as library
+from gguf_embed.server.dialects.ollama import version as greeting
+from gguf_embed.server.dialects.openai import embeddings as openai
+from gguf_embed.server.dialects.rerank import rerank
+from gguf_embed.server.dialects.tei import embed as tei_embed
+from gguf_embed.server.dialects.tei import info as tei_info
+from gguf_embed.server.dialects.tei import tokens as tei_tokens
+from gguf_embed.server.docs import openapi, reference
+from gguf_embed.server.http.middleware import DoorKeeper
 
 _tei_route = functools.partial(Route, dialect=Dialect.TEI)
 
@@ -58,16 +66,16 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v2/rerank", rerank.cohere_rerank, "the same, Cohere's shape", dialect=Dialect.COHERE),
     Route("POST", "/tokenize", tokenize.tokenize, "text to token ids"),
     Route("POST", "/detokenize", tokenize.detokenize, "token ids to text"),
-    Route("GET", "/v1/models", ops.models, "the served model", dialect=Dialect.OPENAI),
-    Route("GET", "/v1/models/{model:.+}", ops.model, "one model by name", dialect=Dialect.OPENAI),
-    Route("GET", "/models", ops.models, "the served model"),
-    Route("GET", "/props", ops.props, "pooling, dimensions, limits"),
-    Route("GET", "/metrics", ops.metrics, "counters and timings for Prometheus"),
-    Route("GET", "/version", ops.version, "this server's version"),
-    Route("GET", "/health", ops.health, "200 when requests are answered, else 503", auth_required=False),
-    Route("GET", "/v1/health", ops.health, "the same", auth_required=False),
-    Route("GET", "/ready", ops.ready, "the same, with what waits and runs", auth_required=False),
-    Route("GET", "/", greeting.root, "this text; in a browser a page to try the models", auth_required=False),
+    Route("GET", "/v1/models", admin_models.models, "the served model", dialect=Dialect.OPENAI),
+    Route("GET", "/v1/models/{model:.+}", admin_models.model, "one model by name", dialect=Dialect.OPENAI),
+    Route("GET", "/models", admin_models.models, "the served model"),
+    Route("GET", "/props", admin_models.props, "pooling, dimensions, limits"),
+    Route("GET", "/metrics", metrics.metrics, "counters and timings for Prometheus"),
+    Route("GET", "/version", metrics.version, "this server's version"),
+    Route("GET", "/health", health.health, "200 when requests are answered, else 503", auth_required=False),
+    Route("GET", "/v1/health", health.health, "the same", auth_required=False),
+    Route("GET", "/ready", health.ready, "the same, with what waits and runs", auth_required=False),
+    Route("GET", "/", index.root, "this text; in a browser a page to try the models", auth_required=False),
     Route("GET", "/docs", reference.docs, "all routes, for people", auth_required=False),
     Route("GET", "/openapi.json", openapi.openapi_json, "all routes, for programs (OpenAPI)", auth_required=False),
     *_TEI_ROUTES,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from gguf_embed.errors import ConfigError
-from gguf_embed.server.door import DOOR
+from gguf_embed.server.context import DOOR
 
 _CLOSE_TIMEOUT_S = 5.0  # for writing the last answers to slow clients, after the handlers are done
 

@@ -7,17 +7,16 @@ from collections.abc import AsyncIterator, Sequence
 
 from gguf_embed.errors import InvalidRequest, ModelNotFound, NotSupported, PermissionDenied
 from gguf_embed.metrics import Metrics
-from gguf_embed.model_files.library import Library
-from gguf_embed.registry.loading import LoadedModel
-from gguf_embed.registry.registry import Registry
-from gguf_embed.registry.resident import NO_WISH, Lease, Wish
-from gguf_embed.registry.shelf import ModelSpec, Shelf
-from gguf_embed.rerank_types import RerankRequest, RerankResult
-from gguf_embed.service.gathering import pieces_of
-from gguf_embed.service.inference import GivesScoresOnly, Inference, Target
-from gguf_embed.service.picturing import embed_pictures
+from gguf_embed.model_pool.entry import NO_WISH, Lease, Wish
+from gguf_embed.model_pool.loading import LoadedModel
+from gguf_embed.model_pool.pool import Registry
+from gguf_embed.model_pool.registry import ModelSpec, Shelf
+from gguf_embed.model_store.store import Library
+from gguf_embed.service.embed import GivesScoresOnly, Inference, Target
+from gguf_embed.service.embed_images import embed_pictures
+from gguf_embed.service.embed_result import pieces_of
 from gguf_embed.service.pulls import Pulls
-from gguf_embed.service.reranking import Reranking
+from gguf_embed.service.rerank import Reranking
 from gguf_embed.types import (
     NO_LOAD_OPTIONS,
     EmbedRequest,
@@ -27,6 +26,8 @@ from gguf_embed.types import (
     Pooling,
     Prompt,
     PullProgress,
+    RerankRequest,
+    RerankResult,
     ServiceState,
 )
 

@@ -20,7 +20,7 @@ from gguf_embed.cli.configure import (
 from gguf_embed.cli.options import ServeFlags, serve_options
 from gguf_embed.cli.serve import serve
 from gguf_embed.errors import ConfigError
-from gguf_embed.model_files.locate import ModelSource
+from gguf_embed.model_store.locate import ModelSource
 from gguf_embed.types import Pooling
 
 

@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from gguf_embed.cli.convert import default_file
 from gguf_embed.cli.main import cli
-from gguf_embed.model_files.metadata import read_header
-from tests.model_files.convert_encoders import tiny_models as tiny
-from tests.model_files.fake_hub import FakeHub, serve
+from gguf_embed.gguf_file.header import read_header
+from tests.convert.encoders import tiny_models as tiny
+from tests.model_store.fake_hub import FakeHub, serve
 
 Run = Callable[..., Result]
 

@@ -12,10 +12,10 @@ import pytest
 from gguf import GGUFValueType
 
 from gguf_embed.cli.doctor_trial import _embed, judge_rows, try_model
-from gguf_embed.model_files.doctor.examine import examine
+from gguf_embed.doctor.examine import examine
 from gguf_embed.types import Pooling
-from tests.model_files import doctor_models as models
-from tests.model_files.doctor_models import Edit, Typed, contents, edit
+from tests.doctor import doctor_models as models
+from tests.doctor.doctor_models import Edit, Typed, contents, edit
 from tests.static_models import write_static
 
 G = "tokenizer.ggml."

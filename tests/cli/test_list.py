@@ -7,8 +7,8 @@ import json
 import pytest
 
 from gguf_embed.cli.list_models import age_text, way_to_run
-from gguf_embed.model_files.catalogue import load_catalogue
-from gguf_embed.model_files.library import Library
+from gguf_embed.model_store.catalog import load_catalogue
+from gguf_embed.model_store.store import Library
 from tests.cli.command import Place
 from tests.gguf_models import write_tiny_encoder
 
@@ -70,7 +70,7 @@ def test_a_folder_that_is_not_there_is_a_wrong_flag(place):
 
 def test_listing_loads_neither_hub_client_nor_engine(place):
     done = place.run("list", PYTHONPROFILEIMPORTTIME="1")
-    assert "gguf_embed.model_files.library" in done.stderr
+    assert "gguf_embed.model_store.store" in done.stderr
     assert "huggingface_hub" not in done.stderr
 
 

@@ -16,7 +16,7 @@ from gguf_embed.errors import ConfigError, InvalidRequest
 from gguf_embed.types import PullProgress
 from tests.cli.command import Place
 from tests.gguf_models import write_tiny_encoder
-from tests.model_files.fake_hub import FakeHub, serve
+from tests.model_store.fake_hub import FakeHub, serve
 
 REPO = "org/tiny-GGUF"
 MIB = 2**20

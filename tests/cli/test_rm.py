@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gguf_embed.cli.rm import what_became_free
-from gguf_embed.model_files.library import Library
+from gguf_embed.model_store.store import Library
 from tests.cli.command import Place
 from tests.gguf_models import write_tiny_encoder
 

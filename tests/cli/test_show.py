@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gguf_embed.model_files.library import Library
+from gguf_embed.model_store.store import Library
 from gguf_embed.types import Pooling
 from tests.cli.command import Place
 from tests.gguf_models import write_tiny_encoder

@@ -12,7 +12,7 @@ import ollama
 import pytest
 from langchain_ollama import OllamaEmbeddings
 
-from tests.model_files.fake_hub import FakeHub, serve
+from tests.model_store.fake_hub import FakeHub, serve
 from tests.server_process import Server, start_server, stop
 from tests.test_exactness import assert_close
 

@@ -10,7 +10,7 @@ It writes
                          with special tokens, as the `tokenizers` package gives them
     vectors.npz          <model>: float32[n_texts, n_dims] of each text in `VECTOR_TEXTS`, as transformers and
                          sentence-transformers compute them with the weights of
-                         `tests/model_files/convert_tokenizers/decoder_directory.py`; `provenance`: versions, as JSON
+                         `tests/convert/tokenizers/decoder_directory.py`; `provenance`: versions, as JSON
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tokenizers import (
 )
 from transformers import AutoModelForCausalLM
 
-from tests.model_files.convert_tokenizers.decoder_directory import MODELS, VECTOR_TEXTS, write_decoder_directory
+from tests.convert.tokenizers.decoder_directory import MODELS, VECTOR_TEXTS, write_decoder_directory
 
 HERE = Path(__file__).parent / "convert_decoders"
 TEXTS: dict[str, str] = json.loads((HERE / "texts.json").read_text("utf-8"))

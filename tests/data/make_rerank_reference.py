@@ -23,8 +23,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from tests.convert.tokenizers.decoder_directory import MODELS, write_decoder_directory
 from tests.data.tiny_weights import make_weights, write_safetensors
-from tests.model_files.convert_tokenizers.decoder_directory import MODELS, write_decoder_directory
 
 HERE = Path(__file__).parent
 ENCODERS = ("bert_reranker", "xlm_roberta_reranker", "roberta_reranker", "modern_bert_reranker")

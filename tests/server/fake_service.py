@@ -14,9 +14,8 @@ from aiohttp import web
 
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound
 from gguf_embed.metrics import Metrics
-from gguf_embed.rerank_types import RerankRequest, RerankResult, ScoreKind
 from gguf_embed.server.app import build_app
-from gguf_embed.server.door import ServerOptions
+from gguf_embed.server.context import ServerOptions
 from gguf_embed.server.run import ListenAddress, serve
 from gguf_embed.types import (
     NO_LOAD_OPTIONS,
@@ -29,6 +28,9 @@ from gguf_embed.types import (
     Pooling,
     Prompt,
     PullProgress,
+    RerankRequest,
+    RerankResult,
+    ScoreKind,
     ServiceState,
     Timings,
     Truncation,

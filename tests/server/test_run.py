@@ -15,7 +15,7 @@ import pytest
 from gguf_embed.errors import ConfigError
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import build_app
-from gguf_embed.server.door import DOOR, ServerOptions
+from gguf_embed.server.context import DOOR, ServerOptions
 from gguf_embed.server.run import ListenAddress, serve
 from tests.server.fake_service import FakeService, serving
 
@@ -157,7 +157,7 @@ SERVER = textwrap.dedent("""
     import asyncio, sys
     from gguf_embed.metrics import Metrics
     from gguf_embed.server.app import build_app
-    from gguf_embed.server.door import ServerOptions
+    from gguf_embed.server.context import ServerOptions
     from gguf_embed.server.run import ListenAddress, handle_signals, serve
     from tests.server.fake_service import FakeService
 

@@ -7,8 +7,7 @@ import pytest
 
 from gguf_embed.engines.fake import FakeScript
 from gguf_embed.errors import EngineFailure, Unavailable
-from gguf_embed.rerank_types import RerankRequest
-from gguf_embed.types import Pooling
+from gguf_embed.types import Pooling, RerankRequest
 from tests.service.test_service import serving
 
 POISON = FakeScript(poison=frozenset(b"!"), nan=frozenset(b"?"))

@@ -6,8 +6,8 @@ import pytest
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.errors import ChunksTooLong, InputTooLong, InvalidInput, InvalidRequest
-from gguf_embed.server.door import Dialect
-from gguf_embed.server.errors import describe_error, format_error
+from gguf_embed.server.context import Dialect
+from gguf_embed.server.http.errors import describe_error, format_error
 from gguf_embed.types import Pooling, PromptChoice
 from tests.running import running
 

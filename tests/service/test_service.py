@@ -11,14 +11,14 @@ import pytest
 from gguf_embed.config import ModelConfig, RegistryConfig
 from gguf_embed.engines.fake import FakeScript
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound, PermissionDenied
-from gguf_embed.model_files.catalogue import Catalogue
-from gguf_embed.model_files.library import Library
-from gguf_embed.model_files.locate import LocatedModel
-from gguf_embed.registry.registry import Registry
-from gguf_embed.registry.shelf import Shelf, ShelfConfig
+from gguf_embed.model_pool.pool import Registry
+from gguf_embed.model_pool.registry import Shelf, ShelfConfig
+from gguf_embed.model_store.catalog import Catalogue
+from gguf_embed.model_store.locate import LocatedModel
+from gguf_embed.model_store.store import Library
 from gguf_embed.service.service import EmbedService
 from gguf_embed.types import EmbedRequest, LoadOptions, Pooling, PromptChoice
-from tests.registry.fake_models import LIMIT, FakeLoader
+from tests.model_pool.fake_models import LIMIT, FakeLoader
 
 
 class Running:
@@ -197,7 +197,7 @@ def test_load_and_unload_by_name(models):
 
 
 def test_too_many_token_rows_are_refused_before_they_are_computed(models, monkeypatch):
-    monkeypatch.setattr("gguf_embed.service.inference.MAX_TOKEN_ROWS", 100)
+    monkeypatch.setattr("gguf_embed.service.embed.MAX_TOKEN_ROWS", 100)
     with serving(models) as running, pytest.raises(InvalidRequest, match="fewer texts"):
         running.embed("abcdef", pooling=Pooling.NONE)
     assert not running.batches

@@ -1,0 +1,161 @@
+"""Runs a comparison: starts every contestant, alternates the runs between them, and collects what was measured."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.cost import ModelCost, read_model_cost
+from benchmarks.limit import measure_rates
+from benchmarks.load import LoadResult, frame_request, run_load
+from benchmarks.machine import count_cores, read_machine_facts
+from benchmarks.replies import Answers, min_cosine, read_replies
+from benchmarks.report import Comparison, Run, ServerFacts
+from benchmarks.scenarios import SCENARIOS, EncodingFormat, Scenario, Workload, encode_body, make_workload, scale
+from benchmarks.servers import EMBED_PATH, Contestant, RunningServer, running
+
+
+@dataclass(frozen=True, slots=True)
+class CompareSettings:
+    """What to measure, and how long."""
+
+    model: Path
+    n_rounds: int = 5
+    n_starts: int = 3
+    factor: float = 1.0  # of the scenarios' request counts
+    encoding_format: EncodingFormat = "base64"
+    seed: str = "1"
+    scenarios: tuple[Scenario, ...] = SCENARIOS
+    torch_python: str = sys.executable  # an interpreter that may have torch, to measure the BF16 limit with
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """One run on one server, before it is compared with the others."""
+
+    load: LoadResult
+    answers: Answers
+    server_cpu_share: float
+    others_cpu_share: float
+
+
+def run_comparison(
+    settings: CompareSettings, contestants: Sequence[Contestant], say: Callable[[str], None]
+) -> Comparison:
+    """Measure all contestants on all scenarios. The first contestant is the one the others are compared with.
+
+    `say` is told what is going on. All servers are stopped when this returns or raises, Ctrl-C included. Raises
+    `ConfigError`, `ModelFileError`, `Unavailable` or `EngineFailure`, each with one clear line.
+    """
+    cost = read_model_cost(settings.model)
+    machine = read_machine_facts()
+    say("measuring the machine's matrix-multiply rate")
+    rates = measure_rates(machine.n_cores, settings.torch_python)
+    with ExitStack() as stack:
+        log_folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        starts: list[tuple[float, ...]] = []
+        servers: list[RunningServer] = []
+        for contestant in contestants:
+            earlier_s = _measure_starts(contestant, settings.n_starts - 1, log_folder)
+            server = stack.enter_context(running(contestant, log_folder))
+            servers.append(server)
+            starts.append((*earlier_s, server.start_s))
+            say(f"{contestant.name} answers {server.start_s:.2f} s after its start")
+        _warm_up(settings, servers)
+        runs = _run_rounds(settings, servers, cost, say)
+        facts = [
+            ServerFacts(server.contestant.name, server.contestant.command, starts_s, server.memory())
+            for server, starts_s in zip(servers, starts, strict=True)
+        ]
+    return Comparison(_describe(settings), machine, rates, tuple(facts), tuple(runs))
+
+
+def _measure_starts(contestant: Contestant, n_starts: int, log_folder: Path) -> list[float]:
+    starts_s = []
+    for _ in range(n_starts):
+        with running(contestant, log_folder) as server:
+            starts_s.append(server.start_s)
+    return starts_s
+
+
+def _warm_up(settings: CompareSettings, servers: Sequence[RunningServer]) -> None:
+    """One untimed request per client and scenario: every buffer a scenario needs exists before it counts."""
+    for scenario in settings.scenarios:
+        workload = make_workload(replace(scenario, n_requests=scenario.n_clients), f"{settings.seed}/warm-up")
+        for server in servers:
+            run_load(server.port, _encode(settings, workload), workload.n_clients)
+
+
+def _run_rounds(
+    settings: CompareSettings, servers: Sequence[RunningServer], cost: ModelCost, say: Callable[[str], None]
+) -> list[Run]:
+    """A B C, B C A, …: neighbours in time are compared, and nobody always goes first. Each round has new texts."""
+    runs = []
+    for round_ in range(settings.n_rounds):
+        for scenario in settings.scenarios:
+            workload = make_workload(scale(scenario, settings.factor), f"{settings.seed}/{round_}")
+            turn = round_ % len(servers)
+            timed: dict[str, _Timed] = {}
+            for server in (*servers[turn:], *servers[:turn]):
+                timed[server.contestant.name] = _time_one(server, servers, _encode(settings, workload), workload)
+            first = timed[servers[0].contestant.name].answers
+            for server in servers:
+                name = server.contestant.name
+                run = _make_run((round_, scenario.name, name), workload, cost, timed[name], first)
+                runs.append(run)
+                say(f"round {round_ + 1} {run.scenario:10} {name:18} {run.texts_per_s:8.1f} texts/s")
+    return runs
+
+
+def _time_one(
+    server: RunningServer, servers: Sequence[RunningServer], requests: Sequence[bytes], workload: Workload
+) -> _Timed:
+    """Drive one server while the others idle, and check what it answered after the clock has stopped."""
+    others = [other for other in servers if other is not server]
+    before_s, others_before_s = server.cpu_s(), sum(other.cpu_s() for other in others)
+    load = run_load(server.port, requests, workload.n_clients)
+    core_s = load.wall_s * count_cores()
+    server_share = (server.cpu_s() - before_s) / core_s
+    others_share = (sum(other.cpu_s() for other in others) - others_before_s) / core_s
+    answers = read_replies(load.replies, [len(texts) for texts in workload.requests])
+    return _Timed(load, answers, server_share, others_share)
+
+
+def _make_run(key: tuple[int, str, str], workload: Workload, cost: ModelCost, timed: _Timed, first: Answers) -> Run:
+    """`key` is round, scenario, server; `first` the vectors to agree with."""
+    lengths = [n for request in workload.n_tokens for n in request]
+    n_tokens = sum(timed.answers.n_tokens)
+    stretch = n_tokens / sum(lengths)  # other tokenizers cut the same words differently
+    load = timed.load
+    return Run(
+        *key,
+        n_texts=len(lengths),
+        n_tokens=n_tokens,
+        model_flops=cost.of_texts(n * stretch for n in lengths),
+        wall_s=load.wall_s,
+        latencies_s=load.latencies_s,
+        generator_cpu_share=load.generator_cpu_s / (load.wall_s * count_cores()),
+        server_cpu_share=timed.server_cpu_share,
+        others_cpu_share=timed.others_cpu_share,
+        n_reconnects=load.n_reconnects,
+        min_cosine=min_cosine(first.vectors, timed.answers.vectors),
+    )
+
+
+def _encode(settings: CompareSettings, workload: Workload) -> list[bytes]:
+    return [frame_request(EMBED_PATH, encode_body(texts, settings.encoding_format)) for texts in workload.requests]
+
+
+def _describe(settings: CompareSettings) -> dict[str, str]:
+    return {
+        "model": settings.model.name,
+        "rounds": str(settings.n_rounds),
+        "starts": str(settings.n_starts),
+        "factor": str(settings.factor),
+        "encoding_format": settings.encoding_format,
+        "seed": settings.seed,
+    }

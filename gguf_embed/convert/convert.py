@@ -1,0 +1,134 @@
+"""Turn a directory of safetensors into one GGUF, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_embed.convert.architectures import plan_model
+from gguf_embed.convert.plan import FILE_TYPES, ConversionPlan, OutType, PlannedTensor
+from gguf_embed.convert.profile import read_profile, write_profile
+from gguf_embed.convert.safetensors import list_tensors, most_common_type, read_float32
+from gguf_embed.convert.source import ModelSourceDirectory, open_source, read_license, read_modules
+from gguf_embed.convert.static import convert_static, is_static
+from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.atomic_write import whole_or_nothing
+
+_AUTO: dict[str, OutType] = {"BF16": "bf16", "F16": "f16", "F32": "f16"}
+_COMPUTED_MODULES = ("Transformer", "Pooling", "Normalize", "Dropout")
+"""Steps of a sentence-transformers model that the GGUF carries, or that change nothing (dropout) or are done after."""
+
+_REPORT_BYTES = 1_000_000_000  # one line of progress for each
+
+
+def convert_directory(
+    source: Path,
+    output: Path,
+    outtype: OutType | Literal["auto"] = "f16",
+    *,
+    report: Callable[[str], None],
+    name: str | None = None,
+) -> None:
+    """Convert `source` into the GGUF `output`, replacing it in one step.
+
+    `source` is a directory with config.json, safetensors and a tokenizer, or a static model (`static.py`).
+    Matrices are stored as `outtype`, everything else as F32; "auto" keeps 16 bits as they are and makes F16 of F32.
+    `name` becomes `general.name`; the directory's own name when None. Safe beside another process doing the same.
+    Raises `ModelFileError`; on any failure or interruption `output` is as it was and nothing else is left behind.
+    """
+    if is_static(source):
+        convert_static(source, output, outtype, report=report, name=name)
+        return
+    directory = open_source(source)
+    chosen = choose_outtype(source, outtype)
+    plan = plan_model(directory, chosen)
+    _check_modules(directory, plan)
+    profile = read_profile(directory)
+    report(f"converting {source} to {output} ({chosen}, {len(plan.tensors)} tensors)")
+    with whole_or_nothing(output) as temporary:
+        writer = gguf.GGUFWriter(temporary, plan.architecture)
+        try:
+            _write_general(writer, directory, chosen, name or source.resolve().name)
+            plan.write_metadata(writer)
+            write_profile(writer, profile, plan.n_ctx)
+            _write_tensors(writer, plan.tensors, report)
+        finally:
+            writer.close()
+    for note in plan.notes:
+        report(f"note: {note}")
+
+
+def choose_outtype(source: Path, outtype: OutType | Literal["auto"]) -> OutType:
+    """The asked type, or for "auto" the one that loses nothing a 16-bit type can hold.
+
+    Raises `ModelFileError` for "auto" with weights of other types than F32, F16 and BF16.
+    """
+    if outtype != "auto":
+        return outtype
+    stored = most_common_type(list_tensors(source))
+    if stored not in _AUTO:
+        raise ModelFileError(f"{source}: weights of type {stored} cannot be converted (only F32, F16, BF16)")
+    return _AUTO[stored]
+
+
+def _check_modules(source: ModelSourceDirectory, plan: ConversionPlan) -> None:
+    """Refuse steps after the pooling that would silently be missing from the vectors."""
+    kinds = [module.kind for module in read_modules(source)]
+    n_carried = sum(tensor.name.startswith("dense_") and tensor.name.endswith(".weight") for tensor in plan.tensors)
+    if kinds.count("Dense") > n_carried:
+        raise ModelFileError(
+            f"{source.path}: its Dense module after the pooling cannot be converted: llama.cpp computes none for "
+            f"{plan.architecture}; use a model without one"
+        )
+    unknown = [kind for kind in kinds if kind not in (*_COMPUTED_MODULES, "Dense")]
+    if unknown:
+        raise ModelFileError(
+            f"{source.path}: its module {unknown[0]} cannot be converted (only {', '.join(_COMPUTED_MODULES)}, Dense)"
+        )
+
+
+def _write_general(writer: gguf.GGUFWriter, source: ModelSourceDirectory, outtype: OutType, name: str) -> None:
+    writer.add_type("model")
+    writer.add_name(name)
+    license_id = read_license(source)
+    if license_id is not None:
+        writer.add_license(license_id)
+    writer.add_file_type(int(FILE_TYPES[outtype]))
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+
+
+def _write_tensors(writer: gguf.GGUFWriter, tensors: tuple[PlannedTensor, ...], report: Callable[[str], None]) -> None:
+    """Declare all tensors, then read, convert and write them one by one: memory holds one at a time."""
+    sizes = [prod(gguf.quant_shape_to_byte_shape(tensor.shape, tensor.type)) for tensor in tensors]
+    for tensor, n_bytes in zip(tensors, sizes, strict=True):
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), n_bytes, raw_dtype=tensor.type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    written, total = 0, sum(sizes)
+    for tensor, n_bytes in zip(tensors, sizes, strict=True):
+        writer.write_tensor_data(_encode(tensor))
+        if (written + n_bytes) // _REPORT_BYTES > written // _REPORT_BYTES:
+            report(f"written {(written + n_bytes) / 1e9:.1f} of {total / 1e9:.1f} GB")
+        written += n_bytes
+
+
+def _encode(tensor: PlannedTensor) -> NDArray[np.generic]:
+    values = read_float32(tensor.stored)[tensor.skip_rows :] if tensor.skip_rows else read_float32(tensor.stored)
+    values = values if tensor.rows is None else values[list(tensor.rows)]
+    values = values + np.float32(tensor.add) if tensor.add else values
+    if not np.isfinite(values).all():
+        raise ModelFileError(f"{tensor.stored.path}: tensor {tensor.name} holds values that are not finite")
+    with np.errstate(over="ignore"):
+        encoded: NDArray[np.generic] = gguf.quants.quantize(np.ascontiguousarray(values), tensor.type)
+    if tensor.type == gguf.GGMLQuantizationType.F16 and not np.isfinite(encoded).all():
+        raise ModelFileError(
+            f"{tensor.stored.path}: tensor {tensor.name} has values too large for f16; convert to bf16 or f32"
+        )
+    return encoded

@@ -1,0 +1,133 @@
+"""What the converters of all encoders share: names looked up in a table, shapes held against the config, metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import gguf
+
+from gguf_embed.convert.plan import OutType, PlannedTensor, matrix_type
+from gguf_embed.convert.safetensors import StoredTensor, list_tensors
+from gguf_embed.convert.source import ModelSourceDirectory
+from gguf_embed.errors import ModelFileError
+from gguf_embed.types import Pooling
+
+Shapes = dict[str, tuple[int, ...]]
+"""Shapes by GGUF name, PyTorch's order."""
+
+_POOLING_TYPES = {
+    Pooling.MEAN: gguf.PoolingType.MEAN,
+    Pooling.CLS: gguf.PoolingType.CLS,
+    Pooling.LAST: gguf.PoolingType.LAST,
+    Pooling.RANK: gguf.PoolingType.RANK,
+}
+_OLD_SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}  # TensorFlow's names for a layer norm's parts
+_ALWAYS_F32 = ("position_embd.weight", "token_types.weight", "cls.output.weight")
+"""llama.cpp's converter keeps the first two so; the last is tiny, and every score goes through it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorNames:
+    """How a family's tensors are called, ours by theirs, both without ".weight" and ".bias"."""
+
+    prefix: str  # in front of the encoder's own tensors where a head is on top, e.g. "bert."
+    layers: str  # in front of a layer's number, e.g. "encoder.layer."
+    model: Mapping[str, str]  # outside the layers
+    layer: Mapping[str, str]  # in a layer, after its number
+    ignored: tuple[str, ...] = ()  # beginnings of names that embedding does not need
+
+    def find(self, original: str) -> str | None:
+        """The GGUF name, suffix included; "" for one that is not needed; None for one that is not known."""
+        plain = original.removeprefix(self.prefix)
+        if plain.startswith(self.ignored) or original.startswith(self.ignored):
+            return ""
+        for old, new in _OLD_SUFFIXES.items():
+            plain = plain.removesuffix(old) + new if plain.endswith(old) else plain
+        stem, _, suffix = plain.rpartition(".")
+        if stem in self.model:
+            return f"{self.model[stem]}.{suffix}"
+        number, _, part = stem.removeprefix(self.layers).partition(".")
+        if stem.startswith(self.layers) and number.isdecimal() and part in self.layer:
+            return f"blk.{number}.{self.layer[part]}.{suffix}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """The sizes of an encoder, whatever its config calls them."""
+
+    n_vocab: int
+    n_embd: int
+    n_layer: int
+    n_head: int
+    n_ff: int
+    n_ctx: int  # positions that a text may take
+    norm_eps: float
+    n_token_types: int = 0  # 0: it knows none
+
+    def __post_init__(self) -> None:
+        if self.n_embd % self.n_head:
+            raise ModelFileError(f"config.json: {self.n_embd} dimensions cannot be shared by {self.n_head} heads")
+
+    def norm(self, name: str, *, bias: bool = True) -> Shapes:
+        """The shapes of a layer norm."""
+        parts = ("weight", "bias") if bias else ("weight",)
+        return {f"{name}.{part}": (self.n_embd,) for part in parts}
+
+
+def linear(name: str, n_out: int, n_in: int, *, bias: bool = True) -> Shapes:
+    """The shapes of a linear layer."""
+    shapes: Shapes = {f"{name}.weight": (n_out, n_in)}
+    return shapes | {f"{name}.bias": (n_out,)} if bias else shapes
+
+
+def plan_tensors(
+    source: ModelSourceDirectory,
+    names: TensorNames,
+    expected: Shapes,
+    outtype: OutType,
+    skipped_rows: Mapping[str, int] | None = None,
+) -> tuple[PlannedTensor, ...]:
+    """Give each tensor its name and type. `expected` holds shapes as written, after `skipped_rows` are cut off.
+
+    Raises `ModelFileError` when a tensor is unknown, missing or of another shape: llama.cpp would refuse the file only
+    after it is written.
+    """
+    planned: dict[str, PlannedTensor] = {}
+    for original, tensor in sorted(list_tensors(source.path).items()):
+        name = names.find(original)
+        if name == "":
+            continue
+        if name is None or name not in expected or name in planned:
+            raise ModelFileError(f"{tensor.path}: tensor {original} has no place in a GGUF of this architecture")
+        planned[name] = _planned(name, tensor, outtype, (skipped_rows or {}).get(name, 0))
+    for name, shape in expected.items():
+        found = planned[name].shape if name in planned else None
+        if found != shape:
+            raise ModelFileError(
+                f"{source.path}: tensor {name} should be {shape}, "
+                + ("but it is missing" if found is None else f"but it is {found}")
+            )
+    return tuple(planned.values())
+
+
+def _planned(name: str, tensor: StoredTensor, outtype: OutType, skip_rows: int) -> PlannedTensor:
+    is_f32 = len(tensor.shape) < 2 or name in _ALWAYS_F32
+    tensor_type = gguf.GGMLQuantizationType.F32 if is_f32 else matrix_type(outtype, tensor.shape)
+    return PlannedTensor(name, tensor, tensor_type, skip_rows=skip_rows)
+
+
+def write_dimensions(writer: gguf.GGUFWriter, dimensions: Dimensions, pooling: Pooling | None) -> None:
+    """The keys that all encoders have."""
+    writer.add_context_length(dimensions.n_ctx)
+    writer.add_embedding_length(dimensions.n_embd)
+    writer.add_block_count(dimensions.n_layer)
+    writer.add_feed_forward_length(dimensions.n_ff)
+    writer.add_head_count(dimensions.n_head)
+    writer.add_layer_norm_eps(dimensions.norm_eps)
+    writer.add_causal_attention(False)
+    if dimensions.n_token_types:
+        writer.add_token_type_count(dimensions.n_token_types)
+    if pooling is not None:
+        writer.add_pooling_type(_POOLING_TYPES[pooling])

@@ -1,0 +1,113 @@
+"""A Unigram vocabulary (SentencePiece's: XLM-RoBERTa and its descendants) in the form of llama.cpp's "t5" tokenizer."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from dataclasses import dataclass
+from typing import Any
+
+import gguf
+
+from gguf_embed.convert.fast_tokenizer import FastTokenizer, steps
+from gguf_embed.convert.frame import Frame, read_frame, write_frame
+from gguf_embed.convert.vocabulary import Entry, Layout, lay_out
+
+WORD_START = "\u2581"
+_SPACES = (" ", WORD_START)
+_SPACES_NOTE = "note: llama.cpp makes a token of a space at the beginning of a text, the original does not"
+
+
+@dataclass(frozen=True, slots=True)
+class UnigramVocabulary:
+    """Everything about the tokenizer that the GGUF will hold."""
+
+    layout: Layout
+    charsmap: bytes  # SentencePiece's compiled normalisation rules; empty: none
+    space_before: bool
+    merges_spaces: bool
+    frame: Frame
+    roles: dict[str, int]
+    notes: tuple[str, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.layout.entries)
+
+    def write(self, writer: gguf.GGUFWriter) -> None:
+        writer.add_tokenizer_model("t5")
+        writer.add_tokenizer_pre("default")  # llama.cpp has one rule for it and ignores this
+        self.layout.write(writer, scores=True)
+        writer.add_add_space_prefix(self.space_before)
+        writer.add_remove_extra_whitespaces(self.merges_spaces)
+        if self.charsmap:
+            writer.add_precompiled_charsmap(self.charsmap)
+        write_frame(writer, self.frame, self.roles)
+
+
+def read_unigram(fast: FastTokenizer, n_vocab: int) -> UnigramVocabulary:
+    """Read the vocabulary; ids are those of tokenizer.json, fairseq's order for XLM-RoBERTa.
+
+    Raises `ModelFileError` for a normaliser or pre-tokenizer that llama.cpp's "t5" does not do.
+    """
+    if fast.model.get("byte_fallback"):
+        raise fast.refuse("a Unigram tokenizer with byte_fallback", "only without")
+    unknown = fast.model["unk_id"]
+    entries = {token: Entry(text, gguf.TokenType.NORMAL, score) for token, (text, score) in _scored(fast)}
+    for added in fast.added:
+        kind = gguf.TokenType.CONTROL if added.special else gguf.TokenType.USER_DEFINED
+        entries[added.id] = Entry(added.text, kind, entries[added.id].score if added.id in entries else 0.0)
+    entries[unknown] = Entry(entries[unknown].text, gguf.TokenType.UNKNOWN, entries[unknown].score)
+    charsmap, replaced, strips = _read_normalizer(fast)
+    space_before, splits = _read_pre_tokenizer(fast)
+    merges_spaces = replaced or splits
+    if strips and not merges_spaces:
+        raise fast.refuse("Strip without merging spaces before Unigram", "llama.cpp does both or none")
+    return UnigramVocabulary(
+        layout=lay_out(fast.path, entries, n_vocab),
+        charsmap=charsmap,
+        space_before=space_before,
+        merges_spaces=merges_spaces,
+        frame=read_frame(fast),
+        roles=fast.roles | {"unk": unknown},
+        notes=() if merges_spaces else (_SPACES_NOTE,),
+    )
+
+
+def _scored(fast: FastTokenizer) -> list[tuple[int, tuple[str, float]]]:
+    return [(token, (str(text), float(score))) for token, (text, score) in enumerate(fast.model["vocab"])]
+
+
+def _read_normalizer(fast: FastTokenizer) -> tuple[bytes, bool, bool]:
+    """The compiled rules, whether runs of spaces become one, and whether spaces at the ends are dropped."""
+    charsmap, merges_spaces, strips = b"", False, False
+    for step in steps(fast.normalizer, "normalizers"):
+        if step["type"] == "Precompiled":
+            charsmap = b64decode(step["precompiled_charsmap"] or "")
+        elif step["type"] == "Replace" and step["pattern"] == {"Regex": " {2,}"} and step["content"] in _SPACES:
+            merges_spaces = True
+        elif step["type"] == "Strip":
+            strips = True
+        else:
+            raise fast.refuse(f"normalizer {step['type']!r} before Unigram", "only Precompiled, Strip, merging spaces")
+    return charsmap, merges_spaces, strips
+
+
+def _read_pre_tokenizer(fast: FastTokenizer) -> tuple[bool, bool]:
+    """Whether a space is put before a text, and whether words are split at any run of white space."""
+    space_before: bool | None = None
+    splits = False
+    for step in steps(fast.pre_tokenizer, "pretokenizers"):
+        if step["type"] == "Metaspace" and step["replacement"] == WORD_START:
+            space_before = _puts_space_before(step)
+        elif step["type"] == "WhitespaceSplit":
+            splits = True
+        else:
+            raise fast.refuse(f"pre-tokenizer {step['type']!r} before Unigram", "only WhitespaceSplit and Metaspace")
+    if space_before is None:
+        raise fast.refuse("Unigram without a Metaspace pre-tokenizer", "only with one")
+    return space_before, splits
+
+
+def _puts_space_before(step: dict[str, Any]) -> bool:
+    scheme = step.get("prepend_scheme")
+    return scheme != "never" if scheme is not None else bool(step.get("add_prefix_space", True))

@@ -1,0 +1,63 @@
+"""Qwen3-Reranker: a decoder whose score is how much rather it would go on with "yes" than with "no".
+
+llama.cpp takes the two words' rows of the output head as rank head and computes the softmax of both
+(`llm_graph_context::build_pooling`), so the first score is the probability of "yes".
+"""
+
+from __future__ import annotations
+
+import re
+
+import gguf
+
+from gguf_embed.convert.fast_tokenizer import read_fast_tokenizer
+from gguf_embed.convert.plan import PlannedTensor
+from gguf_embed.convert.safetensors import list_tensors
+from gguf_embed.convert.source import ModelSourceDirectory, read_pooling
+from gguf_embed.errors import ModelFileError
+
+_LABELS = ("yes", "no")
+_TEMPLATE = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+    "<|im_start|>user\n<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n"
+    "<Query>: {query}\n<Document>: {document}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+)
+"""The prompt of Qwen3-Reranker's model card, with the two places that llama.cpp's server fills."""
+
+
+def is_yes_no_reranker(source: ModelSourceDirectory) -> bool:
+    """Whether this Qwen3 is a reranker. It looks like any other decoder, so its name tells.
+
+    The places are those llama.cpp's converter looks at: the folder, the config, the model card's heading. A pooling
+    that sentence-transformers' files declare makes it an embedding model all the same.
+    """
+    if read_pooling(source) is not None:
+        return False
+    card = source.path / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    names = (source.path.resolve().name, source.text("_name_or_path"))
+    heading = re.search("^# qwen3-reranker", text, re.IGNORECASE | re.MULTILINE)
+    return heading is not None or any("qwen3-reranker" in name.lower() for name in names)
+
+
+def plan_yes_no_head(source: ModelSourceDirectory) -> PlannedTensor:
+    """The rank head, as F32. Raises `ModelFileError` when the words are no tokens or the head has no weights."""
+    vocab = read_fast_tokenizer(source).model["vocab"]
+    missing = [word for word in _LABELS if word not in vocab]
+    if missing:
+        raise ModelFileError(f"{source.path}: a reranker whose vocabulary has no token {missing[0]!r}")
+    tied = bool(source.config.get("tie_word_embeddings"))
+    wanted = ("model.embed_tokens.weight", "embed_tokens.weight") if tied else ("lm_head.weight",)
+    stored = list_tensors(source.path)
+    head = next((stored[name] for name in wanted if name in stored), None)
+    if head is None:
+        raise ModelFileError(f"{source.path}: a reranker without {wanted[0]}, which its answer comes from")
+    rows = tuple(int(vocab[word]) for word in _LABELS)
+    return PlannedTensor("cls.output.weight", head, gguf.GGMLQuantizationType.F32, rows=rows)
+
+
+def write_yes_no_head(writer: gguf.GGUFWriter) -> None:
+    """llama.cpp takes the number of scores from the labels, and the prompt from a chat template named "rerank"."""
+    writer.add_classifier_output_labels(list(_LABELS))
+    writer.add_chat_template([{"name": "rerank", "template": _TEMPLATE}])

@@ -1,0 +1,108 @@
+"""Everything the checks look at, gathered from the file once. The checks themselves read no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_embed.doctor.known import Expected, expected_of
+from gguf_embed.doctor.llama_facts import VOCABULARY_KINDS
+from gguf_embed.doctor.specials import Specials, specials_in_force
+from gguf_embed.gguf_file.constants import STRING
+from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
+from gguf_embed.gguf_file.layout import Entry, Layout, read_layout, read_numbers, read_strings
+from gguf_embed.model_store.catalog import Catalogue
+from gguf_embed.model_store.names import model_stem
+
+TOKENS = "tokenizer.ggml.tokens"
+TOKEN_TYPES = "tokenizer.ggml.token_type"
+SCORES = "tokenizer.ggml.scores"
+MERGES = "tokenizer.ggml.merges"
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The vocabulary as the file stores it."""
+
+    kind: str  # "wpm", "bpe", "spm", "ugm"…; "unknown" for a tokenizer.ggml.model that llama.cpp does not know
+    pre: str  # tokenizer.ggml.pre; "" when missing
+    tokens: tuple[str, ...]
+    types: NDArray[np.generic] | None  # of each token; None when missing
+    specials: Specials  # in force
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One model file. `header` is that of the first part of a split model, `tensors` are those of all parts."""
+
+    header: GgufHeader
+    tensors: Mapping[str, TensorInfo]
+    entries: Mapping[str, Entry]  # where and of which type each metadata entry is
+    words: Words
+    expected: Expected
+    names: tuple[str, ...]  # what the file calls itself, its own name first
+
+    @property
+    def architecture(self) -> str:
+        return self.header.architecture
+
+    def key(self, name: str) -> str:
+        """The architecture's own key: "pooling_type" → "bert.pooling_type"."""
+        return f"{self.header.architecture}.{name}"
+
+    def length(self, key: str) -> int | None:
+        """Items of an array; None when it is missing."""
+        return self.header.array_lengths.get(key)
+
+    def rows(self, tensor: str) -> int | None:
+        """Rows of a matrix; None when there is no such matrix."""
+        found = self.tensors.get(tensor)
+        return found.shape[1] if found is not None and len(found.shape) == 2 else None
+
+
+def gather(header: GgufHeader, further: tuple[GgufHeader, ...], catalogue: Catalogue) -> Evidence:
+    """Read the vocabulary and look up the model; `further` are the other parts. Raises `ModelFileError`."""
+    layout = read_layout(header)
+    names = _names(header)
+    general_name = header.get("general.name", str)
+    row = catalogue.for_file(general_name, model_stem(header.path.name), None)
+    tensors = dict(header.tensors)
+    for part in further:
+        tensors.update(part.tensors)
+    return Evidence(
+        header,
+        tensors,
+        layout.entries,
+        _read_words(header, layout),
+        expected_of(names, header.architecture, row),
+        tuple(name for _, name in names if name),
+    )
+
+
+def _names(header: GgufHeader) -> tuple[tuple[str, str], ...]:
+    keys = ("general.name", "general.basename", "general.finetune")
+    declared = [(key, header.get(key, str) or "") for key in keys]
+    return (*declared, ("the file's name", model_stem(header.path.name)))
+
+
+def _read_words(header: GgufHeader, layout: Layout) -> Words:
+    model = header.get("tokenizer.ggml.model", str) or ""
+    kind = VOCABULARY_KINDS.get(model, "unknown")
+    pre = header.get("tokenizer.ggml.pre", str) or ""
+    tokens = _strings(header.path, layout.entries.get(TOKENS))
+    types = layout.entries.get(TOKEN_TYPES)
+    return Words(
+        kind,
+        pre,
+        tokens,
+        read_numbers(header.path, types) if types is not None and types.item_type != STRING else None,
+        specials_in_force(kind, pre, len(tokens), header.metadata),
+    )
+
+
+def _strings(path: Path, entry: Entry | None) -> tuple[str, ...]:
+    return read_strings(path, entry) if entry is not None and entry.item_type == STRING else ()

@@ -1,0 +1,74 @@
+"""The arrays of a llama_batch, kept from call to call."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+
+from gguf_embed.engines.llama.api import bindings as llama
+from gguf_embed.types import FloatMatrix
+
+
+class BatchBuffers:
+    """The arrays of one llama_batch, filled in place: no allocation per call, and no Python loop over tokens.
+
+    One thread at a time. Every token belongs to one sequence and every token is an output.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self.token = np.zeros(max_tokens, np.int32)
+        self.position = np.zeros(max_tokens, np.int32)
+        self.sequence = np.zeros(max_tokens, np.int32)
+        self._one_sequence = np.ones(max_tokens, np.int32)
+        self._output = np.ones(max_tokens, np.int8)  # 1: the token's row or logits are wanted
+        base = self.sequence.ctypes.data
+        self._sequence_at = (base + 4 * np.arange(max_tokens)).astype(np.uint64)
+        self._count_up = np.arange(max_tokens, dtype=np.int32)
+        self._rows: FloatMatrix | None = None
+        self._batch = llama.llama_batch(
+            n_tokens=0,
+            token=self.token.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            embd=None,
+            pos=self.position.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            n_seq_id=self._one_sequence.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            seq_id=self._sequence_at.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+            logits=self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    def fill(
+        self, batch: Sequence[Sequence[int]], starts: Sequence[int] | None = None, *, output: bool = True
+    ) -> llama.llama_batch:
+        """Write sequences one after another, numbered from 0, positions from `starts` (None: 0). They must fit.
+
+        `output` says whether rows of these tokens are wanted.
+        """
+        end = 0
+        for number, tokens in enumerate(batch):
+            start, end = end, end + len(tokens)
+            self.token[start:end] = tokens
+            self.position[start:end] = self._count_up[: end - start]
+            if starts is not None:
+                self.position[start:end] += starts[number]
+            self.sequence[start:end] = number
+        self._output[:end] = output
+        self._batch.n_tokens = end
+        return self._batch
+
+    def fill_rows(self, batch: Sequence[Sequence[int]], rows: FloatMatrix) -> llama.llama_batch:
+        """The same, with float32[n_tokens, n_embd] in the place of the ids' own embeddings.
+
+        It is good for one call, until the next `fill`.
+        """
+        filled = self.fill(batch)
+        self._rows = np.ascontiguousarray(rows, np.float32)  # keeps them alive
+        return llama.llama_batch(
+            n_tokens=filled.n_tokens,
+            token=None,
+            embd=self._rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            pos=filled.pos,
+            n_seq_id=filled.n_seq_id,
+            seq_id=filled.seq_id,
+            logits=filled.logits,
+        )

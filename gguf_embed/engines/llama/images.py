@@ -1,0 +1,199 @@
+"""Texts with pictures in them: a vision tower's rows and token ids, run one after another in one llama.cpp context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from gguf_embed.engines.base import EngineInfo, PictureRows, PictureSpec
+from gguf_embed.engines.llama import api
+from gguf_embed.engines.llama import mtmd_api as mtmd
+from gguf_embed.engines.llama.batch import BatchBuffers
+from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError, NotSupported, PicturesTooLong
+from gguf_embed.images.checks import check_picture, check_pixels, check_together
+from gguf_embed.types import FloatMatrix, PictureText, Pooling
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one call computes: some token ids, or a whole picture."""
+
+    chunk: mtmd.Chunk
+    tokens: tuple[int, ...] | None
+    position: int
+    wants_rows: bool = True
+
+
+@dataclass(slots=True)
+class RowPool:
+    """Makes one row of all token rows, which come part by part; with pooling none it keeps them."""
+
+    pooling: Pooling
+    _kept: list[FloatMatrix] = field(default_factory=list)
+    _n: int = 0
+
+    def add(self, rows: FloatMatrix) -> None:
+        """float32[n, n_embd], in reading order; the caller may reuse them."""
+        self._n += len(rows)
+        match self.pooling:
+            case Pooling.MEAN:
+                total = rows.sum(axis=0, keepdims=True, dtype=np.float64)
+                self._kept = [total + self._kept[0] if self._kept else total]
+            case Pooling.CLS:
+                self._kept = self._kept or [rows[:1].copy()]
+            case Pooling.LAST:
+                self._kept = [rows[-1:].copy()]
+            case _:
+                self._kept.append(rows.copy())
+
+    def result(self) -> FloatMatrix:
+        pooled = np.concatenate(self._kept)
+        return np.asarray(pooled / self._n if self.pooling is Pooling.MEAN else pooled, np.float32)
+
+
+class PictureContext:
+    """A vision tower with one context of the text model. After opening it belongs to one thread."""
+
+    def __init__(self, info: EngineInfo, model: api.Handle, spec: PictureSpec) -> None:
+        """Loads the tower. Raises `ModelFileError` with one clear reason."""
+        self.spec = spec
+        self._info = info
+        self._width = api.input_width(model)
+        with ExitStack() as stack:
+            params = mtmd.TowerParams(spec.use_gpu, spec.n_threads)
+            self._tower = mtmd.open_tower(spec.mmproj, model, params)
+            stack.callback(mtmd.free_tower, self._tower)
+            if not mtmd.sees(self._tower):
+                raise ModelFileError(f"--mmproj {spec.mmproj.name} hears only: give one with a vision encoder")
+            # flash attention, because without it the scores of a part with everything before it are held
+            self._context = api.new_context(
+                model, api.ContextParams(spec.max_tokens, self._part_tokens(), 1, Pooling.NONE, True)
+            )
+            stack.callback(api.free_context, self._context)
+            api.set_threads(self._context, spec.n_threads)
+            self._stack = stack.pop_all()
+        self._buffers = BatchBuffers(self._part_tokens())
+
+    def _part_tokens(self) -> int:
+        return min(self.spec.part_tokens, self.spec.max_tokens)
+
+    def embed(self, text: PictureText, pooling: Pooling) -> PictureRows:
+        _check_files(text)
+        with ExitStack() as stack:
+            parts = [self._decode(text, number, stack) for number in range(len(text.parts))]
+            handle = mtmd.tokenize(self._tower, parts)
+            if handle is None:
+                raise InvalidRequest(f"input {text.index}: the vision tower cannot prepare a picture of it")
+            stack.callback(mtmd.free_chunks, handle)
+            chunks = mtmd.list_chunks(self._tower, handle)
+            self._check(text.index, chunks)
+            pool = RowPool(pooling)
+            self._compute(plan_parts(chunks, self._part_tokens(), pooling), pool)
+            rows = pool.result()
+        if not np.isfinite(rows).all():
+            raise EngineFailure(f"input {text.index}: the model gave numbers that are not finite")
+        return PictureRows(rows, sum(chunk.n_tokens for chunk in chunks))
+
+    def _decode(self, text: PictureText, number: int, stack: ExitStack) -> str | api.Handle:
+        part = text.parts[number]
+        if isinstance(part, str):
+            return part
+        where = _place(text, number)
+        check_pixels(part, where)
+        bitmap = mtmd.decode_picture(self._tower, part)
+        if bitmap is None:
+            raise InvalidRequest(f"{where} the picture is damaged: save it again and send that")
+        stack.callback(mtmd.free_picture, bitmap)
+        return bitmap
+
+    def _check(self, index: int, chunks: Sequence[mtmd.Chunk]) -> None:
+        """Every size that llama.cpp asserts on."""
+        n_tokens = sum(chunk.n_tokens for chunk in chunks)
+        if n_tokens > self.spec.max_tokens:
+            raise PicturesTooLong(index, n_tokens, self.spec.max_tokens)
+        if min((chunk.n_tokens for chunk in chunks), default=0) < 1:
+            raise InvalidRequest(f"input {index} has no tokens: send a text or a picture")
+        whole = max((chunk.n_tokens for chunk in chunks if chunk.looks_ahead), default=0)
+        if whole > self._part_tokens():
+            raise NotSupported(
+                f"input {index}: a picture of {whole} tokens which must be computed together, the limit is "
+                f"{self._part_tokens()}: send a smaller one"
+            )
+
+    def _compute(self, parts: Sequence[Part], pool: RowPool) -> None:
+        api.forget(self._context)
+        for part in parts:
+            api.want_rows(self._context, part.wants_rows)
+            code = self._run_ids(part, pool) if part.tokens is not None else self._run_picture(part, pool)
+            if code != 0:
+                raise EngineFailure(f"llama.cpp refused a part of {part.chunk.n_tokens} tokens (code {code})")
+
+    def _run_ids(self, part: Part, pool: RowPool) -> int:
+        tokens = part.tokens or ()
+        batch = self._buffers.fill([tokens], [part.position], output=part.wants_rows)
+        code = api.decode(self._context, batch)
+        if code == 0 and part.wants_rows:
+            self._take_rows(len(tokens), pool)
+        return code
+
+    def _run_picture(self, part: Part, pool: RowPool) -> int:
+        rows = mtmd.encode_picture(self._tower, part.chunk, self._width)
+        if rows is None or not np.isfinite(rows).all():
+            raise EngineFailure("the vision tower gave no numbers for a picture")
+
+        def on_rows(n_rows: int) -> None:
+            if part.wants_rows:
+                self._take_rows(n_rows, pool)
+
+        place = (part.position, self._part_tokens())
+        return mtmd.decode_rows(self._tower, self._context, part.chunk, rows, place, on_rows)
+
+    def _take_rows(self, n_rows: int, pool: RowPool) -> None:
+        rows = np.empty((n_rows, self._info.n_embd), np.float32)
+        if not api.copy_token_rows(self._context, rows):
+            raise EngineFailure(f"llama.cpp gave no embeddings for {n_rows} tokens")
+        pool.add(rows)
+
+    def close(self) -> None:
+        """Frees it; call it once, before the engine's `close`."""
+        self._stack.close()
+
+
+def _place(text: PictureText, number: int) -> str:
+    return f"input {text.index}, part {number}:"
+
+
+def _check_files(text: PictureText) -> None:
+    """What can be known before anything is decoded; then all of its pictures are in memory at the same time."""
+    for number, part in enumerate(text.parts):
+        if isinstance(part, bytes):
+            check_picture(part, _place(text, number))
+    check_together((part for part in text.parts if isinstance(part, bytes)), f"input {text.index}")
+
+
+def plan_parts(chunks: Sequence[mtmd.Chunk], part_tokens: int, pooling: Pooling) -> list[Part]:
+    """What to compute in which order. Rows are asked for where pooling reads them: they cost logits.
+
+    With pooling last the last id is a part of its own; with cls the first is.
+    """
+    parts: list[Part] = []
+    position = 0
+    for number, chunk in enumerate(chunks):
+        if chunk.tokens is None:
+            parts.append(Part(chunk, None, position))
+        else:
+            cuts = {*range(0, len(chunk.tokens), part_tokens), len(chunk.tokens)}
+            if pooling is Pooling.LAST and number == len(chunks) - 1:
+                cuts.add(len(chunk.tokens) - 1)
+            if pooling is Pooling.CLS and number == 0:
+                cuts.add(1)
+            edges = sorted(cuts)
+            for start, end in pairwise(edges):
+                parts.append(Part(chunk, chunk.tokens[start:end], position + start))
+        position += chunk.n_positions
+    read = {Pooling.LAST: {len(parts) - 1}, Pooling.CLS: {0}}.get(pooling, set(range(len(parts))))
+    return [Part(p.chunk, p.tokens, p.position, number in read) for number, p in enumerate(parts)]

@@ -1,0 +1,152 @@
+"""The tokenizers of static models: the original tokenizer.json, kept word for word in the GGUF."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gguf_embed.engines.static.piece_cache import (
+    PieceMemory,
+    added_tokens,
+    choose_split,
+    joins_spaces,
+    split_before_spaces,
+)
+from gguf_embed.errors import ModelFileError
+from gguf_embed.tokenization.offsets import trim
+from gguf_embed.types import Span
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as HfTokenizer
+
+
+class TextTokenizer(Protocol):
+    """Texts to ids and back. Safe from any thread."""
+
+    @property
+    def entries(self) -> Sequence[str]: ...
+
+    def encode_batch(self, texts: Sequence[str], *, parse_special: bool = True) -> list[list[int]]: ...
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        """One text's ids, and the characters that each stands for; None: not known."""
+        ...
+
+    def piece(self, token: int) -> str:
+        """What one id adds to a text."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+
+class HuggingFaceTokenizer:
+    """Implements `TextTokenizer` with the `tokenizers` package: no special tokens, nothing cut, nothing padded."""
+
+    def __init__(self, source: str, n_tokens: int, skipped_id: int | None) -> None:
+        """`source` is the text of a tokenizer.json; `skipped_id` is left out of every text (None: nothing is).
+
+        Raises `ModelFileError` when it cannot be read, or has ids that are not below `n_tokens`.
+        """
+        self._source = source
+        self._skipped_id = skipped_id
+        self._tokenizer = _load(source)
+        self._lock = threading.Lock()
+        self._literal: HfTokenizer | None = None
+        ids: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        if max(ids.values(), default=-1) >= n_tokens:
+            raise ModelFileError(
+                f"its tokenizer has ids up to {max(ids.values())}, the table {n_tokens} rows; convert the model again"
+            )
+        names = {token: entry for entry, token in ids.items()}
+        self._entries = tuple(names.get(token, f"[PAD{token}]") for token in range(n_tokens))
+        rules = json.loads(source)
+        split = choose_split(rules)
+        self._memory = PieceMemory(split, self._encode_all) if split is not None else None
+        self._words = _SpacedWords(self._tokenizer, rules, skipped_id) if joins_spaces(rules) else None
+
+    @property
+    def entries(self) -> Sequence[str]:
+        return self._entries
+
+    def encode_batch(self, texts: Sequence[str], *, parse_special: bool = True) -> list[list[int]]:
+        if not parse_special:
+            return self._encode_with(self._literal_tokenizer(), texts)
+        if self._memory is not None:
+            return self._memory.encode_batch(texts)
+        encoded = self._words.encode_batch(texts) if self._words is not None else None
+        return self._encode_all(texts) if encoded is None else encoded
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        found = zip(encoding.ids, encoding.offsets, strict=True)
+        kept = [(token, trim(text, *span)) for token, span in found if token != self._skipped_id]
+        return [token for token, _ in kept], [span for _, span in kept]
+
+    def piece(self, token: int) -> str:
+        """Decoded after itself, as tokens stand inside a text: " the" or "ing" rather than "▁the" or "##ing"."""
+        once = self._tokenizer.decode([token], skip_special_tokens=False)
+        twice = self._tokenizer.decode([token, token], skip_special_tokens=False)
+        return twice[len(once) :] if twice.startswith(once) else self._entries[token]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
+        return text
+
+    def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._encode_with(self._tokenizer, texts)
+
+    def _encode_with(self, tokenizer: HfTokenizer, texts: Sequence[str]) -> list[list[int]]:
+        encoded: list[list[int]] = [
+            encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
+        skipped = self._skipped_id
+        return [
+            [token for token in ids if token != skipped] if skipped is not None and skipped in ids else ids
+            for ids in encoded
+        ]
+
+    def _literal_tokenizer(self) -> HfTokenizer:
+        """One to which "[SEP]" in a text is ordinary characters; made when first asked for."""
+        with self._lock:
+            if self._literal is None:
+                self._literal = _load(self._source)
+                self._literal.encode_special_tokens = True
+            return self._literal
+
+
+class _SpacedWords:
+    """SentencePiece's rules: the text is normalised, then each word with the space before it stands for itself."""
+
+    def __init__(self, tokenizer: HfTokenizer, rules: dict[str, Any], skipped_id: int | None) -> None:
+        self._normalizer, self._splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
+        self._model = tokenizer.model
+        self._added = added_tokens(rules)
+        self._skipped_id = skipped_id
+        self._memory = PieceMemory(split_before_spaces, lambda pieces: list(map(self._encode_piece, pieces)))
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]] | None:
+        """None where a text may hold an added token: those are cut out before anything else."""
+        plain = [self._normalizer.normalize_str(text) for text in texts] if self._normalizer is not None else texts
+        if any(content in text for content in self._added for text in (*texts, *plain)):
+            return None
+        return self._memory.encode_batch(plain)
+
+    def _encode_piece(self, piece: str) -> list[int]:
+        words = (word for word, _ in self._splitter.pre_tokenize_str(piece))
+        ids = (token.id for word in words for token in self._model.tokenize(word))
+        return [token for token in ids if token != self._skipped_id]
+
+
+def _load(source: str) -> HfTokenizer:
+    # imported here: a word table does without these 20 ms
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_str(source)
+    except Exception as exc:  # the package raises nothing more specific
+        raise ModelFileError(f"its tokenizer.json cannot be read: {exc}") from exc
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

@@ -1,0 +1,62 @@
+"""BF16 copies of F32 and F16 models, for CPUs that multiply BF16 faster; made once and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from gguf_embed.engines.llama import engine as llama
+from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.header import read_header
+
+RETYPED = frozenset({"F32", "F16"})
+
+
+def wants_bf16(
+    choice: Literal["auto", "file", "bf16"], file_type: str, on_gpu: bool, fast_bf16: bool, *, scores: bool = False
+) -> bool:
+    """Whether to run a BF16 copy instead of the file. Quantised weights always stay as they are.
+
+    `scores`: the model has a rank head. Rounded weights move a logit by some 0.005, so that who kept F32 gets F32.
+    """
+    if file_type not in RETYPED or choice == "file":
+        return False
+    if choice == "auto" and scores and file_type == "F32":
+        return False
+    return choice == "bf16" or (fast_bf16 and not on_gpu)
+
+
+def bf16_copy(source: Path, cache_dir: Path, n_threads: int, report: Callable[[str], None]) -> Path:
+    """The BF16 copy of `source`: from the cache, or written now (about as long as copying the file), atomically.
+
+    The copy's name holds the source's path, size and time of change, so a changed file gets a new copy.
+    Raises `ModelFileError` when it cannot be written.
+    """
+    facts = source.stat()
+    identity = f"{source.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}".encode()
+    copy = cache_dir / "bf16" / f"{source.stem}-{hashlib.sha256(identity).hexdigest()[:16]}.gguf"
+    if copy.is_file():
+        try:
+            read_header(copy)
+        except ModelFileError:
+            report(f"the cached BF16 copy {copy.name} is damaged: writing it again")
+        else:
+            return copy
+    report(f"writing a BF16 copy of {source.name}, once: this CPU computes BF16 faster")
+    temporary = copy.with_name(f".{copy.name}.{secrets.token_hex(4)}.tmp")  # two names of one file load at once
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        llama.retype_to_bf16(source, temporary, n_threads)
+        os.replace(temporary, copy)
+    except OSError as exc:
+        way_out = "GGUF_EMBED_CACHE names another folder, --weights file does without a copy"
+        raise ModelFileError(f"cannot write {copy}: {exc.strerror}; {way_out}") from exc
+    finally:
+        with suppress(OSError):  # where its folder could not be made, this fails as well
+            temporary.unlink(missing_ok=True)
+    return copy

@@ -1,0 +1,65 @@
+"""The registry's words: what it may hold, what a request wishes, one model in memory and the right to use it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from gguf_embed.model_pool.eviction import Occupant
+from gguf_embed.model_pool.loading import LoadedModel
+from gguf_embed.model_pool.registry import ModelSpec
+from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions
+
+
+class RegistryObserver(Protocol):
+    """Who counts loads (metrics)."""
+
+    def observe_load(self, outcome: Literal["ok", "failed"], duration_s: float) -> None: ...
+
+    def observe_unload(self, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a request wants its model. None: as the registry's configuration says."""
+
+    keep_alive_s: float | None = None
+    options: LoadOptions = NO_LOAD_OPTIONS
+
+
+NO_WISH = Wish()
+
+
+@dataclass(slots=True, eq=False)
+class Resident:
+    """Touched by the registry only, on the event loop."""
+
+    spec: ModelSpec
+    ready: asyncio.Future[LoadedModel]  # everyone who wants the model waits for the same load
+    memory_bytes: int
+    keep_alive_s: float
+    last_used_s: float
+    options: LoadOptions = NO_LOAD_OPTIONS  # what requests wished for when it was loaded
+    n_leases: int = 0
+    leave_when_idle: bool = False  # nobody new gets it: it is to be loaded anew, or was deleted
+    leaving: bool = False  # is being unloaded
+    timer: asyncio.TimerHandle | None = field(default=None, repr=False)
+
+    @property
+    def model(self) -> LoadedModel | None:
+        """None while it is loading."""
+        done = self.ready.done() and not self.ready.cancelled() and self.ready.exception() is None
+        return self.ready.result() if done else None
+
+    def occupant(self) -> Occupant:
+        return Occupant(self.spec.key, self.memory_bytes, self.n_leases, self.last_used_s, self.leaving)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to use a loaded model until it is given back."""
+
+    model: LoadedModel
+    spec: ModelSpec
+    load_s: float  # waited for it to be loaded

@@ -1,0 +1,54 @@
+"""Loads a model's file with a request's options: what the registry calls on its threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from gguf_embed.engines.llama import engine as llama
+from gguf_embed.model_pool.eviction import with_options
+from gguf_embed.model_pool.loading import LoadedModel, load_model
+from gguf_embed.model_pool.registry import ModelSpec
+from gguf_embed.model_store.locate import LocatedModel
+from gguf_embed.scheduler.scheduler import BatchObserver
+from gguf_embed.types import LoadOptions
+
+
+class ModelLoader(Protocol):
+    """Who loads models; may block for seconds, on a thread of its own."""
+
+    def load(self, spec: ModelSpec, options: LoadOptions) -> LoadedModel:
+        """Raises `EmbedError`; nothing stays open then."""
+        ...
+
+    def has_gpu(self) -> bool: ...
+
+    def held_bytes(self) -> int:
+        """Memory of this process now; 0 where the system does not tell."""
+        ...
+
+
+class FileLoader:
+    """Loads GGUFs for this process. Methods may be called from any thread."""
+
+    def __init__(self, cache_dir: Path, observer: BatchObserver, report: Callable[[str], None]) -> None:
+        self._cache_dir = cache_dir
+        self._observer = observer
+        self._report = report
+
+    def load(self, spec: ModelSpec, options: LoadOptions) -> LoadedModel:
+        config = with_options(spec.config, options, self.has_gpu())
+        located = LocatedModel(spec.path, spec.info.name)
+        return load_model(located, config, self._cache_dir, self._observer, self._report)
+
+    def has_gpu(self) -> bool:
+        return llama.supports_gpu()
+
+    def held_bytes(self) -> int:
+        try:
+            resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
+        except OSError:
+            return 0
+        return resident_pages * os.sysconf("SC_PAGE_SIZE")

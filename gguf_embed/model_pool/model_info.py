@@ -1,0 +1,59 @@
+"""What a file's header tells of a model that is not loaded."""
+
+from __future__ import annotations
+
+from math import prod
+
+from gguf_embed.config import ModelConfig
+from gguf_embed.gguf_file.facts import (
+    context_length,
+    file_type_name,
+    has_rank_head,
+    pooling_type,
+    rank_labels,
+    rerank_template,
+    vocabulary_size,
+)
+from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.types import ModelInfo, Pooling
+
+_VOCABULARY_TYPES = {"llama": 1, "gpt2": 2, "bert": 3, "t5": 4, "rwkv": 5, "plamo2": 6, "gemma4": 2}
+"""tokenizer.ggml.model → llama.cpp's llama_vocab_type."""
+
+
+def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
+    """Everything but what only loading shows: tokens' texts, the tokenizer that is chosen, whether it is a decoder."""
+    architecture = header.architecture
+    n_ctx_train = context_length(header) or 0
+    n_ctx = config.n_ctx or n_ctx_train
+    pooling = config.pooling or pooling_type(header) or Pooling.NONE
+    n_scores = header.array_lengths.get(f"{architecture}.classifier.output_labels", 1) if has_rank_head(header) else 0
+    file_type = file_type_name(header)
+    return ModelInfo(
+        name=header.path.stem,
+        aliases=(),
+        path=header.path,
+        architecture=architecture,
+        description=f"{architecture} {file_type}",
+        file_type=file_type,
+        weights_type=file_type,
+        pooling=pooling,
+        embd_normalize=config.embd_normalize,
+        n_embd=header.get(f"{architecture}.embedding_length", int) or 0,
+        n_vocab=vocabulary_size(header),
+        n_ctx_train=n_ctx_train,
+        n_ctx=n_ctx,
+        max_input_tokens=min(n_ctx, n_ctx_train),
+        n_params=sum(prod(tensor.shape) for tensor in header.tensors.values()),
+        size_bytes=header.size_bytes,
+        vocab_type=_VOCABULARY_TYPES.get(header.get("tokenizer.ggml.model", str) or "", 0),
+        bos_token="",
+        eos_token="",
+        tokenizer="",
+        causal=bool(header.get(f"{architecture}.attention.causal", bool)),
+        license=header.get("general.license", str) or "",
+        n_scores=n_scores,
+        labels=rank_labels(header) if n_scores else (),
+        rerank_template=rerank_template(header) if n_scores else "",
+        reads_pictures=config.mmproj is not None,
+    )

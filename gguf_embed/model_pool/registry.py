@@ -1,0 +1,185 @@
+"""Which models this process can serve, loaded or not: those named at the start, pulled ones, and a folder's files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from gguf_embed.config import ModelConfig
+from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.digest import header_digest
+from gguf_embed.gguf_file.facts import check_can_embed, pooling_type
+from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.model_pool.model_info import describe_header
+from gguf_embed.model_store.catalog import Catalogue
+from gguf_embed.model_store.locate import LocatedModel
+from gguf_embed.model_store.names import model_key
+from gguf_embed.model_store.store import Library, LibraryEntry
+from gguf_embed.preprocessing.prompt_prefixes import profile, prompts_of_header
+from gguf_embed.types import ModelInfo
+
+logger = logging.getLogger(__name__)
+
+Identity = tuple[str, int, int]
+"""Path, size and time of change: another file under the same name is another model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model that can be served."""
+
+    key: str  # for comparing names
+    path: Path
+    identity: Identity
+    config: ModelConfig  # how to load it
+    info: ModelInfo  # from its header
+    digest: str
+    modified_unix_s: float
+    origin: Literal["named", "pulled", "folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfConfig:
+    """What was decided at the start."""
+
+    named: tuple[tuple[LocatedModel, ModelConfig], ...]
+    base: ModelConfig  # for pulled models and the folder's files
+    prompts: Mapping[str, str] = field(default_factory=dict)  # --prompt
+    strict_names: bool = False
+
+
+class Shelf:
+    """All models by name. Belongs to the event loop; reads headers (some 10 ms each) when a file is new."""
+
+    def __init__(self, config: ShelfConfig, library: Library, catalogue: Catalogue) -> None:
+        """Raises `ModelFileError` where a named model's file cannot be served."""
+        self._config = config
+        self._library = library
+        self._catalogue = catalogue
+        self._described: dict[tuple[Identity, str], ModelSpec] = {}
+        self._broken: set[Identity] = set()
+        self._entries: tuple[LibraryEntry, ...] | None = None
+        self._by_name: dict[str, ModelSpec] = {}
+        self._specs: tuple[ModelSpec, ...] = ()
+        self._named = tuple(self._named_spec(located, wanted) for located, wanted in config.named)
+
+    def specs(self) -> Sequence[ModelSpec]:
+        """Every model, those named at the start first."""
+        self._look_again()
+        return self._specs
+
+    def find(self, name: str) -> ModelSpec | None:
+        """The model of that name or alias."""
+        self._look_again()
+        return self._by_name.get(name) or self._by_name.get(model_key(name))
+
+    def answers_any_name(self) -> bool:
+        """Whether one model is all there is, and names are not strict."""
+        self._look_again()
+        return len(self._specs) == 1 and not self._config.strict_names
+
+    def first(self) -> ModelSpec | None:
+        """The model of a request that names none: the first that was named at the start, else the only one."""
+        self._look_again()
+        return self._specs[0] if self._named or len(self._specs) == 1 else None
+
+    def known_rerankers(self) -> list[str]:
+        """Names that the catalogue has for rerankers which can be pulled, those that were seen to be there first."""
+        rows = [row for row in self._catalogue.rows if row.kind == "rerank" and row.repo is not None]
+        return [row.name for row in sorted(rows, key=lambda row: not row.verified)]
+
+    def _look_again(self) -> None:
+        entries = self._library.entries()
+        if entries is self._entries:
+            return
+        self._entries = entries
+        found = [spec for entry in entries if (spec := self._entry_spec(entry)) is not None]
+        names = {spec.key for spec in self._named}
+        self._specs = (*self._named, *(spec for spec in found if spec.key not in names))
+        self._by_name = _by_name(self._specs)
+
+    def _named_spec(self, located: LocatedModel, wanted: ModelConfig) -> ModelSpec:
+        header = read_header(located.path)
+        check_can_embed(header)
+        names = (*wanted.aliases, located.name) if wanted.aliases else (located.name,)
+        modified = located.path.stat().st_mtime
+        return self._spec(
+            _Found(header, names, _repo_of(located.name), header_digest([header]), modified, "named"), wanted
+        )
+
+    def _entry_spec(self, entry: LibraryEntry) -> ModelSpec | None:
+        """None for a file that cannot be served: it is logged once, and the others are served."""
+        identity = _identity(entry.path, entry.size_bytes, entry.modified_unix_s)
+        known = self._described.get((identity, entry.name))
+        if known is not None or identity in self._broken:
+            return known
+        try:
+            header = read_header(entry.path)
+            check_can_embed(header)
+            own_pooling = pooling_type(header)
+        except ModelFileError as error:
+            self._broken.add(identity)
+            logger.warning("%s is not served: %s", entry.name, error.message)
+            return None
+        base = self._config.base if own_pooling is None else replace(self._config.base, pooling=None)
+        names = (entry.name, *entry.aliases)
+        found = _Found(header, names, entry.repo, entry.digest, entry.modified_unix_s, entry.origin)
+        spec = replace(self._spec(found, base), identity=identity)
+        self._described[identity, entry.name] = spec
+        return spec
+
+    def _spec(self, found: _Found, config: ModelConfig) -> ModelSpec:
+        """What is known of a file, in this order: flags, the file itself, the catalogue."""
+        header, names = found.header, found.names
+        row = self._catalogue.for_file(header.get("general.name", str), header.path.stem, found.repo)
+        own_pooling = pooling_type(header)
+        pooling = config.pooling or (row.pooling if row is not None and own_pooling is None else None)
+        config = replace(config, pooling=pooling, aliases=())
+        info = describe_header(header, config)
+        further = (row.name, *row.aliases) if row is not None else ()
+        info = replace(
+            info,
+            name=names[0],
+            aliases=(*names[1:], *(name for name in further if name not in names)),
+            prompts=profile(self._config.prompts, prompts_of_header(header), row.prompts if row is not None else {}),
+            matryoshka=row.matryoshka if row is not None else (),
+            license=info.license or (row.license if row is not None else ""),
+        )
+        identity = _identity(header.path, header.size_bytes, found.modified_unix_s)
+        return ModelSpec(
+            model_key(names[0]), header.path, identity, config, info, found.digest, found.modified_unix_s, found.origin
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file and what is known of it without its header."""
+
+    header: GgufHeader
+    names: tuple[str, ...]
+    repo: str | None
+    digest: str
+    modified_unix_s: float
+    origin: Literal["named", "pulled", "folder"]
+
+
+def _identity(path: Path, size_bytes: int, modified_unix_s: float) -> Identity:
+    return str(path), size_bytes, int(modified_unix_s * 1e6)
+
+
+def _by_name(specs: Sequence[ModelSpec]) -> dict[str, ModelSpec]:
+    """Names before aliases, earlier models before later ones."""
+    found: dict[str, ModelSpec] = {}
+    for spec in specs:
+        found.setdefault(spec.key, spec)
+    for spec in specs:
+        for alias in spec.info.aliases:
+            found.setdefault(model_key(alias), spec)
+    return found
+
+
+def _repo_of(name: str) -> str | None:
+    return name.partition(":")[0] if "/" in name else None

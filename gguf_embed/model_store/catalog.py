@@ -1,0 +1,125 @@
+"""The well-known models: where their files are, what they are, and the prefixes that their cards prescribe.
+
+The facts are data, in `catalogue.toml`; this file reads them and finds the row that a name or a file means.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any, Literal
+
+from gguf_embed.errors import ModelFileError
+from gguf_embed.model_store.names import model_key, model_stem
+from gguf_embed.types import Pooling
+
+Kind = Literal["embedding", "rerank", "static", "image"]
+
+_QUANT_SUFFIX = re.compile(r"[-._](ud-)?(i?q\d\w*|tq\d\w*|b?f(p)?(16|32)|mxfp\d\w*|nvfp\d\w*)$")
+_FILE_SUFFIX = re.compile(r"(-gguf|-qat|-ggml-model|-embeddings?-gguf)$")
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueRow:
+    """One model. It runs from a GGUF (`repo`), by our converter (`convert`), or not yet (`not_yet` says why)."""
+
+    name: str
+    aliases: tuple[str, ...]  # further names, Ollama's among them
+    kind: Kind
+    architecture: str  # the GGUF's general.architecture
+    pooling: Pooling | None  # None where it has none, as with static models
+    dimensions: int  # of a vector; for rerank models the width inside
+    matryoshka: tuple[int, ...]  # dimensions it was trained to be cut to, the whole first; empty: to none
+    context: int  # positions of the weights; 0: no limit
+    license: str  # as the hub writes it, e.g. "apache-2.0"; "": the card names none
+    repo: str | None  # holds its GGUF on the hub
+    file: str | None  # pattern of the GGUF's name in `repo`, as a shell would match it
+    convert: str | None  # the original repository, for our converter
+    not_yet: str | None
+    prompts: Mapping[str, str]  # "query", "document", … → what the card puts before a text
+    source: str  # address of the card that says all this
+    verified: bool = False  # whether the repositories and `file` were seen in some public text, not only remembered
+    note: str = ""  # what else a user must know
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.aliases)
+
+
+class Catalogue:
+    """All rows, and how to find one."""
+
+    def __init__(self, rows: Iterable[CatalogueRow]) -> None:
+        self.rows = tuple(rows)
+        self._by_name = {model_key(name): row for row in self.rows for name in row.names}
+        self._by_repo = {
+            repo.lower(): row for row in reversed(self.rows) for repo in (row.repo, row.convert) if repo is not None
+        }
+        self._by_stem = {file_key(name): row for row in reversed(self.rows) for name in row.names if ":" not in name}
+
+    def find(self, name: str) -> CatalogueRow | None:
+        """The row with this name or alias; case and ":latest" do not matter."""
+        return self._by_name.get(model_key(name))
+
+    def find_repo(self, repo: str) -> CatalogueRow | None:
+        """The row whose GGUF or original lies in this repository; the first where several do."""
+        return self._by_repo.get(repo.lower())
+
+    def for_file(self, general_name: str | None, stem: str, repo: str | None) -> CatalogueRow | None:
+        """The row that a GGUF belongs to: by the repository it came from, its file's name, or its own general.name.
+
+        Compared whole, without quantisation, so that a fine-tuned model never gets its parent's row by accident.
+        """
+        if repo is not None and (row := self.find_repo(repo)) is not None:
+            return row
+        for text in (stem, general_name or ""):
+            if (row := self._by_stem.get(file_key(text))) is not None:
+                return row
+        return None
+
+
+def load_catalogue() -> Catalogue:
+    """Read the catalogue that the package carries; some 5 ms."""
+    return parse_catalogue((files("gguf_embed.model_store") / "catalog.toml").read_text("utf-8"))
+
+
+def parse_catalogue(text: str) -> Catalogue:
+    """Rows from TOML. Raises `ModelFileError` that names the row and what is wrong with it."""
+    try:
+        rows = [_parse_row(raw) for raw in tomllib.loads(text).get("model", [])]
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as exc:
+        raise ModelFileError(f"the catalogue of models is malformed: {exc!r}; install gguf-embed again") from exc
+    for name in _repeated(model_key(name) for row in rows for name in row.names):
+        raise ModelFileError(f"the catalogue of models is malformed: the name {name!r} occurs twice")
+    return Catalogue(rows)
+
+
+def file_key(text: str) -> str:
+    """A file's stem or a model's own name, without quantisation and in one spelling, for comparing."""
+    key = re.sub(r"\s+", "-", model_stem(text.strip() + ".gguf").lower())
+    while (shorter := _FILE_SUFFIX.sub("", _QUANT_SUFFIX.sub("", key))) != key:
+        key = shorter
+    return key
+
+
+def _parse_row(raw: dict[str, Any]) -> CatalogueRow:
+    """Every key is a field; what a row leaves out is None or empty."""
+    optional: dict[str, Any] = {"repo": None, "file": None, "convert": None, "not_yet": None, "pooling": None}
+    values = optional | {"aliases": [], "matryoshka": [], "prompts": {}, "verified": False} | raw
+    values["aliases"] = tuple(values["aliases"])
+    values["matryoshka"] = tuple(values["matryoshka"])
+    values["pooling"] = Pooling(values["pooling"]) if values["pooling"] is not None else None
+    values["prompts"] = MappingProxyType(dict(values["prompts"]))
+    return CatalogueRow(**values)
+
+
+def _repeated(names: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            yield name
+        seen.add(name)

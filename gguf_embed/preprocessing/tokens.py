@@ -1,0 +1,258 @@
+"""From what a client sent to the token ids that the engine runs: choose the rules, tokenise, check, cut."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from gguf_embed.engines.base import Engine, ExactTokenizing
+from gguf_embed.errors import InputTooLong, InvalidInput
+from gguf_embed.tokenization.offsets import MAX_LAID_CHARACTERS, MAX_PLACED_CHARACTERS, align
+from gguf_embed.tokenization.unicode import valid_unicode
+from gguf_embed.tokenization.wordpiece import ExactWordPiece
+from gguf_embed.types import Prompt, Span, TokenizedText, Truncation, Vocabulary
+
+TokenizerChoice = Literal["auto", "llama"]
+
+MAX_CHARACTERS = 1_000_000
+"""In one text, or `CHARACTERS_PER_TOKEN` times the model's limit where that is more: a text is tokenised as a whole."""
+
+CHARACTERS_PER_TOKEN = 64
+GROUP_CHARACTERS = 500_000
+"""Texts that are given to the tokenizer together: memory is bounded, the cost of a call is not felt."""
+
+
+class Tokenizer(Protocol):
+    """Text to vocabulary ids. Safe from any thread. "[SEP]" and the like in a text become that token."""
+
+    name: str  # "exact" (the model's own rules) or "llama" (llama.cpp's)
+    max_placed: int  # characters per request that `encode_with_offsets` may be given
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]: ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, special tokens added, in order."""
+        ...
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        """`encode` with special tokens added, and where each token stands in the text; None: nowhere, or not known."""
+        ...
+
+
+class LlamaTokenizer:
+    """llama.cpp's own ids: for every vocabulary but WordPiece, and for indexes that were built with them."""
+
+    name = "llama"
+    max_placed = MAX_LAID_CHARACTERS
+
+    def __init__(self, engine: Engine, *, composes: bool = False) -> None:
+        """`composes`: bring texts into Unicode's composed form first: the original does it, llama.cpp does not."""
+        self._engine = engine
+        self._composes = composes
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        valid = valid_unicode(text)
+        read = unicodedata.normalize("NFC", valid) if self._composes else valid
+        return self._engine.tokenize(read, add_special=add_special, parse_special=True)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        tokens, frame = self.encode(text), frame_of(self)
+        unknown = self._engine.vocabulary().unk_id
+        own = tokens[len(frame.opening) : len(tokens) - len(frame.closing)]
+        bytes_of = {token: self._engine.token_bytes(token) for token in set(own)}
+        spans = align(valid_unicode(text), [None if token == unknown else bytes_of[token] for token in own])
+        return tokens, [*(None for _ in frame.opening), *spans, *(None for _ in frame.closing)]
+
+
+class EngineTokenizer:
+    """The original tokenizer that an engine's file carries."""
+
+    name = "exact"
+    max_placed = MAX_PLACED_CHARACTERS
+
+    def __init__(self, engine: Engine, batches: ExactTokenizing) -> None:
+        """`batches` is the same engine."""
+        self._engine = engine
+        self._batches = batches
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        return self._engine.tokenize(valid_unicode(text), add_special=add_special, parse_special=True)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._batches.tokenize_batch([valid_unicode(text) for text in texts])
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        return self._batches.tokenize_with_offsets(valid_unicode(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The special tokens that a tokenizer puts before and after a text."""
+
+    opening: tuple[int, ...]
+    closing: tuple[int, ...]
+
+
+def find_own(framed: Sequence[int], bare: Sequence[int]) -> int | None:
+    """Where a text's own ids begin among those with special tokens around them; None where they are not found."""
+    begins = range(len(framed) - len(bare) + 1)
+    return next((begin for begin in begins if list(framed[begin : begin + len(bare)]) == list(bare)), None)
+
+
+def frame_of(tokenizer: Tokenizer) -> Frame:
+    """Found by tokenising one letter with them and without."""
+    framed, bare = tokenizer.encode("a"), tokenizer.encode("a", add_special=False)
+    n_opening = (find_own(framed, bare) or 0) if bare else len(framed) // 2
+    return Frame(tuple(framed[:n_opening]), tuple(framed[n_opening + len(bare) :]))
+
+
+def choose_tokenizer(engine: Engine, choice: TokenizerChoice) -> Tokenizer:
+    """The model's own rules where the file has them or we can rebuild them (WordPiece), else llama.cpp's.
+
+    "llama" asks for llama.cpp's, where llama.cpp runs the model. Raises `ModelFileError`, with `--tokenizer llama` as
+    the way out, for a WordPiece vocabulary that is not complete.
+    """
+    if isinstance(engine, ExactTokenizing):
+        return EngineTokenizer(engine, engine)
+    if choice == "llama":
+        return LlamaTokenizer(engine)
+    vocabulary = engine.vocabulary()
+    if vocabulary.kind == "wpm":
+        return ExactWordPiece(vocabulary)
+    return LlamaTokenizer(engine, composes=vocabulary.composes)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLimits:
+    """What one input may hold for this model."""
+
+    n_vocab: int
+    max_tokens: int  # per input, special tokens included; at least 1
+    closing: frozenset[int]  # ids that a cut must leave at the end: see `closing_ids`
+
+
+def closing_ids(vocabulary: Vocabulary) -> frozenset[int]:
+    """The ids that end a sequence: [SEP] for an encoder, EOS for a decoder, where pooling reads it."""
+    return frozenset(token for token in (vocabulary.sep_id, vocabulary.eos_id) if token is not None)
+
+
+def prepare(
+    inputs: Sequence[Prompt], tokenizer: Tokenizer, limits: TokenLimits, *, truncate: bool
+) -> list[TokenizedText]:
+    """Tokenise and check all inputs of a request, in order. Plain texts go to the tokenizer in one call.
+
+    Raises `InvalidInput` for an empty or absurdly long input or an unknown id, `InputTooLong` for one over
+    `limits.max_tokens` unless `truncate`; both name the first such input.
+    """
+    check_characters(inputs, limits)
+    encoded = _encode_in_groups([prompt for prompt in inputs if isinstance(prompt, str)], tokenizer)
+    texts = []
+    for index, prompt in enumerate(inputs):
+        if isinstance(prompt, str):
+            tokens = _not_empty(next(encoded), index, prompt)
+        else:
+            tokens = tokenize_prompt(prompt, tokenizer, limits.n_vocab, index)
+        if len(tokens) > limits.max_tokens and not truncate:
+            raise InputTooLong(index, len(tokens), limits.max_tokens)
+        texts.append(truncate_tokens(tokens, limits.max_tokens, limits.closing))
+    return texts
+
+
+def character_limit(max_tokens: int) -> int:
+    """Characters in one text of a model that takes so many tokens."""
+    return max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * max_tokens)
+
+
+def check_characters(inputs: Sequence[Prompt], limits: TokenLimits) -> None:
+    """Before tokenising, which takes some 150 bytes of memory and a microsecond per character."""
+    limit = character_limit(limits.max_tokens)
+    for index, prompt in enumerate(inputs):
+        n_characters = len(prompt) if isinstance(prompt, str) else _longest_part(prompt)
+        if n_characters > limit:
+            raise InvalidInput(index, f" has {n_characters:,} characters, the limit per text is {limit:,}: split it")
+
+
+def _longest_part(prompt: Sequence[int | str]) -> int:
+    return max((len(part) for part in prompt if isinstance(part, str)), default=0)
+
+
+def _encode_in_groups(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """`encode_batch` over groups of texts, so that a large request never takes more memory than one group."""
+    group: list[str] = []
+    n_characters = 0
+    for text in texts:
+        if group and n_characters + len(text) > GROUP_CHARACTERS:
+            yield from tokenizer.encode_batch(group)
+            group, n_characters = [], 0
+        group.append(text)
+        n_characters += len(text)
+    yield from tokenizer.encode_batch(group) if group else ()
+
+
+def tokenize_prompt(prompt: Prompt, tokenizer: Tokenizer, n_vocab: int, index: int = 0) -> list[int]:
+    """One input's ids. A text gets special tokens; ids alone stay as they are.
+
+    In a mixed tuple only a text that comes first gets special tokens, as in llama-server.
+    Raises `InvalidRequest`, naming the input by `index`, for an id outside 0..n_vocab-1 and for an empty input.
+    """
+    if isinstance(prompt, str):
+        return _not_empty(tokenizer.encode(prompt), index, prompt)
+    tokens: list[int] = []
+    for position, part in enumerate(prompt):
+        if isinstance(part, str):
+            tokens += tokenizer.encode(part, add_special=position == 0)
+        else:
+            tokens.append(_known_id(part, n_vocab, index))
+    return _not_empty(tokens, index, "")
+
+
+def truncate_tokens(tokens: Sequence[int], limit: int, closing: Collection[int]) -> TokenizedText:
+    """Keep the first `limit` tokens; a closing token at the end stays there, in the place of the last one kept.
+
+    So [CLS] a b c [SEP] cut to 4 is [CLS] a b [SEP], as the original models do it; cut to 2 it is [CLS] [SEP], and
+    to 1 only [SEP]. `limit` is at least 1.
+    """
+    assert limit >= 1, limit
+    if len(tokens) <= limit:
+        return TokenizedText(tokens, len(tokens))
+    kept = list(tokens[:limit])
+    if tokens[-1] in closing:
+        kept[-1] = tokens[-1]
+    return TokenizedText(kept, len(tokens))
+
+
+def truncations(texts: Sequence[TokenizedText]) -> tuple[Truncation, ...]:
+    """Those of a request's texts that were cut."""
+    return tuple(
+        Truncation(index, text.n_tokens, len(text.tokens))
+        for index, text in enumerate(texts)
+        if len(text.tokens) < text.n_tokens
+    )
+
+
+def _not_empty(tokens: list[int], index: int, text: str) -> list[int]:
+    """`text` is what gave the tokens, "" when it was not one text."""
+    if not tokens and text.strip():
+        raise InvalidInput(
+            index,
+            " has no word or character that this model knows, so there is nothing to embed: "
+            "leave it out, or ask another model",
+        )
+    if not tokens:
+        raise InvalidInput(index, " is empty: it gives no tokens, so there is nothing to embed")
+    return tokens
+
+
+def _known_id(token: int, n_vocab: int, index: int) -> int:
+    if isinstance(token, bool) or not isinstance(token, int):
+        raise InvalidInput(index, f": {token!r} is neither a text nor a token id")
+    if not 0 <= token < n_vocab:
+        raise InvalidInput(
+            index, f": token id {token} is not in the model's vocabulary of {n_vocab} (0 to {n_vocab - 1})"
+        )
+    return token

@@ -1,0 +1,40 @@
+"""`GET /health` and `/ready`: whether requests are answered. Loads and wakes nothing."""
+
+from __future__ import annotations
+
+import orjson
+from aiohttp import web
+
+from gguf_embed.errors import Unavailable
+from gguf_embed.server.context import Door
+from gguf_embed.server.http.body import json_response
+from gguf_embed.types import ServiceState
+
+
+async def health(door: Door, request: web.Request) -> web.Response:
+    """`GET /health`: 200 when a request would be answered, else 503 with the reason."""
+    _check_serving(door)
+    return json_response(b'{"status":"ok"}')
+
+
+async def ready(door: Door, request: web.Request) -> web.Response:
+    """`GET /ready`: as `/health`, with what waits and runs."""
+    state = _check_serving(door)
+    load = {
+        "status": "ready",
+        "queued_texts": state.queued_texts,
+        "queued_tokens": state.queued_tokens,
+        "running_texts": state.running_texts,
+    }
+    return json_response(orjson.dumps(load))
+
+
+def _check_serving(door: Door) -> ServiceState:
+    state = door.service.state()
+    if door.drain.begun.is_set():
+        raise Unavailable("the server is shutting down")
+    if state.status == "loading":
+        raise Unavailable(state.detail or "Loading model")
+    if state.status != "ok":
+        raise Unavailable(state.detail or f"the service is {state.status}")
+    return state

@@ -1,0 +1,137 @@
+"""`GET /v1/models`, `/models` and `/props`: the served models and their limits. Loads and wakes nothing."""
+
+from __future__ import annotations
+
+import orjson
+from aiohttp import web
+
+from gguf_embed.server.context import Door
+from gguf_embed.server.fields.images import MEDIA_MARKER
+from gguf_embed.server.http.body import json_response
+from gguf_embed.types import ModelInfo, ModelStatus, Pooling
+
+
+async def models(door: Door, request: web.Request) -> web.Response:
+    """`GET /v1/models` and `/models`: every model that can be asked for, loaded or not; llama-server's shape."""
+    served = door.service.models()
+    reply = {
+        "models": [_ollama_stub(status.info) for status in served],
+        "object": "list",
+        "data": [format_model(status) for status in served],
+    }
+    return json_response(orjson.dumps(reply))
+
+
+async def model(door: Door, request: web.Request) -> web.Response:
+    """`GET /v1/models/{id}`: the model that would answer for that name."""
+    return json_response(orjson.dumps(format_model(door.service.resolve(request.match_info["model"]))))
+
+
+def format_model(status: ModelStatus) -> dict[str, object]:
+    """One entry of `data`; `meta` has llama-server's keys and the limits it hides."""
+    info = status.info
+    return {
+        "id": info.name,
+        "aliases": list(info.aliases),
+        "tags": [],
+        "object": "model",
+        "created": int(status.modified_unix_s),
+        "owned_by": "gguf-embed",
+        "capabilities": _capabilities(info),
+        "status": {"value": status.state},
+        "meta": {
+            "vocab_type": info.vocab_type,
+            "n_vocab": info.n_vocab,
+            "n_ctx": info.n_ctx,
+            "n_ctx_train": info.n_ctx_train,
+            "n_embd": info.n_embd,
+            "n_params": info.n_params,
+            "size": info.size_bytes,
+            "ftype": info.file_type,
+            "max_input_tokens": info.max_input_tokens,
+            "pooling": info.pooling.value,
+            "normalized": info.embd_normalize == 2 and info.pooling not in (Pooling.NONE, Pooling.RANK),
+            "prompts": dict(info.prompts),
+            "matryoshka": list(info.matryoshka),
+            "n_scores": info.n_scores,
+            "labels": list(info.labels),
+        },
+    }
+
+
+def _capabilities(info: ModelInfo) -> list[str]:
+    return ["embedding", "rerank"] if info.n_scores else ["embedding"]
+
+
+def _ollama_stub(info: ModelInfo) -> dict[str, object]:
+    details = {
+        "parent_model": "",
+        "format": "gguf",
+        "family": info.architecture,
+        "families": [info.architecture],
+        "parameter_size": "",
+        "quantization_level": info.file_type,
+    }
+    return {
+        "name": info.name,
+        "model": info.name,
+        "modified_at": "",
+        "size": "",
+        "digest": "",
+        "type": "model",
+        "description": "",
+        "tags": [],
+        "capabilities": _capabilities(info),
+        "parameters": "",
+        "details": details,
+    }
+
+
+async def props(door: Door, request: web.Request) -> web.Response:
+    """`GET /props`, or `/props?model=…`: llama-server's keys that mean something here, and what it does not tell."""
+    state, options = door.service.state(), door.options
+    reply = format_props(door.service.resolve(request.query.get("model"))) | {
+        "total_slots": state.n_workers,
+        "n_threads": state.n_threads,
+        "max_inputs": options.max_inputs,
+        "max_body_bytes": options.max_body_bytes,
+        "endpoint_metrics": options.metrics_enabled,
+        "build_info": f"gguf-embed {options.version}",
+    }
+    return json_response(orjson.dumps(reply))
+
+
+def format_props(status: ModelStatus) -> dict[str, object]:
+    """The model's share of `/props`. `model_path` is the file's name only: directories are nobody's business.
+
+    Of a model that was never loaded, the texts of its special tokens and its tokenizer are not known yet: "".
+    """
+    info = status.info
+    return {
+        "default_generation_settings": {"params": {}, "n_ctx": info.n_ctx},
+        "model_alias": info.name,
+        "model_path": info.path.name if info.path else "",
+        "model_ftype": info.file_type,
+        "modalities": {"vision": info.reads_pictures, "video": False, "audio": False},
+        "media_marker": MEDIA_MARKER,
+        "endpoint_slots": False,
+        "endpoint_props": False,
+        "chat_template": "",
+        "bos_token": info.bos_token,
+        "eos_token": info.eos_token,
+        "is_sleeping": status.state == "unloaded",
+        "architecture": info.architecture,
+        "description": info.description,
+        "weights": info.weights_type,
+        "tokenizer": info.tokenizer,
+        "pooling": info.pooling.value,
+        "embd_normalize": info.embd_normalize,
+        "n_embd": info.n_embd,
+        "n_ctx": info.n_ctx,
+        "n_ctx_train": info.n_ctx_train,
+        "max_input_tokens": info.max_input_tokens,
+        "prompts": dict(info.prompts),
+        "matryoshka": list(info.matryoshka),
+        "n_scores": info.n_scores,
+        "labels": list(info.labels),
+    }

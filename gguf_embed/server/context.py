@@ -1,0 +1,158 @@
+"""What every handler is given: the service behind the door, the options, the metrics, and the routes themselves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from aiohttp import web
+
+from gguf_embed.images.url_allowlist import RemoteHosts
+from gguf_embed.metrics import Metrics
+from gguf_embed.server.shutdown import Drain
+from gguf_embed.tokenization.openai_encodings import TokenIdRule
+from gguf_embed.types import (
+    NO_LOAD_OPTIONS,
+    EmbedRequest,
+    EmbedResult,
+    LoadOptions,
+    ModelStatus,
+    Prompt,
+    PullProgress,
+    RerankRequest,
+    RerankResult,
+    ServiceState,
+)
+
+
+class Service(Protocol):
+    """The use cases behind the door. Every method raises `EmbedError`s only.
+
+    A model's name is matched without case, "x" means "x:latest"; None is the one that a request without a name means.
+    """
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult: ...
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """Raises `NotSupported` where the model has no rank head, and says which models could."""
+        ...
+
+    async def tokenize(
+        self, content: Prompt, *, model: str | None, add_special: bool, parse_special: bool
+    ) -> list[int]: ...
+
+    async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
+        """The bytes of each id. Raises `InvalidRequest` for an id the vocabulary does not have."""
+        ...
+
+    async def detokenize(self, tokens: Sequence[int], *, model: str | None) -> str: ...
+
+    def models(self) -> Sequence[ModelStatus]:
+        """All that are served, the one that answers unnamed requests first. Never blocks, never wakes anything."""
+        ...
+
+    def resolve(self, name: str | None, *, strict: bool = False) -> ModelStatus:
+        """The model that would answer for `name`. Never wakes it.
+
+        Raises `ModelNotFound` for an unknown name where several models are served, where names are strict, or with
+        `strict`; and `InvalidRequest` for no name where none of several models is the first choice.
+        """
+        ...
+
+    async def load(
+        self, name: str, *, keep_alive_s: float | None = None, options: LoadOptions = NO_LOAD_OPTIONS
+    ) -> float:
+        """Make sure that it is loaded; returns the seconds that took. The name is strict."""
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Unload it as soon as no request uses it; returns at once. The name is strict."""
+        ...
+
+    def pull(self, name: str) -> AsyncIterator[PullProgress]:
+        """Download a model, so that it is served from then on; the last step says "success"."""
+        ...
+
+    async def copy(self, source: str, destination: str) -> None:
+        """Serve a model under one more name."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Forget a pulled model and its file. Raises `PermissionDenied` for one that was not pulled."""
+        ...
+
+    def state(self) -> ServiceState: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What the door itself may be told. Checked where flags are read."""
+
+    version: str
+    api_keys: tuple[str, ...] = ()  # empty: open to everyone
+    max_body_bytes: int = 64 * 1024 * 1024  # after decompression
+    max_inputs: int = 2048  # texts in one request
+    metrics_enabled: bool = True
+    ollama_port: int = 11434  # on this port `GET /` answers exactly as Ollama does
+    token_ids: TokenIdRule = field(default_factory=TokenIdRule)  # on /v1/embeddings
+    remote_hosts: RemoteHosts = field(default_factory=RemoteHosts)  # that pictures may be fetched from
+
+
+class Dialect(StrEnum):
+    """Whose shape an error takes on a route."""
+
+    OPENAI = "openai"
+    LLAMA = "llama"
+    OLLAMA = "ollama"
+    TEI = "tei"
+    COHERE = "cohere"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One line of the route table; documentation and tests read it too."""
+
+    method: str
+    path: str  # aiohttp's pattern
+    handler: Handler
+    summary: str
+    auth_required: bool = True
+    dialect: Dialect = Dialect.LLAMA
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One server's share of everything, made once by `build_app`."""
+
+    service: Service
+    options: ServerOptions
+    metrics: Metrics
+    routes: tuple[Route, ...]
+    started_unix_s: int
+    drain: Drain = field(default_factory=Drain)
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """Let the service answer, and count what it did."""
+        result = await self.service.embed(request)
+        self.metrics.observe_texts(
+            len(result.row_offsets) - 1 - len(result.failures),
+            result.usage.prompt_tokens,
+            result.timings,
+            result.truncated,
+        )
+        if result.windowed or result.failures:
+            self.metrics.observe_exceptions(len(result.windowed), result.failures)
+        return result
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """The same for scores; a text is a query with one document."""
+        result = await self.service.rerank(request)
+        self.metrics.observe_texts(len(result.scores), result.usage.prompt_tokens, result.timings, result.truncated)
+        return result
+
+
+Handler = Callable[[Door, web.Request], Awaitable[web.StreamResponse]]
+
+DOOR = web.AppKey("door", Door)

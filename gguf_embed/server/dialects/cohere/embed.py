@@ -1,0 +1,163 @@
+"""Cohere's `/v2/embed` and `/v1/embed`: JSON → `EmbedRequest`, `EmbedResult` → JSON."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+from aiohttp import web
+
+from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.server.context import Door
+from gguf_embed.server.fields.inputs import parse_prompts
+from gguf_embed.server.fields.options import refuse_elsewhere
+from gguf_embed.server.fields.output_types import (
+    OutputType,
+    check_output_types,
+    parse_dimensions,
+    parse_output_types,
+    write_matrix,
+)
+from gguf_embed.server.fields.prompt_prefix import format_applied_prompt, parse_prompt_choice
+from gguf_embed.server.fields.truncation import format_truncation
+from gguf_embed.server.http.body import embed_response, read_json_object
+from gguf_embed.server.http.values import JsonObject, describe, optional_choice, optional_int, optional_str, wrong_value
+from gguf_embed.types import EmbedRequest, EmbedResult, Pooling
+
+_FLOAT = OutputType("float", "float", base64=False)
+_TEXT_ONLY = "text only here; pictures go to POST /v1/embeddings, where the model has a vision tower"
+
+
+@dataclass(frozen=True, slots=True)
+class CohereEmbed:
+    """A parsed body: what to compute, and how to write it."""
+
+    request: EmbedRequest
+    texts: tuple[str, ...]  # as they came, for the reply
+    output_types: tuple[OutputType, ...]  # none asked: version 1 answers with bare floats
+
+
+async def embed(door: Door, request: web.Request) -> web.Response:
+    """`POST /v2/embed`: vectors by type."""
+    return await _answer(door, await read_json_object(door, request), version=2)
+
+
+async def embed_v1(door: Door, request: web.Request) -> web.Response:
+    """`POST /v1/embed`: the same, or bare floats where no types are asked for."""
+    return await _answer(door, await read_json_object(door, request), version=1)
+
+
+async def _answer(door: Door, body: JsonObject, version: int) -> web.Response:
+    parsed = parse_cohere_embed(body, door.options.max_inputs)
+    info = door.service.resolve(parsed.request.model).info
+    if info.pooling is Pooling.NONE:
+        raise NotSupported("this model runs with pooling none, one vector per token: POST /embedding gives them")
+    check_output_types(parsed.output_types, info.pooling, embd_normalize=2)
+    _refuse_fewer_tokens(body, info.max_input_tokens)
+    result = await door.embed(parsed.request)
+    return embed_response(format_cohere_embed(parsed, result, version), result.truncated)
+
+
+def _refuse_fewer_tokens(body: JsonObject, limit: int) -> None:
+    """`max_tokens` may say what holds anyhow; a text is not cut shorter than the model needs."""
+    max_tokens = optional_int(body, "max_tokens", minimum=1)
+    if max_tokens is not None and max_tokens < limit:
+        raise NotSupported(
+            f'"max_tokens" is {max_tokens}, and texts are cut at this model\'s {limit} tokens only: '
+            "leave it out, or cut the texts yourself"
+        )
+
+
+def parse_cohere_embed(body: JsonObject, max_inputs: int) -> CohereEmbed:
+    """Read a request body. Raises `InvalidRequest` naming the field, `NotSupported` for pictures."""
+    refuse_elsewhere(body)
+    texts = _parse_texts(body, max_inputs)
+    request = EmbedRequest(
+        inputs=texts,
+        model=optional_str(body, "model"),
+        embd_normalize=2,
+        dimensions=parse_dimensions(body),
+        truncate=_parse_truncate(body),
+        prompt=parse_prompt_choice(body),
+    )
+    return CohereEmbed(request, texts, parse_output_types(body))
+
+
+def _parse_texts(body: JsonObject, max_inputs: int) -> tuple[str, ...]:
+    if body.get("images"):
+        raise NotSupported(f'"images" is not supported: {_TEXT_ONLY}')
+    field = "texts" if body.get("inputs") is None else "inputs"
+    if field == "inputs" and body.get("texts") is not None:
+        raise InvalidRequest('"texts" and "inputs" are two ways to send the same: send one of them', "inputs")
+    value = body.get(field)
+    if not isinstance(value, list):
+        here = ' (not "input", as in OpenAI\'s API)' if value is None and body.get("input") is not None else ""
+        raise wrong_value(field, f"an array of {'strings' if field == 'texts' else 'objects'}{here}", value)
+    entries = [_text_of(entry, index) for index, entry in enumerate(value)] if field == "inputs" else value
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, str):
+            raise InvalidRequest(f'"{field}[{index}]" must be a string, found {describe(entry)}', field, index)
+    return tuple(prompt for prompt in parse_prompts(entries, field, max_inputs) if isinstance(prompt, str))
+
+
+def _text_of(entry: object, index: int) -> object:
+    """The text of `{"content": [{"type": "text", "text": "…"}]}`; anything else as it is."""
+    match entry:
+        case {"content": [{"type": "text", "text": str(text)}]}:
+            return text
+        case {"content": list(parts)} if any(isinstance(part, dict) and _is_picture(part) for part in parts):
+            raise NotSupported(f'"inputs[{index}].content" holds a picture: {_TEXT_ONLY}')
+        case {"content": content}:
+            raise InvalidRequest(
+                f'"inputs[{index}].content" must be one part {{"type": "text", "text": "…"}}, found '
+                f"{describe(content)}: join several texts, or send an input for each",
+                "inputs",
+                index,
+            )
+        case _:
+            raise InvalidRequest(
+                f'"inputs[{index}]" must be an object with "content", found {describe(entry)}', "inputs", index
+            )
+
+
+def _is_picture(part: JsonObject) -> bool:
+    return part.get("type") not in (None, "text")
+
+
+def _parse_truncate(body: JsonObject) -> bool:
+    """Cohere cuts the end unasked ("END"). Raises `InvalidRequest` for "START": only the beginning can be kept."""
+    value = body.get("truncate")
+    if isinstance(value, str) and value.lower() == "start":
+        raise InvalidRequest(
+            'this server keeps the beginning of a text: "truncate" must be "END" or "NONE"', "truncate"
+        )
+    return optional_choice(body, "truncate", ("END", "NONE")) != "none"
+
+
+def format_cohere_embed(parsed: CohereEmbed, result: EmbedResult, version: int) -> bytes:
+    """Write the reply; `prompt` and `truncated` are ours, added where they have something to say."""
+    bare = version == 1 and not parsed.output_types
+    types: Sequence[OutputType] = parsed.output_types or (_FLOAT,)
+    meta: dict[str, object] = {
+        "api_version": {"version": str(version)},
+        "billed_units": {"input_tokens": result.usage.prompt_tokens},
+    }
+    reply: dict[str, object] = {
+        "id": os.urandom(12).hex(),
+        "response_type": "embeddings_floats" if bare else "embeddings_by_type",
+        "embeddings": {output.name: write_matrix(result.vectors, (output,)) for output in types},
+        "texts": parsed.texts,
+        "meta": meta,
+    }
+    if bare:
+        reply["embeddings"] = write_matrix(result.vectors, types)
+    if result.prompt is not None:
+        reply["prompt"] = format_applied_prompt(result.prompt)
+    if result.truncated:
+        meta["warnings"] = [
+            f"text {cut.index} was cut: {cut.n_kept} of {cut.n_tokens} tokens were read" for cut in result.truncated
+        ]
+        reply["truncated"] = [{"index": cut.index, **format_truncation(cut)} for cut in result.truncated]
+    return orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)

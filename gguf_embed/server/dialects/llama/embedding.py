@@ -1,0 +1,179 @@
+"""llama.cpp's own `/embedding`: JSON → `EmbedRequest`, `EmbedResult` → JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import orjson
+from aiohttp import web
+
+from gguf_embed.errors import InvalidRequest
+from gguf_embed.server.context import Door
+from gguf_embed.server.fields.images import take_pictures
+from gguf_embed.server.fields.inputs import parse_prompts
+from gguf_embed.server.fields.options import Extras, parse_extras, refuse_beside_pictures
+from gguf_embed.server.fields.options_reply import native_details, with_extra_headers
+from gguf_embed.server.fields.output_types import (
+    OutputType,
+    check_output_types,
+    parse_dimensions,
+    parse_output_types,
+    write_matrix,
+)
+from gguf_embed.server.fields.pooling import parse_pooling
+from gguf_embed.server.fields.prompt_prefix import format_applied_prompt, parse_prompt_choice
+from gguf_embed.server.fields.truncation import format_truncation
+from gguf_embed.server.http.body import embed_response, read_json_object
+from gguf_embed.server.http.values import JsonObject, optional_bool, optional_int, optional_str
+from gguf_embed.types import EmbedRequest, EmbedResult, FloatMatrix
+
+_NUMBERS_PER_PIECE = 200_000  # about 5 ms
+_STREAMED_BYTES = 16 * 2**20  # a longer reply is sent as it is written, without a Content-Length
+
+
+@dataclass(frozen=True, slots=True)
+class NativeEmbed:
+    """A parsed body: what to compute, and what else to tell."""
+
+    request: EmbedRequest
+    extras: Extras | None = None
+
+
+async def embedding(door: Door, request: web.Request) -> web.Response:
+    """`POST /embedding` and `/embeddings`."""
+    return await answer_embedding(door, await read_json_object(door, request))
+
+
+async def answer_embedding(door: Door, body: JsonObject) -> web.Response:
+    """Answer a parsed body in the native shape."""
+    body, pictures = await take_pictures(door, body)
+    if pictures:
+        refuse_beside_pictures(body)
+    asked = parse_native_embed(body, door.options.max_inputs)
+    parsed, extras = asked.request, asked.extras
+    output_types = parse_output_types(body)
+    if output_types:
+        info = door.service.resolve(parsed.model).info
+        kind = info.embd_normalize if parsed.embd_normalize is None else parsed.embd_normalize
+        check_output_types(output_types, parsed.pooling or info.pooling, kind)
+    result = await door.embed(replace(parsed, pictures=pictures) if pictures else parsed)
+    details = None if extras is None else await asyncio.to_thread(native_details, result, extras)
+    response = embed_response(await _as_body(iter_native_embed(result, output_types, details)), result.truncated)
+    return with_extra_headers(response, result) if extras else response
+
+
+async def _as_body(pieces: Iterator[bytes]) -> bytes | AsyncIterator[bytes]:
+    """All of a reply, or a stream where it is large: token rows may be gigabytes.
+
+    Other requests get their turn between any two pieces.
+    """
+    begun: list[bytes] = []
+    n_bytes = 0
+    for piece in pieces:
+        begun.append(piece)
+        n_bytes += len(piece)
+        if n_bytes > _STREAMED_BYTES:
+            return _streamed(itertools.chain(begun, pieces))
+        await asyncio.sleep(0)
+    return b"".join(begun)
+
+
+async def _streamed(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(0)
+
+
+def parse_native_embed(body: JsonObject, max_inputs: int) -> NativeEmbed:
+    """Read a request body; `input` is preferred over `content`. Raises `InvalidRequest` naming the field."""
+    param = "content" if body.get("input") is None else "input"
+    if body.get(param) is None:
+        raise InvalidRequest('"input" or "content" must be provided', "input")
+    extras = parse_extras(body, param, max_inputs)
+    request = EmbedRequest(
+        inputs=parse_prompts(body[param], param, max_inputs) if extras is None else extras.inputs,
+        model=optional_str(body, "model"),
+        pooling=parse_pooling(body),
+        embd_normalize=_parse_embd_normalize(body),
+        dimensions=parse_dimensions(body),
+        truncate=optional_bool(body, "truncate"),
+        prompt=parse_prompt_choice(body),
+        scores=True,  # as from llama-server
+    )
+    return NativeEmbed(request if extras is None else extras.put_on(request), extras)
+
+
+def _parse_embd_normalize(body: JsonObject) -> int | None:
+    value = optional_int(body, "embd_normalize", minimum=-1)
+    if value is not None and value > 2**31 - 1:
+        raise InvalidRequest(f'"embd_normalize" must be at most {2**31 - 1}, found {value}', "embd_normalize")
+    return value
+
+
+def iter_native_embed(
+    result: EmbedResult,
+    output_types: Sequence[OutputType] = (),
+    details: Sequence[dict[str, object]] | None = None,
+) -> Iterator[bytes]:
+    """Write `[{"index": 0, "embedding": [[…], …]}, …]` in pieces of some milliseconds each, to be joined.
+
+    Rows are always nested, one when pooled. A piece ends with the item that fills it; an item larger than a piece has
+    several. `details` are what `native_details` tells of each input.
+    """
+    vectors = np.ascontiguousarray(result.vectors)
+    cuts = {cut.index: cut for cut in result.truncated}
+    opening, items, n_numbers = b"[", list[dict[str, object]](), 0
+    for index, (start, end) in enumerate(itertools.pairwise(result.row_offsets)):
+        rows = vectors[start:end]
+        item: dict[str, object] = {"index": index, "embedding": None}
+        if result.prompt is not None:
+            item["prompt"] = format_applied_prompt(result.prompt)
+        if index in cuts:
+            item["truncated"] = format_truncation(cuts[index])
+        if details is not None:
+            item = {"index": index, **details[index]} if "error" in details[index] else item | details[index]
+        if rows.size > _NUMBERS_PER_PIECE:
+            yield opening + (_dump_items(items) + b"," if items else b"")
+            yield from _dump_large(item, rows, output_types)
+            opening, items, n_numbers = b",", [], 0
+            continue
+        if "error" not in item:
+            item["embedding"] = write_matrix(rows, output_types) if output_types else rows
+        items.append(item)
+        n_numbers += rows.size
+        if n_numbers >= _NUMBERS_PER_PIECE:
+            yield opening + _dump_items(items)
+            opening, items, n_numbers = b",", [], 0
+    yield (opening + _dump_items(items) if items else b"") + b"]"
+
+
+def _dump_large(item: dict[str, object], rows: FloatMatrix, output_types: Sequence[OutputType]) -> Iterator[bytes]:
+    """An item whose rows are too many for one piece."""
+    yield b'{"index":' + orjson.dumps(item["index"]) + b',"embedding":'
+    if len(output_types) < 2:
+        yield from _dump_rows(rows, output_types)
+    else:
+        for number, output in enumerate(output_types):
+            yield (b"," if number else b"{") + orjson.dumps(output.name) + b":"
+            yield from _dump_rows(rows, (output,))
+        yield b"}"
+    rest = {key: value for key, value in item.items() if key not in ("index", "embedding")}
+    yield (b"," + orjson.dumps(rest)[1:-1] if rest else b"") + b"}"
+
+
+def _dump_rows(rows: FloatMatrix, output_types: Sequence[OutputType]) -> Iterator[bytes]:
+    """One array of rows, in one type."""
+    n_rows = max(1, _NUMBERS_PER_PIECE // rows.shape[1])
+    for begin in range(0, len(rows), n_rows):
+        part = rows[begin : begin + n_rows]
+        written = write_matrix(part, output_types) if output_types else part
+        yield (b"," if begin else b"[") + orjson.dumps(written, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+    yield b"]"
+
+
+def _dump_items(items: list[dict[str, object]]) -> bytes:
+    return orjson.dumps(items, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]

@@ -1,0 +1,107 @@
+"""llama.cpp's `/tokenize` and `/detokenize`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+from aiohttp import web
+
+from gguf_embed.errors import InvalidRequest
+from gguf_embed.preprocessing.tokens import MAX_CHARACTERS
+from gguf_embed.server.context import Door
+from gguf_embed.server.dialects.tei import tokens as tei_tokens
+from gguf_embed.server.fields.inputs import parse_parts
+from gguf_embed.server.http.body import json_response, read_json_object
+from gguf_embed.server.http.values import JsonObject, optional_bool, optional_str, wrong_value
+from gguf_embed.types import Prompt
+
+MAX_INLINE_TOKENS = 2_000
+"""A reply of more pieces (some 2 ms) is written in a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizeRequest:
+    """A parsed `/tokenize` body; the defaults are llama-server's."""
+
+    content: Prompt
+    model: str | None = None
+    add_special: bool = False
+    parse_special: bool = True
+    with_pieces: bool = False
+
+
+async def tokenize(door: Door, request: web.Request) -> web.Response:
+    """`POST /tokenize`; a body with `inputs` and no `content` gets TEI's shape."""
+    body = await read_json_object(door, request)
+    if body.get("inputs") is not None:
+        if body.get("content") is not None:
+            raise InvalidRequest('"content" is llama.cpp\'s field, "inputs" is TEI\'s: send one of them', "inputs")
+        return await tei_tokens.answer_tokenize(door, body)
+    parsed = parse_tokenize(body)
+    tokens = await door.service.tokenize(
+        parsed.content, model=parsed.model, add_special=parsed.add_special, parse_special=parsed.parse_special
+    )
+    if not parsed.with_pieces:
+        return json_response(orjson.dumps({"tokens": tokens}))
+    pieces = await door.service.token_pieces(tokens, model=parsed.model)
+    if len(tokens) <= MAX_INLINE_TOKENS:
+        return json_response(format_pieces(tokens, pieces))
+    return json_response(await asyncio.to_thread(format_pieces, tokens, pieces))
+
+
+async def detokenize(door: Door, request: web.Request) -> web.Response:
+    """`POST /detokenize`."""
+    body = await read_json_object(door, request)
+    text = await door.service.detokenize(parse_detokenize(body), model=optional_str(body, "model"))
+    return json_response(orjson.dumps({"content": text}))
+
+
+def parse_tokenize(body: JsonObject) -> TokenizeRequest:
+    """Read a request body. `content` is a string, or texts and ids that make one sequence."""
+    content = body.get("content")
+    if isinstance(content, list):
+        content = parse_parts(content, "content")
+    elif not isinstance(content, str):
+        raise wrong_value("content", "a string, or an array of strings and token ids", content)
+    n_characters = len(content) if isinstance(content, str) else sum(len(p) for p in content if isinstance(p, str))
+    if n_characters > MAX_CHARACTERS:
+        raise InvalidRequest(
+            f'"content" has {n_characters:,} characters, the limit is {MAX_CHARACTERS:,}: split it', "content"
+        )
+    parse_special = optional_bool(body, "parse_special")
+    return TokenizeRequest(
+        content=content,
+        model=optional_str(body, "model"),
+        add_special=optional_bool(body, "add_special") or False,
+        parse_special=True if parse_special is None else parse_special,
+        with_pieces=optional_bool(body, "with_pieces") or False,
+    )
+
+
+def parse_detokenize(body: JsonObject) -> tuple[int, ...]:
+    """Read a request body. Raises `InvalidRequest` naming the entry that is no token id."""
+    tokens = body.get("tokens")
+    if not isinstance(tokens, list):
+        raise wrong_value("tokens", "an array of token ids", tokens)
+    parts = parse_parts(tokens, "tokens")
+    ids = tuple(part for part in parts if isinstance(part, int))
+    if len(ids) != len(parts):
+        raise InvalidRequest('"tokens" must hold token ids only, found a string in it', "tokens")
+    return ids
+
+
+def format_pieces(tokens: Sequence[int], pieces: Sequence[bytes]) -> bytes:
+    """Write each token with its text."""
+    written = [{"id": token, "piece": format_piece(piece)} for token, piece in zip(tokens, pieces, strict=True)]
+    return orjson.dumps({"tokens": written})
+
+
+def format_piece(piece: bytes) -> str | list[int]:
+    """A token's text; the bytes themselves where they are part of a character only."""
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return list(piece)

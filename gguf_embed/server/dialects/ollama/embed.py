@@ -1,0 +1,220 @@
+"""Ollama's `/api/embed` and the older `/api/embeddings`: JSON → `EmbedRequest`, `EmbedResult` → JSON."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import orjson
+from aiohttp import web
+
+from gguf_embed.errors import InvalidRequest, ModelNotFound
+from gguf_embed.server.context import Door
+from gguf_embed.server.dialects.ollama.model_names import missing_as, required_name
+from gguf_embed.server.dialects.ollama.options import LOAD_OPTIONS, parse_keep_alive, parse_load_options
+from gguf_embed.server.fields import output_types
+from gguf_embed.server.fields.options import refuse_elsewhere
+from gguf_embed.server.fields.prompt_prefix import format_applied_prompt, parse_prompt_choice
+from gguf_embed.server.fields.truncation import format_truncation
+from gguf_embed.server.http.body import embed_response, json_response, read_json_object
+from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_bool, optional_str
+from gguf_embed.types import EmbedRequest, EmbedResult, ModelInfo, Pooling
+
+_NOT_FOUND = 'model "{}" not found, try pulling it first'
+_WORDPIECE = 3  # llama.cpp's LLAMA_VOCAB_TYPE_WPM
+_RAW_ARCHITECTURES = ("nomic-bert", "nomic-bert-moe")
+
+
+@dataclass(frozen=True, slots=True)
+class OllamaEmbed:
+    """A parsed body. Without inputs it asks for the model to be loaded, or unloaded."""
+
+    name: str  # the model's, as the client wrote it
+    request: EmbedRequest
+    as_prompt: bool = False  # the text came as `prompt`
+
+
+async def embed(door: Door, request: web.Request) -> web.StreamResponse:
+    """`POST /api/embed`: vectors of length 1."""
+    started_s = time.perf_counter()
+    parsed = parse_embed(await read_json_object(door, request), door.options.max_inputs)
+    info = _find(door, parsed.name)
+    if not parsed.request.inputs:
+        await _load_or_unload(door, parsed)
+        return json_response(orjson.dumps({"model": parsed.name, "embeddings": []}))
+    result = await door.embed(replace(parsed.request, dimensions=_dimensions_within(parsed.request, info)))
+    duration_s = time.perf_counter() - started_s
+    return embed_response(format_embed(parsed, result, duration_s), result.truncated)
+
+
+async def embeddings(door: Door, request: web.Request) -> web.StreamResponse:
+    """`POST /api/embeddings`: one vector, of the length it had when clients began to store them."""
+    parsed = parse_embeddings(await read_json_object(door, request))
+    info = _find(door, parsed.name)
+    if not parsed.request.inputs:
+        await _load_or_unload(door, parsed)
+        return json_response(b'{"embedding":[]}')
+    result = await door.embed(replace(parsed.request, embd_normalize=legacy_normalize(info)))
+    return embed_response(format_embeddings(result), result.truncated)
+
+
+def _find(door: Door, name: str) -> ModelInfo:
+    with missing_as(_NOT_FOUND, name):
+        info = door.service.resolve(name, strict=True).info
+    if info.pooling is Pooling.NONE:
+        raise InvalidRequest(
+            f'model "{info.name}" runs with pooling none, one row per token, which has no place in this reply: '
+            "start with --pooling mean, cls or last, or POST /embedding",
+            "model",
+        )
+    return info
+
+
+async def _load_or_unload(door: Door, parsed: OllamaEmbed) -> None:
+    keep_alive_s = parsed.request.keep_alive_s
+    if keep_alive_s == 0:
+        await door.service.unload(parsed.name)
+    else:
+        await door.service.load(parsed.name, keep_alive_s=keep_alive_s, options=parsed.request.load)
+
+
+def _dimensions_within(request: EmbedRequest, info: ModelInfo) -> int | None:
+    """Ollama leaves the vector whole where more is asked for than it has."""
+    wanted = request.dimensions
+    return wanted if wanted is not None and wanted < info.n_embd else None
+
+
+def parse_embed(body: JsonObject, max_inputs: int) -> OllamaEmbed:
+    """Read a body of `/api/embed`. Raises `InvalidRequest` naming the field, `ModelNotFound` without a model's name.
+
+    `prompt` is the text where there is no `input`, and options may then stand beside it: so ollama-toolkit sends it.
+    With another `input` it is a prefix, see `input_type.py`.
+    """
+    name = optional_str(body, "model")
+    if not name:
+        raise ModelNotFound("model '' not found: \"model\" must name one")  # 404 there too
+    refuse_elsewhere(body, output_types.FIELDS)
+    as_prompt = _is_text(body.get("prompt"), body.get("input"))
+    options = body.get("options")
+    if as_prompt:
+        beside = {option: body[option] for option in LOAD_OPTIONS if option in body}
+        options = {**beside, **options} if isinstance(options, dict) else beside if options is None else options
+    truncate = optional_bool(body, "truncate")
+    request = EmbedRequest(
+        inputs=_parse_inputs(body.get("prompt" if as_prompt else "input"), max_inputs),
+        model=name,
+        embd_normalize=2,
+        dimensions=_parse_dimensions(body.get("dimensions")),
+        truncate=True if truncate is None else truncate,
+        prompt=parse_prompt_choice(body, prompt_is_text=not as_prompt),
+        strict_name=True,
+        keep_alive_s=parse_keep_alive(body.get("keep_alive")),
+        load=parse_load_options(options),
+    )
+    return OllamaEmbed(name, request, as_prompt)
+
+
+def _is_text(prompt: object, given: object) -> bool:
+    """Whether `prompt` is the text itself; some clients send it in both fields, for Ollamas old and new."""
+    return prompt is not None and (given is None or given in (prompt, [prompt]))
+
+
+def parse_embeddings(body: JsonObject) -> OllamaEmbed:
+    """Read a body of `/api/embeddings`; its text is `prompt`, one string. Raises `InvalidRequest` naming the field."""
+    name = required_name(body, "model")
+    refuse_elsewhere(body, output_types.FIELDS)
+    text = optional_str(body, "prompt")
+    truncate = optional_bool(body, "truncate")
+    request = EmbedRequest(
+        inputs=(text,) if text else (),
+        model=name,
+        truncate=True if truncate is None else truncate,
+        prompt=parse_prompt_choice(body, prompt_is_text=False),
+        strict_name=True,
+        keep_alive_s=parse_keep_alive(body.get("keep_alive")),
+        load=parse_load_options(body.get("options")),
+    )
+    return OllamaEmbed(name, request)
+
+
+def _parse_inputs(value: object, max_inputs: int) -> tuple[str, ...]:
+    """A string, or an array of strings; "" alone, [] and nothing are no input at all."""
+    match value:
+        case None | "":
+            return ()
+        case str():
+            return (value,)
+        case list():
+            return _parse_texts(value, max_inputs)
+        case _:
+            raise InvalidRequest(f'invalid input type: "input" must be a string or strings, found {describe(value)}')
+
+
+def _parse_texts(value: list[object], max_inputs: int) -> tuple[str, ...]:
+    if len(value) > max_inputs:
+        raise InvalidRequest(
+            f'"input" has {len(value)} entries, the limit per request is {max_inputs}: send several requests', "input"
+        )
+    texts = tuple(entry for entry in value if isinstance(entry, str))
+    if len(texts) != len(value):
+        index, entry = next((index, entry) for index, entry in enumerate(value) if not isinstance(entry, str))
+        raise InvalidRequest(
+            f'invalid input type: "input[{index}]" must be a string, found {describe(entry)}; '
+            "token ids are taken by POST /v1/embeddings",
+            "input",
+        )
+    return texts
+
+
+def _parse_dimensions(value: object) -> int | None:
+    """None for what Ollama ignores: nothing, 0 and less."""
+    if value is None:
+        return None
+    if not (isinstance(value, int) and is_int(value)):
+        raise InvalidRequest(f'"dimensions" must be an integer, found {describe(value)}', "dimensions")
+    return value if value > 0 else None
+
+
+def legacy_normalize(info: ModelInfo) -> int:
+    """-1 (raw) for the models whose vectors `/api/embeddings` never normalised, else 2.
+
+    Source: llm/llama_server.go, legacyEmbeddingsWereRaw. Its metadata key normalize_embeddings, which only Ollama's own
+    converter writes, is not looked at.
+    """
+    is_raw = info.architecture in _RAW_ARCHITECTURES or (info.architecture == "bert" and info.vocab_type != _WORDPIECE)
+    return -1 if is_raw else 2
+
+
+def format_embed(parsed: OllamaEmbed, result: EmbedResult, duration_s: float) -> bytes:
+    """Write the reply; `embedding`, `prompt` and `truncated` are ours, added where they have something to say."""
+    vectors = np.ascontiguousarray(result.vectors)
+    reply: dict[str, object] = {
+        "model": parsed.name,
+        "embeddings": vectors,
+        "total_duration": _nanoseconds(duration_s),
+        "load_duration": _nanoseconds(result.timings.load_s),
+        "prompt_eval_count": result.usage.prompt_tokens,
+    }
+    if parsed.as_prompt:
+        reply["embedding"] = vectors[0]
+    return orjson.dumps(reply | _format_extras(result), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def format_embeddings(result: EmbedResult) -> bytes:
+    """Write the older reply: float64, so that the digits are those of Ollama."""
+    reply: dict[str, object] = {"embedding": result.vectors[0].astype(np.float64)}
+    return orjson.dumps(reply | _format_extras(result), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _format_extras(result: EmbedResult) -> dict[str, object]:
+    extras: dict[str, object] = {}
+    if result.prompt is not None:
+        extras["prompt"] = format_applied_prompt(result.prompt)
+    if result.truncated:
+        extras["truncated"] = [{"index": cut.index, **format_truncation(cut)} for cut in result.truncated]
+    return extras
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)

@@ -1,0 +1,157 @@
+"""Which models there are, which are loaded, and what is known of one. Nothing here wakes a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import orjson
+from aiohttp import web
+
+from gguf_embed.server.context import Door
+from gguf_embed.server.dialects.ollama.model_names import missing_as, required_name, with_tag
+from gguf_embed.server.http.body import json_response, read_json_object
+from gguf_embed.types import ModelInfo, ModelStatus, Pooling
+
+NEVER = "2318-01-01T00:00:00Z"
+"""Ollama adds 292 years for ever; its command line calls anything beyond 20 "Forever". Not year 9999: that overflows in
+other time zones."""
+
+_CAPABILITIES = ["embedding"]
+_POOLING_TYPES = {Pooling.NONE: 0, Pooling.MEAN: 1, Pooling.CLS: 2, Pooling.LAST: 3, Pooling.RANK: 4}
+_TOKENIZERS = {1: "llama", 2: "gpt2", 3: "bert", 4: "t5", 5: "rwkv"}  # llama_vocab_type → tokenizer.ggml.model
+
+
+async def tags(door: Door, request: web.Request) -> web.StreamResponse:
+    """`GET /api/tags`."""
+    return json_response(orjson.dumps({"models": format_tags(door.service.models())}))
+
+
+async def ps(door: Door, request: web.Request) -> web.StreamResponse:
+    """`GET /api/ps`."""
+    return json_response(orjson.dumps({"models": format_ps(door.service.models())}))
+
+
+async def show(door: Door, request: web.Request) -> web.StreamResponse:
+    """`POST /api/show`."""
+    name = required_name(await read_json_object(door, request), "model", "name")
+    with missing_as("model '{}' not found", name):
+        status = door.service.resolve(name, strict=True)
+    return json_response(orjson.dumps(format_show(status)))
+
+
+def format_tags(statuses: Sequence[ModelStatus]) -> list[dict[str, object]]:
+    """An entry per name, the newest file first: a copy is one more name for the same content, as in Ollama."""
+    newest_first = sorted(statuses, key=lambda status: -status.modified_unix_s)
+    return [_format_tag(name, status) for name, status in _names(newest_first)]
+
+
+def _names(statuses: Sequence[ModelStatus]) -> Iterator[tuple[str, ModelStatus]]:
+    """Each name once, in whatever case: a model's own name means it, whoever else has it for an alias."""
+    own = {with_tag(status.info.name).lower() for status in statuses}
+    seen: set[str] = set()
+    for status in statuses:
+        yield with_tag(status.info.name), status
+        for alias in map(with_tag, status.info.aliases):
+            key = alias.lower()
+            if key not in own and key not in seen:
+                seen.add(key)
+                yield alias, status
+
+
+def _format_tag(name: str, status: ModelStatus) -> dict[str, object]:
+    info = status.info
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": format_time(status.modified_unix_s),
+        "size": info.size_bytes,
+        "digest": status.digest,
+        "details": format_details(info) | {"context_length": info.n_ctx_train, "embedding_length": info.n_embd},
+        "capabilities": _CAPABILITIES,
+    }
+
+
+def format_ps(statuses: Sequence[ModelStatus]) -> list[dict[str, object]]:
+    """The loaded ones, the one that stays longest first. `context_length` is the true limit of a text."""
+    loaded = [status for status in statuses if status.state == "loaded"]
+    loaded.sort(key=lambda status: -(status.expires_unix_s if status.expires_unix_s is not None else float("inf")))
+    return [_format_loaded(status) for status in loaded]
+
+
+def _format_loaded(status: ModelStatus) -> dict[str, object]:
+    name = with_tag(status.info.name)
+    return {
+        "name": name,
+        "model": name,
+        "size": status.memory_bytes,
+        "digest": status.digest,
+        "details": format_details(status.info),
+        "expires_at": NEVER if status.expires_unix_s is None else format_time(status.expires_unix_s),
+        "size_vram": status.gpu_bytes,
+        "context_length": status.info.max_input_tokens,
+    }
+
+
+def format_show(status: ModelStatus) -> dict[str, object]:
+    """Ollama's fields, and after `modified_at` what it does not tell."""
+    info = status.info
+    name = with_tag(info.name)
+    return {
+        "license": info.license,
+        "modelfile": f'# Modelfile of "{name}": written for reading, nothing here is built from it\nFROM {name}\n',
+        "parameters": f"{'num_ctx':30} {info.max_input_tokens}",
+        "template": "",
+        "details": format_details(info),
+        "model_info": format_model_info(info),
+        "capabilities": _CAPABILITIES,
+        "modified_at": format_time(status.modified_unix_s),
+        "name": name,
+        "aliases": list(info.aliases),
+        "digest": status.digest,
+        "pooling": info.pooling.value,
+        "embd_normalize": info.embd_normalize,
+        "max_input_tokens": info.max_input_tokens,
+        "prompts": dict(info.prompts),
+        "matryoshka": list(info.matryoshka),
+    }
+
+
+def format_details(info: ModelInfo) -> dict[str, object]:
+    return {
+        "parent_model": "",
+        "format": "gguf",
+        "family": info.architecture,
+        "families": [info.architecture],
+        "parameter_size": format_parameter_size(info.n_params),
+        "quantization_level": info.file_type,
+    }
+
+
+def format_model_info(info: ModelInfo) -> dict[str, object]:
+    """The GGUF's metadata, as far as it is known here, under its own keys."""
+    architecture = info.architecture
+    return {
+        "general.architecture": architecture,
+        "general.parameter_count": info.n_params,
+        f"{architecture}.attention.causal": info.causal,
+        f"{architecture}.context_length": info.n_ctx_train,
+        f"{architecture}.embedding_length": info.n_embd,
+        f"{architecture}.pooling_type": _POOLING_TYPES[info.pooling],
+        f"{architecture}.vocab_size": info.n_vocab,
+        "tokenizer.ggml.model": _TOKENIZERS.get(info.vocab_type, ""),
+    }
+
+
+def format_parameter_size(n_params: int) -> str:
+    """ "22.57M", "7.6B", "137M" (format/format.go, HumanNumber)."""
+    if n_params >= 1_000_000_000:
+        return f"{n_params / 1e9:.{0 if n_params % 1_000_000_000 == 0 else 1}f}B"
+    if n_params >= 1_000_000:
+        return f"{n_params / 1e6:.{0 if n_params % 1_000_000 == 0 else 2}f}M"
+    return f"{n_params / 1e3:.0f}K" if n_params >= 1_000 else str(n_params)
+
+
+def format_time(unix_s: float) -> str:
+    """RFC 3339, in UTC."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat().replace("+00:00", "Z")

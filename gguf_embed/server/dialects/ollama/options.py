@@ -1,0 +1,98 @@
+"""Ollama's `options` and `keep_alive` → how the model is loaded, and for how long."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from gguf_embed.durations import keep_alive_seconds, parse_go_duration
+from gguf_embed.errors import InvalidRequest
+from gguf_embed.server.http.values import describe
+from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions
+
+LOAD_OPTIONS = ("num_ctx", "num_thread", "num_gpu", "num_batch")
+"""Those that mean something to an embedding model here; all others (temperature, use_mmap, …) are ignored."""
+
+_MAX_INT = 2**31 - 1  # llama.cpp keeps them in an int32
+_LONGEST_S = (2**63 - 1) / 1e9  # Go counts nanoseconds in an int64: 292 years
+
+
+def parse_load_options(value: object) -> LoadOptions:
+    """Read `options`. Raises `InvalidRequest` naming the option.
+
+    0 threads or batch tokens mean Ollama's "automatic": as the server was started. Its -1 layers on the GPU, "as many
+    as fit", are all.
+    """
+    if value is None:
+        return NO_LOAD_OPTIONS
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f'"options" must be an object, found {describe(value)}', "options")
+    wish = LoadOptions(
+        n_ctx=_option(value, "num_ctx", minimum=1),
+        n_threads=_option(value, "num_thread", minimum=0) or None,
+        n_gpu_layers=_option(value, "num_gpu", minimum=-1),
+        batch_tokens=_option(value, "num_batch", minimum=0) or None,
+    )
+    return NO_LOAD_OPTIONS if wish == NO_LOAD_OPTIONS else wish
+
+
+def _option(options: Mapping[str, object], name: str, minimum: int) -> int | None:
+    value = options.get(name)
+    if value is None:
+        return None
+    whole = _whole(value)
+    if whole is not None and minimum <= whole <= _MAX_INT:
+        return whole
+    raise InvalidRequest(
+        f'option "{name}" must be of type integer, from {minimum} to {_MAX_INT}, found {describe(value)}', "options"
+    )
+
+
+def _whole(value: object) -> int | None:
+    """A whole number, also written as 512.0: Ollama reads every JSON number as a float (api/types.go, FromMap)."""
+    match value:
+        case bool():
+            return None
+        case int():
+            return value
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return None
+
+
+def parse_keep_alive(value: object) -> float | None:
+    """`keep_alive` → seconds; inf for ever, None when absent.
+
+    A number is seconds, a string a Go duration; below zero means for ever, 0 as soon as the model is idle. "-1" is
+    taken too, as people set it in OLLAMA_KEEP_ALIVE; another string without a unit is refused, as there.
+    Source: api/types.go, Duration.UnmarshalJSON. Raises `InvalidRequest`.
+    """
+    seconds = _seconds(value)
+    if seconds is not None:
+        return math.inf if seconds > _LONGEST_S else keep_alive_seconds(seconds)
+    if value is None:
+        return None
+    raise InvalidRequest(
+        '"keep_alive" must be seconds as a number, or a duration with units such as "5m", "1h30m" or "300ms" '
+        f"(below zero: for ever, 0: unload), found {describe(value)}",
+        "keep_alive",
+    )
+
+
+def _seconds(value: object) -> float | None:
+    match value:
+        case bool():
+            return None
+        case int() | float():
+            return float(value)
+        case "-1":
+            return -1.0
+        case str():
+            try:
+                seconds = parse_go_duration(value)
+            except ValueError:
+                return None
+            return seconds if abs(seconds) <= _LONGEST_S else None
+        case _:
+            return None

@@ -1,0 +1,32 @@
+"""Ollama's `/api/version`, and its routes that this server refuses."""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+from aiohttp import web
+
+from gguf_embed.errors import NotSupported
+from gguf_embed.server.context import Door
+from gguf_embed.server.http.body import json_response
+
+
+async def version(door: Door, request: web.Request) -> web.StreamResponse:
+    """`GET /api/version`: this server's, not Ollama's."""
+    return json_response(orjson.dumps({"version": plain_version(door.options.version)}))
+
+
+def plain_version(version: str) -> str:
+    """ "1.2.3" of "1.2.3.dev4+local": clients split it at the dots and expect numbers (Open WebUI)."""
+    numbers = re.match(r"\d+(\.\d+){0,2}", version)
+    parts = numbers[0].split(".") if numbers else []
+    return ".".join((*parts, *("0" * (3 - len(parts)))))
+
+
+async def refuse(door: Door, request: web.Request) -> web.StreamResponse:
+    """What needs a model that writes text, or Ollama's own registry."""
+    raise NotSupported(
+        f"{request.path} is not supported: this server embeds texts and generates none; "
+        "use POST /api/embed, or POST /api/pull to add a model"
+    )

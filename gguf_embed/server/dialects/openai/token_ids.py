@@ -1,0 +1,177 @@
+"""Whose token ids a client sends to `POST /v1/embeddings`: this model's own, or OpenAI's.
+
+LangChain's OpenAIEmbeddings sends cl100k_base ids unless it is told not to. Read as another model's ids they are other
+words, and the vectors look like any other: so ids count as the model's own only where that shows, or was said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from gguf_embed.errors import InvalidInput, InvalidRequest
+from gguf_embed.preprocessing.tokens import Frame as SpecialTokens
+from gguf_embed.preprocessing.tokens import character_limit, find_own
+from gguf_embed.server.context import Door, Service
+from gguf_embed.tokenization.openai_encodings import OpenAIEncoding, how_to_fetch
+from gguf_embed.types import EmbedRequest, Prompt
+
+MAX_CHARACTER_BYTES = 4
+"""Of UTF-8."""
+
+MAX_INLINE_TOKENS = 10_000
+"""Requests up to this size are decoded on the event loop (about 1 ms); larger ones in a thread."""
+
+N_CL100K = 100_277
+"""Ids from here on are in no text of cl100k_base. Texts of o200k_base have ids up to 199,998, so one of them may end in
+Qwen3's 151643; no closing token that we know is higher, so that encoding cannot be told too."""
+
+INNER_BYTES = frozenset((*range(94, 124), *range(222, 256)))
+"""The ids of the bytes 0x80 to 0xBF, in cl100k_base and o200k_base: inside a character, so no whole text begins so.
+
+The second piece of a text that LangChain cut may; it would have to end in a model's closing token too.
+"""
+
+_LANGCHAIN = "LangChain's OpenAIEmbeddings sends OpenAI's ids: set check_embedding_ctx_length=False there"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame(SpecialTokens):
+    """The special tokens that a model puts around every text, and what they tell."""
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether ids inside it cannot be OpenAI's: it begins as no text does, or has an id that no text has.
+
+        BERT's 101 is a byte inside a character there. Gemma's 2 … 1 is not telling: it is a text in # and ".
+        """
+        begins_inside = bool(INNER_BYTES.intersection(self.opening[:1]))
+        return begins_inside or any(token >= N_CL100K for token in self.opening + self.closing)
+
+    def holds(self, tokens: Sequence[int]) -> bool:
+        n_opening, n_closing = len(self.opening), len(self.closing)
+        return (
+            len(tokens) >= n_opening + n_closing
+            and tuple(tokens[:n_opening]) == self.opening
+            and tuple(tokens[len(tokens) - n_closing :]) == self.closing
+        )
+
+
+def frame_of(framed: Sequence[int], bare: Sequence[int]) -> Frame:
+    """What was put around a text: from its ids with special tokens and without them. Empty where that does not show."""
+    at = find_own(framed, bare) if bare else None
+    return Frame((), ()) if at is None else Frame(tuple(framed[:at]), tuple(framed[at + len(bare) :]))
+
+
+async def settle_token_ids(door: Door, request: EmbedRequest) -> EmbedRequest:
+    """The request with OpenAI's ids turned into text; as it was when it has texts, or the model's own ids.
+
+    An array that mixes texts and ids is llama-server's form, so its ids are the model's. Raises `InvalidRequest` for
+    ids that are refused, or that nobody can tell.
+    """
+    if tuple not in set(map(type, request.inputs)):
+        return request
+    rule = door.options.token_ids
+    match rule.meaning:
+        case "model":
+            return request
+        case "auto":
+            await _refuse_unframed(door.service, request)
+            return request
+        case "reject":
+            _refuse_any(request.inputs)
+            return request
+        case name:
+            if rule.encoding is None and any(map(is_bare, request.inputs)):
+                raise InvalidRequest(
+                    f"this server reads token ids as {name} and cannot: {rule.problem}. Send text. {_LANGCHAIN}; or "
+                    f"fetch the file on the server's machine, {how_to_fetch(name)}, and start the server again",
+                    "input",
+                )
+            if rule.encoding is None:
+                return request
+            info = door.service.resolve(request.model).info
+            limits = TextLimits(character_limit(info.max_input_tokens), door.options.max_body_bytes)
+            return await _decode(rule.encoding, request, limits)
+
+
+def is_bare(prompt: Prompt) -> bool:
+    """Whether an input is token ids and nothing else."""
+    return isinstance(prompt, tuple) and set(map(type, prompt)) == {int}
+
+
+async def _refuse_unframed(service: Service, request: EmbedRequest) -> None:
+    bare = [index for index, prompt in enumerate(request.inputs) if is_bare(prompt)]
+    if not bare:
+        return
+    framed = await service.tokenize("a", model=request.model, add_special=True, parse_special=True)
+    plain = await service.tokenize("a", model=request.model, add_special=False, parse_special=True)
+    frame = frame_of(framed, plain)
+    for index in bare:
+        tokens = [part for part in request.inputs[index] if isinstance(part, int)]
+        if not (frame.is_telling and frame.holds(tokens)):
+            raise InvalidRequest(_cannot_be_known(frame, index), "input", index)
+
+
+def _cannot_be_known(frame: Frame, index: int) -> str:
+    around = " … ".join(" ".join(map(str, tokens)) for tokens in (frame.opening, frame.closing))
+    lack = f" without this model's special tokens ({around.strip()})" if frame.is_telling else ""
+    return (
+        f"input {index} is token ids{lack}, so it cannot be known whose they are: send text. {_LANGCHAIN}, or start "
+        "the server with --openai-token-ids cl100k_base. This model's own ids: POST /embedding, or --openai-token-ids "
+        "model"
+    )
+
+
+def _refuse_any(inputs: Sequence[Prompt]) -> None:
+    for index, prompt in enumerate(inputs):
+        if not isinstance(prompt, str):
+            raise InvalidRequest(
+                f"input {index} holds token ids, and this server takes text only (--openai-token-ids reject): send "
+                f"text. {_LANGCHAIN}",
+                "input",
+                index,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class TextLimits:
+    """How much text ids may become."""
+
+    characters: int  # of one input
+    total_bytes: int  # of a request
+
+
+async def _decode(encoding: OpenAIEncoding, request: EmbedRequest, limits: TextLimits) -> EmbedRequest:
+    def run() -> EmbedRequest:
+        return replace(request, inputs=decode_all(encoding, request.inputs, limits))
+
+    if sum(len(prompt) for prompt in request.inputs if not isinstance(prompt, str)) <= MAX_INLINE_TOKENS:
+        return run()
+    return await asyncio.to_thread(run)
+
+
+def decode_all(encoding: OpenAIEncoding, inputs: Sequence[Prompt], limits: TextLimits) -> tuple[Prompt, ...]:
+    """Every input that is ids alone as its text, the others as they are. All are measured before one is decoded.
+
+    Raises `InvalidRequest` above the limits too.
+    """
+    bare = {index: cast("tuple[int, ...]", prompt) for index, prompt in enumerate(inputs) if is_bare(prompt)}
+    most, total = MAX_CHARACTER_BYTES * limits.characters, 0
+    for index, tokens in bare.items():
+        n_bytes = encoding.n_bytes(tokens, index, most)
+        if n_bytes > most:
+            reason = f"over {most:,} bytes of text, the limit per text is {limits.characters:,} characters: split it"
+            raise InvalidInput(index, f" is token ids of {reason}", "input")
+        total += n_bytes
+        if total > limits.total_bytes:
+            raise InvalidRequest(
+                f"the token ids are over {limits.total_bytes:,} bytes of text, the limit per request "
+                "(--max-body-size): send fewer at once",
+                "input",
+            )
+    return tuple(
+        encoding.decode(bare[index], index) if index in bare else prompt for index, prompt in enumerate(inputs)
+    )

@@ -1,0 +1,145 @@
+"""Text Embeddings Inference's `/embed`, `/embed_all`, `/similarity`, `POST /`: JSON → `EmbedRequest`, rows → JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import numpy as np
+import orjson
+from aiohttp import web
+
+from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.server.context import Door
+from gguf_embed.server.fields import output_types
+from gguf_embed.server.fields.inputs import parse_prompts
+from gguf_embed.server.fields.options import refuse_elsewhere
+from gguf_embed.server.fields.output_types import parse_dimensions
+from gguf_embed.server.fields.prompt_prefix import parse_prompt_choice
+from gguf_embed.server.fields.truncation import parse_truncate
+from gguf_embed.server.http.body import embed_response, read_json_object
+from gguf_embed.server.http.errors import NoInputs, TooManyInputs
+from gguf_embed.server.http.values import (
+    JsonObject,
+    describe,
+    optional_bool,
+    optional_str,
+    wrong_value,
+)
+from gguf_embed.types import EmbedRequest, EmbedResult, FloatMatrix, Pooling
+
+
+async def embed(door: Door, request: web.Request) -> web.Response:
+    """`POST /embed`: `[[…], …]`, one vector per input."""
+    return await _answer_embed(door, await read_json_object(door, request))
+
+
+async def embed_all(door: Door, request: web.Request) -> web.Response:
+    """`POST /embed_all`: `[[[…], …], …]`, one vector per token of each input, not normalised."""
+    body = await read_json_object(door, request)
+    result = await door.embed(parse_embed(body, door.options.max_inputs, pooling=Pooling.NONE))
+    pieces = []
+    for start, end in itertools.pairwise(result.row_offsets):
+        pieces.append(_dump(result.vectors[start:end]))
+        await asyncio.sleep(0)  # a million token rows take seconds to write: let other requests in between
+    return embed_response(b"[" + b",".join(pieces) + b"]", result.truncated)
+
+
+async def similarity(door: Door, request: web.Request) -> web.Response:
+    """`POST /similarity`: the cosine of each sentence to the source sentence."""
+    return await _answer_similarity(door, await read_json_object(door, request))
+
+
+async def root(door: Door, request: web.Request) -> web.Response:
+    """`POST /`: where TEI serves the model's own task. huggingface_hub's client posts both of ours there."""
+    body = await read_json_object(door, request)
+    if isinstance(body.get("inputs"), dict):
+        return await _answer_similarity(door, body)
+    return await _answer_embed(door, body)
+
+
+async def _answer_embed(door: Door, body: JsonObject) -> web.Response:
+    parsed = parse_embed(body, door.options.max_inputs)
+    result = await _embed_pooled(door, parsed)
+    return embed_response(_dump(result.vectors), result.truncated)
+
+
+async def _answer_similarity(door: Door, body: JsonObject) -> web.Response:
+    result = await _embed_pooled(door, parse_similarity(body, door.options.max_inputs))
+    return embed_response(_dump(cosines(result.vectors)), result.truncated)
+
+
+async def _embed_pooled(door: Door, request: EmbedRequest) -> EmbedResult:
+    info = door.service.resolve(request.model).info
+    if info.pooling is Pooling.NONE:
+        raise NotSupported(
+            f"{info.name} runs with pooling none, one vector per token: POST /embed_all, "
+            "or start with --pooling mean, cls or last"
+        )
+    return await door.embed(request)
+
+
+def parse_embed(body: JsonObject, max_inputs: int, pooling: Pooling | None = None) -> EmbedRequest:
+    """Read a body of `/embed` or `/embed_all`. Raises `InvalidRequest` naming the field."""
+    refuse_elsewhere(body, output_types.FIELDS)
+    if body.get("inputs") is None:
+        raise InvalidRequest('"inputs" must be provided: a string, or an array of strings', "inputs")
+    normalize = optional_bool(body, "normalize")
+    return EmbedRequest(
+        inputs=parse_prompts(body["inputs"], "inputs", max_inputs, joins_mixed=False),
+        model=optional_str(body, "model"),
+        pooling=pooling,
+        embd_normalize=-1 if normalize is False else 2,
+        dimensions=parse_dimensions(body),
+        truncate=parse_truncate(body),
+        prompt=parse_prompt_choice(body),
+    )
+
+
+def parse_similarity(body: JsonObject, max_inputs: int) -> EmbedRequest:
+    """Read a body of `/similarity`; input 0 is the source sentence. Raises `InvalidRequest` naming the field."""
+    refuse_elsewhere(body, output_types.FIELDS)
+    inputs = _object(body, "inputs")
+    if not isinstance(inputs, dict):
+        raise InvalidRequest('"inputs" must be an object with "source_sentence" and "sentences"', "inputs")
+    source, sentences = inputs.get("source_sentence"), inputs.get("sentences")
+    if not isinstance(source, str):
+        raise wrong_value("inputs.source_sentence", "a string", source)
+    if not isinstance(sentences, list):
+        raise wrong_value("inputs.sentences", "an array of strings", sentences)
+    if not sentences:
+        raise NoInputs('"inputs.sentences" must not be empty', "inputs")
+    if len(sentences) + 1 > max_inputs:
+        raise TooManyInputs(
+            f'"inputs" has {len(sentences) + 1} sentences, the limit per request is {max_inputs}: '
+            "send several requests",
+            "inputs",
+        )
+    for index, sentence in enumerate(sentences):
+        if not isinstance(sentence, str):
+            raise InvalidRequest(f'"inputs.sentences[{index}]" must be a string, found {describe(sentence)}', "inputs")
+    parameters = _object(body, "parameters") or {}
+    return EmbedRequest(
+        inputs=(source, *sentences),
+        model=optional_str(body, "model"),
+        embd_normalize=2,
+        truncate=parse_truncate(parameters),
+        prompt=parse_prompt_choice(parameters),
+    )
+
+
+def _object(body: JsonObject, field: str) -> dict[str, object] | None:
+    value = body.get(field)
+    if value is None or isinstance(value, dict):
+        return value
+    raise InvalidRequest(f'"{field}" must be an object, found {describe(value)}', field)
+
+
+def cosines(vectors: FloatMatrix) -> FloatMatrix:
+    """The cosine of row 0 to each other row of float32[n + 1, d], all of length 1 or zeros: float32[n], -1 to 1."""
+    wide = vectors.astype(np.float64)
+    return np.asarray(np.clip(wide[1:] @ wide[0], -1.0, 1.0), np.float32)
+
+
+def _dump(numbers: FloatMatrix) -> bytes:
+    return orjson.dumps(np.ascontiguousarray(numbers), option=orjson.OPT_SERIALIZE_NUMPY)

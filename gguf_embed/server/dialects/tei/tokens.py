@@ -1,0 +1,123 @@
+"""Text Embeddings Inference's `/tokenize` (a body with `inputs`) and `/decode`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+import orjson
+from aiohttp import web
+
+from gguf_embed.errors import InvalidRequest
+from gguf_embed.preprocessing.tokens import find_own
+from gguf_embed.server.context import Door
+from gguf_embed.server.fields.inputs import check_count, parse_parts
+from gguf_embed.server.http.body import json_response, read_json_object
+from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_bool, optional_str, wrong_value
+from gguf_embed.tokenization.offsets import MAX_LAID_CHARACTERS, align
+
+MAX_INLINE_CHARACTERS = 1_000
+"""Texts up to this size are laid under their tokens on the event loop (up to 3 ms); longer ones in a thread."""
+
+_SPACE_BEFORE = (1, 3, 4)
+"""llama.cpp's LLAMA_VOCAB_TYPE_SPM, WPM and UGM: their first word has a space that was never in the text."""
+
+
+async def answer_tokenize(door: Door, body: JsonObject) -> web.Response:
+    """Answer a parsed body: for each input its tokens, with their text and the characters they stand for."""
+    texts = parse_texts(body, door.options.max_inputs)
+    model, add_special = optional_str(body, "model"), optional_bool(body, "add_special_tokens")
+    reply = [await _tokens_of(door, text, model, with_special=add_special is not False) for text in texts]
+    return json_response(orjson.dumps(reply))
+
+
+async def decode(door: Door, request: web.Request) -> web.Response:
+    """`POST /decode`: the text of each sequence of ids."""
+    body = await read_json_object(door, request)
+    sequences = parse_ids(body, door.options.max_inputs)
+    model, skip = optional_str(body, "model"), optional_bool(body, "skip_special_tokens")
+    skipped: frozenset[int] = frozenset()
+    if skip is not False:
+        around = await door.service.tokenize("", model=model, add_special=True, parse_special=True)
+        skipped = frozenset(around)
+    texts = [
+        await door.service.detokenize([token for token in tokens if token not in skipped], model=model)
+        for tokens in sequences
+    ]
+    if door.service.resolve(model).info.vocab_type in _SPACE_BEFORE:
+        texts = [text.removeprefix(" ") for text in texts]
+    return json_response(orjson.dumps(texts))
+
+
+def parse_texts(body: JsonObject, max_inputs: int) -> Sequence[str]:
+    """`inputs`: a string, or an array of strings. Raises `InvalidRequest` naming an entry that is none."""
+    inputs = body.get("inputs")
+    entries = [inputs] if isinstance(inputs, str) else inputs
+    if not isinstance(entries, list):
+        raise wrong_value("inputs", "a string or an array of strings", inputs)
+    check_count(entries, "inputs", max_inputs)
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, str):
+            raise InvalidRequest(f'"inputs[{index}]" must be a string, found {describe(entry)}', "inputs", index)
+    n_characters = sum(map(len, entries))
+    if n_characters > MAX_LAID_CHARACTERS:
+        raise InvalidRequest(
+            f'"inputs" has {n_characters:,} characters, and tokens are placed in {MAX_LAID_CHARACTERS:,} per request: '
+            'send several requests, or "content" for ids without places',
+            "inputs",
+        )
+    return cast("list[str]", entries)
+
+
+def parse_ids(body: JsonObject, max_inputs: int) -> Sequence[Sequence[int]]:
+    """`ids`: token ids, or an array of such arrays. Raises `InvalidRequest` naming the entry that is none."""
+    ids = body.get("ids")
+    if not isinstance(ids, list):
+        raise wrong_value("ids", "an array of token ids, or of such arrays", ids)
+    one = all(is_int(entry) for entry in ids)
+    sequences = [ids] if one and ids else ids
+    check_count(sequences, "ids", max_inputs)
+    return [_ids_of(entry, "ids" if one else f"ids[{index}]") for index, entry in enumerate(sequences)]
+
+
+def _ids_of(value: object, where: str) -> list[int]:
+    if not isinstance(value, list):
+        raise InvalidRequest(f'"{where}" must be an array of token ids, found {describe(value)}', "ids")
+    parts = parse_parts(value, "ids", where)
+    ids = [part for part in parts if isinstance(part, int)]
+    if len(ids) != len(parts):
+        raise InvalidRequest(f'"{where}" must hold token ids only, found a string in it', "ids")
+    return ids
+
+
+async def _tokens_of(door: Door, text: str, model: str | None, *, with_special: bool) -> list[dict[str, object]]:
+    service = door.service
+    tokens = await service.tokenize(text, model=model, add_special=False, parse_special=True)
+    framed = tokens
+    if with_special:
+        framed = await service.tokenize(text, model=model, add_special=True, parse_special=True)
+    pieces = await service.token_pieces(framed, model=model)
+    if len(text) <= MAX_INLINE_CHARACTERS:
+        return format_tokens(text, framed, pieces, find_inside(framed, tokens))
+    return await asyncio.to_thread(lambda: format_tokens(text, framed, pieces, find_inside(framed, tokens)))
+
+
+def find_inside(framed: Sequence[int], tokens: Sequence[int]) -> range:
+    """Where in `framed` the text's own tokens stand; what is before and after was put around them."""
+    start = find_own(framed, tokens)
+    if start is None:  # the tokenizer made others of it: no token is told from the text's own
+        return range(len(framed))
+    return range(start, start + len(tokens))
+
+
+def format_tokens(text: str, tokens: Sequence[int], pieces: Sequence[bytes], inside: range) -> list[dict[str, object]]:
+    """TEI's tokens of one input. `start` and `stop` count code points and are null where the place is not certain."""
+    spans = align(text, [pieces[index] for index in inside])
+    written: list[dict[str, object]] = []
+    for index, (token, piece) in enumerate(zip(tokens, pieces, strict=True)):
+        span = spans[index - inside.start] if index in inside else None
+        shown = piece.decode("utf-8", "replace") if span is None else text[span[0] : span[1]]
+        start, stop = span or (None, None)
+        written.append({"id": token, "text": shown, "special": index not in inside, "start": start, "stop": stop})
+    return written

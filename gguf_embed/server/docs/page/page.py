@@ -1,0 +1,83 @@
+"""`GET /` in a browser: one self-contained page, made of this folder's files; its policy allows no others."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+
+from aiohttp import web
+
+from gguf_embed.server.context import Door
+
+SCRIPTS = ("math.js", "api.js", "form.js", "charts.js", "tokens.js", "status.js", "main.js")
+"""In this order they are one script; none of them puts a name into the window."""
+
+VARY = {"Vary": "Accept"}
+"""What `GET /` answers depends on it, so a cache must ask."""
+
+_STYLE, _SCRIPT = "@STYLE@", "@SCRIPT@"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A finished document and the headers that it needs."""
+
+    body: bytes
+    headers: Mapping[str, str]
+
+    def response(self) -> web.Response:
+        return web.Response(body=self.body, headers=self.headers)
+
+
+async def page(door: Door, request: web.Request) -> web.StreamResponse:
+    """The page to look at. Asks for no key: it holds nothing of this server, and asks the API for everything."""
+    return load_page().response()
+
+
+def wants_page(accept: str) -> bool:
+    """Whether an Accept header is a browser's; `*/*` is curl's and every library's."""
+    return "text/html" in accept
+
+
+@functools.cache
+def load_page() -> Page:
+    """Read and assemble the page, once per process."""
+    script = '(() => {\n"use strict";\n' + "\n".join(map(read_part, SCRIPTS)) + "})();\n"
+    return make_page(read_part("index.html"), style=read_part("page.css"), script=script)
+
+
+def read_part(name: str) -> str:
+    return files("gguf_embed.server.docs.page").joinpath(name).read_text("utf-8")
+
+
+def make_page(html: str, *, style: str, script: str = "") -> Page:
+    """Put style and script into the document, and allow exactly these by their hashes (CSP 3, 8.4)."""
+    body = html.replace(_STYLE, style).replace(_SCRIPT, script)
+    policy = {
+        "default-src": "'none'",
+        "style-src": _source(style),
+        "script-src": _source(script) if script else "'none'",
+        "connect-src": "'self'" if script else "'none'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    headers = {
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",  # an update of the server is an update of its page
+        **VARY,
+    }
+    return Page(body.encode(), headers)
+
+
+def _source(inline: str) -> str:
+    digest = hashlib.sha256(inline.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

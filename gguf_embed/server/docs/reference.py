@@ -1,0 +1,200 @@
+"""`GET /docs`: the OpenAPI description as one page for people, without scripts."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+
+import orjson
+from aiohttp import web
+
+from gguf_embed.server.context import Door, Route
+from gguf_embed.server.docs.openapi import describe, load_descriptions
+from gguf_embed.server.docs.page.page import Page, make_page, read_part
+from gguf_embed.server.docs.schema_text import Field, Json, fields_of, name_of, type_words
+
+_SCHEMA_WORDS = re.compile(r"\b[A-Z]\w+")
+_ANY_URL = "http://[host]"  # its brackets are quoted for the shell, as an IPv6 address needs it
+_PLAIN_URL = re.compile(r"https?://[\w.:\[\]-]+", re.ASCII)  # another one, which no browser sends, is not shown
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One section: routes that take and give the same."""
+
+    group: str
+    routes: tuple[tuple[str, str], ...]  # method and path
+    operation: Json  # the first route's
+
+
+async def docs(door: Door, request: web.Request) -> web.StreamResponse:
+    """`GET /docs`. Asks for no key: it says nothing that this project's repository does not say."""
+    made = load_docs(tuple(door.routes), door.options.version, key_needed=bool(door.options.api_keys))
+    url = f"{request.scheme}://{request.host}"
+    if not _PLAIN_URL.fullmatch(url):
+        return made.response()
+    return Page(made.body.replace(_ANY_URL.encode(), url.encode()), made.headers).response()
+
+
+@functools.lru_cache(maxsize=2)  # with a key and without
+def load_docs(routes: tuple[Route, ...], version: str, *, key_needed: bool) -> Page:
+    """Make the page, whose examples send to `_ANY_URL`. It takes milliseconds, and anybody may ask for it."""
+    html = render(describe(routes, load_descriptions(), version, key_needed=key_needed), _ANY_URL)
+    return make_page(html, style=read_part("page.css") + read_part("docs.css"))
+
+
+def render(description: Json, url: str) -> str:
+    """The page, its style still to be put in. `url`: where the examples send to; any text is escaped."""
+    schemas = description["components"]["schemas"]
+    entries = list(entries_of(description["paths"]))
+    key_needed = any(operation["security"] for path in description["paths"].values() for operation in path.values())
+    parts = [_introduction(description, key_needed), _contents(entries)]
+    group = ""
+    for entry in entries:
+        if entry.group != group:
+            group = entry.group
+            parts.append(f'<h2 class="group">{escape(group)}</h2>')
+        parts.append(_section(entry, schemas, url))
+    parts.append('<h2 class="group">What the names stand for</h2>')
+    parts += [_schema_section(name, schemas) for name in sorted(schemas)]
+    template = read_part("docs.html").replace("@VERSION@", escape(description["info"]["version"]))
+    return template.replace("@CONTENT@", "\n".join(parts).encode("utf-8", "replace").decode())
+
+
+def entries_of(paths: Mapping[str, Json]) -> Iterator[Entry]:
+    """The operations, group by group, those that take and give the same as one."""
+    found: dict[bytes, Entry] = {}
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            routes: tuple[tuple[str, str], ...] = ((method.upper(), path),)
+            same = (operation["tags"], *(operation.get(part) for part in ("description", "requestBody", "responses")))
+            unnamed = same[1:3] == (None, None)
+            identity = orjson.dumps([same, path, method] if unnamed else same)
+            if identity in found:
+                routes = (*found[identity].routes, *routes)
+                operation = found[identity].operation
+            found[identity] = Entry(operation["tags"][0], routes, operation)
+    groups = dict.fromkeys(entry.group for entry in found.values())
+    for group in groups:
+        yield from (entry for entry in found.values() if entry.group == group)
+
+
+def _introduction(description: Json, key_needed: bool) -> str:
+    key = (
+        "This server asks for an API key: put yours where the examples have <code>YOUR_KEY</code>."
+        if key_needed
+        else ""
+    )
+    return (
+        f'<section class="card"><p>{_words(description["info"]["description"])} {key}</p>'
+        "<p>Bodies are JSON objects; a field that is <code>null</code> counts as absent, an unknown one is ignored.</p>"
+        "</section>"
+    )
+
+
+def _contents(entries: Iterable[Entry]) -> str:
+    groups: dict[str, list[str]] = {}
+    for entry in entries:
+        lines = (
+            f'<li><a href="#{_anchor(entry)}"><span class="method">{method}</span>{escape(path)}</a></li>'
+            for method, path in entry.routes
+        )
+        groups.setdefault(entry.group, []).extend(lines)
+    blocks = (f"<div><h3>{escape(group)}</h3><ul>{''.join(lines)}</ul></div>" for group, lines in groups.items())
+    return f'<nav class="card contents" id="contents" aria-label="Routes">{"".join(blocks)}</nav>'
+
+
+def _section(entry: Entry, schemas: Mapping[str, Json], url: str) -> str:
+    operation = entry.operation
+    heads = "".join(f'<h3><span class="method">{m}</span><code>{escape(path)}</code></h3>' for m, path in entry.routes)
+    parts = [heads, f"<p>{_words(operation.get('description') or _sentence(operation['summary']))}</p>"]
+    parts.append(_table("Parameters", [_row(field, schemas) for field in _parameters(operation)]))
+    request = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    if request:
+        parts.append(_schema_table("Request", request["schema"], schemas))
+        examples = request.get("examples", {}).values()
+        parts += [_example(entry, example, url) for example in examples]
+    for kind, content in operation["responses"].get("200", {}).get("content", {}).items():
+        table = _schema_table("", content["schema"], schemas)
+        parts.append(f"<details><summary>Reply, {escape(kind)}</summary>{table}</details>")
+    errors = [f"{status} {reply['description']}" for status, reply in operation["responses"].items() if status != "200"]
+    if errors:
+        parts.append(f'<p class="soft">Errors: {escape(", ".join(errors))}.</p>')
+    return f'<section class="card" id="{_anchor(entry)}">{"".join(parts)}</section>'
+
+
+def _parameters(operation: Json) -> Iterator[Field]:
+    for parameter in operation.get("parameters", []):
+        text = parameter.get("description", "")
+        yield Field(parameter["name"], parameter["schema"], text, parameter.get("required", False))
+
+
+def _anchor(entry: Entry) -> str:
+    return escape(str(entry.operation["operationId"]))
+
+
+def _sentence(summary: str) -> str:
+    return f"{summary[:1].upper()}{summary[1:]}."
+
+
+def _example(entry: Entry, example: Json, url: str) -> str:
+    """A line that can be pasted as it is."""
+    method, path = entry.routes[0]
+    body = shlex.quote(orjson.dumps(example["value"]).decode())
+    verb = "" if method == "POST" else f"-X {method} "
+    key = "-H 'Authorization: Bearer YOUR_KEY' " if entry.operation["security"] else ""
+    line = f"curl {verb}{shlex.quote(url + path)} {key}-H 'Content-Type: application/json' -d {body}"
+    return f'<h4>{_words(example["summary"])}</h4><pre tabindex="0">{escape(line)}</pre>'
+
+
+def _schema_section(name: str, schemas: Mapping[str, Json]) -> str:
+    schema = schemas[name]
+    table = _schema_table("", schema, schemas)
+    return f'<details class="card" id="schema-{escape(name)}"><summary>{escape(name)}</summary>{table}</details>'
+
+
+def _schema_table(title: str, schema: Json, schemas: Mapping[str, Json]) -> str:
+    """The fields of an object; of everything else, what it is in words."""
+    named = schemas[name] if (name := name_of(schema)) else schema
+    text = f"<p>{_words(named['description'])}</p>" if "description" in named else ""
+    fields = list(fields_of(named, schemas))
+    if not fields:
+        head = f"<h4>{escape(title)}</h4>" if title else ""
+        return f"{head}<p>{_linked(type_words(named), schemas)}.</p>{text}"
+    rows = [_row(field, schemas) for field in fields]
+    return text + _table(title, rows) if not title else _table(title, rows, text)
+
+
+def _row(field: Field, schemas: Mapping[str, Json]) -> str:
+    note = ' <span class="soft">Required.</span>' if field.required else ""
+    return (
+        f'<tr><th scope="row"><code>{escape(field.name)}</code></th>'
+        f"<td>{_linked(type_words(field.schema), schemas)}</td><td>{_words(field.text)}{note}</td></tr>"
+    )
+
+
+def _table(title: str, rows: list[str], text: str = "") -> str:
+    if not rows:
+        return ""
+    caption = f"<caption>{escape(title)}</caption>" if title else ""
+    names = "".join(f'<th scope="col">{name}</th>' for name in ("Field", "Type", "Meaning"))
+    head = f"<thead><tr>{names}</tr></thead>"
+    return f'<table class="fields">{caption}{head}<tbody>{"".join(rows)}</tbody></table>{text}'
+
+
+def _linked(words: str, schemas: Mapping[str, Json]) -> str:
+    """Words in which the names of schemas lead to them."""
+
+    def link(found: re.Match[str]) -> str:
+        return f'<a href="#schema-{found[0]}">{found[0]}</a>' if found[0] in schemas else found[0]
+
+    return _SCHEMA_WORDS.sub(link, escape(words))
+
+
+def _words(text: str) -> str:
+    """Escaped, with `code` in backticks."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))

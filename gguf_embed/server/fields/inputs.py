@@ -1,0 +1,128 @@
+"""`input` and `content` → prompts. The rules are llama-server's, a superset of OpenAI's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn, cast
+
+from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.server.http.errors import NoInputs, TooManyInputs
+from gguf_embed.server.http.values import describe, is_int
+from gguf_embed.types import Prompt
+
+MAX_TOKEN_ID = 2**31 - 1
+"""llama.cpp's token ids are int32; the vocabulary's own limit is checked where it is known."""
+
+_EXPECTED = "a string, an array of token ids, or an array of those"
+
+
+class MixedInputs(InvalidRequest):
+    """An array of texts and numbers, which could be meant as one input or as several."""
+
+
+def parse_prompts(value: object, param: str, max_inputs: int, *, joins_mixed: bool = True) -> tuple[Prompt, ...]:
+    """Read one or many inputs.
+
+    A string, or an array with a number in it (token ids, texts between them allowed), is one prompt; any other array
+    holds one prompt per entry. Without `joins_mixed`, numbers beside texts are `MixedInputs`. Raises `InvalidRequest`
+    naming the entry, `NotSupported` for pictures and sound.
+    """
+    if not isinstance(value, list):
+        return (parse_prompt(value, param, param),)
+    if not value:
+        raise NoInputs(f'"{param}" must not be empty', param)
+    kinds = set(map(type, value))
+    if int in kinds or (float in kinds and (joins_mixed or kinds == {float})):
+        if not joins_mixed and not kinds <= {int, float}:
+            _refuse_mixture(value, param)
+        return (parse_parts(value, param),)
+    check_count(value, param, max_inputs)
+    if kinds == {str}:
+        return tuple(value)
+    return tuple(parse_entry(entry, param, index) for index, entry in enumerate(value))
+
+
+def check_count(entries: Sequence[object], param: str, max_inputs: int) -> None:
+    """Raises `NoInputs` or `TooManyInputs`."""
+    if not entries:
+        raise NoInputs(f'"{param}" must not be empty', param)
+    if len(entries) > max_inputs:
+        raise TooManyInputs(
+            f'"{param}" has {len(entries)} entries, the limit per request is {max_inputs}: send several requests', param
+        )
+
+
+def parse_entry(entry: object, param: str, index: int) -> Prompt:
+    """Read one input of several; errors have its index."""
+    try:
+        return parse_prompt(entry, f"{param}[{index}]", param)
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, error.param, index) from None
+
+
+def _refuse_mixture(value: list[object], param: str) -> NoReturn:
+    index = next(index for index, entry in enumerate(value) if is_int(entry))
+    raise MixedInputs(
+        f'"{param}[{index}]" is {describe(value[index])}, and an array with a number in it is one input, not one per '
+        "entry: send each text as a string, or such an input in an array of its own",
+        param,
+    )
+
+
+def parse_parts(value: list[object], param: str, where: str | None = None) -> tuple[int | str, ...]:
+    """Read one sequence given as token ids, texts, or both. `where` names it in errors; default `param`."""
+    where = where or param
+    kinds = set(map(type, value))
+    if not kinds <= {int, str}:
+        for index, entry in enumerate(value):
+            if not (is_int(entry) or isinstance(entry, str)):
+                expected = f"a token id (an integer from 0 to {MAX_TOKEN_ID})"
+                expected += " or a string" if str in kinds else ""
+                number = next((at for at, part in enumerate(value) if is_int(part)), None)
+                is_joined = str in kinds and number is not None
+                why = f' (the number at "{where}[{number}]" makes the array one input)' if is_joined else ""
+                raise InvalidRequest(f'"{where}[{index}]" must be {expected}, found {describe(entry)}{why}', param)
+    parts = cast("tuple[int | str, ...]", tuple(value))
+    ids = cast("list[int]", value if str not in kinds else [part for part in value if isinstance(part, int)])
+    # min and max, not a loop: a request may hold a hundred thousand ids
+    if ids and not (min(ids) >= 0 and max(ids) <= MAX_TOKEN_ID):
+        _refuse_token_id(parts, param, where)
+    return parts
+
+
+def _refuse_token_id(parts: tuple[int | str, ...], param: str, where: str) -> None:
+    for index, entry in enumerate(parts):
+        if isinstance(entry, int) and not 0 <= entry <= MAX_TOKEN_ID:
+            raise InvalidRequest(
+                f'"{where}[{index}]" must be a token id from 0 to {MAX_TOKEN_ID}, found the number {entry}', param
+            )
+
+
+def parse_prompt(value: object, where: str, param: str) -> Prompt:
+    """Read one input; `where` names it in errors."""
+    match value:
+        case str():
+            return value
+        case list():
+            return _parse_nested(value, where, param)
+        case {"multimodal_data": data, **_rest} if data:
+            raise NotSupported(f'"{where}" carries multimodal_data, which only the embedding routes take')
+        case {"prompt_string": str(text)}:
+            return text
+        case {"content": _}:
+            raise NotSupported(f'"{where}" carries content parts, which only the embedding routes take')
+        case {"prompt_string": other}:
+            raise InvalidRequest(f'"{where}.prompt_string" must be a string, found {describe(other)}', param)
+        case _:
+            raise InvalidRequest(f'"{where}" must be {_EXPECTED}, found {describe(value)}', param)
+
+
+def _parse_nested(value: list[object], where: str, param: str) -> Prompt:
+    if not value:
+        raise InvalidRequest(f'"{where}" must not be empty: it holds the token ids of one text', param)
+    parts = parse_parts(value, param, where)
+    if not any(isinstance(part, int) for part in parts):
+        raise InvalidRequest(
+            f'"{where}" must hold token ids, found an array of strings: put each text in "{param}" itself', param
+        )
+    return parts

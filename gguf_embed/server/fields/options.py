@@ -1,0 +1,245 @@
+"""Fields that ask for more than vectors, or for less than all: JSON → `Extras`, which go onto an `EmbedRequest`.
+
+`return_tokens`, `spans`, `late_chunking` (Jina's), `long_input`, `on_error`, `offset_unit`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast
+
+from gguf_embed.errors import EmbedError, InvalidInput, InvalidRequest, NotSupported
+from gguf_embed.preprocessing.token_offsets import check_placed
+from gguf_embed.server.fields.inputs import MixedInputs, parse_entry, parse_prompts
+from gguf_embed.server.http.errors import NoInputs, TooManyInputs
+from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_bool, optional_choice
+from gguf_embed.tokenization.offsets import OffsetUnit, code_point_at, unit_starts
+from gguf_embed.types import EmbedRequest, Prompt, Span
+
+FIELDS = frozenset({"return_tokens", "spans", "late_chunking", "long_input", "on_error", "offset_unit"})
+_ASKING = ("return_tokens", "spans", "late_chunking", "long_input", "on_error")
+_PLAIN = ("error", "fail")  # what long_input and on_error are anyhow
+_NOTHING = (*_PLAIN, "float")  # the words that ask for what is done anyhow
+MAX_SPANS = 10_000
+"""In one request: each is a vector in the reply."""
+
+_PAIR = "a pair [start, end]"
+_NO_SPANS: tuple[Span, ...] = ((0, 0),)  # of an input that is not read
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What the fields ask for, with the inputs, which some of them change."""
+
+    inputs: tuple[Prompt, ...]
+    return_tokens: bool = False
+    spans: tuple[tuple[Span, ...], ...] = ()  # in code points, of each input
+    chunks_joined: bool = False  # the spans are the texts that the client sent as inputs
+    long_input: Literal["error", "chunk_mean"] = "error"
+    on_error: Literal["fail", "skip"] = "fail"
+    refused: Mapping[int, EmbedError] = field(
+        default_factory=dict
+    )  # inputs that cannot be read, with "" in their place
+    unit: OffsetUnit = OffsetUnit.CODEPOINTS  # of the spans and offsets in the reply
+
+    def put_on(self, request: EmbedRequest) -> EmbedRequest:
+        return replace(
+            request,
+            spans=self.spans,
+            spans_are_inputs=self.chunks_joined,
+            return_tokens=self.return_tokens,
+            long_input=self.long_input,
+            on_error=self.on_error,
+            refused=self.refused,
+        )
+
+
+def parse_extras(body: JsonObject, param: str, max_inputs: int) -> Extras | None:
+    """None where the body has none of the fields; else they and the inputs of field `param`.
+
+    Raises `InvalidRequest` naming the field, for fields that contradict each other too.
+    """
+    if FIELDS.isdisjoint(body):
+        return None
+    on_error = cast(Literal["fail", "skip"], optional_choice(body, "on_error", ("fail", "skip")) or "fail")
+    refused: dict[int, EmbedError] = {}
+    if on_error == "skip":
+        inputs = _parse_readable(body[param], param, max_inputs, refused)
+    else:
+        joins_mixed = not any(_asks(body.get(name)) for name in _ASKING)
+        inputs = parse_prompts(body[param], param, max_inputs, joins_mixed=joins_mixed)
+    extras = Extras(
+        inputs,
+        return_tokens=optional_bool(body, "return_tokens") or False,
+        long_input=cast(
+            Literal["error", "chunk_mean"], optional_choice(body, "long_input", ("error", "chunk_mean")) or "error"
+        ),
+        on_error=on_error,
+        refused=refused,
+        unit=OffsetUnit(optional_choice(body, "offset_unit", tuple(OffsetUnit)) or OffsetUnit.CODEPOINTS),
+    )
+    if extras.return_tokens or body.get("late_chunking") or body.get("spans"):
+        check_placed(inputs)
+    if optional_bool(body, "late_chunking"):
+        return _join_chunks(extras, body, param)
+    if body.get("spans") is not None:
+        return _with_spans(extras, body["spans"])
+    return extras
+
+
+def refuse_elsewhere(body: JsonObject, fields: Iterable[str] = ()) -> None:
+    """On a route that has none of them: refuse these fields, and `fields`, instead of ignoring what they ask for."""
+    for name in (*_ASKING, *fields):
+        if name in body and _asks(body[name]):
+            raise InvalidRequest(
+                f'"{name}" is for POST /v1/embeddings and POST /embedding: send it there, or leave it out', name
+            )
+
+
+def _asks(value: object, plain: Sequence[str] = _NOTHING) -> bool:
+    return not (value is None or value is False or (isinstance(value, str) and value.lower() in plain))
+
+
+def refuse_beside_pictures(body: JsonObject) -> None:
+    """Raises `NotSupported` for the first field that asks what only texts can have. To be called before parsing:
+    an input with pictures is "" by then."""
+    for name in sorted(FIELDS - {"offset_unit"}):
+        if _asks(body.get(name), _PLAIN):
+            raise NotSupported(f'"{name}" is for texts, and this request has pictures: leave it out, or send texts')
+
+
+def _parse_readable(value: object, param: str, max_inputs: int, refused: dict[int, EmbedError]) -> tuple[Prompt, ...]:
+    """Entries of an array that cannot be read go into `refused`; an array that is no list of inputs is an error."""
+    try:
+        return parse_prompts(value, param, max_inputs, joins_mixed=False)
+    except (NoInputs, TooManyInputs, MixedInputs):
+        raise
+    except (InvalidRequest, NotSupported):
+        if not isinstance(value, list) or set(map(type, value)) <= {int, float}:
+            raise
+    inputs: list[Prompt] = []
+    for index, entry in enumerate(value):
+        try:
+            inputs.append(parse_entry(entry, param, index))
+        except (InvalidRequest, NotSupported) as error:
+            refused[index] = error
+            inputs.append("")
+    return tuple(inputs)
+
+
+def _join_chunks(extras: Extras, body: JsonObject, param: str) -> Extras:
+    """The inputs as one text, nothing between them, and each one's place as a span: as Jina's API does it.
+
+    A chunk without words is refused here, where it has its own number.
+    """
+    for name, is_there in (("spans", body.get("spans") is not None), ("on_error", extras.on_error == "skip")):
+        if is_there:
+            raise InvalidRequest(
+                f'"late_chunking" makes one text of all inputs, "{name}" is about several texts or parts of one: '
+                "send one of them",
+                "late_chunking",
+            )
+    for index, chunk in enumerate(extras.inputs):
+        if not isinstance(chunk, str):
+            raise InvalidRequest(
+                f'"late_chunking" joins texts, and "{param}[{index}]" is token ids: send text', "late_chunking", index
+            )
+        if not chunk.strip():
+            raise InvalidRequest(
+                f'"{param}[{index}]" is a chunk without words, which has no vector: leave it out', param, index
+            )
+    chunks = cast("tuple[str, ...]", extras.inputs)
+    borders = [0, *itertools.accumulate(map(len, chunks))]
+    return replace(extras, inputs=("".join(chunks),), spans=(tuple(itertools.pairwise(borders)),), chunks_joined=True)
+
+
+def _with_spans(extras: Extras, value: object) -> Extras:
+    """`[[0, 5], [5, 9]]` of a single input, or a list of such lists, one for each.
+
+    With skip, an input whose spans are not in its text fails alone.
+    """
+    inputs, refused = list(extras.inputs), dict(extras.refused)
+    spans: list[tuple[Span, ...]] = []
+    for index, (where, pairs) in enumerate(_spans_by_input(value, extras)):
+        try:
+            spans.append(_NO_SPANS if index in refused else _parse_pairs(pairs, where, index, extras))
+        except InvalidInput as error:
+            if extras.on_error == "fail":
+                raise
+            refused[index], inputs[index] = error, ""
+            spans.append(_NO_SPANS)
+    return replace(extras, inputs=tuple(inputs), refused=refused, spans=tuple(spans))
+
+
+def _spans_by_input(value: object, extras: Extras) -> list[tuple[str, object]]:
+    """Of each input, its part of the field and that part's name."""
+    n_inputs = len(extras.inputs)
+    if not isinstance(value, list):
+        raise InvalidRequest(f'"spans" must be an array of pairs [start, end], found {describe(value)}', "spans")
+    first = value[0] if value else None
+    if isinstance(first, int | float):
+        whole = f"[[{value[0]}, {value[1]}]]" if n_inputs == 1 and len(value) == 2 else "[[0, 3]]"
+        raise InvalidRequest(
+            f'"spans" must be an array of pairs [start, end], found numbers in it: write {whole}', "spans"
+        )
+    is_flat = n_inputs == 1 and (not value or (isinstance(first, list) and _begins_with_a_number(first)))
+    per_input: list[tuple[str, object]]
+    per_input = [("spans", value)] if is_flat else [(f"spans[{index}]", part) for index, part in enumerate(value)]
+    if len(per_input) != n_inputs:
+        raise InvalidRequest(
+            f'"spans" has {len(per_input)} entries and there are {n_inputs} inputs: send a list of pairs for each',
+            "spans",
+        )
+    if sum(len(pairs) for _, pairs in per_input if isinstance(pairs, list)) > MAX_SPANS:
+        raise InvalidRequest(
+            f'"spans" has over {MAX_SPANS:,} pairs, the limit per request: send several requests', "spans"
+        )
+    return per_input
+
+
+def _begins_with_a_number(pair: list[object]) -> bool:
+    return bool(pair) and isinstance(pair[0], int | float)
+
+
+def _parse_pairs(value: object, where: str, index: int, extras: Extras) -> tuple[Span, ...]:
+    """Raises `InvalidInput` for what is not in the text, `InvalidRequest` for what are no pairs."""
+    text, unit = extras.inputs[index], extras.unit
+    if not isinstance(text, str):
+        raise InvalidInput(index, f': "{where}" are characters of a text, and this is token ids: send text', "spans")
+    starts = unit_starts(text, unit)
+    if not isinstance(value, list) or not value:
+        whole = f": [[0, {starts[-1]}]] is the whole text" if value == [] else ""
+        raise InvalidRequest(
+            f'"{where}" must be an array of pairs [start, end], found {describe(value)}{whole}', "spans"
+        )
+    pairs = [_parse_pair(pair, f"{where}[{number}]") for number, pair in enumerate(value)]
+    return tuple(_place(pair, f': "{where}[{number}]"', index, starts, unit) for number, pair in enumerate(pairs))
+
+
+def _parse_pair(value: object, where: str) -> Span:
+    match value:
+        case [int(start), int(end)] if is_int(start) and is_int(end):
+            return start, end
+        case [start, end]:
+            wrong = end if is_int(start) else start
+            raise InvalidRequest(f'"{where}" must be {_PAIR} of integers, found {describe(wrong)} in it', "spans")
+        case _:
+            raise InvalidRequest(f'"{where}" must be {_PAIR} of integers, found {describe(value)}', "spans")
+
+
+def _place(pair: Span, where: str, index: int, starts: Sequence[int], unit: OffsetUnit) -> Span:
+    """The pair in code points."""
+    start, end = pair
+    if not 0 <= start < end <= starts[-1]:
+        raise InvalidInput(
+            index,
+            f"{where} is [{start}, {end}]: it must begin before it ends, within 0 and {starts[-1]}, the length of "
+            f"the text in {unit}",
+            "spans",
+        )
+    first, stop = code_point_at(starts, start), code_point_at(starts, end)
+    if first is None or stop is None:
+        raise InvalidInput(index, f"{where} is [{start}, {end}], which cuts a character in two ({unit})", "spans")
+    return first, stop

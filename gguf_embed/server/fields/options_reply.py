@@ -1,0 +1,125 @@
+"""What `Extras` asked for, in the two shapes of a reply: OpenAI's, with lists beside `data`, and llama.cpp's, in items.
+
+A code point's number becomes the unit that the request counts in. Not for the event loop: a request may ask for the
+places of a million tokens. What is long is written in parts of its own, because orjson keeps the GIL until it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import orjson
+from aiohttp import web
+
+from gguf_embed.server.context import Dialect
+from gguf_embed.server.fields.options import Extras
+from gguf_embed.server.http.body import format_indices
+from gguf_embed.server.http.errors import describe_error
+from gguf_embed.tokenization.offsets import OffsetUnit, unit_starts
+from gguf_embed.types import EmbedResult, Prompt, Span, WindowedText
+
+WINDOWED_HEADER = "X-Gguf-Embed-Windowed"
+FAILED_HEADER = "X-Gguf-Embed-Failed"
+
+
+def openai_data(result: EmbedResult, rows: Iterable[object], extras: Extras) -> list[dict[str, object]]:
+    """The items of `data`: `index` is the input's, with spans it counts the vectors of the reply."""
+    labels = _labels(extras, {failure.index for failure in result.failures})
+    return [{"object": "embedding", "embedding": _dump(row), **label} for label, row in zip(labels, rows, strict=True)]
+
+
+def _labels(extras: Extras, failed: set[int]) -> list[dict[str, object]]:
+    """What stands beside each vector of the reply."""
+    if not extras.spans:
+        return [{"index": index} for index in range(len(extras.inputs)) if index not in failed]
+    if extras.chunks_joined:
+        return [{"index": index} for index in range(len(extras.spans[0]))]
+    by_input = enumerate(_written_spans(extras))
+    spans = [(number, span) for number, own in by_input if number not in failed for span in own]
+    return [{"index": index, "input": number, "span": span} for index, (number, span) in enumerate(spans)]
+
+
+def openai_details(result: EmbedResult, extras: Extras) -> dict[str, object]:
+    """The lists beside `data`, each only where there is something to tell, `errors` whenever skipping was asked for."""
+    details: dict[str, object] = {}
+    if extras.return_tokens:
+        written = _written_tokens(result, extras)
+        details["tokens"] = [{"index": index, **tokens} for index, tokens in enumerate(written) if tokens]
+    if result.windowed:
+        details["windowed"] = [{"index": text.index, **_written_windows(text)} for text in result.windowed]
+    if extras.on_error == "skip":
+        details["errors"] = [
+            {"index": failure.index, **describe_error(failure.error, Dialect.OPENAI)} for failure in result.failures
+        ]
+    return details
+
+
+def native_details(result: EmbedResult, extras: Extras) -> list[dict[str, object]]:
+    """What stands in each input's item beside its rows; one that failed has `error` and no rows."""
+    spans = _written_spans(extras) if extras.spans else ()
+    tokens = _written_tokens(result, extras)
+    details: list[dict[str, object]] = [{} for _ in extras.inputs]
+    for index, detail in enumerate(details):
+        if spans:
+            detail["spans"] = spans[index]
+        if tokens and tokens[index]:
+            detail["tokens"] = tokens[index]
+    for text in result.windowed:
+        details[text.index]["windowed"] = _written_windows(text)
+    for failure in result.failures:
+        details[failure.index] = {"error": describe_error(failure.error, Dialect.LLAMA)}
+    return details
+
+
+def with_extra_headers(response: web.Response, result: EmbedResult) -> web.Response:
+    """Say which inputs were read in windows, and which failed, as `X-Gguf-Embed-Truncated` does for those cut."""
+    if result.windowed:
+        response.headers[WINDOWED_HEADER] = format_indices([text.index for text in result.windowed])
+    if result.failures:
+        response.headers[FAILED_HEADER] = format_indices([failure.index for failure in result.failures])
+    return response
+
+
+def _written_windows(text: WindowedText) -> dict[str, object]:
+    return {"n_tokens": text.n_tokens, "n_windows": text.n_windows}
+
+
+def _written_tokens(result: EmbedResult, extras: Extras) -> list[dict[str, object]]:
+    """Of each input, nothing where it failed: three arrays of equal length, which equal inputs share.
+
+    A piece that is no whole UTF-8 is an array of its bytes, as in `/tokenize`.
+    """
+    known: dict[int, dict[str, object]] = {id(None): {}}
+    for tokens, text in zip(result.tokens, extras.inputs, strict=bool(result.tokens)):
+        if tokens is not None and id(tokens) not in known:
+            known[id(tokens)] = {
+                "ids": _dump(tokens.ids),
+                "pieces": _dump([_written_piece(piece) for piece in tokens.pieces]),
+                "offsets": _dump(_written_offsets(tokens.offsets, text, extras.unit)),
+            }
+    return [known[id(tokens)] for tokens in result.tokens]
+
+
+def _dump(value: object) -> orjson.Fragment:
+    return orjson.Fragment(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def _written_piece(piece: bytes) -> object:
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return list(piece)
+
+
+def _written_offsets(offsets: Sequence[Span | None], text: Prompt, unit: OffsetUnit) -> Sequence[Span | None]:
+    """None for all tokens of an input that was not sent as text."""
+    if not isinstance(text, str):
+        return [None] * len(offsets)
+    if unit is OffsetUnit.CODEPOINTS:
+        return offsets
+    starts = unit_starts(text, unit)
+    return [span and (starts[span[0]], starts[span[1]]) for span in offsets]
+
+
+def _written_spans(extras: Extras) -> Sequence[Sequence[Span | None]]:
+    return [_written_offsets(spans, text, extras.unit) for spans, text in zip(extras.spans, extras.inputs, strict=True)]

@@ -1,0 +1,68 @@
+"""The request's wish for a prefix (`input_type`, `task`, `prompt_name`, `prompt`), and how the reply says which it got.
+
+Every dialect has these fields. What a word means for a model is `gguf_embed.preprocessing.prompt_prefixes`' business.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from gguf_embed.errors import InvalidRequest
+from gguf_embed.preprocessing.prompt_prefixes import LITERAL_PARAM, same_meaning
+from gguf_embed.server.http.values import JsonObject, describe, optional_str
+from gguf_embed.types import AppliedPrompt, PromptChoice
+
+MAX_PROMPT_CHARACTERS = 10_000
+"""It is put before each of thousands of texts: 20 MB at most for `--max-inputs` texts, instead of gigabytes."""
+
+NOTHING_ADDED = "nothing was added: the model's profile has no prompt of this kind"
+
+_WORD_FIELDS = ("input_type", "task", LITERAL_PARAM)  # the later ones are the more specific
+_TEXT_FIELD = "prompt"
+
+
+def parse_prompt_choice(body: JsonObject, *, prompt_is_text: bool = True) -> PromptChoice | None:
+    """Read the four fields; None when none is there. Where `prompt` is the input itself, pass `prompt_is_text=False`.
+
+    Several fields may say the same ("query" and "retrieval.query"); the most specific one is kept. Raises
+    `InvalidRequest` naming a field that is not a string, is empty or too long, or two that contradict each other.
+    """
+    asked = [PromptChoice(name=word, param=field) for field in _WORD_FIELDS if (word := _word(body, field)) is not None]
+    text = _text(body) if prompt_is_text else None
+    if text is not None:
+        asked.append(PromptChoice(text=text, param=_TEXT_FIELD))
+    for one, other in itertools.pairwise(asked):
+        if one.name is None or other.name is None or not same_meaning(one.name, other.name):
+            raise InvalidRequest(
+                f'"{one.param}" ({describe(body[one.param])}) and "{other.param}" ({describe(body[other.param])}) '
+                "ask for different prompts: send one of them",
+                other.param,
+            )
+    return asked[-1] if asked else None
+
+
+def format_applied_prompt(prompt: AppliedPrompt | None) -> dict[str, object] | None:
+    """The reply's extra field "prompt"; None when the request asked for no prefix, and the field is left out."""
+    if prompt is None:
+        return None
+    written: dict[str, object] = {"name": prompt.name, "text": prompt.text}
+    nothing_known = prompt.name is None and not prompt.text
+    return written | {"note": NOTHING_ADDED} if nothing_known else written
+
+
+def _word(body: JsonObject, field: str) -> str | None:
+    word = optional_str(body, field)
+    if word is not None and not word.strip():
+        raise InvalidRequest(f'"{field}" is empty: name a prompt, or leave the field out', field)
+    return word
+
+
+def _text(body: JsonObject) -> str | None:
+    text = optional_str(body, _TEXT_FIELD)
+    if text is not None and len(text) > MAX_PROMPT_CHARACTERS:
+        raise InvalidRequest(
+            f'"{_TEXT_FIELD}" has {len(text):,} characters, the limit is {MAX_PROMPT_CHARACTERS:,}: '
+            "put the words before your texts yourself",
+            _TEXT_FIELD,
+        )
+    return text

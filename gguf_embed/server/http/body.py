@@ -1,0 +1,137 @@
+"""Request bodies in, reply bytes out: the only place that reads from or writes to a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import cast
+
+import orjson
+from aiohttp import ClientPayloadError, web
+
+from gguf_embed.errors import InvalidRequest, PayloadTooLarge, Unavailable
+from gguf_embed.server.context import Door
+from gguf_embed.server.http import content_encoding
+from gguf_embed.server.http.values import JsonObject, describe
+from gguf_embed.types import Truncation
+
+TRUNCATED_HEADER = "X-Gguf-Embed-Truncated"
+BODY_TIMEOUT_S = 60.0
+_MAX_INDICES_IN_HEADER = 50
+
+# Any escape is consumed whole, so that an escaped backslash before a "u" is not taken for a surrogate.
+_ESCAPES = re.compile(
+    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
+
+
+async def read_json_object(door: Door, request: web.Request) -> JsonObject:
+    """The body as a JSON object, unpacked, whatever its Content-Type says (`curl -d` sends a form's).
+
+    Raises `PayloadTooLarge`, or `InvalidRequest` with the position of what is wrong.
+    """
+    limit = door.options.max_body_bytes
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large(limit)
+    try:
+        raw = await _read_unaccepted(door, request)
+    except TimeoutError as exc:
+        raise InvalidRequest(f"the body did not arrive within {BODY_TIMEOUT_S:g} s: send it again") from exc
+    except web.HTTPRequestEntityTooLarge as exc:
+        raise _too_large(limit) from exc
+    except (web.RequestPayloadError, ClientPayloadError) as exc:
+        raise InvalidRequest("the body could not be read: it is cut off or not encoded as its headers say") from exc
+    encoding = request.headers.get("Content-Encoding")
+    return parse_json_object(raw) if encoding is None else await _parse_encoded(raw, encoding, limit)
+
+
+async def _parse_encoded(raw: bytes, encoding: str, limit: int) -> JsonObject:
+    """A body that is JSON all the same is taken: some clients write "utf-8" there."""
+    if not content_encoding.is_read(encoding):
+        try:
+            return parse_json_object(raw)
+        except InvalidRequest as exc:
+            raise exc if _is_identity(encoding) else content_encoding.not_read(encoding) from exc
+    unpacked = await asyncio.to_thread(content_encoding.unpack, raw, encoding, limit)
+    if len(unpacked) > limit:
+        raise _too_large(limit)
+    return parse_json_object(unpacked)
+
+
+def _is_identity(encoding: str) -> bool:
+    return encoding.strip().lower() in ("", "identity")
+
+
+async def _read_unaccepted(door: Door, request: web.Request) -> bytes:
+    """A request is accepted, so that a stop waits for it, when its body is here: half a body may never end."""
+    task = asyncio.current_task()
+    assert task is not None
+    door.drain.leave(task)
+    async with asyncio.timeout(BODY_TIMEOUT_S):
+        raw = await request.read()
+    door.drain.enter(task)
+    if door.drain.begun.is_set():
+        raise Unavailable("the server is shutting down and takes no new work")
+    return raw
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body is over {limit} bytes: send less at once, or start with a larger --max-body-size")
+
+
+def parse_json_object(raw: bytes) -> JsonObject:
+    """JSON bytes → object. A lone surrogate, as JavaScript leaves when it cuts an emoji in two, becomes U+FFFD."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as exc:
+        value = _parse_with_lone_surrogates(raw, exc)
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"the body must be a JSON object, found {describe(value)}")
+    return cast(JsonObject, value)
+
+
+def _parse_with_lone_surrogates(raw: bytes, first: orjson.JSONDecodeError) -> object:
+    repaired = _ESCAPES.sub(lambda found: b"\\ufffd" if found[2] else found[0], raw)
+    if repaired == raw:
+        raise _malformed(raw, first) from first
+    try:
+        return orjson.loads(repaired)
+    except orjson.JSONDecodeError as exc:
+        raise _malformed(repaired, exc) from exc
+
+
+def _malformed(raw: bytes, error: orjson.JSONDecodeError) -> InvalidRequest:
+    if not raw:
+        return InvalidRequest("the body is empty, it must be a JSON object")
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        return InvalidRequest(f"the body is not valid UTF-8: byte {exc.start} is {raw[exc.start]:#04x}")
+    return InvalidRequest(f"the body is not valid JSON: {error}")
+
+
+def json_response(body: bytes | AsyncIterator[bytes], status: int = 200) -> web.Response:
+    """JSON bytes as a reply, finished or a stream of them."""
+    # content_type= would parse and rebuild what is constant here
+    return web.Response(body=body, status=status, headers={"Content-Type": "application/json"})
+
+
+def embed_response(body: bytes | AsyncIterator[bytes], truncated: Sequence[Truncation]) -> web.Response:
+    """Vectors as a reply, with `X-Gguf-Embed-Truncated: 0,3` when inputs 0 and 3 were cut."""
+    response = json_response(body)
+    if truncated:
+        response.headers[TRUNCATED_HEADER] = format_truncated_header(truncated)
+    return response
+
+
+def format_truncated_header(truncated: Sequence[Truncation]) -> str:
+    """The indices of the inputs that were cut."""
+    return format_indices([cut.index for cut in truncated])
+
+
+def format_indices(indices: Sequence[int]) -> str:
+    """50 at most, then how many more, as in "0,1,2,+12"."""
+    shown = ",".join(map(str, indices[:_MAX_INDICES_IN_HEADER]))
+    n_more = len(indices) - _MAX_INDICES_IN_HEADER
+    return f"{shown},+{n_more}" if n_more > 0 else shown

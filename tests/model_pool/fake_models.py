@@ -1,0 +1,85 @@
+"""Models on the fake engine, for tests of what holds them: a loader that counts, waits and fails as it is told."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gguf_embed.config import ModelConfig
+from gguf_embed.engines.fake import FakeEngine, FakeScript
+from gguf_embed.errors import ModelFileError
+from gguf_embed.metrics import Metrics
+from gguf_embed.model_pool.eviction import with_options
+from gguf_embed.model_pool.loading import Choices, LoadedModel
+from gguf_embed.model_pool.registry import ModelSpec
+from gguf_embed.preprocessing.tokens import LlamaTokenizer, TokenLimits, closing_ids
+from gguf_embed.scheduler.batching import BatchLimits
+from gguf_embed.scheduler.queue import QueueConfig
+from gguf_embed.scheduler.scheduler import Scheduler
+from gguf_embed.scheduler.worker import ContextPlan
+from gguf_embed.types import LoadOptions, Pooling
+from tests.server.fake_service import MODEL
+
+LIMIT = 16
+
+
+def make_spec(
+    name: str = "a", size_bytes: int = 1000, version: int = 0, config: ModelConfig | None = None
+) -> ModelSpec:
+    """A model without a file."""
+    path = Path(f"/models/{name}.gguf")
+    info = replace(MODEL, name=name, aliases=(), path=path, size_bytes=size_bytes, max_input_tokens=LIMIT)
+    identity = (str(path), size_bytes, version)
+    return ModelSpec(name, path, identity, ModelConfig(), info, "d" * 64, 0.0, "named")
+
+
+@dataclass
+class FakeLoader:
+    """Implements `ModelLoader`. `gates[name]` holds a load up until it is set; names in `failing` fail."""
+
+    script: FakeScript = field(default_factory=FakeScript)
+    metrics: Metrics = field(default_factory=Metrics)
+    gates: dict[str, threading.Event] = field(default_factory=dict)
+    failing: set[str] = field(default_factory=set)
+    loads: list[str] = field(default_factory=list)  # names in the order in which loading began
+    engines: list[FakeEngine] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    pooling: Pooling = Pooling.MEAN
+
+    def load(self, spec: ModelSpec, options: LoadOptions) -> LoadedModel:
+        name = spec.info.name
+        self.loads.append(name)
+        if name in self.gates:
+            assert self.gates[name].wait(10), f"nobody opened the gate of {name}"
+        if name in self.failing:
+            raise ModelFileError(f"{spec.path}: is broken")
+        engine = FakeEngine(self.script)
+        self.engines.append(engine)
+        config = with_options(spec.config, options, has_gpu=True)
+        queue = QueueConfig(BatchLimits(32, 8), 2, 2, 2, max_queued_tokens=10_000, tokens_per_s=1000.0)
+        scheduler = Scheduler(engine, queue, ContextPlan(32, 8, 64, 0), self.metrics)
+        scheduler.start()
+        info = replace(spec.info, pooling=self.pooling, n_embd=8, max_input_tokens=LIMIT, n_ctx_train=512, n_vocab=258)
+        limits = TokenLimits(258, LIMIT, closing_ids(engine.vocabulary()))
+        choices = Choices(2, 2, 32, 2, "on", "ggml", measured=False)
+        record = self.closed, name
+        return _Recorded(config, info, choices, engine, LlamaTokenizer(engine), limits, scheduler, record=record)
+
+    def has_gpu(self) -> bool:
+        return True
+
+    def held_bytes(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded(LoadedModel):
+    """Tells when it is closed."""
+
+    record: tuple[list[str], str] = ([], "")
+
+    def close(self) -> None:
+        LoadedModel.close(self)
+        names, name = self.record
+        names.append(name)

@@ -1,0 +1,119 @@
+"""Loading a real tiny GGUF: what is reported, chosen and refused, and that nothing stays open."""
+
+import dataclasses
+
+import pytest
+
+from gguf_embed.config import ComputeConfig, ModelConfig
+from gguf_embed.errors import ConfigError, ModelFileError
+from gguf_embed.metrics import Metrics
+from gguf_embed.model_pool.loading import load_model
+from gguf_embed.model_store.locate import LocatedModel
+from gguf_embed.types import Pooling
+from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
+
+TWO = ComputeConfig(n_threads=2)
+
+
+@pytest.fixture
+def load(tmp_path):
+    opened, said = [], []
+
+    def load_file(path, config):
+        loaded = load_model(LocatedModel(path, path.stem), config, tmp_path / "cache", Metrics(), said.append)
+        opened.append(loaded)
+        return loaded, said
+
+    yield load_file
+    for loaded in opened:
+        loaded.close()
+
+
+def test_the_file_decides_pooling_limit_and_name(load, tmp_path):
+    loaded, said = load(write_tiny_encoder(tmp_path / "small.gguf", n_ctx=64), ModelConfig(compute=TWO))
+    assert (loaded.info.name, loaded.info.pooling, loaded.info.max_input_tokens) == ("small", Pooling.MEAN, 64)
+    assert (loaded.choices.n_workers, loaded.choices.n_threads, loaded.choices.measured) == (2, 2, True)
+    assert not [line for line in said if "limit" in line]
+
+
+def test_a_context_beyond_training_says_the_true_limit(load, tmp_path):
+    loaded, said = load(write_tiny_encoder(tmp_path / "m.gguf", n_ctx=64), ModelConfig(n_ctx=8192, compute=TWO))
+    assert (loaded.info.n_ctx, loaded.info.max_input_tokens) == (8192, 64)
+    assert any("8192" in line and "64 tokens per text" in line for line in said)
+
+
+def test_aliases_come_before_the_files_name(load, tmp_path):
+    config = ModelConfig(aliases=("first", "second"), compute=TWO)
+    loaded, _ = load(write_tiny_encoder(tmp_path / "m.gguf"), config)
+    assert (loaded.info.name, loaded.info.aliases) == ("first", ("second", "m"))
+
+
+def test_a_bf16_copy_is_made_once_and_made_again_for_a_changed_file(load, tmp_path):
+    config = ModelConfig(compute=dataclasses.replace(TWO, weights="bf16"), warmup=False)
+    path = write_tiny_encoder(tmp_path / "m.gguf", outtype="f16")
+    loaded, said = load(path, config)
+    assert (loaded.info.file_type, loaded.info.weights_type) == ("F16", "BF16")
+    load(path, config)
+    assert sum("BF16 copy" in line for line in said) == 1
+    load(write_tiny_encoder(path, outtype="f16", seed=2), config)
+    assert sum("BF16 copy" in line for line in said) == 2
+    copies = sorted((tmp_path / "cache" / "bf16").iterdir())
+    assert [copy.suffix for copy in copies] == [".gguf", ".gguf"]
+
+
+def test_a_damaged_bf16_copy_is_written_again(load, tmp_path):
+    config = ModelConfig(compute=dataclasses.replace(TWO, weights="bf16"), warmup=False)
+    path = write_tiny_encoder(tmp_path / "m.gguf", outtype="f16")
+    load(path, config)
+    copy = next((tmp_path / "cache" / "bf16").iterdir())
+    copy.write_bytes(copy.read_bytes()[:100])
+    _, said = load(path, config)
+    assert any("damaged" in line for line in said)
+
+
+def test_a_decoder_is_read_at_its_last_token(load, tmp_path):
+    loaded, _ = load(write_tiny_decoder(tmp_path / "d.gguf"), ModelConfig(compute=TWO))
+    assert (loaded.info.causal, loaded.info.pooling) == (True, Pooling.LAST)
+
+
+def test_no_pooling_in_the_file_means_one_vector_per_token_and_is_said(load, tmp_path):
+    loaded, said = load(write_tiny_encoder(tmp_path / "m.gguf", pooling=None), ModelConfig(compute=TWO))
+    assert loaded.info.pooling is Pooling.NONE
+    assert any("--pooling" in line for line in said)
+
+
+def test_rank_without_a_head_is_refused(load, tmp_path):
+    with pytest.raises(ModelFileError, match="no rank head"):
+        load(write_tiny_encoder(tmp_path / "m.gguf"), ModelConfig(pooling=Pooling.RANK, compute=TWO))
+
+
+def test_no_room_for_a_text_is_refused(load, tmp_path):
+    with pytest.raises(ConfigError, match="-c 2 leaves no room"):
+        load(write_tiny_encoder(tmp_path / "m.gguf"), ModelConfig(n_ctx=2, compute=TWO))
+
+
+def test_without_a_place_for_the_copy_the_file_runs_as_it_is_unless_bf16_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("gguf_embed.model_pool.loading.llama.computes_bf16_faster", lambda use_amx: True)
+    path = write_tiny_encoder(tmp_path / "m.gguf", outtype="f16")
+    blocked = tmp_path / "a file"
+    blocked.write_text("not a folder")
+    said = []
+
+    def load_with(weights):
+        config = ModelConfig(compute=dataclasses.replace(TWO, weights=weights), warmup=False)
+        return load_model(LocatedModel(path, "m"), config, blocked, Metrics(), said.append)
+
+    loaded = load_with("auto")
+    loaded.close()
+    assert loaded.info.weights_type == "F16"
+    assert "cannot write" in said[-1]
+    assert "as it is" in said[-1]
+    with pytest.raises(ModelFileError, match="cannot write"):
+        load_with("bf16")
+
+
+def test_the_kernels_are_named_only_when_something_was_computed(load, tmp_path, monkeypatch):
+    monkeypatch.setattr("gguf_embed.model_pool.loading.llama.n_amx_multiplications", lambda: 0)
+    path = write_tiny_encoder(tmp_path / "m.gguf")
+    named = [load(path, ModelConfig(compute=TWO, warmup=warmup))[0].choices.kernels for warmup in (True, False)]
+    assert named == ["ggml", "unchecked"]

@@ -1,0 +1,131 @@
+"""Static models behind the same scheduler: how they are set up, and what reaches a client who asks for too much."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig
+from gguf_embed.convert.static import convert_static
+from gguf_embed.engines.select import open_engine, runs_in_llama
+from gguf_embed.errors import InputTooLong, InvalidRequest, ModelFileError, NotSupported
+from gguf_embed.gguf_file.header import read_header
+from gguf_embed.metrics import Metrics
+from gguf_embed.model_pool.loading import load_model
+from gguf_embed.model_store.locate import LocatedModel
+from gguf_embed.preprocessing.tokens import prepare
+from gguf_embed.types import Pooling
+from tests.gguf_models import write_tiny_encoder
+from tests.static_models import write_static
+
+STATIC = Path(__file__).parent.parent / "data/static"
+TWO = ComputeConfig(n_threads=2)
+
+
+@pytest.fixture
+def load(tmp_path):
+    opened, said = [], []
+
+    def load_file(path, config):
+        loaded = load_model(LocatedModel(path, path.stem), config, tmp_path / "cache", Metrics(), said.append)
+        opened.append(loaded)
+        return loaded, said
+
+    yield load_file
+    for loaded in opened:
+        loaded.close()
+
+
+@pytest.fixture
+def words(tmp_path) -> Path:
+    return write_static(tmp_path / "words.gguf", ("a", "b", "c"), np.array([[1, 0], [0, 1], [-1, 0]], np.float32))
+
+
+def answer(loaded, texts, pooling=Pooling.MEAN, **options):
+    tokenized = prepare(texts, loaded.tokenizer, loaded.limits, truncate=options.get("truncate", False))
+    return asyncio.run(loaded.scheduler.submit([text.tokens for text in tokenized], pooling)).rows
+
+
+def test_nothing_is_measured_and_no_copy_is_made(load, tmp_path):
+    convert_static(STATIC / "model2vec", tmp_path / "m.gguf", "f16", report=lambda line: None)
+    config = ModelConfig(compute=dataclasses.replace(TWO, weights="bf16"))
+    loaded, said = load(tmp_path / "m.gguf", config)
+    assert (loaded.info.file_type, loaded.info.weights_type, loaded.info.tokenizer) == ("F16", "F16", "exact")
+    assert (loaded.choices.kernels, loaded.choices.measured, loaded.choices.n_workers) == ("numpy", False, 1)
+    assert (loaded.info.pooling, loaded.info.n_embd, loaded.info.max_input_tokens) == (Pooling.MEAN, 32, 65536)
+    assert said == []
+    assert not (tmp_path / "cache").exists()
+
+
+def test_many_texts_share_batches_and_come_back_in_order(load, words):
+    loaded, _ = load(words, ModelConfig(compute=TWO))
+    texts = ["a", "a b", "b b b c"] * 3000
+    rows = np.concatenate(answer(loaded, texts))
+    np.testing.assert_allclose(rows, np.array([[1, 0], [0.5, 0.5], [-0.25, 0.75]] * 3000), atol=1e-7)
+
+
+def test_token_rows_can_be_asked_for(load, words):
+    loaded, _ = load(words, ModelConfig(compute=TWO))
+    assert [row.tolist() for row in answer(loaded, ["b a", "c"], Pooling.NONE)] == [[[0, 1], [1, 0]], [[-1, 0]]]
+
+
+@pytest.mark.parametrize("unknown", ["zebra", "\u4e2d\u6587"])
+def test_a_text_of_unknown_words_is_an_error_that_names_it(load, words, unknown):
+    loaded, _ = load(words, ModelConfig(compute=TWO))
+    with pytest.raises(InvalidRequest, match="input 1 has no word or character that this model knows"):
+        answer(loaded, ["a", unknown])
+    with pytest.raises(InvalidRequest, match="input 1 is empty"):
+        answer(loaded, ["a", " \n"])
+
+
+def test_a_mean_of_zero_fails_alone(load, words):
+    loaded, _ = load(words, ModelConfig(compute=TWO))
+
+    async def both():
+        submit = loaded.scheduler.submit
+        return await asyncio.gather(submit([[1]], Pooling.MEAN), submit([[0, 2]], Pooling.MEAN), return_exceptions=True)
+
+    good, bad = asyncio.run(both())
+    assert good.rows[0].tolist() == [[0, 1]]
+    assert isinstance(bad, InvalidRequest)
+
+
+def test_a_limit_is_kept_and_a_cut_is_seen(load, words):
+    loaded, _ = load(words, ModelConfig(n_ctx=4, compute=TWO))
+    with pytest.raises(InputTooLong, match="5 tokens, the limit per text is 4"):
+        answer(loaded, ["a a a a b"])
+    assert answer(loaded, ["a a a a b"], truncate=True)[0].tolist() == [[1, 0]]
+
+
+def test_poolings_without_meaning_are_refused_at_the_start_and_by_request(load, words):
+    for pooling in (Pooling.CLS, Pooling.LAST):
+        with pytest.raises(ModelFileError, match=f"--pooling {pooling} has no meaning"):
+            load(words, ModelConfig(pooling=pooling, compute=TWO))
+    loaded, _ = load(words, ModelConfig(compute=TWO))
+    with pytest.raises(NotSupported, match="pooling cls has no meaning"):
+        answer(loaded, ["a"], Pooling.CLS)
+
+
+def test_a_gpu_changes_nothing_and_that_is_said(load, words):
+    offload = dataclasses.replace(TWO, offload=OffloadConfig(n_gpu_layers=-1))
+    _, said = load(words, ModelConfig(compute=offload))
+    assert any("-ngl changes nothing" in line for line in said)
+
+
+def test_llama_cpps_tokenizer_is_no_choice_here(load, words):
+    loaded, _ = load(words, ModelConfig(tokenizer="llama", compute=TWO))
+    assert loaded.info.tokenizer == "exact"
+    assert loaded.tokenizer.encode("b a") == [1, 0]
+
+
+def test_an_engine_is_chosen_by_the_files_architecture(words, tmp_path):
+    bert = read_header(write_tiny_encoder(tmp_path / "bert.gguf"))
+    for header, in_llama in ((read_header(words), False), (bert, True)):
+        assert runs_in_llama(header) is in_llama
+        engine = open_engine(header.path, header, TWO)
+        assert engine.info.architecture == header.architecture
+        engine.close()

@@ -1,0 +1,41 @@
+"""The table of docs/models.md, made from the catalogue: `python -m tests.model_store.catalog_page` writes it anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gguf_embed.cli.list_models import way_to_run
+from gguf_embed.model_store.catalog import CatalogueRow, load_catalogue
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+COLUMNS = ("Name", "Further names", "Kind", "Dimensions", "Context", "Pooling", "Prompts", "License", "From")
+HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
+
+
+def table() -> str:
+    return HEAD + "".join(table_row(row) for row in load_catalogue().rows)
+
+
+def table_row(row: CatalogueRow) -> str:
+    way = way_to_run(row).replace("|", "\\|")
+    cells = (
+        f"[{row.name}]({row.source})",
+        ", ".join(f"`{alias}`" for alias in row.aliases),
+        row.kind,
+        ", ".join(map(str, row.matryoshka or (row.dimensions,))),
+        str(row.context or "any"),
+        str(row.pooling or ""),
+        ", ".join(row.prompts),
+        row.license,
+        way if row.verified or row.not_yet else f"{way} (not checked)",
+    )
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def page_with_table(page: str) -> str:
+    """The page with its last table replaced."""
+    return page[: page.index(HEAD.splitlines()[0])] + table()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_with_table(PAGE.read_text("utf-8")), "utf-8")

@@ -1,0 +1,193 @@
+"""Downloads that break off, arrive damaged or find no room: what is kept, what is said, how the next one goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from gguf_embed.errors import ModelFileError
+from gguf_embed.model_store.download import Hub, Listener, fetch_directory, fetch_files, fetch_model
+from gguf_embed.model_store.names import FileChoice
+from gguf_embed.model_store.partial_file import check_content, check_room, human_size
+from gguf_embed.types import PullProgress
+from tests.model_store.fake_hub import FakeHub, serve
+
+REPO, NAME = "org/big-GGUF", "big-F16.gguf"
+MIB = 2**20
+CONTENT = bytes(range(256)) * (24 * 4096)  # 24 MiB: the hub's client hands it on in pieces of 10 MiB
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class EnoughError(Exception):
+    """What a listener raises when nobody wants the file any more."""
+
+
+@pytest.fixture
+def fake():
+    with serve(FakeHub(files={REPO: {NAME: CONTENT}})) as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(fake, tmp_path):
+    return Hub(endpoint=fake.endpoint, cache_dir=tmp_path / "hub")
+
+
+def blob(hub: Hub, suffix: str = "") -> Path:
+    return hub.cache_dir / "models--org--big-GGUF" / "blobs" / f"{SHA256}{suffix}"
+
+
+def listener(steps: list[PullProgress]) -> Listener:
+    return Listener(lambda line: None, steps.append)
+
+
+def stop_after(n_bytes: int) -> Listener:
+    def progress(step: PullProgress) -> None:
+        if step.completed_bytes >= n_bytes:
+            raise EnoughError
+
+    return Listener(lambda line: None, progress)
+
+
+def test_a_download_tells_its_size_and_how_far_it_is(hub):
+    steps: list[PullProgress] = []
+    (file,) = fetch_files(hub, REPO, FileChoice(), listener(steps))
+    assert (file.sha256, file.size_bytes, file.path.read_bytes()) == (SHA256, len(CONTENT), CONTENT)
+    coming = [step for step in steps if step.total_bytes]
+    assert {(step.status, step.digest, step.total_bytes) for step in coming} == {
+        (f"pulling {SHA256[:12]}", f"sha256:{SHA256}", len(CONTENT))
+    }
+    sizes = [step.completed_bytes for step in coming]
+    assert (sizes[0], sizes[-1]) == (0, len(CONTENT))
+    assert sizes == sorted(sizes)
+    assert steps[-1].status == "verifying sha256 digest"
+
+
+def test_a_stopped_download_goes_on_where_it_stopped(fake, hub):
+    with pytest.raises(EnoughError):
+        fetch_files(hub, REPO, FileChoice(), stop_after(10 * MIB))
+    assert blob(hub, ".incomplete").stat().st_size == 10 * MIB
+    steps: list[PullProgress] = []
+    (file,) = fetch_files(hub, REPO, FileChoice(), listener(steps))
+    assert file.path.read_bytes() == CONTENT
+    assert fake.ranges == ["", f"bytes={10 * MIB}-"]
+    assert steps[0].completed_bytes == 10 * MIB
+    assert not blob(hub, ".incomplete").exists()
+
+
+def test_a_cut_connection_is_taken_up_again(fake, hub):
+    fake.cuts = [15 * MIB]
+    (file,) = fetch_files(hub, REPO, FileChoice(), listener([]))
+    assert file.path.read_bytes() == CONTENT
+    assert fake.ranges == ["", f"bytes={10 * MIB}-"]
+
+
+def test_a_connection_that_stays_cut_says_what_is_kept(fake, hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    fake.cuts = [15 * MIB] + [0] * 10
+    with pytest.raises(ModelFileError, match=r"10\.5 MB of 25\.2 MB are kept, and the next try goes on") as caught:
+        fetch_model(hub, REPO, None, None, lambda line: None)
+    assert "\n" not in caught.value.message
+    fake.cuts.clear()
+    assert fetch_model(hub, REPO, None, None, lambda line: None).read_bytes() == CONTENT
+
+
+def test_a_hub_that_ignores_ranges_sends_all_again(fake, hub):
+    with pytest.raises(EnoughError):
+        fetch_files(hub, REPO, FileChoice(), stop_after(10 * MIB))
+    fake.ignores_ranges = True
+    (file,) = fetch_files(hub, REPO, FileChoice(), listener([]))
+    assert file.path.read_bytes() == CONTENT
+
+
+def test_a_partial_file_longer_than_the_whole_begins_anew(fake, hub):
+    blob(hub).parent.mkdir(parents=True)
+    blob(hub, ".incomplete").write_bytes(CONTENT + b"!")
+    assert fetch_model(hub, REPO, None, None, lambda line: None).read_bytes() == CONTENT
+    assert fake.ranges == [""]
+
+
+@pytest.mark.parametrize("etag", ["0" * 64, "0" * 40])
+def test_content_that_is_not_what_the_hub_names_is_thrown_away(fake, hub, etag):
+    fake.etags[NAME] = etag
+    with pytest.raises(ModelFileError, match=f"came damaged: its hash is .*, the hub names {etag}; get it again"):
+        fetch_model(hub, REPO, None, None, lambda line: None)
+    assert [path for path in hub.cache_dir.rglob("*") if path.is_file() and path.stat().st_size > 1000] == []
+
+
+@pytest.mark.parametrize("etag", ["6b1cbb8f2e1ac1e1ac2fb35d9c1c7a3bd7be8c4a-3", "W/strange"])
+def test_an_etag_that_is_no_hash_is_no_reason_to_refuse(fake, hub, etag):
+    fake.etags[NAME] = etag
+    (file,) = fetch_files(hub, REPO, FileChoice(), listener([]))
+    assert file.sha256 == SHA256
+
+
+def test_git_s_own_hash_of_a_small_file_is_checked(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"hello\n")
+    check_content(path, "ce013625030ba8dba906f756967f9e9ca394464a", 6, "f")  # git hash-object
+    with pytest.raises(ModelFileError, match="came with 6 bytes, the hub names 7"):
+        check_content(path, "ce013625030ba8dba906f756967f9e9ca394464a", 7, "f")
+    assert not path.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_full_disk_is_said(hub):
+    blob(hub).parent.mkdir(parents=True)
+    blob(hub, ".incomplete").symlink_to("/dev/full")
+    with pytest.raises(ModelFileError, match="the disk is full; free some space or set HF_HUB_CACHE"):
+        fetch_model(hub, REPO, None, None, lambda line: None)
+
+
+def test_a_file_that_cannot_fit_is_not_begun(tmp_path):
+    with pytest.raises(ModelFileError, match=r"big needs 1000\.0 TB more, and the disk of .* has .* free"):
+        check_room(tmp_path, 10**15, "big")
+    check_room(tmp_path, 1, "small")
+
+
+def test_a_converter_gets_configurations_tokenizer_and_weights_in_one_folder(fake, hub):
+    wanted = {
+        "config.json": b"{}",
+        "tokenizer.json": b"{}",
+        "modules.json": b"[]",
+        "1_Pooling/config.json": b"{}",
+        "2_Dense/model.safetensors": b"dense",
+        "model.safetensors": b"weights",
+        "vocab.txt": b"a",
+        "README.md": b"#",
+    }
+    others = {"pytorch_model.bin": b"x", "onnx/model.onnx": b"x", "onnx/config.json": b"{}", "tf_model.h5": b"x"}
+    fake.files["org/original"] = wanted | others
+    folder = fetch_directory(hub, "org/original", lambda line: None)
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert found == wanted
+    fake.requests.clear()
+    offline = Hub(endpoint=hub.endpoint, cache_dir=hub.cache_dir, offline=True)
+    assert fetch_directory(offline, "org/original", lambda line: None) == folder
+    assert fake.requests == []
+
+
+def test_a_repository_without_weights_for_the_converter_is_said(fake, hub):
+    fake.files["org/pickled"] = {"pytorch_model.bin": b"x", "config.json": b"{}"}
+    with pytest.raises(ModelFileError, match="org/pickled has no weights that can be converted"):
+        fetch_directory(hub, "org/pickled", lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (99_000, "99 kB"),
+        (1_000_000, "1.0 MB"),
+        (999_600, "1.0 MB"),
+        (123_456_789, "123 MB"),
+        (99_960_000, "100 MB"),
+        (2_500_000_000, "2.5 GB"),
+        (10**15, "1000.0 TB"),
+    ],
+)
+def test_sizes_read_well(n_bytes, text):
+    assert human_size(n_bytes) == text

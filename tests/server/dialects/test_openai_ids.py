@@ -1,0 +1,179 @@
+"""Token ids on /v1/embeddings: this model's own, OpenAI's, or refused. The fake's own ids stand between 101 and 102."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gguf_embed.errors import InvalidRequest
+from gguf_embed.server.dialects.openai.token_ids import (
+    MAX_INLINE_TOKENS,
+    N_CL100K,
+    Frame,
+    TextLimits,
+    decode_all,
+    frame_of,
+)
+from gguf_embed.tokenization.openai_encodings import OpenAIEncoding, TokenIdRule
+from tests.server.fake_service import FakeService, Reply, serving
+
+BYTES = OpenAIEncoding("cl100k_base", {token: bytes([token]) for token in range(256)})
+OWN, BARE = [101, 7, 102], [104, 105]
+
+
+def ask(rule: TokenIdRule, given: object, path: str = "/v1/embeddings", **fields: object) -> tuple[FakeService, Reply]:
+    async def scenario() -> tuple[FakeService, Reply]:
+        async with serving(token_ids=rule) as running:
+            return running.service, await running.post(path, {"input": given, **fields})
+
+    return asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("framed", "bare", "frame"),
+    [
+        ([101, 1037, 102], [1037], Frame((101,), (102,))),
+        ([64, 151643], [64], Frame((), (151643,))),
+        ([1, 263], [263], Frame((1,), ())),
+        ([263], [263], Frame((), ())),
+        ([], [], Frame((), ())),
+        ([101, 102], [], Frame((), ())),
+        ([5, 6], [7], Frame((), ())),
+    ],
+)
+def test_the_frame_is_what_stands_around_a_text(framed, bare, frame):
+    assert frame_of(framed, bare) == frame
+
+
+@pytest.mark.parametrize(
+    ("frame", "telling"),
+    [
+        (Frame((101,), (102,)), True),
+        (Frame((), (N_CL100K,)), True),
+        (Frame((N_CL100K,), ()), True),
+        (Frame((), (N_CL100K - 1,)), False),
+        (Frame((101,), ()), True),
+        (Frame((), (102,)), False),
+        (Frame((1,), ()), False),
+        (Frame((0,), (2,)), False),  # XLM-RoBERTa: "!" and "#"
+        (Frame((2,), (1,)), False),  # Gemma: "#" and a quotation mark
+        (Frame((50281,), (50282,)), False),  # ModernBERT: words
+        (Frame((), ()), False),
+    ],
+)
+def test_a_frame_tells_where_no_text_of_openais_begins_so_or_has_such_an_id(frame, telling):
+    assert frame.is_telling is telling
+
+
+@pytest.mark.parametrize(
+    ("tokens", "held"), [([1, 2], True), ([1, 9, 2], True), ([1, 9], False), ([9, 2], False), ([1], False), ([], False)]
+)
+def test_a_frame_holds_what_begins_and_ends_so(tokens, held):
+    assert Frame((1,), (2,)).holds(tokens) is held
+
+
+@pytest.mark.parametrize("given", [OWN, [OWN, [101, 102]], ["text", OWN], ["a", 5, 6], [["a", 5], "b"]])
+def test_by_default_ids_with_special_tokens_are_the_models_own(given):
+    service, reply = ask(TokenIdRule(), given)
+    assert reply.status == 200
+    assert any(isinstance(prompt, tuple) for prompt in service.requests[0].inputs)
+
+
+@pytest.mark.parametrize(("given", "index"), [(BARE, 0), ([OWN, BARE], 1), (["text", BARE], 1), ([101], 0)])
+def test_by_default_other_ids_are_refused_with_every_way_out(given, index):
+    service, reply = ask(TokenIdRule(), given)
+    assert reply.status == 400
+    assert service.requests == []
+    error = reply.json["error"]
+    assert (error["param"], error["index"]) == ("input", index)
+    assert error["message"].startswith(f"input {index} is token ids without this model's special tokens (101 … 102)")
+    for way in ("check_embedding_ctx_length=False", "--openai-token-ids cl100k_base", "POST /embedding", "ids model"):
+        assert way in error["message"]
+
+
+@pytest.mark.parametrize("given", [BARE, [OWN, BARE]])
+def test_ids_are_the_models_own_where_that_was_said(given):
+    service, reply = ask(TokenIdRule("model"), given)
+    assert reply.status == 200
+    assert tuple(BARE) in service.requests[0].inputs
+
+
+@pytest.mark.parametrize("rule", [TokenIdRule(), TokenIdRule("cl100k_base", BYTES), TokenIdRule("reject")])
+@pytest.mark.parametrize(("path", "field"), [("/embedding", "input"), ("/v1/embeddings", "content")])
+def test_in_llama_cpps_shape_ids_are_always_the_models_own(rule, path, field):
+    given = None if field == "content" else BARE
+    service, reply = ask(rule, given, path, content=BARE)
+    assert reply.status == 200
+    assert service.requests[0].inputs == (tuple(BARE),)
+
+
+@pytest.mark.parametrize("given", [OWN, BARE, ["text", BARE], ["a", 5]])
+def test_all_ids_can_be_refused(given):
+    service, reply = ask(TokenIdRule("reject"), given)
+    assert (reply.status, service.requests) == (400, [])
+    assert "--openai-token-ids reject" in reply.json["error"]["message"]
+    assert reply.json["error"]["index"] == (1 if given == ["text", BARE] else 0)
+
+
+def test_openais_ids_become_text():
+    service, reply = ask(TokenIdRule("cl100k_base", BYTES), [BARE, "text", ["a", 5], [240, 159, 166, 138]])
+    assert reply.status == 200
+    assert service.requests[0].inputs == ("hi", "text", ("a", 5), "🦊")
+
+
+def test_a_large_request_of_openais_ids_becomes_text_too():
+    long = [97] * 8191
+    service, reply = ask(TokenIdRule("cl100k_base", BYTES), [long, long, BARE], truncate=True)
+    assert 2 * len(long) > MAX_INLINE_TOKENS
+    assert reply.status == 200
+    assert service.requests[0].inputs == ("a" * 8191, "a" * 8191, "hi")
+
+
+SPACES = OpenAIEncoding("cl100k_base", {0: b" " * 100, 97: b"a", 98: b"b"})
+
+
+class Untouchable(OpenAIEncoding):
+    def decode(self, tokens, index):
+        raise AssertionError("nothing is decoded before all is measured")
+
+
+def test_ids_that_would_be_a_huge_text_are_refused_before_they_are_one():
+    encoding = Untouchable("cl100k_base", {0: b" " * 100, 97: b"a"})
+    service, reply = ask(TokenIdRule("cl100k_base", encoding), [[97], [0] * 40_001])
+    assert (reply.status, service.requests) == (400, [])
+    assert reply.json["error"]["index"] == 1
+    assert "over 4,000,000 bytes of text, the limit per text is 1,000,000 characters" in reply.json["error"]["message"]
+
+
+def test_all_ids_of_a_request_may_be_as_much_text_as_a_body():
+    assert decode_all(SPACES, [(0,), (97, 98)], TextLimits(1000, 102)) == (" " * 100, "ab")
+    with pytest.raises(InvalidRequest, match="over 101 bytes of text, the limit per request"):
+        decode_all(Untouchable("cl100k_base", SPACES._pieces), [(0,), "text", (97, 98)], TextLimits(1000, 101))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [([104, 300], "token id 300 is not in"), ([104, 128, 104], "make no text")]
+)
+def test_what_cannot_be_openais_is_refused(given, words):
+    service, reply = ask(TokenIdRule("cl100k_base", BYTES), ["text", given])
+    assert (reply.status, service.requests) == (400, [])
+    assert "input 1: " in reply.json["error"]["message"]
+    assert words in reply.json["error"]["message"]
+
+
+def test_without_the_encodings_file_ids_are_refused_and_texts_answered():
+    rule = TokenIdRule("cl100k_base", problem="the file is not on this machine")
+    _, reply = ask(rule, BARE)
+    assert reply.status == 400
+    assert "the file is not on this machine" in reply.json["error"]["message"]
+    assert "check_embedding_ctx_length=False" in reply.json["error"]["message"]
+    assert "tiktoken.get_encoding('cl100k_base')" in reply.json["error"]["message"]
+    assert ask(rule, ["text", ["a", 5]])[1].status == 200
+
+
+@pytest.mark.parametrize("meaning", ["auto", "model", "reject", "cl100k_base"])
+def test_texts_pass_whatever_the_rule(meaning):
+    service, reply = ask(TokenIdRule(meaning), ["one", "two"])
+    assert reply.status == 200
+    assert service.requests[0].inputs == ("one", "two")

@@ -1,0 +1,85 @@
+"""The rerank routes over HTTP, with a service that scores by shared words."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gguf_embed.errors import DocumentTooLong, NotSupported, Overloaded
+from gguf_embed.server.http.body import TRUNCATED_HEADER
+from tests.server.fake_service import FakeService, Reply, failing, serving
+
+LLAMA_PATHS = ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking")
+PATHS = (*LLAMA_PATHS, "/v2/rerank")
+BODY = {"query": "a b", "documents": ["x", "b", "a b"]}
+
+
+def post(path: str, body: object, service: FakeService | None = None, **options: object) -> Reply:
+    async def scenario() -> Reply:
+        async with serving(service, **options) as running:
+            return await running.post(path, body)
+
+    return asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_path_ranks(path):
+    reply = post(path, BODY)
+    assert reply.status == 200
+    assert [item["index"] for item in reply.json["results"]] == [2, 1, 0]
+    assert TRUNCATED_HEADER not in reply.headers
+
+
+@pytest.mark.parametrize("path", LLAMA_PATHS)
+def test_texts_get_a_bare_array(path):
+    reply = post(path, {"query": "a", "texts": ["x", "a"], "return_text": True, "raw_scores": True})
+    assert reply.json == [{"index": 1, "score": 0.0, "text": "a"}, {"index": 0, "score": -1.0, "text": "x"}]
+
+
+def test_a_cut_is_in_the_header_and_on_coheres_path_the_default():
+    body = {"query": "a", "documents": ["x" * 20, "a"]}
+    for path, fields in (("/rerank", {"truncate": True}), ("/v2/rerank", {})):
+        reply = post(path, body | fields)
+        assert reply.headers[TRUNCATED_HEADER] == "0"
+        assert reply.json["truncated"][0]["n_kept"] == 16
+
+
+def test_more_documents_than_max_inputs_are_a_400():
+    assert post("/rerank", BODY, max_inputs=2).status == 400
+    assert post("/rerank", BODY, max_inputs=3).status == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(DocumentTooLong(3, 20, 16), 400), (NotSupported("no rank head"), 501), (Overloaded("full", 3), 429)],
+)
+@pytest.mark.parametrize("path", PATHS)
+def test_errors_have_the_shape_of_the_path(path, error, status):
+    reply = post(path, BODY, failing(error))
+    assert reply.status == status
+    if path == "/v2/rerank":
+        assert reply.json == {"message": error.message.replace(" (or start with --truncate)", "")}
+    else:
+        assert reply.json["error"]["code"] == status
+        assert reply.json["error"]["message"] == error.message
+
+
+def test_a_wrong_key_on_coheres_path():
+    async def scenario() -> Reply:
+        async with serving(api_keys=("right",)) as running:
+            return await running.post("/v2/rerank", BODY, headers={"Authorization": "Bearer wrong"})
+
+    reply = asyncio.run(scenario())
+    assert (reply.status, list(reply.json)) == (401, ["message"])
+
+
+def test_scored_documents_are_counted():
+    async def scenario() -> str:
+        async with serving() as running:
+            await running.post("/rerank", BODY)
+            return (await running.request("GET", "/metrics")).raw.decode()
+
+    metrics = asyncio.run(scenario())
+    assert "gguf_embed_texts_total 3.0" in metrics
+    assert 'gguf_embed_requests_total{route="/rerank",status="200"} 1.0' in metrics

@@ -1,0 +1,33 @@
+"""How much text `/tokenize` takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from gguf_embed.errors import InvalidRequest
+from gguf_embed.preprocessing.tokens import MAX_CHARACTERS
+from gguf_embed.server.dialects.llama.tokenize import parse_tokenize
+from gguf_embed.server.dialects.tei.tokens import parse_texts
+from gguf_embed.tokenization.offsets import MAX_LAID_CHARACTERS
+
+HALF = "x" * (MAX_CHARACTERS // 2)
+
+
+@pytest.mark.parametrize("content", [HALF + HALF, [HALF, 5, HALF]])
+def test_as_much_as_a_text_may_have_is_taken(content):
+    taken = parse_tokenize({"content": content}).content
+    assert sum(len(part) for part in taken if isinstance(part, str)) == MAX_CHARACTERS
+
+
+@pytest.mark.parametrize("content", [HALF + HALF + "x", [HALF, 5, HALF, "x"]])
+def test_more_is_refused_with_the_limit(content):
+    with pytest.raises(InvalidRequest, match="has 1,000,001 characters, the limit is 1,000,000: split it") as caught:
+        parse_tokenize({"content": content})
+    assert caught.value.param == "content"
+
+
+def test_with_places_a_request_s_texts_are_under_the_limit_of_laying_tokens_over_them():
+    quarter = "x" * (MAX_LAID_CHARACTERS // 4)
+    assert parse_texts({"inputs": [quarter] * 4}, 10) == [quarter] * 4
+    with pytest.raises(InvalidRequest, match='"inputs" has 250,000 characters, and tokens are placed in 200,000'):
+        parse_texts({"inputs": [quarter] * 5}, 10)

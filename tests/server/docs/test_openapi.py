@@ -1,0 +1,201 @@
+"""The OpenAPI description and the page made of it say what the routes do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from html import unescape
+from typing import Any
+
+import pytest
+
+from gguf_embed.server.app import ROUTES
+from gguf_embed.server.context import Route
+from gguf_embed.server.docs.openapi import describe, expand, load_descriptions, route_name
+from gguf_embed.server.docs.schema_text import fields_of, type_words
+from tests.server.fake_service import serving
+from tests.server.json_schema import faults, undescribed
+
+KNOWN = load_descriptions()
+DESCRIPTION = describe(ROUTES, KNOWN, "1.2.3", key_needed=False)
+SCHEMAS = DESCRIPTION["components"]["schemas"]
+OPERATIONS = [(path, method, op) for path, ops in DESCRIPTION["paths"].items() for method, op in ops.items()]
+WITHOUT_REPLY = {"POST /api/copy", "DELETE /api/delete"}
+"""They answer with an empty body, as Ollama does."""
+
+
+def examples() -> Iterator[Any]:
+    for name, entry in KNOWN.routes.items():
+        for example in entry.get("example", []):
+            yield pytest.param(name, entry, example, id=f"{name}: {example['text']}")
+
+
+def references(value: object) -> Iterator[str]:
+    """All names of schemas in a value, at every depth."""
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"].rpartition("/")[2]
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from references(part)
+
+
+def test_every_route_has_an_entry_and_no_entry_is_without_a_route():
+    assert set(KNOWN.routes) == {route_name(route) for route in ROUTES}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=route_name)
+def test_an_entry_says_what_goes_in_and_what_comes_out(route: Route):
+    entry = KNOWN.routes[route_name(route)]
+    succeeds = entry.get("succeeds", True)
+    assert ("request" in entry) == (succeeds and route.method != "GET")
+    assert ("reply" in entry or "reply_type" in entry) == (succeeds and route_name(route) not in WITHOUT_REPLY)
+    assert succeeds or entry["errors"] == [501]
+
+
+def test_every_schema_that_is_named_exists_and_every_one_is_used():
+    assert set(references(DESCRIPTION)) == set(SCHEMAS)
+
+
+def test_every_post_that_can_succeed_has_an_example_but_a_download():
+    without = {name for name, entry in KNOWN.routes.items() if "request" in entry and not entry.get("example")}
+    assert without == {"POST /api/pull"}
+
+
+def test_names_of_operations_are_unique():
+    names = [operation["operationId"] for _, _, operation in OPERATIONS]
+    assert len(set(names)) == len(names) > 40
+
+
+@pytest.mark.parametrize(("name", "entry", "example"), list(examples()))
+def test_an_example_gets_what_is_described(default_server, name, entry, example):
+    method, path = name.split()
+    expected = example.get("status", 200)
+    body = json.loads(example["body"])
+    reply = default_server.request(method, path, example["body"].encode())
+    assert reply.status == expected, reply.body
+    if expected != 200:
+        schema = DESCRIPTION["paths"][path][method.lower()]["responses"][str(expected)]["content"]["application/json"]
+        assert list(faults(reply.json(), schema["schema"], SCHEMAS)) == []
+        return
+    assert list(faults(body, SCHEMAS[entry["request"]], SCHEMAS)) == []
+    assert list(faults(reply.json(), SCHEMAS[entry["reply"]], SCHEMAS)) == []
+    assert undescribed(reply.json(), SCHEMAS[entry["reply"]], SCHEMAS) == set()
+
+
+@pytest.mark.parametrize("name", [name for name, entry in KNOWN.routes.items() if name.startswith("GET ")])
+def test_a_get_answers_as_described(tiny_server, name):
+    entry = KNOWN.routes[name]
+    reply = tiny_server.get(name.removeprefix("GET ").replace("{model}", "encoder"))
+    assert reply.status == 200
+    assert reply.headers["Content-Type"].split(";")[0] == entry.get("reply_type", "application/json")
+    if "reply" in entry:
+        assert list(faults(reply.json(), SCHEMAS[entry["reply"]], SCHEMAS)) == []
+        assert undescribed(reply.json(), SCHEMAS[entry["reply"]], SCHEMAS) <= LLAMAS.get(name, set())
+
+
+LLAMAS = {
+    "GET /props": {
+        "build_info",
+        "chat_template",
+        "default_generation_settings",
+        "description",
+        "endpoint_metrics",
+        "endpoint_props",
+        "endpoint_slots",
+        "media_marker",
+        "modalities",
+        "model_ftype",
+        "model_path",
+    }
+}
+"""llama-server's keys that mean nothing here, and are therefore not described."""
+
+
+@pytest.mark.parametrize(
+    "route", [route for route in ROUTES if "succeeds" in KNOWN.routes[route_name(route)]], ids=route_name
+)
+def test_what_always_fails_does(tiny_server, route):
+    assert tiny_server.post(route.path.replace("{digest}", "sha256:0"), {}).status == 501
+
+
+def test_keys_are_described_where_the_server_asks_for_them():
+    paths = describe(ROUTES, KNOWN, "1.2.3", key_needed=True)["paths"]
+    assert paths["/v1/embeddings"]["post"]["security"] == [{"bearer": []}, {"apiKey": []}]
+    assert paths["/health"]["get"]["security"] == []
+    assert all(operation["security"] == [] for _, _, operation in OPERATIONS)
+
+
+def test_short_words_of_the_files_are_written_out():
+    assert expand({"a": [{"ref": "Name", "description": "x"}]}) == {
+        "a": [{"$ref": "#/components/schemas/Name", "description": "x"}]
+    }
+    assert expand({"type": ["string", "null"], "enum": ["a"]})["enum"] == ["a", None]
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
+def test_both_are_open_to_everyone_and_say_nothing_of_the_keys(path):
+    async def scenario() -> None:
+        async with serving(api_keys=("secret-key",)) as server:
+            reply = await server.request("GET", path)
+            assert reply.status == 200
+            assert b"secret-key" not in reply.raw
+            assert (b"Authorization: Bearer YOUR_KEY" in reply.raw) == (path == "/docs")
+            assert b"1.2.3" in reply.raw
+
+    asyncio.run(scenario())
+
+
+def test_the_page_for_people_has_every_route_and_every_field():
+    async def scenario() -> str:
+        async with serving() as server:
+            return (await server.request("GET", "/docs")).raw.decode()
+
+    html = asyncio.run(scenario())
+    for path, method, _ in OPERATIONS:
+        assert f'<span class="method">{method.upper()}</span><code>{path}</code>' in html
+    fields = {name for schema in SCHEMAS.values() for name in schema.get("properties", {})}
+    assert len(fields) > 100
+    assert [name for name in fields if f"<code>{name}</code>" not in html] == []
+    assert "<script" not in html
+
+
+def test_every_example_of_the_page_can_be_pasted_alone():
+    async def scenario() -> str:
+        async with serving() as server:
+            return (await server.request("GET", "/docs")).raw.decode()
+
+    page = unescape(asyncio.run(scenario()))
+    lines = re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)
+    assert len(lines) > 20
+    for line in lines:
+        command, *words = shlex.split(line)
+        assert (command, "$" in line) == ("curl", False)
+        assert any(re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w/]*", word) for word in words)
+        assert isinstance(json.loads(words[-1]), dict)
+
+
+def test_no_field_of_the_page_may_be_anything():
+    assert type_words(SCHEMAS["ExtraFields"]["properties"]["spans"]) == "array of Span or array of arrays of Span"
+    fields = [field for schema in SCHEMAS.values() for field in fields_of(schema, SCHEMAS)]
+    assert [field.name for field in fields if "anything" in type_words(field.schema)] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("a.example:81", "a.example:81"), ("[::1]:8080", "[::1]:8080"), ("<b>x</b>", "[host]"), ("$(ls)'", "[host]")],
+)
+def test_the_examples_send_to_the_host_that_was_asked_if_it_can_be_one(host, shown):
+    async def scenario() -> str:
+        async with serving() as server:
+            await server.request("GET", "/docs", headers={"Host": "another"})
+            return (await server.request("GET", "/docs", headers={"Host": host})).raw.decode()
+
+    html = asyncio.run(scenario())
+    assert f"curl &#x27;http://{shown}/v1/embeddings&#x27;" in html
+    assert html.count("http://[host]") == (html.count("curl ") if shown == "[host]" else 0)
+    assert "another" not in re.findall(r"http://([^/&]+)", html)

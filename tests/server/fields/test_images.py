@@ -1,0 +1,176 @@
+"""Both shapes of a request with pictures → what the service is asked, and what is refused."""
+
+import asyncio
+import base64
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.images.url_allowlist import RemoteHosts
+from gguf_embed.server.fields import images as pictures
+from gguf_embed.server.fields.image_fetch import RemotePicture
+from gguf_embed.server.fields.images import MAX_PARTS, MAX_PICTURES, PictureRules, parse_pictures
+from gguf_embed.server.http.errors import TooManyInputs
+from gguf_embed.types import PictureText
+from tests.server.fake_service import MODEL, FakeService, serving
+from tests.vision_models import noise, png
+
+RULES = PictureRules(RemoteHosts(), max_inputs=2048)
+ONE, TWO = png(noise(1)), png(noise(2))
+B64 = base64.b64encode(ONE).decode()
+B64_TWO = base64.b64encode(TWO).decode()
+URL = f"data:image/png;base64,{B64}"
+
+
+def text(words):
+    return {"type": "text", "text": words}
+
+
+def image(url):
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def marked(words, *data):
+    return {"prompt_string": words, "multimodal_data": list(data)}
+
+
+@pytest.mark.parametrize(
+    ("value", "left", "inputs"),
+    [
+        (marked("a <__media__> b", B64), "", [(0, ("a ", ONE, " b"))]),
+        (marked("<__media__>", B64), "", [(0, (ONE,))]),
+        (marked("<__media__><__media__>!", B64, B64_TWO), "", [(0, (ONE, TWO, "!"))]),
+        (["x", marked("<__media__>", B64), "y"], ["x", "", "y"], [(1, (ONE,))]),
+        ({"content": [text("a"), image(URL)]}, "", [(0, ("a", ONE))]),
+        ({"content": [image(URL.replace("png", "jpeg"))]}, "", [(0, (ONE,))]),
+        ({"content": [image(URL.replace(";base64", ";name=x;base64"))]}, "", [(0, (ONE,))]),
+        ({"content": [{"type": "image_url", "image_url": B64}]}, "", [(0, (ONE,))]),
+        ([{"content": [image("\n".join((B64[:76], B64[76:])))]}, [1, 2]], ["", [1, 2]], [(0, (ONE,))]),
+        ({"content": [text("a <__media__>"), text(" b")]}, "a <__media__> b", []),
+        ([{"content": [text("a"), text("b")]}, "c"], ["ab", "c"], []),
+        (marked("words"), marked("words"), []),  # no pictures: the text parser reads it
+        ([1, marked("<__media__>", B64)], [1, marked("<__media__>", B64)], []),  # and refuses this
+    ],
+)
+def test_pictures_are_taken_out_and_texts_are_left(value, left, inputs):
+    parsed = parse_pictures(value, "input", RULES)
+    assert (parsed.value, list(parsed.inputs)) == (left, inputs)
+
+
+def test_content_may_be_the_parts_themselves():
+    parsed = parse_pictures([text("a"), image(URL)], "content", RULES)
+    assert (parsed.value, parsed.inputs) == ([""], ((0, ("a", ONE)),))
+
+
+def test_a_url_of_a_named_host_waits_to_be_fetched():
+    parsed = parse_pictures(
+        {"content": [image("https://a.com/x.png")]}, "input", PictureRules(RemoteHosts(("a.com",)), 9)
+    )
+    ((_, (part,)),) = parsed.inputs
+    assert isinstance(part, RemotePicture)
+    assert part.url.url == "https://a.com:443/x.png"
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (marked("no marker", B64), 'input".prompt_string has 0 times <__media__>, multimodal_data 1 entries'),
+        (marked("<__media__><__media__>", B64), "2 times <__media__>, multimodal_data 1 entries"),
+        ([marked("<__media__>", "§§§")], r'"input\[0\]".multimodal_data\[0\] is not base64'),
+        (marked("<__media__>", B64[:-3]), r"multimodal_data\[0\] is not base64"),
+        (marked("<__media__>", 7), "must be a base64 string, found the number 7"),
+        (marked("<__media__>", base64.b64encode(b"hello").decode()), "neither a PNG nor a JPEG"),
+        (marked("<__media__>", "A" * 26_000_000), "26,000,000 characters"),
+        ({"prompt_string": 5, "multimodal_data": [B64]}, "prompt_string must be a string, found the number 5"),
+        ({"prompt_string": "a", "multimodal_data": "x"}, "multimodal_data must be an array"),
+        ({"content": "words"}, "content must be an array of parts"),
+        ({"content": []}, "content must be an array of parts, found an empty array"),
+        ({"content": [{"type": "image", "image": B64}]}, r'content\[0\] must be {"type": "text"'),
+        ({"content": ["words"]}, r"content\[0\] must be"),
+        ({"content": [{"type": "image_url"}]}, r"content\[0\] must be"),
+        ({"content": [image("file:///etc/passwd")]}, "files and other schemes are never read"),
+        ({"content": [image("/etc/passwd")]}, "is not base64"),
+        ({"content": [image("ftp://a.com/x.png")]}, "files and other schemes are never read"),
+        ({"content": [image("data:text/plain;base64,AAAA")]}, "must be data:image/png;base64"),
+        ({"content": [image("data:image/png,raw")]}, "must be data:image/png;base64"),
+        ({"content": [image("https://a.com/x.png")]}, "a.com:443, and this server fetches nothing from there"),
+        ([marked("<__media__>", B64)] * (MAX_PICTURES + 1), "holds over 64 pictures, the limit per request"),
+        (marked("x", *["AAAA"] * (MAX_PICTURES + 1)), "holds over 64 pictures"),
+        ({"content": [text("a")] * (MAX_PARTS + 1)}, "holds over 10,000 parts"),
+        ([{"content": [text("a")] * 5001}] * 2, "holds over 10,000 parts"),
+        (marked("<__media__>", "é" + B64), r"is not base64 \(it has characters beyond ASCII\)"),
+        ([text("a"), {"content": [text("a"), image("§")]}], r'"input\[1\]".content\[1\].image_url is not base64'),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(value, problem):
+    with pytest.raises(InvalidRequest, match=problem):
+        parse_pictures(value, "input", RULES)
+
+
+@pytest.mark.parametrize("kind", ["input_audio", "input_video", "video_url"])
+def test_sound_and_video_are_not_supported(kind):
+    with pytest.raises(NotSupported, match="reads text and pictures only"):
+        parse_pictures({"content": [{"type": kind, kind: {"data": "AAAA"}}]}, "input", RULES)
+
+
+def test_a_place_in_the_parts_themselves_is_named_as_it_was_sent():
+    with pytest.raises(InvalidRequest, match=r'^"content\[1\]".image_url is not base64'):
+        parse_pictures([text("a"), image("§")], "content", RULES)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        marked("<__media__>", "§§§"),
+        {"content": [image("https://a.com/x.png")]},
+        {"content": [image("ftp://a.com/x.png")]},
+        [marked("no marker", B64)],
+    ],
+)
+def test_where_no_pictures_are_read_that_is_said_before_anything_about_the_picture(value):
+    with pytest.raises(NotSupported, match="no tower"):
+        parse_pictures(value, "input", PictureRules(RemoteHosts(), 9, refusal="no tower"))
+
+
+def test_fetched_pictures_are_looked_at_beside_the_event_loop(monkeypatch):
+    threads = []
+
+    async def fetch(remote, max_bytes):
+        return [ONE for _ in remote]
+
+    def check(data, where):
+        threads.append(threading.current_thread())
+
+    monkeypatch.setattr(pictures, "fetch_pictures", fetch)
+    monkeypatch.setattr(pictures, "check_picture", check)
+
+    async def scenario():
+        service = FakeService(replace(MODEL, reads_pictures=True))
+        async with serving(service, remote_hosts=RemoteHosts(("a.com",))) as running:
+            reply = await running.post("/embedding", {"input": {"content": [image("http://a.com/x.png")]}})
+        assert service.requests[0].pictures == (PictureText(0, (ONE,)),)
+        return reply
+
+    assert asyncio.run(scenario()).status == 200
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
+
+
+def test_too_many_inputs_are_refused_before_the_first_is_read():
+    with pytest.raises(TooManyInputs, match='"input" has 10 entries, the limit per request is 9'):
+        parse_pictures([{"content": "not even parts"}] * 10, "input", PictureRules(RemoteHosts(), 9))
+
+
+def test_white_space_in_base64_is_skipped_without_a_list_of_its_pieces():
+    spaced = " ".join(B64) + "\r\n\t\v\f" + " " * 1_000_000
+    began_s = time.thread_time()
+    parsed = parse_pictures(marked("<__media__>", spaced), "input", RULES)
+    assert time.thread_time() - began_s < 0.3
+    assert parsed.inputs == ((0, (ONE,)),)
+    many = "aa " * 8_000_000
+    with pytest.raises(InvalidRequest, match="neither a PNG nor a JPEG"):
+        parse_pictures(marked("<__media__>", many), "input", RULES)
+    assert time.thread_time() - began_s < 0.6  # in pieces it took over a second

@@ -1,0 +1,317 @@
+"""No input makes a 500: a table of bad bodies per route, and every odd body on every route."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from gguf_embed.server.app import ROUTES
+from gguf_embed.server.context import Dialect
+from gguf_embed.server.dialects.ollama.version import refuse
+from tests.server.fake_service import serving
+
+DIALECTS = {route.path: route.dialect for route in ROUTES if route.method == "POST" and route.handler is not refuse}
+POSTS = list(DIALECTS)
+
+MALFORMED = (
+    b"",
+    b" ",
+    b"{",
+    b"}",
+    b"[]",
+    b"null",
+    b"true",
+    b"1",
+    b'"text"',
+    b"input=a",
+    b'{"input": "a",}',
+    b'{"input": "\xff\xfe"}',
+    b'{"input": NaN}',
+    b'\xef\xbb\xbf{"input": "a"}',
+    b'{"input"' + b":[" * 2000,
+    b"[" * 100_000,
+    b"{}",
+    b"\x00",
+    b'{"input": "\\x"}',
+    b'{"input": "a\nb"}',
+)
+BAD_PROMPTS = (
+    None,
+    [],
+    [[]],
+    ["a", []],
+    0,
+    1.5,
+    True,
+    False,
+    {},
+    {"a": 1},
+    {"prompt_string": None},
+    [None],
+    ["a", None],
+    [True, False],
+    [1, True],
+    [1.0],
+    [1, 2.5],
+    [-1],
+    [2**31],
+    [2**63],
+    [2**70],
+    [[1], [-2]],
+    [[1], ["a", "b"]],
+    [[[1]]],
+    [{}],
+    [["a", None]],
+    [1, [2]],
+    [1, {"prompt_string": "a"}],
+    ["a"] * 2049,
+    "a" * 200,
+    [7] * 17,
+)
+BAD_FIELDS = (
+    {"dimensions": 0},
+    {"dimensions": -1},
+    {"dimensions": 1.5},
+    {"dimensions": True},
+    {"dimensions": "4"},
+    {"dimensions": 9},
+    {"dimensions": 2**80},
+    {"truncate": "END"},
+    {"truncate": 1},
+    {"model": 1},
+    {"model": ["tiny"]},
+    {"pooling": "max"},
+    {"pooling": "rank"},
+    {"pooling": 1},
+    {"embd_normalize": -2},
+    {"embd_normalize": True},
+    {"embd_normalize": "2"},
+    {"embd_normalize": 2.5},
+    {"embd_normalize": 2**40},
+)
+OUTPUT_TYPE_FIELDS = ("output_dtype", "embedding_types", "embedding_type", "embed_dtype")
+BAD_OPENAI_FIELDS = (
+    *BAD_FIELDS,
+    {"encoding_format": "int8"},
+    {"encoding_format": 1},
+    {"encoding_format": ["float"]},
+    {"user": 1},
+    {"embd_normalize": -1},
+    *({name: bad} for name in OUTPUT_TYPE_FIELDS for bad in ("", "int4", 1, True, [], {}, [None], [["int8"]])),
+    {"output_dtype": "int8", "embedding_types": ["uint8"]},
+    {"output_dtype": "int8", "encoding_format": "int8"},
+    {"output_dimension": 0},
+    {"output_dimension": "4"},
+    {"pooling": "none"},
+)
+BAD_TEI_FIELDS = (
+    *({"dimensions": bad} for bad in (0, -1, 1.5, True, "4", 9, 2**80)),
+    *({"truncate": bad} for bad in ("END", 1, [])),
+    *({"truncation_direction": bad} for bad in ("left", "up", 1)),
+    *({"normalize": bad} for bad in ("yes", 1)),
+    *({"prompt_name": bad} for bad in (1, "", [])),
+    {"model": 1},
+)
+BAD_COHERE_FIELDS = (
+    *({"embedding_types": bad} for bad in ("int4", 1, [], {}, [None])),
+    *({"output_dimension": bad} for bad in (0, -1, 1.5, True, "4", 9, 2**80)),
+    *({"truncate": bad} for bad in ("START", "middle", 1, True)),
+    *({"max_tokens": bad} for bad in (0, "8", 1.5)),
+    *({"input_type": bad} for bad in (1, "", [])),
+    {"model": 1},
+)
+BAD_DOCUMENTS = (None, [], "a", 1, True, {}, [None], [1], [True], [1.5], [[]], [["a"]], ["a", None], ["a"] * 2049)
+BAD_RERANK_FIELDS = (
+    {"texts": ["a"]},
+    {"pooling": "mean"},
+    {"use_prompts": True},
+    {"method": "embedding", "label": 0},
+    {"method": "embedding", "raw_scores": False},
+    {"truncation_direction": "left"},
+    {"on_error": "skip"},
+)
+BAD_QUERIES = (None, 1, 1.5, True, [], ["a"], {}, {"text": "a"})
+BAD_TOKENIZE = (
+    {"content": None},
+    {"content": 1},
+    {"content": {}},
+    {"content": [None]},
+    {"content": [[1]]},
+    {"content": [1.5]},
+    {"content": [True]},
+    {"content": [-1]},
+    {"content": [2**31]},
+    {"content": "a", "add_special": 1},
+    {"content": "a", "parse_special": "no"},
+    {"content": "a", "with_pieces": []},
+    {"content": [300], "with_pieces": True},
+)
+BAD_DETOKENIZE = (
+    {"tokens": None},
+    {"tokens": "1"},
+    {"tokens": 1},
+    {"tokens": ["a"]},
+    {"tokens": [1, "a"]},
+    {"tokens": [None]},
+    {"tokens": [True]},
+    {"tokens": [1.5]},
+    {"tokens": [-1]},
+    {"tokens": [2**70]},
+    {"tokens": [[1]]},
+    {"tokens": [300]},
+)
+
+
+NOT_A_NAME = (1, 1.5, True, [], ["a"], {}, {"a": 1})
+NOT_A_DURATION = ("", "5", "10", "1x", "m", "five minutes", True, [], {}, "9" * 30 + "h")
+
+BAD_OLLAMA_FIELDS: tuple[dict[str, object], ...] = (
+    *({"model": bad} for bad in (*NOT_A_NAME, None, "", "unknown")),
+    *({"keep_alive": bad} for bad in NOT_A_DURATION),
+    *({"options": bad} for bad in ("a", 1, True, ["num_ctx"])),
+    *({"options": {name: bad}} for name in ("num_ctx", "num_gpu") for bad in ("1", 1.5, True, [], -2, 2**40)),
+    {"options": {"num_ctx": 0}},
+    {"options": {"num_thread": -1}},
+    {"options": {"num_batch": "big"}},
+    {"truncate": 1},
+    {"truncate": "false"},
+)
+BAD_OLLAMA_EMBED = (
+    *({"input": bad} for bad in (1, True, {}, [1], [1, 2], [[1]], ["a", 1], ["a", None], [["a"]], ["a"] * 2049)),
+    *({"dimensions": bad} for bad in ("8", 1.5, True, [])),
+    *BAD_OLLAMA_FIELDS,
+)
+
+
+def dump(body: object) -> bytes:
+    """JSON of anything, numbers beyond 64 bits included."""
+    return json.dumps(body).encode()
+
+
+def table() -> list[tuple[str, bytes]]:
+    """(path, body) of every bad request."""
+    rows: list[tuple[str, bytes]] = []
+    for path, fields in (
+        ("/v1/embeddings", BAD_OPENAI_FIELDS),
+        ("/embedding", BAD_FIELDS),
+        ("/embeddings", BAD_FIELDS),
+    ):
+        rows += [(path, dump({name: bad})) for name in ("input", "content") for bad in BAD_PROMPTS]
+        rows += [(path, dump({"input": "a", **bad})) for bad in fields]
+    rows += [("/tokenize", dump(bad)) for bad in BAD_TOKENIZE]
+    rows += [("/detokenize", dump(bad)) for bad in BAD_DETOKENIZE]
+    text = {"model": "tiny", "input": "a"}
+    rows += [("/api/embed", dump(text | bad)) for bad in BAD_OLLAMA_EMBED]
+    rows += [("/api/embeddings", dump({"model": "tiny", "prompt": "a", **bad})) for bad in BAD_OLLAMA_FIELDS]
+    rows += [("/api/embeddings", dump({"model": "tiny", "prompt": bad})) for bad in NOT_A_NAME]
+    for path in ("/api/show", "/api/pull"):
+        rows += [(path, dump({name: bad})) for name in ("model", "name") for bad in (*NOT_A_NAME, "", None)]
+    rows += [("/api/pull", dump({"model": "tiny", "stream": bad})) for bad in NOT_A_NAME if bad is not True]
+    rows += [
+        ("/api/copy", dump({"source": "tiny", "destination": "b", name: bad}))
+        for name in ("source", "destination")
+        for bad in (*NOT_A_NAME, "", None)
+    ]
+    rows += [*bad_tei(), *bad_cohere()]
+    return rows + [(path, body) for path in POSTS for body in MALFORMED]
+
+
+def bad_tei() -> Iterator[tuple[str, bytes]]:
+    for path in ("/embed", "/embed_all", "/"):
+        yield from ((path, dump({"inputs": bad, "truncate": False})) for bad in BAD_PROMPTS)
+        yield from ((path, dump({"inputs": "a", **bad})) for bad in BAD_TEI_FIELDS)
+    for bad in BAD_PROMPTS:
+        yield "/similarity", dump({"inputs": {"source_sentence": "a", "sentences": bad}})
+    for field in ({"truncate": 1}, {"truncation_direction": "left"}, {"prompt_name": 1}):
+        yield "/similarity", dump({"inputs": {"source_sentence": "a", "sentences": ["a"]}, "parameters": field})
+    for body in BAD_DETOKENIZE:
+        if body["tokens"] != [[1]]:
+            yield "/decode", dump({"ids": body["tokens"]})
+            yield "/decode", dump({"ids": [[7], body["tokens"]]})
+
+
+def bad_cohere() -> Iterator[tuple[str, bytes]]:
+    """And rerank in all its shapes."""
+    for path in ("/v2/embed", "/v1/embed"):
+        yield from ((path, dump({name: bad})) for name in ("texts", "inputs") for bad in BAD_PROMPTS)
+        yield from ((path, dump({"texts": ["a"], **bad})) for bad in BAD_COHERE_FIELDS)
+    for path in ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking", "/v2/rerank"):
+        yield from ((path, dump({"query": "a", "documents": bad})) for bad in BAD_DOCUMENTS)
+        yield from ((path, dump({"query": bad, "documents": ["a"]})) for bad in BAD_QUERIES)
+        yield from ((path, dump({"query": "a", "documents": ["a"], **bad})) for bad in BAD_RERANK_FIELDS)
+
+
+def check_shape(path: str, reply) -> None:
+    """The error is in the dialect of its route."""
+    dialect = DIALECTS[path]
+    if dialect in (Dialect.OLLAMA, Dialect.TEI, Dialect.COHERE):
+        key = "message" if dialect is Dialect.COHERE else "error"
+        assert reply.json[key]
+        assert isinstance(reply.json[key], str)
+        assert set(reply.json) == ({"error", "error_type"} if dialect is Dialect.TEI else {key})
+        return
+    error = reply.json["error"]
+    assert error["message"]
+    assert isinstance(error["type"], str)
+    if dialect is Dialect.OPENAI:
+        assert isinstance(error["code"], str)
+        assert "param" in error
+    else:
+        assert error["code"] == reply.status
+
+
+def test_every_bad_body_is_a_4xx_in_the_routes_dialect():
+    async def scenario():
+        async with serving() as running:
+            for path, body in table():
+                reply = await running.post(path, body)
+                assert 400 <= reply.status < 500, (path, body[:200], reply)
+                check_shape(path, reply)
+
+    asyncio.run(scenario())
+
+
+def test_the_table_is_not_small():
+    rows = table()
+    for post in POSTS:
+        assert sum(path == post for path, _ in rows) >= 30
+
+
+ODD_VALUES = (*BAD_PROMPTS, "a", ["a"], [1], [[1]], "\x00", "\u202e", {"prompt_string": "a"}, {"content": []})
+ODD_BODIES = tuple(
+    dump({**base, name: value})
+    for names, bases in (
+        (
+            (
+                *("input", "content", "tokens", "pooling", "dimensions", "model", "truncate", "encoding_format"),
+                *("prompt", "options", "keep_alive", "stream", "output_dtype"),
+            ),
+            ({}, {"input": "a", "content": "a", "tokens": [97]}, {"model": "tiny", "input": "a", "prompt": "a"}),
+        ),
+        (
+            ("inputs", "texts", "ids", "query", "documents", "parameters", "normalize"),
+            ({"inputs": "a", "texts": ["a"], "ids": [97], "query": "a", "documents": ["a"]},),
+        ),
+    )
+    for value in ODD_VALUES
+    for name in names
+    for base in bases
+)
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_no_odd_body_makes_a_500(path):
+    async def scenario():
+        async with serving() as running:
+            for body in ODD_BODIES:
+                reply = await running.post(path, body)
+                expected = (200, 400, 404, 413, 422, 424) if DIALECTS[path] is Dialect.TEI else (200, 400, 404, 501)
+                assert reply.status in expected, (body[:200], reply)
+                assert reply.json is not None or path == "/api/pull"  # lines of JSON
+                if reply.status != 200:
+                    check_shape(path, reply)
+
+    asyncio.run(scenario())

@@ -1,0 +1,275 @@
+"""Keys, request ids, CORS, unknown routes and metrics over a real connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from gguf_embed.errors import AuthenticationFailed, EngineFailure, InvalidRequest, NotSupported, Unavailable
+from gguf_embed.server.app import ROUTES
+from gguf_embed.server.http.auth import KeyRing
+from tests.server.fake_service import FakeService, failing, serving
+
+
+@pytest.mark.parametrize(
+    ("authorization", "x_api_key"),
+    [
+        ("Bearer one", None),
+        ("bearer two", None),
+        ("Bearer  two ", None),
+        (None, "one"),
+        (None, "clé"),
+        ("Bearer wrong", "two"),
+        ("Basic b25l", "one"),
+    ],
+)
+def test_any_known_key_passes_from_either_header(authorization, x_api_key):
+    KeyRing(["one", "two", "clé"]).check(authorization, x_api_key)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "x_api_key"),
+    [
+        (None, None),
+        ("", ""),
+        ("Bearer", None),
+        ("Bearer ", None),
+        ("one", None),
+        ("Basic one", None),
+        ("Bearer One", None),
+        ("Bearer one two", None),
+        ("Bearer \udcff", None),
+        (None, "on"),
+    ],
+)
+def test_anything_else_is_refused(authorization, x_api_key):
+    with pytest.raises(AuthenticationFailed):
+        KeyRing(["one", "two", ""]).check(authorization, x_api_key)
+
+
+def test_without_keys_everyone_passes():
+    KeyRing(["", ""]).check(None, None)
+    KeyRing([]).check("Bearer anything", None)
+
+
+def path_of(route) -> str:
+    return route.path.replace("{model:.+}", "tiny")
+
+
+def test_every_route_but_the_open_ones_needs_the_key():
+    async def scenario():
+        async with serving(api_keys=("one", "two")) as running:
+            for route in ROUTES:
+                reply = await running.request(route.method, path_of(route))
+                assert (reply.status == 401) == route.auth_required, route
+                if reply.status == 401:
+                    assert "Invalid API Key" in reply.raw.decode()
+                    assert reply.headers["WWW-Authenticate"] == "Bearer"
+                reply = await running.request(route.method, path_of(route), headers={"X-Api-Key": "two"})
+                assert reply.status != 401, route
+
+    asyncio.run(scenario())
+
+
+def test_the_open_routes_are_these():
+    assert [route.path for route in ROUTES if not route.auth_required] == [
+        "/health",
+        "/v1/health",
+        "/ready",
+        "/",
+        "/docs",
+        "/openapi.json",
+    ]
+
+
+def test_an_unknown_path_does_not_show_itself_to_a_stranger():
+    async def scenario():
+        async with serving(api_keys=("one",)) as running:
+            assert (await running.request("GET", "/nothing")).status == 401
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("key", ["K\u00fc".encode(), b"\xff\xfe"])
+def test_a_key_outside_ascii_is_refused_not_a_crash(key):
+    async def scenario():
+        async with serving(api_keys=("one",)) as running:
+            host, port = running.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET /props HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Api-Key: " + key + b"\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 401")
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("asked", "echoed"), [("a.B-9_", True), ("x" * 128, True), ("x" * 129, False), ("a b", False)])
+def test_a_sane_request_id_is_echoed_and_another_replaced(asked, echoed):
+    async def scenario():
+        async with serving() as running:
+            reply = await running.request("GET", "/version", headers={"X-Request-Id": asked})
+            assert (reply.headers["X-Request-Id"] == asked) == echoed
+            assert reply.headers["X-Request-Id"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/health"), ("GET", "/nothing"), ("PUT", "/props"), ("POST", "/v1/embeddings")]
+)
+def test_every_reply_has_an_id_errors_included(method, path):
+    async def scenario():
+        async with serving() as running:
+            assert len((await running.request(method, path)).headers["X-Request-Id"]) == 24
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding", "/nothing"])
+def test_preflight_needs_no_key(path):
+    async def scenario():
+        async with serving(api_keys=("one",)) as running:
+            reply = await running.request("OPTIONS", path, headers={"Origin": "http://page"})
+            assert reply.status == 200
+            assert reply.headers["Access-Control-Allow-Origin"] == "http://page"
+            assert reply.headers["Access-Control-Allow-Credentials"] == "true"
+            assert reply.headers["Access-Control-Allow-Methods"] == "GET, POST, DELETE, OPTIONS"
+            assert reply.headers["Access-Control-Allow-Headers"] == "*"
+
+    asyncio.run(scenario())
+
+
+def test_cors_headers_come_with_an_origin_only():
+    async def scenario():
+        async with serving() as running:
+            reply = await running.post("/v1/embeddings", {"input": "a"}, headers={"Origin": "http://page"})
+            assert reply.headers["Access-Control-Allow-Origin"] == "http://page"
+            reply = await running.post("/v1/embeddings", {"input": "a"})
+            assert not any(name.startswith("Access-Control") for name in reply.headers)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/nothing", ""),
+        ("/v1/nothing", ""),
+        ("/v1/embeddings/", "did you mean /v1/embeddings? "),
+        ("/v1/embedding", "did you mean /v1/embeddings? "),
+        ("/rerankk", "did you mean /rerank? "),
+        ("/v1/completions", "this server embeds texts and generates none; "),
+        ("/v1/chat/completions", "this server embeds texts and generates none; "),
+        ("/v1/responses", "this server embeds texts and generates none; "),
+        ("/" + "x" * 300, ""),
+    ],
+)
+def test_an_unknown_path_is_a_404_that_names_it_and_the_way_on(path, hint):
+    async def scenario():
+        async with serving() as running:
+            reply = await running.request("GET", path)
+            message = f"there is no route {path[:100]} here: {hint}GET / lists all"
+            assert (reply.status, reply.json["error"]) == (
+                404,
+                {"message": message, "type": "not_found_error", "code": 404},
+            )
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed", "code"),
+    [
+        ("GET", "/embedding", "POST", 405),
+        ("GET", "/v1/embeddings", "POST", "method_not_supported"),
+        ("DELETE", "/props", "GET, HEAD", 405),
+        ("POST", "/health", "GET, HEAD", 405),
+    ],
+)
+def test_a_wrong_method_is_a_405_in_the_routes_dialect(method, path, allowed, code):
+    async def scenario():
+        async with serving() as running:
+            reply = await running.request(method, path)
+            assert (reply.status, reply.headers["Allow"]) == (405, allowed)
+            assert reply.json["error"]["code"] == code
+
+    asyncio.run(scenario())
+
+
+def test_requests_are_counted_by_route_never_by_what_was_typed():
+    async def scenario():
+        async with serving() as running:
+            await running.post("/embedding", {"input": "a"})
+            await running.post("/embedding", {})
+            await running.request("GET", "/secret-path")
+            await running.request("GET", "/v1/models/some-model")
+            text = (await running.request("GET", "/metrics")).raw.decode()
+            assert 'gguf_embed_requests_total{route="/embedding",status="200"} 1.0' in text
+            assert 'gguf_embed_requests_total{route="/embedding",status="400"} 1.0' in text
+            assert 'gguf_embed_requests_total{route="unknown",status="404"} 1.0' in text
+            assert "secret-path" not in text
+            assert "some-model" not in text
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_leaves_cancels_its_work():
+    async def scenario():
+        service = FakeService()
+        service.gate.clear()
+        async with serving(service) as running:
+            request = asyncio.create_task(running.post("/v1/embeddings", {"input": "a"}))
+            await service.entered.wait()
+            request.cancel()
+            await asyncio.wait([request])
+            await service.cancelled.wait()
+            service.gate.set()
+            text = (await running.request("GET", "/metrics")).raw.decode()
+            assert 'gguf_embed_requests_total{route="/v1/embeddings",status="499"} 1.0' in text
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (NotSupported("no rank head"), False),
+        (InvalidRequest("wrong"), False),
+        (Unavailable("a worker has failed"), True),
+        (EngineFailure("llama.cpp failed"), True),
+    ],
+)
+@pytest.mark.parametrize(("path", "field"), [("/v1/embeddings", "input"), ("/embed", "inputs")])
+def test_only_the_servers_own_faults_are_logged_with_the_requests_id(caplog, error, logged, path, field):
+    async def scenario():
+        async with serving(failing(error)) as running:
+            await running.post(path, {field: "a"}, headers={"X-Request-Id": "mine-1"})
+
+    asyncio.run(scenario())
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert lines == ([f"{error.kind}: {error.message}, request mine-1"] if logged else [])
+
+
+def test_a_made_request_id_is_the_same_in_log_and_reply(caplog):
+    async def scenario():
+        async with serving(failing(EngineFailure("llama.cpp failed"))) as running:
+            reply = await running.post("/v1/embeddings", {"input": "a"})
+            assert caplog.messages == [f"engine: llama.cpp failed, request {reply.headers['X-Request-Id']}"]
+
+    asyncio.run(scenario())
+
+
+def test_the_access_log_is_at_debug(caplog):
+    async def scenario():
+        async with serving() as running:
+            await running.request("GET", "/version")
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(scenario())
+    assert caplog.text == ""
+    with caplog.at_level(logging.DEBUG, "gguf_embed"):
+        asyncio.run(scenario())
+    assert "GET /version 200" in caplog.text

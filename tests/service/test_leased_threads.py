@@ -1,0 +1,88 @@
+"""Work on a thread is over before anybody may unload its model, whoever has gone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from gguf_embed.service.leased_threads import ModelThreads
+
+
+class Work:
+    """Something that a thread does until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+        self.ended = False
+
+    def __call__(self) -> str:
+        self.begun.set()
+        assert self.may_end.wait(10)
+        self.ended = True
+        return "done"
+
+
+@pytest.fixture
+def threads():
+    opened = ModelThreads("test", 1)
+    yield opened
+    opened.close()
+
+
+def test_a_cancelled_waiter_goes_on_only_when_the_thread_has_ended(threads):
+    async def scenario():
+        work = Work()
+        waiter = asyncio.create_task(threads.run(work))
+        await asyncio.to_thread(work.begun.wait, 10)
+        for _ in range(3):
+            waiter.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not waiter.done()
+        work.may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        assert work.ended
+
+    asyncio.run(scenario())
+
+
+def test_work_that_has_not_begun_is_dropped_with_its_waiter(threads):
+    async def scenario():
+        first, second = Work(), Work()
+        busy = asyncio.create_task(threads.run(first))
+        await asyncio.to_thread(first.begun.wait, 10)
+        waiter = asyncio.create_task(threads.run(second))
+        await asyncio.sleep(0)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        first.may_end.set()
+        assert await busy == "done"
+        assert not second.begun.is_set()
+
+    asyncio.run(scenario())
+
+
+def test_what_work_raises_reaches_its_waiter_and_is_lost_with_one_that_has_gone(threads, caplog):
+    async def scenario():
+        work = Work()
+
+        def fail() -> None:
+            work()
+            raise ValueError("no")
+
+        waiter = asyncio.create_task(threads.run(fail))
+        await asyncio.to_thread(work.begun.wait, 10)
+        waiter.cancel()
+        work.may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        with pytest.raises(ValueError, match="no"):
+            await threads.run(fail)
+
+    asyncio.run(scenario())
+    assert not caplog.records
