@@ -93,7 +93,7 @@ def _warm_up(settings: CompareSettings, servers: Sequence[RunningServer]) -> Non
 def _run_rounds(
     settings: CompareSettings, servers: Sequence[RunningServer], cost: ModelCost, say: Callable[[str], None]
 ) -> list[Run]:
-    """A B C, B C A, …: neighbours in time are compared, and nobody always goes first. Each round has new texts."""
+    """A B C, B C A, …: neighbors in time are compared, and nobody always goes first. Each round has new texts."""
     runs = []
     for round_ in range(settings.n_rounds):
         for scenario in settings.scenarios:

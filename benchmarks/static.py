@@ -63,7 +63,7 @@ class StaticRun:
     size: str
     n_texts: int
     package_s: float  # model2vec's encode
-    process_s: float  # tokenised, through the scheduler, normalised
+    process_s: float  # tokenized, through the scheduler, normalized
     http_s: float
     min_cosine: float  # of both of ours to model2vec's
 

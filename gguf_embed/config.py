@@ -52,7 +52,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ResidencyLimits:
+class PoolLimits:
     """What all loaded models together may take."""
 
     max_models: int = 4  # 0: no limit
@@ -60,8 +60,8 @@ class ResidencyLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class RegistryConfig:
-    """How many models may stay, and for how long. `keep_alive_s` inf: for ever; 0: no longer than a request."""
+class PoolConfig:
+    """How many models may stay, and for how long. `keep_alive_s` inf: forever; 0: no longer than a request."""
 
-    limits: ResidencyLimits = field(default_factory=ResidencyLimits)
+    limits: PoolLimits = field(default_factory=PoolLimits)
     keep_alive_s: float = 300.0

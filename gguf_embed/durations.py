@@ -19,5 +19,5 @@ def parse_go_duration(text: str) -> float:
 
 
 def keep_alive_seconds(seconds: float) -> float:
-    """Ollama's rule: a negative time to stay loaded means for ever, which is `inf` here."""
+    """Ollama's rule: a negative time to stay loaded means forever, which is `inf` here."""
     return math.inf if seconds < 0 else seconds

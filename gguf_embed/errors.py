@@ -17,15 +17,15 @@ class EmbedError(Exception):
         super().__init__(message)
         self.message = message
 
-    def of_input(self, index: int) -> EmbedError:
+    def for_input(self, index: int) -> EmbedError:
         """The same about another input of the request; errors that are about no input stay as they are."""
         return self
 
-    def of_document(self, index: int) -> EmbedError:
+    def for_document(self, index: int) -> EmbedError:
         """The same about a document that is to be ranked."""
         return self
 
-    def of_query(self) -> EmbedError:
+    def for_query(self) -> EmbedError:
         """The same about the query of a rerank request."""
         return self
 
@@ -53,13 +53,13 @@ class InvalidInput(InvalidRequest):
         super().__init__(f"{noun} {index}{reason}", param, index)
         self.reason = reason
 
-    def of_input(self, index: int) -> InvalidInput:
+    def for_input(self, index: int) -> InvalidInput:
         return InvalidInput(index, self.reason, self.param)
 
-    def of_document(self, index: int) -> InvalidInput:
+    def for_document(self, index: int) -> InvalidInput:
         return InvalidInput(index, self.reason, "documents", "document")
 
-    def of_query(self) -> InvalidRequest:
+    def for_query(self) -> InvalidRequest:
         return InvalidRequest(f"the query{self.reason}", "query")
 
 
@@ -80,9 +80,9 @@ class InputTooLong(EmbedError):
         self.n_tokens = n_tokens
         self.limit = limit
         self.can_average = can_average
-        super().__init__(self.worded(_TRUNCATE))
+        super().__init__(self.message_for(_TRUNCATE))
 
-    def worded(self, truncate: str, *, has_long_input: bool = False) -> str:
+    def message_for(self, truncate: str, *, has_long_input: bool = False) -> str:
         """The message where a request asks for a cut by `truncate`, and may have the field `long_input`."""
         average = ', or "long_input": "chunk_mean" to average its parts' if has_long_input and self.can_average else ""
         return (
@@ -90,13 +90,13 @@ class InputTooLong(EmbedError):
             f"or send {truncate} to cut it visibly{average}"
         )
 
-    def of_input(self, index: int) -> InputTooLong:
+    def for_input(self, index: int) -> InputTooLong:
         return type(self)(index, self.n_tokens, self.limit, can_average=self.can_average)
 
-    def of_document(self, index: int) -> InputTooLong:
+    def for_document(self, index: int) -> InputTooLong:
         return LoneDocumentTooLong(index, self.n_tokens, self.limit)
 
-    def of_query(self) -> InvalidRequest:
+    def for_query(self) -> InvalidRequest:
         return InvalidRequest(
             f"the query has {self.n_tokens} tokens, the limit is {self.limit}: shorten it (it is never cut)", "query"
         )
@@ -107,7 +107,7 @@ class DocumentTooLong(InputTooLong):
 
     is_document = True
 
-    def worded(self, truncate: str, *, has_long_input: bool = False) -> str:
+    def message_for(self, truncate: str, *, has_long_input: bool = False) -> str:
         return (
             f"document {self.index} and the query have {self.n_tokens} tokens, the limit for both is {self.limit}: "
             f"shorten or split it, or send {truncate} to cut the document visibly"
@@ -117,7 +117,7 @@ class DocumentTooLong(InputTooLong):
 class LoneDocumentTooLong(DocumentTooLong):
     """The same of a document that is read without the query."""
 
-    def worded(self, truncate: str, *, has_long_input: bool = False) -> str:
+    def message_for(self, truncate: str, *, has_long_input: bool = False) -> str:
         return (
             f"document {self.index} has {self.n_tokens} tokens, the limit per document is {self.limit}: shorten or "
             f"split it, or send {truncate} to cut it visibly"
@@ -127,20 +127,20 @@ class LoneDocumentTooLong(DocumentTooLong):
 class ChunksTooLong(InputTooLong):
     """Inputs that are the chunks of one text have more tokens together than the model takes; `index` means nothing."""
 
-    def worded(self, truncate: str, *, has_long_input: bool = False) -> str:
+    def message_for(self, truncate: str, *, has_long_input: bool = False) -> str:
         return (
             f"the inputs, one text with late_chunking, have {self.n_tokens} tokens together, the limit is "
             f"{self.limit}: send fewer of them in one request"
         )
 
 
-class PicturesTooLong(InputTooLong):
-    """An input with pictures has more tokens than fit; pictures are never cut."""
+class ImageInputTooLong(InputTooLong):
+    """An input with images has more tokens than fit; images are never cut."""
 
-    def worded(self, truncate: str, *, has_long_input: bool = False) -> str:
+    def message_for(self, truncate: str, *, has_long_input: bool = False) -> str:
         return (
-            f"input {self.index} has {self.n_tokens} tokens with its pictures, the limit is {self.limit}: send fewer "
-            "or smaller pictures, or a shorter text"
+            f"input {self.index} has {self.n_tokens} tokens with its images, the limit is {self.limit}: send fewer "
+            "or smaller images, or a shorter text"
         )
 
 
@@ -212,13 +212,13 @@ class EngineFailure(EmbedError):
         self.reason = message
         self.index = index
 
-    def of_input(self, index: int) -> EngineFailure:
+    def for_input(self, index: int) -> EngineFailure:
         return EngineFailure(self.reason, index)
 
-    def of_document(self, index: int) -> EngineFailure:
+    def for_document(self, index: int) -> EngineFailure:
         return EngineFailure(self.reason, index, "document")
 
-    def of_query(self) -> EngineFailure:
+    def for_query(self) -> EngineFailure:
         return EngineFailure(f"the query: {self.reason}")
 
 

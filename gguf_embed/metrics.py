@@ -59,7 +59,7 @@ class Metrics:
             "gguf_embed_failed_texts", "Texts that failed alone in an answered request.", ["kind"], registry=registry
         )
         self._tokenize_seconds = Histogram(
-            "gguf_embed_tokenize_seconds", "A request's tokenising time.", buckets=_SECONDS, registry=registry
+            "gguf_embed_tokenize_seconds", "A request's tokenizing time.", buckets=_SECONDS, registry=registry
         )
         self._queue_seconds = Histogram(
             "gguf_embed_queue_seconds",

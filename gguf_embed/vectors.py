@@ -1,4 +1,4 @@
-"""Pure numpy on finished rows: normalise, cut dimensions, quantise. Shapes and dtypes in every docstring."""
+"""Pure numpy on finished rows: normalize, cut dimensions, quantize. Shapes and dtypes in every docstring."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gguf_embed.types import FloatMatrix
 
 INT16_SCALE = 32760.0
-"""llama.cpp's scale for max-abs normalisation (its --embd-normalize 0)."""
+"""llama.cpp's scale for max-abs normalization (its --embd-normalize 0)."""
 
 INT8_SCALE = 127.0
 """Levels between 0 and 1: a number is its level divided by this, within `MAX_INT8_ERROR`."""
@@ -24,7 +24,7 @@ SmallMatrix = NDArray[np.int8] | NDArray[np.uint8]
 """int8 or uint8[n_rows, n_bytes], C-contiguous."""
 
 
-def normalise(rows: FloatMatrix, kind: int) -> FloatMatrix:
+def normalize(rows: FloatMatrix, kind: int) -> FloatMatrix:
     """Scale each row of float32[n, d] as llama.cpp's --embd-normalize: float32[n, d].
 
     -1 leaves it, 0 makes the largest magnitude 32760, 1 the sum of magnitudes 1, 2 the Euclidean length 1, and p > 2
@@ -48,12 +48,12 @@ def normalise(rows: FloatMatrix, kind: int) -> FloatMatrix:
 
 
 def finish(rows: FloatMatrix, kind: int, n_dims: int | None) -> FloatMatrix:
-    """Cut float32[n, d] to the first `n_dims` columns (None: all) and normalise what is left."""
+    """Cut float32[n, d] to the first `n_dims` columns (None: all) and normalize what is left."""
     kept = rows if n_dims is None or n_dims >= rows.shape[1] else rows[:, :n_dims]
-    return np.ascontiguousarray(normalise(kept, kind))
+    return np.ascontiguousarray(normalize(kept, kind))
 
 
-def quantise(rows: FloatMatrix, dtype: SmallDtype) -> SmallMatrix:
+def quantize(rows: FloatMatrix, dtype: SmallDtype) -> SmallMatrix:
     """Make one byte per number, or one bit, of float32[n, d]. A row's bytes depend on that row alone.
 
     int8[n, d]: round(127 x), a number beyond -1 or 1 becomes -127 or 127; uint8[n, d]: the same plus 128.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from gguf_embed.vectors import quantise
+from gguf_embed.vectors import quantize
 
 
 def assert_near(found: object, vectors: np.ndarray, dtype: str) -> None:
     """One level or one bit may differ where a batch's last digits decide."""
-    expected = quantise(vectors, dtype)
+    expected = quantize(vectors, dtype)
     given = np.array(found, expected.dtype)
     assert given.tolist() == found
     if dtype in ("binary", "ubinary"):

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gguf_embed.config import ModelConfig, RegistryConfig
+from gguf_embed.config import ModelConfig, PoolConfig
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loader import FileLoader
-from gguf_embed.model_pool.pool import Registry
-from gguf_embed.model_pool.registry import Shelf, ShelfConfig
-from gguf_embed.model_store.catalog import Catalogue
+from gguf_embed.model_pool.pool import ModelPool
+from gguf_embed.model_pool.registry import ModelRegistry, RegistryConfig
+from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.locate import LocatedModel
-from gguf_embed.model_store.store import Library
+from gguf_embed.model_store.store import ModelStore
 from gguf_embed.service.service import EmbedService
-from gguf_embed.types import EmbedRequest, EmbedResult, Prompt
+from gguf_embed.types import EmbedRequest, EmbedResult, Input
 
 _T = TypeVar("_T")
 
@@ -34,19 +34,21 @@ class Running:
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         return self.runner.run(work)
 
-    def embed(self, *inputs: Prompt, **fields: Any) -> EmbedResult:
+    def embed(self, *inputs: Input, **fields: Any) -> EmbedResult:
         return self.run(self.service.embed(EmbedRequest(inputs, **fields)))
 
 
 @contextmanager
 def running(path: Path, config: ModelConfig, cache_dir: Path, prompts: Mapping[str, str] = {}) -> Iterator[Running]:
     """One real model, loaded when it is first asked for."""
-    metrics, library = Metrics(), Library(cache_dir / "no-library")
+    metrics, library = Metrics(), ModelStore(cache_dir / "no-library")
     with asyncio.Runner() as runner:
-        shelf = Shelf(ShelfConfig(((LocatedModel(path, path.stem), config),), config, prompts), library, Catalogue(()))
+        registry = ModelRegistry(
+            RegistryConfig(((LocatedModel(path, path.stem), config),), config, prompts), library, Catalog(())
+        )
         loader = FileLoader(cache_dir, metrics, lambda line: None)
         service = EmbedService(
-            shelf, Registry(loader, RegistryConfig(keep_alive_s=math.inf), metrics), library, metrics
+            registry, ModelPool(loader, PoolConfig(keep_alive_s=math.inf), metrics), library, metrics
         )
         try:
             yield Running(service, runner)

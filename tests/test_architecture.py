@@ -142,7 +142,7 @@ def test_nothing_but_declared_dependencies_is_imported():
         ("server/app.py", "from gguf_embed import metrics", False),
         ("server/app.py", "from gguf_embed import __version__", False),
         ("types.py", "from gguf_embed.errors import EmbedError", False),
-        ("errors.py", "from gguf_embed.types import Prompt", True),
+        ("errors.py", "from gguf_embed.types import Input", True),
     ],
 )
 def test_the_layer_rule_sees_every_form_of_import(file, source, wrong):

@@ -30,10 +30,10 @@ class Reference:
 
     names: tuple[str, ...]
     texts: tuple[str, ...]
-    vectors: FloatMatrix  # float32[n_texts, 384], L2-normalised
+    vectors: FloatMatrix  # float32[n_texts, 384], L2-normalized
     n_tokens: NDArray[np.int32]  # [CLS] and [SEP] included
     ids: dict[str, list[int]]  # of a few texts, by name
-    rows: dict[str, FloatMatrix]  # float32[n_tokens, 384], not normalised, of a few texts, by name
+    rows: dict[str, FloatMatrix]  # float32[n_tokens, 384], not normalized, of a few texts, by name
 
     def text(self, name: str) -> str:
         return self.texts[self.names.index(name)]

@@ -1,4 +1,4 @@
-"""Pictures over HTTP, with a tiny model and tower of random weights in a real process."""
+"""Images over HTTP, with a tiny model and tower of random weights in a real process."""
 
 import base64
 import signal
@@ -40,7 +40,7 @@ PARTS = parts(f"data:image/png;base64,{B64}")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     write_tiny_decoder(folder / "text.gguf")
     write_tiny_mmproj(folder / "mmproj.gguf")
     return folder
@@ -115,7 +115,7 @@ def test_content_takes_parts_as_one_input(server, content):
     np.testing.assert_array_equal(server.post("/embedding", {"content": content}).vectors(), server.embed(MARKED))
 
 
-def test_texts_beside_pictures_keep_their_place_and_their_vectors(server, text_server):
+def test_texts_beside_images_keep_their_place_and_their_vectors(server, text_server):
     vectors = server.embed(["hello world", MARKED, "", {**MARKED, "multimodal_data": [B64_TWO]}])
     np.testing.assert_allclose(vectors[[0, 2]], text_server.embed(["hello world", ""]), atol=1e-5)
     np.testing.assert_allclose(vectors[1], server.embed(MARKED)[0], atol=1e-6)
@@ -127,12 +127,12 @@ def test_texts_alone_are_not_changed_by_the_tower(server, text_server):
     np.testing.assert_allclose(server.embed(texts), text_server.embed(texts), atol=1e-6)
 
 
-def test_usage_counts_the_rows_of_the_picture(server):
+def test_usage_counts_the_rows_of_the_image(server):
     usage = server.post("/v1/embeddings", {"input": PARTS}).json()["usage"]
     assert usage["prompt_tokens"] == 2 + N_PATCHES + 2
 
 
-def test_the_usual_options_hold_for_pictures(server):
+def test_the_usual_options_hold_for_images(server):
     plain = server.embed(PARTS)
     np.testing.assert_array_equal(server.embed(PARTS, encoding_format="base64"), plain)
     assert server.embed(PARTS, dimensions=8).shape == (1, 8)
@@ -150,7 +150,7 @@ def test_a_prompt_goes_before_the_first_words(server):
     np.testing.assert_array_equal(asked, server.embed(PARTS))
 
 
-def test_pictures_from_a_named_host_are_fetched(server, web_site):
+def test_images_from_a_named_host_are_fetched(server, web_site):
     url = f"http://127.0.0.1:{web_site.server_port}/one.png"
     np.testing.assert_array_equal(server.embed(parts(url)), server.embed(PARTS))
 
@@ -164,7 +164,7 @@ def test_pictures_from_a_named_host_are_fetched(server, web_site):
         ("/large", "larger than 16,777,216 bytes"),
     ],
 )
-def test_what_a_named_host_gives_instead_of_a_picture_is_a_400(server, web_site, path, problem):
+def test_what_a_named_host_gives_instead_of_an_image_is_a_400(server, web_site, path, problem):
     reply = server.post("/v1/embeddings", {"input": parts(f"http://127.0.0.1:{web_site.server_port}{path}")})
     assert reply.status == 400
     assert problem in message(reply)
@@ -183,12 +183,12 @@ def test_a_host_that_is_not_there_is_a_400(files, launch):
     server = launch("-m", files / "text.gguf", "-mm", files / "mmproj.gguf", "--allow-remote-media", "127.0.0.1:1")
     reply = server.post("/embedding", {"input": parts("http://127.0.0.1:1/x.png")})
     assert reply.status == 400
-    assert "127.0.0.1 did not give the picture" in message(reply)
+    assert "127.0.0.1 did not give the image" in message(reply)
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
 @pytest.mark.parametrize("value", [MARKED, PARTS, ["text", MARKED]])
-def test_without_a_tower_pictures_are_a_501_that_says_what_is_missing(text_server, path, value):
+def test_without_a_tower_images_are_a_501_that_says_what_is_missing(text_server, path, value):
     reply = text_server.post(path, {"input": value})
     assert reply.status == 501
     assert "--mmproj FILE" in message(reply)
@@ -209,7 +209,7 @@ def test_without_a_tower_pictures_are_a_501_that_says_what_is_missing(text_serve
 def test_what_only_texts_can_have_is_a_501_that_names_the_field(server, path, name, value):
     reply = server.post(path, {"input": ["hello", MARKED], name: value})
     assert reply.status == 501, message(reply)
-    assert message(reply).startswith(f'"{name}" is for texts, and this request has pictures')
+    assert message(reply).startswith(f'"{name}" is for texts, and this request has images')
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
@@ -233,10 +233,10 @@ def test_without_a_tower_parts_of_text_are_a_text(text_server, path):
         (400, "damaged", {"input": {**MARKED, "multimodal_data": [base64.b64encode(ONE[:-30]).decode()]}}),
         (
             400,
-            "has 84 tokens with its pictures, the limit is 64",
+            "has 84 tokens with its images, the limit is 64",
             {"input": parts(*[f"data:image/png;base64,{B64}"] * 5)},
         ),
-        (400, "input 1 has pictures of 33,554,433 pixels together", {"input": ["text", parts(*THREE_LARGE)]}),
+        (400, "input 1 has images of 33,554,433 pixels together", {"input": ["text", parts(*THREE_LARGE)]}),
         (400, "input 0 has 1,000,002 characters", {"input": parts_of("x" * 1_000_002)}),
         (400, "input 0 is token ids", {"input": [[1, 2], MARKED]}),
         (400, "this model has 32", {"input": MARKED, "dimensions": 33}),
@@ -250,7 +250,7 @@ def test_what_is_wrong_with_a_request_is_said_and_the_server_goes_on(server, sta
     assert server.embed("still here").shape == (1, 32)
 
 
-def test_props_name_the_marker_and_whether_pictures_are_read(server, text_server):
+def test_props_name_the_marker_and_whether_images_are_read(server, text_server):
     for asked, sees in ((server, True), (text_server, False)):
         props = asked.get("/props").json()
         assert props["media_marker"] == "<__media__>"
@@ -259,7 +259,7 @@ def test_props_name_the_marker_and_whether_pictures_are_read(server, text_server
 
 def test_nothing_of_llama_cpp_s_log_reaches_the_terminal(files, launch):
     server = launch("-m", files / "text.gguf", "--mmproj", files / "mmproj.gguf")
-    assert "pictures mmproj.gguf, experimental" in server.banner
+    assert "images mmproj.gguf, experimental" in server.banner
     server.embed(PARTS)
     code, printed = server.end(signal.SIGTERM)
     assert (code, printed.splitlines()) == (0, ["stopped: everything accepted was answered"])

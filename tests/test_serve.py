@@ -105,7 +105,7 @@ def test_base64_holds_the_same_floats(default_server):
     assert_close(reply.vectors(), floats, 0.999999)
 
 
-def test_dimensions_cut_and_renormalise(default_server):
+def test_dimensions_cut_and_renormalize(default_server):
     cut = default_server.embed(MIXED, dimensions=64)
     whole = default_server.embed(MIXED)[:, :64]
     assert_close(cut, whole, 0.999999)

@@ -1,4 +1,4 @@
-"""Normalising, cutting and quantising rows, against numpy written another way and others' documented scales."""
+"""Normalizing, cutting and quantizing rows, against numpy written another way and others' documented scales."""
 
 import json
 from pathlib import Path
@@ -6,35 +6,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_embed.vectors import INT8_SCALE, MAX_INT8_ERROR, finish, normalise, quantise
+from gguf_embed.vectors import INT8_SCALE, MAX_INT8_ERROR, finish, normalize, quantize
 
 ROWS = np.array([[3.0, -4.0, 0.0], [1e-30, 2e-30, -2e-30], [0.0, 0.0, 0.0]], np.float32)
 
 
 @pytest.mark.parametrize("p", [1, 2, 3, 7])
 def test_a_p_norm_becomes_one(p):
-    scaled = normalise(ROWS[:1], p)
+    scaled = normalize(ROWS[:1], p)
     assert np.isclose(np.linalg.norm(scaled[0].astype(np.float64), ord=p), 1.0, rtol=1e-6)
     assert scaled.dtype == np.float32
 
 
 def test_minus_one_leaves_rows_as_they_are():
-    np.testing.assert_array_equal(normalise(ROWS, -1), ROWS)
+    np.testing.assert_array_equal(normalize(ROWS, -1), ROWS)
 
 
 def test_zero_scales_the_largest_magnitude_to_the_int16_range():
-    np.testing.assert_allclose(normalise(ROWS[:1], 0), [[24570.0, -32760.0, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(normalize(ROWS[:1], 0), [[24570.0, -32760.0, 0.0]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2, 3, 2**31 - 1])
 def test_tiny_rows_keep_their_direction_and_zeros_stay_zeros(kind):
-    scaled = normalise(ROWS, kind)
+    scaled = normalize(ROWS, kind)
     assert np.isfinite(scaled).all()
     np.testing.assert_allclose(scaled[1] / scaled[1, 1], [0.5, 1.0, -1.0], rtol=1e-6)
     np.testing.assert_array_equal(scaled[2], 0.0)
 
 
-def test_cutting_comes_before_normalising():
+def test_cutting_comes_before_normalizing():
     np.testing.assert_allclose(finish(ROWS[:1], 2, 1), [[1.0]])
     np.testing.assert_allclose(finish(ROWS[:1], 2, None), [[0.6, -0.8, 0.0]], rtol=1e-6)
     assert finish(ROWS, 2, 2).flags.c_contiguous
@@ -42,9 +42,9 @@ def test_cutting_comes_before_normalising():
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "binary", "ubinary"])
 def test_small_numbers_are_those_of_sentence_transformers(dtype):
-    """data/make_quantise_reference.py made them, with the ranges of the fixed scale and 21 dimensions."""
-    reference = json.loads((Path(__file__).parent / "data" / "quantised.json").read_text("utf-8"))
-    found = quantise(np.array(reference["rows"], np.float32), dtype)
+    """data/make_quantize_reference.py made them, with the ranges of the fixed scale and 21 dimensions."""
+    reference = json.loads((Path(__file__).parent / "data" / "quantized.json").read_text("utf-8"))
+    found = quantize(np.array(reference["rows"], np.float32), dtype)
     assert found.dtype == (np.int8 if dtype in ("int8", "binary") else np.uint8)
     assert found.shape == (8, 3 if "binary" in dtype else 21)
     assert found.flags.c_contiguous
@@ -65,12 +65,12 @@ def test_small_numbers_are_those_of_sentence_transformers(dtype):
 )
 def test_the_scale_is_127_levels_and_what_is_beyond_one_is_one(number, int8, uint8):
     rows = np.array([[number]], np.float32)
-    assert (quantise(rows, "int8")[0, 0], quantise(rows, "uint8")[0, 0]) == (int8, uint8)
+    assert (quantize(rows, "int8")[0, 0], quantize(rows, "uint8")[0, 0]) == (int8, uint8)
 
 
 def test_a_number_is_its_level_over_127_within_half_a_level():
-    rows = normalise(np.random.default_rng(1).standard_normal((50, 384)).astype(np.float32), 2)
-    back = quantise(rows, "int8") / np.float32(INT8_SCALE)
+    rows = normalize(np.random.default_rng(1).standard_normal((50, 384)).astype(np.float32), 2)
+    back = quantize(rows, "int8") / np.float32(INT8_SCALE)
     assert np.abs(back - rows).max() <= MAX_INT8_ERROR + 1e-7
     lengths = np.linalg.norm(back, axis=1)
     assert ((back * rows).sum(axis=1) / lengths).min() > 0.998
@@ -78,5 +78,5 @@ def test_a_number_is_its_level_over_127_within_half_a_level():
 
 def test_the_last_byte_of_a_row_of_bits_is_filled_with_zeros():
     row = np.array([[1, -1, 1, 0, 0, 0, 0, -1, 1, 1]], np.float32)
-    assert quantise(row, "ubinary").tolist() == [[0b10100000, 0b11000000]]
-    assert quantise(row, "binary").tolist() == [[0b10100000 - 128, 0b11000000 - 128]]
+    assert quantize(row, "ubinary").tolist() == [[0b10100000, 0b11000000]]
+    assert quantize(row, "binary").tolist() == [[0b10100000 - 128, 0b11000000 - 128]]

@@ -1,4 +1,4 @@
-"""Tiny vision towers with random weights and a PNG writer, for tests of pictures: under 300 kB, the same for a seed."""
+"""Tiny vision towers with random weights and a PNG writer, for tests of images: under 300 kB, the same for a seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests import gguf_models
 
 IMAGE_SIZE, PATCH_SIZE = 16, 4
 N_PATCHES = (IMAGE_SIZE // PATCH_SIZE) ** 2
-"""Rows that one picture becomes."""
+"""Rows that one image becomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +129,12 @@ def write_tiny_qwen2vl(path: Path, *, n_ctx: int = 128, seed: int = 0) -> Path:
 
 
 def write_tiny_qwen2vl_tower(path: Path, *, seed: int = 3) -> Path:
-    """Its tower: patches of 8 x 8, four of them a row; pictures keep their shape, 64 x 64 gives 16 rows."""
+    """Its tower: patches of 8 x 8, four of them a row; images keep their shape, 64 x 64 gives 16 rows."""
     sizes = TowerSizes(
         "qwen2vl_merger", image_size=56, patch_size=8, n_embd=32, n_layer=2, n_ff=64, n_embd_text=32, eps=1e-6
     )
     tensors = Tensors(np.random.default_rng(seed), 32)
-    for name in ("v.patch_embd.weight", "v.patch_embd.weight.1"):  # of two frames; a picture is both
+    for name in ("v.patch_embd.weight", "v.patch_embd.weight.1"):  # of two frames; an image is both
         tensors.add(name, 32, 3, 8, 8)
     tensors.add_norm("v.post_ln")
     tensors.add_blocks(sizes)
@@ -162,5 +162,5 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def noise(seed: int, size: int = IMAGE_SIZE) -> NDArray[np.uint8]:
-    """A picture that differs for every seed."""
+    """An image that differs for every seed."""
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)

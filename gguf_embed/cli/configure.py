@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from gguf_embed.cli.options import ServeFlags
-from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, RegistryConfig, ResidencyLimits
+from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.locate import ModelSource
 from gguf_embed.preprocessing.prompt_prefixes import parse_flag
@@ -56,12 +56,12 @@ def _name_and_rest(text: str) -> tuple[str, str]:
     return (name.strip(), rest) if equals and name.strip() and rest else ("", text)
 
 
-def registry_config(flags: ServeFlags, is_alone: bool) -> RegistryConfig:
+def pool_config(flags: ServeFlags, is_alone: bool) -> PoolConfig:
     """How long models stay: as asked, else five minutes; one that is served alone has nobody to make room for."""
     keep_alive_s = flags.keep_alive
     if keep_alive_s is None:
         keep_alive_s = math.inf if is_alone else KEEP_ALIVE_S
-    return RegistryConfig(ResidencyLimits(flags.models_max, flags.max_memory), keep_alive_s)
+    return PoolConfig(PoolLimits(flags.models_max, flags.max_memory), keep_alive_s)
 
 
 def prompts(flags: ServeFlags) -> dict[str, str]:

@@ -52,7 +52,7 @@ class Whole(click.ParamType[str]):
 
 
 class KeepAlive(click.ParamType[float]):
-    """Seconds, from a number or a Go duration; negative is for ever."""
+    """Seconds, from a number or a Go duration; negative is forever."""
 
     name = "DURATION"
 
@@ -64,7 +64,7 @@ class KeepAlive(click.ParamType[float]):
         try:
             return keep_alive_seconds(parse_go_duration(value))
         except ValueError:
-            self.fail(f"{value!r} is neither seconds nor a duration such as 5m, 1h30m or -1 (for ever)", param, ctx)
+            self.fail(f"{value!r} is neither seconds nor a duration such as 5m, 1h30m or -1 (forever)", param, ctx)
 
 
 class MemorySize(click.ParamType[int]):

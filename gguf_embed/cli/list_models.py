@@ -1,4 +1,4 @@
-"""`gguf-embed list`: the models on this machine, or those that the catalogue knows."""
+"""`gguf-embed list`: the models on this machine, or those that the catalog knows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from gguf_embed.cli.table import lines_of
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.facts import context_length, file_type_name
 from gguf_embed.gguf_file.header import read_header
-from gguf_embed.model_store.catalog import CatalogueRow, load_catalogue
+from gguf_embed.model_store.catalog import CatalogRow, load_catalog
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.partial_file import human_size
 
 if TYPE_CHECKING:
-    from gguf_embed.model_store.store import LibraryEntry
+    from gguf_embed.model_store.store import StoredModel
 
 MODELS_DIR = click.option(
     "--models-dir",
@@ -54,26 +54,26 @@ class ListedModel:
 
 @click.command("list", context_settings={"auto_envvar_prefix": None})
 @MODELS_DIR
-@click.option("--catalogue", is_flag=True, help="The models that `pull` knows by name instead.")
+@click.option("--catalog", is_flag=True, help="The models that `pull` knows by name instead.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
-def list_models(models_dir: Path | None, catalogue: bool, as_json: bool) -> None:
+def list_models(models_dir: Path | None, catalog: bool, as_json: bool) -> None:
     """Show the models that were pulled, and with --models-dir the files of a folder."""
-    if catalogue:
-        rows = load_catalogue().rows
-        click.echo(catalogue_json(rows) if as_json else "\n".join(catalogue_lines(rows)))
+    if catalog:
+        rows = load_catalog().rows
+        click.echo(catalog_json(rows) if as_json else "\n".join(catalog_lines(rows)))
         return
-    from gguf_embed.model_store.store import Library
+    from gguf_embed.model_store.store import ModelStore
 
-    models = [listed(entry) for entry in Library(cache_dir(os.environ), models_dir).entries()]
+    models = [listed(entry) for entry in ModelStore(cache_dir(os.environ), models_dir).entries()]
     if as_json:
         click.echo(json.dumps([asdict(model) for model in models], indent=1))
     elif models:
         click.echo("\n".join(model_lines(models, time.time())))
     else:
-        click.echo("no model was pulled yet: `gguf-embed list --catalogue` shows what `gguf-embed pull` knows")
+        click.echo("no model was pulled yet: `gguf-embed list --catalog` shows what `gguf-embed pull` knows")
 
 
-def listed(entry: LibraryEntry) -> ListedModel:
+def listed(entry: StoredModel) -> ListedModel:
     """With the facts of its header."""
     try:
         header = read_header(entry.path)
@@ -126,29 +126,29 @@ def age_text(seconds: float) -> str:
     return "1 day ago" if days == 1 else f"{days} days ago"
 
 
-def catalogue_lines(rows: Sequence[CatalogueRow]) -> list[str]:
+def catalog_lines(rows: Sequence[CatalogRow]) -> list[str]:
     header = ("NAME", "KIND", "DIMS", "CONTEXT", "LICENSE", "FROM")
     return lines_of(
         header,
         [
-            (row.name, row.kind, str(row.dimensions), str(row.context or "-"), row.license or "-", way_to_run(row))
+            (row.name, row.kind, str(row.dimensions), str(row.context or "-"), row.license or "-", source_label(row))
             for row in rows
         ],
     )
 
 
-def way_to_run(row: CatalogueRow) -> str:
+def source_label(row: CatalogRow) -> str:
     """Where it comes from, in a few words."""
     if row.not_yet is not None:
         return f"not yet: {row.not_yet}"
     return row.repo or f"{row.convert}, converted"
 
 
-def catalogue_json(rows: Sequence[CatalogueRow]) -> str:
+def catalog_json(rows: Sequence[CatalogRow]) -> str:
     return json.dumps([row_fields(row) for row in rows], indent=1, ensure_ascii=False)
 
 
-def row_fields(row: CatalogueRow) -> dict[str, object]:
+def row_fields(row: CatalogRow) -> dict[str, object]:
     """A row as JSON has it."""
-    fields = {name: getattr(row, name) for name in CatalogueRow.__dataclass_fields__}
+    fields = {name: getattr(row, name) for name in CatalogRow.__dataclass_fields__}
     return fields | {"prompts": dict(row.prompts)}

@@ -74,11 +74,11 @@ THREADS = Number(1, 512)  # ggml's limit
 
 MODEL = (
     option("-m", "--model", type=Whole(), metavar="[NAME=]FILE", multiple=True, envvar="LLAMA_ARG_MODEL",
-            help="GGUF file to serve, or a name of the catalogue; several times for several models. Without -m, -hf "
+            help="GGUF file to serve, or a name of the catalog; several times for several models. Without -m, -hf "
                  "and --models-dir: all-MiniLM-L6-v2, which comes with the installation."),
     option("-hf", "-hfr", "--hf-repo", type=Whole(), metavar="[NAME=]ORG/REPO[:QUANT]", multiple=True,
             envvar="LLAMA_ARG_HF_REPO",
-            help="Repository on the Hugging Face hub; downloaded once. HF_TOKEN and HF_ENDPOINT are honoured."),
+            help="Repository on the Hugging Face hub; downloaded once. HF_TOKEN and HF_ENDPOINT are honored."),
     option("-hff", "--hf-file", metavar="FILE", envvar="LLAMA_ARG_HF_FILE", help="File of that repository."),
     option("--offline", is_flag=True, envvar="LLAMA_ARG_OFFLINE", help="Use only what is on this machine."),
     option("-a", "--alias", metavar="NAME[,NAME]", envvar="LLAMA_ARG_ALIAS",
@@ -87,7 +87,7 @@ MODEL = (
             envvar="LLAMA_ARG_MODELS_DIR",
             help="Serve every GGUF in this folder, by its name; files may come and go while it runs."),
     option("--keep-alive", type=KeepAlive(), envvar="OLLAMA_KEEP_ALIVE",
-            help="How long an idle model stays loaded; negative: for ever.  [default: 5m; a model served alone stays]"),
+            help="How long an idle model stays loaded; negative: forever.  [default: 5m; a model served alone stays]"),
     option("--models-max", type=Number(min=0), default=4, envvar="LLAMA_ARG_MODELS_MAX",
             help="Models loaded at once, 0 for no limit; the least recently used idle one makes room."),
     option("--max-memory", type=MemorySize(), envvar="GGUF_EMBED_MAX_MEMORY",
@@ -108,7 +108,7 @@ MODEL = (
     option("--tokenizer", type=click.Choice(["auto", "llama"]), default="auto", envvar="GGUF_EMBED_TOKENIZER",
             help="auto: the original model's own rules for WordPiece vocabularies; llama: llama.cpp's ids always."),
     option("-mm", "--mmproj", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_MMPROJ",
-            help="GGUF of the model's vision tower, so that it reads pictures too (experimental)."),
+            help="GGUF of the model's vision tower, so that it reads images too (experimental)."),
 )  # fmt: skip
 
 COMPUTE = (
@@ -159,7 +159,7 @@ SERVER = (
             help="What token ids on /v1/embeddings are; LangChain sends cl100k_base. auto: the model's own where they "
                  "stand between its special tokens and these tell, else a 400."),
     option("--allow-remote-media", metavar="HOST[,HOST]", envvar="GGUF_EMBED_ALLOW_REMOTE_MEDIA",
-            help="Hosts that pictures named by URL may be fetched from, HOST or HOST:PORT.  [default: none]"),
+            help="Hosts that images named by URL may be fetched from, HOST or HOST:PORT.  [default: none]"),
     option("--max-inputs", type=POSITIVE, default=2048, envvar="GGUF_EMBED_MAX_INPUTS",
             help="Texts in one request."),
     option("--max-body-size", type=POSITIVE, default=64, envvar="GGUF_EMBED_MAX_BODY_SIZE",

@@ -96,7 +96,7 @@ def _row(model: Mapping[str, Any], now_unix_s: float) -> tuple[str, ...]:
         human_size(size) if size else "-",
         processor_text(size, on_gpu),
         str(model.get("context_length") or "-"),
-        until_text(str(model.get("expires_at") or ""), now_unix_s),
+        expiry_text(str(model.get("expires_at") or ""), now_unix_s),
     )
 
 
@@ -111,12 +111,12 @@ def processor_text(size: float, on_gpu: float) -> str:
     return "GPU" if on_gpu >= size else f"{on_gpu / size:.0%} GPU"
 
 
-def until_text(expires_at: str, now_unix_s: float) -> str:
+def expiry_text(expires_at: str, now_unix_s: float) -> str:
     """When it will be unloaded if nobody asks for it."""
     try:
         left_s = datetime.fromisoformat(expires_at).timestamp() - now_unix_s
     except (ValueError, OverflowError):
         return "-"
     if left_s > _FOR_EVER_S:
-        return "for ever"
+        return "forever"
     return f"{duration_text(left_s)} from now" if left_s > 0 else "now"

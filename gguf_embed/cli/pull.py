@@ -18,16 +18,16 @@ from gguf_embed.model_store.partial_file import human_size
 @click.argument("name")
 @click.option("--quant", metavar="TYPE", help="Type of the weights, e.g. Q8_0; the same as NAME:TYPE.")
 def pull(name: str, quant: str | None) -> None:
-    """Download a model: a name of the catalogue, or ORG/REPO[:QUANT] of the Hugging Face hub.
+    """Download a model: a name of the catalog, or ORG/REPO[:QUANT] of the Hugging Face hub.
 
     The file goes into the hub's own cache, is checked, and serves without a network afterwards. A download that breaks
     off goes on where it stopped. Models of which no GGUF is known are converted from the original.
     """
-    from gguf_embed.model_store.store import Library
+    from gguf_embed.model_store.store import ModelStore
 
     display = PullDisplay(sys.stderr)
     try:
-        entry = Library(cache_dir(os.environ)).pull(with_quant(name, quant), display.show)
+        entry = ModelStore(cache_dir(os.environ)).pull(with_quant(name, quant), display.show)
     except KeyboardInterrupt:
         display.end_line()
         click.echo(interrupted(name, display), err=True)

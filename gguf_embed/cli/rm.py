@@ -14,15 +14,15 @@ from gguf_embed.model_store.partial_file import human_size
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 def rm(names: tuple[str, ...]) -> None:
     """Remove pulled models, and their files where no other pulled model uses them. Asks nothing."""
-    from gguf_embed.model_store.store import Library
+    from gguf_embed.model_store.store import ModelStore
 
-    library = Library(cache_dir(os.environ))
+    store = ModelStore(cache_dir(os.environ))
     for name in names:
-        removed = library.remove(name)
-        click.echo(f"removed {name}: {what_became_free(removed.freed_bytes, removed.still_used_by)}")
+        removed = store.remove(name)
+        click.echo(f"removed {name}: {freed_summary(removed.freed_bytes, removed.still_used_by)}")
 
 
-def what_became_free(freed_bytes: int, users: tuple[str, ...]) -> str:
+def freed_summary(freed_bytes: int, users: tuple[str, ...]) -> str:
     if users:
         kept = f"its file stays for {', '.join(users)}"
         return f"{human_size(freed_bytes)} freed, {kept}" if freed_bytes else kept

@@ -1,4 +1,4 @@
-"""`gguf-embed serve`: load one model, listen, answer, drain."""
+"""`gguf-embed serve`: load one model, listen, answer, in_flight."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _run_loop(main: Any) -> None:
 async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tuple[str, ...]) -> None:
     from gguf_embed.metrics import Metrics
     from gguf_embed.server.app import build_app
-    from gguf_embed.server.context import DOOR, ServerOptions
+    from gguf_embed.server.context import SERVER_CONTEXT, ServerOptions
     from gguf_embed.server.run import handle_signals, serve_all
 
     metrics = Metrics()
@@ -82,25 +82,25 @@ async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tu
     try:
         await service.load_first()
         stop, app = asyncio.Event(), build_app(service, options, metrics)
-        handle_signals(stop, lambda again: _report_signal(app[DOOR].drain.n_running, again))
+        handle_signals(stop, lambda again: _report_signal(app[SERVER_CONTEXT].in_flight.n_running, again))
         gc.freeze()  # what is loaded now stays: the collector need not walk it again
         n_unanswered = await serve_all(app, addresses, stop, lambda urls: _ready(service, urls, bool(keys)))
     finally:
         await service.close()
-    say(farewell(n_unanswered))
+    say(shutdown_summary(n_unanswered))
 
 
 def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
     """Find, download or convert the named models, and make what serves them and all others. Loads nothing yet."""
     from gguf_embed.engines.llama import engine as llama
     from gguf_embed.model_pool.loader import FileLoader
-    from gguf_embed.model_pool.pool import Registry
-    from gguf_embed.model_pool.registry import Shelf, ShelfConfig
-    from gguf_embed.model_store.catalog import load_catalogue
+    from gguf_embed.model_pool.pool import ModelPool
+    from gguf_embed.model_pool.registry import ModelRegistry, RegistryConfig
+    from gguf_embed.model_store.catalog import load_catalog
     from gguf_embed.model_store.default_model import cache_dir
     from gguf_embed.model_store.download import Hub
     from gguf_embed.model_store.locate import locate_model
-    from gguf_embed.model_store.store import Library
+    from gguf_embed.model_store.store import ModelStore
     from gguf_embed.service.service import EmbedService
 
     cache = cache_dir(os.environ)
@@ -109,11 +109,13 @@ def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
         (locate_model(source, cache, say), replace(base, aliases=names, mmproj=flags.mmproj))
         for names, source in configure.named_models(flags)
     )
-    library = Library(cache, flags.models_dir, Hub(offline=flags.offline))
-    shelf = Shelf(ShelfConfig(named, base, configure.prompts(flags), flags.strict_model), library, load_catalogue())
-    is_alone = len(shelf.specs()) == 1 and flags.models_dir is None
-    registry = Registry(FileLoader(cache, metrics, say), configure.registry_config(flags, is_alone), metrics)
-    return EmbedService(shelf, registry, library, metrics)
+    store = ModelStore(cache, flags.models_dir, Hub(offline=flags.offline))
+    registry = ModelRegistry(
+        RegistryConfig(named, base, configure.prompts(flags), flags.strict_model), store, load_catalog()
+    )
+    is_alone = len(registry.specs()) == 1 and flags.models_dir is None
+    pool = ModelPool(FileLoader(cache, metrics, say), configure.pool_config(flags, is_alone), metrics)
+    return EmbedService(registry, pool, store, metrics)
 
 
 def say(line: str) -> None:
@@ -145,7 +147,7 @@ def banner(service: EmbedService, urls: Sequence[str], needs_key: bool) -> list[
 
 def describe(loaded: LoadedModel) -> list[str]:
     """One loaded model, and what was chosen for it."""
-    info, chosen = loaded.info, loaded.choices
+    info, chosen = loaded.info, loaded.execution
     weights = info.file_type if info.weights_type == info.file_type else f"{info.file_type} run as {info.weights_type}"
     how = "measured at warm-up" if chosen.measured else "not measured"
     rank = f"reranker, {counted(info.n_scores, 'score')} per document, " if info.n_scores else ""
@@ -156,7 +158,7 @@ def describe(loaded: LoadedModel) -> list[str]:
         f"compute  {counted(chosen.n_workers, 'context')} on {counted(chosen.n_threads, 'thread')}, "
         f"{counted(chosen.alone_threads, 'thread')} for a batch alone",
         f"batches  {chosen.batch_tokens} tokens, flash attention {chosen.flash} ({how})",
-        *([f"pictures {loaded.config.mmproj.name}, experimental"] if loaded.config.mmproj else []),
+        *([f"images {loaded.config.mmproj.name}, experimental"] if loaded.config.mmproj else []),
     ]
 
 
@@ -173,7 +175,7 @@ def on_signal(n_running: int, again: bool) -> list[str]:
     return [f"stopping: {n_running} {are} being answered, Ctrl-C again to stop now"] if n_running else []
 
 
-def farewell(n_unanswered: int) -> str:
+def shutdown_summary(n_unanswered: int) -> str:
     if n_unanswered == 0:
         return "stopped: everything accepted was answered"
     return f"stopped: {counted(n_unanswered, 'request')} took too long and got no answer"

@@ -1,4 +1,4 @@
-"""`gguf-embed show`: what is known of one model, from its file and from the catalogue."""
+"""`gguf-embed show`: what is known of one model, from its file and from the catalog."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gguf_embed.cli.list_models import MODELS_DIR, row_fields, way_to_run
+from gguf_embed.cli.list_models import MODELS_DIR, row_fields, source_label
 from gguf_embed.cli.table import facts
 from gguf_embed.errors import ModelNotFound
 from gguf_embed.gguf_file.facts import (
@@ -22,14 +22,14 @@ from gguf_embed.gguf_file.facts import (
     vocabulary_size,
 )
 from gguf_embed.gguf_file.header import GgufHeader, read_header
-from gguf_embed.model_store.catalog import Catalogue, CatalogueRow, load_catalogue
+from gguf_embed.model_store.catalog import Catalog, CatalogRow, load_catalog
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.names import shown
 from gguf_embed.model_store.partial_file import human_size
 from gguf_embed.preprocessing.prompt_prefixes import profile, prompts_of_header
 
 if TYPE_CHECKING:
-    from gguf_embed.model_store.store import LibraryEntry
+    from gguf_embed.model_store.store import StoredModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class ShownModel:
     """All there is to say. One of `header` and `row` is there, or both."""
 
     name: str
-    entry: LibraryEntry | None
+    entry: StoredModel | None
     header: GgufHeader | None  # None: not on this machine
-    row: CatalogueRow | None
+    row: CatalogRow | None
 
 
 @click.command(context_settings={"auto_envvar_prefix": None})
@@ -47,28 +47,28 @@ class ShownModel:
 @MODELS_DIR
 @click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 def show(name: str, models_dir: Path | None, as_json: bool) -> None:
-    """Describe a model: a pulled one, a name of the catalogue, or a GGUF file."""
-    from gguf_embed.model_store.store import Library
+    """Describe a model: a pulled one, a name of the catalog, or a GGUF file."""
+    from gguf_embed.model_store.store import ModelStore
 
-    model = find_model(name, Library(cache_dir(os.environ), models_dir).find(name), load_catalogue())
+    model = find_model(name, ModelStore(cache_dir(os.environ), models_dir).find(name), load_catalog())
     if as_json:
         click.echo(json.dumps(as_fields(model), indent=1, ensure_ascii=False))
     else:
         click.echo("\n".join(lines(model)))
 
 
-def find_model(name: str, entry: LibraryEntry | None, catalogue: Catalogue) -> ShownModel:
-    """A file on this machine beats a row of the catalogue. Raises `ModelNotFound`, `ModelFileError`."""
+def find_model(name: str, entry: StoredModel | None, catalog: Catalog) -> ShownModel:
+    """A file on this machine beats a row of the catalog. Raises `ModelNotFound`, `ModelFileError`."""
     path = entry.path if entry is not None else Path(name).expanduser()
     if entry is not None or path.is_file():
         header = read_header(path)
         repo = entry.repo if entry is not None else None
-        row = catalogue.for_file(header.get("general.name", str), path.stem, repo)
+        row = catalog.for_file(header.get("general.name", str), path.stem, repo)
         return ShownModel(entry.name if entry is not None else str(path), entry, header, row)
-    row = catalogue.find(name)
+    row = catalog.find(name)
     if row is None:
         raise ModelNotFound(
-            f"no model is called {shown(name)}: `gguf-embed list` shows those on this machine, with --catalogue those "
+            f"no model is called {shown(name)}: `gguf-embed list` shows those on this machine, with --catalog those "
             "that can be pulled"
         )
     return ShownModel(row.name, None, None, row)
@@ -94,13 +94,17 @@ def _place_facts(model: ShownModel) -> list[tuple[str, str]]:
         return [("file", str(model.header.path)), ("size", human_size(model.header.size_bytes))]
     if row is None:
         return []
-    way = way_to_run(row) if row.not_yet else f"not pulled: `gguf-embed pull {row.name}` gets it from {way_to_run(row)}"
+    way = (
+        source_label(row)
+        if row.not_yet
+        else f"not pulled: `gguf-embed pull {row.name}` gets it from {source_label(row)}"
+    )
     return [("aliases", ", ".join(row.aliases)), ("here", way)]
 
 
-def _file_facts(header: GgufHeader, row: CatalogueRow | None) -> list[tuple[str, str]]:
+def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, str]]:
     own = pooling_type(header)
-    from_row = f"{row.pooling} (the catalogue's; the file names none)" if row is not None and row.pooling else ""
+    from_row = f"{row.pooling} (the catalog's; the file names none)" if row is not None and row.pooling else ""
     n_params = sum(prod(tensor.shape) for tensor in header.tensors.values())
     return [
         ("architecture", header.architecture),
@@ -156,7 +160,7 @@ def as_fields(model: ShownModel) -> dict[str, object]:
         "pooling": str(pooling) if pooling is not None else None,
         "prompts": _prompts(model),
         "file": _header_fields(header) if header is not None else None,
-        "catalogue": row_fields(model.row) if model.row is not None else None,
+        "catalog": row_fields(model.row) if model.row is not None else None,
     }
 
 

@@ -23,7 +23,7 @@ class AddedToken:
     id: int
     text: str
     special: bool
-    normalized: bool  # looked for in the normalised text instead of the text as it came
+    normalized: bool  # looked for in the normalized text instead of the text as it came
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def read_fast_tokenizer(source: ModelSourceDirectory) -> FastTokenizer:
 
 
 def steps(part: Any, key: str) -> Iterator[dict[str, Any]]:
-    """The steps of a normaliser, pre-tokenizer or post-processor in order, sequences of them opened (under `key`)."""
+    """The steps of a normalizer, pre-tokenizer or post-processor in order, sequences of them opened (under `key`)."""
     if part is None:
         return
     if part["type"] == "Sequence":

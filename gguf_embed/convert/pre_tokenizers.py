@@ -1,6 +1,6 @@
 """Which of llama.cpp's named splitting rules is the one that a byte-level tokenizer.json spells out.
 
-llama.cpp's converter recognises a tokenizer by the hash of a tokenised text, which a new model never matches. The rules
+llama.cpp's converter recognizes a tokenizer by the hash of a tokenized text, which a new model never matches. The rules
 themselves are in `llama-vocab.cpp` (`llm_tokenizer_bpe`), so they are compared here.
 """
 

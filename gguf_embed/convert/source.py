@@ -125,7 +125,7 @@ def read_pooling(source: ModelSourceDirectory) -> Pooling | None:
 
 
 def read_license(source: ModelSourceDirectory) -> str | None:
-    """The licence id in the model card's front matter, e.g. "apache-2.0"; None when it has none."""
+    """The license id in the model card's front matter, e.g. "apache-2.0"; None when it has none."""
     card = source.path / "README.md"
     if not card.is_file():
         return None

@@ -22,7 +22,7 @@ class UnigramVocabulary:
     """Everything about the tokenizer that the GGUF will hold."""
 
     layout: Layout
-    charsmap: bytes  # SentencePiece's compiled normalisation rules; empty: none
+    charsmap: bytes  # SentencePiece's compiled normalization rules; empty: none
     space_before: bool
     merges_spaces: bool
     frame: Frame
@@ -47,7 +47,7 @@ class UnigramVocabulary:
 def read_unigram(fast: FastTokenizer, n_vocab: int) -> UnigramVocabulary:
     """Read the vocabulary; ids are those of tokenizer.json, fairseq's order for XLM-RoBERTa.
 
-    Raises `ModelFileError` for a normaliser or pre-tokenizer that llama.cpp's "t5" does not do.
+    Raises `ModelFileError` for a normalizer or pre-tokenizer that llama.cpp's "t5" does not do.
     """
     if fast.model.get("byte_fallback"):
         raise fast.refuse("a Unigram tokenizer with byte_fallback", "only without")

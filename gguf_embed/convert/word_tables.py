@@ -62,7 +62,7 @@ def is_word_table(path: Path) -> bool:
     """Whether the file begins as one of the formats does."""
     try:
         with _opened(path) as file:
-            return _recognise(file.read(_SNIFFED_BYTES)) is not None
+            return _recognize(file.read(_SNIFFED_BYTES)) is not None
     except (OSError, EOFError, zlib.error):
         return False
 
@@ -76,7 +76,7 @@ def read_word_table(path: Path, scratch: Path, report: Callable[[str], None]) ->
     """
     try:
         with _unpacked(path, scratch) as plain, tempfile.TemporaryFile(dir=scratch) as stored:
-            shape = _recognise(plain.read(_SNIFFED_BYTES))
+            shape = _recognize(plain.read(_SNIFFED_BYTES))
             if shape is None:
                 raise ModelFileError(f"{path}: is no word-vector table (a word and its numbers per row)")
             plain.seek(0)
@@ -107,7 +107,7 @@ def _unpacked(path: Path, scratch: Path) -> Iterator[IO[bytes]]:
             yield plain
 
 
-def _recognise(start: bytes) -> _Shape | None:
+def _recognize(start: bytes) -> _Shape | None:
     counts = _COUNTS.match(start)
     if counts is not None:
         n_rows, n_embd = int(counts[1]), int(counts[2])

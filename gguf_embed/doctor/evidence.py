@@ -15,7 +15,7 @@ from gguf_embed.doctor.specials import Specials, specials_in_force
 from gguf_embed.gguf_file.constants import STRING
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
 from gguf_embed.gguf_file.layout import Entry, Layout, read_layout, read_numbers, read_strings
-from gguf_embed.model_store.catalog import Catalogue
+from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.names import model_stem
 
 TOKENS = "tokenizer.ggml.tokens"
@@ -64,12 +64,12 @@ class Evidence:
         return found.shape[1] if found is not None and len(found.shape) == 2 else None
 
 
-def gather(header: GgufHeader, further: tuple[GgufHeader, ...], catalogue: Catalogue) -> Evidence:
+def gather(header: GgufHeader, further: tuple[GgufHeader, ...], catalog: Catalog) -> Evidence:
     """Read the vocabulary and look up the model; `further` are the other parts. Raises `ModelFileError`."""
     layout = read_layout(header)
     names = _names(header)
     general_name = header.get("general.name", str)
-    row = catalogue.for_file(general_name, model_stem(header.path.name), None)
+    row = catalog.for_file(general_name, model_stem(header.path.name), None)
     tensors = dict(header.tensors)
     for part in further:
         tensors.update(part.tensors)

@@ -25,7 +25,7 @@ from gguf_embed.doctor.weights import check_weights
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import static_format
 from gguf_embed.gguf_file.header import GgufHeader, read_header
-from gguf_embed.model_store.catalog import load_catalogue
+from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.names import split_parts
 
 _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
@@ -97,7 +97,7 @@ def _examine(path: Path, headers: list[GgufHeader], deep: bool) -> Diagnosis:
     split = check_split(headers)
     if not header.architecture:  # a further part under a name of its own
         return Diagnosis(path, tuple(split), "", (path,))
-    evidence = gather(header, tuple(headers[1:]), load_catalogue())
+    evidence = gather(header, tuple(headers[1:]), load_catalog())
     findings = [*split, *check_architecture(evidence)]
     if not any(finding.code == "cannot_embed" for finding in findings):
         checks = _STATIC_CHECKS if evidence.architecture == static_format.ARCHITECTURE else _CHECKS

@@ -1,4 +1,4 @@
-"""What a model should be like, as far as its names tell: the catalogue's row for it, or the family it belongs to."""
+"""What a model should be like, as far as its names tell: the catalog's row for it, or the family it belongs to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from gguf_embed.model_store.catalog import CatalogueRow
+from gguf_embed.model_store.catalog import CatalogRow
 from gguf_embed.types import Pooling
 
 ENDOFTEXT: Final = "<|endoftext|>"
@@ -78,10 +78,10 @@ def plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def expected_of(names: Iterable[tuple[str, str]], architecture: str, row: CatalogueRow | None) -> Expected:
+def expected_of(names: Iterable[tuple[str, str]], architecture: str, row: CatalogRow | None) -> Expected:
     """`names` are (where it stands, what it says), the most trustworthy first.
 
-    The catalogue's row counts most. A family's name followed by words of somebody else's ("bge-base-en-legal") is a
+    The catalog's row counts most. A family's name followed by words of somebody else's ("bge-base-en-legal") is a
     hint only: a fine-tuned model may pool otherwise.
     """
     plain = [(where, plain_name(name)) for where, name in names if name]
@@ -92,7 +92,7 @@ def expected_of(names: Iterable[tuple[str, str]], architecture: str, row: Catalo
         return Expected(
             pooling=row.pooling,
             certain=True,
-            because=f"the catalogue's {row.name}",
+            because=f"the catalog's {row.name}",
             ends_with=found.ends_with if found.pooling is row.pooling else None,
             context=row.context,
             dimensions=row.dimensions,

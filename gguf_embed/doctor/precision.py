@@ -17,7 +17,7 @@ _PLAIN_FILE_TYPES = (*_FULL, "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")  # their na
 _MEASURED = "all-MiniLM-L6-v2's vectors have cosine 0.9992 to F32 as Q8_0, 0.92 as Q4_0"
 _TABLES = ("token_embd.weight", "position_embd.weight", "token_types.weight")
 _FEW = 0.1  # a share of coarse weights that does not decide
-_BETTER = "use the Q8_0 or F16 file of this model; what quantising lost cannot be brought back"
+_BETTER = "use the Q8_0 or F16 file of this model; what quantizing lost cannot be brought back"
 
 
 def check_precision(evidence: Evidence) -> Iterator[Finding]:

@@ -38,7 +38,7 @@ def check_vocabulary(evidence: Evidence) -> Iterator[Finding]:
     elif words.kind == "ugm" and not evidence.length(CHARSMAP):
         yield warning(
             "charsmap_missing",
-            f"{CHARSMAP} is missing: full-width letters, ligatures and the like are not normalised before tokenising",
+            f"{CHARSMAP} is missing: full-width letters, ligatures and the like are not normalized before tokenizing",
             _AGAIN,
         )
 

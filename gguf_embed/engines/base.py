@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from gguf_embed.types import FloatMatrix, PictureText, Pooling, Span, Vocabulary
+from gguf_embed.types import FloatMatrix, ImageInput, Pooling, Span, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +42,31 @@ class ContextSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureSpec:
-    """What a picture context is asked to be able to run."""
+class ImageSpec:
+    """What an image context is asked to be able to run."""
 
     mmproj: Path  # file of the vision tower
-    max_tokens: int  # of one text with its pictures
+    max_tokens: int  # of one text with its images
     n_threads: int
     use_gpu: bool = False
     part_tokens: int = 512  # computed at once: each writes logits over the vocabulary where its row is read
 
 
 @dataclass(frozen=True, slots=True)
-class PictureRows:
-    """The answer for one text with pictures."""
+class ImageRows:
+    """The answer for one text with images."""
 
     rows: FloatMatrix  # float32[1, n_embd] when pooled, float32[n_tokens, n_embd] when pooling is none
-    n_tokens: int  # those of the pictures included
+    n_tokens: int  # those of the images included
 
 
-class PictureReader(Protocol):
+class ImageReader(Protocol):
     """A vision tower with a text model behind it. Owned by one thread after it was opened."""
 
-    def embed(self, text: PictureText, pooling: Pooling) -> PictureRows:
-        """Read, check and compute one text with its pictures. Releases the GIL while it computes.
+    def embed(self, text: ImageInput, pooling: Pooling) -> ImageRows:
+        """Read, check and compute one text with its images. Releases the GIL while it computes.
 
-        Raises `InvalidRequest` for a picture that cannot be read, `PicturesTooLong`, `NotSupported`, `EngineFailure`.
+        Raises `InvalidRequest` for an image that cannot be read, `ImageInputTooLong`, `NotSupported`, `EngineFailure`.
         """
         ...
 

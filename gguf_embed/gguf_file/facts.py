@@ -18,7 +18,7 @@ _RANK_HEADS = ("cls.weight", "cls.output.weight")
 _NOT_MODELS = {
     "adapter": "a LoRA adapter, to be merged into its base model first",
     "mmproj": "a multimodal projector, the companion of a model",
-    "imatrix": "an importance matrix for quantising",
+    "imatrix": "an importance matrix for quantizing",
     "vocab": "a vocabulary without weights",
 }
 _CANNOT_EMBED = {

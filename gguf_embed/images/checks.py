@@ -16,22 +16,22 @@ from gguf_embed.errors import InvalidRequest
 MAX_BYTES = 16 * 2**20
 MAX_SIDE = 8192
 MAX_PIXELS = 2**25
-"""33.5 million: 100 MB when decoded. Of a picture, and of all in one input, which are decoded together."""
+"""33.5 million: 100 MB when decoded. Of an image, and of all in one input, which are decoded together."""
 
 MAX_ASPECT = 100
-"""A picture's longer side may be this many times the shorter one: towers were not made for strips."""
+"""An image's longer side may be this many times the shorter one: towers were not made for strips."""
 
 MAX_SCANS = 64
-"""Parts of a progressive JPEG. Each is a pass over the whole picture, however few bytes it has; usual are 10."""
+"""Parts of a progressive JPEG. Each is a pass over the whole image, however few bytes it has; usual are 10."""
 
 MAX_SEGMENTS = 1000
-"""Before a JPEG's frame. A camera writes 10, a colour profile has 255 at most, and each may have 64 KiB."""
+"""Before a JPEG's frame. A camera writes 10, a color profile has 255 at most, and each may have 64 KiB."""
 
 MAX_CHUNKS = 65_536
 """Of a PNG. Usual are 2,000 for 16 MiB."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # the standard's table 11.1
 _INFLATE_STEP = 2**20
 _FEED_STEP = 2**16
@@ -43,14 +43,14 @@ _SCAN, _END = 0xDA, 0xD9
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 
 
-def check_picture(data: bytes, where: str) -> None:
+def check_image(data: bytes, where: str) -> None:
     """Refuse what is no PNG or JPEG, damaged in its structure, or larger than the limits. `where` names it.
 
     Costs some microseconds, milliseconds for the largest. Raises `InvalidRequest`.
     """
     if len(data) > MAX_BYTES:
-        raise InvalidRequest(f"{where} has {len(data):,} bytes, the limit is {MAX_BYTES:,}: send a smaller picture")
-    width, height = picture_size(data, where)
+        raise InvalidRequest(f"{where} has {len(data):,} bytes, the limit is {MAX_BYTES:,}: send a smaller image")
+    width, height = image_size(data, where)
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
         raise InvalidRequest(
             f"{where} is {width} x {height} pixels, the limit is {MAX_SIDE} for a side and {MAX_PIXELS:,} in all: "
@@ -62,16 +62,16 @@ def check_picture(data: bytes, where: str) -> None:
         )
 
 
-def picture_size(data: bytes, where: str) -> tuple[int, int]:
+def image_size(data: bytes, where: str) -> tuple[int, int]:
     """Width and height as the header tells. Raises `InvalidRequest` for anything but a PNG or JPEG."""
     if data.startswith(_PNG):
         header = next(_png_chunks(data), None)
         if header is None or header[0] != b"IHDR" or len(header[1]) != 13:
             raise _damaged(where, "PNG")
-        width, height, depth, colour = struct.unpack_from(">IIBB", header[1])
-        if depth not in _PNG_DEPTHS.get(colour, ()):
+        width, height, depth, color = struct.unpack_from(">IIBB", header[1])
+        if depth not in _PNG_DEPTHS.get(color, ()):
             raise InvalidRequest(
-                f"{where} is a PNG with {depth} bits and colour type {colour}, which do not exist together: save it "
+                f"{where} is a PNG with {depth} bits and color type {color}, which do not exist together: save it "
                 "again and send that"
             )
         return int(width), int(height)
@@ -84,12 +84,12 @@ def picture_size(data: bytes, where: str) -> tuple[int, int]:
 
 
 def check_together(files: Iterable[bytes], where: str) -> None:
-    """Refuse the pictures of one input that are larger together than one may be. Raises `InvalidRequest`."""
-    sizes = [picture_size(data, where) for data in files]
+    """Refuse the images of one input that are larger together than one may be. Raises `InvalidRequest`."""
+    sizes = [image_size(data, where) for data in files]
     n_pixels = sum(width * height for width, height in sizes)
     if n_pixels > MAX_PIXELS:
         raise InvalidRequest(
-            f"{where} has pictures of {n_pixels:,} pixels together, the limit for one input is {MAX_PIXELS:,}: send "
+            f"{where} has images of {n_pixels:,} pixels together, the limit for one input is {MAX_PIXELS:,}: send "
             "them smaller, models see each at about a million or less"
         )
 
@@ -122,10 +122,10 @@ def check_pixels(data: bytes, where: str) -> None:
 
 def _inflated_limit(data: bytes, where: str) -> int:
     """Bytes that its pixels may have."""
-    width, height = picture_size(data, where)
-    depth, colour = data[24], data[25]  # of IHDR, which `picture_size` found in its place
-    row_bytes = 1 + (width * depth * _PNG_CHANNELS[colour] + 7) // 8
-    return 2 * row_bytes * height + 1024  # twice: interlaced pictures have more and shorter rows
+    width, height = image_size(data, where)
+    depth, color = data[24], data[25]  # of IHDR, which `image_size` found in its place
+    row_bytes = 1 + (width * depth * _PNG_CHANNELS[color] + 7) // 8
+    return 2 * row_bytes * height + 1024  # twice: interlaced images have more and shorter rows
 
 
 def _inflate(stream: zlib._Decompress, content: bytes) -> Iterator[int]:
@@ -177,14 +177,14 @@ def _check_jpeg(data: bytes, frame: _Frame, where: str) -> tuple[int, int]:
         raise InvalidRequest(
             f"{where} is a JPEG of {n_scans} scans, the limit is {MAX_SCANS}: save it as a baseline JPEG or a PNG"
         )
-    colours = set(data[frame.end - 3 * frame.n_colours : frame.end : 3])
-    if not colours <= _scanned(data, frame.end) or data.find(bytes((0xFF, _END)), frame.end) < 0:
+    colors = set(data[frame.end - 3 * frame.n_colours : frame.end : 3])
+    if not colors <= _scanned(data, frame.end) or data.find(bytes((0xFF, _END)), frame.end) < 0:
         raise _damaged(where, "JPEG")
     return frame.width, frame.height
 
 
 def _scanned(data: bytes, start: int) -> set[int]:
-    """The colours that have a scan. stb_image gives for others whatever was in the memory before."""
+    """The colors that have a scan. stb_image gives for others whatever was in the memory before."""
     found: set[int] = set()
     at = data.find(bytes((0xFF, _SCAN)), start)
     for _ in range(MAX_SCANS + 1):

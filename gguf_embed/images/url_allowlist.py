@@ -37,13 +37,13 @@ class RemoteHosts:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
         except ValueError as exc:
-            raise InvalidRequest(f"{where} is not a URL: send the picture as data:image/png;base64,…") from exc
+            raise InvalidRequest(f"{where} is not a URL: send the image as data:image/png;base64,…") from exc
         shown = f"[{host}]" if ":" in host else host
         is_named = (shown in self.names and port == _PORTS.get(parts.scheme)) or f"{shown}:{port}" in self.names
         if parts.scheme not in _PORTS or not is_named:
             raise InvalidRequest(
                 f"{where} is a URL of {shown or 'no host'}:{port}, and this server fetches nothing from there: send "
-                "the picture as data:image/png;base64,…, or name the host with --allow-remote-media"
+                "the image as data:image/png;base64,…, or name the host with --allow-remote-media"
             )
         rest = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if parts.username is not None or parts.password is not None or not _PATH.fullmatch(rest):

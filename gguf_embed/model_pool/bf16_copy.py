@@ -20,7 +20,7 @@ RETYPED = frozenset({"F32", "F16"})
 def wants_bf16(
     choice: Literal["auto", "file", "bf16"], file_type: str, on_gpu: bool, fast_bf16: bool, *, scores: bool = False
 ) -> bool:
-    """Whether to run a BF16 copy instead of the file. Quantised weights always stay as they are.
+    """Whether to run a BF16 copy instead of the file. Quantized weights always stay as they are.
 
     `scores`: the model has a rank head. Rounded weights move a logit by some 0.005, so that who kept F32 gets F32.
     """

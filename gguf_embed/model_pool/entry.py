@@ -1,4 +1,4 @@
-"""The registry's words: what it may hold, what a request wishes, one model in memory and the right to use it."""
+"""The pool's words: what it may hold, what a request wishes, one model in memory and the right to use it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from gguf_embed.model_pool.eviction import Occupant
+from gguf_embed.model_pool.eviction import EvictionCandidate
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.registry import ModelSpec
 from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions
 
 
-class RegistryObserver(Protocol):
+class PoolObserver(Protocol):
     """Who counts loads (metrics)."""
 
     def observe_load(self, outcome: Literal["ok", "failed"], duration_s: float) -> None: ...
@@ -21,19 +21,19 @@ class RegistryObserver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """How a request wants its model. None: as the registry's configuration says."""
+class LoadRequest:
+    """How a request wants its model. None: as the pool's configuration says."""
 
     keep_alive_s: float | None = None
     options: LoadOptions = NO_LOAD_OPTIONS
 
 
-NO_WISH = Wish()
+DEFAULT_LOAD = LoadRequest()
 
 
 @dataclass(slots=True, eq=False)
-class Resident:
-    """Touched by the registry only, on the event loop."""
+class PoolEntry:
+    """Touched by the pool only, on the event loop."""
 
     spec: ModelSpec
     ready: asyncio.Future[LoadedModel]  # everyone who wants the model waits for the same load
@@ -42,8 +42,8 @@ class Resident:
     last_used_s: float
     options: LoadOptions = NO_LOAD_OPTIONS  # what requests wished for when it was loaded
     n_leases: int = 0
-    leave_when_idle: bool = False  # nobody new gets it: it is to be loaded anew, or was deleted
-    leaving: bool = False  # is being unloaded
+    retired: bool = False  # nobody new gets it: it is to be loaded anew, or was deleted
+    unloading: bool = False  # is being unloaded
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
 
     @property
@@ -52,8 +52,8 @@ class Resident:
         done = self.ready.done() and not self.ready.cancelled() and self.ready.exception() is None
         return self.ready.result() if done else None
 
-    def occupant(self) -> Occupant:
-        return Occupant(self.spec.key, self.memory_bytes, self.n_leases, self.last_used_s, self.leaving)
+    def candidate(self) -> EvictionCandidate:
+        return EvictionCandidate(self.spec.key, self.memory_bytes, self.n_leases, self.last_used_s, self.unloading)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gguf_embed.config import ModelConfig, ResidencyLimits
+from gguf_embed.config import ModelConfig, PoolLimits
 from gguf_embed.types import LoadOptions, ModelInfo
 
 MAX_BATCH_TOKENS = 16_384
@@ -15,18 +15,18 @@ MAX_THREADS = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Occupant:
+class EvictionCandidate:
     """One model in memory, as the decisions see it."""
 
     key: str
     memory_bytes: int
     n_leases: int  # requests that use it now
     last_used_s: float
-    leaving: bool = False  # is being unloaded: its room is not free yet
+    unloading: bool = False  # is being unloaded: its room is not free yet
 
 
 @dataclass(frozen=True, slots=True)
-class RoomPlan:
+class EvictionPlan:
     """What must happen before one more model can be loaded."""
 
     evict: tuple[str, ...] = ()  # unload these, then decide again
@@ -34,36 +34,36 @@ class RoomPlan:
     impossible: bool = False  # it is too large for the limit, alone
 
 
-def plan_room(occupants: Sequence[Occupant], need_bytes: int, limits: ResidencyLimits) -> RoomPlan:
+def plan_eviction(candidates: Sequence[EvictionCandidate], need_bytes: int, limits: PoolLimits) -> EvictionPlan:
     """Make room for a model of `need_bytes`: the least recently used idle models leave, one in use never does.
 
     Nothing is evicted in vain: where unloading all idle models would not do, the plan is to wait.
     """
     if limits.max_bytes is not None and need_bytes > limits.max_bytes:
-        return RoomPlan(impossible=True)
-    if _fits(occupants, need_bytes, limits):
-        return RoomPlan()
-    staying = [occupant for occupant in occupants if not occupant.leaving]
+        return EvictionPlan(impossible=True)
+    if _fits(candidates, need_bytes, limits):
+        return EvictionPlan()
+    staying = [candidate for candidate in candidates if not candidate.unloading]
     if _fits(staying, need_bytes, limits):
-        return RoomPlan(wait=True)  # those that are leaving make room enough
+        return EvictionPlan(wait=True)  # those that are unloading make room enough
     evict: list[str] = []
     for victim in sorted((o for o in staying if o.n_leases == 0), key=lambda o: o.last_used_s):
         evict.append(victim.key)
         staying.remove(victim)
         if _fits(staying, need_bytes, limits):
-            return RoomPlan(tuple(evict))
-    return RoomPlan(wait=True)
+            return EvictionPlan(tuple(evict))
+    return EvictionPlan(wait=True)
 
 
-def _fits(occupants: Sequence[Occupant], need_bytes: int, limits: ResidencyLimits) -> bool:
-    if limits.max_models and len(occupants) >= limits.max_models:
+def _fits(candidates: Sequence[EvictionCandidate], need_bytes: int, limits: PoolLimits) -> bool:
+    if limits.max_models and len(candidates) >= limits.max_models:
         return False
-    taken = sum(occupant.memory_bytes for occupant in occupants)
+    taken = sum(candidate.memory_bytes for candidate in candidates)
     return limits.max_bytes is None or taken + need_bytes <= limits.max_bytes
 
 
 def seconds_left(last_used_s: float, keep_alive_s: float, now_s: float) -> float | None:
-    """How long an idle model may stay; 0 when its time is up, None for ever."""
+    """How long an idle model may stay; 0 when its time is up, None forever."""
     return None if math.isinf(keep_alive_s) else max(0.0, last_used_s + keep_alive_s - now_s)
 
 

@@ -1,4 +1,4 @@
-"""Loads a model's file with a request's options: what the registry calls on its threads."""
+"""Loads a model's file with a request's options: what the pool calls on its threads."""
 
 from __future__ import annotations
 

@@ -24,11 +24,11 @@ from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.model_pool.bf16_copy import bf16_copy, wants_bf16
 from gguf_embed.model_pool.calibration import TEXT_TOKENS, Calibration, calibrate
 from gguf_embed.model_pool.cpu_count import n_processors
-from gguf_embed.model_pool.images import open_picture_lane
+from gguf_embed.model_pool.images import open_image_worker
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.preprocessing.tokens import Tokenizer, TokenLimits, choose_tokenizer, closing_ids
 from gguf_embed.scheduler.batching import BatchLimits
-from gguf_embed.scheduler.image_worker import PictureLane
+from gguf_embed.scheduler.image_worker import ImageWorker
 from gguf_embed.scheduler.queue import QueueConfig
 from gguf_embed.scheduler.scheduler import BatchObserver, Scheduler
 from gguf_embed.scheduler.worker import ContextPlan
@@ -55,7 +55,7 @@ STATIC_TOKENS_PER_S = 5_000_000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class ExecutionPlan:
     """What warm-up chose, for the banner."""
 
     n_threads: int
@@ -73,16 +73,16 @@ class LoadedModel:
 
     config: ModelConfig
     info: ModelInfo
-    choices: Choices
+    execution: ExecutionPlan
     engine: Engine
     tokenizer: Tokenizer
     limits: TokenLimits  # of one text
     scheduler: Scheduler
-    pictures: PictureLane | None = None  # of a model with a vision tower
+    images: ImageWorker | None = None  # of a model with a vision tower
 
     def close(self) -> None:
-        if self.pictures is not None:
-            self.pictures.close()
+        if self.images is not None:
+            self.images.close()
         self.scheduler.close()
         self.engine.close()
 
@@ -114,16 +114,16 @@ def load_model(
         info = _describe(engine, located, config, header, pooling)
         info = replace(info, weights_type=weights, tokenizer=tokenizer.name)
         _report_limit(info, config, report)
-        pictures = open_picture_lane(engine, config, info)
-        if pictures is not None:
-            stack.callback(pictures.close)
-        plan, queue, choices = _set_up(engine, info, config) if in_llama else _set_up_static(info, config)
+        images = open_image_worker(engine, config, info)
+        if images is not None:
+            stack.callback(images.close)
+        plan, queue, execution = _set_up(engine, info, config) if in_llama else _set_up_static(info, config)
         scheduler = Scheduler(engine, queue, plan, observer)
         scheduler.start()
         stack.pop_all()
     vocabulary = engine.vocabulary()
     limits = TokenLimits(len(vocabulary.entries), info.max_input_tokens, closing_ids(vocabulary))
-    return LoadedModel(config, info, choices, engine, tokenizer, limits, scheduler, pictures)
+    return LoadedModel(config, info, execution, engine, tokenizer, limits, scheduler, images)
 
 
 def choose_pooling(header: GgufHeader, asked: Pooling | None, report: Callable[[str], None]) -> Pooling:
@@ -191,7 +191,7 @@ def _describe(
         n_scores=facts.n_cls_out,
         labels=facts.labels,
         rerank_template=rerank_template(header) if facts.n_cls_out else "",
-        reads_pictures=config.mmproj is not None,
+        reads_images=config.mmproj is not None,
     )
 
 
@@ -205,7 +205,7 @@ def _report_limit(info: ModelInfo, config: ModelConfig, report: Callable[[str], 
         raise ConfigError(f"-c {config.n_ctx} leaves no room for a text: use 0 for the model's {info.n_ctx_train}")
 
 
-def _set_up(engine: Engine, info: ModelInfo, config: ModelConfig) -> tuple[ContextPlan, QueueConfig, Choices]:
+def _set_up(engine: Engine, info: ModelInfo, config: ModelConfig) -> tuple[ContextPlan, QueueConfig, ExecutionPlan]:
     """Warm up, measure, and size the workers."""
     compute = config.compute
     on_gpu = compute.offload.n_gpu_layers != 0
@@ -235,7 +235,7 @@ def _set_up(engine: Engine, info: ModelInfo, config: ModelConfig) -> tuple[Conte
     return (
         plan,
         queue,
-        Choices(n_threads, n_workers, batch_tokens, queue.alone_threads, flash, kernels, measured.measured),
+        ExecutionPlan(n_threads, n_workers, batch_tokens, queue.alone_threads, flash, kernels, measured.measured),
     )
 
 
@@ -250,7 +250,7 @@ def _check_static(header: GgufHeader, pooling: Pooling, compute: ComputeConfig, 
         report(f"{header.path.name} is a static model and runs on the processor: -ngl changes nothing")
 
 
-def _set_up_static(info: ModelInfo, config: ModelConfig) -> tuple[ContextPlan, QueueConfig, Choices]:
+def _set_up_static(info: ModelInfo, config: ModelConfig) -> tuple[ContextPlan, QueueConfig, ExecutionPlan]:
     """Nothing to measure, and no context is large: every worker takes texts of any length."""
     compute = config.compute
     n_threads = compute.n_threads or n_processors()
@@ -270,7 +270,7 @@ def _set_up_static(info: ModelInfo, config: ModelConfig) -> tuple[ContextPlan, Q
         max_queued_tokens=config.max_queued_tokens,
         tokens_per_s=STATIC_TOKENS_PER_S * n_workers,
     )
-    return plan, queue, Choices(n_threads, n_workers, batch_tokens, 1, "off", "numpy", False)
+    return plan, queue, ExecutionPlan(n_threads, n_workers, batch_tokens, 1, "off", "numpy", False)
 
 
 def affordable_workers(n_threads: int, batch_tokens: int, n_logits: int) -> int:

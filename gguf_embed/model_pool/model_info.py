@@ -55,5 +55,5 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
         n_scores=n_scores,
         labels=rank_labels(header) if n_scores else (),
         rerank_template=rerank_template(header) if n_scores else "",
-        reads_pictures=config.mmproj is not None,
+        reads_images=config.mmproj is not None,
     )

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from gguf_embed.config import RegistryConfig
+from gguf_embed.config import PoolConfig
 from gguf_embed.errors import EmbedError, ModelLoadFailed, Unavailable
-from gguf_embed.model_pool.entry import NO_WISH, Lease, RegistryObserver, Resident, Wish
-from gguf_embed.model_pool.eviction import needs_reload, plan_room, seconds_left
+from gguf_embed.model_pool.entry import DEFAULT_LOAD, Lease, LoadRequest, PoolEntry, PoolObserver
+from gguf_embed.model_pool.eviction import needs_reload, plan_eviction, seconds_left
 from gguf_embed.model_pool.loader import ModelLoader
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.registry import Identity, ModelSpec
@@ -26,25 +26,25 @@ logger = logging.getLogger(__name__)
 CONTEXT_BYTES = 96 * 2**20
 """Reckoned for a model's contexts and buffers until it is loaded: what all-MiniLM-L6-v2 takes on two workers."""
 
-ROOM_TIMEOUT_S = 60.0
+EVICTION_TIMEOUT_S = 60.0
 """How long a request waits for busy models to make room for its own."""
 
 
-class Registry:
+class ModelPool:
     """Owns all loaded models. Every method belongs to one event loop; loading and freeing happen on threads."""
 
     def __init__(
         self,
         loader: ModelLoader,
-        config: RegistryConfig,
-        observer: RegistryObserver,
+        config: PoolConfig,
+        observer: PoolObserver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loader = loader
         self._config = config
         self._observer = observer
         self._clock = clock
-        self._residents: dict[str, Resident] = {}
+        self._entries: dict[str, PoolEntry] = {}
         self._infos: dict[str, tuple[Identity, ModelInfo]] = {}  # of models that were loaded once
         self._waiting: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -52,165 +52,165 @@ class Registry:
         self._closed = False
 
     @asynccontextmanager
-    async def lease(self, spec: ModelSpec, wish: Wish = NO_WISH) -> AsyncIterator[Lease]:
+    async def lease(self, spec: ModelSpec, wish: LoadRequest = DEFAULT_LOAD) -> AsyncIterator[Lease]:
         """Use a model; it is loaded first where it is not, and stays at least until the block ends.
 
         Raises `ModelLoadFailed` to everyone who waits for a load that fails; the next request tries again.
         Raises `Unavailable` where it would not fit, or busy models left no room in time.
         """
         started_s = self._clock()
-        resident, waited = await self._acquire(spec, wish)
+        entry, waited = await self._acquire(spec, wish)
         try:
-            model = resident.model
+            model = entry.model
             if model is None:
                 waited = True
-                model = await asyncio.shield(resident.ready)
-            yield Lease(model, resident.spec, self._clock() - started_s if waited else 0.0)
+                model = await asyncio.shield(entry.ready)
+            yield Lease(model, entry.spec, self._clock() - started_s if waited else 0.0)
         finally:
-            self._give_back(resident)
+            self._release(entry)
 
-    async def _acquire(self, spec: ModelSpec, wish: Wish) -> tuple[Resident, bool]:
-        """A resident with one more lease, and whether that needed waiting."""
+    async def _acquire(self, spec: ModelSpec, wish: LoadRequest) -> tuple[PoolEntry, bool]:
+        """A entry with one more lease, and whether that needed waiting."""
         deadline_s: float | None = None
         while True:
-            resident = self._residents.get(spec.key)
-            if resident is not None and self._suits(resident, spec, wish.options):
+            entry = self._entries.get(spec.key)
+            if entry is not None and self._is_compatible(entry, spec, wish.options):
                 break
-            if resident is None and (resident := self._begin_if_there_is_room(spec, wish)) is not None:
+            if entry is None and (entry := self._load_if_room(spec, wish)) is not None:
                 break
-            deadline_s = deadline_s or self._clock() + ROOM_TIMEOUT_S
+            deadline_s = deadline_s or self._clock() + EVICTION_TIMEOUT_S
             await self._next_change(deadline_s)
-        resident.n_leases += 1
+        entry.n_leases += 1
         if wish.keep_alive_s is not None:
-            resident.keep_alive_s = wish.keep_alive_s
-        return resident, deadline_s is not None
+            entry.keep_alive_s = wish.keep_alive_s
+        return entry, deadline_s is not None
 
-    def _suits(self, resident: Resident, spec: ModelSpec, options: LoadOptions) -> bool:
+    def _is_compatible(self, entry: PoolEntry, spec: ModelSpec, options: LoadOptions) -> bool:
         """Whether it can be used as it is. If not, it leaves as soon as it is idle, and nobody new gets it."""
-        if resident.leaving or resident.leave_when_idle:
+        if entry.unloading or entry.retired:
             return False
-        if resident.spec.identity == spec.identity:
-            if options in (NO_LOAD_OPTIONS, resident.options):
+        if entry.spec.identity == spec.identity:
+            if options in (NO_LOAD_OPTIONS, entry.options):
                 return True
-            model = resident.model
+            model = entry.model
             if model is None:
                 return False  # what it will be is seen when it is loaded
             if not needs_reload(model.config, model.info, options, self._loader.has_gpu()):
                 return True
-        self._dismiss(resident)
+        self._retire(entry)
         return False
 
-    def _begin_if_there_is_room(self, spec: ModelSpec, wish: Wish) -> Resident | None:
-        """A resident that is loading, or None after starting what makes room for it."""
+    def _load_if_room(self, spec: ModelSpec, wish: LoadRequest) -> PoolEntry | None:
+        """A entry that is loading, or None after starting what makes room for it."""
         if self._closed:
             raise Unavailable("the server is shutting down")
         need = spec.info.size_bytes + CONTEXT_BYTES
         limits = self._config.limits
-        plan = plan_room([resident.occupant() for resident in self._residents.values()], need, limits)
+        plan = plan_eviction([entry.candidate() for entry in self._entries.values()], need, limits)
         if plan.impossible:
             raise Unavailable(
                 f"model {spec.info.name!r} takes about {need / 2**20:,.0f} MiB, --max-memory allows "
-                f"{(limits.max_bytes or 0) / 2**20:,.0f}: allow more, or use a smaller quantisation"
+                f"{(limits.max_bytes or 0) / 2**20:,.0f}: allow more, or use a smaller quantization"
             )
         if plan.wait:
             return None
         for key in plan.evict:
-            self._unload(self._residents[key], "room")
-        return None if plan.evict else self._begin(spec, wish, need)
+            self._unload(self._entries[key], "room")
+        return None if plan.evict else self._start_load(spec, wish, need)
 
-    def _begin(self, spec: ModelSpec, wish: Wish, memory_bytes: int) -> Resident:
+    def _start_load(self, spec: ModelSpec, wish: LoadRequest, memory_bytes: int) -> PoolEntry:
         ready: asyncio.Future[LoadedModel] = asyncio.get_running_loop().create_future()
-        resident = Resident(spec, ready, memory_bytes, self._config.keep_alive_s, self._clock(), options=wish.options)
-        self._residents[spec.key] = resident
-        self._run(self._load(resident))
-        return resident
+        entry = PoolEntry(spec, ready, memory_bytes, self._config.keep_alive_s, self._clock(), options=wish.options)
+        self._entries[spec.key] = entry
+        self._run(self._load(entry))
+        return entry
 
-    async def _load(self, resident: Resident) -> None:
-        loop, spec = asyncio.get_running_loop(), resident.spec
+    async def _load(self, entry: PoolEntry) -> None:
+        loop, spec = asyncio.get_running_loop(), entry.spec
         started_s = self._clock()
-        is_alone = len(self._residents) == 1
+        is_alone = len(self._entries) == 1
         try:
             before = self._loader.held_bytes()
-            model = await loop.run_in_executor(self._threads, self._loader.load, spec, resident.options)
+            model = await loop.run_in_executor(self._threads, self._loader.load, spec, entry.options)
         except BaseException as error:
             if not isinstance(error, EmbedError):
                 logger.exception("loading %s failed", spec.info.name)
             self._observer.observe_load("failed", self._clock() - started_s)
-            del self._residents[spec.key]
-            resident.ready.set_exception(_load_failure(spec, error))
-            resident.ready.exception()  # seen: nobody may be waiting for it
+            del self._entries[spec.key]
+            entry.ready.set_exception(_load_failure(spec, error))
+            entry.ready.exception()  # seen: nobody may be waiting for it
             if not isinstance(error, Exception):
                 raise
         else:
             if is_alone:
-                resident.memory_bytes = max(resident.memory_bytes, self._loader.held_bytes() - before)
+                entry.memory_bytes = max(entry.memory_bytes, self._loader.held_bytes() - before)
             self._observer.observe_load("ok", self._clock() - started_s)
             self._infos[spec.key] = spec.identity, _under_its_names(model.info, spec.info)
-            resident.ready.set_result(model)
+            entry.ready.set_result(model)
             logger.info("loaded %s in %.1f s", spec.info.name, self._clock() - started_s)
-            if resident.n_leases == 0:
-                self._rest(resident)
+            if entry.n_leases == 0:
+                self._on_idle(entry)
         self._notify()
 
-    def _give_back(self, resident: Resident) -> None:
-        resident.n_leases -= 1
-        if resident.n_leases == 0 and resident.model is not None:
-            self._rest(resident)
+    def _release(self, entry: PoolEntry) -> None:
+        entry.n_leases -= 1
+        if entry.n_leases == 0 and entry.model is not None:
+            self._on_idle(entry)
 
-    def _rest(self, resident: Resident) -> None:
+    def _on_idle(self, entry: PoolEntry) -> None:
         """It is idle from now on: unload it, or look again when its time may be up."""
-        resident.last_used_s = self._clock()
-        if resident.leave_when_idle:
-            self._unload(resident, "replaced")
-        elif resident.keep_alive_s <= 0:
-            self._unload(resident, "keep_alive")
+        entry.last_used_s = self._clock()
+        if entry.retired:
+            self._unload(entry, "replaced")
+        elif entry.keep_alive_s <= 0:
+            self._unload(entry, "keep_alive")
         else:
-            self._arm(resident)
+            self._schedule_expiry(entry)
         if self._waiting:
             self._notify()
 
-    def _arm(self, resident: Resident) -> None:
+    def _schedule_expiry(self, entry: PoolEntry) -> None:
         """One timer at a time: when it fires early, because the model was used since, it is set anew."""
-        left_s = seconds_left(resident.last_used_s, resident.keep_alive_s, self._clock())
-        if resident.timer is not None:
-            if left_s is not None and resident.timer.when() <= asyncio.get_running_loop().time() + left_s:
+        left_s = seconds_left(entry.last_used_s, entry.keep_alive_s, self._clock())
+        if entry.timer is not None:
+            if left_s is not None and entry.timer.when() <= asyncio.get_running_loop().time() + left_s:
                 return
-            resident.timer.cancel()
-            resident.timer = None
+            entry.timer.cancel()
+            entry.timer = None
         if left_s is not None:
-            resident.timer = asyncio.get_running_loop().call_later(left_s, self._look_at, resident)
+            entry.timer = asyncio.get_running_loop().call_later(left_s, self._check_expiry, entry)
 
-    def _look_at(self, resident: Resident) -> None:
-        resident.timer = None
-        if resident.n_leases or resident.leaving or resident.model is None:
+    def _check_expiry(self, entry: PoolEntry) -> None:
+        entry.timer = None
+        if entry.n_leases or entry.unloading or entry.model is None:
             return
-        if seconds_left(resident.last_used_s, resident.keep_alive_s, self._clock()) == 0:
-            self._unload(resident, "keep_alive")
+        if seconds_left(entry.last_used_s, entry.keep_alive_s, self._clock()) == 0:
+            self._unload(entry, "keep_alive")
         else:
-            self._arm(resident)
+            self._schedule_expiry(entry)
 
-    def _dismiss(self, resident: Resident) -> None:
+    def _retire(self, entry: PoolEntry) -> None:
         """Let it go as soon as no request uses it."""
-        resident.leave_when_idle = True
-        if resident.n_leases == 0 and resident.model is not None:
-            self._unload(resident, "replaced")
+        entry.retired = True
+        if entry.n_leases == 0 and entry.model is not None:
+            self._unload(entry, "replaced")
 
-    def _unload(self, resident: Resident, reason: str) -> None:
-        if resident.leaving:
+    def _unload(self, entry: PoolEntry, reason: str) -> None:
+        if entry.unloading:
             return
-        resident.leaving = True
-        if resident.timer is not None:
-            resident.timer.cancel()
-            resident.timer = None
+        entry.unloading = True
+        if entry.timer is not None:
+            entry.timer.cancel()
+            entry.timer = None
         self._observer.observe_unload(reason)
-        self._run(self._free(resident))
+        self._run(self._free(entry))
 
-    async def _free(self, resident: Resident) -> None:
-        model = resident.model
+    async def _free(self, entry: PoolEntry) -> None:
+        model = entry.model
         if model is not None:
             await asyncio.get_running_loop().run_in_executor(self._threads, model.close)
-            logger.info("unloaded %s", resident.spec.info.name)
-        del self._residents[resident.spec.key]
+            logger.info("unloaded %s", entry.spec.info.name)
+        del self._entries[entry.spec.key]
         self._notify()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -227,7 +227,7 @@ class Registry:
                 await waiter
         except TimeoutError as exc:
             raise Unavailable(
-                f"the loaded models were busy for {ROOM_TIMEOUT_S:g} s, so this one found no room: "
+                f"the loaded models were busy for {EVICTION_TIMEOUT_S:g} s, so this one found no room: "
                 "try again, or allow more with --models-max and --max-memory"
             ) from exc
         finally:
@@ -240,36 +240,36 @@ class Registry:
 
     def unload(self, key: str, keep_alive_s: float = 0.0) -> None:
         """Let a model go as soon as no request uses it; nothing happens where it is not loaded."""
-        resident = self._residents.get(key)
-        if resident is None or resident.leaving:
+        entry = self._entries.get(key)
+        if entry is None or entry.unloading:
             return
-        resident.keep_alive_s = keep_alive_s
-        if resident.n_leases == 0 and resident.model is not None:
-            self._unload(resident, "asked")
+        entry.keep_alive_s = keep_alive_s
+        if entry.n_leases == 0 and entry.model is not None:
+            self._unload(entry, "asked")
 
     def retain(self, keys: Collection[str]) -> None:
         """Let every model go whose key is not among these: its file is not there any more."""
-        for resident in list(self._residents.values()):
-            if resident.spec.key not in keys:
-                self._dismiss(resident)
+        for entry in list(self._entries.values()):
+            if entry.spec.key not in keys:
+                self._retire(entry)
 
     def status(self, spec: ModelSpec) -> ModelStatus:
         """How a model is now. Wakes nothing."""
-        resident = self._residents.get(spec.key)
+        entry = self._entries.get(spec.key)
         info = self.info(spec)
-        if resident is None or resident.leaving:
+        if entry is None or entry.unloading:
             return ModelStatus(info, spec.digest, spec.modified_unix_s, "unloaded")
-        model = resident.model
-        left_s = seconds_left(resident.last_used_s, resident.keep_alive_s, self._clock())
-        if left_s is not None and resident.n_leases:
-            left_s = resident.keep_alive_s
+        model = entry.model
+        left_s = seconds_left(entry.last_used_s, entry.keep_alive_s, self._clock())
+        if left_s is not None and entry.n_leases:
+            left_s = entry.keep_alive_s
         return ModelStatus(
             info,
             spec.digest,
             spec.modified_unix_s,
             "loading" if model is None else "loaded",
-            memory_bytes=resident.memory_bytes,
-            gpu_bytes=resident.memory_bytes if model is not None and model.config.compute.offload.n_gpu_layers else 0,
+            memory_bytes=entry.memory_bytes,
+            gpu_bytes=entry.memory_bytes if model is not None and model.config.compute.offload.n_gpu_layers else 0,
             expires_unix_s=None if left_s is None or math.isinf(left_s) else time.time() + left_s,
         )
 
@@ -280,22 +280,22 @@ class Registry:
 
     def loaded(self) -> list[LoadedModel]:
         """All models that answer now."""
-        return [model for resident in self._residents.values() if (model := resident.model) is not None]
+        return [model for entry in self._entries.values() if (model := entry.model) is not None]
 
     async def close(self) -> None:
         """Load nothing more, and free everything once accepted work is done."""
         self._closed = True
         self._notify()
-        while self._residents or self._tasks:
-            for resident in list(self._residents.values()):
-                if resident.model is not None:
-                    self._unload(resident, "stop")
+        while self._entries or self._tasks:
+            for entry in list(self._entries.values()):
+                if entry.model is not None:
+                    self._unload(entry, "stop")
             await asyncio.wait(self._tasks)
         self._threads.shutdown()
 
 
 def _under_its_names(loaded: ModelInfo, served: ModelInfo) -> ModelInfo:
-    """What loading showed, with the names and prompts that the shelf gives it."""
+    """What loading showed, with the names and prompts that the registry gives it."""
     return replace(
         loaded,
         name=served.name,

@@ -14,10 +14,10 @@ from gguf_embed.gguf_file.digest import header_digest
 from gguf_embed.gguf_file.facts import check_can_embed, pooling_type
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.model_pool.model_info import describe_header
-from gguf_embed.model_store.catalog import Catalogue
+from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.model_store.names import model_key
-from gguf_embed.model_store.store import Library, LibraryEntry
+from gguf_embed.model_store.store import ModelStore, StoredModel
 from gguf_embed.preprocessing.prompt_prefixes import profile, prompts_of_header
 from gguf_embed.types import ModelInfo
 
@@ -42,7 +42,7 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class ShelfConfig:
+class RegistryConfig:
     """What was decided at the start."""
 
     named: tuple[tuple[LocatedModel, ModelConfig], ...]
@@ -51,48 +51,48 @@ class ShelfConfig:
     strict_names: bool = False
 
 
-class Shelf:
+class ModelRegistry:
     """All models by name. Belongs to the event loop; reads headers (some 10 ms each) when a file is new."""
 
-    def __init__(self, config: ShelfConfig, library: Library, catalogue: Catalogue) -> None:
+    def __init__(self, config: RegistryConfig, store: ModelStore, catalog: Catalog) -> None:
         """Raises `ModelFileError` where a named model's file cannot be served."""
         self._config = config
-        self._library = library
-        self._catalogue = catalogue
+        self._store = store
+        self._catalog = catalog
         self._described: dict[tuple[Identity, str], ModelSpec] = {}
         self._broken: set[Identity] = set()
-        self._entries: tuple[LibraryEntry, ...] | None = None
+        self._entries: tuple[StoredModel, ...] | None = None
         self._by_name: dict[str, ModelSpec] = {}
         self._specs: tuple[ModelSpec, ...] = ()
         self._named = tuple(self._named_spec(located, wanted) for located, wanted in config.named)
 
     def specs(self) -> Sequence[ModelSpec]:
         """Every model, those named at the start first."""
-        self._look_again()
+        self._refresh()
         return self._specs
 
     def find(self, name: str) -> ModelSpec | None:
         """The model of that name or alias."""
-        self._look_again()
+        self._refresh()
         return self._by_name.get(name) or self._by_name.get(model_key(name))
 
     def answers_any_name(self) -> bool:
         """Whether one model is all there is, and names are not strict."""
-        self._look_again()
+        self._refresh()
         return len(self._specs) == 1 and not self._config.strict_names
 
     def first(self) -> ModelSpec | None:
         """The model of a request that names none: the first that was named at the start, else the only one."""
-        self._look_again()
+        self._refresh()
         return self._specs[0] if self._named or len(self._specs) == 1 else None
 
     def known_rerankers(self) -> list[str]:
-        """Names that the catalogue has for rerankers which can be pulled, those that were seen to be there first."""
-        rows = [row for row in self._catalogue.rows if row.kind == "rerank" and row.repo is not None]
+        """Names that the catalog has for rerankers which can be pulled, those that were seen to be there first."""
+        rows = [row for row in self._catalog.rows if row.kind == "rerank" and row.repo is not None]
         return [row.name for row in sorted(rows, key=lambda row: not row.verified)]
 
-    def _look_again(self) -> None:
-        entries = self._library.entries()
+    def _refresh(self) -> None:
+        entries = self._store.entries()
         if entries is self._entries:
             return
         self._entries = entries
@@ -110,7 +110,7 @@ class Shelf:
             _Found(header, names, _repo_of(located.name), header_digest([header]), modified, "named"), wanted
         )
 
-    def _entry_spec(self, entry: LibraryEntry) -> ModelSpec | None:
+    def _entry_spec(self, entry: StoredModel) -> ModelSpec | None:
         """None for a file that cannot be served: it is logged once, and the others are served."""
         identity = _identity(entry.path, entry.size_bytes, entry.modified_unix_s)
         known = self._described.get((identity, entry.name))
@@ -132,9 +132,9 @@ class Shelf:
         return spec
 
     def _spec(self, found: _Found, config: ModelConfig) -> ModelSpec:
-        """What is known of a file, in this order: flags, the file itself, the catalogue."""
+        """What is known of a file, in this order: flags, the file itself, the catalog."""
         header, names = found.header, found.names
-        row = self._catalogue.for_file(header.get("general.name", str), header.path.stem, found.repo)
+        row = self._catalog.for_file(header.get("general.name", str), header.path.stem, found.repo)
         own_pooling = pooling_type(header)
         pooling = config.pooling or (row.pooling if row is not None and own_pooling is None else None)
         config = replace(config, pooling=pooling, aliases=())

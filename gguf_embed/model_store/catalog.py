@@ -1,6 +1,6 @@
 """The well-known models: where their files are, what they are, and the prefixes that their cards prescribe.
 
-The facts are data, in `catalogue.toml`; this file reads them and finds the row that a name or a file means.
+The facts are data, in `catalog.toml`; this file reads them and finds the row that a name or a file means.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FILE_SUFFIX = re.compile(r"(-gguf|-qat|-ggml-model|-embeddings?-gguf)$")
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogueRow:
+class CatalogRow:
     """One model. It runs from a GGUF (`repo`), by our converter (`convert`), or not yet (`not_yet` says why)."""
 
     name: str
@@ -50,10 +50,10 @@ class CatalogueRow:
         return (self.name, *self.aliases)
 
 
-class Catalogue:
+class Catalog:
     """All rows, and how to find one."""
 
-    def __init__(self, rows: Iterable[CatalogueRow]) -> None:
+    def __init__(self, rows: Iterable[CatalogRow]) -> None:
         self.rows = tuple(rows)
         self._by_name = {model_key(name): row for row in self.rows for name in row.names}
         self._by_repo = {
@@ -61,18 +61,18 @@ class Catalogue:
         }
         self._by_stem = {file_key(name): row for row in reversed(self.rows) for name in row.names if ":" not in name}
 
-    def find(self, name: str) -> CatalogueRow | None:
+    def find(self, name: str) -> CatalogRow | None:
         """The row with this name or alias; case and ":latest" do not matter."""
         return self._by_name.get(model_key(name))
 
-    def find_repo(self, repo: str) -> CatalogueRow | None:
+    def find_repo(self, repo: str) -> CatalogRow | None:
         """The row whose GGUF or original lies in this repository; the first where several do."""
         return self._by_repo.get(repo.lower())
 
-    def for_file(self, general_name: str | None, stem: str, repo: str | None) -> CatalogueRow | None:
+    def for_file(self, general_name: str | None, stem: str, repo: str | None) -> CatalogRow | None:
         """The row that a GGUF belongs to: by the repository it came from, its file's name, or its own general.name.
 
-        Compared whole, without quantisation, so that a fine-tuned model never gets its parent's row by accident.
+        Compared whole, without quantization, so that a fine-tuned model never gets its parent's row by accident.
         """
         if repo is not None and (row := self.find_repo(repo)) is not None:
             return row
@@ -82,31 +82,31 @@ class Catalogue:
         return None
 
 
-def load_catalogue() -> Catalogue:
-    """Read the catalogue that the package carries; some 5 ms."""
-    return parse_catalogue((files("gguf_embed.model_store") / "catalog.toml").read_text("utf-8"))
+def load_catalog() -> Catalog:
+    """Read the catalog that the package carries; some 5 ms."""
+    return parse_catalog((files("gguf_embed.model_store") / "catalog.toml").read_text("utf-8"))
 
 
-def parse_catalogue(text: str) -> Catalogue:
+def parse_catalog(text: str) -> Catalog:
     """Rows from TOML. Raises `ModelFileError` that names the row and what is wrong with it."""
     try:
         rows = [_parse_row(raw) for raw in tomllib.loads(text).get("model", [])]
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as exc:
-        raise ModelFileError(f"the catalogue of models is malformed: {exc!r}; install gguf-embed again") from exc
+        raise ModelFileError(f"the catalog of models is malformed: {exc!r}; install gguf-embed again") from exc
     for name in _repeated(model_key(name) for row in rows for name in row.names):
-        raise ModelFileError(f"the catalogue of models is malformed: the name {name!r} occurs twice")
-    return Catalogue(rows)
+        raise ModelFileError(f"the catalog of models is malformed: the name {name!r} occurs twice")
+    return Catalog(rows)
 
 
 def file_key(text: str) -> str:
-    """A file's stem or a model's own name, without quantisation and in one spelling, for comparing."""
+    """A file's stem or a model's own name, without quantization and in one spelling, for comparing."""
     key = re.sub(r"\s+", "-", model_stem(text.strip() + ".gguf").lower())
     while (shorter := _FILE_SUFFIX.sub("", _QUANT_SUFFIX.sub("", key))) != key:
         key = shorter
     return key
 
 
-def _parse_row(raw: dict[str, Any]) -> CatalogueRow:
+def _parse_row(raw: dict[str, Any]) -> CatalogRow:
     """Every key is a field; what a row leaves out is None or empty."""
     optional: dict[str, Any] = {"repo": None, "file": None, "convert": None, "not_yet": None, "pooling": None}
     values = optional | {"aliases": [], "matryoshka": [], "prompts": {}, "verified": False} | raw
@@ -114,7 +114,7 @@ def _parse_row(raw: dict[str, Any]) -> CatalogueRow:
     values["matryoshka"] = tuple(values["matryoshka"])
     values["pooling"] = Pooling(values["pooling"]) if values["pooling"] is not None else None
     values["prompts"] = MappingProxyType(dict(values["prompts"]))
-    return CatalogueRow(**values)
+    return CatalogRow(**values)
 
 
 def _repeated(names: Iterable[str]) -> Iterator[str]:

@@ -8,24 +8,24 @@ from pathlib import Path
 
 from gguf_embed.errors import ConfigError, InvalidRequest, ModelFileError
 from gguf_embed.gguf_file.header import read_header
-from gguf_embed.model_store.catalog import load_catalogue
+from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.default_model import DEFAULT_NAME, resolve_default
 from gguf_embed.model_store.download import Hub, Listener, fetch_model
 from gguf_embed.model_store.names import model_stem, parse_model_name, parse_repo, quant_of, split_parts
 from gguf_embed.model_store.pull import fetch_planned
 from gguf_embed.model_store.pull_plan import names_of_pulled, plan_pull
-from gguf_embed.model_store.store import Library
+from gguf_embed.model_store.store import ModelStore
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """What the user named: a file (-m), a repository on the hub (-hf, -hff), or nothing: the default model.
 
-    Instead of a file or a repository, a name: of a pulled model or of the catalogue.
+    Instead of a file or a repository, a name: of a pulled model or of the catalog.
     """
 
     path: Path | None = None
-    hf_repo: str | None = None  # "org/repo", "org/repo:QUANT" or a name of the catalogue
+    hf_repo: str | None = None  # "org/repo", "org/repo:QUANT" or a name of the catalog
     hf_file: str | None = None  # a file in hf_repo, instead of QUANT
     offline: bool = False  # use only what is on this machine
 
@@ -44,9 +44,9 @@ def locate_model(
     """Find, download or convert the model; the parts of a split one are all checked.
 
     `cache_dir` is for files we convert; downloads go to the hub's own cache. Names: the file's stem, "org/repo:QUANT"
-    (as far as the file's name tells), "all-MiniLM-L6-v2", or what `Library.pull` would enter it under. A file beats a
-    name. Raises `ModelFileError` when it cannot be had, `ConfigError` when the source contradicts itself,
-    `NotSupported` for a model that the catalogue knows but that cannot run.
+    (as far as the file's name tells), "all-MiniLM-L6-v2", or what `ModelStore.pull` would enter it under. A file beats
+    a name. Raises `ModelFileError` when it cannot be had, `ConfigError` when the source contradicts itself,
+    `NotSupported` for a model that the catalog knows but that cannot run.
     """
     hub = hub or Hub()
     hub = replace(hub, offline=hub.offline or source.offline)
@@ -73,7 +73,7 @@ def locate_model(
 
 
 def _by_name(text: str, cache_dir: Path, report: Callable[[str], None], hub: Hub) -> LocatedModel | None:
-    """A pulled model, or one of the catalogue, fetched now; None when neither has this name.
+    """A pulled model, or one of the catalog, fetched now; None when neither has this name.
 
     Repositories are none of its business: a mistyped path must not become a download.
     """
@@ -81,13 +81,13 @@ def _by_name(text: str, cache_dir: Path, report: Callable[[str], None], hub: Hub
         name = parse_model_name(text)
     except InvalidRequest:
         return None
-    pulled = Library(cache_dir).find(text)
+    pulled = ModelStore(cache_dir).find(text)
     if pulled is not None:
         return LocatedModel(_first_part(pulled.path, report), pulled.name)
-    catalogue = load_catalogue()
-    if name.is_repo or (catalogue.find(text) or catalogue.find(name.base)) is None:
+    catalog = load_catalog()
+    if name.is_repo or (catalog.find(text) or catalog.find(name.base)) is None:
         return None
-    plan = plan_pull(text, catalogue)
+    plan = plan_pull(text, catalog)
     path = fetch_planned(plan, cache_dir, hub, Listener(report, show_bar=True))[0].path
     return LocatedModel(_first_part(path, report), names_of_pulled(plan, path.name)[0])
 

@@ -15,7 +15,7 @@ _HUB_PREFIX = re.compile(r"^(https?://)?(hf\.co|huggingface\.co)/", re.IGNORECAS
 _WORD = r"[a-z0-9_][a-z0-9_.-]*"
 _NAME = re.compile(rf"(?P<base>({_WORD}/)?{_WORD})(:(?P<tag>{_WORD}))?", re.IGNORECASE)
 _MAX_NAME = 200  # characters: it becomes a file name in the index of pulled models
-_PREFERRED = ("Q4_K_M", "Q8_0")  # llama.cpp's order where no quantisation is named
+_PREFERRED = ("Q4_K_M", "Q8_0")  # llama.cpp's order where no quantization is named
 _FOREIGN_FOLDERS = ("onnx", "openvino", "coreml", "tflite", "mlx")
 _MODULE = re.compile(r"\d+_\w+/[^/]+")  # a module of sentence-transformers, e.g. "2_Dense/model.safetensors"
 _CONFIGURATION = re.compile(
@@ -47,14 +47,14 @@ def model_stem(name: str) -> str:
 
 
 def quant_of(name: str) -> str | None:
-    """The quantisation a file name ends in, e.g. "Q8_0" or "F16"; None when it names none that has a digit."""
+    """The quantization a file name ends in, e.g. "Q8_0" or "F16"; None when it names none that has a digit."""
     match = _QUANT.search(model_stem(name))
     tag = match[1].upper() if match else ""
     return tag if is_quant(tag) else None
 
 
 def is_quant(text: str) -> bool:
-    """Whether it looks like a quantisation: "Q4_K_M", "f16"."""
+    """Whether it looks like a quantization: "Q4_K_M", "f16"."""
     return re.match(r"(UD-)?(I?Q|TQ|B?FP?|MXFP|NVFP)\d", text, re.IGNORECASE) is not None
 
 
@@ -63,7 +63,7 @@ class ModelName:
     """A name as a person or a client gives it: "all-minilm", "all-minilm:22m", "org/repo", "org/repo:Q8_0"."""
 
     base: str  # without tag; with a "/" it is a repository on the hub
-    tag: str | None  # a quantisation, or what a catalogue alias has after its ":"; None for "latest"
+    tag: str | None  # a quantization, or what a catalog alias has after its ":"; None for "latest"
 
     @property
     def is_repo(self) -> bool:
@@ -97,7 +97,7 @@ def shown(text: str) -> str:
 
 
 def parse_repo(text: str) -> tuple[str, str | None]:
-    """`[hf.co/]ORG/REPO[:QUANT]` to repository and quantisation ("latest", Ollama's word, names none).
+    """`[hf.co/]ORG/REPO[:QUANT]` to repository and quantization ("latest", Ollama's word, names none).
 
     Raises `ConfigError` for anything else.
     """
@@ -111,10 +111,10 @@ def parse_repo(text: str) -> tuple[str, str | None]:
 
 
 def choose_model_file(names: Sequence[str], quant: str | None) -> str | None:
-    """The file llama.cpp would take: of the named quantisation, else Q4_K_M, else Q8_0, else the first model.
+    """The file llama.cpp would take: of the named quantization, else Q4_K_M, else Q8_0, else the first model.
 
     `names` in the hub's order. Projectors and other companions never count; of a split model, the first part does.
-    Returns None when nothing fits; a named quantisation is never replaced by another.
+    Returns None when nothing fits; a named quantization is never replaced by another.
     """
     models = [name for name in names if _is_model(name) and split_parts(name)[0] == name]
     for wanted in (quant,) if quant else _PREFERRED:

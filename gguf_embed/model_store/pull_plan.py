@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from gguf_embed.errors import ModelNotFound, NotSupported
-from gguf_embed.model_store.catalog import Catalogue, CatalogueRow
+from gguf_embed.model_store.catalog import Catalog, CatalogRow
 from gguf_embed.model_store.default_model import DEFAULT_NAME
 from gguf_embed.model_store.names import FileChoice, is_quant, model_key, parse_model_name, quant_of, shown
 
@@ -22,30 +22,30 @@ class PullPlan:
     repo: str | None = None  # holds the GGUF
     convert: str | None = None  # the original's repository
     is_default: bool = False  # the default model, which may be here without a hub
-    row: CatalogueRow | None = None
+    row: CatalogRow | None = None
 
 
-def plan_pull(text: str, catalogue: Catalogue) -> PullPlan:
-    """Decide what to fetch; nothing is looked up but the catalogue.
+def plan_pull(text: str, catalog: Catalog) -> PullPlan:
+    """Decide what to fetch; nothing is looked up but the catalog.
 
     Raises `InvalidRequest` for what is no name (a path, for one), `ModelNotFound` for an alias that nobody knows,
-    `NotSupported` for a model that the catalogue has but that cannot run yet.
+    `NotSupported` for a model that the catalog has but that cannot run yet.
     """
     name = parse_model_name(text)
     if name.is_repo:
-        row = catalogue.find_repo(name.base)
+        row = catalog.find_repo(name.base)
         if row is not None and row.convert is not None and row.convert.lower() == name.base.lower():
             return _plan_row(text, row, name.tag)
         return PullPlan(model_key(text), FileChoice(quant=name.tag), repo=name.base)
-    if (row := catalogue.find(text)) is not None:
+    if (row := catalog.find(text)) is not None:
         return _plan_row(text, row, None)
-    row = catalogue.find(name.base)
+    row = catalog.find(name.base)
     if row is None:
-        near = [known.name for known in catalogue.rows if model_key(name.base) in model_key(known.name)][:5]
+        near = [known.name for known in catalog.rows if model_key(name.base) in model_key(known.name)][:5]
         raise ModelNotFound(
             f"no model is called {shown(text)}"
             + (f"; did you mean {', '.join(near)}?" if near else "")
-            + " `gguf-embed list --catalogue` shows all names, and ORG/REPO takes any GGUF from the hub"
+            + " `gguf-embed list --catalog` shows all names, and ORG/REPO takes any GGUF from the hub"
         )
     if name.tag is not None and not is_quant(name.tag):
         raise ModelNotFound(
@@ -54,7 +54,7 @@ def plan_pull(text: str, catalogue: Catalogue) -> PullPlan:
     return _plan_row(text, row, name.tag)
 
 
-def _plan_row(text: str, row: CatalogueRow, quant: str | None) -> PullPlan:
+def _plan_row(text: str, row: CatalogRow, quant: str | None) -> PullPlan:
     if row.not_yet is not None:
         raise NotSupported(f"{row.name} cannot run yet: {row.not_yet}")
     asked = model_key(text)
@@ -71,8 +71,8 @@ def _plan_row(text: str, row: CatalogueRow, quant: str | None) -> PullPlan:
 def names_of_pulled(plan: PullPlan, file_name: str) -> tuple[str, tuple[str, ...]]:
     """Under which name and aliases a pulled file goes into the index.
 
-    A name without quantisation is that of the row, with all its aliases, or "org/repo:QUANT", as far as the file's
-    name tells, with "org/repo". A named quantisation makes a name of its own.
+    A name without quantization is that of the row, with all its aliases, or "org/repo:QUANT", as far as the file's
+    name tells, with "org/repo". A named quantization makes a name of its own.
     """
     quant = plan.choice.quant
     found = quant or quant_of(PurePath(file_name).name)

@@ -12,7 +12,7 @@ from typing import Literal
 from gguf_embed.errors import EmbedError, InvalidRequest, ModelFileError, ModelNotFound
 from gguf_embed.gguf_file.facts import check_can_embed
 from gguf_embed.gguf_file.header import read_header
-from gguf_embed.model_store.catalog import load_catalogue
+from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.download import FetchedFile, Hub, Listener
 from gguf_embed.model_store.folder import ModelsFolder
 from gguf_embed.model_store.hub_cache import delete_cached
@@ -27,7 +27,7 @@ STALE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class LibraryEntry:
+class StoredModel:
     """One model that can be loaded now."""
 
     name: str
@@ -48,7 +48,7 @@ class Removed:
     still_used_by: tuple[str, ...]  # other names of the same file, which therefore stays
 
 
-class Library:
+class ModelStore:
     """All entries, and pulling, copying and removing. Thread-safe; every process reads the same folders."""
 
     def __init__(
@@ -64,10 +64,10 @@ class Library:
         self._hub = hub or Hub()
         self._clock = clock
         self._lock = threading.Lock()
-        self._entries: tuple[LibraryEntry, ...] = ()
+        self._entries: tuple[StoredModel, ...] = ()
         self._looked_at_s: float | None = None
 
-    def entries(self) -> tuple[LibraryEntry, ...]:
+    def entries(self) -> tuple[StoredModel, ...]:
         """By name, those of the folder first. The very same tuple as long as nothing changed.
 
         A name that both have is the folder's. Looks at the disk at most once a second.
@@ -81,7 +81,7 @@ class Library:
                 self._looked_at_s = now_s
             return self._entries
 
-    def find(self, name: str) -> LibraryEntry | None:
+    def find(self, name: str) -> StoredModel | None:
         """The entry with this name, else with this alias; names before aliases, case and ":latest" do not matter."""
         key, entries = model_key(name), self.entries()
         for entry in entries:
@@ -89,13 +89,13 @@ class Library:
                 return entry
         return next((entry for entry in entries if key in map(model_key, entry.aliases)), None)
 
-    def pull(self, name: str, progress: Callable[[PullProgress], None]) -> LibraryEntry:
+    def pull(self, name: str, progress: Callable[[PullProgress], None]) -> StoredModel:
         """Download a model, or convert its original, check it and enter it; blocks.
 
-        `name` is a catalogue alias or a repository, never a path. Files that are here already are not fetched again.
+        `name` is a catalog alias or a repository, never a path. Files that are here already are not fetched again.
         What `progress` raises ends it. Raises `InvalidRequest`, `ModelNotFound`, `NotSupported`, `ModelFileError`.
         """
-        plan = plan_pull(name, load_catalogue())
+        plan = plan_pull(name, load_catalog())
         progress(PullProgress("pulling manifest"))
         files = fetch_planned(plan, self._cache_dir, self._hub, Listener(lambda line: None, progress))
         self._check(files)
@@ -188,26 +188,26 @@ class Library:
         with self._lock:
             self._looked_at_s = None
 
-    def _folder_entries(self) -> list[LibraryEntry]:
+    def _folder_entries(self) -> list[StoredModel]:
         models = self._folder.models() if self._folder is not None else ()
         return [
-            LibraryEntry(
+            StoredModel(
                 model.name, (), model.path, model.size_bytes, model.modified_unix_s, model.digest, "folder", None
             )
             for model in models
         ]
 
-    def _pulled_entries(self) -> list[LibraryEntry]:
+    def _pulled_entries(self) -> list[StoredModel]:
         return [_pulled_entry(model) for model in self._index.models() if model.is_here]
 
 
-def _merged(first: list[LibraryEntry], second: list[LibraryEntry]) -> tuple[LibraryEntry, ...]:
+def _merged(first: list[StoredModel], second: list[StoredModel]) -> tuple[StoredModel, ...]:
     taken = {model_key(entry.name) for entry in first}
     return (*first, *(entry for entry in second if model_key(entry.name) not in taken))
 
 
-def _pulled_entry(model: PulledModel) -> LibraryEntry:
-    return LibraryEntry(
+def _pulled_entry(model: PulledModel) -> StoredModel:
+    return StoredModel(
         model.name,
         model.aliases,
         model.paths[0],

@@ -105,7 +105,7 @@ class _Plain:
 
 
 def _templated(plain: _Plain, template: str, query: str) -> PairMaker:
-    """Text between two special tokens is tokenised as a whole, but ends with the document, which may be cut there."""
+    """Text between two special tokens is tokenized as a whole, but ends with the document, which may be cut there."""
     if template.count(DOCUMENT) != 1 or QUERY not in template:
         raise NotSupported(
             f"this file's rerank template has no place for {QUERY} or not one for {DOCUMENT}: "
@@ -160,7 +160,7 @@ def check_query(empty: Pair, limits: PairLimits) -> None:
 
 
 def check_characters(query: str, documents: tuple[str, ...], max_tokens: int) -> None:
-    """Before tokenising, which takes some 150 bytes of memory and a microsecond per character."""
+    """Before tokenizing, which takes some 150 bytes of memory and a microsecond per character."""
     limit = max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * max_tokens)
     if not query.strip():
         raise InvalidRequest('"query" is empty: there is nothing to compare with', "query")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from gguf_embed.errors import ConfigError, InvalidInput, InvalidRequest
 from gguf_embed.gguf_file.header import GgufHeader
-from gguf_embed.types import AppliedPrompt, Prompt, PromptChoice
+from gguf_embed.types import AppliedPrompt, Input, PromptChoice
 
 METADATA_PREFIX = "gguf-embed.prompt."
 """Our own GGUF keys: llama.cpp's converter writes none for a model's prompts."""
@@ -47,10 +47,10 @@ _PLACEHOLDER = re.compile(r"\{\w*\}")
 _MAX_SHOWN = 60  # characters of a client's word repeated in a message
 
 
-def profile(flags: Mapping[str, str], file: Mapping[str, str], catalogue: Mapping[str, str]) -> dict[str, str]:
-    """All prefixes of a model. Name by name, a flag's text beats the file's, which beats the catalogue's."""
+def profile(flags: Mapping[str, str], file: Mapping[str, str], catalog: Mapping[str, str]) -> dict[str, str]:
+    """All prefixes of a model. Name by name, a flag's text beats the file's, which beats the catalog's."""
     merged: dict[str, str] = {}
-    for source in (catalogue, file, flags):
+    for source in (catalog, file, flags):
         replaced = {_key(name) for name in source}
         merged = {name: text for name, text in merged.items() if _key(name) not in replaced} | dict(source)
     return merged
@@ -117,7 +117,7 @@ def choose(choice: PromptChoice | None, prompts: Mapping[str, str]) -> AppliedPr
     raise _unknown(choice.name, choice.param, prompts)
 
 
-def apply(prompt: AppliedPrompt | None, inputs: tuple[Prompt, ...]) -> tuple[Prompt, ...]:
+def apply(prompt: AppliedPrompt | None, inputs: tuple[Input, ...]) -> tuple[Input, ...]:
     """Put the prefix before each text, as one string, so that special tokens come once, before the prefix.
 
     In a tuple it joins the text that comes first. Raises `InvalidRequest`, naming the input, for one that begins
@@ -128,7 +128,7 @@ def apply(prompt: AppliedPrompt | None, inputs: tuple[Prompt, ...]) -> tuple[Pro
     return tuple(_prefixed(prompt.text, text, index) for index, text in enumerate(inputs))
 
 
-def _prefixed(prefix: str, text: Prompt, index: int) -> Prompt:
+def _prefixed(prefix: str, text: Input, index: int) -> Input:
     if isinstance(text, str):
         return prefix + text
     first = text[0] if text else None

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.preprocessing.tokens import Tokenizer
-from gguf_embed.tokenization.offsets import MAX_PLACED_CHARACTERS
+from gguf_embed.tokenization.offsets import MAX_OFFSET_CHARACTERS
 from gguf_embed.tokenization.unicode import valid_unicode
-from gguf_embed.types import Prompt, Span, TokenizedText
+from gguf_embed.types import Input, Span, TokenizedText
 
 FOLLOWING_TOKENS = 8
 """That stand between the last token that is read and the place where its text is cut: a cut changes those beside it."""
@@ -17,27 +17,27 @@ FOLLOWING_CHARACTERS = 32
 """The same for a prompt, whose end is known in characters."""
 
 
-def check_placed(inputs: Sequence[Prompt]) -> None:
+def check_offset_budget(inputs: Sequence[Input]) -> None:
     """Refuse what would be too long in the reply, before anything is done with it. Raises `InvalidRequest`.
 
     All inputs count: equal ones are read once, but told each.
     """
     n_characters = sum(map(len, inputs))
-    if n_characters > MAX_PLACED_CHARACTERS:
+    if n_characters > MAX_OFFSET_CHARACTERS:
         raise InvalidRequest(
-            f"spans and return_tokens take {MAX_PLACED_CHARACTERS:,} characters per request, this one has "
+            f"spans and return_tokens take {MAX_OFFSET_CHARACTERS:,} characters per request, this one has "
             f"{n_characters:,}: send several requests"
         )
 
 
-class Placing:
+class OffsetMapper:
     """Places for the texts of one request. Pure Python for some tokenizers, up to 20 microseconds a character."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._n_left = tokenizer.max_placed
+        self._n_left = tokenizer.max_offset_characters
 
-    def of_kept(self, text: str, kept: TokenizedText) -> list[Span | None]:
+    def for_kept(self, text: str, kept: TokenizedText) -> list[Span | None]:
         """Of each token that is read; None for a closing one in the place of the last.
 
         Raises `InvalidRequest` when the request's texts, as far as they are read, are over the tokenizer's limit.
@@ -51,8 +51,8 @@ class Placing:
             spans[-1] = None
         return spans
 
-    def n_within(self, text: str, n_characters: int, n_opening: int, tokens: Sequence[int]) -> int:
-        """How many of the `tokens` after the opening ones stand within the first characters. Raises as `of_kept`."""
+    def count_within(self, text: str, n_characters: int, n_opening: int, tokens: Sequence[int]) -> int:
+        """How many of the `tokens` after the opening ones stand within the first characters. Raises as `for_kept`."""
         whole = valid_unicode(text)
         for n_read in _growing(n_characters + FOLLOWING_CHARACTERS, len(whole)):
             beginning = whole[:n_read]
@@ -81,8 +81,8 @@ class Placing:
         self._n_left -= len(text)
         if self._n_left < 0:
             raise InvalidRequest(
-                f"this model's tokens are placed in {self._tokenizer.max_placed:,} characters per request (for spans, "
-                "return_tokens, or a prompt before windows), and this one has more: send several requests"
+                f"this model's tokens are placed in {self._tokenizer.max_offset_characters:,} characters per request "
+                "(for spans, return_tokens, or a prompt before windows), and this one has more: send several requests"
             )
 
 

@@ -1,4 +1,4 @@
-"""From what a client sent to the token ids that the engine runs: choose the rules, tokenise, check, cut."""
+"""From what a client sent to the token ids that the engine runs: choose the rules, tokenize, check, cut."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Literal, Protocol
 
 from gguf_embed.engines.base import Engine, ExactTokenizing
 from gguf_embed.errors import InputTooLong, InvalidInput
-from gguf_embed.tokenization.offsets import MAX_LAID_CHARACTERS, MAX_PLACED_CHARACTERS, align
+from gguf_embed.tokenization.offsets import MAX_ALIGNED_CHARACTERS, MAX_OFFSET_CHARACTERS, align
 from gguf_embed.tokenization.unicode import valid_unicode
 from gguf_embed.tokenization.wordpiece import ExactWordPiece
-from gguf_embed.types import Prompt, Span, TokenizedText, Truncation, Vocabulary
+from gguf_embed.types import Input, Span, TokenizedText, Truncation, Vocabulary
 
 TokenizerChoice = Literal["auto", "llama"]
 
 MAX_CHARACTERS = 1_000_000
-"""In one text, or `CHARACTERS_PER_TOKEN` times the model's limit where that is more: a text is tokenised as a whole."""
+"""In one text, or `CHARACTERS_PER_TOKEN` times the model's limit where that is more: a text is tokenized as a whole."""
 
 CHARACTERS_PER_TOKEN = 64
 GROUP_CHARACTERS = 500_000
@@ -28,7 +28,7 @@ class Tokenizer(Protocol):
     """Text to vocabulary ids. Safe from any thread. "[SEP]" and the like in a text become that token."""
 
     name: str  # "exact" (the model's own rules) or "llama" (llama.cpp's)
-    max_placed: int  # characters per request that `encode_with_offsets` may be given
+    max_offset_characters: int  # characters per request that `encode_with_offsets` may be given
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]: ...
 
@@ -45,7 +45,7 @@ class LlamaTokenizer:
     """llama.cpp's own ids: for every vocabulary but WordPiece, and for indexes that were built with them."""
 
     name = "llama"
-    max_placed = MAX_LAID_CHARACTERS
+    max_offset_characters = MAX_ALIGNED_CHARACTERS
 
     def __init__(self, engine: Engine, *, composes: bool = False) -> None:
         """`composes`: bring texts into Unicode's composed form first: the original does it, llama.cpp does not."""
@@ -61,7 +61,7 @@ class LlamaTokenizer:
         return [self.encode(text) for text in texts]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
-        tokens, frame = self.encode(text), frame_of(self)
+        tokens, frame = self.encode(text), special_tokens_of(self)
         unknown = self._engine.vocabulary().unk_id
         own = tokens[len(frame.opening) : len(tokens) - len(frame.closing)]
         bytes_of = {token: self._engine.token_bytes(token) for token in set(own)}
@@ -73,7 +73,7 @@ class EngineTokenizer:
     """The original tokenizer that an engine's file carries."""
 
     name = "exact"
-    max_placed = MAX_PLACED_CHARACTERS
+    max_offset_characters = MAX_OFFSET_CHARACTERS
 
     def __init__(self, engine: Engine, batches: ExactTokenizing) -> None:
         """`batches` is the same engine."""
@@ -91,24 +91,39 @@ class EngineTokenizer:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class SpecialTokens:
     """The special tokens that a tokenizer puts before and after a text."""
 
     opening: tuple[int, ...]
     closing: tuple[int, ...]
 
+    def surround(self, tokens: Sequence[int]) -> bool:
+        """Whether `tokens` begin and end with them."""
+        n_opening, n_closing = len(self.opening), len(self.closing)
+        return (
+            len(tokens) >= n_opening + n_closing
+            and tuple(tokens[:n_opening]) == self.opening
+            and tuple(tokens[len(tokens) - n_closing :]) == self.closing
+        )
 
-def find_own(framed: Sequence[int], bare: Sequence[int]) -> int | None:
-    """Where a text's own ids begin among those with special tokens around them; None where they are not found."""
-    begins = range(len(framed) - len(bare) + 1)
-    return next((begin for begin in begins if list(framed[begin : begin + len(bare)]) == list(bare)), None)
+
+def special_tokens_around(with_special: Sequence[int], plain: Sequence[int]) -> SpecialTokens | None:
+    """What stands around a text's own ids `plain` in its ids `with_special`; None where they are not found there."""
+    begins = range(len(with_special) - len(plain) + 1)
+    begin = next((at for at in begins if list(with_special[at : at + len(plain)]) == list(plain)), None)
+    if begin is None:
+        return None
+    return SpecialTokens(tuple(with_special[:begin]), tuple(with_special[begin + len(plain) :]))
 
 
-def frame_of(tokenizer: Tokenizer) -> Frame:
-    """Found by tokenising one letter with them and without."""
-    framed, bare = tokenizer.encode("a"), tokenizer.encode("a", add_special=False)
-    n_opening = (find_own(framed, bare) or 0) if bare else len(framed) // 2
-    return Frame(tuple(framed[:n_opening]), tuple(framed[n_opening + len(bare) :]))
+def special_tokens_of(tokenizer: Tokenizer) -> SpecialTokens:
+    """Found by tokenizing one letter with them and without."""
+    with_special, plain = tokenizer.encode("a"), tokenizer.encode("a", add_special=False)
+    found = special_tokens_around(with_special, plain) if plain else None
+    if found is not None:
+        return found
+    middle = len(with_special) // 2 if not plain else 0
+    return SpecialTokens(tuple(with_special[:middle]), tuple(with_special[middle + len(plain) :]))
 
 
 def choose_tokenizer(engine: Engine, choice: TokenizerChoice) -> Tokenizer:
@@ -142,9 +157,9 @@ def closing_ids(vocabulary: Vocabulary) -> frozenset[int]:
 
 
 def prepare(
-    inputs: Sequence[Prompt], tokenizer: Tokenizer, limits: TokenLimits, *, truncate: bool
+    inputs: Sequence[Input], tokenizer: Tokenizer, limits: TokenLimits, *, truncate: bool
 ) -> list[TokenizedText]:
-    """Tokenise and check all inputs of a request, in order. Plain texts go to the tokenizer in one call.
+    """Tokenize and check all inputs of a request, in order. Plain texts go to the tokenizer in one call.
 
     Raises `InvalidInput` for an empty or absurdly long input or an unknown id, `InputTooLong` for one over
     `limits.max_tokens` unless `truncate`; both name the first such input.
@@ -156,7 +171,7 @@ def prepare(
         if isinstance(prompt, str):
             tokens = _not_empty(next(encoded), index, prompt)
         else:
-            tokens = tokenize_prompt(prompt, tokenizer, limits.n_vocab, index)
+            tokens = tokenize_input(prompt, tokenizer, limits.n_vocab, index)
         if len(tokens) > limits.max_tokens and not truncate:
             raise InputTooLong(index, len(tokens), limits.max_tokens)
         texts.append(truncate_tokens(tokens, limits.max_tokens, limits.closing))
@@ -168,8 +183,8 @@ def character_limit(max_tokens: int) -> int:
     return max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * max_tokens)
 
 
-def check_characters(inputs: Sequence[Prompt], limits: TokenLimits) -> None:
-    """Before tokenising, which takes some 150 bytes of memory and a microsecond per character."""
+def check_characters(inputs: Sequence[Input], limits: TokenLimits) -> None:
+    """Before tokenizing, which takes some 150 bytes of memory and a microsecond per character."""
     limit = character_limit(limits.max_tokens)
     for index, prompt in enumerate(inputs):
         n_characters = len(prompt) if isinstance(prompt, str) else _longest_part(prompt)
@@ -194,7 +209,7 @@ def _encode_in_groups(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[li
     yield from tokenizer.encode_batch(group) if group else ()
 
 
-def tokenize_prompt(prompt: Prompt, tokenizer: Tokenizer, n_vocab: int, index: int = 0) -> list[int]:
+def tokenize_input(prompt: Input, tokenizer: Tokenizer, n_vocab: int, index: int = 0) -> list[int]:
     """One input's ids. A text gets special tokens; ids alone stay as they are.
 
     In a mixed tuple only a text that comes first gets special tokens, as in llama-server.

@@ -1,4 +1,4 @@
-"""The way of texts with pictures: one thread with a context of its own, beside the queue of texts."""
+"""The way of texts with images: one thread with a context of its own, beside the queue of texts."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from gguf_embed.engines.base import PictureReader, PictureRows
+from gguf_embed.engines.base import ImageReader, ImageRows
 from gguf_embed.errors import InvalidRequest, Overloaded, Unavailable
-from gguf_embed.types import FloatMatrix, PictureText, Pooling
+from gguf_embed.types import FloatMatrix, ImageInput, Pooling
 
 MAX_WAITING = 64
-"""Texts with pictures that may wait or run: some seconds each for a large model on a processor."""
+"""Texts with images that may wait or run: some seconds each for a large model on a processor."""
 
 MAX_WAITING_BYTES = 512 * 2**20
-"""Of their pictures, as files; a request that finds nobody waiting may have more."""
+"""Of their images, as files; a request that finds nobody waiting may have more."""
 
 
 @dataclass(frozen=True, slots=True)
-class PictureSubmission:
-    """The answer for all texts with pictures of a request, in their order."""
+class ImageSubmission:
+    """The answer for all texts with images of a request, in their order."""
 
     rows: tuple[FloatMatrix, ...]
     n_tokens: tuple[int, ...]
@@ -33,27 +33,27 @@ class PictureSubmission:
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    rows: PictureRows
+    rows: ImageRows
     started_s: float
     compute_s: float
 
 
-class PictureLane:
+class ImageWorker:
     """Computes one text at a time in the order they came. Methods may be called from any event loop."""
 
-    def __init__(self, reader: PictureReader, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(self, reader: ImageReader, max_waiting: int = MAX_WAITING) -> None:
         self._reader = reader
         self._max_waiting = max_waiting
         self._lock = threading.Lock()
         self._n_waiting = 0
         self._waiting_bytes = 0
         self._is_closed = False
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="images")
 
-    async def submit(self, texts: Sequence[PictureText], pooling: Pooling) -> PictureSubmission:
+    async def submit(self, texts: Sequence[ImageInput], pooling: Pooling) -> ImageSubmission:
         """Compute all of them or raise the first error. Those that have not begun when the caller leaves never run.
 
-        Raises `Overloaded` when they do not all find room, `EmbedError`s of `PictureContext.embed`.
+        Raises `Overloaded` when they do not all find room, `EmbedError`s of `ImageContext.embed`.
         """
         arrived_s = time.monotonic()
         futures = self._admit(texts, pooling)
@@ -62,17 +62,17 @@ class PictureLane:
         finally:
             for future in futures:
                 future.cancel()
-        return PictureSubmission(
+        return ImageSubmission(
             rows=tuple(timed.rows.rows for timed in done),
             n_tokens=tuple(timed.rows.n_tokens for timed in done),
             queue_s=done[0].started_s - arrived_s,
             compute_s=sum(timed.compute_s for timed in done),
         )
 
-    def _admit(self, texts: Sequence[PictureText], pooling: Pooling) -> list[Future[_Timed]]:
+    def _admit(self, texts: Sequence[ImageInput], pooling: Pooling) -> list[Future[_Timed]]:
         if len(texts) > self._max_waiting:
             raise InvalidRequest(
-                f"{len(texts)} inputs in a request with pictures, the limit is {self._max_waiting}: send fewer at once"
+                f"{len(texts)} inputs in a request with images, the limit is {self._max_waiting}: send fewer at once"
             )
         sizes = [sum(len(part) for part in text.parts if isinstance(part, bytes)) for text in texts]
         with self._lock:
@@ -88,11 +88,11 @@ class PictureLane:
 
     def _check_room(self, n_texts: int, n_bytes: int) -> None:
         if self._n_waiting + n_texts > self._max_waiting:
-            raise Overloaded(f"{self._n_waiting} inputs with pictures wait already, the limit is {self._max_waiting}")
+            raise Overloaded(f"{self._n_waiting} inputs with images wait already, the limit is {self._max_waiting}")
         if self._n_waiting and self._waiting_bytes + n_bytes > MAX_WAITING_BYTES:
-            raise Overloaded(f"pictures of {self._waiting_bytes:,} bytes wait, the limit is {MAX_WAITING_BYTES:,}")
+            raise Overloaded(f"images of {self._waiting_bytes:,} bytes wait, the limit is {MAX_WAITING_BYTES:,}")
 
-    def _run(self, text: PictureText, pooling: Pooling) -> _Timed:
+    def _run(self, text: ImageInput, pooling: Pooling) -> _Timed:
         started_s = time.monotonic()
         rows = self._reader.embed(text, pooling)
         return _Timed(rows, started_s, time.monotonic() - started_s)

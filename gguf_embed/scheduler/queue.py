@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gguf_embed.errors import Overloaded, Unavailable
 from gguf_embed.scheduler.batching import BatchLimits, choose_threads, due_times, take_batch, token_budget
-from gguf_embed.scheduler.task import Batch, EmbedTask, Lane, PendingRequest
+from gguf_embed.scheduler.task import Batch, BatchKey, EmbedTask, PendingRequest
 
 RESERVE = 10
 """One part in this many more is kept for requests that fit one batch: bulk must not lock out a short query."""
@@ -47,7 +47,7 @@ class TaskQueue:
         self._config = config
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
-        self._lanes: dict[Lane, list[EmbedTask]] = {}
+        self._queues: dict[BatchKey, list[EmbedTask]] = {}
         self._n_tokens = 0
         self._n_reserved = 0  # of these, tokens of requests that the reserve was needed for
         self._n_texts = 0
@@ -57,7 +57,7 @@ class TaskQueue:
         self._closed = False
         self._failure: str | None = None
 
-    def admit(self, request: PendingRequest, lane_of: Callable[[int], Lane], texts: Sequence[Sequence[int]]) -> None:
+    def admit(self, request: PendingRequest, key_of: Callable[[int], BatchKey], texts: Sequence[Sequence[int]]) -> None:
         """Queue all texts of a request or none.
 
         Raises `Overloaded` when they do not fit (a request larger than the whole queue is let in when it is empty, one
@@ -74,11 +74,11 @@ class TaskQueue:
                 raise self._overloaded(n_tokens)
             due = due_times(request.admitted_s, lengths, self._tokens_per_s)
             tasks = [
-                EmbedTask(due[index], self._n_admitted + index, lane_of(lengths[index]), tokens, request, index)
+                EmbedTask(due[index], self._n_admitted + index, key_of(lengths[index]), tokens, request, index)
                 for index, tokens in enumerate(texts)
             ]
             for task in tasks:  # nothing may raise from here on: all or none
-                heapq.heappush(self._lanes.setdefault(task.lane, []), task)
+                heapq.heappush(self._queues.setdefault(task.key, []), task)
             self._n_admitted += len(tasks)
             self._n_tokens += n_tokens
             self._n_reserved += n_tokens if request.on_reserve else 0
@@ -94,11 +94,11 @@ class TaskQueue:
 
     def _drop_cancelled(self) -> None:
         """Forget texts whose client is gone: in a full queue they would keep living clients out."""
-        for tasks in self._lanes.values():
+        for tasks in self._queues.values():
             tasks[:] = [task for task in tasks if not task.request.cancelled]
             heapq.heapify(tasks)
-        self._n_texts = sum(map(len, self._lanes.values()))
-        waiting = [task for tasks in self._lanes.values() for task in tasks]
+        self._n_texts = sum(map(len, self._queues.values()))
+        waiting = [task for tasks in self._queues.values() for task in tasks]
         self._n_tokens = sum(len(task.tokens) for task in waiting)
         self._n_reserved = _on_reserve(waiting)
 
@@ -126,9 +126,9 @@ class TaskQueue:
             while True:
                 if self._failure:
                     return None
-                lane = self._next_lane(worker)
-                if lane is not None:
-                    batch = self._take_from(lane, worker)
+                key = self._next_key(worker)
+                if key is not None:
+                    batch = self._take_from(key, worker)
                     if batch is not None:
                         return batch
                 elif self._closed and not self._n_texts:
@@ -137,21 +137,21 @@ class TaskQueue:
                 else:
                     self._changed.wait()
 
-    def _next_lane(self, worker: int) -> Lane | None:
-        """The lane whose first text is due first, among those this worker may take."""
-        heads = [tasks[0] for lane, tasks in self._lanes.items() if tasks and (worker == 0 or not lane.long)]
-        return min(heads).lane if heads else None
+    def _next_key(self, worker: int) -> BatchKey | None:
+        """The key whose first text is due first, among those this worker may take."""
+        heads = [tasks[0] for key, tasks in self._queues.items() if tasks and (worker == 0 or not key.long)]
+        return min(heads).key if heads else None
 
-    def _take_from(self, lane: Lane, worker: int) -> Batch | None:
-        config, limits, heap = self._config, self._config.limits, self._lanes[lane]
+    def _take_from(self, key: BatchKey, worker: int) -> Batch | None:
+        config, limits, heap = self._config, self._config.limits, self._queues[key]
         n_idle = config.n_workers - len(self._running)
-        budget = limits.max_tokens if lane.long else token_budget(limits, self._n_tokens, n_idle)
+        budget = limits.max_tokens if key.long else token_budget(limits, self._n_tokens, n_idle)
         candidates: list[EmbedTask] = []
         n_candidate_tokens = 0
         while heap and len(candidates) < limits.max_sequences and n_candidate_tokens < budget:
             candidates.append(heapq.heappop(heap))
             n_candidate_tokens += len(candidates[-1].tokens)
-        plan = take_batch(candidates, budget, 1 if lane.long else limits.max_sequences)
+        plan = take_batch(candidates, budget, 1 if key.long else limits.max_sequences)
         for task in candidates[len(plan.taken) + len(plan.dropped) :]:
             heapq.heappush(heap, task)
         self._n_tokens -= plan.n_tokens + sum(len(task.tokens) for task in plan.dropped)
@@ -163,7 +163,7 @@ class TaskQueue:
             config.n_threads, config.n_workers, len(self._running), self._n_texts, config.alone_threads
         )
         self._running[worker] = len(plan.taken)
-        return Batch(lane, plan.taken, plan.n_tokens, n_threads, max(limits.max_tokens, plan.n_tokens))
+        return Batch(key, plan.taken, plan.n_tokens, n_threads, max(limits.max_tokens, plan.n_tokens))
 
     def note_speed(self, n_tokens: int, compute_s: float) -> None:
         """Follow the workers' real speed (an exponential mean), for due times and Retry-After."""
@@ -182,8 +182,8 @@ class TaskQueue:
         """A worker died: admit nothing more, hand back what waits so that it can be answered, wake the others."""
         with self._changed:
             self._failure = self._failure or reason
-            waiting = [task for tasks in self._lanes.values() for task in tasks]
-            self._lanes.clear()
+            waiting = [task for tasks in self._queues.values() for task in tasks]
+            self._queues.clear()
             self._running.clear()
             self._n_tokens = self._n_reserved = self._n_texts = 0
             self._changed.notify_all()

@@ -13,7 +13,7 @@ import numpy as np
 from gguf_embed.engines.base import Engine
 from gguf_embed.errors import EmbedError, Unavailable
 from gguf_embed.scheduler.queue import QueueConfig, QueueState, TaskQueue
-from gguf_embed.scheduler.task import Batch, BatchOutcome, Lane, PendingRequest
+from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome, PendingRequest
 from gguf_embed.scheduler.worker import ContextPlan, ContextSet, Worker
 from gguf_embed.types import FloatMatrix, Pooling
 
@@ -79,7 +79,7 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         request = PendingRequest(loop, future, self._clock(), [None] * len(texts), len(texts))
-        self._queue.admit(request, lambda length: self._lane(pooling, length), texts)
+        self._queue.admit(request, lambda length: self._batch_key(pooling, length), texts)
         try:
             await future
         finally:
@@ -90,8 +90,8 @@ class Scheduler:
         rows = [_NO_ROWS if row is None else row for row in request.rows]
         return Submission(rows, request.queue_s, request.compute_s, request.errors)
 
-    def _lane(self, pooling: Pooling, length: int) -> Lane:
-        return Lane(pooling, long=length > self._contexts.max_tokens)
+    def _batch_key(self, pooling: Pooling, length: int) -> BatchKey:
+        return BatchKey(pooling, long=length > self._contexts.max_tokens)
 
     def _deliver(self, outcome: BatchOutcome) -> None:
         """On a worker thread: count a batch and answer it."""
@@ -107,7 +107,7 @@ class Scheduler:
         failure = Unavailable(f"the model's worker has failed ({reason}): restart the server")
         now_s = self._clock()
         if waiting:
-            orphans = Batch(waiting[0].lane, waiting, 0, 0, 0)
+            orphans = Batch(waiting[0].key, waiting, 0, 0, 0)
             _hand_out(BatchOutcome(orphans, [failure] * len(waiting), now_s, now_s))
 
     def state(self) -> QueueState:

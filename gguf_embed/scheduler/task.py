@@ -13,7 +13,7 @@ from gguf_embed.types import FloatMatrix, Pooling
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class BatchKey:
     """Texts that can share a batch: the same pooling, and all fit the small context or all need the large one."""
 
     pooling: Pooling
@@ -26,7 +26,7 @@ class EmbedTask:
 
     due_s: float
     order: int  # of admission: ties go first come, first served
-    lane: Lane
+    key: BatchKey
     tokens: Sequence[int]
     request: PendingRequest
     index: int  # which of the request's texts
@@ -68,7 +68,7 @@ class PendingRequest:
 class Batch:
     """What a worker runs at once."""
 
-    lane: Lane
+    key: BatchKey
     tasks: Sequence[EmbedTask]
     n_tokens: int
     n_threads: int
@@ -85,12 +85,12 @@ class BatchOutcome:
     done_s: float
 
 
-def split_rows(lane: Lane, lengths: Sequence[int], rows: FloatMatrix) -> list[FloatMatrix]:
+def split_rows(key: BatchKey, lengths: Sequence[int], rows: FloatMatrix) -> list[FloatMatrix]:
     """Cut a batch's rows into each text's own, float32[1, d] pooled or float32[n_tokens, d]; copies when per token,
 
     so that one slow client does not keep a whole batch's token rows in memory.
     """
-    if lane.pooling is not Pooling.NONE:
+    if key.pooling is not Pooling.NONE:
         return [rows[i : i + 1] for i in range(len(lengths))]
     ends = np.cumsum(lengths)
     return [rows[end - n : end].copy() for end, n in zip(ends, lengths, strict=True)]

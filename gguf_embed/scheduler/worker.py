@@ -14,7 +14,7 @@ import numpy as np
 from gguf_embed.engines.base import ContextSpec, Engine, EngineContext
 from gguf_embed.errors import EmbedError, EngineFailure
 from gguf_embed.scheduler.queue import TaskQueue
-from gguf_embed.scheduler.task import Batch, BatchOutcome, Lane, split_rows
+from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome, split_rows
 from gguf_embed.types import FloatMatrix
 
 _log = logging.getLogger("gguf_embed.scheduler")
@@ -29,16 +29,16 @@ class ContextPlan:
     long_tokens: int  # the longest text that may come
     flash_min_tokens: int | None  # flash attention from this many tokens per batch on; 0: always, None: never
 
-    def spec(self, lane: Lane, n_tokens: int) -> ContextSpec:
-        """The context for a batch of `n_tokens` of this lane. Equal specs share one context."""
+    def spec(self, key: BatchKey, n_tokens: int) -> ContextSpec:
+        """The context for a batch of `n_tokens` of this key. Equal specs share one context."""
         flash = self.flash_min_tokens is not None and n_tokens >= self.flash_min_tokens
-        if lane.long:
-            return ContextSpec(lane.pooling, self.long_tokens, 1, flash)
+        if key.long:
+            return ContextSpec(key.pooling, self.long_tokens, 1, flash)
         # without flash attention no batch is larger than where it begins
         room = (
             self.max_tokens if flash or self.flash_min_tokens is None else min(self.max_tokens, self.flash_min_tokens)
         )
-        return ContextSpec(lane.pooling, room, min(self.max_sequences, room), flash)
+        return ContextSpec(key.pooling, room, min(self.max_sequences, room), flash)
 
 
 @dataclass(slots=True)
@@ -50,8 +50,8 @@ class ContextSet:
     _open: dict[ContextSpec, EngineContext] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
-    def embed(self, lane: Lane, texts: Sequence[Sequence[int]], n_threads: int) -> FloatMatrix:
-        spec = self.plan.spec(lane, sum(map(len, texts)))
+    def embed(self, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int) -> FloatMatrix:
+        spec = self.plan.spec(key, sum(map(len, texts)))
         context = self._open.get(spec)
         if context is None:
             context = self._open[spec] = self.engine.open_context(spec)
@@ -70,13 +70,13 @@ def run_isolated(contexts: ContextSet, batch: Batch) -> list[FloatMatrix | Embed
     """
     texts = [task.tokens for task in batch.tasks]
     try:
-        return list(_finite_rows(contexts, batch.lane, texts, batch.n_threads))
+        return list(_finite_rows(contexts, batch.key, texts, batch.n_threads))
     except Exception as error:
         _log.warning("a batch of %d texts failed (%s): running them one by one", len(texts), error)
     results: list[FloatMatrix | EmbedError] = []
     for text in texts:
         try:
-            results.append(_finite_rows(contexts, batch.lane, [text], batch.n_threads)[0])
+            results.append(_finite_rows(contexts, batch.key, [text], batch.n_threads)[0])
         except EmbedError as error:
             results.append(error)
         except Exception as error:
@@ -84,11 +84,13 @@ def run_isolated(contexts: ContextSet, batch: Batch) -> list[FloatMatrix | Embed
     return results
 
 
-def _finite_rows(contexts: ContextSet, lane: Lane, texts: Sequence[Sequence[int]], n_threads: int) -> list[FloatMatrix]:
-    rows = contexts.embed(lane, texts, n_threads)
+def _finite_rows(
+    contexts: ContextSet, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int
+) -> list[FloatMatrix]:
+    rows = contexts.embed(key, texts, n_threads)
     if not np.isfinite(rows).all():
         raise EngineFailure(f"the model gave numbers that are not finite for {len(texts)} texts together or alone")
-    return split_rows(lane, [len(tokens) for tokens in texts], rows)
+    return split_rows(key, [len(tokens) for tokens in texts], rows)
 
 
 class Worker:

@@ -10,7 +10,7 @@ from aiohttp import web
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.admin import health, index, metrics
 from gguf_embed.server.admin import models as admin_models
-from gguf_embed.server.context import DOOR, Dialect, Door, Route, ServerOptions, Service
+from gguf_embed.server.context import SERVER_CONTEXT, Dialect, Route, ServerContext, ServerOptions, Service
 from gguf_embed.server.dialects.cohere import embed as cohere
 from gguf_embed.server.dialects.llama import embedding as native
 from gguf_embed.server.dialects.llama import tokenize
@@ -24,7 +24,7 @@ from gguf_embed.server.dialects.tei import embed as tei_embed
 from gguf_embed.server.dialects.tei import info as tei_info
 from gguf_embed.server.dialects.tei import tokens as tei_tokens
 from gguf_embed.server.docs import openapi, reference
-from gguf_embed.server.http.middleware import DoorKeeper
+from gguf_embed.server.http.middleware import RequestMiddleware
 
 _tei_route = functools.partial(Route, dialect=Dialect.TEI)
 
@@ -85,12 +85,14 @@ ROUTES: tuple[Route, ...] = (
 
 def build_app(service: Service, options: ServerOptions, metrics: Metrics) -> web.Application:
     """Make the application. Starts nothing; `run.serve` does."""
-    door = Door(service, options, metrics, ROUTES, started_unix_s=int(time.time()))
+    context = ServerContext(service, options, metrics, ROUTES, started_unix_s=int(time.time()))
     routes: dict[web.AbstractRoute, Route] = {}
-    app = web.Application(middlewares=[DoorKeeper(door, routes).middleware], client_max_size=options.max_body_bytes)
-    app[DOOR] = door
+    app = web.Application(
+        middlewares=[RequestMiddleware(context, routes).middleware], client_max_size=options.max_body_bytes
+    )
+    app[SERVER_CONTEXT] = context
     for route in ROUTES:
-        handler = functools.partial(route.handler, door)
+        handler = functools.partial(route.handler, context)
         methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
         resource = app.router.add_resource(route.path)
         for method in methods:

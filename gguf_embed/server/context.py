@@ -1,4 +1,4 @@
-"""What every handler is given: the service behind the door, the options, the metrics, and the routes themselves."""
+"""What every handler is given: the service behind the context, the options, the metrics, and the routes themselves."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from aiohttp import web
 
 from gguf_embed.images.url_allowlist import RemoteHosts
 from gguf_embed.metrics import Metrics
-from gguf_embed.server.shutdown import Drain
+from gguf_embed.server.shutdown import InFlightRequests
 from gguf_embed.tokenization.openai_encodings import TokenIdRule
 from gguf_embed.types import (
     NO_LOAD_OPTIONS,
     EmbedRequest,
     EmbedResult,
+    Input,
     LoadOptions,
     ModelStatus,
-    Prompt,
     PullProgress,
     RerankRequest,
     RerankResult,
@@ -28,7 +28,7 @@ from gguf_embed.types import (
 
 
 class Service(Protocol):
-    """The use cases behind the door. Every method raises `EmbedError`s only.
+    """The use cases behind the context. Every method raises `EmbedError`s only.
 
     A model's name is matched without case, "x" means "x:latest"; None is the one that a request without a name means.
     """
@@ -40,7 +40,7 @@ class Service(Protocol):
         ...
 
     async def tokenize(
-        self, content: Prompt, *, model: str | None, add_special: bool, parse_special: bool
+        self, content: Input, *, model: str | None, add_special: bool, parse_special: bool
     ) -> list[int]: ...
 
     async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
@@ -88,7 +88,7 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What the door itself may be told. Checked where flags are read."""
+    """What the context itself may be told. Checked where flags are read."""
 
     version: str
     api_keys: tuple[str, ...] = ()  # empty: open to everyone
@@ -97,7 +97,7 @@ class ServerOptions:
     metrics_enabled: bool = True
     ollama_port: int = 11434  # on this port `GET /` answers exactly as Ollama does
     token_ids: TokenIdRule = field(default_factory=TokenIdRule)  # on /v1/embeddings
-    remote_hosts: RemoteHosts = field(default_factory=RemoteHosts)  # that pictures may be fetched from
+    remote_hosts: RemoteHosts = field(default_factory=RemoteHosts)  # that images may be fetched from
 
 
 class Dialect(StrEnum):
@@ -123,7 +123,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class ServerContext:
     """One server's share of everything, made once by `build_app`."""
 
     service: Service
@@ -131,7 +131,7 @@ class Door:
     metrics: Metrics
     routes: tuple[Route, ...]
     started_unix_s: int
-    drain: Drain = field(default_factory=Drain)
+    in_flight: InFlightRequests = field(default_factory=InFlightRequests)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Let the service answer, and count what it did."""
@@ -153,6 +153,6 @@ class Door:
         return result
 
 
-Handler = Callable[[Door, web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[ServerContext, web.Request], Awaitable[web.StreamResponse]]
 
-DOOR = web.AppKey("door", Door)
+SERVER_CONTEXT = web.AppKey("context", ServerContext)

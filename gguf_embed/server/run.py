@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from gguf_embed.errors import ConfigError
-from gguf_embed.server.context import DOOR
+from gguf_embed.server.context import SERVER_CONTEXT
 
 _CLOSE_TIMEOUT_S = 5.0  # for writing the last answers to slow clients, after the handlers are done
 
@@ -101,7 +101,7 @@ async def serve_all(
         await stop.wait()
         for site in tuple(runner.sites):
             await site.stop()
-        return await app[DOOR].drain.finish(drain_timeout_s)
+        return await app[SERVER_CONTEXT].in_flight.finish(drain_timeout_s)
     finally:
         await runner.cleanup()
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 
-class Drain:
+class InFlightRequests:
     """The requests in flight, each known by its task. Lives on the event loop's thread only."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self.begun = asyncio.Event()  # set: no new work is taken
+        self.stopping = asyncio.Event()  # set: no new work is taken
 
     @property
     def n_running(self) -> int:
@@ -30,7 +30,7 @@ class Drain:
 
     async def finish(self, timeout_s: float) -> int:
         """Refuse new work from now on and wait for what was accepted; then cancel the rest and return its number."""
-        self.begun.set()
+        self.stopping.set()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()

@@ -1,4 +1,4 @@
-"""One request on one loaded model: check, tokenise, submit, finish."""
+"""One request on one loaded model: check, tokenize, submit, finish."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from gguf_embed.errors import InputTooLong, InvalidInput, InvalidRequest, NotSup
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.preprocessing import prompt_prefixes as prompts
-from gguf_embed.preprocessing.tokens import TokenLimits, prepare, tokenize_prompt, truncations
+from gguf_embed.preprocessing.tokens import TokenLimits, prepare, tokenize_input, truncations
 from gguf_embed.scheduler.scheduler import Submission
-from gguf_embed.service.embed_plan import Reader, asks_more, check_combination, read_inputs
-from gguf_embed.service.embed_result import ReadRequest, gather, no_direction
+from gguf_embed.service.embed_plan import TokenizePlan, asks_more, check_combination, read_inputs
+from gguf_embed.service.embed_result import EmbedPlan, assemble, no_direction
 from gguf_embed.service.leased_threads import ModelThreads
 from gguf_embed.service.limits import explain
 from gguf_embed.types import (
@@ -25,9 +25,9 @@ from gguf_embed.types import (
     EmbedRequest,
     EmbedResult,
     FloatMatrix,
+    Input,
     ModelInfo,
     Pooling,
-    Prompt,
     Timings,
     TokenizedText,
     Usage,
@@ -37,7 +37,7 @@ from gguf_embed.vectors import finish
 _T = TypeVar("_T")
 
 INLINE_CHARACTERS = 4_000
-"""Requests up to this size are tokenised on the event loop (under 2 ms); larger ones in a thread."""
+"""Requests up to this size are tokenized on the event loop (under 2 ms); larger ones in a thread."""
 
 INLINE_PLACED_CHARACTERS = 500
 """The same where tokens are given their places."""
@@ -54,7 +54,7 @@ class GivesScoresOnly(NotSupported):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ServedModel:
     """A loaded model, and what is known of it under the name it is served by."""
 
     model: LoadedModel
@@ -62,10 +62,10 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Distinct:
+class Deduplicated:
     """A request's inputs without repetitions: input i is text `place[i]`."""
 
-    inputs: tuple[Prompt, ...]
+    inputs: tuple[Input, ...]
     place: tuple[int, ...]
 
 
@@ -77,43 +77,43 @@ class Inference:
         self._tokenizers = ModelThreads("tokenize", 2)
         self._placers = ModelThreads("place", 1)  # of its own: it may be busy for seconds
 
-    async def embed(self, target: Target, request: EmbedRequest, load_s: float) -> EmbedResult:
+    async def embed(self, served: ServedModel, request: EmbedRequest, load_s: float) -> EmbedResult:
         """Answer the whole request. Raises one `EmbedError`, naming the first input at fault."""
-        pooling = _pooling_of(request, target.info)
-        check_dimensions(request, target.info.n_scores if pooling is Pooling.RANK else target.info.n_embd)
+        pooling = _pooling_of(request, served.info)
+        check_dimensions(request, served.info.n_scores if pooling is Pooling.RANK else served.info.n_embd)
         if asks_more(request):
-            return await self._embed_more(target, request, load_s)
+            return await self._embed_more(served, request, load_s)
         started_s = time.monotonic()
-        prompt = prompts.choose(request.prompt, target.info.prompts)
-        distinct = without_repetitions(prompts.apply(prompt, request.inputs))
-        texts = await self._prepare(target, distinct, request)
+        prompt = prompts.choose(request.prompt, served.info.prompts)
+        distinct = deduplicate(prompts.apply(prompt, request.inputs))
+        texts = await self._prepare(served, distinct, request)
         tokenized_s = time.monotonic()
         if pooling is Pooling.NONE:
-            _check_rows(sum(len(texts[i].tokens) for i in distinct.place), target.info.n_embd)
-        submission = await target.model.scheduler.submit([text.tokens for text in texts], pooling, keep_failures=True)
+            _check_rows(sum(len(texts[i].tokens) for i in distinct.place), served.info.n_embd)
+        submission = await served.model.scheduler.submit([text.tokens for text in texts], pooling, keep_failures=True)
         if submission.failures:
             first = min(submission.failures)
-            raise submission.failures[first].of_input(distinct.place.index(first))
+            raise submission.failures[first].for_input(distinct.place.index(first))
         self._observe_duplicates(distinct)
         timings = Timings(tokenized_s - started_s, submission.queue_s, submission.compute_s, load_s)
         rows, read = _rows_of(submission, distinct), [texts[i] for i in distinct.place]
         if pooling is Pooling.NONE:  # up to 1 GB, which takes a second to put together
-            return await self._tokenizers.run(lambda: _result(target.info, request, read, rows, (prompt, timings)))
-        return _result(target.info, request, read, rows, (prompt, timings))
+            return await self._tokenizers.run(lambda: _result(served.info, request, read, rows, (prompt, timings)))
+        return _result(served.info, request, read, rows, (prompt, timings))
 
-    async def _embed_more(self, target: Target, request: EmbedRequest, load_s: float) -> EmbedResult:
+    async def _embed_more(self, served: ServedModel, request: EmbedRequest, load_s: float) -> EmbedResult:
         """The same for a request that `asks_more`."""
-        model, info = target.model, target.info
+        model, info = served.model, served.info
         pooling = _pooling_of(request, info)
         check_combination(request, info, pooling)
         started_s = time.monotonic()
         prompt = prompts.choose(request.prompt, info.prompts)
-        distinct = without_repetitions(prompts.apply(prompt, request.inputs))
-        reader = _reader_of(target, request, len(prompt.text) if prompt else 0)
+        distinct = deduplicate(prompts.apply(prompt, request.inputs))
+        reader = _reader_of(served, request, len(prompt.text) if prompt else 0)
         threads = self._placers if reader.places else self._tokenizers
         texts = await self._tokenizing(distinct, lambda: read_inputs(distinct.inputs, reader), threads)
         tokenized_s = time.monotonic()
-        read = ReadRequest(request, distinct.place, texts, model.engine, pooling, _normalisation(request, info))
+        read = EmbedPlan(request, distinct.place, texts, model.engine, pooling, _normalization(request, info))
         run_pooling = Pooling.NONE if request.spans else pooling
         if run_pooling is Pooling.NONE:
             _check_rows(read.n_held_rows, info.n_embd)
@@ -124,12 +124,12 @@ class Inference:
         timings = Timings(tokenized_s - started_s, submission.queue_s, submission.compute_s, load_s)
         return await self._tokenizers.run(lambda: _gathered_result(info, read, submission, (prompt, timings)))
 
-    def _observe_duplicates(self, distinct: Distinct) -> None:
+    def _observe_duplicates(self, distinct: Deduplicated) -> None:
         if len(distinct.inputs) < len(distinct.place):
             self._metrics.observe_duplicates(len(distinct.place) - len(distinct.inputs))
 
-    async def _prepare(self, target: Target, distinct: Distinct, request: EmbedRequest) -> list[TokenizedText]:
-        model = target.model
+    async def _prepare(self, served: ServedModel, distinct: Deduplicated, request: EmbedRequest) -> list[TokenizedText]:
+        model = served.model
         truncate = model.config.truncate if request.truncate is None else request.truncate
         limits = _limits_of(request, model.limits)
 
@@ -137,11 +137,13 @@ class Inference:
             try:
                 return prepare(distinct.inputs, model.tokenizer, limits, truncate=truncate)
             except InputTooLong as error:
-                raise explain(error, request, target.info, model.tokenizer) from None
+                raise explain(error, request, served.info, model.tokenizer) from None
 
         return await self._tokenizing(distinct, run)
 
-    async def _tokenizing(self, distinct: Distinct, run: Callable[[], _T], threads: ModelThreads | None = None) -> _T:
+    async def _tokenizing(
+        self, distinct: Deduplicated, run: Callable[[], _T], threads: ModelThreads | None = None
+    ) -> _T:
         """`tokenizing` whose errors name the input as the request counts."""
         n_characters = sum(map(len, distinct.inputs))
         try:
@@ -149,10 +151,10 @@ class Inference:
                 return await threads.run(run)
             return await self.tokenizing(n_characters, run)
         except (InvalidInput, InputTooLong) as error:
-            raise error.of_input(distinct.place.index(error.index)) from error
+            raise error.for_input(distinct.place.index(error.index)) from error
 
     async def tokenizing(self, n_characters: int, run: Callable[[], _T]) -> _T:
-        """Run it here when there is little to tokenise, else on a thread, so that the event loop goes on."""
+        """Run it here when there is little to tokenize, else on a thread, so that the event loop goes on."""
         if n_characters <= INLINE_CHARACTERS:
             return run()
         return await self._tokenizers.run(run)
@@ -162,7 +164,7 @@ class Inference:
         return await self.tokenizing(8 * len(tokens), run)
 
     async def tokenize(
-        self, model: LoadedModel, content: Prompt, *, add_special: bool, parse_special: bool
+        self, model: LoadedModel, content: Input, *, add_special: bool, parse_special: bool
     ) -> list[int]:
         """The ids that this server would run. Without `parse_special`, "[SEP]" in a text is ordinary characters."""
         return await self._tokenizers.run(lambda: _tokenize(model, content, add_special, parse_special))
@@ -172,12 +174,12 @@ class Inference:
         self._placers.close()
 
 
-def _tokenize(model: LoadedModel, content: Prompt, add_special: bool, parse_special: bool) -> list[int]:
+def _tokenize(model: LoadedModel, content: Input, add_special: bool, parse_special: bool) -> list[int]:
     parts = (content,) if isinstance(content, str) else content
     tokens: list[int] = []
     for position, part in enumerate(parts):
         if not isinstance(part, str):
-            tokens += tokenize_prompt((part,), model.tokenizer, model.limits.n_vocab)
+            tokens += tokenize_input((part,), model.tokenizer, model.limits.n_vocab)
         elif parse_special:
             tokens += model.tokenizer.encode(part, add_special=add_special and position == 0)
         else:
@@ -185,10 +187,10 @@ def _tokenize(model: LoadedModel, content: Prompt, add_special: bool, parse_spec
     return tokens
 
 
-def _reader_of(target: Target, request: EmbedRequest, n_prefix: int) -> Reader:
+def _reader_of(served: ServedModel, request: EmbedRequest, n_prefix: int) -> TokenizePlan:
     """How the texts of a request that `asks_more` are read."""
-    model, in_windows = target.model, request.long_input == "chunk_mean"
-    return Reader(
+    model, in_windows = served.model, request.long_input == "chunk_mean"
+    return TokenizePlan(
         tokenizer=model.tokenizer,
         limits=_limits_of(request, model.limits),
         truncate=not in_windows and (model.config.truncate if request.truncate is None else request.truncate),
@@ -196,7 +198,7 @@ def _reader_of(target: Target, request: EmbedRequest, n_prefix: int) -> Reader:
         in_windows=in_windows,
         with_offsets=request.return_tokens or bool(request.spans),
         keeps_errors=request.on_error == "skip",
-        explain=lambda error: explain(error, request, target.info, model.tokenizer),
+        explain=lambda error: explain(error, request, served.info, model.tokenizer),
     )
 
 
@@ -218,7 +220,7 @@ def _result(
     how: tuple[AppliedPrompt | None, Timings],
 ) -> EmbedResult:
     pooling = _pooling_of(request, info)
-    vectors = finish(np.concatenate(rows), _normalisation(request, info), request.dimensions)
+    vectors = finish(np.concatenate(rows), _normalization(request, info), request.dimensions)
     if request.dimensions is not None and pooling not in (Pooling.NONE, Pooling.RANK):
         empty = np.flatnonzero(~vectors.any(axis=1))
         if len(empty):
@@ -236,15 +238,15 @@ def _result(
 
 
 def _gathered_result(
-    info: ModelInfo, read: ReadRequest, submission: Submission, how: tuple[AppliedPrompt | None, Timings]
+    info: ModelInfo, read: EmbedPlan, submission: Submission, how: tuple[AppliedPrompt | None, Timings]
 ) -> EmbedResult:
     """Of a request that `asks_more`. Any thread: thousands of vectors, or millions of tokens, take their time."""
-    gathered = gather(read, submission)
+    gathered = assemble(read, submission)
     result = _result(info, read.request, gathered.texts, gathered.rows, how)
     return replace(result, tokens=gathered.tokens, windowed=gathered.windowed, failures=gathered.failures)
 
 
-def _normalisation(request: EmbedRequest, info: ModelInfo) -> int:
+def _normalization(request: EmbedRequest, info: ModelInfo) -> int:
     """What is done to each vector; token rows and scores are given as they are."""
     if _pooling_of(request, info) in (Pooling.NONE, Pooling.RANK):
         return -1
@@ -281,14 +283,14 @@ def _check_rows(n_rows: int, n_embd: int) -> None:
         )
 
 
-def without_repetitions(inputs: Sequence[Prompt]) -> Distinct:
+def deduplicate(inputs: Sequence[Input]) -> Deduplicated:
     """Equal inputs are computed once."""
-    first: dict[Prompt, int] = {}
+    first: dict[Input, int] = {}
     place = tuple(first.setdefault(prompt, len(first)) for prompt in inputs)
-    return Distinct(tuple(first), place)
+    return Deduplicated(tuple(first), place)
 
 
-def _rows_of(submission: Submission, distinct: Distinct) -> Sequence[FloatMatrix]:
+def _rows_of(submission: Submission, distinct: Deduplicated) -> Sequence[FloatMatrix]:
     if len(distinct.inputs) == len(distinct.place):
         return submission.rows
     return [submission.rows[i] for i in distinct.place]

@@ -8,17 +8,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gguf_embed.errors import EmbedError, InputTooLong, InvalidInput, InvalidRequest, NotSupported
-from gguf_embed.preprocessing.token_offsets import Placing, check_placed
-from gguf_embed.preprocessing.tokens import Frame, Tokenizer, TokenLimits, check_characters, frame_of, prepare
+from gguf_embed.preprocessing.token_offsets import OffsetMapper, check_offset_budget
+from gguf_embed.preprocessing.tokens import (
+    SpecialTokens,
+    Tokenizer,
+    TokenLimits,
+    check_characters,
+    prepare,
+    special_tokens_of,
+)
 from gguf_embed.preprocessing.windows import Window, plan_windows
 from gguf_embed.tokenization.unicode import valid_unicode
-from gguf_embed.types import EmbedRequest, ModelInfo, Pooling, Prompt, Span, TokenizedText
+from gguf_embed.types import EmbedRequest, Input, ModelInfo, Pooling, Span, TokenizedText
 
 _ANY_LENGTH = 2**31 - 1  # tokens; the limit in characters remains
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class TokenizePlan:
     """How the inputs of one request are to be read."""
 
     tokenizer: Tokenizer
@@ -37,7 +44,7 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadText:
+class TokenizedInput:
     """One input as it is read."""
 
     tokens: Sequence[int]  # all that are read, one window after the other
@@ -100,10 +107,10 @@ def _check_spans(request: EmbedRequest, info: ModelInfo, pooling: Pooling) -> No
         raise InvalidRequest(f"{field} within the whole text, long_input in parts: send one of them", "long_input")
 
 
-def read_inputs(inputs: Sequence[Prompt], reader: Reader) -> list[ReadText | EmbedError]:
+def read_inputs(inputs: Sequence[Input], reader: TokenizePlan) -> list[TokenizedInput | EmbedError]:
     """All inputs, in order; errors among them only where the reader keeps them, else the first is raised."""
     if reader.with_offsets:
-        check_placed(inputs)
+        check_offset_budget(inputs)
     frame = _frame(reader) if reader.in_windows else None
     texts: Sequence[TokenizedText | EmbedError]
     try:
@@ -112,21 +119,21 @@ def read_inputs(inputs: Sequence[Prompt], reader: Reader) -> list[ReadText | Emb
         if not reader.keeps_errors:
             raise
         texts = [_prepare_one(prompt, reader, index) for index, prompt in enumerate(inputs)]
-    placing = Placing(reader.tokenizer)
+    placing = OffsetMapper(reader.tokenizer)
     return [
         text if isinstance(text, EmbedError) else _read(prompt, text, (reader, placing, frame))
         for prompt, text in zip(inputs, texts, strict=True)
     ]
 
 
-def _frame(reader: Reader) -> Frame:
-    frame, limit = frame_of(reader.tokenizer), reader.limits.max_tokens
+def _frame(reader: TokenizePlan) -> SpecialTokens:
+    frame, limit = special_tokens_of(reader.tokenizer), reader.limits.max_tokens
     if limit <= len(frame.opening) + len(frame.closing):
         raise NotSupported(f"the limit per text is {limit} tokens, too few for windows: start with a larger -c")
     return frame
 
 
-def _prepare(inputs: Sequence[Prompt], reader: Reader) -> list[TokenizedText]:
+def _prepare(inputs: Sequence[Input], reader: TokenizePlan) -> list[TokenizedText]:
     limits = reader.limits
     if reader.in_windows:
         check_characters(inputs, limits)
@@ -137,19 +144,21 @@ def _prepare(inputs: Sequence[Prompt], reader: Reader) -> list[TokenizedText]:
         raise reader.explain(error) from None
 
 
-def _prepare_one(prompt: Prompt, reader: Reader, index: int) -> TokenizedText | EmbedError:
+def _prepare_one(prompt: Input, reader: TokenizePlan, index: int) -> TokenizedText | EmbedError:
     try:
         return _prepare([prompt], reader)[0]
     except (InvalidInput, InputTooLong) as error:
-        return error.of_input(index)
+        return error.for_input(index)
 
 
-def _read(prompt: Prompt, text: TokenizedText, how: tuple[Reader, Placing, Frame | None]) -> ReadText:
+def _read(
+    prompt: Input, text: TokenizedText, how: tuple[TokenizePlan, OffsetMapper, SpecialTokens | None]
+) -> TokenizedInput:
     reader, placing, frame = how
     offsets = _offsets(prompt, text, reader.n_prefix, placing) if reader.with_offsets else ()
     n_characters = len(valid_unicode(prompt)) - reader.n_prefix if isinstance(prompt, str) else 0
     if frame is None or len(text.tokens) <= reader.limits.max_tokens:
-        return ReadText(text.tokens, text.n_tokens, n_characters, offsets)
+        return TokenizedInput(text.tokens, text.n_tokens, n_characters, offsets)
     n_opening, n_closing = _n_around(text.tokens, frame)
     if reader.n_prefix and isinstance(prompt, str):
         n_opening += _n_prefix_tokens(prompt, n_opening, text.tokens, (reader, placing))
@@ -160,7 +169,7 @@ def _read(prompt: Prompt, text: TokenizedText, how: tuple[Reader, Placing, Frame
         )
     windows = plan_windows(text.n_tokens, n_opening, n_closing, reader.limits.max_tokens)
     positions = [position for window in windows for position in window.positions]
-    return ReadText(
+    return TokenizedInput(
         [text.tokens[position] for position in positions],
         text.n_tokens,
         n_characters,
@@ -169,7 +178,7 @@ def _read(prompt: Prompt, text: TokenizedText, how: tuple[Reader, Placing, Frame
     )
 
 
-def _n_around(tokens: Sequence[int], frame: Frame) -> tuple[int, int]:
+def _n_around(tokens: Sequence[int], frame: SpecialTokens) -> tuple[int, int]:
     """How many tokens at the ends are the model's special ones; token ids from a client may have none."""
     n_opening, n_closing = len(frame.opening), len(frame.closing)
     opens = tuple(tokens[:n_opening]) == frame.opening
@@ -177,21 +186,21 @@ def _n_around(tokens: Sequence[int], frame: Frame) -> tuple[int, int]:
     return (n_opening if opens else 0), (n_closing if closes else 0)
 
 
-def _n_prefix_tokens(prompt: str, n_opening: int, tokens: Sequence[int], how: tuple[Reader, Placing]) -> int:
+def _n_prefix_tokens(prompt: str, n_opening: int, tokens: Sequence[int], how: tuple[TokenizePlan, OffsetMapper]) -> int:
     """How many tokens after the opening ones are the prompt's alone: every window begins with them."""
     reader, placing = how
     if reader.n_prefix > reader.limits.max_tokens:  # perhaps too long for a window: not worth the search for its end
         n_tokens = len(reader.tokenizer.encode(prompt[: reader.n_prefix], add_special=False))
         if n_tokens > reader.limits.max_tokens:
             return n_tokens
-    return placing.n_within(prompt, reader.n_prefix, n_opening, tokens)
+    return placing.count_within(prompt, reader.n_prefix, n_opening, tokens)
 
 
-def _offsets(prompt: Prompt, text: TokenizedText, n_prefix: int, placing: Placing) -> Sequence[Span | None]:
+def _offsets(prompt: Input, text: TokenizedText, n_prefix: int, placing: OffsetMapper) -> Sequence[Span | None]:
     """In the text as it was sent, so without the prompt before it. None for all tokens of an input of ids."""
     if not isinstance(prompt, str):
         return [None] * len(text.tokens)
-    return [span and _without_prefix(span, n_prefix) for span in placing.of_kept(prompt, text)]
+    return [span and _without_prefix(span, n_prefix) for span in placing.for_kept(prompt, text)]
 
 
 def _without_prefix(span: Span, n_prefix: int) -> Span | None:

@@ -12,14 +12,14 @@ from gguf_embed.engines.base import Engine
 from gguf_embed.errors import EmbedError, InvalidInput
 from gguf_embed.preprocessing.windows import mean_over, span_rows, weighted_mean
 from gguf_embed.scheduler.scheduler import Submission
-from gguf_embed.service.embed_plan import ReadText
+from gguf_embed.service.embed_plan import TokenizedInput
 from gguf_embed.types import (
     EmbedRequest,
     FloatMatrix,
     InputFailure,
     Pooling,
-    ReadTokens,
     Span,
+    TokenInfo,
     TokenizedText,
     WindowedText,
 )
@@ -27,26 +27,28 @@ from gguf_embed.vectors import finish
 
 
 @dataclass(frozen=True, slots=True)
-class ReadRequest:
+class EmbedPlan:
     """A request whose texts are read. Input i is text `place[i]`: equal inputs are read once."""
 
     request: EmbedRequest
     place: Sequence[int]
-    texts: Sequence[ReadText | EmbedError]
+    texts: Sequence[TokenizedInput | EmbedError]
     engine: Engine
     pooling: Pooling  # of the reply's rows
     embd_normalize: int  # what is done to each vector
 
     @property
-    def readable(self) -> list[ReadText]:
-        return [text for text in self.texts if isinstance(text, ReadText)]
+    def readable(self) -> list[TokenizedInput]:
+        return [text for text in self.texts if isinstance(text, TokenizedInput)]
 
     @property
     def n_held_rows(self) -> int:
         """Token rows that are held until the reply is written: those of the texts and of the spans, or the reply's."""
         if self.request.spans:
             return sum(len(text.tokens) for text in self.readable) + sum(map(len, self.request.spans))
-        return sum(len(text.tokens) for text in map(self.texts.__getitem__, self.place) if isinstance(text, ReadText))
+        return sum(
+            len(text.tokens) for text in map(self.texts.__getitem__, self.place) if isinstance(text, TokenizedInput)
+        )
 
     @property
     def sequences(self) -> list[Sequence[int]]:
@@ -55,21 +57,21 @@ class ReadRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class AssembledRows:
     """What became of each input. One that failed has no tokens and no rows."""
 
     texts: Sequence[TokenizedText]
-    rows: Sequence[FloatMatrix]  # float32[n_rows_i, n_dims], not normalised yet
-    tokens: tuple[ReadTokens | None, ...]  # empty when not asked for
+    rows: Sequence[FloatMatrix]  # float32[n_rows_i, n_dims], not normalized yet
+    tokens: tuple[TokenInfo | None, ...]  # empty when not asked for
     windowed: tuple[WindowedText, ...]
     failures: tuple[InputFailure, ...]
 
 
-def gather(read: ReadRequest, submission: Submission) -> Gathered:
+def assemble(read: EmbedPlan, submission: Submission) -> AssembledRows:
     """Raises the first input's error unless the request wants to have it told. Any thread."""
     outcomes = _rows_of_texts(read.texts, submission)
     rows: list[FloatMatrix | None] = []
-    texts: list[ReadText | None] = []
+    texts: list[TokenizedInput | None] = []
     failures: list[InputFailure] = []
     for index, place in enumerate(read.place):
         found: FloatMatrix | EmbedError
@@ -82,7 +84,7 @@ def gather(read: ReadRequest, submission: Submission) -> Gathered:
         rows.append(None if isinstance(found, EmbedError) else found)
         texts.append(None if isinstance(found, EmbedError) or isinstance(text, EmbedError) else text)
     width = max((matrix.shape[1] for matrix in rows if matrix is not None), default=0)
-    return Gathered(
+    return AssembledRows(
         texts=[TokenizedText(text.tokens, text.n_tokens) if text else TokenizedText((), 0) for text in texts],
         rows=[np.empty((0, width), np.float32) if matrix is None else matrix for matrix in rows],
         tokens=_read_tokens(texts, read.engine) if read.request.return_tokens else (),
@@ -96,7 +98,7 @@ def gather(read: ReadRequest, submission: Submission) -> Gathered:
 
 
 def _rows_of_texts(
-    texts: Sequence[ReadText | EmbedError], submission: Submission
+    texts: Sequence[TokenizedInput | EmbedError], submission: Submission
 ) -> list[Sequence[FloatMatrix] | EmbedError]:
     """The engine's rows of each text, a matrix per window; or what failed, in reading or in the engine."""
     outcomes: list[Sequence[FloatMatrix] | EmbedError] = []
@@ -112,12 +114,12 @@ def _rows_of_texts(
     return outcomes
 
 
-def _vectors(read: ReadRequest, index: int, outcome: Sequence[FloatMatrix] | EmbedError) -> FloatMatrix | EmbedError:
+def _vectors(read: EmbedPlan, index: int, outcome: Sequence[FloatMatrix] | EmbedError) -> FloatMatrix | EmbedError:
     """The rows of input `index` in the reply."""
     request, text = read.request, read.texts[read.place[index]]
     if isinstance(outcome, EmbedError) or isinstance(text, EmbedError):
         assert isinstance(outcome, EmbedError), index
-        return outcome.of_input(index)
+        return outcome.for_input(index)
     if text.windows:
         mean = _averaged(outcome, text, read.embd_normalize, request.dimensions)
         return mean if mean.any() else _without_vector(index, ": the vectors of its windows")
@@ -149,7 +151,9 @@ def _without_vector(index: int, what: str, param: str = "input") -> InvalidInput
     return InvalidInput(index, f"{what} add up to zero, so it has no vector: leave it out, or add other words", param)
 
 
-def _place_spans(index: int, text: ReadText, spans: Sequence[Span], *, are_inputs: bool) -> list[range] | EmbedError:
+def _place_spans(
+    index: int, text: TokenizedInput, spans: Sequence[Span], *, are_inputs: bool
+) -> list[range] | EmbedError:
     """The token rows of each span of input `index`, or what is wrong with a span that has none."""
     rows = span_rows(text.offsets, spans, text.n_characters)
     for number, (span, found) in enumerate(zip(spans, rows, strict=True)):
@@ -166,7 +170,7 @@ def _place_spans(index: int, text: ReadText, spans: Sequence[Span], *, are_input
     return [found for found in rows if found is not None]
 
 
-def _averaged(rows: Sequence[FloatMatrix], text: ReadText, kind: int, n_dims: int | None) -> FloatMatrix:
+def _averaged(rows: Sequence[FloatMatrix], text: TokenizedInput, kind: int, n_dims: int | None) -> FloatMatrix:
     """float32[1, d]: each window's vector finished as a text's own, and their mean by the number of their tokens.
 
     That is what a client gets that sends the parts and averages their vectors (the recipe of OpenAI's cookbook).
@@ -180,12 +184,12 @@ def pieces_of(engine: Engine, tokens: Sequence[int]) -> list[bytes]:
     return [known[token] for token in tokens]
 
 
-def _read_tokens(texts: Sequence[ReadText | None], engine: Engine) -> tuple[ReadTokens | None, ...]:
+def _read_tokens(texts: Sequence[TokenizedInput | None], engine: Engine) -> tuple[TokenInfo | None, ...]:
     """Equal inputs share one object, so that it is written once."""
     distinct = {id(text): text for text in texts if text}
     pieces = iter(pieces_of(engine, [token for text in distinct.values() for token in text.tokens]))
     read = {
-        key: ReadTokens(text.tokens, list(islice(pieces, len(text.tokens))), text.offsets)
+        key: TokenInfo(text.tokens, list(islice(pieces, len(text.tokens))), text.offsets)
         for key, text in distinct.items()
     }
     return tuple(read[id(text)] if text else None for text in texts)

@@ -11,8 +11,8 @@ from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidRe
 from gguf_embed.metrics import Metrics
 from gguf_embed.preprocessing import prompt_prefixes as prompts
 from gguf_embed.preprocessing.pairs import PairLimits, check_characters, check_query, cut_pair, pair_maker
-from gguf_embed.preprocessing.tokens import frame_of, truncations
-from gguf_embed.service.embed import MIN_INPUT_TOKENS, Inference, Target, without_repetitions
+from gguf_embed.preprocessing.tokens import special_tokens_of, truncations
+from gguf_embed.service.embed import MIN_INPUT_TOKENS, Inference, ServedModel, deduplicate
 from gguf_embed.types import (
     EmbedRequest,
     EmbedResult,
@@ -40,25 +40,25 @@ class Reranking:
     inference: Inference
     metrics: Metrics
 
-    async def rerank(self, target: Target, request: RerankRequest, load_s: float) -> RerankResult:
+    async def rerank(self, served: ServedModel, request: RerankRequest, load_s: float) -> RerankResult:
         """Score all documents. Raises one `EmbedError`, naming the first document at fault."""
         if request.method == "embedding":
-            return await self._by_cosine(target, request, load_s)
-        return await self._by_rank_head(target, request, load_s)
+            return await self._by_cosine(served, request, load_s)
+        return await self._by_rank_head(served, request, load_s)
 
-    async def _by_rank_head(self, target: Target, request: RerankRequest, load_s: float) -> RerankResult:
-        info, model = target.info, target.model
+    async def _by_rank_head(self, served: ServedModel, request: RerankRequest, load_s: float) -> RerankResult:
+        info, model = served.info, served.model
         column = score_column(info, request.label)
         started_s = time.monotonic()
-        distinct = without_repetitions(request.documents)
+        distinct = deduplicate(request.documents)
         documents = tuple(map(str, distinct.inputs))
         n_characters = sum(map(len, documents)) + len(request.query)
-        texts = await self.inference.tokenizing(n_characters, lambda: prepare_pairs(target, request, documents))
+        texts = await self.inference.tokenizing(n_characters, lambda: prepare_pairs(served, request, documents))
         tokenized_s = time.monotonic()
         submission = await model.scheduler.submit([text.tokens for text in texts], Pooling.RANK, keep_failures=True)
         if submission.failures:
             first = min(submission.failures)
-            raise submission.failures[first].of_document(distinct.place.index(first))
+            raise submission.failures[first].for_document(distinct.place.index(first))
         if len(documents) < len(request.documents):
             self.metrics.observe_duplicates(len(request.documents) - len(documents))
         scores, kind = finish_scores(np.concatenate(submission.rows), info, column, raw=request.raw_scores)
@@ -72,8 +72,8 @@ class Reranking:
             timings=Timings(tokenized_s - started_s, submission.queue_s, submission.compute_s, load_s),
         )
 
-    async def _by_cosine(self, target: Target, request: RerankRequest, load_s: float) -> RerankResult:
-        info = target.info
+    async def _by_cosine(self, served: ServedModel, request: RerankRequest, load_s: float) -> RerankResult:
+        info = served.info
         pooling = request.pooling or info.pooling
         if pooling in (Pooling.RANK, Pooling.NONE):
             raise InvalidRequest(
@@ -87,10 +87,10 @@ class Reranking:
         if request.use_prompts:
             one, many = replace(one, prompt=PromptChoice("query")), replace(many, prompt=PromptChoice("document"))
         if request.max_document_tokens is not None:
-            many = shortened(target, many, request.max_document_tokens)
-        query = await self._embed_query(target, one)
+            many = shortened(served, many, request.max_document_tokens)
+        query = await self._embed_query(served, one)
         try:
-            documents = await self.inference.embed(target, many, load_s)
+            documents = await self.inference.embed(served, many, load_s)
         except EmbedError as error:
             raise _about_a_document(error) from None
         return RerankResult(
@@ -103,34 +103,34 @@ class Reranking:
             prompts=(query.prompt, documents.prompt),
         )
 
-    async def _embed_query(self, target: Target, request: EmbedRequest) -> EmbedResult:
+    async def _embed_query(self, served: ServedModel, request: EmbedRequest) -> EmbedResult:
         try:
-            return await self.inference.embed(target, request, 0.0)
+            return await self.inference.embed(served, request, 0.0)
         except EmbedError as error:
-            raise error.of_query() from None
+            raise error.for_query() from None
 
 
 def _about_a_document(error: EmbedError) -> EmbedError:
     match error:
         case InvalidRequest(index=int(index)) | EngineFailure(index=int(index)) | InputTooLong(index=index):
-            return error.of_document(index)
+            return error.for_document(index)
         case _:
             return error
 
 
-def shortened(target: Target, request: EmbedRequest, n_tokens: int) -> EmbedRequest:
+def shortened(served: ServedModel, request: EmbedRequest, n_tokens: int) -> EmbedRequest:
     """The request with its texts cut to `n_tokens` of their own: special tokens and the prompt come on top.
 
     Where the model takes fewer anyhow, the request as it was.
     """
-    tokenizer = target.model.tokenizer
-    prompt = prompts.choose(request.prompt, target.info.prompts)
+    tokenizer = served.model.tokenizer
+    prompt = prompts.choose(request.prompt, served.info.prompts)
     if prompt is not None and prompt.text:
         limit = n_tokens + len(tokenizer.encode(prompt.text))
     else:
-        frame = frame_of(tokenizer)
+        frame = special_tokens_of(tokenizer)
         limit = n_tokens + len(frame.opening) + len(frame.closing)
-    if limit >= target.model.limits.max_tokens:
+    if limit >= served.model.limits.max_tokens:
         return request
     if limit < MIN_INPUT_TOKENS:
         raise InvalidRequest(
@@ -139,17 +139,17 @@ def shortened(target: Target, request: EmbedRequest, n_tokens: int) -> EmbedRequ
     return replace(request, truncate=True, load=LoadOptions(n_ctx=limit))
 
 
-def prepare_pairs(target: Target, request: RerankRequest, documents: tuple[str, ...]) -> list[TokenizedText]:
-    """Tokenise and check the query with each of `documents`, the request's without repetitions. Any thread.
+def prepare_pairs(served: ServedModel, request: RerankRequest, documents: tuple[str, ...]) -> list[TokenizedText]:
+    """Tokenize and check the query with each of `documents`, the request's without repetitions. Any thread.
 
     Raises the first thing that is wrong, naming a document by its place in the request.
     """
-    model = target.model
+    model = served.model
     limit = model.limits.max_tokens
     truncate = model.config.truncate if request.truncate is None else request.truncate
     limits = PairLimits(limit, truncate, request.max_document_tokens)
     check_characters(request.query, request.documents, limit)
-    make = pair_maker(model.engine, model.tokenizer, target.info.rerank_template, request.query)
+    make = pair_maker(model.engine, model.tokenizer, served.info.rerank_template, request.query)
     check_query(make(""), limits)
     first = {document: index for index, document in reversed(tuple(enumerate(request.documents)))}
     return [cut_pair(make(document), limits, first[document]) for document in documents]

@@ -1,4 +1,4 @@
-"""The use cases over all served models: embed, tokenise, load and unload, pull and delete, say what is there."""
+"""The use cases over all served models: embed, tokenize, load and unload, pull and delete, say what is there."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Sequence
 
 from gguf_embed.errors import InvalidRequest, ModelNotFound, NotSupported, PermissionDenied
 from gguf_embed.metrics import Metrics
-from gguf_embed.model_pool.entry import NO_WISH, Lease, Wish
+from gguf_embed.model_pool.entry import DEFAULT_LOAD, Lease, LoadRequest
 from gguf_embed.model_pool.loading import LoadedModel
-from gguf_embed.model_pool.pool import Registry
-from gguf_embed.model_pool.registry import ModelSpec, Shelf
-from gguf_embed.model_store.store import Library
-from gguf_embed.service.embed import GivesScoresOnly, Inference, Target
-from gguf_embed.service.embed_images import embed_pictures
+from gguf_embed.model_pool.pool import ModelPool
+from gguf_embed.model_pool.registry import ModelRegistry, ModelSpec
+from gguf_embed.model_store.store import ModelStore
+from gguf_embed.service.embed import GivesScoresOnly, Inference, ServedModel
+from gguf_embed.service.embed_images import embed_images
 from gguf_embed.service.embed_result import pieces_of
 from gguf_embed.service.pulls import Pulls
 from gguf_embed.service.rerank import Reranking
@@ -21,10 +21,10 @@ from gguf_embed.types import (
     NO_LOAD_OPTIONS,
     EmbedRequest,
     EmbedResult,
+    Input,
     LoadOptions,
     ModelStatus,
     Pooling,
-    Prompt,
     PullProgress,
     RerankRequest,
     RerankResult,
@@ -38,25 +38,25 @@ MAX_RERANKERS_SHOWN = 3
 class EmbedService:
     """Answers requests with whichever model they name. Belongs to one event loop."""
 
-    def __init__(self, shelf: Shelf, registry: Registry, library: Library, metrics: Metrics) -> None:
-        self._shelf = shelf
+    def __init__(self, registry: ModelRegistry, pool: ModelPool, store: ModelStore, metrics: Metrics) -> None:
         self._registry = registry
-        self._library = library
+        self._pool = pool
+        self._store = store
         self._inference = Inference(metrics)
         self._reranking = Reranking(self._inference, metrics)
-        self._pulls = Pulls(library.pull)
+        self._pulls = Pulls(store.pull)
         self._specs: Sequence[ModelSpec] = ()
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Answer the whole request. Raises one `EmbedError`, naming the first input at fault."""
         spec = self._find(request.model, strict=request.strict_name)
         unwished = request.keep_alive_s is None and request.load is NO_LOAD_OPTIONS
-        wish = NO_WISH if unwished else Wish(request.keep_alive_s, request.load)
-        async with self._registry.lease(spec, wish) as lease:
+        wish = DEFAULT_LOAD if unwished else LoadRequest(request.keep_alive_s, request.load)
+        async with self._pool.lease(spec, wish) as lease:
             try:
-                if request.pictures:
-                    return await embed_pictures(self._target(lease), request, lease.load_s)
-                return await self._inference.embed(self._target(lease), request, lease.load_s)
+                if request.images:
+                    return await embed_images(self._served(lease), request, lease.load_s)
+                return await self._inference.embed(self._served(lease), request, lease.load_s)
             except GivesScoresOnly as error:
                 raise NotSupported(error.message + self._who_embeds()) from error
 
@@ -65,12 +65,12 @@ class EmbedService:
         spec = self._find(request.model)
         if request.method == "rank" and not spec.info.n_scores:
             raise NotSupported(self._no_rank_head(spec.info.name))
-        async with self._registry.lease(spec) as lease:
-            return await self._reranking.rerank(self._target(lease), request, lease.load_s)
+        async with self._pool.lease(spec) as lease:
+            return await self._reranking.rerank(self._served(lease), request, lease.load_s)
 
     def _no_rank_head(self, name: str) -> str:
-        served = [spec.info.name for spec in self._shelf.specs() if spec.info.n_scores]
-        known = self._shelf.known_rerankers()[:MAX_RERANKERS_SHOWN]
+        served = [spec.info.name for spec in self._registry.specs() if spec.info.n_scores]
+        known = self._registry.known_rerankers()[:MAX_RERANKERS_SHOWN]
         ways = [
             f'this server can rerank with {", ".join(map(repr, served[:MAX_NAMES_SHOWN]))}: send its name as "model"'
             if served
@@ -81,26 +81,26 @@ class EmbedService:
         return f"model {name!r} has no rank head, so it cannot rerank: {'; '.join(ways)}"
 
     def _who_embeds(self) -> str:
-        served = [spec.info.name for spec in self._shelf.specs() if spec.info.pooling is not Pooling.RANK]
+        served = [spec.info.name for spec in self._registry.specs() if spec.info.pooling is not Pooling.RANK]
         shown = ", ".join(map(repr, served[:MAX_NAMES_SHOWN]))
         return f'; or embed with {shown}: send its name as "model"' if served else ""
 
-    def _target(self, lease: Lease) -> Target:
-        return Target(lease.model, self._registry.info(lease.spec))
+    def _served(self, lease: Lease) -> ServedModel:
+        return ServedModel(lease.model, self._pool.info(lease.spec))
 
     def _find(self, name: str | None, *, strict: bool = False) -> ModelSpec:
         """Raises `ModelNotFound`, or `InvalidRequest` where a name is needed and none is given."""
-        specs = self._shelf.specs()
+        specs = self._registry.specs()
         if specs is not self._specs:
             self._specs = specs
-            self._registry.retain({spec.key for spec in specs})
+            self._pool.retain({spec.key for spec in specs})
         if name is None:
-            first = self._shelf.first()
+            first = self._registry.first()
             if first is None:
                 raise InvalidRequest(f'"model" is needed: this server has {self._names()}', "model")
             return first
-        found = self._shelf.find(name)
-        if found is None and not strict and self._shelf.answers_any_name():
+        found = self._registry.find(name)
+        if found is None and not strict and self._registry.answers_any_name():
             return specs[0]
         if found is None:
             raise ModelNotFound(f"model {name!r} is not served here: this server has {self._names()}")
@@ -111,53 +111,51 @@ class EmbedService:
         more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
         return (", ".join(map(repr, names[:MAX_NAMES_SHOWN])) + more) or "none: pull one, or put a GGUF into the folder"
 
-    async def tokenize(
-        self, content: Prompt, *, model: str | None, add_special: bool, parse_special: bool
-    ) -> list[int]:
+    async def tokenize(self, content: Input, *, model: str | None, add_special: bool, parse_special: bool) -> list[int]:
         """The ids that the model would run."""
-        async with self._registry.lease(self._find(model)) as lease:
+        async with self._pool.lease(self._find(model)) as lease:
             return await self._inference.tokenize(
                 lease.model, content, add_special=add_special, parse_special=parse_special
             )
 
     async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
-        async with self._registry.lease(self._find(model)) as lease:
+        async with self._pool.lease(self._find(model)) as lease:
             engine = lease.model.engine
             return await self._inference.reading_tokens(tokens, lambda: pieces_of(engine, tokens))
 
     async def detokenize(self, tokens: Sequence[int], *, model: str | None) -> str:
-        async with self._registry.lease(self._find(model)) as lease:
+        async with self._pool.lease(self._find(model)) as lease:
             engine = lease.model.engine
             return await self._inference.reading_tokens(tokens, lambda: engine.detokenize(tokens)) if tokens else ""
 
     def models(self) -> Sequence[ModelStatus]:
-        return [self._registry.status(spec) for spec in self._shelf.specs()]
+        return [self._pool.status(spec) for spec in self._registry.specs()]
 
     def resolve(self, name: str | None, *, strict: bool = False) -> ModelStatus:
-        return self._registry.status(self._find(name, strict=strict))
+        return self._pool.status(self._find(name, strict=strict))
 
     async def load_first(self) -> None:
         """Load the model that answers unnamed requests, if there is one, so that the first request need not wait."""
-        first = self._shelf.first()
+        first = self._registry.first()
         if first is not None:
-            async with self._registry.lease(first):
+            async with self._pool.lease(first):
                 pass
 
     async def load(
         self, name: str, *, keep_alive_s: float | None = None, options: LoadOptions = NO_LOAD_OPTIONS
     ) -> float:
-        async with self._registry.lease(self._find(name, strict=True), Wish(keep_alive_s, options)) as lease:
+        async with self._pool.lease(self._find(name, strict=True), LoadRequest(keep_alive_s, options)) as lease:
             return lease.load_s
 
     async def unload(self, name: str) -> None:
-        self._registry.unload(self._find(name, strict=True).key)
+        self._pool.unload(self._find(name, strict=True).key)
 
     def pull(self, name: str) -> AsyncIterator[PullProgress]:
         return self._pulls.watch(name)
 
     async def copy(self, source: str, destination: str) -> None:
         spec = self._find(source, strict=True)
-        await asyncio.to_thread(self._library.add, destination, spec.path, spec.digest)
+        await asyncio.to_thread(self._store.add, destination, spec.path, spec.digest)
 
     async def delete(self, name: str) -> None:
         spec = self._find(name, strict=True)
@@ -165,16 +163,16 @@ class EmbedService:
             raise PermissionDenied(
                 f"model {name!r} was not pulled, so it is not deleted: take its file away, or start without it"
             )
-        self._registry.unload(spec.key)
-        await asyncio.to_thread(self._library.remove, spec.info.name)
+        self._pool.unload(spec.key)
+        await asyncio.to_thread(self._store.remove, spec.info.name)
 
     def loaded(self) -> Sequence[LoadedModel]:
         """All models that answer now."""
-        return self._registry.loaded()
+        return self._pool.loaded()
 
     def state(self) -> ServiceState:
         """All loaded models together; failed when a worker of any has failed."""
-        queues = [(model.scheduler.state(), model.scheduler.config) for model in self._registry.loaded()]
+        queues = [(model.scheduler.state(), model.scheduler.config) for model in self._pool.loaded()]
         failure = next((queue.failure for queue, _ in queues if queue.failure), "")
         return ServiceState(
             status="failed" if failure else "ok",
@@ -189,5 +187,5 @@ class EmbedService:
     async def close(self) -> None:
         """Answer what was accepted, then free everything."""
         self._pulls.close()
-        await self._registry.close()
+        await self._pool.close()
         self._inference.close()

@@ -18,10 +18,10 @@ import numpy as np
 
 from gguf_embed.types import Span
 
-MAX_PLACED_CHARACTERS = 2_000_000
+MAX_OFFSET_CHARACTERS = 2_000_000
 """Of one request's texts whose tokens are given their places: every one of them is told in the reply."""
 
-MAX_LAID_CHARACTERS = 200_000
+MAX_ALIGNED_CHARACTERS = 200_000
 """Of one request's texts that `align` lays tokens over: up to 15 microseconds each."""
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from gguf_embed.errors import ModelFileError
-from gguf_embed.tokenization.offsets import MAX_PLACED_CHARACTERS
+from gguf_embed.tokenization.offsets import MAX_OFFSET_CHARACTERS
 from gguf_embed.tokenization.unicode import valid_unicode
 from gguf_embed.types import Span, Vocabulary
 
@@ -53,7 +53,7 @@ class ExactWordPiece:
     """Text to the ids that the original model's tokenizer gives. Safe from any thread; releases the GIL."""
 
     name = "exact"
-    max_placed = MAX_PLACED_CHARACTERS
+    max_offset_characters = MAX_OFFSET_CHARACTERS
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         """Some 25 ms for 30,000 entries, and some 20 ms more for the first in a process (the import).

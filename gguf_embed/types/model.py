@@ -46,11 +46,11 @@ class ModelInfo:
     causal: bool  # a decoder: its KV memory is cleared before each batch
     prompts: Mapping[str, str] = field(default_factory=dict)  # the model's own prefixes by name: "query", "document"…
     matryoshka: tuple[int, ...] = ()  # dimensions it was trained to be cut to; empty: not known of any
-    license: str = ""  # as the file or the catalogue names it, e.g. "apache-2.0"
+    license: str = ""  # as the file or the catalog names it, e.g. "apache-2.0"
     n_scores: int = 0  # numbers that its rank head gives per text; 0: it has none and cannot rerank
     labels: tuple[str, ...] = ()  # what these numbers stand for; () when the file does not say
     rerank_template: str = ""  # the text that a query and a document are put into; "": one after the other
-    reads_pictures: bool = False  # it was given a vision tower
+    reads_images: bool = False  # it was given a vision tower
 
 
 @dataclass(frozen=True, slots=True)

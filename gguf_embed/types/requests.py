@@ -9,7 +9,7 @@ from typing import Literal
 from gguf_embed.errors import EmbedError
 from gguf_embed.types.model import NO_LOAD_OPTIONS, LoadOptions, Pooling
 
-Prompt = str | tuple[int | str, ...]
+Input = str | tuple[int | str, ...]
 """One input: a text; or a tuple of token ids and text parts, joined into one sequence.
 
 A tuple of ids alone gets no special tokens; in a mixed tuple only a text that
@@ -31,8 +31,8 @@ class PromptChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureText:
-    """One input with pictures in it: texts, and PNG or JPEG files as bytes, in the order the model reads them."""
+class ImageInput:
+    """One input with images in it: texts, and PNG or JPEG files as bytes, in the order the model reads them."""
 
     index: int  # among the inputs of its request
     parts: tuple[str | bytes, ...]
@@ -42,15 +42,15 @@ class PictureText:
 class EmbedRequest:
     """A parsed request for vectors. No dialect is left in it."""
 
-    inputs: tuple[Prompt, ...]
+    inputs: tuple[Input, ...]
     model: str | None = None  # as the client named it; None when it did not
     pooling: Pooling | None = None  # None: the model's own
-    embd_normalize: int | None = None  # None: the server's default; token rows (pooling none) are never normalised
-    dimensions: int | None = None  # cut to this many and renormalise
+    embd_normalize: int | None = None  # None: the server's default; token rows (pooling none) are never normalized
+    dimensions: int | None = None  # cut to this many and renormalize
     truncate: bool | None = None  # None: the server's default
     prompt: PromptChoice | None = None  # None: nothing is put before the texts
     strict_name: bool = False  # an unknown name is `ModelNotFound`, even where one model answers to any
-    keep_alive_s: float | None = None  # how long the model stays loaded after this; inf: for ever. None: the server's
+    keep_alive_s: float | None = None  # how long the model stays loaded after this; inf: forever. None: the server's
     load: LoadOptions = NO_LOAD_OPTIONS
     spans: tuple[tuple[Span, ...], ...] = ()  # of each input, which is a text: a vector each instead of one for all
     spans_are_inputs: bool = False  # the one text is the client's inputs joined, its spans are they
@@ -59,5 +59,5 @@ class EmbedRequest:
     on_error: Literal["fail", "skip"] = "fail"  # skip: an input at fault fails alone
     refused: Mapping[int, EmbedError] = field(default_factory=dict)  # with skip: inputs at fault already; any text is
     # in their place
-    pictures: tuple[PictureText, ...] = ()  # the inputs that have any, by rising index; their texts in `inputs` are ""
+    images: tuple[ImageInput, ...] = ()  # the inputs that have any, by rising index; their texts in `inputs` are ""
     scores: bool = False  # a model served with pooling rank may answer with scores, although no pooling was named

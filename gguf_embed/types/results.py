@@ -26,7 +26,7 @@ class TokenizedText:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadTokens:
+class TokenInfo:
     """What one input was read as: three sequences of equal length, special tokens included."""
 
     ids: Sequence[int]
@@ -106,7 +106,7 @@ class EmbedResult:
     truncated: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)
     prompt: AppliedPrompt | None = None  # what was put before every text
-    tokens: tuple[ReadTokens | None, ...] = ()  # of each input, where they were asked for; None: it failed
+    tokens: tuple[TokenInfo | None, ...] = ()  # of each input, where they were asked for; None: it failed
     windowed: tuple[WindowedText, ...] = ()
     failures: tuple[InputFailure, ...] = ()  # in the order of the inputs
 

@@ -13,8 +13,8 @@ from gguf_embed.cli.configure import (
     gpu_layers,
     model_config,
     named_models,
+    pool_config,
     prompts,
-    registry_config,
     token_ids,
 )
 from gguf_embed.cli.options import ServeFlags, serve_options
@@ -239,14 +239,14 @@ def test_names_that_could_mean_either_model_are_refused(arguments, message):
     ],
 )
 def test_how_long_idle_models_stay(arguments, is_alone, keep_alive_s):
-    assert registry_config(parse(*arguments), is_alone).keep_alive_s == keep_alive_s
+    assert pool_config(parse(*arguments), is_alone).keep_alive_s == keep_alive_s
 
 
 @pytest.mark.parametrize(
     ("size", "size_bytes"), [("4G", 4 * 2**30), ("512M", 2**29), ("1.5GiB", 3 * 2**29), ("1000", 1000), ("2kb", 2048)]
 )
 def test_memory_is_bytes_with_a_unit(size, size_bytes):
-    limits = registry_config(parse("--max-memory", size, "--models-max", "2"), False).limits
+    limits = pool_config(parse("--max-memory", size, "--models-max", "2"), False).limits
     assert (limits.max_bytes, limits.max_models) == (size_bytes, 2)
 
 

@@ -1,4 +1,4 @@
-"""`gguf-embed list`: the models on this machine and those of the catalogue."""
+"""`gguf-embed list`: the models on this machine and those of the catalog."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from gguf_embed.cli.list_models import age_text, way_to_run
-from gguf_embed.model_store.catalog import load_catalogue
-from gguf_embed.model_store.store import Library
+from gguf_embed.cli.list_models import age_text, source_label
+from gguf_embed.model_store.catalog import load_catalog
+from gguf_embed.model_store.store import ModelStore
 from tests.cli.command import Place
 from tests.gguf_models import write_tiny_encoder
 
@@ -23,14 +23,14 @@ def pulled(place):
     """A model that is in the index as if it had been pulled."""
     (place.folder / "cache").mkdir()
     path = write_tiny_encoder(place.folder / "cache" / "tiny-F32.gguf")
-    Library(place.folder / "cache").add("org/tiny:F32", path, "ab" * 32)
+    ModelStore(place.folder / "cache").add("org/tiny:F32", path, "ab" * 32)
     return path
 
 
 def test_without_models_the_way_to_some_is_said(place):
     done = place.call("list")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("no model was pulled yet: `gguf-embed list --catalogue`")
+    assert done.stdout.startswith("no model was pulled yet: `gguf-embed list --catalog`")
 
 
 def test_the_list_has_one_line_per_model_with_the_facts_of_its_header(place, pulled):
@@ -54,12 +54,12 @@ def test_a_damaged_file_is_listed_as_unreadable(place, pulled):
     assert place.call("list").stdout.splitlines()[1].split()[:2] == ["org/tiny:F32", "unreadable"]
 
 
-def test_the_catalogue_is_listed(place):
-    done = place.call("list", "--catalogue")
+def test_the_catalog_is_listed(place):
+    done = place.call("list", "--catalog")
     lines = done.stdout.splitlines()
-    assert len(lines) == 1 + len(load_catalogue().rows)
+    assert len(lines) == 1 + len(load_catalog().rows)
     assert [line for line in lines if line.startswith("clip-vit-base-patch16 ") and "not yet: CLIP" in line]
-    rows = json.loads(place.call("list", "--catalogue", "--json").stdout)
+    rows = json.loads(place.call("list", "--catalog", "--json").stdout)
     nomic = next(row for row in rows if row["name"] == "nomic-embed-text-v1.5")
     assert nomic["prompts"]["query"] == "search_query: "
 
@@ -83,7 +83,7 @@ def test_listing_loads_neither_hub_client_nor_engine(place):
     ],
 )
 def test_the_way_to_run_a_row(name, way):
-    assert way_to_run(load_catalogue().find(name)) == way
+    assert source_label(load_catalog().find(name)) == way
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from gguf_embed.cli.ps import checked_url, model_lines, processor_text, until_text
+from gguf_embed.cli.ps import checked_url, expiry_text, model_lines, processor_text
 from gguf_embed.errors import ConfigError
 from tests.cli.command import Place
 
@@ -141,13 +141,13 @@ def test_where_memory_is(size, on_gpu, text):
 
 
 @pytest.mark.parametrize(
-    ("after_s", "text"), [(300, "5 min from now"), (20, "20 s from now"), (-1, "now"), (10**10, "for ever")]
+    ("after_s", "text"), [(300, "5 min from now"), (20, "20 s from now"), (-1, "now"), (10**10, "forever")]
 )
 def test_until_when_it_stays(after_s, text):
     moment = datetime.fromtimestamp(NOW_S, UTC) + timedelta(seconds=after_s)
-    assert until_text(moment.isoformat(), NOW_S) == text
+    assert expiry_text(moment.isoformat(), NOW_S) == text
 
 
 @pytest.mark.parametrize("moment", ["", "soon"])
 def test_a_time_that_cannot_be_read_is_a_dash(moment):
-    assert until_text(moment, NOW_S) == "-"
+    assert expiry_text(moment, NOW_S) == "-"

@@ -106,7 +106,7 @@ def test_ctrl_c_keeps_what_came_and_says_so(fake, place):
     command = [sys.executable, "-m", "gguf_embed", "pull", "org/big"]
     with subprocess.Popen(command, env=place.environment, stdout=subprocess.DEVNULL, stderr=theirs) as process:
         os.close(theirs)
-        seen = os.read(ours, 4096)  # the bar has begun
+        seen = os.read(ours, 4096)  # the bar has stopping
         wait_until(lambda: [path.stat().st_size for path in place.partial_files] == [10 * MIB])
         process.send_signal(signal.SIGINT)
         while b"stopped" not in seen:

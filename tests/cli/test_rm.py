@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gguf_embed.cli.rm import what_became_free
-from gguf_embed.model_store.store import Library
+from gguf_embed.cli.rm import freed_summary
+from gguf_embed.model_store.store import ModelStore
 from tests.cli.command import Place
 from tests.gguf_models import write_tiny_encoder
 
@@ -18,9 +18,9 @@ def place(tmp_path):
 
 def test_what_became_free_is_said(place):
     path = write_tiny_encoder(place.folder / "cache" / "m.gguf")
-    library = Library(place.folder / "cache")
-    library.add("one", path, "ab" * 32)
-    library.add("two", path, "ab" * 32)
+    store = ModelStore(place.folder / "cache")
+    store.add("one", path, "ab" * 32)
+    store.add("two", path, "ab" * 32)
     done = place.call("rm", "one", "two")
     assert done.stdout == "removed one: its file stays for two\nremoved two: 99 kB freed\n"
     assert not path.exists()
@@ -29,7 +29,7 @@ def test_what_became_free_is_said(place):
 
 def test_a_file_of_the_user_s_own_stays(place):
     path = write_tiny_encoder(place.folder / "mine.gguf")
-    Library(place.folder / "cache").add("mine", path, "ab" * 32)
+    ModelStore(place.folder / "cache").add("mine", path, "ab" * 32)
     assert "nothing freed, its file is not ours" in place.call("rm", "mine").stdout
     assert path.is_file()
 
@@ -54,4 +54,4 @@ def test_a_name_is_needed(place):
     ],
 )
 def test_words_for_what_became_free(freed, users, text):
-    assert what_became_free(freed, users) == text
+    assert freed_summary(freed, users) == text

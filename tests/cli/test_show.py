@@ -1,4 +1,4 @@
-"""`gguf-embed show`: what a file and the catalogue tell of a model."""
+"""`gguf-embed show`: what a file and the catalog tell of a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gguf_embed.model_store.store import Library
+from gguf_embed.model_store.store import ModelStore
 from gguf_embed.types import Pooling
 from tests.cli.command import Place
 from tests.gguf_models import write_tiny_encoder
@@ -26,21 +26,21 @@ def facts(output: str) -> dict[str, str]:
     return found
 
 
-def test_a_pulled_model_has_the_facts_of_file_and_catalogue(place):
+def test_a_pulled_model_has_the_facts_of_file_and_catalog(place):
     (place.folder / "cache").mkdir()
     path = write_tiny_encoder(place.folder / "cache" / "nomic-embed-text-v1.5.f16.gguf", pooling=None)
-    Library(place.folder / "cache").add("nomic-embed-text-v1.5", path, "cd" * 32)
+    ModelStore(place.folder / "cache").add("nomic-embed-text-v1.5", path, "cd" * 32)
     done = place.call("show", "nomic-embed-text-v1.5")
     shown = facts(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
     assert (shown["file"], shown["digest"], shown["origin"]) == (str(path), "sha256:" + "cd" * 32, "pulled")
     assert (shown["weights"], shown["dimensions"], shown["context"]) == ("F32", "32", "64")
-    assert shown["pooling"] == "mean (the catalogue's; the file names none)"
+    assert shown["pooling"] == "mean (the catalog's; the file names none)"
     assert shown["license"] == "apache-2.0"
     assert "prompt  query: 'search_query: '" in done.stdout.splitlines()
 
 
-def test_a_name_of_the_catalogue_that_is_not_here_says_how_to_get_it(place):
+def test_a_name_of_the_catalog_that_is_not_here_says_how_to_get_it(place):
     shown = facts(place.call("show", "all-minilm:l12-v2").stdout)
     assert shown["name"] == "all-MiniLM-L12-v2"
     assert shown["here"].startswith("not pulled: `gguf-embed pull all-MiniLM-L12-v2` gets it from leliuga/")
@@ -58,10 +58,10 @@ def test_a_file_may_be_shown_by_its_path(place):
 def test_json_has_all_fields(place):
     model = json.loads(place.call("show", "bge-m3", "--json").stdout)
     assert (model["name"], model["path"], model["file"], model["pooling"]) == ("bge-m3", None, None, "cls")
-    assert model["catalogue"]["repo"] == "gpustack/bge-m3-GGUF"
+    assert model["catalog"]["repo"] == "gpustack/bge-m3-GGUF"
     path = write_tiny_encoder(place.folder / "mine.gguf")
     model = json.loads(place.call("show", path, "--json").stdout)
-    assert (model["catalogue"], model["file"]["dimensions"], model["pooling"]) == (None, 32, "mean")
+    assert (model["catalog"], model["file"]["dimensions"], model["pooling"]) == (None, 32, "mean")
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,8 @@ def _linear(x: NDArray[np.float64], w: dict[str, NDArray[np.float64]], name: str
 
 
 def _layer_norm(x: NDArray[np.float64], w: dict[str, NDArray[np.float64]], name: str) -> NDArray[np.float64]:
-    centred = x - x.mean(axis=-1, keepdims=True)
-    scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-12)
+    centerd = x - x.mean(axis=-1, keepdims=True)
+    scaled = centerd / np.sqrt((centerd**2).mean(axis=-1, keepdims=True) + 1e-12)
     return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
 
 

@@ -1,4 +1,4 @@
-"""Static models into GGUFs: what is recognised, what is written, what is refused and leaves nothing behind."""
+"""Static models into GGUFs: what is recognized, what is written, what is refused and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ def test_a_step_after_the_rows_that_would_change_them_is_refused(directory, tmp_
         convert(directory, tmp_path / "m.gguf")
 
 
-def test_older_layouts_are_recognised(directory, tmp_path):
+def test_older_layouts_are_recognized(directory, tmp_path):
     (directory / "modules.json").unlink()
     assert is_static(directory)  # by its config
     (directory / "config.json").unlink()

@@ -13,7 +13,7 @@ convert/<model>/                    config.json and sentence-transformers' files
     weights.json                    the shapes of its tensors; `tiny_weights.py` makes the weights
     tokenizer                       the name of its tokenizer
     reference.npz                   ids: int32, all texts' ids in a row; n_ids: int32[n_texts]
-                                    vectors: float32[n_texts, 64], pooled, not normalised; or of a cross-encoder
+                                    vectors: float32[n_texts, 64], pooled, not normalized; or of a cross-encoder
                                     logits: float32[n_pairs, n_labels], for ids of pairs as the tokenizer makes them,
                                     one_type: the same with every token type 0
 """

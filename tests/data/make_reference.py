@@ -6,10 +6,10 @@ Run by hand, never by the tests, in an environment of its own (it needs some 2 G
     python tests/data/make_reference.py
 
 The npz holds
-    vectors            float32[n_texts, 384]    mean pooled, L2-normalised, in the order of the texts
+    vectors            float32[n_texts, 384]    mean pooled, L2-normalized, in the order of the texts
     n_tokens           int32[n_texts]           [CLS] and [SEP] included
     ids_<name>         int32[n_tokens]          token ids of the texts in `IDS_OF`
-    rows_<name>        float32[n_tokens, 384]   token rows, not normalised, of the texts in `ROWS_OF`
+    rows_<name>        float32[n_tokens, 384]   token rows, not normalized, of the texts in `ROWS_OF`
     provenance         str                      JSON: versions, weights' sha256, settings
 """
 

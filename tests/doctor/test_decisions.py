@@ -15,7 +15,7 @@ from gguf_embed.doctor.settings import parse_setting
 from gguf_embed.doctor.specials import specials_in_force
 from gguf_embed.errors import ConfigError
 from gguf_embed.gguf_file.layout import Entry
-from gguf_embed.model_store.catalog import load_catalogue
+from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.types import Pooling
 
 G = "tokenizer.ggml."
@@ -58,16 +58,16 @@ def test_a_name_says_what_a_model_is_for(name, reranker, embedding):
     assert reranker or found.embedding is embedding
 
 
-def test_the_catalogue_counts_more_than_a_name_and_a_fine_tuned_name_has_no_row():
-    catalogue = load_catalogue()
-    row = catalogue.find("all-MiniLM-L6-v2")
+def test_the_catalog_counts_more_than_a_name_and_a_fine_tuned_name_has_no_row():
+    catalog = load_catalog()
+    row = catalog.find("all-MiniLM-L6-v2")
     assert row is not None
     found = expected_of([("general.name", "bge-m3")], "bert", row)
     assert (found.pooling, found.certain, found.context, found.dimensions) == (Pooling.MEAN, True, 512, 384)
 
 
-def test_families_and_the_catalogue_do_not_contradict_each_other():
-    for row in load_catalogue().rows:
+def test_families_and_the_catalog_do_not_contradict_each_other():
+    for row in load_catalog().rows:
         for name in row.names:
             found = expected_of([("general.name", name)], row.architecture, None)
             if row.pooling is not None and found.pooling is not None and found.certain:

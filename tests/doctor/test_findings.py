@@ -156,21 +156,21 @@ def test_precision_is_told_by_the_layers_weights(tmp_path, outtype, expected):
 
 
 def test_four_bits_are_a_warning_even_beside_a_finer_table(tmp_path):
-    diagnosis = examine(quantised(tmp_path / "m.gguf", bytes(18)))
+    diagnosis = examine(quantized(tmp_path / "m.gguf", bytes(18)))
     assert "warning precision" in found(diagnosis)
     assert "Q4_0" in one(diagnosis, "precision").message
 
 
 @pytest.mark.parametrize("scale", [b"\x00\x7c", b"\x00\xfc", b"\x01\x7e"], ids=["inf", "-inf", "nan"])
 def test_a_block_whose_scale_is_not_finite_is_found(tmp_path, scale):
-    assert "serious weights_not_finite" in found(examine(quantised(tmp_path / "m.gguf", scale + b"\0" * 16)))
+    assert "serious weights_not_finite" in found(examine(quantized(tmp_path / "m.gguf", scale + b"\0" * 16)))
 
 
 def test_a_coarse_table_beside_finer_layers_is_found(tmp_path):
-    assert "warning precision_embeddings" in found(examine(quantised(tmp_path / "m.gguf", bytes(18), "token_embd.")))
+    assert "warning precision_embeddings" in found(examine(quantized(tmp_path / "m.gguf", bytes(18), "token_embd.")))
 
 
-def quantised(path: Path, block: bytes, prefix: str = "blk.") -> Path:
+def quantized(path: Path, block: bytes, prefix: str = "blk.") -> Path:
     """An encoder whose Q8_0 matrices of that name are declared as Q4_0, all blocks alike. Q4_0 is smaller: it fits."""
     data = bytearray(write_tiny_encoder(path, outtype="q8_0").read_bytes())
     header = read_header(path)

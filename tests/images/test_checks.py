@@ -1,4 +1,4 @@
-"""What is refused before anything decodes a picture."""
+"""What is refused before anything decodes an image."""
 
 import struct
 import time
@@ -13,30 +13,30 @@ from gguf_embed.images.checks import (
     MAX_CHUNKS,
     MAX_SCANS,
     MAX_SEGMENTS,
-    check_picture,
+    check_image,
     check_pixels,
     check_together,
-    picture_size,
+    image_size,
 )
 from tests.vision_models import noise, png, png_chunk
 
 
-def png_of(width, height, data=b"", colour=2, depth=8):
+def png_of(width, height, data=b"", color=2, depth=8):
     """A PNG that claims a size, whatever it holds."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
 
 
 def jpeg_of(width, height, before=b"", frame=0xC0, precision=8, n_colours=3, scanned=None):
-    colours = range(1, n_colours + 1)
+    colors = range(1, n_colours + 1)
     header = struct.pack(">BBHBHHB", 0xFF, frame, 8 + 3 * n_colours, precision, height, width, n_colours)
-    header += b"".join(bytes((colour, 0x11, 0)) for colour in colours)
-    return b"\xff\xd8" + before + header + scan_of(*colours if scanned is None else scanned) + b"\xff\xd9"
+    header += b"".join(bytes((color, 0x11, 0)) for color in colors)
+    return b"\xff\xd8" + before + header + scan_of(*colors if scanned is None else scanned) + b"\xff\xd9"
 
 
-def scan_of(*colours):
-    listed = b"".join(bytes((colour, 0)) for colour in colours)
-    return struct.pack(">BBHB", 0xFF, 0xDA, 6 + 2 * len(colours), len(colours)) + listed + b"\0\x3f\0" + b"pixels"
+def scan_of(*colors):
+    listed = b"".join(bytes((color, 0)) for color in colors)
+    return struct.pack(">BBHB", 0xFF, 0xDA, 6 + 2 * len(colors), len(colors)) + listed + b"\0\x3f\0" + b"pixels"
 
 
 APP = b"\xff\xe1" + struct.pack(">H", 10) + b"\xff\xc0EXIF.."  # a marker inside a segment is no marker
@@ -53,14 +53,14 @@ APP = b"\xff\xe1" + struct.pack(">H", 10) + b"\xff\xc0EXIF.."  # a marker inside
         (jpeg_of(5, 6, frame=0xC1, n_colours=1), (5, 6)),
         (jpeg_of(5, 6, n_colours=4), (5, 6)),
         (jpeg_of(5, 6, scanned=(1,))[:-2] + scan_of(2) + scan_of(3, 1) + b"\xff\xd9", (5, 6)),
-        (png_of(5, 6, colour=0, depth=1), (5, 6)),
-        (png_of(5, 6, colour=3, depth=4), (5, 6)),
-        (png_of(5, 6, colour=6, depth=16), (5, 6)),
+        (png_of(5, 6, color=0, depth=1), (5, 6)),
+        (png_of(5, 6, color=3, depth=4), (5, 6)),
+        (png_of(5, 6, color=6, depth=16), (5, 6)),
         (jpeg_of(1, 2, before=APP + b"\xff\xff\xff\xdb\x00\x04\x00\x00"), (1, 2)),
     ],
 )
 def test_the_size_is_read_off_the_header(data, size):
-    assert picture_size(data, "x") == size
+    assert image_size(data, "x") == size
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_the_size_is_read_off_the_header(data, size):
         (jpeg_of(9, 9, frame=0xC9), "a JPEG of a kind that is not read"),  # arithmetic coding
         (jpeg_of(9, 9, precision=12), "a JPEG of a kind that is not read"),
         (jpeg_of(9, 9, n_colours=2), "a JPEG of a kind that is not read"),
-        (png_of(9, 9, depth=255), "a PNG with 255 bits and colour type 2"),
-        (png_of(9, 9, depth=4), "a PNG with 4 bits and colour type 2"),
-        (png_of(9, 9, colour=5), "a PNG with 8 bits and colour type 5"),
+        (png_of(9, 9, depth=255), "a PNG with 255 bits and color type 2"),
+        (png_of(9, 9, depth=4), "a PNG with 4 bits and color type 2"),
+        (png_of(9, 9, color=5), "a PNG with 8 bits and color type 5"),
         (png_of(0, 5), "0 x 5 pixels"),
         (png_of(8193, 200), "8193 x 200 pixels, the limit is 8192"),
         (png_of(2**31, 2**31), "the limit is 8192"),
@@ -100,14 +100,14 @@ def test_the_size_is_read_off_the_header(data, size):
         (png(noise(1)) + bytes(MAX_BYTES), "the limit is 16,777,216"),
     ],
 )
-def test_what_cannot_be_a_picture_for_us_is_refused_with_the_reason(data, problem):
+def test_what_cannot_be_an_image_for_us_is_refused_with_the_reason(data, problem):
     with pytest.raises(InvalidRequest, match="^here .*" + problem):
-        check_picture(data, "here")
+        check_image(data, "here")
 
 
 @pytest.mark.parametrize("size", [(8192, 4096), (100, 1), (1, 100), (1, 1)])
 def test_the_largest_and_the_narrowest_are_taken(size):
-    check_picture(png_of(*size), "here")
+    check_image(png_of(*size), "here")
 
 
 @pytest.mark.parametrize(
@@ -118,18 +118,18 @@ def test_the_largest_and_the_narrowest_are_taken(size):
         png_of(16, 16, b"no deflate stream"),
         png_of(16, 16),
         png(noise(1))[:-12] + png_chunk(b"IHDR", b"\0"),  # a second header, which is too short to read
-        png(noise(1)) + png(noise(1))[8:],  # two pictures
+        png(noise(1)) + png(noise(1))[8:],  # two images
         png(noise(1)) + png_chunk(b"tEXt", b"") * MAX_CHUNKS,
     ],
 )
 def test_a_png_whose_data_do_not_fit_its_size_is_refused(data):
-    check_picture(data, "here")
+    check_image(data, "here")
     with pytest.raises(InvalidRequest, match="here is a damaged PNG"):
         check_pixels(data, "here")
 
 
 @pytest.mark.parametrize("data", [png(noise(1)), png(np.zeros((300, 400, 3), np.uint8)), jpeg_of(3, 3)])
-def test_a_sound_picture_passes(data):
+def test_a_sound_image_passes(data):
     check_pixels(data, "here")
 
 
@@ -138,7 +138,7 @@ def test_a_file_made_of_markers_alone_costs_no_time(filling):
     data = b"\xff\xd8" + filling * ((MAX_BYTES - 100) // len(filling))
     began_s = time.thread_time()
     with pytest.raises(InvalidRequest, match="here is a damaged JPEG"):
-        check_picture(data, "here")
+        check_image(data, "here")
     assert time.thread_time() - began_s < 0.3  # a step in Python for each took 1.4 s and more
 
 
@@ -155,8 +155,8 @@ def test_what_follows_the_end_of_the_stream_is_not_read(data):
     assert time.thread_time() - began_s < 0.5  # kept and copied by zlib with every chunk it took 20 s and more
 
 
-def test_pictures_of_one_input_have_one_limit_together():
+def test_images_of_one_input_have_one_limit_together():
     half = png_of(4096, 4096)
     check_together([half, half], "here")
-    with pytest.raises(InvalidRequest, match=r"^here has pictures of 33,554,433 pixels together, the limit"):
+    with pytest.raises(InvalidRequest, match=r"^here has images of 33,554,433 pixels together, the limit"):
         check_together([half, png_of(1, 1), half], "here")

@@ -11,7 +11,7 @@ from gguf_embed.engines.fake import FakeEngine, FakeScript
 from gguf_embed.errors import ModelFileError
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.eviction import with_options
-from gguf_embed.model_pool.loading import Choices, LoadedModel
+from gguf_embed.model_pool.loading import ExecutionPlan, LoadedModel
 from gguf_embed.model_pool.registry import ModelSpec
 from gguf_embed.preprocessing.tokens import LlamaTokenizer, TokenLimits, closing_ids
 from gguf_embed.scheduler.batching import BatchLimits
@@ -62,9 +62,9 @@ class FakeLoader:
         scheduler.start()
         info = replace(spec.info, pooling=self.pooling, n_embd=8, max_input_tokens=LIMIT, n_ctx_train=512, n_vocab=258)
         limits = TokenLimits(258, LIMIT, closing_ids(engine.vocabulary()))
-        choices = Choices(2, 2, 32, 2, "on", "ggml", measured=False)
+        execution = ExecutionPlan(2, 2, 32, 2, "on", "ggml", measured=False)
         record = self.closed, name
-        return _Recorded(config, info, choices, engine, LlamaTokenizer(engine), limits, scheduler, record=record)
+        return _Recorded(config, info, execution, engine, LlamaTokenizer(engine), limits, scheduler, record=record)
 
     def has_gpu(self) -> bool:
         return True

@@ -24,7 +24,7 @@ def test_a_cpu_quota_counts_whole_processors(line, processors):
         ("auto", "F16", True, True, False),
         ("auto", "BF16", False, True, False),
         ("auto", "Q8_0", False, True, False),
-        ("bf16", "Q8_0", False, True, False),  # never below, nor a copy of, what is quantised
+        ("bf16", "Q8_0", False, True, False),  # never below, nor a copy of, what is quantized
         ("bf16", "F16", False, False, True),
         ("file", "F16", False, True, False),
     ],

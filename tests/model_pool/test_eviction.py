@@ -5,51 +5,51 @@ from dataclasses import replace
 
 import pytest
 
-from gguf_embed.config import ComputeConfig, ModelConfig, ResidencyLimits
+from gguf_embed.config import ComputeConfig, ModelConfig, PoolLimits
 from gguf_embed.model_pool.eviction import (
-    Occupant,
-    RoomPlan,
+    EvictionCandidate,
+    EvictionPlan,
     needs_reload,
-    plan_room,
+    plan_eviction,
     seconds_left,
     with_options,
 )
 from gguf_embed.types import LoadOptions
 from tests.model_pool.fake_models import make_spec
 
-NO_LIMIT = ResidencyLimits(max_models=0)
+NO_LIMIT = PoolLimits(max_models=0)
 
 
 def idle(key, used_s, memory=10):
-    return Occupant(key, memory, 0, used_s)
+    return EvictionCandidate(key, memory, 0, used_s)
 
 
 def busy(key, memory=10):
-    return Occupant(key, memory, 1, 99.0)
+    return EvictionCandidate(key, memory, 1, 99.0)
 
 
-def leaving(key, memory=10):
-    return Occupant(key, memory, 0, 0.0, leaving=True)
+def unloading(key, memory=10):
+    return EvictionCandidate(key, memory, 0, 0.0, unloading=True)
 
 
 @pytest.mark.parametrize(
-    ("occupants", "need", "limits", "plan"),
+    ("candidates", "need", "limits", "plan"),
     [
-        ([], 10, NO_LIMIT, RoomPlan()),
-        ([idle("a", 1)], 10, ResidencyLimits(2), RoomPlan()),
-        ([idle("a", 2), idle("b", 1)], 10, ResidencyLimits(2), RoomPlan(("b",))),
-        ([busy("a"), idle("b", 5)], 10, ResidencyLimits(2), RoomPlan(("b",))),
-        ([busy("a"), busy("b")], 10, ResidencyLimits(2), RoomPlan(wait=True)),
-        ([leaving("a"), busy("b")], 10, ResidencyLimits(2), RoomPlan(wait=True)),
-        ([idle("a", 1), idle("b", 2)], 10, ResidencyLimits(0, 25), RoomPlan(("a",))),
-        ([idle("a", 1, 5), idle("b", 2, 5), idle("c", 3, 15)], 20, ResidencyLimits(0, 25), RoomPlan(("a", "b", "c"))),
-        ([idle("a", 1, 5), busy("b", 20)], 20, ResidencyLimits(0, 25), RoomPlan(wait=True)),  # a would leave in vain
-        ([], 26, ResidencyLimits(0, 25), RoomPlan(impossible=True)),
-        ([idle("a", 1)], 25, ResidencyLimits(0, 25), RoomPlan(("a",))),
+        ([], 10, NO_LIMIT, EvictionPlan()),
+        ([idle("a", 1)], 10, PoolLimits(2), EvictionPlan()),
+        ([idle("a", 2), idle("b", 1)], 10, PoolLimits(2), EvictionPlan(("b",))),
+        ([busy("a"), idle("b", 5)], 10, PoolLimits(2), EvictionPlan(("b",))),
+        ([busy("a"), busy("b")], 10, PoolLimits(2), EvictionPlan(wait=True)),
+        ([unloading("a"), busy("b")], 10, PoolLimits(2), EvictionPlan(wait=True)),
+        ([idle("a", 1), idle("b", 2)], 10, PoolLimits(0, 25), EvictionPlan(("a",))),
+        ([idle("a", 1, 5), idle("b", 2, 5), idle("c", 3, 15)], 20, PoolLimits(0, 25), EvictionPlan(("a", "b", "c"))),
+        ([idle("a", 1, 5), busy("b", 20)], 20, PoolLimits(0, 25), EvictionPlan(wait=True)),  # a would leave in vain
+        ([], 26, PoolLimits(0, 25), EvictionPlan(impossible=True)),
+        ([idle("a", 1)], 25, PoolLimits(0, 25), EvictionPlan(("a",))),
     ],
 )
-def test_room_is_made_by_the_least_recently_used_idle_models(occupants, need, limits, plan):
-    assert plan_room(occupants, need, limits) == plan
+def test_room_is_made_by_the_least_recently_used_idle_models(candidates, need, limits, plan):
+    assert plan_eviction(candidates, need, limits) == plan
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from gguf_embed.config import RegistryConfig, ResidencyLimits
+from gguf_embed.config import PoolConfig, PoolLimits
 from gguf_embed.errors import ModelLoadFailed, Unavailable
 from gguf_embed.metrics import Metrics
-from gguf_embed.model_pool import pool as registry_module
-from gguf_embed.model_pool.entry import Wish
-from gguf_embed.model_pool.pool import Registry
+from gguf_embed.model_pool import pool as pool_module
+from gguf_embed.model_pool.entry import LoadRequest
+from gguf_embed.model_pool.pool import ModelPool
 from gguf_embed.types import LoadOptions
 from tests.model_pool.fake_models import FakeLoader, make_spec
 
@@ -19,18 +19,18 @@ A, B, C = make_spec("a"), make_spec("b"), make_spec("c")
 
 
 def run(scenario, loader=None, keep_alive_s=math.inf, **limits):
-    """Run `scenario(registry, loader)`, then close the registry; nothing may be left open."""
+    """Run `scenario(pool, loader)`, then close the pool; nothing may be left open."""
     loader = loader or FakeLoader()
 
     async def main():
-        registry = Registry(loader, RegistryConfig(ResidencyLimits(**limits), keep_alive_s), Metrics())
+        pool = ModelPool(loader, PoolConfig(PoolLimits(**limits), keep_alive_s), Metrics())
         try:
-            await asyncio.wait_for(scenario(registry, loader), 20)
+            await asyncio.wait_for(scenario(pool, loader), 20)
         finally:
             for gate in loader.gates.values():
                 gate.set()
-            await registry.close()
-        assert registry.loaded() == []
+            await pool.close()
+        assert pool.loaded() == []
 
     asyncio.run(main())
     for engine in loader.engines:
@@ -38,8 +38,8 @@ def run(scenario, loader=None, keep_alive_s=math.inf, **limits):
     return loader
 
 
-async def use(registry, spec, wish=None):
-    async with registry.lease(spec, wish or Wish()) as lease:
+async def use(pool, spec, wish=None):
+    async with pool.lease(spec, wish or LoadRequest()) as lease:
         return lease
 
 
@@ -53,11 +53,11 @@ async def until(condition):
 
 
 def test_a_model_is_loaded_once_however_many_ask():
-    async def scenario(registry, loader):
-        leases = await asyncio.gather(*(use(registry, A) for _ in range(20)))
+    async def scenario(pool, loader):
+        leases = await asyncio.gather(*(use(pool, A) for _ in range(20)))
         assert len({id(lease.model) for lease in leases}) == 1
         assert all(lease.load_s > 0 for lease in leases)
-        assert (await use(registry, A)).load_s == 0
+        assert (await use(pool, A)).load_s == 0
 
     assert run(scenario).loads == ["a"]
 
@@ -65,11 +65,11 @@ def test_a_model_is_loaded_once_however_many_ask():
 def test_a_request_never_waits_behind_another_models_load():
     loader = FakeLoader(gates={"b": threading.Event()})
 
-    async def scenario(registry, loader):
-        slow = asyncio.create_task(use(registry, B))
-        await use(registry, A)  # would hang until the gate opens
+    async def scenario(pool, loader):
+        slow = asyncio.create_task(use(pool, B))
+        await use(pool, A)  # would hang until the gate opens
         assert not slow.done()
-        assert registry.status(B).state == "loading"
+        assert pool.status(B).state == "loading"
         loader.gates["b"].set()
         await slow
 
@@ -79,8 +79,8 @@ def test_a_request_never_waits_behind_another_models_load():
 def test_a_failed_load_answers_everyone_and_the_next_request_tries_again():
     loader = FakeLoader(failing={"a"}, gates={"a": threading.Event()})
 
-    async def scenario(registry, loader):
-        waiting = [asyncio.create_task(use(registry, A)) for _ in range(5)]
+    async def scenario(pool, loader):
+        waiting = [asyncio.create_task(use(pool, A)) for _ in range(5)]
         await until(lambda: loader.loads == ["a"])
         loader.gates["a"].set()
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
@@ -89,29 +89,29 @@ def test_a_failed_load_answers_everyone_and_the_next_request_tries_again():
         assert "a.gguf: is broken" in outcomes[0].message
         assert "/models" not in outcomes[0].message
         loader.failing.clear()
-        await use(registry, A)
+        await use(pool, A)
         assert loader.loads == ["a", "a"]
 
     run(scenario, loader)
 
 
 def test_the_least_recently_used_idle_model_makes_room():
-    async def scenario(registry, loader):
+    async def scenario(pool, loader):
         for spec in (A, B, A, C):
-            await use(registry, spec)
+            await use(pool, spec)
         assert loader.closed == ["b"]
-        assert {model.info.name for model in registry.loaded()} == {"a", "c"}
+        assert {model.info.name for model in pool.loaded()} == {"a", "c"}
 
     run(scenario, max_models=2)
 
 
 def test_a_model_in_use_never_leaves_and_who_needs_its_room_waits():
-    async def scenario(registry, loader):
-        async with registry.lease(A):
-            waiting = asyncio.create_task(use(registry, B))
+    async def scenario(pool, loader):
+        async with pool.lease(A):
+            waiting = asyncio.create_task(use(pool, B))
             await asyncio.sleep(0.05)
             assert not waiting.done()
-            assert registry.status(A).state == "loaded"
+            assert pool.status(A).state == "loaded"
         await waiting
         assert loader.closed == ["a"]
 
@@ -119,28 +119,28 @@ def test_a_model_in_use_never_leaves_and_who_needs_its_room_waits():
 
 
 def test_waiting_for_room_has_an_end(monkeypatch):
-    monkeypatch.setattr(registry_module, "ROOM_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(pool_module, "EVICTION_TIMEOUT_S", 0.05)
 
-    async def scenario(registry, loader):
-        async with registry.lease(A):
+    async def scenario(pool, loader):
+        async with pool.lease(A):
             with pytest.raises(Unavailable, match="--models-max"):
-                await use(registry, B)
+                await use(pool, B)
 
     run(scenario, max_models=1)
 
 
 def test_a_model_too_large_for_the_limit_says_so():
-    async def scenario(registry, loader):
+    async def scenario(pool, loader):
         with pytest.raises(Unavailable, match=r"'a' takes about 96 MiB, --max-memory allows 10"):
-            await use(registry, A)
+            await use(pool, A)
 
     assert run(scenario, max_bytes=10 * 2**20).loads == []
 
 
 def test_memory_makes_models_leave_as_well():
-    async def scenario(registry, loader):
+    async def scenario(pool, loader):
         for spec in (A, B):
-            await use(registry, spec)
+            await use(pool, spec)
         assert loader.closed == ["a"]
 
     run(scenario, max_bytes=150 * 2**20)
@@ -148,72 +148,72 @@ def test_memory_makes_models_leave_as_well():
 
 @pytest.mark.parametrize(("server_s", "request_s"), [(0.02, None), (math.inf, 0.02), (math.inf, 0.0), (0.0, None)])
 def test_an_idle_model_leaves_when_its_time_is_up(server_s, request_s):
-    async def scenario(registry, loader):
-        await use(registry, A, Wish(keep_alive_s=request_s))
-        await until(lambda: registry.status(A).state == "unloaded" and loader.closed == ["a"])
+    async def scenario(pool, loader):
+        await use(pool, A, LoadRequest(keep_alive_s=request_s))
+        await until(lambda: pool.status(A).state == "unloaded" and loader.closed == ["a"])
 
     run(scenario, keep_alive_s=server_s)
 
 
 def test_a_model_stays_while_it_is_used_however_short_its_time():
-    async def scenario(registry, loader):
-        async with registry.lease(A, Wish(keep_alive_s=0.01)):
+    async def scenario(pool, loader):
+        async with pool.lease(A, LoadRequest(keep_alive_s=0.01)):
             await asyncio.sleep(0.05)
-            assert registry.status(A).state == "loaded"
+            assert pool.status(A).state == "loaded"
         await until(lambda: loader.closed == ["a"])
 
     run(scenario)
 
 
 def test_the_last_request_decides_how_long_a_model_stays():
-    async def scenario(registry, loader):
-        await use(registry, A, Wish(keep_alive_s=0.03))
-        await use(registry, A, Wish(keep_alive_s=math.inf))
-        assert registry.status(A).expires_unix_s is None
+    async def scenario(pool, loader):
+        await use(pool, A, LoadRequest(keep_alive_s=0.03))
+        await use(pool, A, LoadRequest(keep_alive_s=math.inf))
+        assert pool.status(A).expires_unix_s is None
         await asyncio.sleep(0.1)
-        assert registry.status(A).state == "loaded"
+        assert pool.status(A).state == "loaded"
 
     run(scenario)
 
 
 def test_a_request_after_an_unload_loads_again():
-    async def scenario(registry, loader):
-        await use(registry, A)
-        registry.unload("a")
-        await use(registry, A)
+    async def scenario(pool, loader):
+        await use(pool, A)
+        pool.unload("a")
+        await use(pool, A)
         assert (loader.loads, loader.closed) == (["a", "a"], ["a"])
 
     run(scenario)
 
 
 def test_other_options_load_the_model_anew_when_nobody_uses_it():
-    async def scenario(registry, loader):
-        async with registry.lease(A) as first:
-            changed = asyncio.create_task(use(registry, A, Wish(options=LoadOptions(n_threads=1))))
+    async def scenario(pool, loader):
+        async with pool.lease(A) as first:
+            changed = asyncio.create_task(use(pool, A, LoadRequest(options=LoadOptions(n_threads=1))))
             await asyncio.sleep(0.02)
             assert not changed.done()
             assert first.model.config.compute.n_threads is None
         assert (await changed).model.config.compute.n_threads == 1
-        kept = await use(registry, A)  # one without wishes takes it as it is
+        kept = await use(pool, A)  # one without wishes takes it as it is
         assert kept.model.config.compute.n_threads == 1
 
     assert run(scenario).loads == ["a", "a"]
 
 
 def test_a_changed_file_is_another_model():
-    async def scenario(registry, loader):
-        await use(registry, A)
-        await use(registry, make_spec("a", version=2))
+    async def scenario(pool, loader):
+        await use(pool, A)
+        await use(pool, make_spec("a", version=2))
         assert loader.loads == ["a", "a"]
 
     run(scenario)
 
 
 def test_a_model_whose_file_is_gone_leaves():
-    async def scenario(registry, loader):
-        await use(registry, A)
-        await use(registry, B)
-        registry.retain({"b"})
+    async def scenario(pool, loader):
+        await use(pool, A)
+        await use(pool, B)
+        pool.retain({"b"})
         await until(lambda: loader.closed == ["a"])
 
     run(scenario)
@@ -222,11 +222,11 @@ def test_a_model_whose_file_is_gone_leaves():
 def test_clients_that_leave_while_it_loads_leave_nothing_behind():
     loader = FakeLoader(gates={"a": threading.Event()})
 
-    async def scenario(registry, loader):
-        leaving = asyncio.create_task(use(registry, A))
+    async def scenario(pool, loader):
+        unloading = asyncio.create_task(use(pool, A))
         await until(lambda: loader.loads == ["a"])
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
+        unloading.cancel()
+        await asyncio.gather(unloading, return_exceptions=True)
         loader.gates["a"].set()
         await until(lambda: loader.closed == ["a"])  # its keep_alive is 0 and nobody holds it
 
@@ -234,19 +234,19 @@ def test_clients_that_leave_while_it_loads_leave_nothing_behind():
 
 
 def test_looking_wakes_nothing():
-    async def scenario(registry, loader):
-        assert registry.status(A).state == "unloaded"
-        assert registry.info(A) is A.info
+    async def scenario(pool, loader):
+        assert pool.status(A).state == "unloaded"
+        assert pool.info(A) is A.info
 
     assert run(scenario).loads == []
 
 
 def test_what_loading_showed_is_remembered():
-    async def scenario(registry, loader):
-        assert registry.status(A).info.n_vocab == 1000
-        await use(registry, A, Wish(keep_alive_s=0.0))
+    async def scenario(pool, loader):
+        assert pool.status(A).info.n_vocab == 1000
+        await use(pool, A, LoadRequest(keep_alive_s=0.0))
         await until(lambda: loader.closed == ["a"])
-        assert registry.status(A).info.n_vocab == 258
+        assert pool.status(A).info.n_vocab == 258
 
     run(scenario)
 
@@ -255,11 +255,11 @@ def test_nothing_is_loaded_once_it_is_closed():
     loader = FakeLoader()
 
     async def main():
-        registry = Registry(loader, RegistryConfig(), Metrics())
-        await use(registry, A)
-        await registry.close()
+        pool = ModelPool(loader, PoolConfig(), Metrics())
+        await use(pool, A)
+        await pool.close()
         with pytest.raises(Unavailable):
-            await use(registry, A)
+            await use(pool, A)
 
     asyncio.run(main())
     assert loader.closed == ["a"]
@@ -269,10 +269,10 @@ def test_a_stop_waits_for_a_load_and_frees_it():
     loader = FakeLoader(gates={"a": threading.Event()})
 
     async def main():
-        registry = Registry(loader, RegistryConfig(), Metrics())
-        using = asyncio.create_task(use(registry, A))
+        pool = ModelPool(loader, PoolConfig(), Metrics())
+        using = asyncio.create_task(use(pool, A))
         await until(lambda: loader.loads == ["a"])
-        closing = asyncio.create_task(registry.close())
+        closing = asyncio.create_task(pool.close())
         await asyncio.sleep(0.02)
         loader.gates["a"].set()
         await asyncio.gather(using, closing)
@@ -284,15 +284,15 @@ def test_a_stop_waits_for_a_load_and_frees_it():
 def test_hundreds_of_requests_for_more_models_than_fit_are_all_answered():
     specs = [make_spec(f"m{i}") for i in range(5)]
 
-    async def scenario(registry, loader):
+    async def scenario(pool, loader):
         async def one(i):
-            async with registry.lease(specs[i % 5]) as lease:
+            async with pool.lease(specs[i % 5]) as lease:
                 assert lease.model.info.name == f"m{i % 5}"
                 await asyncio.sleep(0.001 * (i % 3))
                 submitted = await lease.model.scheduler.submit([[1, 2, 3]], lease.model.info.pooling)
                 assert submitted.rows[0].shape == (1, 8)
 
         await asyncio.gather(*(one(i) for i in range(300)))
-        assert len(registry.loaded()) <= 2
+        assert len(pool.loaded()) <= 2
 
     run(scenario, max_models=2)

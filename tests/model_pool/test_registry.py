@@ -7,16 +7,16 @@ import pytest
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.errors import ModelFileError
-from gguf_embed.model_pool.registry import Shelf, ShelfConfig
-from gguf_embed.model_store.catalog import Catalogue, CatalogueRow
+from gguf_embed.model_pool.registry import ModelRegistry, RegistryConfig
+from gguf_embed.model_store.catalog import Catalog, CatalogRow
 from gguf_embed.model_store.locate import LocatedModel
-from gguf_embed.model_store.store import LibraryEntry
+from gguf_embed.model_store.store import StoredModel
 from gguf_embed.types import Pooling
 from tests.gguf_models import write_tiny_encoder
 from tests.running import running
 
 BASE = ModelConfig()
-ROW = CatalogueRow(
+ROW = CatalogRow(
     name="Known-Model",
     aliases=("known", "known:33m"),
     kind="embedding",
@@ -39,44 +39,44 @@ ROW = CatalogueRow(
 class FakeLibrary:
     """Entries as a test sets them."""
 
-    found: tuple[LibraryEntry, ...] = ()
+    found: tuple[StoredModel, ...] = ()
 
-    def entries(self) -> tuple[LibraryEntry, ...]:
+    def entries(self) -> tuple[StoredModel, ...]:
         return self.found
 
 
-def entry(path: Path, name: str | None = None, **changes) -> LibraryEntry:
+def entry(path: Path, name: str | None = None, **changes) -> StoredModel:
     facts = path.stat()
-    made = LibraryEntry(name or path.stem, (), path, facts.st_size, facts.st_mtime, "e" * 64, "folder", None)
+    made = StoredModel(name or path.stem, (), path, facts.st_size, facts.st_mtime, "e" * 64, "folder", None)
     return replace(made, **changes)
 
 
-def shelf_of(*named, library=None, rows=(), **config):
+def shelf_of(*named, store=None, rows=(), **config):
     base = config.pop("base", BASE)
     models = tuple((LocatedModel(path, name), replace(base, aliases=aliases)) for path, name, *aliases in named)
-    return Shelf(ShelfConfig(models, base, **config), library or FakeLibrary(), Catalogue(rows))
+    return ModelRegistry(RegistryConfig(models, base, **config), store or FakeLibrary(), Catalog(rows))
 
 
 def test_names_are_compared_as_ollama_compares_them(models):
-    shelf = shelf_of((models / "encoder.gguf", "org/My-Model:Q8_0"))
+    registry = shelf_of((models / "encoder.gguf", "org/My-Model:Q8_0"))
     for name in ("org/My-Model:Q8_0", "ORG/my-model:q8_0", "hf.co/org/My-Model:Q8_0"):
-        assert shelf.find(name) is shelf.specs()[0]
-    assert shelf.find("my-model") is None
+        assert registry.find(name) is registry.specs()[0]
+    assert registry.find("my-model") is None
 
 
-def test_aliases_and_the_catalogues_names_mean_the_model(models):
-    library = FakeLibrary((entry(models / "encoder.gguf", repo="org/known-gguf"),))
-    shelf = shelf_of(library=library, rows=(ROW,))
-    (spec,) = shelf.specs()
-    assert all(shelf.find(name) is spec for name in ("encoder", "Known-Model", "known", "known:latest", "KNOWN:33M"))
+def test_aliases_and_the_catalogs_names_mean_the_model(models):
+    store = FakeLibrary((entry(models / "encoder.gguf", repo="org/known-gguf"),))
+    registry = shelf_of(store=store, rows=(ROW,))
+    (spec,) = registry.specs()
+    assert all(registry.find(name) is spec for name in ("encoder", "Known-Model", "known", "known:latest", "KNOWN:33M"))
     assert (spec.info.matryoshka, spec.info.license) == ((16, 8), "mit")
 
 
 def test_a_models_own_name_beats_anothers_alias(models):
     first = entry(models / "encoder.gguf", repo="org/known-gguf")
     second = entry(models / "decoder.gguf", "known")
-    shelf = shelf_of(library=FakeLibrary((first, second)), rows=(ROW,))
-    assert shelf.find("known").path == models / "decoder.gguf"
+    registry = shelf_of(store=FakeLibrary((first, second)), rows=(ROW,))
+    assert registry.find("known").path == models / "decoder.gguf"
 
 
 @pytest.mark.parametrize(
@@ -84,55 +84,55 @@ def test_a_models_own_name_beats_anothers_alias(models):
     [
         ("encoder.gguf", None, Pooling.MEAN),  # the file knows
         ("encoder.gguf", Pooling.CLS, Pooling.MEAN),  # a flag for other models never overrules it
-        ("bare.gguf", None, Pooling.CLS),  # the catalogue knows
+        ("bare.gguf", None, Pooling.CLS),  # the catalog knows
         ("bare.gguf", Pooling.LAST, Pooling.LAST),
     ],
 )
-def test_a_found_file_is_pooled_as_itself_then_the_flag_then_the_catalogue_says(models, file, flag, pooling):
-    library = FakeLibrary((entry(models / file, repo="org/known-gguf"),))
-    shelf = shelf_of(library=library, rows=(ROW,), base=ModelConfig(pooling=flag))
-    assert shelf.specs()[0].info.pooling is pooling
+def test_a_found_file_is_pooled_as_itself_then_the_flag_then_the_catalog_says(models, file, flag, pooling):
+    store = FakeLibrary((entry(models / file, repo="org/known-gguf"),))
+    registry = shelf_of(store=store, rows=(ROW,), base=ModelConfig(pooling=flag))
+    assert registry.specs()[0].info.pooling is pooling
 
 
 def test_a_named_model_takes_the_flag(models):
-    shelf = shelf_of((models / "encoder.gguf", "m"), base=ModelConfig(pooling=Pooling.CLS))
-    assert shelf.specs()[0].info.pooling is Pooling.CLS
+    registry = shelf_of((models / "encoder.gguf", "m"), base=ModelConfig(pooling=Pooling.CLS))
+    assert registry.specs()[0].info.pooling is Pooling.CLS
 
 
-def test_flags_prompts_beat_the_catalogues(models):
-    library = FakeLibrary((entry(models / "encoder.gguf", repo="org/known-gguf"),))
-    shelf = shelf_of(library=library, rows=(ROW,), prompts={"query": "mine: "})
-    assert dict(shelf.specs()[0].info.prompts) == {"query": "mine: ", "document": ""}
+def test_flags_prompts_beat_the_catalogs(models):
+    store = FakeLibrary((entry(models / "encoder.gguf", repo="org/known-gguf"),))
+    registry = shelf_of(store=store, rows=(ROW,), prompts={"query": "mine: "})
+    assert dict(registry.specs()[0].info.prompts) == {"query": "mine: ", "document": ""}
 
 
 def test_files_come_and_go_while_it_runs(models):
-    library = FakeLibrary()
-    shelf = shelf_of((models / "encoder.gguf", "first"), library=library)
-    assert shelf.answers_any_name()
-    library.found = (entry(models / "decoder.gguf"),)
-    assert [spec.info.name for spec in shelf.specs()] == ["first", "decoder"]
-    assert not shelf.answers_any_name()
-    library.found = ()
-    assert shelf.find("decoder") is None
+    store = FakeLibrary()
+    registry = shelf_of((models / "encoder.gguf", "first"), store=store)
+    assert registry.answers_any_name()
+    store.found = (entry(models / "decoder.gguf"),)
+    assert [spec.info.name for spec in registry.specs()] == ["first", "decoder"]
+    assert not registry.answers_any_name()
+    store.found = ()
+    assert registry.find("decoder") is None
 
 
 def test_a_changed_file_is_another_identity(tmp_path):
     path = write_tiny_encoder(tmp_path / "m.gguf")
-    library = FakeLibrary((entry(path),))
-    shelf = shelf_of(library=library)
-    before = shelf.specs()[0].identity
-    library.found = (entry(path, modified_unix_s=1.0),)
-    assert shelf.specs()[0].identity != before
+    store = FakeLibrary((entry(path),))
+    registry = shelf_of(store=store)
+    before = registry.specs()[0].identity
+    store.found = (entry(path, modified_unix_s=1.0),)
+    assert registry.specs()[0].identity != before
 
 
 def test_a_broken_file_is_left_out_and_said_once(tmp_path, models, caplog):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF")
-    library = FakeLibrary((entry(broken), entry(models / "encoder.gguf")))
-    shelf = shelf_of(library=library)
-    assert [spec.info.name for spec in shelf.specs()] == ["encoder"]
-    library.found = (entry(broken), entry(models / "encoder.gguf"))
-    shelf.specs()
+    store = FakeLibrary((entry(broken), entry(models / "encoder.gguf")))
+    registry = shelf_of(store=store)
+    assert [spec.info.name for spec in registry.specs()] == ["encoder"]
+    store.found = (entry(broken), entry(models / "encoder.gguf"))
+    registry.specs()
     assert caplog.text.count("broken is not served") == 1
 
 
@@ -147,9 +147,9 @@ def test_a_named_file_that_is_broken_ends_the_start(tmp_path):
     [(["a"], ["b"], "a"), (["a", "b"], [], "a"), ([], ["b"], "b"), ([], ["b", "c"], None), ([], [], None)],
 )
 def test_a_request_without_a_name_means_the_first_that_was_named_or_the_only_one(models, named, found, first):
-    library = FakeLibrary(tuple(entry(models / "encoder.gguf", name) for name in found))
-    shelf = shelf_of(*((models / "encoder.gguf", name) for name in named), library=library)
-    spec = shelf.first()
+    store = FakeLibrary(tuple(entry(models / "encoder.gguf", name) for name in found))
+    registry = shelf_of(*((models / "encoder.gguf", name) for name in named), store=store)
+    spec = registry.first()
     assert (spec.info.name if spec else None) == first
 
 

@@ -55,7 +55,7 @@ def test_nothing_is_measured_and_no_copy_is_made(load, tmp_path):
     config = ModelConfig(compute=dataclasses.replace(TWO, weights="bf16"))
     loaded, said = load(tmp_path / "m.gguf", config)
     assert (loaded.info.file_type, loaded.info.weights_type, loaded.info.tokenizer) == ("F16", "F16", "exact")
-    assert (loaded.choices.kernels, loaded.choices.measured, loaded.choices.n_workers) == ("numpy", False, 1)
+    assert (loaded.execution.kernels, loaded.execution.measured, loaded.execution.n_workers) == ("numpy", False, 1)
     assert (loaded.info.pooling, loaded.info.n_embd, loaded.info.max_input_tokens) == (Pooling.MEAN, 32, 65536)
     assert said == []
     assert not (tmp_path / "cache").exists()

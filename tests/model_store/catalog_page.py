@@ -1,11 +1,11 @@
-"""The table of docs/models.md, made from the catalogue: `python -m tests.model_store.catalog_page` writes it anew."""
+"""The table of docs/models.md, made from the catalog: `python -m tests.model_store.catalog_page` writes it anew."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from gguf_embed.cli.list_models import way_to_run
-from gguf_embed.model_store.catalog import CatalogueRow, load_catalogue
+from gguf_embed.cli.list_models import source_label
+from gguf_embed.model_store.catalog import CatalogRow, load_catalog
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 COLUMNS = ("Name", "Further names", "Kind", "Dimensions", "Context", "Pooling", "Prompts", "License", "From")
@@ -13,11 +13,11 @@ HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
 
 
 def table() -> str:
-    return HEAD + "".join(table_row(row) for row in load_catalogue().rows)
+    return HEAD + "".join(table_row(row) for row in load_catalog().rows)
 
 
-def table_row(row: CatalogueRow) -> str:
-    way = way_to_run(row).replace("|", "\\|")
+def table_row(row: CatalogRow) -> str:
+    way = source_label(row).replace("|", "\\|")
     cells = (
         f"[{row.name}]({row.source})",
         ", ".join(f"`{alias}`" for alias in row.aliases),

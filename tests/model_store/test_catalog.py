@@ -1,4 +1,4 @@
-"""The catalogue: its rows are complete and unlike each other, and a name or a file finds the right one."""
+"""The catalog: its rows are complete and unlike each other, and a name or a file finds the right one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.static_format import ARCHITECTURE as STATIC_ARCHITECTURE
-from gguf_embed.model_store.catalog import file_key, load_catalogue, parse_catalogue
+from gguf_embed.model_store.catalog import file_key, load_catalog, parse_catalog
 from gguf_embed.model_store.default_model import DEFAULT_NAME
 from gguf_embed.model_store.names import model_key, parse_model_name, parse_repo
 from gguf_embed.types import Pooling
 from tests.model_store.catalog_page import PAGE, page_with_table
 
-CATALOGUE = load_catalogue()
+CATALOGUE = load_catalog()
 ROWS = CATALOGUE.rows
 
 PICO_AI_SERVER = [
@@ -187,29 +187,29 @@ def test_prompts_are_the_words_of_the_cards():
     [
         ("[[model]\n", "malformed"),
         (ROW.replace('kind = "embedding"\n', ""), "missing.*'kind'"),
-        (ROW + 'colour = "red"\n', "colour"),
+        (ROW + 'color = "red"\n', "color"),
         (ROW + 'pooling = "max"\n', "max"),
         (ROW + ROW, "the name 'm' occurs twice"),
         (ROW + 'aliases = ["M:latest"]\n', "the name 'm' occurs twice"),
     ],
 )
-def test_a_malformed_catalogue_is_named_on_one_line(text, message):
+def test_a_malformed_catalog_is_named_on_one_line(text, message):
     with pytest.raises(ModelFileError, match=message) as caught:
-        parse_catalogue(text)
+        parse_catalog(text)
     assert "\n" not in caught.value.message
 
 
-def test_file_keys_forget_the_quantisation_and_nothing_else():
+def test_file_keys_forget_the_quantization_and_nothing_else():
     assert file_key("m-v1.5.IQ4_XS") == file_key("M v1.5") == "m-v1.5"
     assert file_key("qwen3-4b") == "qwen3-4b"
     assert file_key("m2v_base_output") == "m2v_base_output"
 
 
-def test_the_page_of_models_has_the_catalogue():
+def test_the_page_of_models_has_the_catalog():
     page = PAGE.read_text("utf-8")
     assert page_with_table(page) == page, "run: python -m tests.model_store.catalog_page"
 
 
-def test_the_catalogue_is_packaged():
+def test_the_catalog_is_packaged():
     project = tomllib.loads((PAGE.parents[1] / "pyproject.toml").read_text("utf-8"))
     assert "catalog.toml" in project["tool"]["setuptools"]["package-data"]["gguf_embed.model_store"]

@@ -58,7 +58,7 @@ def test_a_model_is_downloaded_once_and_then_served_from_the_cache(fake, hub, mo
         ("F16", "tiny-Q8_0.gguf", "tiny-Q8_0.gguf"),
     ],
 )
-def test_quantisation_or_file_chooses(hub, quant, file, name):
+def test_quantization_or_file_chooses(hub, quant, file, name):
     assert fetch_model(hub, REPO, quant, file, ignore).name == name
 
 

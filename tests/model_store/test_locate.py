@@ -15,7 +15,7 @@ from gguf_embed.model_store import default_model
 from gguf_embed.model_store.default_model import cache_dir, resolve_default
 from gguf_embed.model_store.download import Hub
 from gguf_embed.model_store.locate import LocatedModel, ModelSource, locate_model
-from gguf_embed.model_store.store import Library
+from gguf_embed.model_store.store import ModelStore
 from tests.convert.bert_directory import random_weights, write_bert_directory
 from tests.gguf_models import write_tiny_encoder
 from tests.model_store.fake_hub import FakeHub, serve
@@ -167,14 +167,14 @@ def hub(tmp_path):
         ("bge-m3:Q8_0", "bge-m3-Q8_0.gguf", "bge-m3:Q8_0"),
     ],
 )
-def test_a_name_of_the_catalogue_stands_for_its_file(tmp_path, hub, name, file, served_as):
+def test_a_name_of_the_catalog_stands_for_its_file(tmp_path, hub, name, file, served_as):
     for source in (ModelSource(path=Path(name)), ModelSource(hf_repo=name)):
         located = locate_model(source, tmp_path / "cache", ignore, hub=hub)
         assert (located.path.name, located.name) == (file, served_as)
 
 
 def test_a_pulled_name_needs_no_hub(tmp_path, hub):
-    entry = Library(tmp_path / "cache", None, hub).pull("gpustack/bge-m3-GGUF:Q8_0", ignore)
+    entry = ModelStore(tmp_path / "cache", None, hub).pull("gpustack/bge-m3-GGUF:Q8_0", ignore)
     source = ModelSource(path=Path("gpustack/bge-m3-GGUF:q8_0"), offline=True)
     assert locate_model(source, tmp_path / "cache", ignore) == LocatedModel(entry.path, entry.name)
 

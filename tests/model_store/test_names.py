@@ -71,7 +71,7 @@ def test_parse_repo_refuses_other_text(text):
         ("plain.gguf", "plain", None),
     ],
 )
-def test_stem_and_quantisation_of_a_file(name, stem, quant):
+def test_stem_and_quantization_of_a_file(name, stem, quant):
     assert (model_stem(name), quant_of(name)) == (stem, quant)
 
 
@@ -184,5 +184,5 @@ def test_what_a_converter_needs_of_a_repository(names, wanted):
 @pytest.mark.parametrize(
     ("text", "expected"), [("Q8_0", True), ("f16", True), ("FP16", True), ("UD-Q4_K_XL", True), ("567m", False)]
 )
-def test_what_looks_like_a_quantisation(text, expected):
+def test_what_looks_like_a_quantization(text, expected):
     assert is_quant(text) is expected

@@ -13,7 +13,7 @@ import pytest
 from gguf_embed.errors import InvalidRequest, ModelFileError, ModelNotFound, NotSupported
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.model_store.download import Hub
-from gguf_embed.model_store.store import Library, Removed
+from gguf_embed.model_store.store import ModelStore, Removed
 from gguf_embed.types import PullProgress
 from tests.convert.bert_directory import random_weights, write_bert_directory
 from tests.gguf_models import write_tiny_encoder
@@ -60,16 +60,16 @@ def hub(fake, tmp_path):
 
 
 @pytest.fixture
-def library(tmp_path, hub):
-    return Library(tmp_path / "cache", None, hub)
+def store(tmp_path, hub):
+    return ModelStore(tmp_path / "cache", None, hub)
 
 
 def ignore(_: PullProgress) -> None:
     pass
 
 
-def names(library: Library) -> list[str]:
-    return [entry.name for entry in library.entries()]
+def names(store: ModelStore) -> list[str]:
+    return [entry.name for entry in store.entries()]
 
 
 def kept_files(tmp_path: Path) -> list[Path]:
@@ -77,125 +77,125 @@ def kept_files(tmp_path: Path) -> list[Path]:
     return [path for path in (tmp_path / "hub").rglob("blobs/*") if path.is_file()]
 
 
-def test_a_pulled_repository_is_listed_under_its_quantisation(library, model):
+def test_a_pulled_repository_is_listed_under_its_quantization(store, model):
     steps: list[PullProgress] = []
-    entry = library.pull(f"hf.co/{REPO}", steps.append)
+    entry = store.pull(f"hf.co/{REPO}", steps.append)
     assert (entry.name, entry.aliases, entry.repo, entry.origin) == (f"{REPO}:Q8_0", (REPO,), REPO, "pulled")
     assert (entry.size_bytes, entry.path.read_bytes()) == (len(model), model)
-    assert library.entries() == (entry,)
-    assert [library.find(name) for name in (REPO, f"{REPO}:latest", f"{REPO.upper()}:q8_0")] == [entry] * 3
+    assert store.entries() == (entry,)
+    assert [store.find(name) for name in (REPO, f"{REPO}:latest", f"{REPO.upper()}:q8_0")] == [entry] * 3
     words = [step.status for step in steps if not step.total_bytes]
     assert words == ["pulling manifest", "verifying sha256 digest", "writing manifest", "success"]
 
 
-def test_an_alias_of_the_catalogue_takes_the_file_it_names(library, model):
-    entry = library.pull("nomic-embed-text:latest", ignore)
+def test_an_alias_of_the_catalog_takes_the_file_it_names(store, model):
+    entry = store.pull("nomic-embed-text:latest", ignore)
     assert (entry.name, entry.repo) == ("nomic-embed-text-v1.5", NOMIC)
     assert entry.path.name == "nomic-embed-text-v1.5.f16.gguf"
-    assert library.find("nomic-embed-text") == library.find("nomic-embed-text:v1.5") == entry
+    assert store.find("nomic-embed-text") == store.find("nomic-embed-text:v1.5") == entry
 
 
-def test_an_alias_with_a_quantisation_is_a_name_of_its_own(library):
-    library.pull("nomic-embed-text", ignore)
-    entry = library.pull("nomic-embed-text:Q4_K_M", ignore)
+def test_an_alias_with_a_quantization_is_a_name_of_its_own(store):
+    store.pull("nomic-embed-text", ignore)
+    entry = store.pull("nomic-embed-text:Q4_K_M", ignore)
     assert (entry.name, entry.path.name) == ("nomic-embed-text-v1.5:Q4_K_M", "nomic-embed-text-v1.5.Q4_K_M.gguf")
-    assert library.find("nomic-embed-text:q4_k_m") == entry
-    assert names(library) == ["nomic-embed-text-v1.5", "nomic-embed-text-v1.5:Q4_K_M"]
+    assert store.find("nomic-embed-text:q4_k_m") == entry
+    assert names(store) == ["nomic-embed-text-v1.5", "nomic-embed-text-v1.5:Q4_K_M"]
 
 
-def test_pulling_again_fetches_nothing(fake, library):
-    library.pull(REPO, ignore)
+def test_pulling_again_fetches_nothing(fake, store):
+    store.pull(REPO, ignore)
     fake.requests.clear()
-    library.pull(REPO, ignore)
+    store.pull(REPO, ignore)
     assert fake.downloads == []
-    assert len(library.entries()) == 1
+    assert len(store.entries()) == 1
 
 
-def test_another_process_sees_what_was_pulled_and_needs_no_network(tmp_path, library):
-    entry = library.pull(REPO, ignore)
+def test_another_process_sees_what_was_pulled_and_needs_no_network(tmp_path, store):
+    entry = store.pull(REPO, ignore)
     nowhere = Hub(endpoint="http://127.0.0.1:9", cache_dir=tmp_path / "hub", offline=True)
-    later = Library(tmp_path / "cache", None, nowhere)
+    later = ModelStore(tmp_path / "cache", None, nowhere)
     assert later.entries() == (entry,)
     assert later.pull(REPO, ignore).digest == entry.digest
 
 
-def test_a_split_model_is_one_entry_and_goes_as_one(tmp_path, fake, library, model, other):
+def test_a_split_model_is_one_entry_and_goes_as_one(tmp_path, fake, store, model, other):
     fake.files["org/split"] = {"s-F16-00001-of-00002.gguf": model, "s-F16-00002-of-00002.gguf": other}
-    entry = library.pull("org/split", ignore)
+    entry = store.pull("org/split", ignore)
     assert (entry.name, entry.size_bytes) == ("org/split:F16", len(model) + len(other))
     assert entry.path.name == "s-F16-00001-of-00002.gguf"
-    assert library.remove("org/split") == Removed(len(model) + len(other), ())
-    assert (library.entries(), kept_files(tmp_path)) == ((), [])
+    assert store.remove("org/split") == Removed(len(model) + len(other), ())
+    assert (store.entries(), kept_files(tmp_path)) == ((), [])
 
 
-def test_two_names_of_one_file_share_it_until_the_last_goes(tmp_path, library, model):
-    first = library.pull("nomic-embed-text", ignore)
-    library.pull(f"{NOMIC}:f16", ignore)
-    assert library.remove("nomic-embed-text") == Removed(0, (f"{NOMIC}:f16",))
+def test_two_names_of_one_file_share_it_until_the_last_goes(tmp_path, store, model):
+    first = store.pull("nomic-embed-text", ignore)
+    store.pull(f"{NOMIC}:f16", ignore)
+    assert store.remove("nomic-embed-text") == Removed(0, (f"{NOMIC}:f16",))
     assert first.path.is_file()
-    assert library.remove(f"{NOMIC}:f16") == Removed(len(model), ())
+    assert store.remove(f"{NOMIC}:f16") == Removed(len(model), ())
     assert not first.path.exists()
     assert not (tmp_path / "hub" / ("models--" + NOMIC.replace("/", "--"))).exists()
 
 
-def test_removing_leaves_other_files_of_the_repository(library, model):
-    library.pull(REPO, ignore)
-    kept = library.pull(f"{REPO}:F16", ignore)
-    assert library.remove(f"{REPO}:Q8_0") == Removed(len(model), ())
-    assert library.entries() == (kept,)
+def test_removing_leaves_other_files_of_the_repository(store, model):
+    store.pull(REPO, ignore)
+    kept = store.pull(f"{REPO}:F16", ignore)
+    assert store.remove(f"{REPO}:Q8_0") == Removed(len(model), ())
+    assert store.entries() == (kept,)
     assert kept.path.is_file()
 
 
-def test_a_copy_is_a_further_name(library):
-    entry = library.pull(REPO, ignore)
-    library.copy(REPO, "me/mine:v1")
-    copy = library.find("ME/mine:v1")
+def test_a_copy_is_a_further_name(store):
+    entry = store.pull(REPO, ignore)
+    store.copy(REPO, "me/mine:v1")
+    copy = store.find("ME/mine:v1")
     assert (copy.path, copy.digest, copy.size_bytes, copy.repo) == (
         entry.path,
         entry.digest,
         entry.size_bytes,
         entry.repo,
     )
-    assert library.remove(REPO).still_used_by == ("me/mine:v1",)
-    assert names(library) == ["me/mine:v1"]
+    assert store.remove(REPO).still_used_by == ("me/mine:v1",)
+    assert names(store) == ["me/mine:v1"]
 
 
-def test_a_file_can_be_entered_under_a_name_and_stays_its_owner_s(tmp_path, library):
+def test_a_file_can_be_entered_under_a_name_and_stays_its_owner_s(tmp_path, store):
     mine = write_tiny_encoder(tmp_path / "mine.gguf")
-    library.add("own:latest", mine, "ab" * 32)
-    assert (library.find("own").path, library.find("own").digest) == (mine, "ab" * 32)
-    assert library.remove("own") == Removed(0, ())
+    store.add("own:latest", mine, "ab" * 32)
+    assert (store.find("own").path, store.find("own").digest) == (mine, "ab" * 32)
+    assert store.remove("own") == Removed(0, ())
     assert mine.is_file()
     with pytest.raises(ModelFileError, match=r"gone\.gguf: cannot be read: No such file"):
-        library.add("gone", tmp_path / "gone.gguf", "")
+        store.add("gone", tmp_path / "gone.gguf", "")
 
 
-def test_a_copy_of_a_split_model_has_all_its_parts(tmp_path, fake, library, model, other):
+def test_a_copy_of_a_split_model_has_all_its_parts(tmp_path, fake, store, model, other):
     fake.files["org/split"] = {"s-F16-00001-of-00002.gguf": model, "s-F16-00002-of-00002.gguf": other}
-    entry = library.pull("org/split", ignore)
-    library.add("mine", entry.path, entry.digest)
-    library.remove("org/split")
-    assert library.find("mine").size_bytes == entry.size_bytes
-    assert library.remove("mine").freed_bytes == entry.size_bytes
+    entry = store.pull("org/split", ignore)
+    store.add("mine", entry.path, entry.digest)
+    store.remove("org/split")
+    assert store.find("mine").size_bytes == entry.size_bytes
+    assert store.remove("mine").freed_bytes == entry.size_bytes
     assert kept_files(tmp_path) == []
 
 
-def test_the_default_model_needs_no_hub_when_it_is_here(tmp_path, fake, library, model):
+def test_the_default_model_needs_no_hub_when_it_is_here(tmp_path, fake, store, model):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "all-MiniLM-L6-v2-F16.gguf").write_bytes(model)
-    entry = library.pull("all-minilm", ignore)
+    entry = store.pull("all-minilm", ignore)
     assert (entry.name, entry.path.name, entry.repo) == ("all-MiniLM-L6-v2", "all-MiniLM-L6-v2-F16.gguf", None)
     assert fake.requests == []
-    assert library.remove("all-minilm") == Removed(len(model), ())
+    assert store.remove("all-minilm") == Removed(len(model), ())
 
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased"])
-def test_a_model_without_a_gguf_is_converted_once(tmp_path, fake, library, name):
+def test_a_model_without_a_gguf_is_converted_once(tmp_path, fake, store, name):
     folder = write_bert_directory(tmp_path / "original", random_weights())
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     fake.files["google-bert/bert-base-uncased"] = files
     steps: list[PullProgress] = []
-    entry = library.pull(name, steps.append)
+    entry = store.pull(name, steps.append)
     assert (entry.name, entry.path) == (
         "bert-base-uncased",
         tmp_path / "cache" / "converted" / "bert-base-uncased.gguf",
@@ -203,12 +203,12 @@ def test_a_model_without_a_gguf_is_converted_once(tmp_path, fake, library, name)
     assert read_header(entry.path).get("general.name", str) == "bert-base-uncased"
     assert "converting google-bert/bert-base-uncased" in [step.status for step in steps]
     fake.requests.clear()
-    assert library.pull(name, ignore).digest == entry.digest
+    assert store.pull(name, ignore).digest == entry.digest
     assert fake.requests == []
-    assert library.remove("bert-base-uncased").freed_bytes == entry.size_bytes
+    assert store.remove("bert-base-uncased").freed_bytes == entry.size_bytes
 
 
-def test_word_vectors_are_converted_from_their_table(tmp_path, fake, library):
+def test_word_vectors_are_converted_from_their_table(tmp_path, fake, store):
     rows = [
         " ".join([word, *(f"{0.01 * (i + k):.4f}" for k in range(25))]) for i, word in enumerate(["the", "cat", "sat"])
     ]
@@ -217,16 +217,16 @@ def test_word_vectors_are_converted_from_their_table(tmp_path, fake, library):
         "README.md": b"# GloVe",
         "config.json": b"{}",
     }
-    entry = library.pull("glove-twitter-25:F32", ignore)
+    entry = store.pull("glove-twitter-25:F32", ignore)
     header = read_header(entry.path)
     assert (entry.name, entry.path.name) == ("glove-twitter-25:F32", "glove-twitter-25-F32.gguf")
     assert (header.architecture, header.get(f"{header.architecture}.embedding_length", int)) == ("static-embedding", 25)
 
 
 def test_two_at_once_download_a_file_once(fake, tmp_path, hub):
-    libraries = [Library(tmp_path / "cache", None, hub) for _ in range(2)]
+    libraries = [ModelStore(tmp_path / "cache", None, hub) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
-        entries = list(pool.map(lambda library: library.pull(REPO, ignore), libraries))
+        entries = list(pool.map(lambda store: store.pull(REPO, ignore), libraries))
     assert entries[0].digest == entries[1].digest
     assert len(fake.downloads) == 1
 
@@ -235,17 +235,17 @@ BAD_NAMES = ["../x", "/etc/passwd", "a/../b", "a\0b", "a/b/c", "", "..", "./m.gg
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_no_name_reaches_the_file_system_unless_it_is_one(tmp_path, fake, library, name):
-    library.pull(REPO, ignore)
+def test_no_name_reaches_the_file_system_unless_it_is_one(tmp_path, fake, store, name):
+    store.pull(REPO, ignore)
     before = sorted(tmp_path.rglob("*"))
     fake.requests.clear()
-    for act in (lambda: library.pull(name, ignore), lambda: library.copy(REPO, name)):
+    for act in (lambda: store.pull(name, ignore), lambda: store.copy(REPO, name)):
         with pytest.raises(InvalidRequest, match="is not a model's name"):
             act()
-    for act in (lambda: library.remove(name), lambda: library.copy(name, "fine")):
+    for act in (lambda: store.remove(name), lambda: store.copy(name, "fine")):
         with pytest.raises(ModelNotFound):
             act()
-    assert library.find(name) is None
+    assert store.find(name) is None
     assert (sorted(tmp_path.rglob("*")), fake.requests) == (before, [])
 
 
@@ -253,7 +253,7 @@ def test_no_name_reaches_the_file_system_unless_it_is_one(tmp_path, fake, librar
     ("name", "error", "message"),
     [
         ("nomic", ModelNotFound, "no model is called 'nomic'; did you mean nomic-embed-text-v1.5"),
-        ("model.gguf", ModelNotFound, "no model is called 'model.gguf'.*list --catalogue"),
+        ("model.gguf", ModelNotFound, "no model is called 'model.gguf'.*list --catalog"),
         ("nomic-embed-text:v9", ModelNotFound, "nomic-embed-text-v1.5 has no 'v9'"),
         ("clip-vit-base-patch16", NotSupported, "clip-vit-base-patch16 cannot run yet: CLIP's towers"),
         ("all-mpnet-base-v2", NotSupported, "cannot run yet: it is an MPNet"),
@@ -262,20 +262,20 @@ def test_no_name_reaches_the_file_system_unless_it_is_one(tmp_path, fake, librar
         (f"{REPO}:Q6_K", ModelFileError, "has no GGUF of type Q6_K; choose one of"),
     ],
 )
-def test_what_cannot_be_pulled_is_said(library, name, error, message):
+def test_what_cannot_be_pulled_is_said(store, name, error, message):
     with pytest.raises(error, match=message):
-        library.pull(name, ignore)
-    assert library.entries() == ()
+        store.pull(name, ignore)
+    assert store.entries() == ()
 
 
-def test_a_file_that_is_no_model_does_not_stay(tmp_path, fake, library):
+def test_a_file_that_is_no_model_does_not_stay(tmp_path, fake, store):
     fake.files["org/broken"] = {"broken-Q8_0.gguf": b"GGUF and then nothing of use" * 100}
     with pytest.raises(ModelFileError, match=r"broken-Q8_0\.gguf"):
-        library.pull("org/broken", ignore)
-    assert (library.entries(), kept_files(tmp_path)) == ((), [])
+        store.pull("org/broken", ignore)
+    assert (store.entries(), kept_files(tmp_path)) == ((), [])
 
 
-def test_a_pull_that_its_listener_ends_is_not_entered(library):
+def test_a_pull_that_its_listener_ends_is_not_entered(store):
     class EnoughError(Exception):
         pass
 
@@ -284,29 +284,29 @@ def test_a_pull_that_its_listener_ends_is_not_entered(library):
             raise EnoughError
 
     with pytest.raises(EnoughError):
-        library.pull(REPO, stop)
-    assert library.entries() == ()
-    assert library.pull(REPO, ignore).path.is_file()
+        store.pull(REPO, stop)
+    assert store.entries() == ()
+    assert store.pull(REPO, ignore).path.is_file()
 
 
 def test_files_of_a_folder_come_and_go(tmp_path, model):
     folder, clock = tmp_path / "models", Clock()
     folder.mkdir()
-    library = Library(tmp_path / "cache", folder, clock=clock)
-    assert library.entries() == ()
+    store = ModelStore(tmp_path / "cache", folder, clock=clock)
+    assert store.entries() == ()
     write_tiny_encoder(folder / "new-F32.gguf")
-    assert library.entries() == (), "looked again at once"
+    assert store.entries() == (), "looked again at once"
     clock.now_s = 1.0
-    (entry,) = library.entries()
+    (entry,) = store.entries()
     assert (entry.name, entry.origin, entry.size_bytes) == ("new-F32", "folder", len(model))
     assert len(entry.digest) == 64
     clock.now_s = 2.0
-    before = library.entries()
+    before = store.entries()
     clock.now_s = 3.0
-    assert library.entries() is before
+    assert store.entries() is before
     (folder / "new-F32.gguf").unlink()
     clock.now_s = 4.0
-    assert library.entries() == ()
+    assert store.entries() == ()
 
 
 def test_a_folder_is_read_with_sense(tmp_path, model, other, caplog):
@@ -327,62 +327,62 @@ def test_a_folder_is_read_with_sense(tmp_path, model, other, caplog):
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    library = Library(tmp_path / "cache", folder)
-    assert {entry.name: entry.size_bytes for entry in library.entries()} == {
+    store = ModelStore(tmp_path / "cache", folder)
+    assert {entry.name: entry.size_bytes for entry in store.entries()} == {
         "a": len(model),
         "b-Q8_0": len(other),
         "org/repo/a": len(other),
         "s": 2 * len(model),
     }
     assert [record.message for record in caplog.records if "half.gguf" in record.message]
-    assert library.find("A").path == folder / "a.gguf"
+    assert store.find("A").path == folder / "a.gguf"
 
 
 def test_a_folder_s_file_beats_a_pulled_name_and_cannot_be_removed(tmp_path, hub, other):
     folder = tmp_path / "models"
     folder.mkdir()
     (folder / "nomic-embed-text-v1.5.gguf").write_bytes(other)
-    library = Library(tmp_path / "cache", folder, hub)
+    store = ModelStore(tmp_path / "cache", folder, hub)
     with pytest.raises(InvalidRequest, match=r"is .*nomic-embed-text-v1\.5\.gguf, a file of the models folder"):
-        library.remove("nomic-embed-text-v1.5")
-    library.pull("nomic-embed-text", ignore)
-    assert [(entry.name, entry.origin) for entry in library.entries()] == [("nomic-embed-text-v1.5", "folder")]
-    for act in (library.copy, lambda source, name: library.add(name, folder / "x", "")):
+        store.remove("nomic-embed-text-v1.5")
+    store.pull("nomic-embed-text", ignore)
+    assert [(entry.name, entry.origin) for entry in store.entries()] == [("nomic-embed-text-v1.5", "folder")]
+    for act in (store.copy, lambda source, name: store.add(name, folder / "x", "")):
         with pytest.raises(InvalidRequest, match="a file of the models folder; choose another name"):
             act("nomic-embed-text-v1.5", "nomic-embed-text-v1.5")
-    library.copy("nomic-embed-text-v1.5", "mine")
-    assert library.find("mine").path == folder / "nomic-embed-text-v1.5.gguf"
-    library.remove("mine")
+    store.copy("nomic-embed-text-v1.5", "mine")
+    assert store.find("mine").path == folder / "nomic-embed-text-v1.5.gguf"
+    store.remove("mine")
     assert (folder / "nomic-embed-text-v1.5.gguf").is_file()
 
 
-def test_an_entry_whose_file_was_cleaned_away_is_not_listed_but_can_be_removed(tmp_path, library):
-    library.pull(REPO, ignore)
+def test_an_entry_whose_file_was_cleaned_away_is_not_listed_but_can_be_removed(tmp_path, store):
+    store.pull(REPO, ignore)
     shutil.rmtree(tmp_path / "hub")
-    assert Library(tmp_path / "cache").entries() == ()
-    assert library.remove(REPO) == Removed(0, ())
+    assert ModelStore(tmp_path / "cache").entries() == ()
+    assert store.remove(REPO) == Removed(0, ())
     with pytest.raises(ModelNotFound, match="no model is called 'org/tiny-GGUF'"):
-        library.remove(REPO)
+        store.remove(REPO)
 
 
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "{}", json.dumps({"name": "../x", "paths": [], "aliases": []}), "\0"]
 )
-def test_a_damaged_index_file_is_passed_over_and_logged(tmp_path, library, caplog, content):
-    entry = library.pull(REPO, ignore)
+def test_a_damaged_index_file_is_passed_over_and_logged(tmp_path, store, caplog, content):
+    entry = store.pull(REPO, ignore)
     (tmp_path / "cache" / "pulled" / "bad.json").write_text(content)
-    assert Library(tmp_path / "cache").entries() == (entry,)
+    assert ModelStore(tmp_path / "cache").entries() == (entry,)
     assert "bad.json is passed over" in caplog.text
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="this user may write everywhere")
-def test_an_index_that_cannot_be_written_is_said(tmp_path, library):
+def test_an_index_that_cannot_be_written_is_said(tmp_path, store):
     (tmp_path / "cache").mkdir(mode=0o500)
     with pytest.raises(ModelFileError, match="set GGUF_EMBED_CACHE"):
-        library.pull(REPO, ignore)
+        store.pull(REPO, ignore)
 
 
-def test_an_index_folder_that_is_a_file_is_said(tmp_path, library):
+def test_an_index_folder_that_is_a_file_is_said(tmp_path, store):
     (tmp_path / "cache").write_text("x")
     with pytest.raises(ModelFileError, match="set GGUF_EMBED_CACHE"):
-        library.pull(REPO, ignore)
+        store.pull(REPO, ignore)

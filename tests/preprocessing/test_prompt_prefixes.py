@@ -174,10 +174,10 @@ def test_a_prefixed_text_gets_its_special_tokens_once():
     assert tokenizer.encode_batch([str(text)]) == [[2, 4, 5, 6, 3]]
 
 
-def test_flags_beat_the_file_which_beats_the_catalogue_name_by_name():
-    catalogue = {"query": "catalogue q", "Document": "catalogue d", "STS": "catalogue s"}
+def test_flags_beat_the_file_which_beats_the_catalog_name_by_name():
+    catalog = {"query": "catalog q", "Document": "catalog d", "STS": "catalog s"}
     file = {"query": "file q", "document": "file d"}
-    assert profile({"QUERY": ""}, file, catalogue) == {"QUERY": "", "document": "file d", "STS": "catalogue s"}
+    assert profile({"QUERY": ""}, file, catalog) == {"QUERY": "", "document": "file d", "STS": "catalog s"}
     assert profile({}, {}, {}) == {}
 
 

@@ -9,9 +9,15 @@ import pytest
 
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.preprocessing.token_offsets import Placing, check_placed
-from gguf_embed.preprocessing.tokens import LlamaTokenizer, Tokenizer, choose_tokenizer, frame_of, truncate_tokens
-from gguf_embed.tokenization.offsets import MAX_LAID_CHARACTERS, MAX_PLACED_CHARACTERS
+from gguf_embed.preprocessing.token_offsets import OffsetMapper, check_offset_budget
+from gguf_embed.preprocessing.tokens import (
+    LlamaTokenizer,
+    Tokenizer,
+    choose_tokenizer,
+    special_tokens_of,
+    truncate_tokens,
+)
+from gguf_embed.tokenization.offsets import MAX_ALIGNED_CHARACTERS, MAX_OFFSET_CHARACTERS
 from gguf_embed.types import Span
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
 
@@ -22,7 +28,7 @@ class Counting:
     """A tokenizer, and how many characters it was asked to place."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.name, self.max_placed = tokenizer.name, tokenizer.max_placed
+        self.name, self.max_offset_characters = tokenizer.name, tokenizer.max_offset_characters
         self.encode, self.encode_batch = tokenizer.encode, tokenizer.encode_batch
         self._tokenizer = tokenizer
         self.n_placed = 0
@@ -48,8 +54,8 @@ def test_places_of_a_cut_text_are_those_in_the_whole_one(tokenizer, seed):
     for _ in range(10):
         text = "".join(random.choices(LETTERS, k=random.randint(100, 400)))
         ids, spans = tokenizer.encode_with_offsets(text)
-        kept = truncate_tokens(ids, random.randint(3, len(ids) - 1), frame_of(tokenizer).closing)
-        found = Placing(tokenizer).of_kept(text, kept)
+        kept = truncate_tokens(ids, random.randint(3, len(ids) - 1), special_tokens_of(tokenizer).closing)
+        found = OffsetMapper(tokenizer).for_kept(text, kept)
         assert len(found) == len(kept.tokens)
         n_told += sum(span is not None for span in found)
         # what is cut off may leave a token with two possible places; it never moves one
@@ -61,7 +67,7 @@ def test_only_as_much_of_a_text_is_placed_as_is_read(tokenizer):
     counting = Counting(tokenizer)
     text = "the cat hello " * 5_000
     ids = tokenizer.encode(text)
-    found = Placing(counting).of_kept(text, truncate_tokens(ids, 50, frame_of(tokenizer).closing))
+    found = OffsetMapper(counting).for_kept(text, truncate_tokens(ids, 50, special_tokens_of(tokenizer).closing))
     assert sum(span is not None for span in found) >= 45
     assert counting.n_placed < 2_000
 
@@ -80,7 +86,7 @@ def test_a_text_whose_beginning_reads_otherwise_alone_is_placed_whole(tokenizer)
 
     counting = Backwards()
     text = "".join(map(chr, range(1000)))
-    found = Placing(counting).of_kept(text, truncate_tokens(counting.encode(text), 10, ()))
+    found = OffsetMapper(counting).for_kept(text, truncate_tokens(counting.encode(text), 10, ()))
     assert found == [(index, index + 1) for index in reversed(range(990, 1000))]
     assert counting.n_placed == 1000
 
@@ -89,36 +95,36 @@ def test_a_text_whose_beginning_reads_otherwise_alone_is_placed_whole(tokenizer)
 def test_the_tokens_of_a_prompt_are_counted_as_in_the_whole_text(tokenizer, seed):
     random = Random(seed)
     counting = Counting(tokenizer)
-    n_opening = len(frame_of(tokenizer).opening)
+    n_opening = len(special_tokens_of(tokenizer).opening)
     prefix = "".join(random.choices(LETTERS, k=random.randint(5, 40))) + "a: "
     text = prefix + "the cat hello " * 300
     ids, spans = tokenizer.encode_with_offsets(text)
     own = enumerate(spans[n_opening:], 1)
     expected = max(count for count, span in own if span and span[1] <= len(prefix))
-    assert Placing(counting).n_within(text, len(prefix), n_opening, ids) == expected
+    assert OffsetMapper(counting).count_within(text, len(prefix), n_opening, ids) == expected
     assert counting.n_placed < 300
 
 
 def test_a_request_s_texts_share_one_budget(tokenizer):
     counting = Counting(tokenizer)
-    counting.max_placed = 1_000
-    placing = Placing(counting)
+    counting.max_offset_characters = 1_000
+    placing = OffsetMapper(counting)
     text = "hello dog " * 50
     whole = truncate_tokens(tokenizer.encode(text), 10**9, ())
-    placing.of_kept(text, whole)
-    placing.of_kept(text, whole)
+    placing.for_kept(text, whole)
+    placing.for_kept(text, whole)
     with pytest.raises(InvalidRequest, match="are placed in 1,000 characters per request"):
-        placing.of_kept("a", truncate_tokens(tokenizer.encode("a"), 10, ()))
+        placing.for_kept("a", truncate_tokens(tokenizer.encode("a"), 10, ()))
     assert counting.n_placed == 1_000
 
 
 def test_laying_tokens_over_a_text_is_dearer_than_being_told_their_places(tokenizer):
     laid = tokenizer.name == "llama"
-    assert tokenizer.max_placed == (MAX_LAID_CHARACTERS if laid else MAX_PLACED_CHARACTERS)
+    assert tokenizer.max_offset_characters == (MAX_ALIGNED_CHARACTERS if laid else MAX_OFFSET_CHARACTERS)
 
 
 def test_all_inputs_of_a_request_count_although_equal_ones_are_read_once():
-    half = "a" * (MAX_PLACED_CHARACTERS // 2)
-    check_placed([half, half])
+    half = "a" * (MAX_OFFSET_CHARACTERS // 2)
+    check_offset_budget([half, half])
     with pytest.raises(InvalidRequest, match="2,000,000 characters per request, this one has 2,000,003"):
-        check_placed([half, half, (1, 2, 3)])
+        check_offset_budget([half, half, (1, 2, 3)])

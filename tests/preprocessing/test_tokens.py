@@ -19,7 +19,7 @@ from gguf_embed.preprocessing.tokens import (
     choose_tokenizer,
     closing_ids,
     prepare,
-    tokenize_prompt,
+    tokenize_input,
     truncate_tokens,
 )
 from gguf_embed.tokenization.unicode import valid_unicode
@@ -306,7 +306,7 @@ def limits(max_tokens: int = 512) -> TokenLimits:
     ],
 )
 def test_a_prompt_becomes_ids(prompt: str | tuple[int | str, ...], expected: list[int], exact: ExactWordPiece) -> None:
-    assert tokenize_prompt(prompt, exact, n_vocab=30522) == expected
+    assert tokenize_input(prompt, exact, n_vocab=30522) == expected
     assert prepare([prompt], exact, limits(), truncate=False)[0].tokens == expected
 
 
@@ -417,7 +417,7 @@ def test_large_requests_are_tokenised_in_groups_of_bounded_size():
 
 
 @pytest.mark.parametrize("prompt", ["x" * 1_000_001, (1, "x" * 1_000_001)])
-def test_an_absurdly_long_text_is_refused_before_it_is_tokenised(prompt):
+def test_an_absurdly_long_text_is_refused_before_it_is_tokenized(prompt):
     tokenizer = CountingTokenizer()
     limits = TokenLimits(n_vocab=2, max_tokens=8, closing=frozenset())
     with pytest.raises(InvalidRequest, match="input 1 has 1,000,001 characters, the limit per text is 1,000,000"):

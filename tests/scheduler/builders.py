@@ -8,11 +8,11 @@ from typing import cast
 
 from gguf_embed.scheduler.batching import BatchLimits
 from gguf_embed.scheduler.queue import QueueConfig, TaskQueue
-from gguf_embed.scheduler.task import Batch, EmbedTask, Lane, PendingRequest
+from gguf_embed.scheduler.task import Batch, BatchKey, EmbedTask, PendingRequest
 from gguf_embed.types import Pooling
 
-SHORT = Lane(Pooling.MEAN, long=False)
-LONG = Lane(Pooling.MEAN, long=True)
+SHORT = BatchKey(Pooling.MEAN, long=False)
+LONG = BatchKey(Pooling.MEAN, long=True)
 MAX_TOKENS = 10  # a longer text is long
 
 
@@ -23,10 +23,10 @@ def make_request(n_texts: int = 1, admitted_s: float = 0.0) -> PendingRequest:
     return PendingRequest(nobody, unread, admitted_s, [None] * n_texts, n_texts)
 
 
-def make_tasks(lengths: Sequence[int], cancelled: Sequence[int] = (), lane: Lane = SHORT) -> list[EmbedTask]:
+def make_tasks(lengths: Sequence[int], cancelled: Sequence[int] = (), key: BatchKey = SHORT) -> list[EmbedTask]:
     """One request per text, due in order; those at the indices `cancelled` have lost their client."""
     tasks = [
-        EmbedTask(float(index), index, lane, [7] * length, make_request(), 0) for index, length in enumerate(lengths)
+        EmbedTask(float(index), index, key, [7] * length, make_request(), 0) for index, length in enumerate(lengths)
     ]
     for index in cancelled:
         tasks[index].request.cancelled = True
@@ -58,9 +58,9 @@ def make_queue(
 def admit(
     queue: TaskQueue, lengths: Sequence[int], at_s: float = 0.0, pooling: Pooling = Pooling.MEAN
 ) -> PendingRequest:
-    """Admit one request of texts with these lengths; texts over MAX_TOKENS go to the long lane."""
+    """Admit one request of texts with these lengths; texts over MAX_TOKENS go to the long key."""
     request = make_request(len(lengths), at_s)
-    queue.admit(request, lambda length: Lane(pooling, length > MAX_TOKENS), [[7] * length for length in lengths])
+    queue.admit(request, lambda length: BatchKey(pooling, length > MAX_TOKENS), [[7] * length for length in lengths])
     return request
 
 

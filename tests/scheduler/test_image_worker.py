@@ -1,4 +1,4 @@
-"""The picture lane: order, room, cancelling, closing; with a reader that waits to be told."""
+"""The image key: order, room, cancelling, closing; with a reader that waits to be told."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import threading
 import numpy as np
 import pytest
 
-from gguf_embed.engines.base import PictureRows
+from gguf_embed.engines.base import ImageRows
 from gguf_embed.errors import EngineFailure, InvalidRequest, Overloaded, Unavailable
-from gguf_embed.scheduler.image_worker import MAX_WAITING_BYTES, PictureLane
-from gguf_embed.types import PictureText, Pooling
+from gguf_embed.scheduler.image_worker import MAX_WAITING_BYTES, ImageWorker
+from gguf_embed.types import ImageInput, Pooling
 
 
 class ScriptedReader:
@@ -24,20 +24,20 @@ class ScriptedReader:
         self.go_on.set()
         self.n_closed = 0
 
-    def embed(self, text: PictureText, pooling: Pooling) -> PictureRows:
+    def embed(self, text: ImageInput, pooling: Pooling) -> ImageRows:
         self.begun.set()
         if text.parts == ("bad",):
             raise EngineFailure(f"input {text.index} is bad")
         assert self.go_on.wait(20)
         self.read.append(text.index)
-        return PictureRows(np.full((1, 2), text.index, np.float32), n_tokens=text.index + 1)
+        return ImageRows(np.full((1, 2), text.index, np.float32), n_tokens=text.index + 1)
 
     def close(self) -> None:
         self.n_closed += 1
 
 
-def texts(*indices: int) -> list[PictureText]:
-    return [PictureText(index, ("good",)) for index in indices]
+def texts(*indices: int) -> list[ImageInput]:
+    return [ImageInput(index, ("good",)) for index in indices]
 
 
 @pytest.fixture
@@ -46,78 +46,78 @@ def reader():
 
 
 @pytest.fixture
-def lane(reader):
-    lane = PictureLane(reader, max_waiting=3)
-    yield lane
+def key(reader):
+    key = ImageWorker(reader, max_waiting=3)
+    yield key
     reader.go_on.set()
-    lane.close()
+    key.close()
 
 
-def test_rows_and_tokens_come_in_the_order_of_the_texts(lane, reader):
-    done = asyncio.run(lane.submit(texts(2, 0, 1), Pooling.MEAN))
+def test_rows_and_tokens_come_in_the_order_of_the_texts(key, reader):
+    done = asyncio.run(key.submit(texts(2, 0, 1), Pooling.MEAN))
     assert [rows[0, 0] for rows in done.rows] == [2, 0, 1]
     assert done.n_tokens == (3, 1, 2)
     assert reader.read == [2, 0, 1]
     assert done.queue_s >= 0 <= done.compute_s
 
 
-def test_the_first_error_is_raised_and_what_had_not_begun_is_not_computed(lane, reader):
+def test_the_first_error_is_raised_and_what_had_not_begun_is_not_computed(key, reader):
     async def scenario() -> None:
         reader.go_on.clear()
         with pytest.raises(EngineFailure, match="input 0 is bad"):
-            await lane.submit([PictureText(0, ("bad",)), *texts(1, 2)], Pooling.MEAN)
+            await key.submit([ImageInput(0, ("bad",)), *texts(1, 2)], Pooling.MEAN)
         reader.go_on.set()
 
     asyncio.run(scenario())
-    lane.close()
+    key.close()
     assert 2 not in reader.read  # text 1 had begun
 
 
-def test_a_request_that_finds_no_room_is_refused_whole_and_room_comes_back(lane, reader):
+def test_a_request_that_finds_no_room_is_refused_whole_and_room_comes_back(key, reader):
     async def scenario() -> None:
         reader.go_on.clear()
-        running = asyncio.ensure_future(lane.submit(texts(0, 1), Pooling.MEAN))
+        running = asyncio.ensure_future(key.submit(texts(0, 1), Pooling.MEAN))
         await asyncio.to_thread(reader.begun.wait, 20)
-        with pytest.raises(Overloaded, match="2 inputs with pictures wait already, the limit is 3"):
-            await lane.submit(texts(2, 3), Pooling.MEAN)
+        with pytest.raises(Overloaded, match="2 inputs with images wait already, the limit is 3"):
+            await key.submit(texts(2, 3), Pooling.MEAN)
         reader.go_on.set()
         await running
-        await lane.submit(texts(4, 5, 6), Pooling.MEAN)
+        await key.submit(texts(4, 5, 6), Pooling.MEAN)
 
     asyncio.run(scenario())
     assert reader.read == [0, 1, 4, 5, 6]
 
 
-def test_pictures_that_wait_are_bounded_in_bytes_too(lane, reader):
-    large = PictureText(0, (bytes(MAX_WAITING_BYTES // 2 + 1),))
+def test_images_that_wait_are_bounded_in_bytes_too(key, reader):
+    large = ImageInput(0, (bytes(MAX_WAITING_BYTES // 2 + 1),))
 
     async def scenario() -> None:
         reader.go_on.clear()
-        running = asyncio.ensure_future(lane.submit([large], Pooling.MEAN))
+        running = asyncio.ensure_future(key.submit([large], Pooling.MEAN))
         await asyncio.to_thread(reader.begun.wait, 20)
         with pytest.raises(Overloaded, match="bytes wait, the limit is"):
-            await lane.submit([large], Pooling.MEAN)
+            await key.submit([large], Pooling.MEAN)
         reader.go_on.set()
         await running
-        await lane.submit([large], Pooling.MEAN)  # nobody waits: there is room again
+        await key.submit([large], Pooling.MEAN)  # nobody waits: there is room again
 
     asyncio.run(scenario())
 
 
-def test_a_request_over_the_limit_can_never_be_answered_and_says_so(lane):
-    with pytest.raises(InvalidRequest, match="4 inputs in a request with pictures, the limit is 3"):
-        asyncio.run(lane.submit(texts(0, 1, 2, 3), Pooling.MEAN))
+def test_a_request_over_the_limit_can_never_be_answered_and_says_so(key):
+    with pytest.raises(InvalidRequest, match="4 inputs in a request with images, the limit is 3"):
+        asyncio.run(key.submit(texts(0, 1, 2, 3), Pooling.MEAN))
 
 
-def test_texts_of_a_caller_that_left_do_not_run_and_leave_their_room(lane, reader):
+def test_texts_of_a_caller_that_left_do_not_run_and_leave_their_room(key, reader):
     async def scenario() -> None:
         reader.go_on.clear()
-        running = asyncio.ensure_future(lane.submit(texts(0, 1, 2), Pooling.MEAN))
+        running = asyncio.ensure_future(key.submit(texts(0, 1, 2), Pooling.MEAN))
         await asyncio.to_thread(reader.begun.wait, 20)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        next_one = asyncio.ensure_future(lane.submit(texts(7, 8), Pooling.MEAN))  # there is room for two again
+        next_one = asyncio.ensure_future(key.submit(texts(7, 8), Pooling.MEAN))  # there is room for two again
         await asyncio.sleep(0)
         reader.go_on.set()
         await next_one
@@ -126,18 +126,18 @@ def test_texts_of_a_caller_that_left_do_not_run_and_leave_their_room(lane, reade
     assert reader.read == [0, 7, 8]
 
 
-def test_closing_answers_what_was_accepted_and_frees_the_reader_once(lane, reader):
+def test_closing_answers_what_was_accepted_and_frees_the_reader_once(key, reader):
     async def scenario() -> None:
         reader.go_on.clear()
-        running = asyncio.ensure_future(lane.submit(texts(0, 1), Pooling.MEAN))
+        running = asyncio.ensure_future(key.submit(texts(0, 1), Pooling.MEAN))
         await asyncio.to_thread(reader.begun.wait, 20)
-        closing = asyncio.ensure_future(asyncio.to_thread(lane.close))
+        closing = asyncio.ensure_future(asyncio.to_thread(key.close))
         reader.go_on.set()
         assert len((await running).rows) == 2
         await closing
 
     asyncio.run(scenario())
-    lane.close()
+    key.close()
     assert reader.n_closed == 1
     with pytest.raises(Unavailable):
-        asyncio.run(lane.submit(texts(0), Pooling.MEAN))
+        asyncio.run(key.submit(texts(0), Pooling.MEAN))

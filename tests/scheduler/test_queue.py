@@ -6,7 +6,7 @@ import pytest
 
 from gguf_embed.errors import Overloaded, Unavailable
 from gguf_embed.scheduler.queue import TaskQueue
-from gguf_embed.scheduler.task import Lane
+from gguf_embed.scheduler.task import BatchKey
 from gguf_embed.types import Pooling
 from tests.scheduler.builders import LONG, MAX_TOKENS, SHORT, admit, lengths_of, make_queue, make_request
 
@@ -103,13 +103,13 @@ def test_a_request_larger_than_the_queue_is_let_in_when_it_is_empty():
 def test_a_failing_admission_leaves_nothing_behind():
     queue = make_queue()
 
-    def lane_of(length: int) -> Lane:
+    def key_of(length: int) -> BatchKey:
         if length == 2:
             raise ZeroDivisionError
         return SHORT
 
     with pytest.raises(ZeroDivisionError):
-        queue.admit(make_request(2), lane_of, [[7], [7, 7]])
+        queue.admit(make_request(2), key_of, [[7], [7, 7]])
     admit(queue, [3])
     assert drain(queue) == [[3]]
     assert (queue.state().n_texts, queue.state().n_tokens) == (0, 0)
@@ -161,7 +161,7 @@ def test_long_texts_go_to_worker_0_alone_one_at_a_time():
     admit(queue, [20, 5, 30, 5])
     assert lengths_of(queue.take(1)) == [5, 5]
     first = queue.take(0)
-    assert (first.lane, lengths_of(first)) == (LONG, [20])
+    assert (first.key, lengths_of(first)) == (LONG, [20])
     assert lengths_of(queue.take(0)) == [30]
 
 
@@ -178,7 +178,7 @@ def test_poolings_do_not_share_a_batch_and_take_turns_by_due_time():
     admit(queue, [3], at_s=1.0, pooling=Pooling.NONE)
     admit(queue, [4], at_s=2.0, pooling=Pooling.MEAN)
     batches = [queue.take(0), queue.take(0)]
-    assert [(batch.lane.pooling, lengths_of(batch)) for batch in batches] == [
+    assert [(batch.key.pooling, lengths_of(batch)) for batch in batches] == [
         (Pooling.MEAN, [2, 4]),
         (Pooling.NONE, [3]),
     ]

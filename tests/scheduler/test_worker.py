@@ -8,7 +8,7 @@ import pytest
 from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.fake import FakeBatch, FakeEngine, FakeScript, token_rows
 from gguf_embed.errors import EngineFailure, ModelFileError
-from gguf_embed.scheduler.task import Batch, BatchOutcome, Lane, split_rows
+from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome, split_rows
 from gguf_embed.scheduler.worker import ContextPlan, ContextSet, Worker, run_isolated
 from gguf_embed.types import Pooling
 from tests.scheduler.builders import SHORT, admit, make_queue, make_request, make_tasks
@@ -19,11 +19,11 @@ SAFETY_S = 10.0
 
 
 def make_batch(*texts: list[int], pooling: Pooling = Pooling.MEAN) -> Batch:
-    lane = Lane(pooling, long=False)
-    tasks = make_tasks([len(text) for text in texts], lane=lane)
+    key = BatchKey(pooling, long=False)
+    tasks = make_tasks([len(text) for text in texts], key=key)
     for task, text in zip(tasks, texts, strict=True):
         task.tokens = text
-    return Batch(lane, tasks, sum(map(len, texts)), 1, 16)
+    return Batch(key, tasks, sum(map(len, texts)), 1, 16)
 
 
 @pytest.fixture
@@ -109,24 +109,24 @@ def test_token_rows_go_to_their_texts(contexts):
 
 def test_token_rows_are_copies_so_that_none_keeps_the_batch_alive():
     rows = np.zeros((3, 2), np.float32)
-    assert all(part.base is None for part in split_rows(Lane(Pooling.NONE, long=False), [1, 2], rows))
+    assert all(part.base is None for part in split_rows(BatchKey(Pooling.NONE, long=False), [1, 2], rows))
 
 
 @pytest.mark.parametrize(
-    ("lane", "n_tokens", "spec"),
+    ("key", "n_tokens", "spec"),
     [
-        (Lane(Pooling.MEAN, long=False), 7, ContextSpec(Pooling.MEAN, 8, 8, False)),  # no larger than needed
-        (Lane(Pooling.MEAN, long=False), 8, ContextSpec(Pooling.MEAN, 16, 8, True)),
-        (Lane(Pooling.NONE, long=True), 60, ContextSpec(Pooling.NONE, 64, 1, True)),
+        (BatchKey(Pooling.MEAN, long=False), 7, ContextSpec(Pooling.MEAN, 8, 8, False)),  # no larger than needed
+        (BatchKey(Pooling.MEAN, long=False), 8, ContextSpec(Pooling.MEAN, 16, 8, True)),
+        (BatchKey(Pooling.NONE, long=True), 60, ContextSpec(Pooling.NONE, 64, 1, True)),
     ],
 )
-def test_the_plan_names_the_context_for_a_batch(lane, n_tokens, spec):
-    assert PLAN.spec(lane, n_tokens) == spec
+def test_the_plan_names_the_context_for_a_batch(key, n_tokens, spec):
+    assert PLAN.spec(key, n_tokens) == spec
 
 
 def test_flash_attention_can_be_ruled_out():
     plan = ContextPlan(16, 8, 64, flash_min_tokens=None)
-    assert not plan.spec(Lane(Pooling.MEAN, long=False), 16).flash_attention
+    assert not plan.spec(BatchKey(Pooling.MEAN, long=False), 16).flash_attention
 
 
 def test_contexts_open_once_when_needed_and_close_together(engine, contexts):

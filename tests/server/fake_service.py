@@ -22,11 +22,11 @@ from gguf_embed.types import (
     AppliedPrompt,
     EmbedRequest,
     EmbedResult,
+    Input,
     LoadOptions,
     ModelInfo,
     ModelStatus,
     Pooling,
-    Prompt,
     PullProgress,
     RerankRequest,
     RerankResult,
@@ -125,9 +125,7 @@ class FakeService:
             self.cancelled.set()
             raise
 
-    async def tokenize(
-        self, content: Prompt, *, model: str | None, add_special: bool, parse_special: bool
-    ) -> list[int]:
+    async def tokenize(self, content: Input, *, model: str | None, add_special: bool, parse_special: bool) -> list[int]:
         self.resolve(model)
         parts = (content,) if isinstance(content, str) else content
         tokens = [token for part in parts for token in ([part] if isinstance(part, int) else part.encode())]
@@ -224,7 +222,7 @@ def _embed(request: EmbedRequest, info: ModelInfo) -> EmbedResult:
     return EmbedResult(info, pooling, vectors, tuple(offsets), Usage(n_read), tuple(cuts), timings, applied)
 
 
-def vector_of(prompt: Prompt, row: int = 0, n_embd: int = 8) -> np.ndarray:
+def vector_of(prompt: Input, row: int = 0, n_embd: int = 8) -> np.ndarray:
     """The fake's vector, float32[n_embd], of length 1."""
     seed = sum(map(ord, prompt)) if isinstance(prompt, str) else sum(part for part in prompt if isinstance(part, int))
     vector = np.random.default_rng([seed, row]).standard_normal(n_embd).astype(np.float32)

@@ -15,7 +15,7 @@ import pytest
 from gguf_embed.errors import ConfigError
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import build_app
-from gguf_embed.server.context import DOOR, ServerOptions
+from gguf_embed.server.context import SERVER_CONTEXT, ServerOptions
 from gguf_embed.server.run import ListenAddress, serve
 from tests.server.fake_service import FakeService, serving
 
@@ -30,7 +30,7 @@ def test_a_stop_answers_what_was_accepted_and_refuses_the_rest():
             accepted = asyncio.create_task(running.post("/v1/embeddings", {"input": "a"}))
             await service.entered.wait()
             running.stop.set()
-            await running.app[DOOR].drain.begun.wait()
+            await running.app[SERVER_CONTEXT].in_flight.stopping.wait()
             async with other.post(running.url + "/v1/embeddings", json={"input": "b"}) as late:
                 assert late.status == 503
                 assert late.headers["Connection"] == "close"
@@ -58,7 +58,7 @@ def test_health_says_no_while_draining():
             accepted = asyncio.create_task(running.post("/v1/embeddings", {"input": "a"}))
             await service.entered.wait()
             running.stop.set()
-            await running.app[DOOR].drain.begun.wait()
+            await running.app[SERVER_CONTEXT].in_flight.stopping.wait()
             async with other.get(running.url + "/health") as reply:
                 assert reply.status == 503
             service.gate.set()
@@ -97,9 +97,9 @@ def test_a_stop_does_not_wait_for_half_a_body():
         port = int((await ready).rsplit(":", 1)[1])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST /embedding HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
-        assert b"100" in await reader.readline()  # the server has begun to read the body
+        assert b"100" in await reader.readline()  # the server has stopping to read the body
         stop.set()
-        async with asyncio.timeout(20):  # the drain alone would wait 60 s
+        async with asyncio.timeout(20):  # the in_flight alone would wait 60 s
             n_unanswered = await done
         writer.close()
         return n_unanswered

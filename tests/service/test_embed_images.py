@@ -1,4 +1,4 @@
-"""A request with pictures in the service: what it is refused, what it is asked of the lane, loading and unloading."""
+"""A request with images in the service: what it is refused, what it is asked of the key, loading and unloading."""
 
 import asyncio
 import unicodedata
@@ -9,13 +9,13 @@ import pytest
 from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.errors import InvalidRequest, ModelLoadFailed, NotSupported
 from gguf_embed.service.embed_images import in_order
-from gguf_embed.types import EmbedRequest, PictureText, Pooling, PromptChoice
+from gguf_embed.types import EmbedRequest, ImageInput, Pooling, PromptChoice
 from tests.gguf_models import write_tiny_decoder
 from tests.running import running
 from tests.vision_models import noise, png, write_tiny_mmproj
 
-PICTURE = png(noise(1))
-ONE = PictureText(0, ("hello ", PICTURE))
+IMAGE = png(noise(1))
+ONE = ImageInput(0, ("hello ", IMAGE))
 AS_IN_THE_FILE = ComputeConfig(weights="file")
 
 
@@ -32,23 +32,23 @@ def service(tmp_path, mmproj):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "pictures", "prefix", "expected"),
+    ("inputs", "images", "prefix", "expected"),
     [
         (("",), [ONE], "", [ONE.parts]),
-        (("",), [ONE], "q: ", [("q: hello ", PICTURE)]),
-        (("",), [PictureText(0, (PICTURE, "x"))], "q: ", [("q: ", PICTURE, "x")]),
-        (("a", "", "b"), [PictureText(1, (PICTURE,))], "q: ", [("q: a",), ("q: ", PICTURE), ("q: b",)]),
+        (("",), [ONE], "q: ", [("q: hello ", IMAGE)]),
+        (("",), [ImageInput(0, (IMAGE, "x"))], "q: ", [("q: ", IMAGE, "x")]),
+        (("a", "", "b"), [ImageInput(1, (IMAGE,))], "q: ", [("q: a",), ("q: ", IMAGE), ("q: b",)]),
     ],
 )
-def test_every_input_goes_in_its_place_with_the_prefix_before_its_first_words(inputs, pictures, prefix, expected):
-    texts = in_order(EmbedRequest(inputs, pictures=tuple(pictures)), prefix)
+def test_every_input_goes_in_its_place_with_the_prefix_before_its_first_words(inputs, images, prefix, expected):
+    texts = in_order(EmbedRequest(inputs, images=tuple(images)), prefix)
     assert [text.index for text in texts] == list(range(len(inputs)))
     assert [text.parts for text in texts] == expected
 
 
-def test_token_ids_beside_pictures_are_refused_with_their_place():
+def test_token_ids_beside_images_are_refused_with_their_place():
     with pytest.raises(InvalidRequest, match="input 1 is token ids"):
-        in_order(EmbedRequest(("", (1, 2)), pictures=(ONE,)), "")
+        in_order(EmbedRequest(("", (1, 2)), images=(ONE,)), "")
 
 
 @pytest.mark.parametrize(
@@ -63,9 +63,9 @@ def test_token_ids_beside_pictures_are_refused_with_their_place():
         ({"dimensions": 0}, InvalidRequest, "this model has 32"),
     ],
 )
-def test_what_a_request_with_pictures_cannot_have_is_named(service, fields, error, problem):
+def test_what_a_request_with_images_cannot_have_is_named(service, fields, error, problem):
     with pytest.raises(error, match=problem):
-        service.embed("", pictures=(ONE,), **fields)
+        service.embed("", images=(ONE,), **fields)
 
 
 def test_a_model_without_a_tower_says_what_is_missing(tmp_path):
@@ -73,13 +73,13 @@ def test_a_model_without_a_tower_says_what_is_missing(tmp_path):
         running(write_tiny_decoder(tmp_path / "text.gguf"), ModelConfig(), tmp_path) as service,
         pytest.raises(NotSupported, match="--mmproj FILE"),
     ):
-        service.embed("", pictures=(ONE,))
+        service.embed("", images=(ONE,))
 
 
 def test_the_prompt_is_told_and_the_tokens_are_counted(service):
-    result = service.embed("", pictures=(ONE,), prompt=PromptChoice(name="query"))
+    result = service.embed("", images=(ONE,), prompt=PromptChoice(name="query"))
     assert (result.prompt.name, result.prompt.text) == ("query", "say ")
-    plain = service.embed("", pictures=(PictureText(0, ("say hello ", PICTURE)),))
+    plain = service.embed("", images=(ImageInput(0, ("say hello ", IMAGE)),))
     np.testing.assert_array_equal(result.vectors, plain.vectors)
     assert result.usage == plain.usage
     assert result.timings.compute_s > 0
@@ -87,14 +87,14 @@ def test_the_prompt_is_told_and_the_tokens_are_counted(service):
 
 def test_characters_are_composed_where_the_text_path_composes_them(service):
     decomposed = unicodedata.normalize("NFD", "café é")
-    with_picture = service.embed("", decomposed, pictures=(ONE,)).vectors[1]
-    np.testing.assert_allclose(with_picture, service.embed(decomposed).vectors[0], atol=1e-5)
+    with_image = service.embed("", decomposed, images=(ONE,)).vectors[1]
+    np.testing.assert_allclose(with_image, service.embed(decomposed).vectors[0], atol=1e-5)
 
 
 def test_a_model_that_was_unloaded_comes_back_with_its_tower(service):
-    before = service.embed("", pictures=(ONE,)).vectors
+    before = service.embed("", images=(ONE,)).vectors
     service.run(service.service.unload("text"))
-    after = service.embed("", pictures=(ONE,))
+    after = service.embed("", images=(ONE,))
     np.testing.assert_array_equal(after.vectors, before)
     assert after.timings.load_s > 0
 
@@ -102,14 +102,14 @@ def test_a_model_that_was_unloaded_comes_back_with_its_tower(service):
 def test_a_tower_that_is_gone_when_the_model_is_loaded_fails_the_load(service, mmproj):
     mmproj.unlink()
     with pytest.raises(ModelLoadFailed, match="no such file"):
-        service.embed("", pictures=(ONE,))
+        service.embed("", images=(ONE,))
     write_tiny_mmproj(mmproj)
-    assert service.embed("", pictures=(ONE,)).vectors.shape == (1, 32)
+    assert service.embed("", images=(ONE,)).vectors.shape == (1, 32)
 
 
-def test_texts_and_pictures_are_computed_at_the_same_time_with_the_same_results(service):
+def test_texts_and_images_are_computed_at_the_same_time_with_the_same_results(service):
     async def together():
-        requests = [EmbedRequest(("",), pictures=(ONE,)), EmbedRequest(("hello world",))] * 10
+        requests = [EmbedRequest(("",), images=(ONE,)), EmbedRequest(("hello world",))] * 10
         return [r.vectors for r in await asyncio.gather(*(service.service.embed(request) for request in requests))]
 
     vectors = service.run(together())

@@ -317,7 +317,7 @@ def test_a_model_with_cls_pooling_gives_spans_when_told_to(folder):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_any_spans_of_any_text_have_vectors_of_their_own_text_or_are_named(encoder, seed):
-    """Over texts that a tokenizer rewrites: what the spans' tokens stand for lies within the spans' neighbourhood."""
+    """Over texts that a tokenizer rewrites: what the spans' tokens stand for lies within the spans' neighborhood."""
     random = Random(seed)
     n_read = 0
     for _ in range(12):

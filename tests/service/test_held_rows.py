@@ -51,7 +51,7 @@ def test_pooled_vectors_are_under_no_such_limit(models, monkeypatch):
 
 
 def test_requests_whose_tokens_are_placed_do_not_hold_up_long_texts(models, monkeypatch):
-    """Four of them wait in their own thread; what only has to be tokenised is answered meanwhile."""
+    """Four of them wait in their own thread; what only has to be tokenized is answered meanwhile."""
     go_on = threading.Event()
     read_inputs = inference.read_inputs
 
@@ -60,7 +60,7 @@ def test_requests_whose_tokens_are_placed_do_not_hold_up_long_texts(models, monk
         return read_inputs(*args)
 
     monkeypatch.setattr(inference, "read_inputs", read_later)
-    texts = ("a" * 2_000, "b" * 2_000, "c" * 2_000)  # more than is tokenised on the event loop
+    texts = ("a" * 2_000, "b" * 2_000, "c" * 2_000)  # more than is tokenized on the event loop
     assert sum(map(len, texts)) > inference.INLINE_CHARACTERS
 
     async def scenario(service):

@@ -104,10 +104,10 @@ def test_one_who_leaves_does_not_stop_it_for_the_other():
     async def main():
         download = FakeDownload()
         pulls = Pulls(download)
-        leaving, _ = await first_step(pulls, "m")
+        unloading, _ = await first_step(pulls, "m")
         staying, _ = await first_step(pulls, "m")
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
+        unloading.cancel()
+        await asyncio.gather(unloading, return_exceptions=True)
         download.gate.set()
         assert await staying == ["pulling manifest", "success"]
 

@@ -16,7 +16,7 @@ import pytest
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.errors import DocumentTooLong, InvalidRequest, NotSupported
-from gguf_embed.service.embed import Target
+from gguf_embed.service.embed import ServedModel
 from gguf_embed.service.rerank import prepare_pairs, score_column
 from gguf_embed.types import Pooling, PromptChoice, RerankRequest, RerankResult, ScoreKind
 from tests import reranker_models
@@ -65,7 +65,7 @@ def rerank(server: Running, query: str, *documents: str, **fields) -> RerankResu
 def pairs(server: Running, request: RerankRequest) -> list[list[int]]:
     (model,) = server.service.loaded()
     (status,) = server.service.models()
-    return [list(text.tokens) for text in prepare_pairs(Target(model, status.info), request, request.documents)]
+    return [list(text.tokens) for text in prepare_pairs(ServedModel(model, status.info), request, request.documents)]
 
 
 def score_of_each(server: Running, cases: list[reranker_models.Case], **fields) -> list[float]:
@@ -225,7 +225,7 @@ def test_a_query_is_never_cut(bert):
     ("q" * 1_000_001, "a", "the query has 1,000,001 characters"),
     ("q", "d" * 1_000_001, "document 0 has 1,000,001 characters"),
 ])  # fmt: skip
-def test_absurd_texts_are_refused_before_they_are_tokenised(bert, query, document, message):
+def test_absurd_texts_are_refused_before_they_are_tokenized(bert, query, document, message):
     with pytest.raises(InvalidRequest, match=message):
         rerank(bert, query, document)
 

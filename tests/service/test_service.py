@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_embed.config import ModelConfig, RegistryConfig
+from gguf_embed.config import ModelConfig, PoolConfig
 from gguf_embed.engines.fake import FakeScript
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound, PermissionDenied
-from gguf_embed.model_pool.pool import Registry
-from gguf_embed.model_pool.registry import Shelf, ShelfConfig
-from gguf_embed.model_store.catalog import Catalogue
+from gguf_embed.model_pool.pool import ModelPool
+from gguf_embed.model_pool.registry import ModelRegistry, RegistryConfig
+from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.locate import LocatedModel
-from gguf_embed.model_store.store import Library
+from gguf_embed.model_store.store import ModelStore
 from gguf_embed.service.service import EmbedService
 from gguf_embed.types import EmbedRequest, LoadOptions, Pooling, PromptChoice
 from tests.model_pool.fake_models import LIMIT, FakeLoader
@@ -44,11 +44,11 @@ def serving(models, *names, pooling=Pooling.MEAN, script=None, prompts=None, fol
     base = ModelConfig(pooling=pooling, **config)
     loader = FakeLoader(script or FakeScript(pooling=pooling, n_cls_out=1), pooling=pooling)
     named = tuple((LocatedModel(models / "reranker.gguf", name), base) for name in names or ("encoder",))
-    library = Library(Path("/nonexistent"), folder)
+    store = ModelStore(Path("/nonexistent"), folder)
     with asyncio.Runner() as runner:
-        shelf = Shelf(ShelfConfig(named, base, prompts or {}, strict), library, Catalogue(()))
-        registry = Registry(loader, RegistryConfig(keep_alive_s=math.inf), loader.metrics)
-        service = EmbedService(shelf, registry, library, loader.metrics)
+        registry = ModelRegistry(RegistryConfig(named, base, prompts or {}, strict), store, Catalog(()))
+        pool = ModelPool(loader, PoolConfig(keep_alive_s=math.inf), loader.metrics)
+        service = EmbedService(registry, pool, store, loader.metrics)
         try:
             yield Running(service, loader, runner)
         finally:
@@ -94,7 +94,7 @@ def test_a_request_may_refuse_the_servers_truncation(models):
         running.embed("x" * 40, truncate=False)
 
 
-def test_token_rows_are_one_per_token_and_never_normalised(models):
+def test_token_rows_are_one_per_token_and_never_normalized(models):
     with serving(models) as running:
         result = running.embed("ab", "c", pooling=Pooling.NONE, embd_normalize=2)
     assert result.row_offsets == (0, 4, 7)
@@ -108,7 +108,7 @@ def test_dimensions_beyond_the_model_are_refused(models, dimensions):
         running.embed("text", dimensions=dimensions)
 
 
-def test_dimensions_cut_and_renormalise(models):
+def test_dimensions_cut_and_renormalize(models):
     with serving(models) as running:
         whole, cut = running.embed("text").vectors[0], running.embed("text", dimensions=3).vectors[0]
     np.testing.assert_allclose(cut, whole[:3] / np.linalg.norm(whole[:3]), rtol=1e-5)

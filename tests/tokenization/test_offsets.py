@@ -101,7 +101,7 @@ def test_any_cut_of_the_text_s_bytes_is_found_again(seed):
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
 @pytest.mark.parametrize("seed", range(10))
 def test_after_unicode_s_forms_every_piece_lies_on_its_letters(form, seed):
-    """A tokenizer that normalises: words, each normalised, must be found on the words of the text."""
+    """A tokenizer that normalizes: words, each normalized, must be found on the words of the text."""
     random = Random(seed)
     for _ in range(20):
         words = ["".join(random.choices("abÉñ中한글ﬁ１Å", k=random.randint(1, 6))) for _ in range(random.randint(1, 6))]

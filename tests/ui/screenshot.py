@@ -1,4 +1,4 @@
-"""Take the README's picture of the page: `make screenshot`."""
+"""Take the README's image of the page: `make screenshot`."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache, open_browser(programs) as browser:
         server = start_server(Path(cache))
         try:
-            picture = take(browser, server.url)
+            image = take(browser, server.url)
         finally:
             stop(server)
-    Path(sys.argv[1]).write_bytes(picture)
+    Path(sys.argv[1]).write_bytes(image)
 
 
 def take(browser: Browser, url: str) -> bytes:

@@ -34,7 +34,7 @@ def test_three_texts_show_the_cosines_of_their_vectors(page, tiny_server):
 def test_the_timings_add_up(page):
     page.compute(*TEXTS)
     shown = dict(zip(page.texts("#numbers dt"), page.texts("#numbers dd"), strict=True))
-    parts = ("to the server and back", "tokenising", "waiting and computing")
+    parts = ("to the server and back", "tokenizing", "waiting and computing")
     whole, *spent = (float(shown[name].removesuffix(" ms")) for name in ("in all, seen from here", *parts))
     assert whole == pytest.approx(sum(spent), abs=1.5)  # each is rounded, from 10 ms on to whole ones
     assert "The engine took" in page.find("#notes").text
@@ -197,12 +197,12 @@ return [ink, back];
 
 def contrast(page: Browser, css: str) -> float:
     """Of a text to what is behind it (WCAG 2.2)."""
-    low, high = sorted(luminance(colour) for colour in page.run(COLOURS % css))
+    low, high = sorted(luminance(color) for color in page.run(COLOURS % css))
     return (high + 0.05) / (low + 0.05)
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """Of "rgb(0, 128, 255)", from 0 to 1."""
-    parts = np.array([float(part) for part in colour.split("(")[1].rstrip(")").split(",")[:3]]) / 255
+    parts = np.array([float(part) for part in color.split("(")[1].rstrip(")").split(",")[:3]]) / 255
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))

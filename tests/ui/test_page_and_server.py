@@ -66,7 +66,7 @@ def test_a_key_can_be_forgotten(browser, models, launch):
     browser.wait(lambda: browser.focused() == "key")
     give_key(browser, "right")
     browser.wait_for_status("Ready.")
-    browser.find("#forget").click()
+    browser.find("#clear_memory").click()
     browser.wait(lambda: browser.focused() == "key")
     assert browser.run("return sessionStorage.length") == 0
 

@@ -1,6 +1,6 @@
 """BF16 matrix multiplication on Intel AMX tiles, put in the place of ggml's own where the CPU has them.
 
-ggml has AMX code for quantised weights only; BF16 goes through AVX-512, at about a third of the speed for a small
+ggml has AMX code for quantized weights only; BF16 goes through AVX-512, at about a third of the speed for a small
 encoder (docs/benchmarks.md has the numbers). `native/amx_gemm.c` exports ggml-cpu's `llamafile_sgemm` by the same
 name. The dynamic linker gives ggml's calls to the library that was loaded first with global scope, so `preload` must
 run before llama-cpp-python is imported. Whether the calls really arrive is checked, never assumed.

@@ -20,7 +20,7 @@ from gguf_embed.config import OffloadConfig
 from gguf_embed.engines.llama import amx
 from gguf_embed.engines.llama.ggml import find_devices, library
 from gguf_embed.engines.llama.log import LlamaLog
-from gguf_embed.engines.llama.memory_pages import give_back
+from gguf_embed.engines.llama.memory_pages import release_pages
 from gguf_embed.errors import ModelFileError
 from gguf_embed.types import Pooling
 
@@ -115,7 +115,7 @@ def load_model(path: Path, params: OffloadConfig) -> Handle:
     native = llama.llama_model_default_params()
     native.n_gpu_layers = params.n_gpu_layers
     native.main_gpu = params.main_gpu
-    # ggml's own AMX buffers crash for quantised weights when compiled by GCC 12 (it loses the tile configuration)
+    # ggml's own AMX buffers crash for quantized weights when compiled by GCC 12 (it loses the tile configuration)
     native.use_extra_bufts = "AMX_INT8" not in cpu_features()
     native.split_mode = SPLIT_MODES[params.split_mode]
     keep_alive: list[object] = []
@@ -174,12 +174,12 @@ def decode(context: Handle, batch: llama.llama_batch) -> int:
     return int(llama.llama_decode(context, batch))
 
 
-def forget(context: Handle) -> None:
+def clear_memory(context: Handle) -> None:
     """Empty the KV memory."""
     llama.llama_memory_clear(llama.llama_get_memory(context), False)
 
 
-def want_rows(context: Handle, on: bool) -> None:
+def set_embeddings(context: Handle, on: bool) -> None:
     """Whether the next batches give rows. Off, tokens only go to memory, without the cost of logits."""
     llama.llama_set_embeddings(context, on)
 
@@ -211,7 +211,7 @@ def release_logits(context: Handle, n_vocab: int, n_tokens: int) -> None:
     """
     logits = llama.llama_get_logits(context)
     if logits:
-        give_back(ctypes.addressof(logits.contents), 4 * n_vocab * n_tokens)
+        release_pages(ctypes.addressof(logits.contents), 4 * n_vocab * n_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ def describe(model: Handle) -> str:
 
 
 def retype_to_bf16(source: Path, output: Path, n_threads: int) -> None:
-    """Write `source` again with BF16 matrices by llama.cpp's own quantise call. Raises `ModelFileError`."""
+    """Write `source` again with BF16 matrices by llama.cpp's own quantize call. Raises `ModelFileError`."""
     start_backend()
     params = llama.llama_model_quantize_default_params()
     params.nthread = n_threads

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gguf_embed.config import OffloadConfig
-from gguf_embed.engines.base import ContextSpec, EngineInfo, PictureSpec
+from gguf_embed.engines.base import ContextSpec, EngineInfo, ImageSpec
 from gguf_embed.engines.llama import api
 from gguf_embed.engines.llama import vocabulary as words
 from gguf_embed.engines.llama.batch import BatchBuffers
@@ -22,7 +22,7 @@ from gguf_embed.gguf_file.token_rows import PairRows
 from gguf_embed.types import FloatMatrix, Pooling, Vocabulary
 
 if TYPE_CHECKING:
-    from gguf_embed.engines.llama.images import PictureContext
+    from gguf_embed.engines.llama.images import ImageContext
 
 supports_gpu = api.supports_gpu
 retype_to_bf16 = api.retype_to_bf16
@@ -148,16 +148,16 @@ class LlamaEngine:
             )
         return LlamaContext(self, self._model, spec)
 
-    def open_pictures(self, spec: PictureSpec) -> PictureContext:
+    def open_images(self, spec: ImageSpec) -> ImageContext:
         """The file's vision tower, `spec.mmproj`, with this model behind it. Raises `ModelFileError`."""
-        from gguf_embed.engines.llama.images import PictureContext  # loads another library of llama.cpp's
+        from gguf_embed.engines.llama.images import ImageContext  # loads another library of llama.cpp's
 
         if not self.runs_in_parts:
             raise ModelFileError(
-                f"{self._config.path.name} reads a text as a whole, so no pictures can be put between its tokens: "
+                f"{self._config.path.name} reads a text as a whole, so no images can be put between its tokens: "
                 "--mmproj needs a causal decoder"
             )
-        return PictureContext(self.info, self._model, spec)
+        return ImageContext(self.info, self._model, spec)
 
     def close(self) -> None:
         self._stack.close()
@@ -225,7 +225,7 @@ class LlamaContext:
                 ids = np.fromiter((token for tokens in batch for token in tokens), np.int64)
                 return api.encode(self._context, self._buffers.fill_rows(batch, self._pairs.take(ids)))
             return api.encode(self._context, self._buffers.fill(batch))
-        api.forget(self._context)
+        api.clear_memory(self._context)
         if not self._reads_last:
             return api.decode(self._context, self._buffers.fill(batch))
         return self._run_up_to_last(batch)
@@ -238,9 +238,9 @@ class LlamaContext:
         """
         starts = [len(tokens) - 1 for tokens in batch]
         if any(starts):
-            api.want_rows(self._context, False)
+            api.set_embeddings(self._context, False)
             code = api.decode(self._context, self._buffers.fill([tokens[:-1] for tokens in batch], output=False))
-            api.want_rows(self._context, True)
+            api.set_embeddings(self._context, True)
             if code != 0:
                 return code
         return api.decode(self._context, self._buffers.fill([tokens[-1:] for tokens in batch], starts))
@@ -252,7 +252,7 @@ class LlamaContext:
         largest: 3,000 tokens of a vocabulary of 152,000 took 1.8 GB of it.
         """
         rows = np.empty((sum(map(len, batch)), self._info.n_embd), np.float32)
-        api.forget(self._context)
+        api.clear_memory(self._context)
         begin = 0
         for part in cut_parts(list(map(len, batch)), MAX_UBATCH_TOKENS):
             tokens = [text[own.start : own.stop] for text, own in zip(batch, part, strict=True)]

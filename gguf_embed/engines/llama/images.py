@@ -1,4 +1,4 @@
-"""Texts with pictures in them: a vision tower's rows and token ids, run one after another in one llama.cpp context."""
+"""Texts with images in them: a vision tower's rows and token ids, run one after another in one llama.cpp context."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from itertools import pairwise
 
 import numpy as np
 
-from gguf_embed.engines.base import EngineInfo, PictureRows, PictureSpec
+from gguf_embed.engines.base import EngineInfo, ImageRows, ImageSpec
 from gguf_embed.engines.llama import api
 from gguf_embed.engines.llama import mtmd_api as mtmd
 from gguf_embed.engines.llama.batch import BatchBuffers
-from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError, NotSupported, PicturesTooLong
-from gguf_embed.images.checks import check_picture, check_pixels, check_together
-from gguf_embed.types import FloatMatrix, PictureText, Pooling
+from gguf_embed.errors import EngineFailure, ImageInputTooLong, InvalidRequest, ModelFileError, NotSupported
+from gguf_embed.images.checks import check_image, check_pixels, check_together
+from gguf_embed.types import FloatMatrix, ImageInput, Pooling
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one call computes: some token ids, or a whole picture."""
+    """What one call computes: some token ids, or a whole image."""
 
     chunk: mtmd.Chunk
     tokens: tuple[int, ...] | None
@@ -55,10 +55,10 @@ class RowPool:
         return np.asarray(pooled / self._n if self.pooling is Pooling.MEAN else pooled, np.float32)
 
 
-class PictureContext:
+class ImageContext:
     """A vision tower with one context of the text model. After opening it belongs to one thread."""
 
-    def __init__(self, info: EngineInfo, model: api.Handle, spec: PictureSpec) -> None:
+    def __init__(self, info: EngineInfo, model: api.Handle, spec: ImageSpec) -> None:
         """Loads the tower. Raises `ModelFileError` with one clear reason."""
         self.spec = spec
         self._info = info
@@ -67,7 +67,7 @@ class PictureContext:
             params = mtmd.TowerParams(spec.use_gpu, spec.n_threads)
             self._tower = mtmd.open_tower(spec.mmproj, model, params)
             stack.callback(mtmd.free_tower, self._tower)
-            if not mtmd.sees(self._tower):
+            if not mtmd.supports_vision(self._tower):
                 raise ModelFileError(f"--mmproj {spec.mmproj.name} hears only: give one with a vision encoder")
             # flash attention, because without it the scores of a part with everything before it are held
             self._context = api.new_context(
@@ -81,13 +81,13 @@ class PictureContext:
     def _part_tokens(self) -> int:
         return min(self.spec.part_tokens, self.spec.max_tokens)
 
-    def embed(self, text: PictureText, pooling: Pooling) -> PictureRows:
+    def embed(self, text: ImageInput, pooling: Pooling) -> ImageRows:
         _check_files(text)
         with ExitStack() as stack:
             parts = [self._decode(text, number, stack) for number in range(len(text.parts))]
             handle = mtmd.tokenize(self._tower, parts)
             if handle is None:
-                raise InvalidRequest(f"input {text.index}: the vision tower cannot prepare a picture of it")
+                raise InvalidRequest(f"input {text.index}: the vision tower cannot prepare an image of it")
             stack.callback(mtmd.free_chunks, handle)
             chunks = mtmd.list_chunks(self._tower, handle)
             self._check(text.index, chunks)
@@ -96,39 +96,39 @@ class PictureContext:
             rows = pool.result()
         if not np.isfinite(rows).all():
             raise EngineFailure(f"input {text.index}: the model gave numbers that are not finite")
-        return PictureRows(rows, sum(chunk.n_tokens for chunk in chunks))
+        return ImageRows(rows, sum(chunk.n_tokens for chunk in chunks))
 
-    def _decode(self, text: PictureText, number: int, stack: ExitStack) -> str | api.Handle:
+    def _decode(self, text: ImageInput, number: int, stack: ExitStack) -> str | api.Handle:
         part = text.parts[number]
         if isinstance(part, str):
             return part
         where = _place(text, number)
         check_pixels(part, where)
-        bitmap = mtmd.decode_picture(self._tower, part)
+        bitmap = mtmd.decode_image(self._tower, part)
         if bitmap is None:
-            raise InvalidRequest(f"{where} the picture is damaged: save it again and send that")
-        stack.callback(mtmd.free_picture, bitmap)
+            raise InvalidRequest(f"{where} the image is damaged: save it again and send that")
+        stack.callback(mtmd.free_image, bitmap)
         return bitmap
 
     def _check(self, index: int, chunks: Sequence[mtmd.Chunk]) -> None:
         """Every size that llama.cpp asserts on."""
         n_tokens = sum(chunk.n_tokens for chunk in chunks)
         if n_tokens > self.spec.max_tokens:
-            raise PicturesTooLong(index, n_tokens, self.spec.max_tokens)
+            raise ImageInputTooLong(index, n_tokens, self.spec.max_tokens)
         if min((chunk.n_tokens for chunk in chunks), default=0) < 1:
-            raise InvalidRequest(f"input {index} has no tokens: send a text or a picture")
+            raise InvalidRequest(f"input {index} has no tokens: send a text or an image")
         whole = max((chunk.n_tokens for chunk in chunks if chunk.looks_ahead), default=0)
         if whole > self._part_tokens():
             raise NotSupported(
-                f"input {index}: a picture of {whole} tokens which must be computed together, the limit is "
+                f"input {index}: an image of {whole} tokens which must be computed together, the limit is "
                 f"{self._part_tokens()}: send a smaller one"
             )
 
     def _compute(self, parts: Sequence[Part], pool: RowPool) -> None:
-        api.forget(self._context)
+        api.clear_memory(self._context)
         for part in parts:
-            api.want_rows(self._context, part.wants_rows)
-            code = self._run_ids(part, pool) if part.tokens is not None else self._run_picture(part, pool)
+            api.set_embeddings(self._context, part.wants_rows)
+            code = self._run_ids(part, pool) if part.tokens is not None else self._run_image(part, pool)
             if code != 0:
                 raise EngineFailure(f"llama.cpp refused a part of {part.chunk.n_tokens} tokens (code {code})")
 
@@ -140,10 +140,10 @@ class PictureContext:
             self._take_rows(len(tokens), pool)
         return code
 
-    def _run_picture(self, part: Part, pool: RowPool) -> int:
-        rows = mtmd.encode_picture(self._tower, part.chunk, self._width)
+    def _run_image(self, part: Part, pool: RowPool) -> int:
+        rows = mtmd.encode_image(self._tower, part.chunk, self._width)
         if rows is None or not np.isfinite(rows).all():
-            raise EngineFailure("the vision tower gave no numbers for a picture")
+            raise EngineFailure("the vision tower gave no numbers for an image")
 
         def on_rows(n_rows: int) -> None:
             if part.wants_rows:
@@ -163,15 +163,15 @@ class PictureContext:
         self._stack.close()
 
 
-def _place(text: PictureText, number: int) -> str:
+def _place(text: ImageInput, number: int) -> str:
     return f"input {text.index}, part {number}:"
 
 
-def _check_files(text: PictureText) -> None:
-    """What can be known before anything is decoded; then all of its pictures are in memory at the same time."""
+def _check_files(text: ImageInput) -> None:
+    """What can be known before anything is decoded; then all of its images are in memory at the same time."""
     for number, part in enumerate(text.parts):
         if isinstance(part, bytes):
-            check_picture(part, _place(text, number))
+            check_image(part, _place(text, number))
     check_together((part for part in text.parts if isinstance(part, bytes)), f"input {text.index}")
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 
-def give_back(address: int, size_bytes: int) -> None:
+def release_pages(address: int, size_bytes: int) -> None:
     """Tell Linux that the whole pages inside this private memory may go; read again, they are zeros.
 
     Does nothing on other systems, and nothing for less than one whole page.

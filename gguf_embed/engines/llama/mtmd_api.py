@@ -29,7 +29,7 @@ _opening = threading.Lock()
 _NO_FOLDER = b"/dev/null"
 
 OnRows = Callable[[int], None]
-"""Called after each part of a picture was computed, with its number of rows."""
+"""Called after each part of an image was computed, with its number of rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,12 @@ def free_tower(tower: api.Handle) -> None:
     mtmd.mtmd_free(tower)
 
 
-def sees(tower: api.Handle) -> bool:
+def supports_vision(tower: api.Handle) -> bool:
     """Whether it has a vision encoder; it may have one for sound only."""
     return bool(mtmd.mtmd_support_vision(tower))
 
 
-def decode_picture(tower: api.Handle, data: bytes) -> api.Handle | None:
+def decode_image(tower: api.Handle, data: bytes) -> api.Handle | None:
     """A PNG or JPEG file as a bitmap, to be freed; None when it is damaged. Its size was checked before.
 
     What stb_image cannot read llama.cpp gives to the programs ffprobe and ffmpeg, as a video, and keeps them: so it is
@@ -82,12 +82,12 @@ def decode_picture(tower: api.Handle, data: bytes) -> api.Handle | None:
     return read.bitmap or None
 
 
-def free_picture(bitmap: api.Handle) -> None:
+def free_image(bitmap: api.Handle) -> None:
     mtmd.mtmd_bitmap_free(bitmap)
 
 
 def tokenize(tower: api.Handle, parts: Sequence[str | api.Handle]) -> api.Handle | None:
-    """Texts and bitmaps in the order they are read → chunks, to be freed; None when llama.cpp refuses a picture.
+    """Texts and bitmaps in the order they are read → chunks, to be freed; None when llama.cpp refuses an image.
 
     Special tokens are added and parsed, as for a text alone.
     """
@@ -119,11 +119,11 @@ def free_chunks(chunks: api.Handle) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a read input: token ids, or a picture, whose `tokens` is None. Lives as long as its chunks."""
+    """A piece of a read input: token ids, or an image, whose `tokens` is None. Lives as long as its chunks."""
 
     handle: api.Handle
     n_tokens: int  # cells of the KV memory
-    n_positions: int  # fewer than tokens for models whose pictures have positions in two dimensions
+    n_positions: int  # fewer than tokens for models whose images have positions in two dimensions
     tokens: tuple[int, ...] | None
     looks_ahead: bool = False  # its tokens attend to each other both ways, so it must be computed whole
 
@@ -143,7 +143,7 @@ def list_chunks(tower: api.Handle, chunks: api.Handle) -> list[Chunk]:
     return found
 
 
-def encode_picture(tower: api.Handle, chunk: Chunk, width: int) -> FloatMatrix | None:
+def encode_image(tower: api.Handle, chunk: Chunk, width: int) -> FloatMatrix | None:
     """Compute the tower: float32[n_tokens, width], what the text model reads in the place of tokens; None: refused."""
     if mtmd.mtmd_encode_chunk(tower, chunk.handle) != 0:
         return None
@@ -156,7 +156,7 @@ def encode_picture(tower: api.Handle, chunk: Chunk, width: int) -> FloatMatrix |
 def decode_rows(
     tower: api.Handle, context: api.Handle, chunk: Chunk, rows: FloatMatrix, place: tuple[int, int], on_rows: OnRows
 ) -> int:
-    """Run a picture's rows in the text model at `place` (its first position, tokens at once). 0 is success."""
+    """Run an image's rows in the text model at `place` (its first position, tokens at once). 0 is success."""
     start, n_batch = place
     end = ctypes.c_int32(0)
 

@@ -1,4 +1,4 @@
-"""Tokenising by remembering: what each piece of a text became the last time it was seen."""
+"""Tokenizing by remembering: what each piece of a text became the last time it was seen."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BRACKETED: Final = re.compile(f"{_MARK}.*{_MARK}")
 _BORDERS: Final = r" \t\n\r"  # the white space that every rule agrees on; other kinds stay inside a piece
 
 
-class PieceMemory:
+class PieceCache:
     """Turns texts into ids piece by piece. Safe from any thread.
 
     A text of words met before takes some 0.15 µs per word, where the tokenizers package takes 2 µs and more.
@@ -79,7 +79,7 @@ def choose_split(tokenizer: dict[str, Any]) -> SplitText | None:
 
 
 def joins_spaces(tokenizer: dict[str, Any]) -> bool:
-    """Whether its rules cut a normalised text before spaces, as SentencePiece does: each word with the space before it.
+    """Whether its rules cut a normalized text before spaces, as SentencePiece does: each word with the space before it.
 
     Not where only a text's first word gets a space, for what was first is read off the original text; and not where
     many tokens are added, for each must be looked for in every text.
@@ -110,7 +110,7 @@ def bert_split(added: Sequence[str], *, lowercase: bool) -> SplitText:
     first_marks = tuple({content[0] for content in added})
 
     def split(text: str) -> list[str]:
-        # Python lowers some letters beyond ASCII by their neighbours, the original never does
+        # Python lowers some letters beyond ASCII by their neighbors, the original never does
         if lowercase and text.isascii() and not any(mark in text for mark in first_marks):
             text = text.lower()
         pieces: list[str] = find(text)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gguf_embed.engines.static.piece_cache import (
-    PieceMemory,
+    PieceCache,
     added_tokens,
     choose_split,
     joins_spaces,
@@ -63,7 +63,7 @@ class HuggingFaceTokenizer:
         self._entries = tuple(names.get(token, f"[PAD{token}]") for token in range(n_tokens))
         rules = json.loads(source)
         split = choose_split(rules)
-        self._memory = PieceMemory(split, self._encode_all) if split is not None else None
+        self._memory = PieceCache(split, self._encode_all) if split is not None else None
         self._words = _SpacedWords(self._tokenizer, rules, skipped_id) if joins_spaces(rules) else None
 
     @property
@@ -117,14 +117,14 @@ class HuggingFaceTokenizer:
 
 
 class _SpacedWords:
-    """SentencePiece's rules: the text is normalised, then each word with the space before it stands for itself."""
+    """SentencePiece's rules: the text is normalized, then each word with the space before it stands for itself."""
 
     def __init__(self, tokenizer: HfTokenizer, rules: dict[str, Any], skipped_id: int | None) -> None:
         self._normalizer, self._splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
         self._model = tokenizer.model
         self._added = added_tokens(rules)
         self._skipped_id = skipped_id
-        self._memory = PieceMemory(split_before_spaces, lambda pieces: list(map(self._encode_piece, pieces)))
+        self._memory = PieceCache(split_before_spaces, lambda pieces: list(map(self._encode_piece, pieces)))
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]] | None:
         """None where a text may hold an added token: those are cut out before anything else."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from gguf_embed.engines.static.piece_cache import PieceMemory, split_at_spaces
+from gguf_embed.engines.static.piece_cache import PieceCache, split_at_spaces
 from gguf_embed.tokenization.offsets import place_in_order
 from gguf_embed.types import Span
 
@@ -23,7 +23,7 @@ class WordTokenizer:
         self._words = words
         self._ids = {word: token for token, word in zip(range(len(words) - 1, -1, -1), reversed(words), strict=True)}
         self._lowercase = lowercase
-        self._memory = PieceMemory(split_at_spaces, lambda pieces: [self._encode_piece(piece) for piece in pieces])
+        self._memory = PieceCache(split_at_spaces, lambda pieces: [self._encode_piece(piece) for piece in pieces])
 
     @property
     def entries(self) -> Sequence[str]:

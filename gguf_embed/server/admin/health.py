@@ -6,20 +6,20 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import Unavailable
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.http.body import json_response
 from gguf_embed.types import ServiceState
 
 
-async def health(door: Door, request: web.Request) -> web.Response:
+async def health(context: ServerContext, request: web.Request) -> web.Response:
     """`GET /health`: 200 when a request would be answered, else 503 with the reason."""
-    _check_serving(door)
+    _check_serving(context)
     return json_response(b'{"status":"ok"}')
 
 
-async def ready(door: Door, request: web.Request) -> web.Response:
+async def ready(context: ServerContext, request: web.Request) -> web.Response:
     """`GET /ready`: as `/health`, with what waits and runs."""
-    state = _check_serving(door)
+    state = _check_serving(context)
     load = {
         "status": "ready",
         "queued_texts": state.queued_texts,
@@ -29,9 +29,9 @@ async def ready(door: Door, request: web.Request) -> web.Response:
     return json_response(orjson.dumps(load))
 
 
-def _check_serving(door: Door) -> ServiceState:
-    state = door.service.state()
-    if door.drain.begun.is_set():
+def _check_serving(context: ServerContext) -> ServiceState:
+    state = context.service.state()
+    if context.in_flight.stopping.is_set():
         raise Unavailable("the server is shutting down")
     if state.status == "loading":
         raise Unavailable(state.detail or "Loading model")

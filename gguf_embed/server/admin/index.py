@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.docs.openapi import shown_path
 from gguf_embed.server.docs.page.page import VARY, page, wants_page
 from gguf_embed.types import ModelInfo, ModelStatus, Pooling
@@ -12,33 +12,33 @@ from gguf_embed.types import ModelInfo, ModelStatus, Pooling
 GREETING = "Ollama is running"
 
 
-async def root(door: Door, request: web.Request) -> web.StreamResponse:
+async def root(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`GET /`: in a browser the page; else on Ollama's port its sentence alone, elsewhere the index with it at the end.
 
     Clients look there before anything else. Many search the text for the sentence, some compare the whole
     (hass-ollama-conversation, Reins).
     """
     if wants_page(request.headers.get("Accept", "")):
-        return await page(door, request)
+        return await page(context, request)
     address = request.get_extra_info("sockname")
-    if isinstance(address, tuple) and address[1] == door.options.ollama_port:
+    if isinstance(address, tuple) and address[1] == context.options.ollama_port:
         return web.Response(text=GREETING, headers=VARY)
-    listed = await index(door, request)
+    listed = await index(context, request)
     listed.text = f"{listed.text}\nfor Ollama's clients: {GREETING}\n"
     listed.headers.update(VARY)
     return listed
 
 
-async def index(door: Door, request: web.Request) -> web.Response:
+async def index(context: ServerContext, request: web.Request) -> web.Response:
     """`GET /`: what is here, for a person with a browser or curl."""
-    served = door.service.models()
-    methods = max(len(route.method) for route in door.routes)
-    paths = max(len(shown_path(route)) for route in door.routes)
+    served = context.service.models()
+    methods = max(len(route.method) for route in context.routes)
+    paths = max(len(shown_path(route)) for route in context.routes)
     lines = [
-        f"gguf-embed {door.options.version} serves",
+        f"gguf-embed {context.options.version} serves",
         *map(_index_line, served),
         "",
-        *(f"{route.method:{methods}}  {shown_path(route):{paths}}  {route.summary}" for route in door.routes),
+        *(f"{route.method:{methods}}  {shown_path(route):{paths}}  {route.summary}" for route in context.routes),
         "",
         example(f"{request.scheme}://{request.host}", served[0].info if served else None),
         "",

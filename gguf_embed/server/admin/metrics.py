@@ -7,21 +7,21 @@ from aiohttp import web
 
 from gguf_embed.errors import NotSupported
 from gguf_embed.metrics import CONTENT_TYPE
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.http.body import json_response
 
 
-async def metrics(door: Door, request: web.Request) -> web.Response:
+async def metrics(context: ServerContext, request: web.Request) -> web.Response:
     """`GET /metrics`: Prometheus's text format."""
-    if not door.options.metrics_enabled:
+    if not context.options.metrics_enabled:
         raise NotSupported("This server does not support metrics endpoint. Start it without --no-metrics")
-    state = door.service.state()
-    n_loaded = sum(status.state == "loaded" for status in door.service.models())
-    door.metrics.set_load(state.queued_texts, state.queued_tokens, state.running_texts, n_loaded)
-    headers = {"Content-Type": CONTENT_TYPE, "Process-Start-Time-Unix": str(door.started_unix_s)}
-    return web.Response(body=door.metrics.render(), headers=headers)
+    state = context.service.state()
+    n_loaded = sum(status.state == "loaded" for status in context.service.models())
+    context.metrics.set_load(state.queued_texts, state.queued_tokens, state.running_texts, n_loaded)
+    headers = {"Content-Type": CONTENT_TYPE, "Process-Start-Time-Unix": str(context.started_unix_s)}
+    return web.Response(body=context.metrics.render(), headers=headers)
 
 
-async def version(door: Door, request: web.Request) -> web.Response:
+async def version(context: ServerContext, request: web.Request) -> web.Response:
     """`GET /version`."""
-    return json_response(orjson.dumps({"name": "gguf-embed", "version": door.options.version}))
+    return json_response(orjson.dumps({"name": "gguf-embed", "version": context.options.version}))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.images import MEDIA_MARKER
 from gguf_embed.server.http.body import json_response
 from gguf_embed.types import ModelInfo, ModelStatus, Pooling
 
 
-async def models(door: Door, request: web.Request) -> web.Response:
+async def models(context: ServerContext, request: web.Request) -> web.Response:
     """`GET /v1/models` and `/models`: every model that can be asked for, loaded or not; llama-server's shape."""
-    served = door.service.models()
+    served = context.service.models()
     reply = {
         "models": [_ollama_stub(status.info) for status in served],
         "object": "list",
@@ -22,9 +22,9 @@ async def models(door: Door, request: web.Request) -> web.Response:
     return json_response(orjson.dumps(reply))
 
 
-async def model(door: Door, request: web.Request) -> web.Response:
+async def model(context: ServerContext, request: web.Request) -> web.Response:
     """`GET /v1/models/{id}`: the model that would answer for that name."""
-    return json_response(orjson.dumps(format_model(door.service.resolve(request.match_info["model"]))))
+    return json_response(orjson.dumps(format_model(context.service.resolve(request.match_info["model"]))))
 
 
 def format_model(status: ModelStatus) -> dict[str, object]:
@@ -87,10 +87,10 @@ def _ollama_stub(info: ModelInfo) -> dict[str, object]:
     }
 
 
-async def props(door: Door, request: web.Request) -> web.Response:
+async def props(context: ServerContext, request: web.Request) -> web.Response:
     """`GET /props`, or `/props?model=…`: llama-server's keys that mean something here, and what it does not tell."""
-    state, options = door.service.state(), door.options
-    reply = format_props(door.service.resolve(request.query.get("model"))) | {
+    state, options = context.service.state(), context.options
+    reply = format_props(context.service.resolve(request.query.get("model"))) | {
         "total_slots": state.n_workers,
         "n_threads": state.n_threads,
         "max_inputs": options.max_inputs,
@@ -112,7 +112,7 @@ def format_props(status: ModelStatus) -> dict[str, object]:
         "model_alias": info.name,
         "model_path": info.path.name if info.path else "",
         "model_ftype": info.file_type,
-        "modalities": {"vision": info.reads_pictures, "video": False, "audio": False},
+        "modalities": {"vision": info.reads_images, "video": False, "audio": False},
         "media_marker": MEDIA_MARKER,
         "endpoint_slots": False,
         "endpoint_props": False,

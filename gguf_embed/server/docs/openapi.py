@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gguf_embed.server.context import Dialect, Door, Route
+from gguf_embed.server.context import Dialect, Route, ServerContext
 from gguf_embed.server.http.body import json_response
 
 Json = dict[str, Any]
@@ -45,14 +45,16 @@ class Descriptions:
     schemas: Mapping[str, Json]
 
 
-async def openapi_json(door: Door, request: web.Request) -> web.StreamResponse:
+async def openapi_json(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`GET /openapi.json`."""
-    return json_response(orjson.dumps(describe_door(door)))
+    return json_response(orjson.dumps(describe_door(context)))
 
 
-def describe_door(door: Door) -> Json:
+def describe_door(context: ServerContext) -> Json:
     """The description of this server."""
-    return describe(door.routes, load_descriptions(), door.options.version, key_needed=bool(door.options.api_keys))
+    return describe(
+        context.routes, load_descriptions(), context.options.version, key_needed=bool(context.options.api_keys)
+    )
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from html import escape
 import orjson
 from aiohttp import web
 
-from gguf_embed.server.context import Door, Route
+from gguf_embed.server.context import Route, ServerContext
 from gguf_embed.server.docs.openapi import describe, load_descriptions
 from gguf_embed.server.docs.page.page import Page, make_page, read_part
 from gguf_embed.server.docs.schema_text import Field, Json, fields_of, name_of, type_words
@@ -31,9 +31,9 @@ class Entry:
     operation: Json  # the first route's
 
 
-async def docs(door: Door, request: web.Request) -> web.StreamResponse:
+async def docs(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`GET /docs`. Asks for no key: it says nothing that this project's repository does not say."""
-    made = load_docs(tuple(door.routes), door.options.version, key_needed=bool(door.options.api_keys))
+    made = load_docs(tuple(context.routes), context.options.version, key_needed=bool(context.options.api_keys))
     url = f"{request.scheme}://{request.host}"
     if not _PLAIN_URL.fullmatch(url):
         return made.response()

@@ -1,4 +1,4 @@
-"""Fetches pictures that a request names by URL, from hosts that the operator named and nowhere else."""
+"""Fetches images that a request names by URL, from hosts that the operator named and nowhere else."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gguf_embed.images.checks import MAX_BYTES
 from gguf_embed.images.url_allowlist import RemoteUrl, is_public
 
 TIMEOUT_S = 20.0
-"""For all pictures of a request."""
+"""For all images of a request."""
 
 
 @dataclass(frozen=True, slots=True)
-class RemotePicture:
-    """A picture that is still elsewhere; `where` it stands in the request."""
+class RemoteImage:
+    """An image that is still elsewhere; `where` it stands in the request."""
 
     url: RemoteUrl
     where: str
@@ -53,8 +53,8 @@ class PublicResolver(AbstractResolver):
         await self._lookup.close()
 
 
-async def fetch_pictures(
-    pictures: Sequence[RemotePicture], max_bytes: int, lookup: AbstractResolver | None = None
+async def fetch_images(
+    images: Sequence[RemoteImage], max_bytes: int, lookup: AbstractResolver | None = None
 ) -> list[bytes]:
     """Fetch them one after another. Redirects are not followed. Raises `InvalidRequest`.
 
@@ -72,39 +72,39 @@ async def fetch_pictures(
         timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
         headers={"Accept-Encoding": "identity", "User-Agent": "gguf-embed"},
     ) as session:
-        for picture in pictures:
+        for image in images:
             try:
                 async with asyncio.timeout_at(deadline_s):
-                    found.append(await _fetch(session, picture, min(MAX_BYTES, max_bytes - sum(map(len, found)))))
+                    found.append(await _fetch(session, image, min(MAX_BYTES, max_bytes - sum(map(len, found)))))
             except _NoPublicAddress as exc:
-                raise InvalidRequest(_private(picture)) from exc
+                raise InvalidRequest(_private(image)) from exc
             except (aiohttp.ClientError, OSError, TimeoutError) as exc:
                 if isinstance(exc, aiohttp.ClientConnectorDNSError) and isinstance(exc.os_error, _NoPublicAddress):
-                    raise InvalidRequest(_private(picture)) from exc
+                    raise InvalidRequest(_private(image)) from exc
                 raise InvalidRequest(
-                    f"{picture.where}: {picture.url.host} did not give the picture within {TIMEOUT_S:.0f} s "
+                    f"{image.where}: {image.url.host} did not give the image within {TIMEOUT_S:.0f} s "
                     f"({type(exc).__name__}): send it as data:image/png;base64,…"
                 ) from exc
     return found
 
 
-def _private(picture: RemotePicture) -> str:
+def _private(image: RemoteImage) -> str:
     return (
-        f"{picture.where}: {picture.url.host} leads to a private address, which is not fetched by name: "
+        f"{image.where}: {image.url.host} leads to a private address, which is not fetched by name: "
         "name the address itself in the URL and in --allow-remote-media"
     )
 
 
-async def _fetch(session: aiohttp.ClientSession, picture: RemotePicture, max_bytes: int) -> bytes:
+async def _fetch(session: aiohttp.ClientSession, image: RemoteImage, max_bytes: int) -> bytes:
     data = bytearray()
-    async with session.get(picture.url.url, allow_redirects=False) as reply:
+    async with session.get(image.url.url, allow_redirects=False) as reply:
         if reply.status != 200:
             raise InvalidRequest(
-                f"{picture.where}: {picture.url.host} answered {reply.status}, and only a 200 is read: "
+                f"{image.where}: {image.url.host} answered {reply.status}, and only a 200 is read: "
                 "redirects are not followed"
             )
         async for piece in reply.content.iter_chunked(65_536):
             data += piece
             if len(data) > max_bytes:
-                raise InvalidRequest(f"{picture.where} is larger than {max_bytes:,} bytes: send a smaller picture")
+                raise InvalidRequest(f"{image.where} is larger than {max_bytes:,} bytes: send a smaller image")
     return bytes(data)

@@ -1,4 +1,4 @@
-"""Pictures in `input` and `content`, in both of llama-server's shapes, taken out before the texts are parsed."""
+"""Images in `input` and `content`, in both of llama-server's shapes, taken out before the texts are parsed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gguf_embed.errors import InvalidRequest, NotSupported
-from gguf_embed.images.checks import MAX_BYTES, check_picture, check_together
+from gguf_embed.images.checks import MAX_BYTES, check_image, check_together
 from gguf_embed.images.url_allowlist import RemoteHosts
-from gguf_embed.server.context import Door
-from gguf_embed.server.fields.image_fetch import RemotePicture, fetch_pictures
+from gguf_embed.server.context import ServerContext
+from gguf_embed.server.fields.image_fetch import RemoteImage, fetch_images
 from gguf_embed.server.fields.inputs import check_count
 from gguf_embed.server.http.values import JsonObject, describe, optional_str
 from gguf_embed.service.embed_images import no_tower
-from gguf_embed.types import PictureText
+from gguf_embed.types import ImageInput
 
 MEDIA_MARKER = "<__media__>"
-"""Stands in a "prompt_string" where a picture belongs; llama.cpp's default (mtmd_default_marker)."""
+"""Stands in a "prompt_string" where an image belongs; llama.cpp's default (mtmd_default_marker)."""
 
-MAX_PICTURES = 64
+MAX_IMAGES = 64
 """In one request."""
 
 MAX_PARTS = 10_000
@@ -30,28 +30,28 @@ MAX_PARTS = 10_000
 _SPACES = b" \t\r\n\f\v"
 _UNHEARD = {"input_audio": "sound", "audio_url": "sound", "input_video": "video", "video_url": "video"}
 
-_Part = str | bytes | RemotePicture
+_Part = str | bytes | RemoteImage
 
 
 @dataclass(frozen=True, slots=True)
-class ParsedPictures:
-    """What a body holds of pictures."""
+class ParsedImages:
+    """What a body holds of images."""
 
-    value: object  # the field without them: an input with pictures is "", content parts of text are joined
-    inputs: tuple[tuple[int, tuple[_Part, ...]], ...]  # index and parts of each input with pictures
+    value: object  # the field without them: an input with images is "", content parts of text are joined
+    inputs: tuple[tuple[int, tuple[_Part, ...]], ...]  # index and parts of each input with images
 
 
 @dataclass(frozen=True, slots=True)
-class PictureRules:
+class ImageRules:
     """What a request may hold."""
 
     hosts: RemoteHosts
     max_inputs: int
-    refusal: str | None = None  # why the model reads no pictures
+    refusal: str | None = None  # why the model reads no images
 
 
-async def take_pictures(door: Door, body: JsonObject) -> tuple[JsonObject, tuple[PictureText, ...]]:
-    """The body with texts only, and its inputs with pictures, fetched where that is allowed.
+async def take_images(context: ServerContext, body: JsonObject) -> tuple[JsonObject, tuple[ImageInput, ...]]:
+    """The body with texts only, and its inputs with images, fetched where that is allowed.
 
     Every request comes through here; one without an object among its inputs leaves as it came.
     Raises `InvalidRequest`, and `NotSupported` where the model has no vision tower.
@@ -60,48 +60,48 @@ async def take_pictures(door: Door, body: JsonObject) -> tuple[JsonObject, tuple
     value = body.get(param)
     if not (type(value) is dict or (type(value) is list and dict in set(map(type, value)))):
         return body, ()
-    options = door.options
-    info = door.service.resolve(optional_str(body, "model")).info
-    refusal = None if info.reads_pictures else no_tower(info.name)
-    rules = PictureRules(options.remote_hosts, options.max_inputs, refusal)
-    parsed = await asyncio.to_thread(parse_pictures, value, param, rules)
-    remote = [part for _, parts in parsed.inputs for part in parts if isinstance(part, RemotePicture)]
-    files = await fetch_pictures(remote, options.max_body_bytes) if remote else []
-    pictures = await asyncio.to_thread(_put_together, parsed, files) if parsed.inputs else ()
-    return {**body, param: parsed.value}, pictures
+    options = context.options
+    info = context.service.resolve(optional_str(body, "model")).info
+    refusal = None if info.reads_images else no_tower(info.name)
+    rules = ImageRules(options.remote_hosts, options.max_inputs, refusal)
+    parsed = await asyncio.to_thread(parse_images, value, param, rules)
+    remote = [part for _, parts in parsed.inputs for part in parts if isinstance(part, RemoteImage)]
+    files = await fetch_images(remote, options.max_body_bytes) if remote else []
+    images = await asyncio.to_thread(_put_together, parsed, files) if parsed.inputs else ()
+    return {**body, param: parsed.value}, images
 
 
-def _put_together(parsed: ParsedPictures, fetched: list[bytes]) -> tuple[PictureText, ...]:
-    """`fetched`: the files of all remote pictures, in order."""
+def _put_together(parsed: ParsedImages, fetched: list[bytes]) -> tuple[ImageInput, ...]:
+    """`fetched`: the files of all remote images, in order."""
     files = iter(fetched)
-    found: list[PictureText] = []
+    found: list[ImageInput] = []
     for index, parts in parsed.inputs:
         texts: list[str | bytes] = []
         for part in parts:
-            if isinstance(part, RemotePicture):
+            if isinstance(part, RemoteImage):
                 data = next(files)
-                check_picture(data, part.where)
+                check_image(data, part.where)
                 texts.append(data)
             else:
                 texts.append(part)
         check_together((part for part in texts if isinstance(part, bytes)), f"input {index}")
-        found.append(PictureText(index, tuple(texts)))
+        found.append(ImageInput(index, tuple(texts)))
     return tuple(found)
 
 
-def parse_pictures(value: object, param: str, rules: PictureRules) -> ParsedPictures:
+def parse_images(value: object, param: str, rules: ImageRules) -> ParsedImages:
     """Read every entry that is an object with `multimodal_data` or `content`; leave the others for the text parser.
 
-    Raises `InvalidRequest` naming the place, `NotSupported` for sound and video, and for pictures where none are read.
+    Raises `InvalidRequest` naming the place, `NotSupported` for sound and video, and for images where none are read.
     """
     reader = _Reader(param, rules)
     if param == "content" and isinstance(value, list) and _is_parts(value):
         parts = reader.parts(value, f'"{param}[', ']"')
-        return ParsedPictures([_words(parts)], _pictured([(0, parts)]))
+        return ParsedImages([_words(parts)], _with_images([(0, parts)]))
     is_list = isinstance(value, list)
     entries: list[object] = list(value) if isinstance(value, list) else [value]
     if {int, float} & set(map(type, entries)):
-        return ParsedPictures(value, ())  # one text as token ids: the text parser refuses the object in it
+        return ParsedImages(value, ())  # one text as token ids: the text parser refuses the object in it
     check_count(entries, param, rules.max_inputs)
     inputs: list[tuple[int, tuple[_Part, ...]]] = []
     for index, entry in enumerate(entries):
@@ -109,16 +109,16 @@ def parse_pictures(value: object, param: str, rules: PictureRules) -> ParsedPict
             parts = reader.entry(entry, f'"{param}[{index}]"' if is_list else f'"{param}"')
             entries[index] = _words(parts)
             inputs.append((index, parts))
-    return ParsedPictures(entries if is_list else entries[0], _pictured(inputs))
+    return ParsedImages(entries if is_list else entries[0], _with_images(inputs))
 
 
 def _words(parts: tuple[_Part, ...]) -> str:
-    """The text of an input without pictures; "" where it has some."""
+    """The text of an input without images; "" where it has some."""
     texts = [part for part in parts if isinstance(part, str)]
     return "".join(texts) if len(texts) == len(parts) else ""
 
 
-def _pictured(inputs: Sequence[tuple[int, tuple[_Part, ...]]]) -> tuple[tuple[int, tuple[_Part, ...]], ...]:
+def _with_images(inputs: Sequence[tuple[int, tuple[_Part, ...]]]) -> tuple[tuple[int, tuple[_Part, ...]], ...]:
     return tuple((index, parts) for index, parts in inputs if not all(isinstance(part, str) for part in parts))
 
 
@@ -130,10 +130,10 @@ def _is_parts(value: list[object]) -> bool:
 class _Reader:
     """Reads the entries of one request, and counts what it may hold only so much of."""
 
-    def __init__(self, param: str, rules: PictureRules) -> None:
+    def __init__(self, param: str, rules: ImageRules) -> None:
         self._param = param
         self._rules = rules
-        self._n_pictures = 0
+        self._n_images = 0
         self._n_parts = 0
 
     def entry(self, entry: JsonObject, where: str) -> tuple[_Part, ...]:
@@ -160,12 +160,12 @@ class _Reader:
             raise InvalidRequest(f"{where}.prompt_string must be a string, found {describe(text)}")
         if not isinstance(data, list):
             raise InvalidRequest(f"{where}.multimodal_data must be an array of base64 strings, found {describe(data)}")
-        self._count_pictures(len(data))
+        self._count_images(len(data))
         n_markers = text.count(MEDIA_MARKER)
         if n_markers != len(data):
             raise InvalidRequest(
                 f"{where}.prompt_string has {n_markers} times {MEDIA_MARKER}, multimodal_data {len(data)} entries: "
-                "write it once for each, where the picture belongs"
+                "write it once for each, where the image belongs"
             )
         texts = text.split(MEDIA_MARKER)
         parts: list[_Part] = [texts[0]]
@@ -179,24 +179,24 @@ class _Reader:
             case {"type": "text", "text": str(text)}:
                 return text
             case {"type": "image_url", "image_url": {"url": str(url)}} | {"type": "image_url", "image_url": str(url)}:
-                self._count_pictures(1)
+                self._count_images(1)
                 return _read_url(url, f"{where}.image_url", self._rules.hosts)
             case _ if isinstance(kind, str) and kind in _UNHEARD:
-                raise NotSupported(f"{where} is {_UNHEARD[kind]}: this server reads text and pictures only")
+                raise NotSupported(f"{where} is {_UNHEARD[kind]}: this server reads text and images only")
             case _:
                 raise InvalidRequest(
                     f'{where} must be {{"type": "text", "text": "…"}} or '
                     f'{{"type": "image_url", "image_url": {{"url": "…"}}}}, found {describe(part)}'
                 )
 
-    def _count_pictures(self, n_more: int) -> None:
+    def _count_images(self, n_more: int) -> None:
         """Before they are decoded."""
         if self._rules.refusal is not None:
             raise NotSupported(self._rules.refusal)
-        self._n_pictures += n_more
-        if self._n_pictures > MAX_PICTURES:
+        self._n_images += n_more
+        if self._n_images > MAX_IMAGES:
             raise InvalidRequest(
-                f'"{self._param}" holds over {MAX_PICTURES} pictures, the limit per request: send several requests',
+                f'"{self._param}" holds over {MAX_IMAGES} images, the limit per request: send several requests',
                 self._param,
             )
 
@@ -212,7 +212,7 @@ def _read_url(url: str, where: str, hosts: RemoteHosts) -> _Part:
                 raise InvalidRequest(f"{where} must be data:image/png;base64,… or data:image/jpeg;base64,…")
             return _read_base64(data, where)
         case "http" | "https":
-            return RemotePicture(hosts.check(url, where), where)
+            return RemoteImage(hosts.check(url, where), where)
         case _:
             raise InvalidRequest(f"{where}: files and other schemes are never read: send data:image/png;base64,…")
 
@@ -228,5 +228,5 @@ def _read_base64(value: object, where: str) -> bytes:
         raise InvalidRequest(f"{where} is not base64 (it has characters beyond ASCII)") from exc
     except binascii.Error as exc:
         raise InvalidRequest(f"{where} is not base64 ({exc})") from exc
-    check_picture(data, where)
+    check_image(data, where)
     return data

@@ -8,7 +8,7 @@ from typing import NoReturn, cast
 from gguf_embed.errors import InvalidRequest, NotSupported
 from gguf_embed.server.http.errors import NoInputs, TooManyInputs
 from gguf_embed.server.http.values import describe, is_int
-from gguf_embed.types import Prompt
+from gguf_embed.types import Input
 
 MAX_TOKEN_ID = 2**31 - 1
 """llama.cpp's token ids are int32; the vocabulary's own limit is checked where it is known."""
@@ -20,15 +20,15 @@ class MixedInputs(InvalidRequest):
     """An array of texts and numbers, which could be meant as one input or as several."""
 
 
-def parse_prompts(value: object, param: str, max_inputs: int, *, joins_mixed: bool = True) -> tuple[Prompt, ...]:
+def parse_inputs(value: object, param: str, max_inputs: int, *, joins_mixed: bool = True) -> tuple[Input, ...]:
     """Read one or many inputs.
 
     A string, or an array with a number in it (token ids, texts between them allowed), is one prompt; any other array
     holds one prompt per entry. Without `joins_mixed`, numbers beside texts are `MixedInputs`. Raises `InvalidRequest`
-    naming the entry, `NotSupported` for pictures and sound.
+    naming the entry, `NotSupported` for images and sound.
     """
     if not isinstance(value, list):
-        return (parse_prompt(value, param, param),)
+        return (parse_input(value, param, param),)
     if not value:
         raise NoInputs(f'"{param}" must not be empty', param)
     kinds = set(map(type, value))
@@ -52,10 +52,10 @@ def check_count(entries: Sequence[object], param: str, max_inputs: int) -> None:
         )
 
 
-def parse_entry(entry: object, param: str, index: int) -> Prompt:
+def parse_entry(entry: object, param: str, index: int) -> Input:
     """Read one input of several; errors have its index."""
     try:
-        return parse_prompt(entry, f"{param}[{index}]", param)
+        return parse_input(entry, f"{param}[{index}]", param)
     except InvalidRequest as error:
         raise InvalidRequest(error.message, error.param, index) from None
 
@@ -98,7 +98,7 @@ def _refuse_token_id(parts: tuple[int | str, ...], param: str, where: str) -> No
             )
 
 
-def parse_prompt(value: object, where: str, param: str) -> Prompt:
+def parse_input(value: object, where: str, param: str) -> Input:
     """Read one input; `where` names it in errors."""
     match value:
         case str():
@@ -117,7 +117,7 @@ def parse_prompt(value: object, where: str, param: str) -> Prompt:
             raise InvalidRequest(f'"{where}" must be {_EXPECTED}, found {describe(value)}', param)
 
 
-def _parse_nested(value: list[object], where: str, param: str) -> Prompt:
+def _parse_nested(value: list[object], where: str, param: str) -> Input:
     if not value:
         raise InvalidRequest(f'"{where}" must not be empty: it holds the token ids of one text', param)
     parts = parse_parts(value, param, where)

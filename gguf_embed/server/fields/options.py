@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 from gguf_embed.errors import EmbedError, InvalidInput, InvalidRequest, NotSupported
-from gguf_embed.preprocessing.token_offsets import check_placed
-from gguf_embed.server.fields.inputs import MixedInputs, parse_entry, parse_prompts
+from gguf_embed.preprocessing.token_offsets import check_offset_budget
+from gguf_embed.server.fields.inputs import MixedInputs, parse_entry, parse_inputs
 from gguf_embed.server.http.errors import NoInputs, TooManyInputs
 from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_bool, optional_choice
 from gguf_embed.tokenization.offsets import OffsetUnit, code_point_at, unit_starts
-from gguf_embed.types import EmbedRequest, Prompt, Span
+from gguf_embed.types import EmbedRequest, Input, Span
 
 FIELDS = frozenset({"return_tokens", "spans", "late_chunking", "long_input", "on_error", "offset_unit"})
 _ASKING = ("return_tokens", "spans", "late_chunking", "long_input", "on_error")
@@ -33,7 +33,7 @@ _NO_SPANS: tuple[Span, ...] = ((0, 0),)  # of an input that is not read
 class Extras:
     """What the fields ask for, with the inputs, which some of them change."""
 
-    inputs: tuple[Prompt, ...]
+    inputs: tuple[Input, ...]
     return_tokens: bool = False
     spans: tuple[tuple[Span, ...], ...] = ()  # in code points, of each input
     chunks_joined: bool = False  # the spans are the texts that the client sent as inputs
@@ -44,7 +44,7 @@ class Extras:
     )  # inputs that cannot be read, with "" in their place
     unit: OffsetUnit = OffsetUnit.CODEPOINTS  # of the spans and offsets in the reply
 
-    def put_on(self, request: EmbedRequest) -> EmbedRequest:
+    def apply_to(self, request: EmbedRequest) -> EmbedRequest:
         return replace(
             request,
             spans=self.spans,
@@ -69,7 +69,7 @@ def parse_extras(body: JsonObject, param: str, max_inputs: int) -> Extras | None
         inputs = _parse_readable(body[param], param, max_inputs, refused)
     else:
         joins_mixed = not any(_asks(body.get(name)) for name in _ASKING)
-        inputs = parse_prompts(body[param], param, max_inputs, joins_mixed=joins_mixed)
+        inputs = parse_inputs(body[param], param, max_inputs, joins_mixed=joins_mixed)
     extras = Extras(
         inputs,
         return_tokens=optional_bool(body, "return_tokens") or False,
@@ -81,7 +81,7 @@ def parse_extras(body: JsonObject, param: str, max_inputs: int) -> Extras | None
         unit=OffsetUnit(optional_choice(body, "offset_unit", tuple(OffsetUnit)) or OffsetUnit.CODEPOINTS),
     )
     if extras.return_tokens or body.get("late_chunking") or body.get("spans"):
-        check_placed(inputs)
+        check_offset_budget(inputs)
     if optional_bool(body, "late_chunking"):
         return _join_chunks(extras, body, param)
     if body.get("spans") is not None:
@@ -102,24 +102,24 @@ def _asks(value: object, plain: Sequence[str] = _NOTHING) -> bool:
     return not (value is None or value is False or (isinstance(value, str) and value.lower() in plain))
 
 
-def refuse_beside_pictures(body: JsonObject) -> None:
+def refuse_beside_images(body: JsonObject) -> None:
     """Raises `NotSupported` for the first field that asks what only texts can have. To be called before parsing:
-    an input with pictures is "" by then."""
+    an input with images is "" by then."""
     for name in sorted(FIELDS - {"offset_unit"}):
         if _asks(body.get(name), _PLAIN):
-            raise NotSupported(f'"{name}" is for texts, and this request has pictures: leave it out, or send texts')
+            raise NotSupported(f'"{name}" is for texts, and this request has images: leave it out, or send texts')
 
 
-def _parse_readable(value: object, param: str, max_inputs: int, refused: dict[int, EmbedError]) -> tuple[Prompt, ...]:
+def _parse_readable(value: object, param: str, max_inputs: int, refused: dict[int, EmbedError]) -> tuple[Input, ...]:
     """Entries of an array that cannot be read go into `refused`; an array that is no list of inputs is an error."""
     try:
-        return parse_prompts(value, param, max_inputs, joins_mixed=False)
+        return parse_inputs(value, param, max_inputs, joins_mixed=False)
     except (NoInputs, TooManyInputs, MixedInputs):
         raise
     except (InvalidRequest, NotSupported):
         if not isinstance(value, list) or set(map(type, value)) <= {int, float}:
             raise
-    inputs: list[Prompt] = []
+    inputs: list[Input] = []
     for index, entry in enumerate(value):
         try:
             inputs.append(parse_entry(entry, param, index))

@@ -16,7 +16,7 @@ from gguf_embed.server.fields.options import Extras
 from gguf_embed.server.http.body import format_indices
 from gguf_embed.server.http.errors import describe_error
 from gguf_embed.tokenization.offsets import OffsetUnit, unit_starts
-from gguf_embed.types import EmbedResult, Prompt, Span, WindowedText
+from gguf_embed.types import EmbedResult, Input, Span, WindowedText
 
 WINDOWED_HEADER = "X-Gguf-Embed-Windowed"
 FAILED_HEADER = "X-Gguf-Embed-Failed"
@@ -111,7 +111,7 @@ def _written_piece(piece: bytes) -> object:
         return list(piece)
 
 
-def _written_offsets(offsets: Sequence[Span | None], text: Prompt, unit: OffsetUnit) -> Sequence[Span | None]:
+def _written_offsets(offsets: Sequence[Span | None], text: Input, unit: OffsetUnit) -> Sequence[Span | None]:
     """None for all tokens of an input that was not sent as text."""
     if not isinstance(text, str):
         return [None] * len(offsets)

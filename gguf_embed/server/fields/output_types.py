@@ -16,7 +16,7 @@ import numpy as np
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.http.values import JsonObject, describe, optional_choice, optional_int
 from gguf_embed.types import FloatMatrix, Pooling
-from gguf_embed.vectors import SmallMatrix, quantise
+from gguf_embed.vectors import SmallMatrix, quantize
 
 Dtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
 
@@ -102,7 +102,7 @@ def check_output_types(types: Sequence[OutputType], pooling: Pooling, embd_norma
         return
     if pooling is Pooling.NONE:
         raise InvalidRequest(
-            f'token rows are not normalised, and "{found.name}" holds numbers from -1 to 1: '
+            f'token rows are not normalized, and "{found.name}" holds numbers from -1 to 1: '
             'ask for float, binary or ubinary, or for another "pooling"',
             "output_dtype",
         )
@@ -146,7 +146,7 @@ def write_matrix(vectors: FloatMatrix, types: Sequence[OutputType]) -> object:
 def _write_column(vectors: FloatMatrix, output: OutputType) -> Sequence[object]:
     """Rows that orjson writes as numbers (it takes C-contiguous numpy arrays), or their bytes in base64."""
     rows: FloatMatrix | SmallMatrix
-    rows = np.ascontiguousarray(vectors, "<f4") if output.dtype == "float" else quantise(vectors, output.dtype)
+    rows = np.ascontiguousarray(vectors, "<f4") if output.dtype == "float" else quantize(vectors, output.dtype)
     if output.base64:
         return [binascii.b2a_base64(row, newline=False).decode("ascii") for row in rows]
     return list(rows)

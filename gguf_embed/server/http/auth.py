@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from gguf_embed.errors import AuthenticationFailed
 
 
-class KeyRing:
-    """The accepted keys, as digests. Without keys the door is open."""
+class ApiKeys:
+    """The accepted keys, as digests. Without keys the context is open."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._digests = tuple(_digest(key) for key in keys if key)

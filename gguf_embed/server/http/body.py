@@ -11,7 +11,7 @@ import orjson
 from aiohttp import ClientPayloadError, web
 
 from gguf_embed.errors import InvalidRequest, PayloadTooLarge, Unavailable
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.http import content_encoding
 from gguf_embed.server.http.values import JsonObject, describe
 from gguf_embed.types import Truncation
@@ -26,16 +26,16 @@ _ESCAPES = re.compile(
 )
 
 
-async def read_json_object(door: Door, request: web.Request) -> JsonObject:
+async def read_json_object(context: ServerContext, request: web.Request) -> JsonObject:
     """The body as a JSON object, unpacked, whatever its Content-Type says (`curl -d` sends a form's).
 
     Raises `PayloadTooLarge`, or `InvalidRequest` with the position of what is wrong.
     """
-    limit = door.options.max_body_bytes
+    limit = context.options.max_body_bytes
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
     try:
-        raw = await _read_unaccepted(door, request)
+        raw = await _read_unaccepted(context, request)
     except TimeoutError as exc:
         raise InvalidRequest(f"the body did not arrive within {BODY_TIMEOUT_S:g} s: send it again") from exc
     except web.HTTPRequestEntityTooLarge as exc:
@@ -63,15 +63,15 @@ def _is_identity(encoding: str) -> bool:
     return encoding.strip().lower() in ("", "identity")
 
 
-async def _read_unaccepted(door: Door, request: web.Request) -> bytes:
+async def _read_unaccepted(context: ServerContext, request: web.Request) -> bytes:
     """A request is accepted, so that a stop waits for it, when its body is here: half a body may never end."""
     task = asyncio.current_task()
     assert task is not None
-    door.drain.leave(task)
+    context.in_flight.leave(task)
     async with asyncio.timeout(BODY_TIMEOUT_S):
         raw = await request.read()
-    door.drain.enter(task)
-    if door.drain.begun.is_set():
+    context.in_flight.enter(task)
+    if context.in_flight.stopping.is_set():
         raise Unavailable("the server is shutting down and takes no new work")
     return raw
 

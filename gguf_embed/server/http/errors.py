@@ -180,7 +180,7 @@ def _message(error: EmbedError, dialect: Dialect) -> str:
         return error.message
     words = _TRUNCATE_DOCUMENTS if error.is_document else _TRUNCATE
     has_long_input = dialect in (Dialect.OPENAI, Dialect.LLAMA)
-    return error.worded(words.get(dialect, _FOLLOWS_FLAG), has_long_input=has_long_input)
+    return error.message_for(words.get(dialect, _FOLLOWS_FLAG), has_long_input=has_long_input)
 
 
 def _ollama_reply(kind: str, status: int, message: str, headers: Mapping[str, str]) -> ErrorReply:

@@ -7,7 +7,7 @@ import re
 
 from aiohttp import web
 
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.http.body import TRUNCATED_HEADER
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -26,7 +26,7 @@ def request_id(request: web.Request) -> str:
     return asked if asked and _SANE_ID.fullmatch(asked) else os.urandom(12).hex()
 
 
-def set_common_headers(door: Door, request: web.Request, response: web.StreamResponse) -> None:
+def set_common_headers(context: ServerContext, request: web.Request, response: web.StreamResponse) -> None:
     """Request id, server, CORS, and the end of the connection where the server is stopping.
 
     The middleware calls it for whatever a handler returns; one that streams calls it before its first byte.
@@ -40,5 +40,5 @@ def set_common_headers(door: Door, request: web.Request, response: web.StreamRes
         headers["Access-Control-Allow-Origin"] = origin
         headers["Vary"] = f"{headers['Vary']}, Origin" if "Vary" in headers else "Origin"
         headers.update(_CORS)
-    if door.drain.begun.is_set():
+    if context.in_flight.stopping.is_set():
         response.force_close()

@@ -1,4 +1,4 @@
-"""The one middleware: request id, drain, CORS, key, errors in the route's dialect, metrics, debug log."""
+"""The one middleware: request id, in_flight, CORS, key, errors in the route's dialect, metrics, debug log."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
 from gguf_embed.errors import EmbedError, EngineFailure, InvalidRequest, Unavailable
-from gguf_embed.server.context import Dialect, Door, Route
-from gguf_embed.server.http.auth import KeyRing
+from gguf_embed.server.context import Dialect, Route, ServerContext
+from gguf_embed.server.http.auth import ApiKeys
 from gguf_embed.server.http.body import json_response
 from gguf_embed.server.http.errors import (
     INTERNAL_MESSAGE,
@@ -35,14 +35,14 @@ _OLLAMA_PREFIX = "/api/"
 RoutesByResource = Mapping[web.AbstractRoute, Route]
 
 
-class DoorKeeper:
+class RequestMiddleware:
     """The middleware of one application. `routes` says which line of the table an aiohttp route came from."""
 
-    def __init__(self, door: Door, routes: RoutesByResource) -> None:
-        self._door = door
+    def __init__(self, context: ServerContext, routes: RoutesByResource) -> None:
+        self._context = context
         self._routes = routes
-        self._keys = KeyRing(door.options.api_keys)
-        self._dialects = {route.path: route.dialect for route in reversed(door.routes)}  # a path's first counts
+        self._keys = ApiKeys(context.options.api_keys)
+        self._dialects = {route.path: route.dialect for route in reversed(context.routes)}  # a path's first counts
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
@@ -55,23 +55,23 @@ class DoorKeeper:
         status = CLIENT_GONE_STATUS
         task = asyncio.current_task()
         assert task is not None  # a handler is a coroutine of a task
-        self._door.drain.enter(task)
+        self._context.in_flight.enter(task)
         try:
             response = await self._answer(request, route, handler)
             if not response.prepared:  # a stream has sent its headers
-                set_common_headers(self._door, request, response)
+                set_common_headers(self._context, request, response)
             status = response.status
             return response
         finally:
-            self._door.drain.leave(task)
+            self._context.in_flight.leave(task)
             duration_s = time.perf_counter() - started_s
-            self._door.metrics.observe_request(route.path if route else _UNKNOWN_ROUTE, status, duration_s)
+            self._context.metrics.observe_request(route.path if route else _UNKNOWN_ROUTE, status, duration_s)
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("%s %s %d %.1f ms", request.method, request.path, status, duration_s * 1e3)
 
     async def _answer(self, request: web.Request, route: Route | None, handler: AiohttpHandler) -> web.StreamResponse:
         try:
-            _check_open(request, self._door)
+            _check_open(request, self._context)
             if request.method == "OPTIONS":
                 return web.Response()
             if route is None or route.auth_required:
@@ -100,7 +100,7 @@ class DoorKeeper:
                 return InvalidRequest(f"{error.status} {error.reason}")
 
     def _error_response(self, error: EmbedError, request: web.Request, dialect: Dialect) -> web.Response:
-        self._door.metrics.observe_error(error.kind)
+        self._context.metrics.observe_error(error.kind)
         reply = format_error(error, dialect)
         response = json_response(reply.body, reply.status)
         response.headers.update(reply.headers)
@@ -110,6 +110,6 @@ class DoorKeeper:
         return response
 
 
-def _check_open(request: web.Request, door: Door) -> None:
-    if door.drain.begun.is_set() and request.method in ("POST", "DELETE"):
+def _check_open(request: web.Request, context: ServerContext) -> None:
+    if context.in_flight.stopping.is_set() and request.method in ("POST", "DELETE"):
         raise Unavailable("the server is shutting down and takes no new work")

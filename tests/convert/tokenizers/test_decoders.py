@@ -46,7 +46,7 @@ def convert(folder: Path, model: DecoderModel, outtype: str = "f32", **config: o
 
 
 def vectors(path: Path, model: DecoderModel, pooling: Pooling | None = None) -> NDArray[np.float32]:
-    """Of all `VECTOR_TEXTS`, each alone, tokenised by llama.cpp; the tokens are checked on the way."""
+    """Of all `VECTOR_TEXTS`, each alone, tokenized by llama.cpp; the tokens are checked on the way."""
     expected_ids = reference_tokenizers()[model.tokenizer]["ids"]
     engine = LlamaEngine(LlamaEngineConfig(path))
     try:

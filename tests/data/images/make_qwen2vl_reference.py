@@ -1,8 +1,8 @@
 """Writes qwen2vl.json: transformers' Qwen2-VL over the weights that the tests write.
 
 Run from the repository's root with torch, transformers, gguf and numpy:
-`python -m tests.data.images.make_qwen2vl_reference`. The picture has a size that the model keeps, so that no way of
-resizing matters. llama.cpp puts <|vision_start|> and <|vision_end|> around a picture; the tiny vocabulary has no such
+`python -m tests.data.images.make_qwen2vl_reference`. The image has a size that the model keeps, so that no way of
+resizing matters. llama.cpp puts <|vision_start|> and <|vision_end|> around an image; the tiny vocabulary has no such
 tokens, so they are read letter by letter, here as there.
 """
 
@@ -22,7 +22,7 @@ BEFORE = [261, 32, *b"<|vision_start|>"]
 """The ids of "hello " and what follows it."""
 
 AFTER = [*b"<|vision_end|>", 266, 268, 32, 101, 110, 100, 257]
-"""What follows the picture, " world the end" and the EOS."""
+"""What follows the image, " world the end" and the EOS."""
 
 PIXELS, PATCH, N_ROWS = 64, 8, 16
 
@@ -64,7 +64,7 @@ def config(n_vocab: int) -> Qwen2VLConfig:
 
 def state(t: dict[str, torch.Tensor], v: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The text model's and the tower's tensors under transformers' names."""
-    extra = torch.zeros(4, 32)  # of the picture's place, which is filled with rows, and three that do not occur
+    extra = torch.zeros(4, 32)  # of the image's place, which is filled with rows, and three that do not occur
     found = {
         "language_model.embed_tokens.weight": torch.cat([t["token_embd.weight"], extra]),
         "language_model.norm.weight": t["output_norm.weight"],
@@ -93,7 +93,7 @@ def state(t: dict[str, torch.Tensor], v: dict[str, torch.Tensor]) -> dict[str, t
 
 
 def patches() -> torch.Tensor:
-    """The picture as both frames of a patch, in the order of Qwen2-VL's image processor: four that merge together."""
+    """The image as both frames of a patch, in the order of Qwen2-VL's image processor: four that merge together."""
     n = PIXELS // PATCH
     values = (torch.tensor(noise(1, PIXELS)).permute(2, 0, 1).float() / 255 - 0.5) / 0.25
     cut = values[None].repeat(2, 1, 1, 1).reshape(1, 2, 3, n // 2, 2, PATCH, n // 2, 2, PATCH)

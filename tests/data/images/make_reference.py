@@ -1,7 +1,7 @@
 """Writes reference.json: a tiny LLaVA in torch and transformers' Qwen3, over the weights that the tests write.
 
 Run from the repository's root with torch, transformers, gguf and numpy: `python -m tests.data.images.make_reference`.
-The picture is as large as the tower wants it, so that no way of resizing matters.
+The image is as large as the tower wants it, so that no way of resizing matters.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> None:
     reference = {
         "versions": f"torch {torch.__version__}",
         "seen": [float(x) for x in seen[0]],
-        "first_of_picture": [float(x) for x in rows[len(BEFORE)]],
+        "first_of_image": [float(x) for x in rows[len(BEFORE)]],
         "mean": [float(x) for x in rows.mean(0)],
         "last": [float(x) for x in rows[-1]],
     }

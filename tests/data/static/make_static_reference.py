@@ -8,8 +8,8 @@ Run by hand, never by the tests, in an environment of its own (it needs some 2 G
 
 `model2vec` distils all-MiniLM-L6-v2 to 32 dimensions; to keep the repository small, only the 1,500 tokens that the
 texts need or that come first in the vocabulary stay. The models:
-    model2vec             float32 rows, a WordPiece tokenizer, normalised
-    model2vec_clustered   the same with 200 clusters as int8, with a mapping and weights, not normalised
+    model2vec             float32 rows, a WordPiece tokenizer, normalized
+    model2vec_clustered   the same with 200 clusters as int8, with a mapping and weights, not normalized
     static_embedding      sentence-transformers' StaticEmbedding: random rows for a Unigram tokenizer made here
 
 The npz holds, in the order of reference_texts.json and then `FURTHER`:

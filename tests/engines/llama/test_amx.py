@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gguf_embed.engines.base import ContextSpec
-from gguf_embed.engines.llama import engine as llama
 from gguf_embed.engines.llama import amx
+from gguf_embed.engines.llama import engine as llama
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.types import FloatMatrix, Pooling
 from tests.gguf_models import write_tiny_encoder

@@ -1,4 +1,4 @@
-"""The picture context: against an independent reference, against the text path, and with what it must refuse."""
+"""The image context: against an independent reference, against the text path, and with what it must refuse."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_embed.engines.base import ContextSpec, PictureSpec
+from gguf_embed.engines.base import ContextSpec, ImageSpec
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
-from gguf_embed.engines.llama.images import PictureContext, RowPool, plan_parts
+from gguf_embed.engines.llama.images import ImageContext, RowPool, plan_parts
 from gguf_embed.engines.llama.mtmd_api import Chunk
-from gguf_embed.errors import InvalidRequest, ModelFileError, PicturesTooLong
-from gguf_embed.types import FloatMatrix, PictureText, Pooling
+from gguf_embed.errors import ImageInputTooLong, InvalidRequest, ModelFileError
+from gguf_embed.types import FloatMatrix, ImageInput, Pooling
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
 from tests.vision_models import (
     N_PATCHES,
@@ -48,14 +48,14 @@ def mmproj(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def context(engine: LlamaEngine, mmproj: Path) -> Iterator[PictureContext]:
-    context = engine.open_pictures(PictureSpec(mmproj, MAX_TOKENS, n_threads=1))
+def context(engine: LlamaEngine, mmproj: Path) -> Iterator[ImageContext]:
+    context = engine.open_images(ImageSpec(mmproj, MAX_TOKENS, n_threads=1))
     yield context
     context.close()
 
 
-def embed(context: PictureContext, *parts: str | bytes, pooling: Pooling = Pooling.MEAN) -> FloatMatrix:
-    return context.embed(PictureText(0, parts), pooling).rows
+def embed(context: ImageContext, *parts: str | bytes, pooling: Pooling = Pooling.MEAN) -> FloatMatrix:
+    return context.embed(ImageInput(0, parts), pooling).rows
 
 
 def cosine(a: FloatMatrix, b: FloatMatrix) -> float:
@@ -63,15 +63,15 @@ def cosine(a: FloatMatrix, b: FloatMatrix) -> float:
 
 
 @pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.LAST])
-def test_a_picture_between_words_gives_the_vector_of_torch_and_transformers(context, pooling):
+def test_an_image_between_words_gives_the_vector_of_torch_and_transformers(context, pooling):
     found = embed(context, "hello ", png(noise(1)), " world", pooling=pooling)
     assert cosine(found[0], np.array(REFERENCE[pooling.value], np.float32)) > 0.99999
 
 
-def test_the_first_row_of_a_picture_is_that_of_the_reference(context):
+def test_the_first_row_of_an_image_is_that_of_the_reference(context):
     rows = embed(context, "hello ", png(noise(1)), " world", pooling=Pooling.NONE)
     assert rows.shape == (2 + N_PATCHES + 2, 32)
-    assert cosine(rows[2], np.array(REFERENCE["first_of_picture"], np.float32)) > 0.9999
+    assert cosine(rows[2], np.array(REFERENCE["first_of_image"], np.float32)) > 0.9999
 
 
 @pytest.mark.parametrize("part_tokens", [512, 16, 7])
@@ -79,7 +79,7 @@ def test_the_first_row_of_a_picture_is_that_of_the_reference(context):
 def test_positions_in_two_dimensions_give_the_vector_of_transformers_qwen2_vl(tmp_path, pooling, part_tokens):
     engine = LlamaEngine(LlamaEngineConfig(write_tiny_qwen2vl(tmp_path / "text.gguf")))
     tower = write_tiny_qwen2vl_tower(tmp_path / "tower.gguf")
-    context = engine.open_pictures(PictureSpec(tower, 128, n_threads=1, part_tokens=part_tokens))
+    context = engine.open_images(ImageSpec(tower, 128, n_threads=1, part_tokens=part_tokens))
     try:
         found = embed(context, "hello ", png(noise(1, size=64)), " world the end", pooling=pooling)
     finally:
@@ -95,7 +95,7 @@ def test_words_alone_give_the_vector_of_the_text_path(engine, context, pooling):
     plain = engine.open_context(ContextSpec(pooling, MAX_TOKENS, 1))
     expected = plain.embed([tokens], 1)
     plain.close()
-    assert context.embed(PictureText(0, (text,)), pooling).n_tokens == len(tokens)
+    assert context.embed(ImageInput(0, (text,)), pooling).n_tokens == len(tokens)
     np.testing.assert_allclose(embed(context, text, pooling=pooling), expected, atol=2e-5)
 
 
@@ -103,7 +103,7 @@ def test_words_alone_give_the_vector_of_the_text_path(engine, context, pooling):
 @pytest.mark.parametrize("part_tokens", [1, 5, 16, 17])
 def test_the_vector_does_not_depend_on_how_it_is_cut_into_parts(engine, mmproj, context, pooling, part_tokens):
     parts = ("hello the world ", png(noise(1)), png(noise(2)), "the end")
-    small = engine.open_pictures(PictureSpec(mmproj, MAX_TOKENS, n_threads=1, part_tokens=part_tokens))
+    small = engine.open_images(ImageSpec(mmproj, MAX_TOKENS, n_threads=1, part_tokens=part_tokens))
     try:
         np.testing.assert_allclose(
             embed(small, *parts, pooling=pooling), embed(context, *parts, pooling=pooling), atol=1e-3
@@ -112,13 +112,13 @@ def test_the_vector_does_not_depend_on_how_it_is_cut_into_parts(engine, mmproj, 
         small.close()
 
 
-def test_equal_pictures_give_equal_vectors_whatever_came_between(context):
+def test_equal_images_give_equal_vectors_whatever_came_between(context):
     first = embed(context, "a ", png(noise(1)))
     embed(context, "another ", png(noise(2)), png(noise(3)))
     np.testing.assert_array_equal(embed(context, "a ", png(noise(1))), first)
 
 
-def test_different_pictures_and_another_order_give_different_vectors(context):
+def test_different_images_and_another_order_give_different_vectors(context):
     one, two = png(noise(1)), png(noise(2))
     vectors = [
         embed(context, *parts)[0] for parts in [(one,), (two,), (one, two), (two, one), (one, " a"), ("a ", one)]
@@ -128,18 +128,18 @@ def test_different_pictures_and_another_order_give_different_vectors(context):
             assert np.abs(vector - other).max() > 1e-3
 
 
-def test_a_picture_of_another_size_is_resized_by_llama_cpp(context):
-    assert context.embed(PictureText(0, (png(noise(1, size=50)),)), Pooling.MEAN).n_tokens == N_PATCHES + 1
+def test_an_image_of_another_size_is_resized_by_llama_cpp(context):
+    assert context.embed(ImageInput(0, (png(noise(1, size=50)),)), Pooling.MEAN).n_tokens == N_PATCHES + 1
 
 
 def test_a_marker_in_the_words_is_words(context):
-    assert context.embed(PictureText(0, ("<__media__>",)), Pooling.MEAN).n_tokens > 2
+    assert context.embed(ImageInput(0, ("<__media__>",)), Pooling.MEAN).n_tokens > 2
 
 
 def test_too_many_tokens_are_refused_and_the_context_goes_on(context):
     parts = [png(noise(number)) for number in range(4)]
-    with pytest.raises(PicturesTooLong, match="input 3 has 65 tokens with its pictures, the limit is 64"):
-        context.embed(PictureText(3, tuple(parts)), Pooling.MEAN)
+    with pytest.raises(ImageInputTooLong, match="input 3 has 65 tokens with its images, the limit is 64"):
+        context.embed(ImageInput(3, tuple(parts)), Pooling.MEAN)
     assert embed(context, *parts[:3], "hello").shape == (1, 32)
 
 
@@ -152,7 +152,7 @@ def test_too_many_tokens_are_refused_and_the_context_goes_on(context):
         b"RIFF0000WAVE",
     ],
 )
-def test_a_picture_that_cannot_be_read_is_refused_and_the_context_goes_on(context, data):
+def test_an_image_that_cannot_be_read_is_refused_and_the_context_goes_on(context, data):
     with pytest.raises(InvalidRequest, match="input 0, part 0"):
         embed(context, data)
     assert embed(context, png(noise(1))).shape == (1, 32)
@@ -160,7 +160,7 @@ def test_a_picture_that_cannot_be_read_is_refused_and_the_context_goes_on(contex
 
 @pytest.mark.parametrize("parts", [(), ("",)])
 def test_an_empty_input_is_the_end_token_alone(context, parts):
-    assert context.embed(PictureText(0, parts), Pooling.MEAN).n_tokens == 1
+    assert context.embed(ImageInput(0, parts), Pooling.MEAN).n_tokens == 1
 
 
 def test_a_file_that_cannot_be_decoded_is_given_to_no_other_program(context, tmp_path, monkeypatch):
@@ -176,7 +176,7 @@ def test_a_file_that_cannot_be_decoded_is_given_to_no_other_program(context, tmp
     )
     n_open = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        with pytest.raises(InvalidRequest, match="input 0, part 0: the picture is damaged"):
+        with pytest.raises(InvalidRequest, match="input 0, part 0: the image is damaged"):
             embed(context, undecodable)
     assert not (tmp_path / "started").exists()
     assert len(os.listdir("/proc/self/fd")) == n_open
@@ -185,11 +185,11 @@ def test_a_file_that_cannot_be_decoded_is_given_to_no_other_program(context, tmp
 def test_what_is_too_large_together_is_refused_before_anything_is_decoded(context):
     header = struct.pack(">IIBBBBB", 4096, 4096, 8, 2, 0, 0, 0)
     undecodable = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
-    with pytest.raises(InvalidRequest, match="input 0 has pictures of 33,554,688 pixels together"):
+    with pytest.raises(InvalidRequest, match="input 0 has images of 33,554,688 pixels together"):
         embed(context, undecodable, "and", undecodable, png(noise(1)))
 
 
-def test_decoded_pictures_are_freed(context):
+def test_decoded_images_are_freed(context):
     large = png(np.full((2048, 2048, 3), 7, np.uint8))  # 13 MB when decoded
     for _ in range(3):
         embed(context, large)
@@ -207,27 +207,27 @@ def resident_bytes() -> int:
 def test_a_tower_of_another_width_is_refused(engine, tmp_path):
     wrong = write_tiny_mmproj(tmp_path / "wrong.gguf", n_embd_text=48)
     with pytest.raises(ModelFileError, match=r"wrong\.gguf.*n_embd = 32.*n_embd = 48"):
-        engine.open_pictures(PictureSpec(wrong, MAX_TOKENS, n_threads=1))
+        engine.open_images(ImageSpec(wrong, MAX_TOKENS, n_threads=1))
 
 
 def test_a_file_cut_short_is_refused(engine, mmproj, tmp_path):
     short = tmp_path / "short.gguf"
     short.write_bytes(mmproj.read_bytes()[:-5000])
     with pytest.raises(ModelFileError, match=r"short\.gguf"):
-        engine.open_pictures(PictureSpec(short, MAX_TOKENS, n_threads=1))
+        engine.open_images(ImageSpec(short, MAX_TOKENS, n_threads=1))
 
 
 def test_a_model_that_reads_a_text_as_a_whole_is_refused(mmproj, tmp_path):
     encoder = LlamaEngine(LlamaEngineConfig(write_tiny_encoder(tmp_path / "bert.gguf")))
     try:
         with pytest.raises(ModelFileError, match=r"bert\.gguf.*needs a causal decoder"):
-            encoder.open_pictures(PictureSpec(mmproj, MAX_TOKENS, n_threads=1))
+            encoder.open_images(ImageSpec(mmproj, MAX_TOKENS, n_threads=1))
     finally:
         encoder.close()
 
 
 WORDS = Chunk(None, 5, 5, (1, 2, 3, 4, 5))
-PICTURE = Chunk(None, 16, 4, None)  # positions in two dimensions take fewer numbers than tokens
+IMAGE = Chunk(None, 16, 4, None)  # positions in two dimensions take fewer numbers than tokens
 
 
 @pytest.mark.parametrize(
@@ -237,10 +237,10 @@ PICTURE = Chunk(None, 16, 4, None)  # positions in two dimensions take fewer num
         ([WORDS], 2, Pooling.MEAN, [(2, 0, True), (2, 2, True), (1, 4, True)]),
         ([WORDS], 512, Pooling.LAST, [(4, 0, False), (1, 4, True)]),
         ([WORDS], 512, Pooling.CLS, [(1, 0, True), (4, 1, False)]),
-        ([WORDS, PICTURE, WORDS], 512, Pooling.LAST, [(5, 0, False), (None, 5, False), (4, 9, False), (1, 13, True)]),
-        ([WORDS, PICTURE], 512, Pooling.LAST, [(5, 0, False), (None, 5, True)]),
-        ([PICTURE, WORDS], 512, Pooling.CLS, [(None, 0, True), (5, 4, False)]),
-        ([PICTURE, PICTURE], 512, Pooling.NONE, [(None, 0, True), (None, 4, True)]),
+        ([WORDS, IMAGE, WORDS], 512, Pooling.LAST, [(5, 0, False), (None, 5, False), (4, 9, False), (1, 13, True)]),
+        ([WORDS, IMAGE], 512, Pooling.LAST, [(5, 0, False), (None, 5, True)]),
+        ([IMAGE, WORDS], 512, Pooling.CLS, [(None, 0, True), (5, 4, False)]),
+        ([IMAGE, IMAGE], 512, Pooling.NONE, [(None, 0, True), (None, 4, True)]),
     ],
 )
 def test_parts_ask_for_rows_only_where_pooling_reads_them(chunks, part_tokens, pooling, expected):

@@ -174,7 +174,7 @@ def test_files_that_do_not_hold_together_are_refused(tmp_path, change, message):
     assert "odd.gguf" in str(caught.value)
 
 
-def test_quantised_rows_of_broken_blocks_are_refused(tmp_path):
+def test_quantized_rows_of_broken_blocks_are_refused(tmp_path):
     header = read_header(write_static(tmp_path / "odd.gguf", ("a", "b"), np.ones((2, 16), np.float32)))
     tensor = replace(header.tensors["token_embd.weight"], type="Q8_0")
     with pytest.raises(ModelFileError, match="Q8_0 rows of 16 numbers"):

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from gguf_embed.engines.static import piece_cache as static_pieces
-from gguf_embed.engines.static.piece_cache import PieceMemory, choose_split, joins_spaces, split_at_spaces
+from gguf_embed.engines.static.piece_cache import PieceCache, choose_split, joins_spaces, split_at_spaces
 from gguf_embed.engines.static.tokenizer import HuggingFaceTokenizer
 from gguf_embed.engines.static.words import WordTokenizer
 from gguf_embed.errors import ModelFileError
@@ -188,7 +188,7 @@ class _Encoder:
 
 def test_each_piece_is_encoded_once():
     encoder = _Encoder()
-    memory = PieceMemory(split_at_spaces, encoder)
+    memory = PieceCache(split_at_spaces, encoder)
     assert memory.encode_batch(["a b", "b\ta", ""]) == [[97, 98], [98, 97], []]
     assert memory.encode_batch(["a", "b a"]) == [[97], [98, 97]]
     assert sorted(encoder.asked) == ["", "a", "b"]
@@ -197,7 +197,7 @@ def test_each_piece_is_encoded_once():
 def test_the_memory_stays_small_and_right(monkeypatch):
     monkeypatch.setattr(static_pieces, "MAX_PIECES", 3)
     encoder = _Encoder()
-    memory = PieceMemory(split_at_spaces, encoder)
+    memory = PieceCache(split_at_spaces, encoder)
     for texts in (["a b c"], ["d a"], ["a b c d e f"], ["x" * 65], ["x" * 65]):
         assert memory.encode_batch(texts) == [[ord(character) for character in texts[0] if character != " "]]
         assert len(memory._known) <= 3

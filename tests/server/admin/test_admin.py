@@ -89,7 +89,7 @@ def test_models_has_llama_servers_keys_and_the_true_limit(path):
 
 
 @pytest.mark.parametrize("pooling", [Pooling.NONE, Pooling.RANK])
-def test_token_rows_and_scores_are_not_called_normalised(pooling):
+def test_token_rows_and_scores_are_not_called_normalized(pooling):
     assert get("/models", with_pooling(pooling)).json["data"][0]["meta"]["normalized"] is False
 
 

@@ -12,7 +12,7 @@ import pytest
 from gguf_embed.errors import Overloaded
 from gguf_embed.server.http.body import TRUNCATED_HEADER
 from gguf_embed.types import Pooling, PromptChoice
-from gguf_embed.vectors import quantise
+from gguf_embed.vectors import quantize
 from tests.server.fake_service import MODEL, FakeService, failing, serving, vector_of, with_pooling
 
 PATHS = ("/v2/embed", "/v1/embed")
@@ -39,8 +39,8 @@ def test_vectors_come_by_type(path):
     found = reply.json["embeddings"]
     assert list(found) == ["float", "int8", "ubinary", "base64"]
     assert np.array_equal(np.array(found["float"], np.float32), VECTORS)
-    assert found["int8"] == quantise(VECTORS, "int8").tolist()
-    assert found["ubinary"] == quantise(VECTORS, "ubinary").tolist()
+    assert found["int8"] == quantize(VECTORS, "int8").tolist()
+    assert found["ubinary"] == quantize(VECTORS, "ubinary").tolist()
     assert [base64.b64decode(row) for row in found["base64"]] == [row.astype("<f4").tobytes() for row in VECTORS]
     assert reply.json["meta"] == {"api_version": {"version": path[2]}, "billed_units": {"input_tokens": 7}}
 
@@ -98,8 +98,8 @@ def test_a_long_text_is_cut_and_the_reply_says_so(truncate):
         ({"texts": ["a"], "output_dimension": 0}, 400, "output_dimension"),
         ({"texts": ["a"], "max_tokens": 0}, 400, "max_tokens"),
         ({"texts": ["a"], "max_tokens": 8}, 501, "this model's 16 tokens"),
-        ({"images": ["data:image/png;base64,AA"]}, 501, "pictures go to POST /v1/embeddings"),
-        ({"inputs": [{"content": [{"type": "image_url"}]}]}, 501, "pictures go to POST /v1/embeddings"),
+        ({"images": ["data:image/png;base64,AA"]}, 501, "images go to POST /v1/embeddings"),
+        ({"inputs": [{"content": [{"type": "image_url"}]}]}, 501, "images go to POST /v1/embeddings"),
         (
             {"inputs": [{"content": [{"type": "text", "text": "a"}] * 2}]},
             400,

@@ -110,7 +110,7 @@ def test_native_prefers_input_over_content():
 
 
 @pytest.mark.parametrize("value", [-1, 0, 1, 2, 3, 100])
-def test_native_takes_every_normalisation(value):
+def test_native_takes_every_normalization(value):
     assert parse_native_embed({"input": "a", "embd_normalize": value}, 10).request.embd_normalize == value
 
 

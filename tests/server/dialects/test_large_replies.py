@@ -18,7 +18,7 @@ from gguf_embed.server.fields import options_reply as extra_replies
 from gguf_embed.server.fields.options import Extras
 from gguf_embed.server.fields.output_types import OutputType
 from gguf_embed.tokenization.offsets import OffsetUnit
-from gguf_embed.types import EmbedResult, Pooling, ReadTokens, Truncation, Usage
+from gguf_embed.types import EmbedResult, Pooling, TokenInfo, Truncation, Usage
 from tests.server.fake_service import MODEL, FakeService, serving
 
 FLOAT, BITS = OutputType("float", "float", False), OutputType("ubinary", "ubinary", False)
@@ -73,7 +73,7 @@ class Telling(FakeService):
 
     async def embed(self, request):
         result = await super().embed(request)
-        read = {text: ReadTokens([1, 2], [b"a", b"\xf0"], [(0, 1), None]) for text in request.inputs}
+        read = {text: TokenInfo([1, 2], [b"a", b"\xf0"], [(0, 1), None]) for text in request.inputs}
         return replace(result, tokens=tuple(read[text] for text in request.inputs))
 
 
@@ -111,7 +111,7 @@ def test_the_tokens_of_equal_inputs_are_written_once(monkeypatch):
     monkeypatch.setattr(
         extra_replies, "unit_starts", lambda text, unit: (placed.append(text), unit_starts(text, unit))[1]
     )
-    tokens = ReadTokens([1], [b"a"], [(0, 1)])
+    tokens = TokenInfo([1], [b"a"], [(0, 1)])
     extras = Extras(("é", "é", "é"), return_tokens=True, unit=OffsetUnit.UTF8)
     result = replace(result_of(1, 1, 1), tokens=(tokens, tokens, None), truncated=())
     details = extra_replies.native_details(result, extras)

@@ -7,13 +7,13 @@ import asyncio
 import pytest
 
 from gguf_embed.errors import InvalidRequest
+from gguf_embed.preprocessing.tokens import SpecialTokens, special_tokens_around
 from gguf_embed.server.dialects.openai.token_ids import (
     MAX_INLINE_TOKENS,
     N_CL100K,
-    Frame,
     TextLimits,
     decode_all,
-    frame_of,
+    identify_model,
 )
 from gguf_embed.tokenization.openai_encodings import OpenAIEncoding, TokenIdRule
 from tests.server.fake_service import FakeService, Reply, serving
@@ -33,44 +33,44 @@ def ask(rule: TokenIdRule, given: object, path: str = "/v1/embeddings", **fields
 @pytest.mark.parametrize(
     ("framed", "bare", "frame"),
     [
-        ([101, 1037, 102], [1037], Frame((101,), (102,))),
-        ([64, 151643], [64], Frame((), (151643,))),
-        ([1, 263], [263], Frame((1,), ())),
-        ([263], [263], Frame((), ())),
-        ([], [], Frame((), ())),
-        ([101, 102], [], Frame((), ())),
-        ([5, 6], [7], Frame((), ())),
+        ([101, 1037, 102], [1037], SpecialTokens((101,), (102,))),
+        ([64, 151643], [64], SpecialTokens((), (151643,))),
+        ([1, 263], [263], SpecialTokens((1,), ())),
+        ([263], [263], SpecialTokens((), ())),
+        ([], [], SpecialTokens((), ())),
+        ([101, 102], [], SpecialTokens((), (101, 102))),
+        ([5, 6], [7], None),
     ],
 )
-def test_the_frame_is_what_stands_around_a_text(framed, bare, frame):
-    assert frame_of(framed, bare) == frame
+def test_special_tokens_are_what_stands_around_a_text(framed, bare, frame):
+    assert special_tokens_around(framed, bare) == frame
 
 
 @pytest.mark.parametrize(
     ("frame", "telling"),
     [
-        (Frame((101,), (102,)), True),
-        (Frame((), (N_CL100K,)), True),
-        (Frame((N_CL100K,), ()), True),
-        (Frame((), (N_CL100K - 1,)), False),
-        (Frame((101,), ()), True),
-        (Frame((), (102,)), False),
-        (Frame((1,), ()), False),
-        (Frame((0,), (2,)), False),  # XLM-RoBERTa: "!" and "#"
-        (Frame((2,), (1,)), False),  # Gemma: "#" and a quotation mark
-        (Frame((50281,), (50282,)), False),  # ModernBERT: words
-        (Frame((), ()), False),
+        (SpecialTokens((101,), (102,)), True),
+        (SpecialTokens((), (N_CL100K,)), True),
+        (SpecialTokens((N_CL100K,), ()), True),
+        (SpecialTokens((), (N_CL100K - 1,)), False),
+        (SpecialTokens((101,), ()), True),
+        (SpecialTokens((), (102,)), False),
+        (SpecialTokens((1,), ()), False),
+        (SpecialTokens((0,), (2,)), False),  # XLM-RoBERTa: "!" and "#"
+        (SpecialTokens((2,), (1,)), False),  # Gemma: "#" and a quotation mark
+        (SpecialTokens((50281,), (50282,)), False),  # ModernBERT: words
+        (SpecialTokens((), ()), False),
     ],
 )
-def test_a_frame_tells_where_no_text_of_openais_begins_so_or_has_such_an_id(frame, telling):
-    assert frame.is_telling is telling
+def test_special_tokens_identify_a_model_where_no_text_of_openais_begins_so_or_has_such_an_id(frame, telling):
+    assert identify_model(frame) is telling
 
 
 @pytest.mark.parametrize(
     ("tokens", "held"), [([1, 2], True), ([1, 9, 2], True), ([1, 9], False), ([9, 2], False), ([1], False), ([], False)]
 )
-def test_a_frame_holds_what_begins_and_ends_so(tokens, held):
-    assert Frame((1,), (2,)).holds(tokens) is held
+def test_special_tokens_surround_what_begins_and_ends_so(tokens, held):
+    assert SpecialTokens((1,), (2,)).surround(tokens) is held
 
 
 @pytest.mark.parametrize("given", [OWN, [OWN, [101, 102]], ["text", OWN], ["a", 5, 6], [["a", 5], "b"]])

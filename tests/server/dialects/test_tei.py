@@ -11,7 +11,7 @@ import pytest
 from gguf_embed.errors import EngineFailure, ModelLoadFailed, Overloaded, Unavailable
 from gguf_embed.server.context import ServerOptions
 from gguf_embed.server.dialects.tei.info import format_info
-from gguf_embed.server.dialects.tei.tokens import find_inside, format_tokens
+from gguf_embed.server.dialects.tei.tokens import find_own_tokens, format_tokens
 from gguf_embed.server.http.body import TRUNCATED_HEADER
 from gguf_embed.types import Pooling, PromptChoice
 from tests.server.fake_service import MODEL, FakeService, failing, serving, status_of, vector_of, with_pooling
@@ -313,7 +313,7 @@ def test_decode_gives_the_texts(body, texts):
     ],
 )
 def test_the_texts_own_tokens_are_found_inside(framed, tokens, inside):
-    assert find_inside(framed, tokens) == inside
+    assert find_own_tokens(framed, tokens) == inside
 
 
 def test_a_token_without_a_certain_place_has_no_start():

@@ -8,7 +8,7 @@ from gguf_embed.errors import InvalidRequest
 from gguf_embed.preprocessing.tokens import MAX_CHARACTERS
 from gguf_embed.server.dialects.llama.tokenize import parse_tokenize
 from gguf_embed.server.dialects.tei.tokens import parse_texts
-from gguf_embed.tokenization.offsets import MAX_LAID_CHARACTERS
+from gguf_embed.tokenization.offsets import MAX_ALIGNED_CHARACTERS
 
 HALF = "x" * (MAX_CHARACTERS // 2)
 
@@ -27,7 +27,7 @@ def test_more_is_refused_with_the_limit(content):
 
 
 def test_with_places_a_request_s_texts_are_under_the_limit_of_laying_tokens_over_them():
-    quarter = "x" * (MAX_LAID_CHARACTERS // 4)
+    quarter = "x" * (MAX_ALIGNED_CHARACTERS // 4)
     assert parse_texts({"inputs": [quarter] * 4}, 10) == [quarter] * 4
     with pytest.raises(InvalidRequest, match='"inputs" has 250,000 characters, and tokens are placed in 200,000'):
         parse_texts({"inputs": [quarter] * 5}, 10)

@@ -125,6 +125,6 @@ def test_the_wheel_takes_every_part_along():
     assert needed - packed == set()
 
 
-def test_the_picture_in_the_readme_is_small():
+def test_the_image_in_the_readme_is_small():
     assert "docs/page.png" in (ROOT / "README.md").read_text("utf-8")
     assert (ROOT / "docs" / "page.png").stat().st_size < 250_000

@@ -11,8 +11,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.images.url_allowlist import RemoteHosts
-from gguf_embed.server.fields import image_fetch as remote_pictures
-from gguf_embed.server.fields.image_fetch import PublicResolver, RemotePicture, fetch_pictures
+from gguf_embed.server.fields import image_fetch as remote_images
+from gguf_embed.server.fields.image_fetch import PublicResolver, RemoteImage, fetch_images
 
 
 class FixedLookup(AbstractResolver):
@@ -47,9 +47,9 @@ def test_localhost_can_only_have_been_meant_as_such():
 
 
 def test_a_name_with_private_addresses_only_is_refused_with_the_way_out():
-    picture = RemotePicture(RemoteHosts(("a.com",)).check("http://a.com/x.png", "here"), "here")
+    image = RemoteImage(RemoteHosts(("a.com",)).check("http://a.com/x.png", "here"), "here")
     with pytest.raises(InvalidRequest, match=r"here: a\.com leads to a private address.*name the address itself"):
-        asyncio.run(fetch_pictures([picture], 1000, FixedLookup("127.0.0.1", "169.254.169.254")))
+        asyncio.run(fetch_images([image], 1000, FixedLookup("127.0.0.1", "169.254.169.254")))
 
 
 @pytest.fixture
@@ -88,21 +88,21 @@ BOMB = gzip.compress(bytes(1_000_000))
 def fetch(site, *paths, max_bytes=2_000):
     address = f"127.0.0.1:{site.server_port}"
     hosts = RemoteHosts((address,))
-    pictures = [RemotePicture(hosts.check(f"http://{address}{path}", path), path) for path in paths]
-    return asyncio.run(fetch_pictures(pictures, max_bytes))
+    images = [RemoteImage(hosts.check(f"http://{address}{path}", path), path) for path in paths]
+    return asyncio.run(fetch_images(images, max_bytes))
 
 
 def test_a_compressed_body_stays_compressed(site):
     assert fetch(site, "/gzip") == [BOMB]
 
 
-def test_all_pictures_of_a_request_share_the_limit_in_bytes(site):
+def test_all_images_of_a_request_share_the_limit_in_bytes(site):
     assert [len(data) for data in fetch(site, "/600", "/600", max_bytes=1200)] == [600, 600]
     with pytest.raises(InvalidRequest, match="/600 is larger than 599 bytes"):
         fetch(site, "/600", "/600", max_bytes=1199)
 
 
-def test_all_pictures_of_a_request_share_the_limit_in_time(site, monkeypatch):
-    monkeypatch.setattr(remote_pictures, "TIMEOUT_S", 0.7)
-    with pytest.raises(InvalidRequest, match=r"127\.0\.0\.1 did not give the picture within"):
+def test_all_images_of_a_request_share_the_limit_in_time(site, monkeypatch):
+    monkeypatch.setattr(remote_images, "TIMEOUT_S", 0.7)
+    with pytest.raises(InvalidRequest, match=r"127\.0\.0\.1 did not give the image within"):
         fetch(site, "/slow", "/slow", "/slow")  # each alone is within it

@@ -1,4 +1,4 @@
-"""Both shapes of a request with pictures → what the service is asked, and what is refused."""
+"""Both shapes of a request with images → what the service is asked, and what is refused."""
 
 import asyncio
 import base64
@@ -10,15 +10,15 @@ import pytest
 
 from gguf_embed.errors import InvalidRequest, NotSupported
 from gguf_embed.images.url_allowlist import RemoteHosts
-from gguf_embed.server.fields import images as pictures
-from gguf_embed.server.fields.image_fetch import RemotePicture
-from gguf_embed.server.fields.images import MAX_PARTS, MAX_PICTURES, PictureRules, parse_pictures
+from gguf_embed.server.fields import images as images
+from gguf_embed.server.fields.image_fetch import RemoteImage
+from gguf_embed.server.fields.images import MAX_IMAGES, MAX_PARTS, ImageRules, parse_images
 from gguf_embed.server.http.errors import TooManyInputs
-from gguf_embed.types import PictureText
+from gguf_embed.types import ImageInput
 from tests.server.fake_service import MODEL, FakeService, serving
 from tests.vision_models import noise, png
 
-RULES = PictureRules(RemoteHosts(), max_inputs=2048)
+RULES = ImageRules(RemoteHosts(), max_inputs=2048)
 ONE, TWO = png(noise(1)), png(noise(2))
 B64 = base64.b64encode(ONE).decode()
 B64_TWO = base64.b64encode(TWO).decode()
@@ -51,26 +51,24 @@ def marked(words, *data):
         ([{"content": [image("\n".join((B64[:76], B64[76:])))]}, [1, 2]], ["", [1, 2]], [(0, (ONE,))]),
         ({"content": [text("a <__media__>"), text(" b")]}, "a <__media__> b", []),
         ([{"content": [text("a"), text("b")]}, "c"], ["ab", "c"], []),
-        (marked("words"), marked("words"), []),  # no pictures: the text parser reads it
+        (marked("words"), marked("words"), []),  # no images: the text parser reads it
         ([1, marked("<__media__>", B64)], [1, marked("<__media__>", B64)], []),  # and refuses this
     ],
 )
-def test_pictures_are_taken_out_and_texts_are_left(value, left, inputs):
-    parsed = parse_pictures(value, "input", RULES)
+def test_images_are_taken_out_and_texts_are_left(value, left, inputs):
+    parsed = parse_images(value, "input", RULES)
     assert (parsed.value, list(parsed.inputs)) == (left, inputs)
 
 
 def test_content_may_be_the_parts_themselves():
-    parsed = parse_pictures([text("a"), image(URL)], "content", RULES)
+    parsed = parse_images([text("a"), image(URL)], "content", RULES)
     assert (parsed.value, parsed.inputs) == ([""], ((0, ("a", ONE)),))
 
 
 def test_a_url_of_a_named_host_waits_to_be_fetched():
-    parsed = parse_pictures(
-        {"content": [image("https://a.com/x.png")]}, "input", PictureRules(RemoteHosts(("a.com",)), 9)
-    )
+    parsed = parse_images({"content": [image("https://a.com/x.png")]}, "input", ImageRules(RemoteHosts(("a.com",)), 9))
     ((_, (part,)),) = parsed.inputs
-    assert isinstance(part, RemotePicture)
+    assert isinstance(part, RemoteImage)
     assert part.url.url == "https://a.com:443/x.png"
 
 
@@ -97,8 +95,8 @@ def test_a_url_of_a_named_host_waits_to_be_fetched():
         ({"content": [image("data:text/plain;base64,AAAA")]}, "must be data:image/png;base64"),
         ({"content": [image("data:image/png,raw")]}, "must be data:image/png;base64"),
         ({"content": [image("https://a.com/x.png")]}, "a.com:443, and this server fetches nothing from there"),
-        ([marked("<__media__>", B64)] * (MAX_PICTURES + 1), "holds over 64 pictures, the limit per request"),
-        (marked("x", *["AAAA"] * (MAX_PICTURES + 1)), "holds over 64 pictures"),
+        ([marked("<__media__>", B64)] * (MAX_IMAGES + 1), "holds over 64 images, the limit per request"),
+        (marked("x", *["AAAA"] * (MAX_IMAGES + 1)), "holds over 64 images"),
         ({"content": [text("a")] * (MAX_PARTS + 1)}, "holds over 10,000 parts"),
         ([{"content": [text("a")] * 5001}] * 2, "holds over 10,000 parts"),
         (marked("<__media__>", "é" + B64), r"is not base64 \(it has characters beyond ASCII\)"),
@@ -107,18 +105,18 @@ def test_a_url_of_a_named_host_waits_to_be_fetched():
 )
 def test_what_is_wrong_is_named_with_its_place(value, problem):
     with pytest.raises(InvalidRequest, match=problem):
-        parse_pictures(value, "input", RULES)
+        parse_images(value, "input", RULES)
 
 
 @pytest.mark.parametrize("kind", ["input_audio", "input_video", "video_url"])
 def test_sound_and_video_are_not_supported(kind):
-    with pytest.raises(NotSupported, match="reads text and pictures only"):
-        parse_pictures({"content": [{"type": kind, kind: {"data": "AAAA"}}]}, "input", RULES)
+    with pytest.raises(NotSupported, match="reads text and images only"):
+        parse_images({"content": [{"type": kind, kind: {"data": "AAAA"}}]}, "input", RULES)
 
 
 def test_a_place_in_the_parts_themselves_is_named_as_it_was_sent():
     with pytest.raises(InvalidRequest, match=r'^"content\[1\]".image_url is not base64'):
-        parse_pictures([text("a"), image("§")], "content", RULES)
+        parse_images([text("a"), image("§")], "content", RULES)
 
 
 @pytest.mark.parametrize(
@@ -130,12 +128,12 @@ def test_a_place_in_the_parts_themselves_is_named_as_it_was_sent():
         [marked("no marker", B64)],
     ],
 )
-def test_where_no_pictures_are_read_that_is_said_before_anything_about_the_picture(value):
+def test_where_no_images_are_read_that_is_said_before_anything_about_the_image(value):
     with pytest.raises(NotSupported, match="no tower"):
-        parse_pictures(value, "input", PictureRules(RemoteHosts(), 9, refusal="no tower"))
+        parse_images(value, "input", ImageRules(RemoteHosts(), 9, refusal="no tower"))
 
 
-def test_fetched_pictures_are_looked_at_beside_the_event_loop(monkeypatch):
+def test_fetched_images_are_looked_at_beside_the_event_loop(monkeypatch):
     threads = []
 
     async def fetch(remote, max_bytes):
@@ -144,14 +142,14 @@ def test_fetched_pictures_are_looked_at_beside_the_event_loop(monkeypatch):
     def check(data, where):
         threads.append(threading.current_thread())
 
-    monkeypatch.setattr(pictures, "fetch_pictures", fetch)
-    monkeypatch.setattr(pictures, "check_picture", check)
+    monkeypatch.setattr(images, "fetch_images", fetch)
+    monkeypatch.setattr(images, "check_image", check)
 
     async def scenario():
-        service = FakeService(replace(MODEL, reads_pictures=True))
+        service = FakeService(replace(MODEL, reads_images=True))
         async with serving(service, remote_hosts=RemoteHosts(("a.com",))) as running:
             reply = await running.post("/embedding", {"input": {"content": [image("http://a.com/x.png")]}})
-        assert service.requests[0].pictures == (PictureText(0, (ONE,)),)
+        assert service.requests[0].images == (ImageInput(0, (ONE,)),)
         return reply
 
     assert asyncio.run(scenario()).status == 200
@@ -161,16 +159,16 @@ def test_fetched_pictures_are_looked_at_beside_the_event_loop(monkeypatch):
 
 def test_too_many_inputs_are_refused_before_the_first_is_read():
     with pytest.raises(TooManyInputs, match='"input" has 10 entries, the limit per request is 9'):
-        parse_pictures([{"content": "not even parts"}] * 10, "input", PictureRules(RemoteHosts(), 9))
+        parse_images([{"content": "not even parts"}] * 10, "input", ImageRules(RemoteHosts(), 9))
 
 
 def test_white_space_in_base64_is_skipped_without_a_list_of_its_pieces():
     spaced = " ".join(B64) + "\r\n\t\v\f" + " " * 1_000_000
     began_s = time.thread_time()
-    parsed = parse_pictures(marked("<__media__>", spaced), "input", RULES)
+    parsed = parse_images(marked("<__media__>", spaced), "input", RULES)
     assert time.thread_time() - began_s < 0.3
     assert parsed.inputs == ((0, (ONE,)),)
     many = "aa " * 8_000_000
     with pytest.raises(InvalidRequest, match="neither a PNG nor a JPEG"):
-        parse_pictures(marked("<__media__>", many), "input", RULES)
+        parse_images(marked("<__media__>", many), "input", RULES)
     assert time.thread_time() - began_s < 0.6  # in pieces it took over a second

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gguf_embed.errors import InvalidRequest, NotSupported
-from gguf_embed.server.fields.inputs import MAX_TOKEN_ID, MixedInputs, parse_prompts
+from gguf_embed.server.fields.inputs import MAX_TOKEN_ID, MixedInputs, parse_inputs
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from gguf_embed.server.fields.inputs import MAX_TOKEN_ID, MixedInputs, parse_pro
     ],
 )
 def test_inputs_follow_llama_servers_rules(value, prompts):
-    assert parse_prompts(value, "input", 10) == prompts
+    assert parse_inputs(value, "input", 10) == prompts
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_inputs_follow_llama_servers_rules(value, prompts):
 )
 def test_a_bad_input_is_named_with_its_index_and_what_was_found(value, message):
     with pytest.raises(InvalidRequest) as caught:
-        parse_prompts(value, "input", 10)
+        parse_inputs(value, "input", 10)
     assert message in caught.value.message
     assert caught.value.param == "input"
 
@@ -61,31 +61,31 @@ def test_a_bad_input_is_named_with_its_index_and_what_was_found(value, message):
     "value",
     [{"prompt_string": "a", "multimodal_data": ["AA=="]}, {"content": [{"type": "text", "text": "a"}]}],
 )
-def test_pictures_and_sound_are_not_supported(value):
+def test_images_and_sound_are_not_supported(value):
     with pytest.raises(NotSupported, match="which only the embedding routes take"):
-        parse_prompts([value], "input", 10)
+        parse_inputs([value], "input", 10)
 
 
 @pytest.mark.parametrize(("value", "index"), [(["a", None], 1), ([[1], {}], 1), ([["a", "b"], "c"], 0), (3, None)])
 def test_the_error_of_one_of_several_inputs_has_its_index(value, index):
     with pytest.raises(InvalidRequest) as caught:
-        parse_prompts(value, "input", 10)
+        parse_inputs(value, "input", 10)
     assert caught.value.index == index
 
 
 def test_an_array_that_a_number_makes_one_input_says_so():
     with pytest.raises(InvalidRequest, match=r'found null \(the number at "input\[1\]" makes the array one input\)'):
-        parse_prompts(["a", 5, None], "input", 10)
+        parse_inputs(["a", 5, None], "input", 10)
 
 
 @pytest.mark.parametrize(("value", "number"), [(["a", 5], "input[1]"), ([5, "a"], "input[0]"), ([[1], 7], "input[1]")])
 def test_texts_and_numbers_are_refused_where_they_are_not_joined(value, number):
     with pytest.raises(MixedInputs) as caught:
-        parse_prompts(value, "input", 10, joins_mixed=False)
+        parse_inputs(value, "input", 10, joins_mixed=False)
     assert f'"{number}" is the number' in caught.value.message
-    assert parse_prompts([1, 2], "input", 10, joins_mixed=False) == ((1, 2),)
-    assert parse_prompts([["a", 5]], "input", 10, joins_mixed=False) == (("a", 5),)
+    assert parse_inputs([1, 2], "input", 10, joins_mixed=False) == ((1, 2),)
+    assert parse_inputs([["a", 5]], "input", 10, joins_mixed=False) == (("a", 5),)
 
 
 def test_many_token_ids_are_one_prompt_and_not_counted_as_inputs():
-    assert len(parse_prompts(list(range(100)), "input", 10)) == 1
+    assert len(parse_inputs(list(range(100)), "input", 10)) == 1

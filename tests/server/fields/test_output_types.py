@@ -12,7 +12,7 @@ import pytest
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.fields.output_types import OutputType, check_output_types, parse_dimensions, parse_output_types
 from gguf_embed.types import Pooling
-from gguf_embed.vectors import quantise
+from gguf_embed.vectors import quantize
 from tests.server.fake_service import MODEL, FakeService, serving, vector_of, with_pooling
 
 FLOAT, BASE64 = OutputType("float", "float", False), OutputType("base64", "float", True)
@@ -118,7 +118,7 @@ def test_int8_needs_numbers_up_to_one(output, pooling, embd_normalize, fits):
 
 @pytest.mark.parametrize("dtype", SMALL)
 def test_openais_shape_in_integers_and_in_their_bytes(dtype):
-    expected = quantise(VECTORS, dtype)
+    expected = quantize(VECTORS, dtype)
     reply = post("/v1/embeddings", {"input": TEXTS, "output_dtype": dtype})
     assert [item["embedding"] for item in reply.json["data"]] == expected.tolist()
     reply = post("/v1/embeddings", {"input": TEXTS, "output_dtype": dtype, "encoding_format": "base64"})
@@ -131,26 +131,26 @@ def test_several_types_are_an_object_with_a_key_each():
         assert list(item["embedding"]) == ["float", "base64", "ubinary"]
         assert np.array_equal(np.array(item["embedding"]["float"], np.float32), vector)
         assert base64.b64decode(item["embedding"]["base64"]) == vector.astype("<f4").tobytes()
-        assert item["embedding"]["ubinary"] == quantise(vector[None], "ubinary")[0].tolist()
+        assert item["embedding"]["ubinary"] == quantize(vector[None], "ubinary")[0].tolist()
 
 
 @pytest.mark.parametrize("path", ["/embedding", "/embeddings"])
 def test_llama_cpps_shape_nests_the_rows_of_every_type(path):
     reply = post(path, {"input": TEXTS, "output_dtype": "int8"})
-    assert [item["embedding"] for item in reply.json] == quantise(VECTORS, "int8")[:, None].tolist()
+    assert [item["embedding"] for item in reply.json] == quantize(VECTORS, "int8")[:, None].tolist()
     reply = post(path, {"input": TEXTS, "output_dtype": ["int8", "binary"]})
-    assert [item["embedding"]["binary"] for item in reply.json] == quantise(VECTORS, "binary")[:, None].tolist()
+    assert [item["embedding"]["binary"] for item in reply.json] == quantize(VECTORS, "binary")[:, None].tolist()
 
 
 def test_token_rows_come_in_bits():
     rows = np.stack([vector_of("ab", row) for row in range(4)])
     reply = post("/embedding", {"content": "ab", "pooling": "none", "output_dtype": "ubinary"})
-    assert reply.json[0]["embedding"] == quantise(rows, "ubinary").tolist()
+    assert reply.json[0]["embedding"] == quantize(rows, "ubinary").tolist()
 
 
 def test_dimensions_are_cut_before_the_numbers_are_made():
     reply = post("/v1/embeddings", {"input": TEXTS, "output_dtype": "ubinary", "output_dimension": 5})
-    assert [item["embedding"] for item in reply.json["data"]] == quantise(VECTORS[:, :5], "ubinary").tolist()
+    assert [item["embedding"] for item in reply.json["data"]] == quantize(VECTORS[:, :5], "ubinary").tolist()
 
 
 @pytest.mark.parametrize(

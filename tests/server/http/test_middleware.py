@@ -9,7 +9,7 @@ import pytest
 
 from gguf_embed.errors import AuthenticationFailed, EngineFailure, InvalidRequest, NotSupported, Unavailable
 from gguf_embed.server.app import ROUTES
-from gguf_embed.server.http.auth import KeyRing
+from gguf_embed.server.http.auth import ApiKeys
 from tests.server.fake_service import FakeService, failing, serving
 
 
@@ -26,7 +26,7 @@ from tests.server.fake_service import FakeService, failing, serving
     ],
 )
 def test_any_known_key_passes_from_either_header(authorization, x_api_key):
-    KeyRing(["one", "two", "clé"]).check(authorization, x_api_key)
+    ApiKeys(["one", "two", "clé"]).check(authorization, x_api_key)
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_any_known_key_passes_from_either_header(authorization, x_api_key):
 )
 def test_anything_else_is_refused(authorization, x_api_key):
     with pytest.raises(AuthenticationFailed):
-        KeyRing(["one", "two", ""]).check(authorization, x_api_key)
+        ApiKeys(["one", "two", ""]).check(authorization, x_api_key)
 
 
 def test_without_keys_everyone_passes():
-    KeyRing(["", ""]).check(None, None)
-    KeyRing([]).check("Bearer anything", None)
+    ApiKeys(["", ""]).check(None, None)
+    ApiKeys([]).check("Bearer anything", None)
 
 
 def path_of(route) -> str:

@@ -10,8 +10,8 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest, NotSupported
-from gguf_embed.server.context import Door
-from gguf_embed.server.fields.inputs import parse_prompts
+from gguf_embed.server.context import ServerContext
+from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.output_types import (
     OutputType,
@@ -27,7 +27,7 @@ from gguf_embed.server.http.values import JsonObject, describe, optional_choice,
 from gguf_embed.types import EmbedRequest, EmbedResult, Pooling
 
 _FLOAT = OutputType("float", "float", base64=False)
-_TEXT_ONLY = "text only here; pictures go to POST /v1/embeddings, where the model has a vision tower"
+_TEXT_ONLY = "text only here; images go to POST /v1/embeddings, where the model has a vision tower"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +39,24 @@ class CohereEmbed:
     output_types: tuple[OutputType, ...]  # none asked: version 1 answers with bare floats
 
 
-async def embed(door: Door, request: web.Request) -> web.Response:
+async def embed(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /v2/embed`: vectors by type."""
-    return await _answer(door, await read_json_object(door, request), version=2)
+    return await _answer(context, await read_json_object(context, request), version=2)
 
 
-async def embed_v1(door: Door, request: web.Request) -> web.Response:
+async def embed_v1(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /v1/embed`: the same, or bare floats where no types are asked for."""
-    return await _answer(door, await read_json_object(door, request), version=1)
+    return await _answer(context, await read_json_object(context, request), version=1)
 
 
-async def _answer(door: Door, body: JsonObject, version: int) -> web.Response:
-    parsed = parse_cohere_embed(body, door.options.max_inputs)
-    info = door.service.resolve(parsed.request.model).info
+async def _answer(context: ServerContext, body: JsonObject, version: int) -> web.Response:
+    parsed = parse_cohere_embed(body, context.options.max_inputs)
+    info = context.service.resolve(parsed.request.model).info
     if info.pooling is Pooling.NONE:
         raise NotSupported("this model runs with pooling none, one vector per token: POST /embedding gives them")
     check_output_types(parsed.output_types, info.pooling, embd_normalize=2)
     _refuse_fewer_tokens(body, info.max_input_tokens)
-    result = await door.embed(parsed.request)
+    result = await context.embed(parsed.request)
     return embed_response(format_cohere_embed(parsed, result, version), result.truncated)
 
 
@@ -71,7 +71,7 @@ def _refuse_fewer_tokens(body: JsonObject, limit: int) -> None:
 
 
 def parse_cohere_embed(body: JsonObject, max_inputs: int) -> CohereEmbed:
-    """Read a request body. Raises `InvalidRequest` naming the field, `NotSupported` for pictures."""
+    """Read a request body. Raises `InvalidRequest` naming the field, `NotSupported` for images."""
     refuse_elsewhere(body)
     texts = _parse_texts(body, max_inputs)
     request = EmbedRequest(
@@ -99,7 +99,7 @@ def _parse_texts(body: JsonObject, max_inputs: int) -> tuple[str, ...]:
     for index, entry in enumerate(entries):
         if not isinstance(entry, str):
             raise InvalidRequest(f'"{field}[{index}]" must be a string, found {describe(entry)}', field, index)
-    return tuple(prompt for prompt in parse_prompts(entries, field, max_inputs) if isinstance(prompt, str))
+    return tuple(prompt for prompt in parse_inputs(entries, field, max_inputs) if isinstance(prompt, str))
 
 
 def _text_of(entry: object, index: int) -> object:
@@ -107,8 +107,8 @@ def _text_of(entry: object, index: int) -> object:
     match entry:
         case {"content": [{"type": "text", "text": str(text)}]}:
             return text
-        case {"content": list(parts)} if any(isinstance(part, dict) and _is_picture(part) for part in parts):
-            raise NotSupported(f'"inputs[{index}].content" holds a picture: {_TEXT_ONLY}')
+        case {"content": list(parts)} if any(isinstance(part, dict) and _is_image(part) for part in parts):
+            raise NotSupported(f'"inputs[{index}].content" holds an image: {_TEXT_ONLY}')
         case {"content": content}:
             raise InvalidRequest(
                 f'"inputs[{index}].content" must be one part {{"type": "text", "text": "…"}}, found '
@@ -122,7 +122,7 @@ def _text_of(entry: object, index: int) -> object:
             )
 
 
-def _is_picture(part: JsonObject) -> bool:
+def _is_image(part: JsonObject) -> bool:
     return part.get("type") not in (None, "text")
 
 

@@ -12,10 +12,10 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.context import Door
-from gguf_embed.server.fields.images import take_pictures
-from gguf_embed.server.fields.inputs import parse_prompts
-from gguf_embed.server.fields.options import Extras, parse_extras, refuse_beside_pictures
+from gguf_embed.server.context import ServerContext
+from gguf_embed.server.fields.images import take_images
+from gguf_embed.server.fields.inputs import parse_inputs
+from gguf_embed.server.fields.options import Extras, parse_extras, refuse_beside_images
 from gguf_embed.server.fields.options_reply import native_details, with_extra_headers
 from gguf_embed.server.fields.output_types import (
     OutputType,
@@ -43,24 +43,24 @@ class NativeEmbed:
     extras: Extras | None = None
 
 
-async def embedding(door: Door, request: web.Request) -> web.Response:
+async def embedding(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /embedding` and `/embeddings`."""
-    return await answer_embedding(door, await read_json_object(door, request))
+    return await answer_embedding(context, await read_json_object(context, request))
 
 
-async def answer_embedding(door: Door, body: JsonObject) -> web.Response:
+async def answer_embedding(context: ServerContext, body: JsonObject) -> web.Response:
     """Answer a parsed body in the native shape."""
-    body, pictures = await take_pictures(door, body)
-    if pictures:
-        refuse_beside_pictures(body)
-    asked = parse_native_embed(body, door.options.max_inputs)
+    body, images = await take_images(context, body)
+    if images:
+        refuse_beside_images(body)
+    asked = parse_native_embed(body, context.options.max_inputs)
     parsed, extras = asked.request, asked.extras
     output_types = parse_output_types(body)
     if output_types:
-        info = door.service.resolve(parsed.model).info
+        info = context.service.resolve(parsed.model).info
         kind = info.embd_normalize if parsed.embd_normalize is None else parsed.embd_normalize
         check_output_types(output_types, parsed.pooling or info.pooling, kind)
-    result = await door.embed(replace(parsed, pictures=pictures) if pictures else parsed)
+    result = await context.embed(replace(parsed, images=images) if images else parsed)
     details = None if extras is None else await asyncio.to_thread(native_details, result, extras)
     response = embed_response(await _as_body(iter_native_embed(result, output_types, details)), result.truncated)
     return with_extra_headers(response, result) if extras else response
@@ -71,15 +71,15 @@ async def _as_body(pieces: Iterator[bytes]) -> bytes | AsyncIterator[bytes]:
 
     Other requests get their turn between any two pieces.
     """
-    begun: list[bytes] = []
+    pieces_so_far: list[bytes] = []
     n_bytes = 0
     for piece in pieces:
-        begun.append(piece)
+        pieces_so_far.append(piece)
         n_bytes += len(piece)
         if n_bytes > _STREAMED_BYTES:
-            return _streamed(itertools.chain(begun, pieces))
+            return _streamed(itertools.chain(pieces_so_far, pieces))
         await asyncio.sleep(0)
-    return b"".join(begun)
+    return b"".join(pieces_so_far)
 
 
 async def _streamed(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
@@ -95,7 +95,7 @@ def parse_native_embed(body: JsonObject, max_inputs: int) -> NativeEmbed:
         raise InvalidRequest('"input" or "content" must be provided', "input")
     extras = parse_extras(body, param, max_inputs)
     request = EmbedRequest(
-        inputs=parse_prompts(body[param], param, max_inputs) if extras is None else extras.inputs,
+        inputs=parse_inputs(body[param], param, max_inputs) if extras is None else extras.inputs,
         model=optional_str(body, "model"),
         pooling=parse_pooling(body),
         embd_normalize=_parse_embd_normalize(body),
@@ -104,7 +104,7 @@ def parse_native_embed(body: JsonObject, max_inputs: int) -> NativeEmbed:
         prompt=parse_prompt_choice(body),
         scores=True,  # as from llama-server
     )
-    return NativeEmbed(request if extras is None else extras.put_on(request), extras)
+    return NativeEmbed(request if extras is None else extras.apply_to(request), extras)
 
 
 def _parse_embd_normalize(body: JsonObject) -> int | None:

@@ -11,12 +11,12 @@ from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.preprocessing.tokens import MAX_CHARACTERS
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.tei import tokens as tei_tokens
 from gguf_embed.server.fields.inputs import parse_parts
 from gguf_embed.server.http.body import json_response, read_json_object
 from gguf_embed.server.http.values import JsonObject, optional_bool, optional_str, wrong_value
-from gguf_embed.types import Prompt
+from gguf_embed.types import Input
 
 MAX_INLINE_TOKENS = 2_000
 """A reply of more pieces (some 2 ms) is written in a thread."""
@@ -26,36 +26,36 @@ MAX_INLINE_TOKENS = 2_000
 class TokenizeRequest:
     """A parsed `/tokenize` body; the defaults are llama-server's."""
 
-    content: Prompt
+    content: Input
     model: str | None = None
     add_special: bool = False
     parse_special: bool = True
     with_pieces: bool = False
 
 
-async def tokenize(door: Door, request: web.Request) -> web.Response:
+async def tokenize(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /tokenize`; a body with `inputs` and no `content` gets TEI's shape."""
-    body = await read_json_object(door, request)
+    body = await read_json_object(context, request)
     if body.get("inputs") is not None:
         if body.get("content") is not None:
             raise InvalidRequest('"content" is llama.cpp\'s field, "inputs" is TEI\'s: send one of them', "inputs")
-        return await tei_tokens.answer_tokenize(door, body)
+        return await tei_tokens.answer_tokenize(context, body)
     parsed = parse_tokenize(body)
-    tokens = await door.service.tokenize(
+    tokens = await context.service.tokenize(
         parsed.content, model=parsed.model, add_special=parsed.add_special, parse_special=parsed.parse_special
     )
     if not parsed.with_pieces:
         return json_response(orjson.dumps({"tokens": tokens}))
-    pieces = await door.service.token_pieces(tokens, model=parsed.model)
+    pieces = await context.service.token_pieces(tokens, model=parsed.model)
     if len(tokens) <= MAX_INLINE_TOKENS:
         return json_response(format_pieces(tokens, pieces))
     return json_response(await asyncio.to_thread(format_pieces, tokens, pieces))
 
 
-async def detokenize(door: Door, request: web.Request) -> web.Response:
+async def detokenize(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /detokenize`."""
-    body = await read_json_object(door, request)
-    text = await door.service.detokenize(parse_detokenize(body), model=optional_str(body, "model"))
+    body = await read_json_object(context, request)
+    text = await context.service.detokenize(parse_detokenize(body), model=optional_str(body, "model"))
     return json_response(orjson.dumps({"content": text}))
 
 

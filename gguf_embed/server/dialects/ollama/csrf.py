@@ -15,15 +15,15 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from gguf_embed.errors import PermissionDenied
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _WAY_OUT = "call it from a program, or start with --api-key"
 
 
-def check_same_site(door: Door, request: web.Request) -> None:
+def check_same_site(context: ServerContext, request: web.Request) -> None:
     """Raises `PermissionDenied` for a request that a foreign web page may have sent."""
-    if door.options.api_keys:
+    if context.options.api_keys:
         return
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
     if _came_by_loopback(request) and not is_local_host(host, socket.gethostname()):

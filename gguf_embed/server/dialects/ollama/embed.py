@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest, ModelNotFound
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.ollama.model_names import missing_as, required_name
 from gguf_embed.server.dialects.ollama.options import LOAD_OPTIONS, parse_keep_alive, parse_load_options
 from gguf_embed.server.fields import output_types
@@ -35,33 +35,33 @@ class OllamaEmbed:
     as_prompt: bool = False  # the text came as `prompt`
 
 
-async def embed(door: Door, request: web.Request) -> web.StreamResponse:
+async def embed(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`POST /api/embed`: vectors of length 1."""
     started_s = time.perf_counter()
-    parsed = parse_embed(await read_json_object(door, request), door.options.max_inputs)
-    info = _find(door, parsed.name)
+    parsed = parse_embed(await read_json_object(context, request), context.options.max_inputs)
+    info = _find(context, parsed.name)
     if not parsed.request.inputs:
-        await _load_or_unload(door, parsed)
+        await _load_or_unload(context, parsed)
         return json_response(orjson.dumps({"model": parsed.name, "embeddings": []}))
-    result = await door.embed(replace(parsed.request, dimensions=_dimensions_within(parsed.request, info)))
+    result = await context.embed(replace(parsed.request, dimensions=_dimensions_within(parsed.request, info)))
     duration_s = time.perf_counter() - started_s
     return embed_response(format_embed(parsed, result, duration_s), result.truncated)
 
 
-async def embeddings(door: Door, request: web.Request) -> web.StreamResponse:
+async def embeddings(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`POST /api/embeddings`: one vector, of the length it had when clients began to store them."""
-    parsed = parse_embeddings(await read_json_object(door, request))
-    info = _find(door, parsed.name)
+    parsed = parse_embeddings(await read_json_object(context, request))
+    info = _find(context, parsed.name)
     if not parsed.request.inputs:
-        await _load_or_unload(door, parsed)
+        await _load_or_unload(context, parsed)
         return json_response(b'{"embedding":[]}')
-    result = await door.embed(replace(parsed.request, embd_normalize=legacy_normalize(info)))
+    result = await context.embed(replace(parsed.request, embd_normalize=legacy_normalize(info)))
     return embed_response(format_embeddings(result), result.truncated)
 
 
-def _find(door: Door, name: str) -> ModelInfo:
+def _find(context: ServerContext, name: str) -> ModelInfo:
     with missing_as(_NOT_FOUND, name):
-        info = door.service.resolve(name, strict=True).info
+        info = context.service.resolve(name, strict=True).info
     if info.pooling is Pooling.NONE:
         raise InvalidRequest(
             f'model "{info.name}" runs with pooling none, one row per token, which has no place in this reply: '
@@ -71,12 +71,12 @@ def _find(door: Door, name: str) -> ModelInfo:
     return info
 
 
-async def _load_or_unload(door: Door, parsed: OllamaEmbed) -> None:
+async def _load_or_unload(context: ServerContext, parsed: OllamaEmbed) -> None:
     keep_alive_s = parsed.request.keep_alive_s
     if keep_alive_s == 0:
-        await door.service.unload(parsed.name)
+        await context.service.unload(parsed.name)
     else:
-        await door.service.load(parsed.name, keep_alive_s=keep_alive_s, options=parsed.request.load)
+        await context.service.load(parsed.name, keep_alive_s=keep_alive_s, options=parsed.request.load)
 
 
 def _dimensions_within(request: EmbedRequest, info: ModelInfo) -> int | None:
@@ -177,7 +177,7 @@ def _parse_dimensions(value: object) -> int | None:
 
 
 def legacy_normalize(info: ModelInfo) -> int:
-    """-1 (raw) for the models whose vectors `/api/embeddings` never normalised, else 2.
+    """-1 (raw) for the models whose vectors `/api/embeddings` never normalized, else 2.
 
     Source: llm/llama_server.go, legacyEmbeddingsWereRaw. Its metadata key normalize_embeddings, which only Ollama's own
     converter writes, is not looked at.

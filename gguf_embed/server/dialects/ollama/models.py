@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 import orjson
 from aiohttp import web
 
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.ollama.model_names import missing_as, required_name, with_tag
 from gguf_embed.server.http.body import json_response, read_json_object
 from gguf_embed.types import ModelInfo, ModelStatus, Pooling
 
 NEVER = "2318-01-01T00:00:00Z"
-"""Ollama adds 292 years for ever; its command line calls anything beyond 20 "Forever". Not year 9999: that overflows in
+"""Ollama adds 292 years forever; its command line calls anything beyond 20 "Forever". Not year 9999: that overflows in
 other time zones."""
 
 _CAPABILITIES = ["embedding"]
@@ -22,21 +22,21 @@ _POOLING_TYPES = {Pooling.NONE: 0, Pooling.MEAN: 1, Pooling.CLS: 2, Pooling.LAST
 _TOKENIZERS = {1: "llama", 2: "gpt2", 3: "bert", 4: "t5", 5: "rwkv"}  # llama_vocab_type → tokenizer.ggml.model
 
 
-async def tags(door: Door, request: web.Request) -> web.StreamResponse:
+async def tags(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`GET /api/tags`."""
-    return json_response(orjson.dumps({"models": format_tags(door.service.models())}))
+    return json_response(orjson.dumps({"models": format_tags(context.service.models())}))
 
 
-async def ps(door: Door, request: web.Request) -> web.StreamResponse:
+async def ps(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`GET /api/ps`."""
-    return json_response(orjson.dumps({"models": format_ps(door.service.models())}))
+    return json_response(orjson.dumps({"models": format_ps(context.service.models())}))
 
 
-async def show(door: Door, request: web.Request) -> web.StreamResponse:
+async def show(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`POST /api/show`."""
-    name = required_name(await read_json_object(door, request), "model", "name")
+    name = required_name(await read_json_object(context, request), "model", "name")
     with missing_as("model '{}' not found", name):
-        status = door.service.resolve(name, strict=True)
+        status = context.service.resolve(name, strict=True)
     return json_response(orjson.dumps(format_show(status)))
 
 

@@ -62,9 +62,9 @@ def _whole(value: object) -> int | None:
 
 
 def parse_keep_alive(value: object) -> float | None:
-    """`keep_alive` → seconds; inf for ever, None when absent.
+    """`keep_alive` → seconds; inf forever, None when absent.
 
-    A number is seconds, a string a Go duration; below zero means for ever, 0 as soon as the model is idle. "-1" is
+    A number is seconds, a string a Go duration; below zero means forever, 0 as soon as the model is idle. "-1" is
     taken too, as people set it in OLLAMA_KEEP_ALIVE; another string without a unit is refused, as there.
     Source: api/types.go, Duration.UnmarshalJSON. Raises `InvalidRequest`.
     """
@@ -75,7 +75,7 @@ def parse_keep_alive(value: object) -> float | None:
         return None
     raise InvalidRequest(
         '"keep_alive" must be seconds as a number, or a duration with units such as "5m", "1h30m" or "300ms" '
-        f"(below zero: for ever, 0: unload), found {describe(value)}",
+        f"(below zero: forever, 0: unload), found {describe(value)}",
         "keep_alive",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.ollama.csrf import check_same_site
 from gguf_embed.server.dialects.ollama.model_names import missing_as, required_name
 from gguf_embed.server.dialects.ollama.stream import stream_lines, watching
@@ -14,19 +14,19 @@ from gguf_embed.server.http.values import optional_bool
 from gguf_embed.types import PullProgress
 
 
-async def pull(door: Door, request: web.Request) -> web.StreamResponse:
+async def pull(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`POST /api/pull`: a line of JSON per step as it happens, or with `"stream": false` the last step only.
 
     A client that leaves closes the iterator of steps: the download ends with the last one who watches it. A stop of
     the server ends it too; what has come stays for the next try.
     """
-    check_same_site(door, request)
-    body = await read_json_object(door, request)
+    check_same_site(context, request)
+    body = await read_json_object(context, request)
     name = required_name(body, "model", "name")
     is_stream = optional_bool(body, "stream") is not False
-    async with watching(door, door.service.pull(name)) as steps:
+    async with watching(context, context.service.pull(name)) as steps:
         if is_stream:
-            return await stream_lines(door, request, steps, format_step)
+            return await stream_lines(context, request, steps, format_step)
         async for _step in steps:
             pass
     return json_response(format_step(PullProgress("success")))
@@ -44,20 +44,20 @@ def format_step(step: PullProgress) -> bytes:
     return orjson.dumps(line)
 
 
-async def copy(door: Door, request: web.Request) -> web.StreamResponse:
+async def copy(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`POST /api/copy`: one more name; 200 without a body."""
-    check_same_site(door, request)
-    body = await read_json_object(door, request)
+    check_same_site(context, request)
+    body = await read_json_object(context, request)
     source, destination = required_name(body, "source"), required_name(body, "destination")
     with missing_as('model "{}" not found', source):
-        await door.service.copy(source, destination)
+        await context.service.copy(source, destination)
     return web.Response()
 
 
-async def delete(door: Door, request: web.Request) -> web.StreamResponse:
+async def delete(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`DELETE /api/delete`: 200 without a body."""
-    check_same_site(door, request)
-    name = required_name(await read_json_object(door, request), "model", "name")
+    check_same_site(context, request)
+    name = required_name(await read_json_object(context, request), "model", "name")
     with missing_as("model '{}' not found", name):
-        await door.service.delete(name)
+        await context.service.delete(name)
     return web.Response()

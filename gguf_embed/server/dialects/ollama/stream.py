@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from aiohttp import web
 
 from gguf_embed.errors import EmbedError, EngineFailure, Unavailable
-from gguf_embed.server.context import Dialect, Door
+from gguf_embed.server.context import Dialect, ServerContext
 from gguf_embed.server.http.errors import INTERNAL_MESSAGE, format_error
 from gguf_embed.server.http.headers import set_common_headers
 from gguf_embed.types import PullProgress
@@ -22,7 +22,7 @@ FormatLine = Callable[[PullProgress], bytes]
 
 
 async def stream_lines(
-    door: Door, request: web.Request, steps: AsyncIterator[PullProgress], format_line: FormatLine
+    context: ServerContext, request: web.Request, steps: AsyncIterator[PullProgress], format_line: FormatLine
 ) -> web.StreamResponse:
     """Send each step when it comes.
 
@@ -30,7 +30,7 @@ async def stream_lines(
     because the status is out already.
     """
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    set_common_headers(door, request, response)
+    set_common_headers(context, request, response)
     try:
         async for step in steps:
             await _send(request, response, format_line(step))
@@ -38,7 +38,7 @@ async def stream_lines(
         if not response.prepared:
             raise
         failure = error if isinstance(error, EmbedError) else EngineFailure(INTERNAL_MESSAGE)
-        door.metrics.observe_error(failure.kind)
+        context.metrics.observe_error(failure.kind)
         logger.warning("%s after the first line: %s", failure.kind, failure.message, exc_info=failure is not error)
         await _send(request, response, format_error(failure, Dialect.OLLAMA).body)
     await response.write_eof()
@@ -56,21 +56,23 @@ async def _send(request: web.Request, response: web.StreamResponse, line: bytes)
 
 
 @asynccontextmanager
-async def watching(door: Door, steps: AsyncIterator[PullProgress]) -> AsyncIterator[AsyncIterator[PullProgress]]:
+async def watching(
+    context: ServerContext, steps: AsyncIterator[PullProgress]
+) -> AsyncIterator[AsyncIterator[PullProgress]]:
     """The steps, until the server begins to stop: then `Unavailable`, a download would hold it up for long.
 
     However this ends, the source of the steps is told that nobody listens any more.
     """
     try:
-        yield _until_stop(door, steps)
+        yield _until_stop(context, steps)
     finally:
         if isinstance(steps, AsyncGenerator):
             await steps.aclose()
 
 
-async def _until_stop(door: Door, steps: AsyncIterator[PullProgress]) -> AsyncIterator[PullProgress]:
+async def _until_stop(context: ServerContext, steps: AsyncIterator[PullProgress]) -> AsyncIterator[PullProgress]:
     while True:
-        async with _ended_by_stop(door):
+        async with _ended_by_stop(context):
             try:
                 step = await anext(steps)
             except StopAsyncIteration:
@@ -79,8 +81,8 @@ async def _until_stop(door: Door, steps: AsyncIterator[PullProgress]) -> AsyncIt
 
 
 @asynccontextmanager
-async def _ended_by_stop(door: Door) -> AsyncIterator[None]:
-    begun = asyncio.create_task(door.drain.begun.wait())
+async def _ended_by_stop(context: ServerContext) -> AsyncIterator[None]:
+    stopping = asyncio.create_task(context.in_flight.stopping.wait())
     try:
         async with asyncio.timeout(None) as scope:
 
@@ -89,11 +91,11 @@ async def _ended_by_stop(door: Door) -> AsyncIterator[None]:
                     with suppress(RuntimeError):  # all inside was done in this very moment
                         scope.reschedule(0)  # in the past: now
 
-            begun.add_done_callback(end)
+            stopping.add_done_callback(end)
             yield
     except TimeoutError as exc:
         if not scope.expired():
             raise
         raise Unavailable("the server is shutting down: ask again when it is back") from exc
     finally:
-        begun.cancel()
+        stopping.cancel()

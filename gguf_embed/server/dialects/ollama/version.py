@@ -8,13 +8,13 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import NotSupported
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.http.body import json_response
 
 
-async def version(door: Door, request: web.Request) -> web.StreamResponse:
+async def version(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`GET /api/version`: this server's, not Ollama's."""
-    return json_response(orjson.dumps({"version": plain_version(door.options.version)}))
+    return json_response(orjson.dumps({"version": plain_version(context.options.version)}))
 
 
 def plain_version(version: str) -> str:
@@ -24,7 +24,7 @@ def plain_version(version: str) -> str:
     return ".".join((*parts, *("0" * (3 - len(parts)))))
 
 
-async def refuse(door: Door, request: web.Request) -> web.StreamResponse:
+async def refuse(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """What needs a model that writes text, or Ollama's own registry."""
     raise NotSupported(
         f"{request.path} is not supported: this server embeds texts and generates none; "

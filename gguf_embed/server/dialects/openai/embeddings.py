@@ -13,12 +13,12 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.llama import embedding as native
-from gguf_embed.server.dialects.openai.token_ids import settle_token_ids
-from gguf_embed.server.fields.images import take_pictures
-from gguf_embed.server.fields.inputs import parse_prompts
-from gguf_embed.server.fields.options import Extras, parse_extras, refuse_beside_pictures
+from gguf_embed.server.dialects.openai.token_ids import resolve_token_ids
+from gguf_embed.server.fields.images import take_images
+from gguf_embed.server.fields.inputs import parse_inputs
+from gguf_embed.server.fields.options import Extras, parse_extras, refuse_beside_images
 from gguf_embed.server.fields.options_reply import openai_data, openai_details, with_extra_headers
 from gguf_embed.server.fields.output_types import (
     OutputType,
@@ -48,30 +48,30 @@ class OpenAIEmbed:
     extras: Extras | None = None
 
 
-async def embeddings(door: Door, request: web.Request) -> web.Response:
+async def embeddings(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /v1/embeddings`; a body with `content` and no `input` gets the native shape, as from llama-server."""
-    body = await read_json_object(door, request)
+    body = await read_json_object(context, request)
     if body.get("input") is None and body.get("content") is not None:
-        return await native.answer_embedding(door, body)
-    body, pictures = await take_pictures(door, body)
-    if pictures:
-        refuse_beside_pictures(body)
-    parsed = parse_openai_embed(body, door.options.max_inputs)
-    _refuse_token_rows(door, parsed.request)
+        return await native.answer_embedding(context, body)
+    body, images = await take_images(context, body)
+    if images:
+        refuse_beside_images(body)
+    parsed = parse_openai_embed(body, context.options.max_inputs)
+    _refuse_token_rows(context, parsed.request)
     if parsed.output_types:
         check_decodable(parsed.output_types, request.headers)
-        pooling = parsed.request.pooling or door.service.resolve(parsed.request.model).info.pooling
+        pooling = parsed.request.pooling or context.service.resolve(parsed.request.model).info.pooling
         check_output_types(parsed.output_types, pooling, embd_normalize=2)
-    wanted = await settle_token_ids(door, parsed.request)
-    result = await door.embed(replace(wanted, pictures=pictures) if pictures else wanted)
+    wanted = await resolve_token_ids(context, parsed.request)
+    result = await context.embed(replace(wanted, images=images) if images else wanted)
     if parsed.extras is None:
         return embed_response(format_openai_embed(result, parsed), result.truncated)
     written = await asyncio.to_thread(format_openai_embed, result, parsed)
     return with_extra_headers(embed_response(written, result.truncated), result)
 
 
-def _refuse_token_rows(door: Door, request: EmbedRequest) -> None:
-    if (request.pooling or door.service.resolve(request.model).info.pooling) is Pooling.NONE:
+def _refuse_token_rows(context: ServerContext, request: EmbedRequest) -> None:
+    if (request.pooling or context.service.resolve(request.model).info.pooling) is Pooling.NONE:
         raise InvalidRequest(
             "Pooling type 'none' is not OAI compatible. Please use a different pooling type: "
             'send "pooling" (mean, cls, last) or start with --pooling; POST /embedding gives one row per token',
@@ -93,7 +93,7 @@ def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
     optional_str(body, "user")  # accepted, checked, not used: nothing here is kept per user
     extras = parse_extras(body, "input", max_inputs)
     request = EmbedRequest(
-        inputs=parse_prompts(body["input"], "input", max_inputs) if extras is None else extras.inputs,
+        inputs=parse_inputs(body["input"], "input", max_inputs) if extras is None else extras.inputs,
         model=optional_str(body, "model"),
         pooling=parse_pooling(body),
         embd_normalize=2,
@@ -103,7 +103,7 @@ def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
     )
     encoding_format = optional_choice(body, "encoding_format", ("float", "base64")) or "float"
     if extras is not None:
-        request = extras.put_on(request)
+        request = extras.apply_to(request)
     return OpenAIEmbed(request, cast(EncodingFormat, encoding_format), parse_output_types(body), extras)
 
 

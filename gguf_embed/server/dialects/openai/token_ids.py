@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from gguf_embed.errors import InvalidInput, InvalidRequest
-from gguf_embed.preprocessing.tokens import Frame as SpecialTokens
-from gguf_embed.preprocessing.tokens import character_limit, find_own
-from gguf_embed.server.context import Door, Service
+from gguf_embed.preprocessing.tokens import SpecialTokens, character_limit, special_tokens_around
+from gguf_embed.server.context import ServerContext, Service
 from gguf_embed.tokenization.openai_encodings import OpenAIEncoding, how_to_fetch
-from gguf_embed.types import EmbedRequest, Prompt
+from gguf_embed.types import EmbedRequest, Input
 
 MAX_CHARACTER_BYTES = 4
 """Of UTF-8."""
@@ -37,35 +36,16 @@ The second piece of a text that LangChain cut may; it would have to end in a mod
 _LANGCHAIN = "LangChain's OpenAIEmbeddings sends OpenAI's ids: set check_embedding_ctx_length=False there"
 
 
-@dataclass(frozen=True, slots=True)
-class Frame(SpecialTokens):
-    """The special tokens that a model puts around every text, and what they tell."""
+def identify_model(special: SpecialTokens) -> bool:
+    """Whether ids inside these special tokens cannot be OpenAI's: they begin as no text does, or hold an id of no text.
 
-    @property
-    def is_telling(self) -> bool:
-        """Whether ids inside it cannot be OpenAI's: it begins as no text does, or has an id that no text has.
-
-        BERT's 101 is a byte inside a character there. Gemma's 2 … 1 is not telling: it is a text in # and ".
-        """
-        begins_inside = bool(INNER_BYTES.intersection(self.opening[:1]))
-        return begins_inside or any(token >= N_CL100K for token in self.opening + self.closing)
-
-    def holds(self, tokens: Sequence[int]) -> bool:
-        n_opening, n_closing = len(self.opening), len(self.closing)
-        return (
-            len(tokens) >= n_opening + n_closing
-            and tuple(tokens[:n_opening]) == self.opening
-            and tuple(tokens[len(tokens) - n_closing :]) == self.closing
-        )
+    BERT's 101 is a byte inside a character there. Gemma's 2 … 1 identifies nothing: it is a text in # and ".
+    """
+    begins_inside = bool(INNER_BYTES.intersection(special.opening[:1]))
+    return begins_inside or any(token >= N_CL100K for token in special.opening + special.closing)
 
 
-def frame_of(framed: Sequence[int], bare: Sequence[int]) -> Frame:
-    """What was put around a text: from its ids with special tokens and without them. Empty where that does not show."""
-    at = find_own(framed, bare) if bare else None
-    return Frame((), ()) if at is None else Frame(tuple(framed[:at]), tuple(framed[at + len(bare) :]))
-
-
-async def settle_token_ids(door: Door, request: EmbedRequest) -> EmbedRequest:
+async def resolve_token_ids(context: ServerContext, request: EmbedRequest) -> EmbedRequest:
     """The request with OpenAI's ids turned into text; as it was when it has texts, or the model's own ids.
 
     An array that mixes texts and ids is llama-server's form, so its ids are the model's. Raises `InvalidRequest` for
@@ -73,18 +53,18 @@ async def settle_token_ids(door: Door, request: EmbedRequest) -> EmbedRequest:
     """
     if tuple not in set(map(type, request.inputs)):
         return request
-    rule = door.options.token_ids
+    rule = context.options.token_ids
     match rule.meaning:
         case "model":
             return request
         case "auto":
-            await _refuse_unframed(door.service, request)
+            await _refuse_unframed(context.service, request)
             return request
         case "reject":
             _refuse_any(request.inputs)
             return request
         case name:
-            if rule.encoding is None and any(map(is_bare, request.inputs)):
+            if rule.encoding is None and any(map(is_ids_only, request.inputs)):
                 raise InvalidRequest(
                     f"this server reads token ids as {name} and cannot: {rule.problem}. Send text. {_LANGCHAIN}; or "
                     f"fetch the file on the server's machine, {how_to_fetch(name)}, and start the server again",
@@ -92,32 +72,32 @@ async def settle_token_ids(door: Door, request: EmbedRequest) -> EmbedRequest:
                 )
             if rule.encoding is None:
                 return request
-            info = door.service.resolve(request.model).info
-            limits = TextLimits(character_limit(info.max_input_tokens), door.options.max_body_bytes)
+            info = context.service.resolve(request.model).info
+            limits = TextLimits(character_limit(info.max_input_tokens), context.options.max_body_bytes)
             return await _decode(rule.encoding, request, limits)
 
 
-def is_bare(prompt: Prompt) -> bool:
+def is_ids_only(prompt: Input) -> bool:
     """Whether an input is token ids and nothing else."""
     return isinstance(prompt, tuple) and set(map(type, prompt)) == {int}
 
 
 async def _refuse_unframed(service: Service, request: EmbedRequest) -> None:
-    bare = [index for index, prompt in enumerate(request.inputs) if is_bare(prompt)]
+    bare = [index for index, prompt in enumerate(request.inputs) if is_ids_only(prompt)]
     if not bare:
         return
-    framed = await service.tokenize("a", model=request.model, add_special=True, parse_special=True)
+    with_special = await service.tokenize("a", model=request.model, add_special=True, parse_special=True)
     plain = await service.tokenize("a", model=request.model, add_special=False, parse_special=True)
-    frame = frame_of(framed, plain)
+    special = (special_tokens_around(with_special, plain) if plain else None) or SpecialTokens((), ())
     for index in bare:
         tokens = [part for part in request.inputs[index] if isinstance(part, int)]
-        if not (frame.is_telling and frame.holds(tokens)):
-            raise InvalidRequest(_cannot_be_known(frame, index), "input", index)
+        if not (identify_model(special) and special.surround(tokens)):
+            raise InvalidRequest(_cannot_be_known(special, index), "input", index)
 
 
-def _cannot_be_known(frame: Frame, index: int) -> str:
-    around = " … ".join(" ".join(map(str, tokens)) for tokens in (frame.opening, frame.closing))
-    lack = f" without this model's special tokens ({around.strip()})" if frame.is_telling else ""
+def _cannot_be_known(special: SpecialTokens, index: int) -> str:
+    around = " … ".join(" ".join(map(str, tokens)) for tokens in (special.opening, special.closing))
+    lack = f" without this model's special tokens ({around.strip()})" if identify_model(special) else ""
     return (
         f"input {index} is token ids{lack}, so it cannot be known whose they are: send text. {_LANGCHAIN}, or start "
         "the server with --openai-token-ids cl100k_base. This model's own ids: POST /embedding, or --openai-token-ids "
@@ -125,7 +105,7 @@ def _cannot_be_known(frame: Frame, index: int) -> str:
     )
 
 
-def _refuse_any(inputs: Sequence[Prompt]) -> None:
+def _refuse_any(inputs: Sequence[Input]) -> None:
     for index, prompt in enumerate(inputs):
         if not isinstance(prompt, str):
             raise InvalidRequest(
@@ -153,12 +133,12 @@ async def _decode(encoding: OpenAIEncoding, request: EmbedRequest, limits: TextL
     return await asyncio.to_thread(run)
 
 
-def decode_all(encoding: OpenAIEncoding, inputs: Sequence[Prompt], limits: TextLimits) -> tuple[Prompt, ...]:
+def decode_all(encoding: OpenAIEncoding, inputs: Sequence[Input], limits: TextLimits) -> tuple[Input, ...]:
     """Every input that is ids alone as its text, the others as they are. All are measured before one is decoded.
 
     Raises `InvalidRequest` above the limits too.
     """
-    bare = {index: cast("tuple[int, ...]", prompt) for index, prompt in enumerate(inputs) if is_bare(prompt)}
+    bare = {index: cast("tuple[int, ...]", prompt) for index, prompt in enumerate(inputs) if is_ids_only(prompt)}
     most, total = MAX_CHARACTER_BYTES * limits.characters, 0
     for index, tokens in bare.items():
         n_bytes = encoding.n_bytes(tokens, index, most)

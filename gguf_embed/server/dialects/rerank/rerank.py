@@ -16,7 +16,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.inputs import check_count
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.prompt_prefix import format_applied_prompt
@@ -55,21 +55,21 @@ class ParsedRerank:
     return_documents: bool = False
 
 
-async def rerank(door: Door, request: web.Request) -> web.Response:
+async def rerank(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /rerank`, `/reranking`, `/v1/rerank`, `/v1/reranking`."""
-    body = await read_json_object(door, request)
+    body = await read_json_object(context, request)
     shape = Shape.JINA if body.get("texts") is None else Shape.TEI
-    return await _answer(door, parse_rerank(body, shape, door.options.max_inputs))
+    return await _answer(context, parse_rerank(body, shape, context.options.max_inputs))
 
 
-async def cohere_rerank(door: Door, request: web.Request) -> web.Response:
+async def cohere_rerank(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /v2/rerank`."""
-    body = await read_json_object(door, request)
-    return await _answer(door, parse_rerank(body, Shape.COHERE, door.options.max_inputs))
+    body = await read_json_object(context, request)
+    return await _answer(context, parse_rerank(body, Shape.COHERE, context.options.max_inputs))
 
 
-async def _answer(door: Door, parsed: ParsedRerank) -> web.Response:
-    result = await door.rerank(parsed.request)
+async def _answer(context: ServerContext, parsed: ParsedRerank) -> web.Response:
+    result = await context.rerank(parsed.request)
     return embed_response(format_rerank(parsed, result), result.truncated)
 
 

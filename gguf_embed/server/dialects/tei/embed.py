@@ -10,9 +10,9 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest, NotSupported
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields import output_types
-from gguf_embed.server.fields.inputs import parse_prompts
+from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.output_types import parse_dimensions
 from gguf_embed.server.fields.prompt_prefix import parse_prompt_choice
@@ -29,15 +29,15 @@ from gguf_embed.server.http.values import (
 from gguf_embed.types import EmbedRequest, EmbedResult, FloatMatrix, Pooling
 
 
-async def embed(door: Door, request: web.Request) -> web.Response:
+async def embed(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /embed`: `[[…], …]`, one vector per input."""
-    return await _answer_embed(door, await read_json_object(door, request))
+    return await _answer_embed(context, await read_json_object(context, request))
 
 
-async def embed_all(door: Door, request: web.Request) -> web.Response:
-    """`POST /embed_all`: `[[[…], …], …]`, one vector per token of each input, not normalised."""
-    body = await read_json_object(door, request)
-    result = await door.embed(parse_embed(body, door.options.max_inputs, pooling=Pooling.NONE))
+async def embed_all(context: ServerContext, request: web.Request) -> web.Response:
+    """`POST /embed_all`: `[[[…], …], …]`, one vector per token of each input, not normalized."""
+    body = await read_json_object(context, request)
+    result = await context.embed(parse_embed(body, context.options.max_inputs, pooling=Pooling.NONE))
     pieces = []
     for start, end in itertools.pairwise(result.row_offsets):
         pieces.append(_dump(result.vectors[start:end]))
@@ -45,38 +45,38 @@ async def embed_all(door: Door, request: web.Request) -> web.Response:
     return embed_response(b"[" + b",".join(pieces) + b"]", result.truncated)
 
 
-async def similarity(door: Door, request: web.Request) -> web.Response:
+async def similarity(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /similarity`: the cosine of each sentence to the source sentence."""
-    return await _answer_similarity(door, await read_json_object(door, request))
+    return await _answer_similarity(context, await read_json_object(context, request))
 
 
-async def root(door: Door, request: web.Request) -> web.Response:
+async def root(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /`: where TEI serves the model's own task. huggingface_hub's client posts both of ours there."""
-    body = await read_json_object(door, request)
+    body = await read_json_object(context, request)
     if isinstance(body.get("inputs"), dict):
-        return await _answer_similarity(door, body)
-    return await _answer_embed(door, body)
+        return await _answer_similarity(context, body)
+    return await _answer_embed(context, body)
 
 
-async def _answer_embed(door: Door, body: JsonObject) -> web.Response:
-    parsed = parse_embed(body, door.options.max_inputs)
-    result = await _embed_pooled(door, parsed)
+async def _answer_embed(context: ServerContext, body: JsonObject) -> web.Response:
+    parsed = parse_embed(body, context.options.max_inputs)
+    result = await _embed_pooled(context, parsed)
     return embed_response(_dump(result.vectors), result.truncated)
 
 
-async def _answer_similarity(door: Door, body: JsonObject) -> web.Response:
-    result = await _embed_pooled(door, parse_similarity(body, door.options.max_inputs))
+async def _answer_similarity(context: ServerContext, body: JsonObject) -> web.Response:
+    result = await _embed_pooled(context, parse_similarity(body, context.options.max_inputs))
     return embed_response(_dump(cosines(result.vectors)), result.truncated)
 
 
-async def _embed_pooled(door: Door, request: EmbedRequest) -> EmbedResult:
-    info = door.service.resolve(request.model).info
+async def _embed_pooled(context: ServerContext, request: EmbedRequest) -> EmbedResult:
+    info = context.service.resolve(request.model).info
     if info.pooling is Pooling.NONE:
         raise NotSupported(
             f"{info.name} runs with pooling none, one vector per token: POST /embed_all, "
             "or start with --pooling mean, cls or last"
         )
-    return await door.embed(request)
+    return await context.embed(request)
 
 
 def parse_embed(body: JsonObject, max_inputs: int, pooling: Pooling | None = None) -> EmbedRequest:
@@ -86,7 +86,7 @@ def parse_embed(body: JsonObject, max_inputs: int, pooling: Pooling | None = Non
         raise InvalidRequest('"inputs" must be provided: a string, or an array of strings', "inputs")
     normalize = optional_bool(body, "normalize")
     return EmbedRequest(
-        inputs=parse_prompts(body["inputs"], "inputs", max_inputs, joins_mixed=False),
+        inputs=parse_inputs(body["inputs"], "inputs", max_inputs, joins_mixed=False),
         model=optional_str(body, "model"),
         pooling=pooling,
         embd_normalize=-1 if normalize is False else 2,

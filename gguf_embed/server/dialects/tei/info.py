@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from gguf_embed.server.context import Door, ServerOptions
+from gguf_embed.server.context import ServerContext, ServerOptions
 from gguf_embed.server.http.body import json_response
 from gguf_embed.types import ModelInfo, ModelStatus, Pooling
 
@@ -18,10 +18,10 @@ _DTYPES = {"F16": "float16", "F32": "float32", "BF16": "bfloat16"}
 _POOLINGS = {Pooling.LAST: "last_token"}  # where TEI's word is another (backends/core/src/lib.rs)
 
 
-async def info(door: Door, request: web.Request) -> web.Response:
+async def info(context: ServerContext, request: web.Request) -> web.Response:
     """`GET /info`, or `/info?model=…`: the model that would answer."""
-    status = door.service.resolve(request.query.get("model"))
-    return json_response(orjson.dumps(format_info(status, door.options)))
+    status = context.service.resolve(request.query.get("model"))
+    return json_response(orjson.dumps(format_info(status, context.options)))
 
 
 def format_info(status: ModelStatus, options: ServerOptions) -> dict[str, object]:

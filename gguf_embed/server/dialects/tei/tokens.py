@@ -10,12 +10,12 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.preprocessing.tokens import find_own
-from gguf_embed.server.context import Door
+from gguf_embed.preprocessing.tokens import special_tokens_around
+from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.inputs import check_count, parse_parts
 from gguf_embed.server.http.body import json_response, read_json_object
 from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_bool, optional_str, wrong_value
-from gguf_embed.tokenization.offsets import MAX_LAID_CHARACTERS, align
+from gguf_embed.tokenization.offsets import MAX_ALIGNED_CHARACTERS, align
 
 MAX_INLINE_CHARACTERS = 1_000
 """Texts up to this size are laid under their tokens on the event loop (up to 3 ms); longer ones in a thread."""
@@ -24,28 +24,28 @@ _SPACE_BEFORE = (1, 3, 4)
 """llama.cpp's LLAMA_VOCAB_TYPE_SPM, WPM and UGM: their first word has a space that was never in the text."""
 
 
-async def answer_tokenize(door: Door, body: JsonObject) -> web.Response:
+async def answer_tokenize(context: ServerContext, body: JsonObject) -> web.Response:
     """Answer a parsed body: for each input its tokens, with their text and the characters they stand for."""
-    texts = parse_texts(body, door.options.max_inputs)
+    texts = parse_texts(body, context.options.max_inputs)
     model, add_special = optional_str(body, "model"), optional_bool(body, "add_special_tokens")
-    reply = [await _tokens_of(door, text, model, with_special=add_special is not False) for text in texts]
+    reply = [await _tokens_of(context, text, model, with_special=add_special is not False) for text in texts]
     return json_response(orjson.dumps(reply))
 
 
-async def decode(door: Door, request: web.Request) -> web.Response:
+async def decode(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /decode`: the text of each sequence of ids."""
-    body = await read_json_object(door, request)
-    sequences = parse_ids(body, door.options.max_inputs)
+    body = await read_json_object(context, request)
+    sequences = parse_ids(body, context.options.max_inputs)
     model, skip = optional_str(body, "model"), optional_bool(body, "skip_special_tokens")
     skipped: frozenset[int] = frozenset()
     if skip is not False:
-        around = await door.service.tokenize("", model=model, add_special=True, parse_special=True)
+        around = await context.service.tokenize("", model=model, add_special=True, parse_special=True)
         skipped = frozenset(around)
     texts = [
-        await door.service.detokenize([token for token in tokens if token not in skipped], model=model)
+        await context.service.detokenize([token for token in tokens if token not in skipped], model=model)
         for tokens in sequences
     ]
-    if door.service.resolve(model).info.vocab_type in _SPACE_BEFORE:
+    if context.service.resolve(model).info.vocab_type in _SPACE_BEFORE:
         texts = [text.removeprefix(" ") for text in texts]
     return json_response(orjson.dumps(texts))
 
@@ -61,10 +61,10 @@ def parse_texts(body: JsonObject, max_inputs: int) -> Sequence[str]:
         if not isinstance(entry, str):
             raise InvalidRequest(f'"inputs[{index}]" must be a string, found {describe(entry)}', "inputs", index)
     n_characters = sum(map(len, entries))
-    if n_characters > MAX_LAID_CHARACTERS:
+    if n_characters > MAX_ALIGNED_CHARACTERS:
         raise InvalidRequest(
-            f'"inputs" has {n_characters:,} characters, and tokens are placed in {MAX_LAID_CHARACTERS:,} per request: '
-            'send several requests, or "content" for ids without places',
+            f'"inputs" has {n_characters:,} characters, and tokens are placed in {MAX_ALIGNED_CHARACTERS:,} per '
+            'request: send several requests, or "content" for ids without places',
             "inputs",
         )
     return cast("list[str]", entries)
@@ -91,24 +91,26 @@ def _ids_of(value: object, where: str) -> list[int]:
     return ids
 
 
-async def _tokens_of(door: Door, text: str, model: str | None, *, with_special: bool) -> list[dict[str, object]]:
-    service = door.service
+async def _tokens_of(
+    context: ServerContext, text: str, model: str | None, *, with_special: bool
+) -> list[dict[str, object]]:
+    service = context.service
     tokens = await service.tokenize(text, model=model, add_special=False, parse_special=True)
     framed = tokens
     if with_special:
         framed = await service.tokenize(text, model=model, add_special=True, parse_special=True)
     pieces = await service.token_pieces(framed, model=model)
     if len(text) <= MAX_INLINE_CHARACTERS:
-        return format_tokens(text, framed, pieces, find_inside(framed, tokens))
-    return await asyncio.to_thread(lambda: format_tokens(text, framed, pieces, find_inside(framed, tokens)))
+        return format_tokens(text, framed, pieces, find_own_tokens(framed, tokens))
+    return await asyncio.to_thread(lambda: format_tokens(text, framed, pieces, find_own_tokens(framed, tokens)))
 
 
-def find_inside(framed: Sequence[int], tokens: Sequence[int]) -> range:
+def find_own_tokens(framed: Sequence[int], tokens: Sequence[int]) -> range:
     """Where in `framed` the text's own tokens stand; what is before and after was put around them."""
-    start = find_own(framed, tokens)
-    if start is None:  # the tokenizer made others of it: no token is told from the text's own
+    special = special_tokens_around(framed, tokens)
+    if special is None:  # the tokenizer made others of it: no token is told from the text's own
         return range(len(framed))
-    return range(start, start + len(tokens))
+    return range(len(special.opening), len(framed) - len(special.closing))
 
 
 def format_tokens(text: str, tokens: Sequence[int], pieces: Sequence[bytes], inside: range) -> list[dict[str, object]]:

@@ -44,9 +44,9 @@ function showHeat() {
       make("th", { scope: "row", title: body.input[index] }, make("span", {}, `${index + 1} ${short(body.input[index], 80)}`)),
       ...row.map((cosine, other) => {
         const cell = make("td", { "data-row": index, "data-column": other, tabindex: "-1" }, twoDigits(cosine));
-        const colour = mix(cold, warm, Math.min(1, Math.max(0, (cosine - low) / (1 - low))));
-        cell.style.background = `rgb(${colour})`;
-        cell.style.color = inkOn(colour);
+        const color = mix(cold, warm, Math.min(1, Math.max(0, (cosine - low) / (1 - low))));
+        cell.style.background = `rgb(${color})`;
+        cell.style.color = inkOn(color);
         return cell;
       }),
     ),

@@ -39,7 +39,7 @@ function parseMetrics(text) {
 // Principal components by power iteration: {points: [[x, y], …], shares: [of the variance, on each axis]}; null where
 // all vectors are the same, but for the rounding of float32.
 function project(vectors) {
-  const rows = centred(vectors);
+  const rows = centerd(vectors);
   const total = rows.reduce((sum, row) => sum + dot(row, row), 0);
   if (total < 1e-10 * rows.length) return null;
   const axes = [];
@@ -52,7 +52,7 @@ function project(vectors) {
   return { points: rows.map((row) => axes.map((axis) => dot(row, axis))), shares };
 }
 
-function centred(vectors) {
+function centerd(vectors) {
   const mean = new Float64Array(vectors[0].length);
   for (const vector of vectors)
     vector.forEach((value, index) => {
@@ -98,14 +98,14 @@ function upright(row, others) {
   return rest;
 }
 
-// Colours as [red, green, blue] from 0 to 255.
+// Colors as [red, green, blue] from 0 to 255.
 function mix(low, high, share) {
   return low.map((value, index) => Math.round(value + (high[index] - value) * share));
 }
 
-// WCAG 2.2's relative luminance; black or white, whichever stands out more (4.5 : 1 at least on every colour).
-function inkOn(colour) {
-  const [red, green, blue] = colour.map((value) => {
+// WCAG 2.2's relative luminance; black or white, whichever stands out more (4.5 : 1 at least on every color).
+function inkOn(color) {
+  const [red, green, blue] = color.map((value) => {
     const part = value / 255;
     return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
   });

@@ -11,7 +11,7 @@ from importlib.resources import files
 
 from aiohttp import web
 
-from gguf_embed.server.context import Door
+from gguf_embed.server.context import ServerContext
 
 SCRIPTS = ("math.js", "api.js", "form.js", "charts.js", "tokens.js", "status.js", "main.js")
 """In this order they are one script; none of them puts a name into the window."""
@@ -33,7 +33,7 @@ class Page:
         return web.Response(body=self.body, headers=self.headers)
 
 
-async def page(door: Door, request: web.Request) -> web.StreamResponse:
+async def page(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """The page to look at. Asks for no key: it holds nothing of this server, and asks the API for everything."""
     return load_page().response()
 

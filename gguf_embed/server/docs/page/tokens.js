@@ -55,7 +55,7 @@ function showNumbers({ body, reply, totalMs, metered, spent, vectors, asleep, pr
 // The parts of the whole: they add up to it.
 const splitOf = (totalMs, { allMs, tokenizeMs }) => [
   ["to the server and back", ms(Math.max(0, totalMs - allMs))],
-  ["tokenising", ms(tokenizeMs)],
+  ["tokenizing", ms(tokenizeMs)],
   ["waiting and computing", ms(Math.max(0, allMs - tokenizeMs))],
 ];
 

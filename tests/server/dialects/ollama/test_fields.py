@@ -52,7 +52,7 @@ def test_keep_alive_is_seconds_or_a_go_duration_and_below_zero_for_ever(value, s
 
 
 @pytest.mark.parametrize(
-    "value", ["", "10", "-10", "5 m", "5M", "m", "1h30", "5d", "for ever", True, False, [], {}, [1]]
+    "value", ["", "10", "-10", "5 m", "5M", "m", "1h30", "5d", "forever", True, False, [], {}, [1]]
 )
 def test_any_other_keep_alive_is_refused_by_name(value):
     with pytest.raises(InvalidRequest, match=r'^"keep_alive" must be') as caught:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from gguf_embed.errors import InvalidRequest, PermissionDenied, PullFailed
-from gguf_embed.server.context import DOOR
+from gguf_embed.server.context import SERVER_CONTEXT
 from gguf_embed.types import PullProgress
 from tests.server.fake_service import FakeService, serving
 
@@ -145,9 +145,9 @@ def test_a_stop_does_not_wait_for_a_pull_and_says_so_in_its_last_line():
             assert [json.loads(await reply.content.readline()) for _ in range(3)] == LINES[:3]
             running.stop.set()
             assert json.loads(await reply.content.readline())["error"].startswith("the server is shutting down")
-            async with asyncio.timeout(20):  # the drain alone would wait 60 s
+            async with asyncio.timeout(20):  # the in_flight alone would wait 60 s
                 await running.done
-            assert running.app[DOOR].drain.begun.is_set()
+            assert running.app[SERVER_CONTEXT].in_flight.stopping.is_set()
             assert service.cancelled.is_set()
 
     asyncio.run(scenario())

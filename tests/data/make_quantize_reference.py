@@ -1,6 +1,6 @@
-"""Makes quantised.json: what sentence-transformers' `quantize_embeddings` says of rows that the tests then quantise.
+"""Makes quantized.json: what sentence-transformers' `quantize_embeddings` says of rows that the tests then quantize.
 
-Needs sentence-transformers, which the project does not: python tests/data/make_quantise_reference.py
+Needs sentence-transformers, which the project does not: python tests/data/make_quantize_reference.py
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main() -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     ranges = np.array([[-128.5 / 127] * N_DIMS, [126.5 / 127] * N_DIMS], np.float32)
     found = {name: quantize_embeddings(rows, name, ranges=ranges).tolist() for name in PRECISIONS}
-    Path(__file__).with_name("quantised.json").write_text(json.dumps({"rows": rows.tolist(), **found}) + "\n")
+    Path(__file__).with_name("quantized.json").write_text(json.dumps({"rows": rows.tolist(), **found}) + "\n")
 
 
 if __name__ == "__main__":
