@@ -1,13 +1,16 @@
-"""Pure numpy on finished rows: normalize, cut dimensions, quantize. Shapes and dtypes in every docstring."""
+"""The rows that models give, and pure numpy on them: normalize, cut dimensions, quantize."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_embed.types import FloatMatrix
+from gguf_embed.types import DENSE, TOKENS, FloatMatrix
 
 INT16_SCALE = 32760.0
 """llama.cpp's scale for max-abs normalization (its --embd-normalize 0)."""
@@ -66,3 +69,55 @@ def quantize(rows: FloatMatrix, dtype: SmallDtype) -> SmallMatrix:
         return bits if dtype == "ubinary" else (bits ^ _SIGN_BIT).view(np.int8)
     levels: NDArray[np.int8] = np.rint(np.clip(rows, -1.0, 1.0) * np.float32(INT8_SCALE)).astype(np.int8)
     return levels if dtype == "int8" else levels.view(np.uint8) ^ _SIGN_BIT
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The `Output` of dense vectors, token vectors and scores: a matrix, of which each text owns some rows.
+
+    Text i owns `matrix[offsets[i] : offsets[i + 1]]`: one row when pooled, one per token, one per span where spans were
+    asked for, none where the text failed.
+    """
+
+    kind: str
+    matrix: FloatMatrix  # float32[n_rows, n_dims]
+    offsets: Sequence[int]  # rising from 0 to n_rows, one more than there are texts
+
+    @classmethod
+    def one_each(cls, kind: str, matrix: FloatMatrix) -> Rows:
+        """float32[n_texts, n_dims]: a row per text."""
+        return cls(kind, matrix, range(len(matrix) + 1))
+
+    @classmethod
+    def per_token(cls, matrix: FloatMatrix, lengths: Sequence[int]) -> Rows:
+        """float32[sum(lengths), n_dims]: as many rows per text as it has tokens."""
+        return cls(TOKENS, matrix, (0, *accumulate(lengths)))
+
+    @classmethod
+    def none_of(cls, kind: str, n_texts: int) -> Rows:
+        """Of texts that all failed."""
+        return cls(kind, np.empty((0, 0), np.float32), (0,) * (n_texts + 1))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def part(self, index: int) -> Rows:
+        """A copy of token rows, so that a slow client does not keep a whole batch in memory; else a view."""
+        rows = self.matrix[self.offsets[index] : self.offsets[index + 1]]
+        return Rows(self.kind, rows.copy() if self.kind == TOKENS else rows, (0, len(rows)))
+
+    @classmethod
+    def join(cls, parts: Sequence[Rows | None]) -> Rows:
+        found = [part for part in parts if part is not None]
+        if len(found) == len(parts) == 1:
+            return found[0]
+        offsets = (0, *accumulate(0 if part is None else len(part.matrix) for part in parts))
+        return cls(found[0].kind, np.concatenate([part.matrix for part in found]), offsets)
+
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.matrix).all())
+
+    def finished(self, embd_normalize: int, dimensions: int | None) -> Rows:
+        """Token vectors and scores are cut, never normalized."""
+        kind = embd_normalize if self.kind == DENSE else -1
+        return Rows(self.kind, finish(self.matrix, kind, dimensions), self.offsets)

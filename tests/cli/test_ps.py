@@ -67,7 +67,7 @@ def test_loaded_models_are_a_table(place, answer):
     done = place.call("ps", "--url", url + "/", "--api-key", "k")
     header, line = done.stdout.splitlines()
     assert header.split() == ["NAME", "ARCHITECTURE", "TYPE", "MEMORY", "PROCESSOR", "CONTEXT", "UNTIL"]
-    assert line.split() == ["bge-m3:latest", "bert", "F16", "1.2", "GB", "CPU", "8192", "for", "ever"]
+    assert line.split() == ["bge-m3:latest", "bert", "F16", "1.2", "GB", "CPU", "8192", "forever"]
     done = place.call("ps", "--url", url, "--json", LLAMA_API_KEY="k, other")
     assert json.loads(done.stdout) == [MODEL]
 

@@ -8,11 +8,11 @@ import pytest
 PROGRAM = """
 from collections import defaultdict
 from pathlib import Path
-from gguf_embed.engines import _ggml
-from gguf_embed.engines import _llama_api as api
+from gguf_embed.engines.llama import ggml
+from gguf_embed.engines.llama import api
 
 api.use_amx_gemm(False)
-assert "CPU" in _ggml.device_names()
+assert "CPU" in ggml.device_names()
 files = defaultdict(set)
 for line in Path("/proc/self/maps").read_text().splitlines():
     name = Path(line.split()[-1]).name
