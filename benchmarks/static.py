@@ -33,8 +33,8 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loading import LoadedModel, load_model
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.preprocessing.tokens import prepare
-from gguf_embed.types import FloatMatrix, Pooling
-from gguf_embed.vectors import finish
+from gguf_embed.types import FloatMatrix, OutputSpec, Pooling
+from gguf_embed.vectors import Rows
 
 SIZES = (("short", 10_000, 10), ("long", 1_000, 400))
 """Name, texts, words per text."""
@@ -149,10 +149,10 @@ def embed_in_process(loaded: LoadedModel, texts: Sequence[str]) -> FloatMatrix:
 
     async def submit() -> None:
         """Returns nothing: `asyncio.run` formats a result for nobody, which took 20 s for 10,000 rows."""
-        answers.append(await loaded.scheduler.submit([text.tokens for text in tokenized], Pooling.MEAN))
+        answers.append(await loaded.scheduler.submit([text.tokens for text in tokenized], OutputSpec.of(Pooling.MEAN)))
 
     asyncio.run(submit())
-    return finish(np.concatenate(answers[0].rows), 2, None)
+    return Rows.join(answers[0].outputs).finished(2, None).matrix
 
 
 def make_texts(rng: Random, ranked: Sequence[str], n_texts: int, n_words: int) -> list[str]:

@@ -1,21 +1,53 @@
-"""Every way a request or a start can fail, each with a stable `kind` and a message that names the way out.
+"""Every way a request or a start can fail: a stable `kind`, and what is wrong with which value, by which limit.
 
-No HTTP here: `server/http/errors.py` maps a kind to a status and each dialect to its own shape.
+What could be done about it is a `WayOut`, said in the words of each dialect of the server, and of the command line:
+`describe` joins them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import ClassVar
 
 
+class WayOut(StrEnum):
+    """What could be done about an error."""
+
+    SHORTEN = "shorten"  # the text, or split it
+    TRUNCATE = "truncate"  # ask for texts that are too long to be cut
+    TRUNCATE_DOCUMENT = "truncate_document"  # the same for documents that are to be ranked
+    AVERAGE = "average"  # ask for the average of a long text's parts
+    FEWER_INPUTS = "fewer_inputs"  # in one request
+    RETRY = "retry"  # later
+    LEAVE_OUT = "leave_out"  # the field
+    EMBED_OPTIONS = "embed_options"  # send the field where it has a meaning
+    RERANK = "rerank"  # ask this model for scores
+    POOL = "pool"  # name a pooling that gives one vector per text
+    TOKEN_VECTORS = "token_vectors"  # ask where one vector per token has a place
+    COMPARE_VECTORS = "compare_vectors"  # rank by the cosine of vectors
+    PROMPT_YOURSELF = "prompt_yourself"  # put the words before the texts
+    SEND_INLINE = "send_inline"  # an image's bytes instead of its URL
+    LARGER_QUEUE = "larger_queue"  # from here on for whoever starts the server
+    LARGER_CONTEXT = "larger_context"
+    MORE_MODELS = "more_models"
+    MORE_MEMORY = "more_memory"
+    NAME_PROMPT = "name_prompt"
+    NAME_POOLING = "name_pooling"
+    ADD_TOWER = "add_tower"
+    ALLOW_HOST = "allow_host"
+    REPAIR_FILE = "repair_file"
+
+
 class EmbedError(Exception):
-    """Base of all errors we raise on purpose. `str(error)` is the whole message for the user."""
+    """Base of all errors we raise on purpose. `message` says what is wrong, `ways_out` what could be done about it."""
 
     kind: ClassVar[str] = "engine"
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, ways_out: Sequence[WayOut] = ()) -> None:
         super().__init__(message)
         self.message = message
+        self.ways_out = tuple(ways_out)
 
     def for_input(self, index: int) -> EmbedError:
         """The same about another input of the request; errors that are about no input stay as they are."""
@@ -30,6 +62,15 @@ class EmbedError(Exception):
         return self
 
 
+def describe(error: EmbedError, words: Mapping[WayOut, str]) -> str:
+    """The message with the ways out that `words` has a phrase for: "input 0 has …: shorten it, or …"."""
+    phrases = [words[way] for way in error.ways_out if way in words]
+    if not phrases:
+        return error.message
+    *first, last = phrases
+    return f"{error.message}: {', '.join(first)}, or {last}" if first else f"{error.message}: {last}"
+
+
 class InvalidRequest(EmbedError):
     """The request itself is wrong: type, value, count.
 
@@ -38,8 +79,10 @@ class InvalidRequest(EmbedError):
 
     kind = "invalid_request"
 
-    def __init__(self, message: str, param: str | None = None, index: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, param: str | None = None, index: int | None = None, ways_out: Sequence[WayOut] = ()
+    ) -> None:
+        super().__init__(message, ways_out)
         self.param = param
         self.index = index
 
@@ -63,32 +106,26 @@ class InvalidInput(InvalidRequest):
         return InvalidRequest(f"the query{self.reason}", "query")
 
 
-_TRUNCATE = '"truncate": true (or start with --truncate)'
-
-
 class InputTooLong(EmbedError):
     """One input has more tokens than the model takes and truncation was not asked for.
 
-    `can_average`: `long_input` would help, where the route has it.
+    `can_average`: an average of its parts has a meaning.
     """
 
     kind = "input_too_long"
-    is_document: ClassVar[bool] = False
 
     def __init__(self, index: int, n_tokens: int, limit: int, *, can_average: bool = False) -> None:
         self.index = index
         self.n_tokens = n_tokens
         self.limit = limit
         self.can_average = can_average
-        super().__init__(self.message_for(_TRUNCATE))
+        super().__init__(self._what(), self._ways_out())
 
-    def message_for(self, truncate: str, *, has_long_input: bool = False) -> str:
-        """The message where a request asks for a cut by `truncate`, and may have the field `long_input`."""
-        average = ', or "long_input": "chunk_mean" to average its parts' if has_long_input and self.can_average else ""
-        return (
-            f"input {self.index} has {self.n_tokens} tokens, the limit per text is {self.limit}: shorten or split it, "
-            f"or send {truncate} to cut it visibly{average}"
-        )
+    def _what(self) -> str:
+        return f"input {self.index} has {self.n_tokens} tokens, the limit per text is {self.limit}"
+
+    def _ways_out(self) -> Sequence[WayOut]:
+        return (WayOut.SHORTEN, WayOut.TRUNCATE, *([WayOut.AVERAGE] if self.can_average else []))
 
     def for_input(self, index: int) -> InputTooLong:
         return type(self)(index, self.n_tokens, self.limit, can_average=self.can_average)
@@ -98,50 +135,49 @@ class InputTooLong(EmbedError):
 
     def for_query(self) -> InvalidRequest:
         return InvalidRequest(
-            f"the query has {self.n_tokens} tokens, the limit is {self.limit}: shorten it (it is never cut)", "query"
+            f"the query has {self.n_tokens} tokens, the limit is {self.limit}: shorten it (a query is never cut)",
+            "query",
         )
 
 
 class DocumentTooLong(InputTooLong):
     """A document has, together with the query, more tokens than the model takes and may not be cut."""
 
-    is_document = True
+    def _what(self) -> str:
+        return f"document {self.index} and the query have {self.n_tokens} tokens, the limit for both is {self.limit}"
 
-    def message_for(self, truncate: str, *, has_long_input: bool = False) -> str:
-        return (
-            f"document {self.index} and the query have {self.n_tokens} tokens, the limit for both is {self.limit}: "
-            f"shorten or split it, or send {truncate} to cut the document visibly"
-        )
+    def _ways_out(self) -> Sequence[WayOut]:
+        return (WayOut.SHORTEN, WayOut.TRUNCATE_DOCUMENT)
 
 
 class LoneDocumentTooLong(DocumentTooLong):
     """The same of a document that is read without the query."""
 
-    def message_for(self, truncate: str, *, has_long_input: bool = False) -> str:
-        return (
-            f"document {self.index} has {self.n_tokens} tokens, the limit per document is {self.limit}: shorten or "
-            f"split it, or send {truncate} to cut it visibly"
-        )
+    def _what(self) -> str:
+        return f"document {self.index} has {self.n_tokens} tokens, the limit per document is {self.limit}"
 
 
 class ChunksTooLong(InputTooLong):
     """Inputs that are the chunks of one text have more tokens together than the model takes; `index` means nothing."""
 
-    def message_for(self, truncate: str, *, has_long_input: bool = False) -> str:
-        return (
-            f"the inputs, one text with late_chunking, have {self.n_tokens} tokens together, the limit is "
-            f"{self.limit}: send fewer of them in one request"
-        )
+    def _what(self) -> str:
+        return f"the inputs, chunks of one text, have {self.n_tokens} tokens together, the limit is {self.limit}"
+
+    def _ways_out(self) -> Sequence[WayOut]:
+        return (WayOut.FEWER_INPUTS,)
 
 
 class ImageInputTooLong(InputTooLong):
     """An input with images has more tokens than fit; images are never cut."""
 
-    def message_for(self, truncate: str, *, has_long_input: bool = False) -> str:
+    def _what(self) -> str:
         return (
             f"input {self.index} has {self.n_tokens} tokens with its images, the limit is {self.limit}: send fewer "
             "or smaller images, or a shorter text"
         )
+
+    def _ways_out(self) -> Sequence[WayOut]:
+        return ()
 
 
 class AuthenticationFailed(EmbedError):
@@ -191,8 +227,8 @@ class Overloaded(EmbedError):
 
     kind = "overloaded"
 
-    def __init__(self, message: str, retry_after_s: int = 1) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, retry_after_s: int = 1, ways_out: Sequence[WayOut] = (WayOut.RETRY,)) -> None:
+        super().__init__(message, ways_out)
         self.retry_after_s = retry_after_s
 
 

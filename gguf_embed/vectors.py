@@ -16,9 +16,7 @@ INT16_SCALE = 32760.0
 """llama.cpp's scale for max-abs normalization (its --embd-normalize 0)."""
 
 INT8_SCALE = 127.0
-"""Levels between 0 and 1: a number is its level divided by this, within `MAX_INT8_ERROR`."""
-
-MAX_INT8_ERROR = 0.5 / INT8_SCALE
+"""Levels between 0 and 1: a number is its level divided by this, within half a level."""
 
 _SIGN_BIT = np.uint8(0x80)  # flipped, it adds 128 to a byte or takes it away
 

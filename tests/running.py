@@ -19,7 +19,7 @@ from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.model_store.store import ModelStore
 from gguf_embed.service.service import EmbedService
-from gguf_embed.types import EmbedRequest, EmbedResult, Input
+from gguf_embed.types import EmbedRequest, EmbedResult, Input, OutputSpec, Pooling
 
 _T = TypeVar("_T")
 
@@ -34,8 +34,9 @@ class Running:
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         return self.runner.run(work)
 
-    def embed(self, *inputs: Input, **fields: Any) -> EmbedResult:
-        return self.run(self.service.embed(EmbedRequest(inputs, **fields)))
+    def embed(self, *inputs: Input, pooling: Pooling | None = None, **fields: Any) -> EmbedResult:
+        output = None if pooling is None else OutputSpec.of(pooling)
+        return self.run(self.service.embed(EmbedRequest(inputs, output=output, **fields)))
 
 
 @contextmanager

@@ -13,27 +13,22 @@ from prometheus_client import Metric
 from gguf_embed import errors
 from gguf_embed.cli import reference
 from gguf_embed.cli.main import cli
+from gguf_embed.engines.llama import calibration
 from gguf_embed.errors import EmbedError
 from gguf_embed.metrics import Metrics
-from gguf_embed.model_pool import calibration
-from gguf_embed.server.app import ROUTES
+from gguf_embed.server.app import DIALECTS, ROUTES
 from gguf_embed.server.context import Dialect, Route
+from gguf_embed.server.dialects.llama import errors as llama_errors
+from gguf_embed.server.dialects.openai import errors as openai_errors
+from gguf_embed.server.dialects.tei import errors as tei_errors
 from gguf_embed.server.http.body import TRUNCATED_HEADER
-from gguf_embed.server.http.errors import ERROR_SHAPES, TEI_SHAPES, MethodNotAllowed, RouteNotFound
+from gguf_embed.server.http.errors import STATUSES, MethodNotAllowed, RouteNotFound
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
 CLI = (ROOT / "docs" / "cli.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
-
-SHOWN_DIALECTS = {
-    Dialect.OPENAI: "OpenAI",
-    Dialect.LLAMA: "llama.cpp",
-    Dialect.OLLAMA: "Ollama",
-    Dialect.COHERE: "Cohere",
-    Dialect.TEI: "TEI",
-}
 
 
 def all_options() -> Iterator[click.Option]:
@@ -75,12 +70,12 @@ def test_every_option_says_what_it_does():
     assert [option.name for option in all_options() if not option.help] == []
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {shown_path(route)}")
-def test_every_route_is_documented_with_its_key_and_dialect(route: Route):
+@pytest.mark.parametrize(("route", "dialect"), [(route, dialect) for dialect in DIALECTS for route in dialect.routes])
+def test_every_route_is_documented_with_its_key_and_dialect(route: Route, dialect: Dialect):
     rows = table_rows(API, f"`{route.method} {shown_path(route)}`")
     assert len(rows) == 1
-    _, _, key, dialect = rows[0]
-    assert (key, dialect) == ("yes" if route.auth_required else "no", SHOWN_DIALECTS[route.dialect])
+    _, _, key, shown = rows[0]
+    assert (key, shown) == ("yes" if route.auth_required else "no", dialect.name)
 
 
 def test_no_route_is_documented_that_does_not_exist():
@@ -88,16 +83,16 @@ def test_no_route_is_documented_that_does_not_exist():
     assert documented == {f"{route.method} {shown_path(route)}" for route in ROUTES}
 
 
-@pytest.mark.parametrize("kind", ERROR_SHAPES)
+@pytest.mark.parametrize("kind", STATUSES)
 def test_every_error_kind_is_documented_as_it_is_sent(kind: str):
-    shape = ERROR_SHAPES[kind]
-    expected = [str(shape.status), f"`{shape.openai_type}`", f"`{shape.openai_code}`", f"`{shape.llama_type}`"]
-    assert [row[1:5] for row in table_rows(API, f"`{kind}`")] == [expected]
+    expected = [STATUSES[kind], *openai_errors.TYPES[kind], llama_errors.TYPES[kind]]
+    written = [[cell.strip("`") for cell in row[1:5]] for row in table_rows(API, f"`{kind}`")]
+    assert written == [list(map(str, expected))]
 
 
-@pytest.mark.parametrize("kind", TEI_SHAPES)
+@pytest.mark.parametrize("kind", tei_errors.SHAPES)
 def test_teis_error_types_are_documented_as_they_are_sent(kind: str):
-    status, error_type = TEI_SHAPES[kind]
+    status, error_type = tei_errors.SHAPES[kind]
     kinds = [cells[2] for cells in table_rows(API, f"`{error_type}`") if cells[1] == str(status)]
     assert [f"`{kind}`" in cell for cell in kinds] == [True]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_embed.vectors import INT8_SCALE, MAX_INT8_ERROR, finish, normalize, quantize
+from gguf_embed.types import DENSE, TOKENS
+from gguf_embed.vectors import INT8_SCALE, Rows, finish, normalize, quantize
 
 ROWS = np.array([[3.0, -4.0, 0.0], [1e-30, 2e-30, -2e-30], [0.0, 0.0, 0.0]], np.float32)
 
@@ -71,7 +72,7 @@ def test_the_scale_is_127_levels_and_what_is_beyond_one_is_one(number, int8, uin
 def test_a_number_is_its_level_over_127_within_half_a_level():
     rows = normalize(np.random.default_rng(1).standard_normal((50, 384)).astype(np.float32), 2)
     back = quantize(rows, "int8") / np.float32(INT8_SCALE)
-    assert np.abs(back - rows).max() <= MAX_INT8_ERROR + 1e-7
+    assert np.abs(back - rows).max() <= 0.5 / INT8_SCALE + 1e-7
     lengths = np.linalg.norm(back, axis=1)
     assert ((back * rows).sum(axis=1) / lengths).min() > 0.998
 
@@ -80,3 +81,27 @@ def test_the_last_byte_of_a_row_of_bits_is_filled_with_zeros():
     row = np.array([[1, -1, 1, 0, 0, 0, 0, -1, 1, 1]], np.float32)
     assert quantize(row, "ubinary").tolist() == [[0b10100000, 0b11000000]]
     assert quantize(row, "binary").tolist() == [[0b10100000 - 128, 0b11000000 - 128]]
+
+
+def test_token_rows_are_copies_so_that_none_keeps_the_batch_alive():
+    rows = Rows.per_token(np.zeros((3, 2), np.float32), [1, 2])
+    assert all(rows.part(index).matrix.base is None for index in range(len(rows)))
+
+
+def test_parts_joined_are_the_whole_and_a_missing_one_has_no_rows():
+    rows = Rows.per_token(np.arange(6, dtype=np.float32).reshape(3, 2), [1, 2])
+    whole = Rows.join([rows.part(0), None, rows.part(1)])
+    np.testing.assert_array_equal(whole.matrix, rows.matrix)
+    assert (whole.kind, whole.offsets, len(whole)) == (TOKENS, (0, 1, 1, 3), 3)
+
+
+def test_dense_rows_are_normalized_and_token_rows_are_not():
+    matrix = np.full((2, 2), 3.0, np.float32)
+    dense = Rows.one_each(DENSE, matrix).finished(2, None)
+    np.testing.assert_allclose(np.linalg.norm(dense.matrix, axis=1), 1.0, rtol=1e-6)
+    tokens = Rows.per_token(matrix, [2]).finished(2, 1)
+    np.testing.assert_array_equal(tokens.matrix, matrix[:, :1])
+
+
+def test_numbers_that_are_not_finite_show():
+    assert not Rows.one_each(DENSE, np.array([[1.0, np.inf]], np.float32)).is_finite()

@@ -13,7 +13,7 @@ import numpy as np
 
 from gguf_embed.doctor.findings import Finding, serious
 from gguf_embed.errors import EmbedError
-from gguf_embed.types import FloatMatrix, Pooling
+from gguf_embed.types import FloatMatrix, OutputSpec, Pooling
 
 TEXTS = ("The cat sat on the mat.", "Prices rose by 7 % in March, the bank said.", "Wie komme ich zum Bahnhof?")
 SAME = 0.99999
@@ -41,22 +41,27 @@ def _be_quiet() -> None:
 
 def _embed(path: Path) -> list[Finding]:
     """Runs in the other process."""
-    from gguf_embed.config import ComputeConfig
-    from gguf_embed.engines.base import ContextSpec
-    from gguf_embed.engines.select import open_engine
+    from gguf_embed.config import ComputeConfig, ModelConfig
+    from gguf_embed.engines.base import ContextSpec, LoadSpec
+    from gguf_embed.engines.select import select_driver
     from gguf_embed.gguf_file.facts import pooling_type
     from gguf_embed.gguf_file.header import read_header
     from gguf_embed.preprocessing.tokens import choose_tokenizer
+    from gguf_embed.vectors import Rows
 
     try:
         header = read_header(path)
         pooling = pooling_type(header) or Pooling.NONE
-        with closing(open_engine(path, header, ComputeConfig())) as engine:
-            tokens = choose_tokenizer(engine, "auto").encode_batch(TEXTS)
-            pooled = Pooling.MEAN if pooling is Pooling.NONE else pooling
+        pooled = Pooling.MEAN if pooling is Pooling.NONE else pooling
+        output = OutputSpec.of(pooled)
+        as_it_is = ModelConfig(compute=ComputeConfig(weights="file", amx=False))
+        loaded = select_driver(header).load(LoadSpec(header, as_it_is, output, path.parent, lambda line: None))
+        with closing(loaded.engine) as engine:
+            tokens = choose_tokenizer(loaded.codec, loaded.exact, "auto").encode_batch(TEXTS)
             n_tokens = max(64, *map(len, tokens))
-            with closing(engine.open_context(ContextSpec(pooled, n_tokens, 1, False))) as context:
-                rows = np.concatenate([context.embed([text], 1) for text in tokens])
+            with closing(engine.open_context(ContextSpec(output, n_tokens, 1))) as context:
+                outputs = [context.embed([text], 1) for text in tokens]
+        rows = np.concatenate([output.matrix for output in outputs if isinstance(output, Rows)])
     except EmbedError as error:
         return [serious("run_failed", f"it does not run: {error.message}", _ANOTHER)]
     return judge_rows(rows, pooled)

@@ -92,7 +92,7 @@ async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tu
 
 def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
     """Find, download or convert the named models, and make what serves them and all others. Loads nothing yet."""
-    from gguf_embed.engines.llama import engine as llama
+    from gguf_embed.engines.select import supports_gpu
     from gguf_embed.model_pool.loader import FileLoader
     from gguf_embed.model_pool.pool import ModelPool
     from gguf_embed.model_pool.registry import ModelRegistry, RegistryConfig
@@ -104,7 +104,7 @@ def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
     from gguf_embed.service.service import EmbedService
 
     cache = cache_dir(os.environ)
-    base = configure.model_config(flags, llama.supports_gpu(), say)
+    base = configure.model_config(flags, supports_gpu(), say)
     named = tuple(
         (locate_model(source, cache, say), replace(base, aliases=names, mmproj=flags.mmproj))
         for names, source in configure.named_models(flags)
@@ -147,7 +147,7 @@ def banner(service: EmbedService, urls: Sequence[str], needs_key: bool) -> list[
 
 def describe(loaded: LoadedModel) -> list[str]:
     """One loaded model, and what was chosen for it."""
-    info, chosen = loaded.info, loaded.execution
+    info, chosen = loaded.info, loaded.scheduler.plan
     weights = info.file_type if info.weights_type == info.file_type else f"{info.file_type} run as {info.weights_type}"
     how = "measured at warm-up" if chosen.measured else "not measured"
     rank = f"reranker, {counted(info.n_scores, 'score')} per document, " if info.n_scores else ""
@@ -157,7 +157,7 @@ def describe(loaded: LoadedModel) -> list[str]:
         f"weights  {weights}, {chosen.kernels} kernels, tokenizer {info.tokenizer}",
         f"compute  {counted(chosen.n_workers, 'context')} on {counted(chosen.n_threads, 'thread')}, "
         f"{counted(chosen.alone_threads, 'thread')} for a batch alone",
-        f"batches  {chosen.batch_tokens} tokens, flash attention {chosen.flash} ({how})",
+        f"batches  {', '.join([f'{chosen.limits.max_tokens} tokens', *chosen.details])} ({how})",
         *([f"images {loaded.config.mmproj.name}, experimental"] if loaded.config.mmproj else []),
     ]
 

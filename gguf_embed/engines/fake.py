@@ -14,9 +14,10 @@ from hashlib import blake2b
 
 import numpy as np
 
-from gguf_embed.engines.base import ContextSpec, EngineInfo
+from gguf_embed.engines.base import BatchLimits, ContextSpec, EngineInfo, ExecutionPlan
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError
-from gguf_embed.types import FloatMatrix, Pooling, Vocabulary
+from gguf_embed.types import DENSE, SCORES, FloatMatrix, OutputSpec, Pooling, Vocabulary
+from gguf_embed.vectors import Rows
 
 BOS, EOS = 256, 257
 _SPECIALS = {BOS: b"<s>", EOS: b"</s>"}
@@ -56,33 +57,41 @@ class FakeScript:
     pooling: Pooling = Pooling.MEAN
 
 
-class FakeEngine:
-    """Implements `Engine`. Any thread; `close` refuses while a context is open, so that tests see a leak."""
+@dataclass(frozen=True, slots=True)
+class FakeContexts:
+    """Implements `ContextPlanner`: one context for short texts, one for long ones."""
 
-    def __init__(self, script: FakeScript | None = None) -> None:
-        self.script = script or FakeScript()
-        self.info = EngineInfo(
-            architecture="fake",
-            description="fake, no weights",
-            n_embd=self.script.n_embd,
-            n_vocab=N_VOCAB,
-            n_ctx_train=self.script.n_ctx_train,
-            n_params=0,
-            size_bytes=0,
-            pooling=self.script.pooling,
-            causal=False,
-            n_cls_out=self.script.n_cls_out,
-            vocab_type=0,
-            bos_token=_SPECIALS[BOS].decode(),
-            eos_token=_SPECIALS[EOS].decode(),
+    max_tokens: int = 32
+    max_sequences: int = 8
+    long_tokens: int = 128
+
+    def spec(self, output: OutputSpec, n_tokens: int, *, long: bool) -> ContextSpec:
+        return (
+            ContextSpec(output, self.long_tokens, 1)
+            if long
+            else ContextSpec(output, self.max_tokens, self.max_sequences)
         )
-        self.batches: deque[FakeBatch] = deque(maxlen=MAX_RECORDED_BATCHES)  # appending is atomic
-        self._lock = threading.Lock()
-        self._n_open = 0
 
-    @property
-    def n_open_contexts(self) -> int:
-        return self._n_open
+
+_LIMITS = BatchLimits(32, 8, 8)
+_CONTEXTS = FakeContexts()
+
+
+def fake_plan(limits: BatchLimits = _LIMITS, n_workers: int = 2, contexts: FakeContexts = _CONTEXTS) -> ExecutionPlan:
+    """A plan for the fake engine, a thread per worker."""
+    return ExecutionPlan(
+        contexts=contexts,
+        limits=limits,
+        n_workers=n_workers,
+        n_threads=n_workers,
+        alone_threads=n_workers,
+        tokens_per_s=10_000.0,
+        kernels="fake",
+    )
+
+
+class FakeCodec:
+    """Implements `TextCodec`: one byte of UTF-8 is one token."""
 
     def vocabulary(self) -> Vocabulary:
         pieces = [bytes([byte]) for byte in range(256)] + list(_SPECIALS.values())
@@ -113,8 +122,38 @@ class FakeEngine:
     def detokenize(self, tokens: Sequence[int]) -> str:
         return b"".join(map(self.token_bytes, tokens)).decode("utf-8", "replace")
 
+
+class FakeEngine:
+    """Implements `Engine`. Any thread; `close` refuses while a context is open, so that tests see a leak."""
+
+    def __init__(self, script: FakeScript | None = None) -> None:
+        self.script = script or FakeScript()
+        self.codec = FakeCodec()
+        self.info = EngineInfo(
+            architecture="fake",
+            description="fake, no weights",
+            n_embd=self.script.n_embd,
+            n_vocab=N_VOCAB,
+            n_ctx_train=self.script.n_ctx_train,
+            n_params=0,
+            size_bytes=0,
+            pooling=self.script.pooling,
+            causal=False,
+            n_cls_out=self.script.n_cls_out,
+            vocab_type=0,
+            bos_token=_SPECIALS[BOS].decode(),
+            eos_token=_SPECIALS[EOS].decode(),
+        )
+        self.batches: deque[FakeBatch] = deque(maxlen=MAX_RECORDED_BATCHES)  # appending is atomic
+        self._lock = threading.Lock()
+        self._n_open = 0
+
+    @property
+    def n_open_contexts(self) -> int:
+        return self._n_open
+
     def open_context(self, spec: ContextSpec) -> FakeContext:
-        if spec.pooling is Pooling.RANK and not self.info.n_cls_out:
+        if spec.output.kind == SCORES and not self.info.n_cls_out:
             raise ModelFileError("the fake has no rank head: script n_cls_out")
         with self._lock:
             self._n_open += 1
@@ -138,7 +177,7 @@ class FakeContext:
         self._engine = engine
         self._closed = False
 
-    def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> FloatMatrix:
+    def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> Rows:
         record = FakeBatch(self.spec, tuple(map(tuple, batch)), n_threads, threading.current_thread().name)
         self._engine.batches.append(record)
         self._check(record)
@@ -149,7 +188,7 @@ class FakeContext:
             raise SystemExit("the fake engine was told to die")
         if tokens & script.poison:
             raise EngineFailure(f"the fake engine refuses tokens {sorted(tokens & script.poison)}")
-        return np.concatenate([self._rows_of(text) for text in record.texts])
+        return Rows.join([self._rows_of(text) for text in record.texts])
 
     def _check(self, batch: FakeBatch) -> None:
         if self._closed:
@@ -165,24 +204,24 @@ class FakeContext:
         if not all(0 <= token < N_VOCAB for text in batch.texts for token in text):
             raise EngineFailure(f"a token id outside 0..{N_VOCAB - 1} reached the engine")
 
-    def _rows_of(self, text: tuple[int, ...]) -> FloatMatrix:
-        """One text's rows: float32[n_tokens, n_embd] for pooling none, else float32[1, n_embd or n_cls_out]."""
-        script = self._engine.script
+    def _rows_of(self, text: tuple[int, ...]) -> Rows:
+        """One text's: float32[n_tokens, n_embd] for tokens, else float32[1, n_embd or n_cls_out]."""
+        script, output = self._engine.script, self.spec.output
         rows = token_rows(text, script.n_embd)
         if script.nan.intersection(text):
             rows[:] = np.nan
-        match self.spec.pooling:
-            case Pooling.NONE:
-                return rows
-            case Pooling.CLS:
-                return rows[:1]
-            case Pooling.LAST:
-                return rows[-1:]
-            case Pooling.MEAN:
+        match output:
+            case OutputSpec(kind="tokens"):
+                return Rows.per_token(rows, [len(text)])
+            case OutputSpec(kind="scores"):
+                return Rows.one_each(SCORES, np.resize(rows[:1], (1, script.n_cls_out)))
+            case OutputSpec(pooling=Pooling.CLS):
+                return Rows.one_each(DENSE, rows[:1])
+            case OutputSpec(pooling=Pooling.LAST):
+                return Rows.one_each(DENSE, rows[-1:])
+            case _:
                 mean: FloatMatrix = rows.mean(axis=0, keepdims=True, dtype=np.float32)
-                return mean
-            case Pooling.RANK:
-                return np.resize(rows[:1], (1, script.n_cls_out))
+                return Rows.one_each(DENSE, mean)
 
     def close(self) -> None:
         """Safe to call twice."""

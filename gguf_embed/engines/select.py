@@ -1,49 +1,69 @@
-"""Which engine runs a file: chosen by its architecture, imported when first needed."""
+"""Which engine runs a file: the first whose driver takes it. A driver is imported when it is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from gguf_embed.config import ComputeConfig
-from gguf_embed.engines.base import Engine
-from gguf_embed.gguf_file.facts import has_rank_head, rank_labels
+from gguf_embed.engines.base import EngineDriver
+from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.static_format import ARCHITECTURE as STATIC_ARCHITECTURE
-from gguf_embed.gguf_file.token_rows import PairRows, has_token_types
-
-_Opener = Callable[[Path, GgufHeader, ComputeConfig], Engine]
 
 
-def open_engine(path: Path, header: GgufHeader, compute: ComputeConfig) -> Engine:
-    """Load the weights of `path`: the file of `header`, or a copy of it in another type.
+def _static() -> EngineDriver:
+    from gguf_embed.engines.static.driver import StaticDriver
 
-    Raises `ModelFileError` with one clear reason.
+    return StaticDriver()
+
+
+def _llama() -> EngineDriver:
+    from gguf_embed.engines.llama.driver import LlamaDriver
+
+    return LlamaDriver()
+
+
+Drivers = dict[str, tuple[Callable[[], EngineDriver], frozenset[str] | None]]
+"""By name: what imports and makes a driver, and the architectures that it is asked about; None: all."""
+
+_DRIVERS: Drivers = {
+    "static": (_static, frozenset({STATIC_ARCHITECTURE})),
+    "llama": (_llama, None),
+}
+
+
+def select_driver(header: GgufHeader, wish: str = "auto") -> EngineDriver:
+    """The engine for this file, of those that run here; `wish` names one, "auto" leaves the choice.
+
+    Raises `ModelFileError` with every engine's reason where none takes it.
     """
-    return _OPENERS.get(header.architecture, _open_llama)(path, header, compute)
+    reasons: list[str] = []
+    for name, (make, architectures) in _DRIVERS.items():
+        if wish not in ("auto", name) or (architectures is not None and header.architecture not in architectures):
+            continue
+        driver = make()
+        reason = driver.refusal(header)
+        if reason is None:
+            return driver
+        reasons.append(f"{name}: {reason}")
+    listed = "; ".join(reasons) or f"no engine {wish!r} runs {header.architecture} models"
+    raise ModelFileError(f"{header.path.name} cannot be run: {listed}")
 
 
-def runs_in_llama(header: GgufHeader) -> bool:
-    """Whether llama.cpp runs it, so that its kernels, contexts and measurements matter."""
-    return header.architecture not in _OPENERS
+def supports_gpu() -> bool:
+    """Whether any engine can put weights on a GPU of this machine."""
+    return _llama().supports_gpu()
 
 
-def _open_llama(path: Path, header: GgufHeader, compute: ComputeConfig) -> Engine:
-    from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
-
-    if not has_rank_head(header):
-        return LlamaEngine(LlamaEngineConfig(path, compute.offload))
-    pair_rows = PairRows(header) if has_token_types(header) else None
-    return LlamaEngine(
-        LlamaEngineConfig(path, compute.offload, rank_head=True, labels=rank_labels(header), pair_rows=pair_rows)
-    )
-
-
-def _open_static(path: Path, header: GgufHeader, compute: ComputeConfig) -> Engine:
-    from gguf_embed.engines.static.engine import StaticEngine
-
-    return StaticEngine(header)
-
-
-_OPENERS: Mapping[str, _Opener] = {STATIC_ARCHITECTURE: _open_static}
-"""By general.architecture; llama.cpp runs all others."""
+@contextmanager
+def registered(
+    name: str, make: Callable[[], EngineDriver], architectures: frozenset[str] | None = None
+) -> Iterator[None]:
+    """One more engine while the block runs, asked before the others: for tests, and engines from elsewhere."""
+    global _DRIVERS
+    before = _DRIVERS
+    _DRIVERS = {name: (make, architectures), **before}
+    try:
+        yield
+    finally:
+        _DRIVERS = before

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from gguf_embed.engines.llama import engine as llama
+from gguf_embed.engines.select import supports_gpu
 from gguf_embed.model_pool.eviction import with_options
 from gguf_embed.model_pool.loading import LoadedModel, load_model
 from gguf_embed.model_pool.registry import ModelSpec
@@ -44,7 +44,7 @@ class FileLoader:
         return load_model(located, config, self._cache_dir, self._observer, self._report)
 
     def has_gpu(self) -> bool:
-        return llama.supports_gpu()
+        return supports_gpu()
 
     def held_bytes(self) -> int:
         try:

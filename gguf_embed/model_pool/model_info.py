@@ -1,10 +1,12 @@
-"""What a file's header tells of a model that is not loaded."""
+"""What is known of a model: from its file's header, and more once it is loaded."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from gguf_embed.config import ModelConfig
+from gguf_embed.engines.base import LoadedEngine
 from gguf_embed.gguf_file.facts import (
     context_length,
     file_type_name,
@@ -56,4 +58,30 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
         labels=rank_labels(header) if n_scores else (),
         rerank_template=rerank_template(header) if n_scores else "",
         reads_images=config.mmproj is not None,
+    )
+
+
+def describe_loaded(info: ModelInfo, loaded: LoadedEngine, config: ModelConfig, tokenizer: str) -> ModelInfo:
+    """The same with what loading showed. `tokenizer` is the name of the one that was chosen."""
+    facts = loaded.engine.info
+    n_ctx = config.n_ctx or facts.n_ctx_train
+    return replace(
+        info,
+        description=facts.description,
+        weights_type=loaded.weights_type,
+        n_embd=facts.n_embd,
+        n_vocab=facts.n_vocab,
+        n_ctx_train=facts.n_ctx_train,
+        n_ctx=n_ctx,
+        max_input_tokens=min(n_ctx, facts.n_ctx_train),
+        n_params=facts.n_params,
+        size_bytes=facts.size_bytes,
+        vocab_type=facts.vocab_type,
+        bos_token=facts.bos_token,
+        eos_token=facts.eos_token,
+        tokenizer=tokenizer,
+        causal=facts.causal,
+        n_scores=facts.n_cls_out,
+        labels=facts.labels,
+        rerank_template=info.rerank_template if facts.n_cls_out else "",
     )

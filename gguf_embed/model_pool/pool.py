@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from gguf_embed.config import PoolConfig
-from gguf_embed.errors import EmbedError, ModelLoadFailed, Unavailable
+from gguf_embed.errors import EmbedError, ModelLoadFailed, Unavailable, WayOut
 from gguf_embed.model_pool.entry import DEFAULT_LOAD, Lease, LoadRequest, PoolEntry, PoolObserver
 from gguf_embed.model_pool.eviction import needs_reload, plan_eviction, seconds_left
 from gguf_embed.model_pool.loader import ModelLoader
@@ -22,9 +22,6 @@ from gguf_embed.model_pool.registry import Identity, ModelSpec
 from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions, ModelInfo, ModelStatus
 
 logger = logging.getLogger(__name__)
-
-CONTEXT_BYTES = 96 * 2**20
-"""Reckoned for a model's contexts and buffers until it is loaded: what all-MiniLM-L6-v2 takes on two workers."""
 
 EVICTION_TIMEOUT_S = 60.0
 """How long a request waits for busy models to make room for its own."""
@@ -104,13 +101,14 @@ class ModelPool:
         """A entry that is loading, or None after starting what makes room for it."""
         if self._closed:
             raise Unavailable("the server is shutting down")
-        need = spec.info.size_bytes + CONTEXT_BYTES
+        need = spec.memory_bytes
         limits = self._config.limits
         plan = plan_eviction([entry.candidate() for entry in self._entries.values()], need, limits)
         if plan.impossible:
             raise Unavailable(
-                f"model {spec.info.name!r} takes about {need / 2**20:,.0f} MiB, --max-memory allows "
-                f"{(limits.max_bytes or 0) / 2**20:,.0f}: allow more, or use a smaller quantization"
+                f"model {spec.info.name!r} takes about {need / 2**20:,.0f} MiB, the limit for all models is "
+                f"{(limits.max_bytes or 0) / 2**20:,.0f}",
+                [WayOut.MORE_MEMORY],
             )
         if plan.wait:
             return None
@@ -227,8 +225,8 @@ class ModelPool:
                 await waiter
         except TimeoutError as exc:
             raise Unavailable(
-                f"the loaded models were busy for {EVICTION_TIMEOUT_S:g} s, so this one found no room: "
-                "try again, or allow more with --models-max and --max-memory"
+                f"timed out after {EVICTION_TIMEOUT_S:g} s waiting for memory: all loaded models are in use",
+                [WayOut.RETRY, WayOut.MORE_MODELS, WayOut.MORE_MEMORY],
             ) from exc
         finally:
             self._waiting.remove(waiter)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from gguf_embed.config import ModelConfig
+from gguf_embed.engines.select import select_driver
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.digest import header_digest
 from gguf_embed.gguf_file.facts import check_can_embed, pooling_type
@@ -39,6 +40,7 @@ class ModelSpec:
     digest: str
     modified_unix_s: float
     origin: Literal["named", "pulled", "folder"]
+    memory_bytes: int  # an estimate of what it takes when loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,15 @@ class ModelRegistry:
         )
         identity = _identity(header.path, header.size_bytes, found.modified_unix_s)
         return ModelSpec(
-            model_key(names[0]), header.path, identity, config, info, found.digest, found.modified_unix_s, found.origin
+            key=model_key(names[0]),
+            path=header.path,
+            identity=identity,
+            config=config,
+            info=info,
+            digest=found.digest,
+            modified_unix_s=found.modified_unix_s,
+            origin=found.origin,
+            memory_bytes=select_driver(header).memory_bytes(info.size_bytes),
         )
 
 

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from gguf_embed.engines.base import Engine
-from gguf_embed.errors import DocumentTooLong, InvalidRequest, NotSupported
-from gguf_embed.preprocessing.tokens import CHARACTERS_PER_TOKEN, MAX_CHARACTERS, Tokenizer
+from gguf_embed.engines.base import TextCodec
+from gguf_embed.errors import DocumentTooLong, InvalidRequest, NotSupported, WayOut
+from gguf_embed.preprocessing.tokens import CHARACTERS_PER_TOKEN, MAX_CHARACTERS, TokenizedText, Tokenizer
 from gguf_embed.tokenization.unicode import valid_unicode
-from gguf_embed.types import TokenizedText
 
 QUERY: Final = "{query}"
 DOCUMENT: Final = "{document}"
@@ -54,20 +53,28 @@ class PairLimits:
     max_document_tokens: int | None = None  # more are cut off whatever `truncate` says
 
 
-def pair_maker(engine: Engine, tokenizer: Tokenizer, template: str, query: str) -> PairMaker:
-    """Choose the model's form and put the query into it. `template` is the file's, "" for none.
+@dataclass(frozen=True, slots=True)
+class PairForm:
+    """How a model reads a pair."""
+
+    template: str = ""  # the file's; "": one text after the other
+    has_second_text: bool = False  # id + n_vocab is the same token in the second text
+
+
+def pair_maker(codec: TextCodec, tokenizer: Tokenizer, form: PairForm, query: str) -> PairMaker:
+    """Put the query into the model's form.
 
     Raises `NotSupported` for a template without a place for the query or the document.
     """
-    vocabulary = engine.vocabulary()
-    if template:
-        return _templated(_Plain(engine, vocabulary.composes), template, query)
+    vocabulary = codec.vocabulary()
+    if form.template:
+        return _templated(_Plain(codec, vocabulary.composes), form.template, query)
     words = tokenizer.encode(query, add_special=False)
     bos = [vocabulary.bos_id] if vocabulary.bos_id is not None else []
     sep = [vocabulary.sep_id] if vocabulary.sep_id is not None else []
     eos = [vocabulary.eos_id] if vocabulary.eos_id is not None else sep
     if vocabulary.kind == "wpm" and tokenizer.name == "exact":
-        second = len(vocabulary.entries) if engine.info.has_second_text else 0
+        second = len(vocabulary.entries) if form.has_second_text else 0
         last = sep or eos
         return _joined(tokenizer, [*bos, *words, *last], last, second)
     start = bos if vocabulary.adds_bos else []
@@ -87,20 +94,20 @@ def _joined(tokenizer: Tokenizer, opening: list[int], closing: list[int], second
 
 
 class _Plain:
-    """The engine's ids, with special tokens or without: in a template only its own count, never a client's."""
+    """The vocabulary's ids, with special tokens or without: in a template only its own count, never a client's."""
 
-    def __init__(self, engine: Engine, composes: bool) -> None:
-        self._engine = engine
+    def __init__(self, codec: TextCodec, composes: bool) -> None:
+        self._codec = codec
         self._composes = composes
 
     def text(self, text: str) -> tuple[int, ...]:
         valid = valid_unicode(text)
         read = unicodedata.normalize("NFC", valid) if self._composes else valid
-        return tuple(self._engine.tokenize(read, add_special=False, parse_special=False)) if read else ()
+        return tuple(self._codec.tokenize(read, add_special=False, parse_special=False)) if read else ()
 
     def special(self, text: str) -> int | None:
         """The id of a special token in its written form; None where this is ordinary text."""
-        ids = self._engine.tokenize(text, add_special=False, parse_special=True)
+        ids = self._codec.tokenize(text, add_special=False, parse_special=True)
         return ids[0] if len(ids) == 1 else None
 
 
@@ -108,8 +115,7 @@ def _templated(plain: _Plain, template: str, query: str) -> PairMaker:
     """Text between two special tokens is tokenized as a whole, but ends with the document, which may be cut there."""
     if template.count(DOCUMENT) != 1 or QUERY not in template:
         raise NotSupported(
-            f"this file's rerank template has no place for {QUERY} or not one for {DOCUMENT}: "
-            "gguf-embed doctor --fix writes one"
+            f"this file's rerank template must contain {QUERY}, and {DOCUMENT} once", [WayOut.REPAIR_FILE]
         )
     before, after = template.split(DOCUMENT)
     *first, start = _runs(plain, before, query)
@@ -154,7 +160,7 @@ def check_query(empty: Pair, limits: PairLimits) -> None:
     if empty.n_tokens >= limits.max_tokens:
         raise InvalidRequest(
             f"the query alone takes {empty.n_tokens} tokens with what is put around it, the limit for query and "
-            f"document together is {limits.max_tokens}: shorten the query (it is never cut)",
+            f"document together is {limits.max_tokens}: shorten the query (a query is never cut)",
             "query",
         )
 
@@ -163,7 +169,7 @@ def check_characters(query: str, documents: tuple[str, ...], max_tokens: int) ->
     """Before tokenizing, which takes some 150 bytes of memory and a microsecond per character."""
     limit = max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * max_tokens)
     if not query.strip():
-        raise InvalidRequest('"query" is empty: there is nothing to compare with', "query")
+        raise InvalidRequest("the query is empty", "query")
     if len(query) > limit:
         raise InvalidRequest(f"the query has {len(query):,} characters, the limit is {limit:,}: shorten it", "query")
     for index, document in enumerate(documents):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gguf_embed.errors import ConfigError, InvalidInput, InvalidRequest
+from gguf_embed.errors import ConfigError, InvalidInput, InvalidRequest, WayOut
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.types import AppliedPrompt, Input, PromptChoice
 
@@ -168,7 +168,7 @@ def _unknown(word: str, param: str, prompts: Mapping[str, str]) -> InvalidReques
     shown = word if len(word) <= _MAX_SHOWN else word[:_MAX_SHOWN] + "…"
     if prompts:
         listed = ", ".join(f'"{name}"' for name in prompts)
-        has = f"this model has the prompts {listed}: send one of them"
+        has, ways_out = f"this model has the prompts {listed}: send one of them", [WayOut.PROMPT_YOURSELF]
     else:
-        has = "no prompts are known for this model: start the server with --prompt NAME=TEXT"
-    return InvalidRequest(f'"{param}" is "{shown}", but {has}, or put the words before your texts yourself', param)
+        has, ways_out = "no prompts are known for this model", [WayOut.PROMPT_YOURSELF, WayOut.NAME_PROMPT]
+    return InvalidRequest(f'"{param}" is "{shown}", but {has}', param, ways_out=ways_out)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.preprocessing.tokens import Tokenizer
+from gguf_embed.preprocessing.tokens import TokenizedText, Tokenizer
 from gguf_embed.tokenization.offsets import MAX_OFFSET_CHARACTERS
 from gguf_embed.tokenization.unicode import valid_unicode
-from gguf_embed.types import Input, Span, TokenizedText
+from gguf_embed.types import Input, Span
 
 FOLLOWING_TOKENS = 8
 """That stand between the last token that is read and the place where its text is cut: a cut changes those beside it."""
@@ -25,7 +25,7 @@ def check_offset_budget(inputs: Sequence[Input]) -> None:
     n_characters = sum(map(len, inputs))
     if n_characters > MAX_OFFSET_CHARACTERS:
         raise InvalidRequest(
-            f"spans and return_tokens take {MAX_OFFSET_CHARACTERS:,} characters per request, this one has "
+            f"tokens get offsets in {MAX_OFFSET_CHARACTERS:,} characters per request, this one has "
             f"{n_characters:,}: send several requests"
         )
 

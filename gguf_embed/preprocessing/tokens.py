@@ -5,14 +5,16 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, Protocol
 
-from gguf_embed.engines.base import Engine, ExactTokenizing
+from gguf_embed.engines.base import ExactTokenizing, TextCodec
 from gguf_embed.errors import InputTooLong, InvalidInput
+from gguf_embed.preprocessing.windows import Window
 from gguf_embed.tokenization.offsets import MAX_ALIGNED_CHARACTERS, MAX_OFFSET_CHARACTERS, align
 from gguf_embed.tokenization.unicode import valid_unicode
 from gguf_embed.tokenization.wordpiece import ExactWordPiece
-from gguf_embed.types import Input, Span, TokenizedText, Truncation, Vocabulary
+from gguf_embed.types import Input, Span, Truncation, Vocabulary
 
 TokenizerChoice = Literal["auto", "llama"]
 
@@ -22,6 +24,25 @@ MAX_CHARACTERS = 1_000_000
 CHARACTERS_PER_TOKEN = 64
 GROUP_CHARACTERS = 500_000
 """Texts that are given to the tokenizer together: memory is bounded, the cost of a call is not felt."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """One input as the model reads it. Unless there are windows, `n_tokens - len(tokens)` were cut."""
+
+    tokens: Sequence[int]  # vocabulary ids, special tokens included; with windows, of one window after the other
+    n_tokens: int  # before truncation or windows
+    offsets: Sequence[Span | None] = ()  # of `tokens` in the text as it was sent, where they are asked for
+    windows: Sequence[Window] = ()  # empty: read as a whole
+    n_characters: int = 0  # of the text as it was sent, where `offsets` are asked for; 0 where token ids were sent
+
+    @property
+    def sequences(self) -> Sequence[Sequence[int]]:
+        """What the engine runs."""
+        if not self.windows:
+            return [self.tokens]
+        ends = list(accumulate(len(window.positions) for window in self.windows))
+        return [self.tokens[end - len(window.positions) : end] for window, end in zip(self.windows, ends, strict=True)]
 
 
 class Tokenizer(Protocol):
@@ -47,47 +68,47 @@ class LlamaTokenizer:
     name = "llama"
     max_offset_characters = MAX_ALIGNED_CHARACTERS
 
-    def __init__(self, engine: Engine, *, composes: bool = False) -> None:
+    def __init__(self, codec: TextCodec, *, composes: bool = False) -> None:
         """`composes`: bring texts into Unicode's composed form first: the original does it, llama.cpp does not."""
-        self._engine = engine
+        self._codec = codec
         self._composes = composes
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         valid = valid_unicode(text)
         read = unicodedata.normalize("NFC", valid) if self._composes else valid
-        return self._engine.tokenize(read, add_special=add_special, parse_special=True)
+        return self._codec.tokenize(read, add_special=add_special, parse_special=True)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
         tokens, frame = self.encode(text), special_tokens_of(self)
-        unknown = self._engine.vocabulary().unk_id
+        unknown = self._codec.vocabulary().unk_id
         own = tokens[len(frame.opening) : len(tokens) - len(frame.closing)]
-        bytes_of = {token: self._engine.token_bytes(token) for token in set(own)}
+        bytes_of = {token: self._codec.token_bytes(token) for token in set(own)}
         spans = align(valid_unicode(text), [None if token == unknown else bytes_of[token] for token in own])
         return tokens, [*(None for _ in frame.opening), *spans, *(None for _ in frame.closing)]
 
 
-class EngineTokenizer:
-    """The original tokenizer that an engine's file carries."""
+class FileTokenizer:
+    """The original tokenizer that the model's file carries."""
 
     name = "exact"
     max_offset_characters = MAX_OFFSET_CHARACTERS
 
-    def __init__(self, engine: Engine, batches: ExactTokenizing) -> None:
-        """`batches` is the same engine."""
-        self._engine = engine
-        self._batches = batches
+    def __init__(self, codec: TextCodec, exact: ExactTokenizing) -> None:
+        """`exact` is the same codec."""
+        self._codec = codec
+        self._exact = exact
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
-        return self._engine.tokenize(valid_unicode(text), add_special=add_special, parse_special=True)
+        return self._codec.tokenize(valid_unicode(text), add_special=add_special, parse_special=True)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._batches.tokenize_batch([valid_unicode(text) for text in texts])
+        return self._exact.tokenize_batch([valid_unicode(text) for text in texts])
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
-        return self._batches.tokenize_with_offsets(valid_unicode(text))
+        return self._exact.tokenize_with_offsets(valid_unicode(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +147,20 @@ def special_tokens_of(tokenizer: Tokenizer) -> SpecialTokens:
     return SpecialTokens(tuple(with_special[:middle]), tuple(with_special[middle + len(plain) :]))
 
 
-def choose_tokenizer(engine: Engine, choice: TokenizerChoice) -> Tokenizer:
+def choose_tokenizer(codec: TextCodec, exact: ExactTokenizing | None, choice: TokenizerChoice) -> Tokenizer:
     """The model's own rules where the file has them or we can rebuild them (WordPiece), else llama.cpp's.
 
     "llama" asks for llama.cpp's, where llama.cpp runs the model. Raises `ModelFileError`, with `--tokenizer llama` as
     the way out, for a WordPiece vocabulary that is not complete.
     """
-    if isinstance(engine, ExactTokenizing):
-        return EngineTokenizer(engine, engine)
+    if exact is not None:
+        return FileTokenizer(codec, exact)
     if choice == "llama":
-        return LlamaTokenizer(engine)
-    vocabulary = engine.vocabulary()
+        return LlamaTokenizer(codec)
+    vocabulary = codec.vocabulary()
     if vocabulary.kind == "wpm":
         return ExactWordPiece(vocabulary)
-    return LlamaTokenizer(engine, composes=vocabulary.composes)
+    return LlamaTokenizer(codec, composes=vocabulary.composes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gguf_embed.engines.base import BatchLimits, ExecutionPlan
 from gguf_embed.scheduler.task import EmbedTask
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """What one engine call may hold. Checked once, here; contexts are sized for it."""
-
-    max_tokens: int = 256  # summed over the batch
-    max_sequences: int = 64
-    min_share_tokens: int = 48  # sharing work among idle workers never makes batches smaller than this
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +18,27 @@ class BatchPlan:
     n_tokens: int
 
 
-def take_batch(waiting: Sequence[EmbedTask], max_tokens: int, max_sequences: int) -> BatchPlan:
+def take_batch(waiting: Sequence[EmbedTask], limits: BatchLimits, max_tokens: int) -> BatchPlan:
     """Choose the next batch from tasks in due order, without touching the queue.
 
-    Stops at the first task that does not fit, so nothing is overtaken; a first task over `max_tokens` goes alone
-    (its context is sized for it). Raises nothing: it runs on the worker thread, which must not die here.
+    `max_tokens` is this batch's share of `limits.max_tokens`. Stops at the first task that does not fit, so nothing is
+    overtaken; a first task over `max_tokens` goes alone (its context is sized for it). Raises nothing: it runs on the
+    worker thread, which must not die here.
     """
     taken: list[EmbedTask] = []
     dropped: list[EmbedTask] = []
-    n_tokens = 0
+    n_tokens = longest = 0
     for task in waiting:
         if task.request.cancelled:
             dropped.append(task)
             continue
-        if taken and (len(taken) >= max_sequences or n_tokens + len(task.tokens) > max_tokens):
+        length = len(task.tokens)
+        longest = max(longest, length)
+        cost = (len(taken) + 1) * longest if limits.is_padded else n_tokens + length
+        if taken and (len(taken) >= limits.max_sequences or cost > max_tokens):
             break
         taken.append(task)
-        n_tokens += len(task.tokens)
+        n_tokens += length
     return BatchPlan(taken, dropped, n_tokens)
 
 
@@ -55,14 +51,14 @@ def token_budget(limits: BatchLimits, n_waiting_tokens: int, n_idle_workers: int
     return min(limits.max_tokens, max(share, limits.min_share_tokens))
 
 
-def choose_threads(total: int, n_workers: int, n_running: int, n_waiting: int, alone: int | None = None) -> int:
+def choose_threads(plan: ExecutionPlan, n_running: int, n_waiting: int) -> int:
     """Threads for one engine call: an equal share, or as many as pay when this worker is alone with the work.
 
-    `n_running` counts other workers that compute now, `n_waiting` the texts left in the queue; `alone` None is all.
+    `n_running` counts other workers that compute now, `n_waiting` the texts left in the queue.
     """
     if n_running == 0 and n_waiting == 0:
-        return total if alone is None else alone
-    return max(1, total // n_workers)
+        return plan.alone_threads
+    return max(1, plan.n_threads // plan.n_workers)
 
 
 def due_times(now_s: float, lengths: Sequence[int], tokens_per_s: float) -> list[float]:

@@ -12,23 +12,14 @@ from functools import partial
 
 from gguf_embed.engines.base import ImageReader, ImageRows
 from gguf_embed.errors import InvalidRequest, Overloaded, Unavailable
-from gguf_embed.types import FloatMatrix, ImageInput, Pooling
+from gguf_embed.scheduler.scheduler import Submission
+from gguf_embed.types import ImageInput, OutputSpec
 
 MAX_WAITING = 64
 """Texts with images that may wait or run: some seconds each for a large model on a processor."""
 
 MAX_WAITING_BYTES = 512 * 2**20
 """Of their images, as files; a request that finds nobody waiting may have more."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSubmission:
-    """The answer for all texts with images of a request, in their order."""
-
-    rows: tuple[FloatMatrix, ...]
-    n_tokens: tuple[int, ...]
-    queue_s: float  # until its first text was begun
-    compute_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +41,26 @@ class ImageWorker:
         self._is_closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="images")
 
-    async def submit(self, texts: Sequence[ImageInput], pooling: Pooling) -> ImageSubmission:
+    async def submit(self, texts: Sequence[ImageInput], output: OutputSpec) -> Submission:
         """Compute all of them or raise the first error. Those that have not begun when the caller leaves never run.
 
         Raises `Overloaded` when they do not all find room, `EmbedError`s of `ImageContext.embed`.
         """
         arrived_s = time.monotonic()
-        futures = self._admit(texts, pooling)
+        futures = self._admit(texts, output)
         try:
             done = await asyncio.gather(*map(asyncio.wrap_future, futures))
         finally:
             for future in futures:
                 future.cancel()
-        return ImageSubmission(
-            rows=tuple(timed.rows.rows for timed in done),
-            n_tokens=tuple(timed.rows.n_tokens for timed in done),
+        return Submission(
+            outputs=[timed.rows.output for timed in done],
+            n_tokens=[timed.rows.n_tokens for timed in done],
             queue_s=done[0].started_s - arrived_s,
             compute_s=sum(timed.compute_s for timed in done),
         )
 
-    def _admit(self, texts: Sequence[ImageInput], pooling: Pooling) -> list[Future[_Timed]]:
+    def _admit(self, texts: Sequence[ImageInput], output: OutputSpec) -> list[Future[_Timed]]:
         if len(texts) > self._max_waiting:
             raise InvalidRequest(
                 f"{len(texts)} inputs in a request with images, the limit is {self._max_waiting}: send fewer at once"
@@ -81,7 +72,7 @@ class ImageWorker:
             self._check_room(len(texts), sum(sizes))
             self._n_waiting += len(texts)
             self._waiting_bytes += sum(sizes)
-            futures = [self._thread.submit(self._run, text, pooling) for text in texts]
+            futures = [self._thread.submit(self._run, text, output) for text in texts]
         for future, size in zip(futures, sizes, strict=True):
             future.add_done_callback(partial(self._leave, size))
         return futures
@@ -92,9 +83,9 @@ class ImageWorker:
         if self._n_waiting and self._waiting_bytes + n_bytes > MAX_WAITING_BYTES:
             raise Overloaded(f"images of {self._waiting_bytes:,} bytes wait, the limit is {MAX_WAITING_BYTES:,}")
 
-    def _run(self, text: ImageInput, pooling: Pooling) -> _Timed:
+    def _run(self, text: ImageInput, output: OutputSpec) -> _Timed:
         started_s = time.monotonic()
-        rows = self._reader.embed(text, pooling)
+        rows = self._reader.embed(text, output)
         return _Timed(rows, started_s, time.monotonic() - started_s)
 
     def _leave(self, size: int, _future: Future[_Timed]) -> None:

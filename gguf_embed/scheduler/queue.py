@@ -8,24 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from gguf_embed.errors import Overloaded, Unavailable
-from gguf_embed.scheduler.batching import BatchLimits, choose_threads, due_times, take_batch, token_budget
+from gguf_embed.engines.base import ExecutionPlan
+from gguf_embed.errors import Overloaded, Unavailable, WayOut
+from gguf_embed.scheduler.batching import choose_threads, due_times, take_batch, token_budget
 from gguf_embed.scheduler.task import Batch, BatchKey, EmbedTask, PendingRequest
 
 RESERVE = 10
 """One part in this many more is kept for requests that fit one batch: bulk must not lock out a short query."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueueConfig:
-    """Sizes fixed when the workers start."""
-
-    limits: BatchLimits
-    n_workers: int
-    n_threads: int  # of the machine, shared by the workers
-    alone_threads: int  # for a batch that has the machine to itself
-    max_queued_tokens: int
-    tokens_per_s: float  # a first estimate; the workers' own counts replace it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +32,11 @@ class QueueState:
 class TaskQueue:
     """Thread-safe. Workers block in `take`; the event loop calls `admit`, which never blocks for long."""
 
-    def __init__(self, config: QueueConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        self._config = config
+    def __init__(
+        self, plan: ExecutionPlan, max_queued_tokens: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._plan = plan
+        self._max_tokens = max_queued_tokens
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
         self._queues: dict[BatchKey, list[EmbedTask]] = {}
@@ -53,12 +45,12 @@ class TaskQueue:
         self._n_texts = 0
         self._n_admitted = 0
         self._running: dict[int, int] = {}  # worker number → texts in its batch
-        self._tokens_per_s = config.tokens_per_s
+        self._tokens_per_s = plan.tokens_per_s
         self._closed = False
         self._failure: str | None = None
 
-    def admit(self, request: PendingRequest, key_of: Callable[[int], BatchKey], texts: Sequence[Sequence[int]]) -> None:
-        """Queue all texts of a request or none.
+    def admit(self, request: PendingRequest, keys: Sequence[BatchKey], texts: Sequence[Sequence[int]]) -> None:
+        """Queue all texts of a request, each under its key, or none.
 
         Raises `Overloaded` when they do not fit (a request larger than the whole queue is let in when it is empty, one
         of a single batch has a reserve), `Unavailable` when closed or failed.
@@ -74,7 +66,7 @@ class TaskQueue:
                 raise self._overloaded(n_tokens)
             due = due_times(request.admitted_s, lengths, self._tokens_per_s)
             tasks = [
-                EmbedTask(due[index], self._n_admitted + index, key_of(lengths[index]), tokens, request, index)
+                EmbedTask(due[index], self._n_admitted + index, keys[index], tokens, request, index)
                 for index, tokens in enumerate(texts)
             ]
             for task in tasks:  # nothing may raise from here on: all or none
@@ -86,11 +78,11 @@ class TaskQueue:
             self._changed.notify_all()
 
     def _has_room(self, n_tokens: int) -> bool:
-        return not self._n_tokens or self._n_tokens + n_tokens <= self._config.max_queued_tokens
+        return not self._n_tokens or self._n_tokens + n_tokens <= self._max_tokens
 
     def _has_reserve(self, n_tokens: int) -> bool:
-        is_small = n_tokens <= self._config.limits.max_tokens
-        return is_small and self._n_reserved + n_tokens <= self._config.max_queued_tokens // RESERVE
+        is_small = n_tokens <= self._plan.limits.max_tokens
+        return is_small and self._n_reserved + n_tokens <= self._max_tokens // RESERVE
 
     def _drop_cancelled(self) -> None:
         """Forget texts whose client is gone: in a full queue they would keep living clients out."""
@@ -106,14 +98,14 @@ class TaskQueue:
         if self._failure:
             raise Unavailable(f"the model's worker has failed ({self._failure}): restart the server")
         if self._closed:
-            raise Unavailable("the server is shutting down: send the request again to its successor")
+            raise Unavailable("the server is shutting down: retry after it has restarted")
 
     def _overloaded(self, n_tokens: int) -> Overloaded:
         wait_s = self._n_tokens / self._tokens_per_s
         return Overloaded(
-            f"the queue holds {self._n_tokens} tokens and this request has {n_tokens}, the limit is "
-            f"{self._config.max_queued_tokens}: retry later (or start with a larger --max-queue-tokens)",
+            f"the queue holds {self._n_tokens} tokens and this request has {n_tokens}, the limit is {self._max_tokens}",
             retry_after_s=max(1, min(60, round(wait_s))),
+            ways_out=[WayOut.RETRY, WayOut.LARGER_QUEUE],
         )
 
     def take(self, worker: int) -> Batch | None:
@@ -143,15 +135,16 @@ class TaskQueue:
         return min(heads).key if heads else None
 
     def _take_from(self, key: BatchKey, worker: int) -> Batch | None:
-        config, limits, heap = self._config, self._config.limits, self._queues[key]
-        n_idle = config.n_workers - len(self._running)
+        limits, heap = self._plan.limits, self._queues[key]
+        n_idle = self._plan.n_workers - len(self._running)
         budget = limits.max_tokens if key.long else token_budget(limits, self._n_tokens, n_idle)
         candidates: list[EmbedTask] = []
         n_candidate_tokens = 0
-        while heap and len(candidates) < limits.max_sequences and n_candidate_tokens < budget:
+        max_texts = 1 if key.long else limits.max_sequences
+        while heap and len(candidates) < max_texts and n_candidate_tokens < budget:
             candidates.append(heapq.heappop(heap))
             n_candidate_tokens += len(candidates[-1].tokens)
-        plan = take_batch(candidates, budget, 1 if key.long else limits.max_sequences)
+        plan = take_batch(candidates, limits, budget)
         for task in candidates[len(plan.taken) + len(plan.dropped) :]:
             heapq.heappush(heap, task)
         self._n_tokens -= plan.n_tokens + sum(len(task.tokens) for task in plan.dropped)
@@ -159,16 +152,14 @@ class TaskQueue:
         self._n_texts -= len(plan.taken) + len(plan.dropped)
         if not plan.taken:
             return None
-        n_threads = choose_threads(
-            config.n_threads, config.n_workers, len(self._running), self._n_texts, config.alone_threads
-        )
+        n_threads = choose_threads(self._plan, len(self._running), self._n_texts)
         self._running[worker] = len(plan.taken)
         return Batch(key, plan.taken, plan.n_tokens, n_threads, max(limits.max_tokens, plan.n_tokens))
 
     def note_speed(self, n_tokens: int, compute_s: float) -> None:
         """Follow the workers' real speed (an exponential mean), for due times and Retry-After."""
         if compute_s > 0:
-            measured = self._config.n_workers * n_tokens / compute_s
+            measured = self._plan.n_workers * n_tokens / compute_s
             with self._changed:
                 self._tokens_per_s += 0.1 * (measured - self._tokens_per_s)
 

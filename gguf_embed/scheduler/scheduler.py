@@ -8,16 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
-from gguf_embed.engines.base import Engine
+from gguf_embed.engines.base import Engine, ExecutionPlan
 from gguf_embed.errors import EmbedError, Unavailable
-from gguf_embed.scheduler.queue import QueueConfig, QueueState, TaskQueue
+from gguf_embed.scheduler.queue import QueueState, TaskQueue
 from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome, PendingRequest
-from gguf_embed.scheduler.worker import ContextPlan, ContextSet, Worker
-from gguf_embed.types import FloatMatrix, Pooling
-
-_NO_ROWS: FloatMatrix = np.empty((0, 0), np.float32)
+from gguf_embed.scheduler.worker import ContextSet, Worker
+from gguf_embed.types import Output, OutputSpec
 
 
 class BatchObserver(Protocol):
@@ -28,13 +24,10 @@ class BatchObserver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The rows of one finished request and where its time went.
+    """What became of the texts of one request, and where its time went."""
 
-    `rows[i]` is float32[1, n_embd] when pooled, float32[n_tokens_i, n_embd] when pooling is none, and float32[0, 0]
-    where text i failed in a request that goes on without it.
-    """
-
-    rows: Sequence[FloatMatrix]
+    outputs: Sequence[Output | None]  # of one text each; None where it failed
+    n_tokens: Sequence[int]  # that were read of each
     queue_s: float
     compute_s: float
     failures: Mapping[int, EmbedError] = field(default_factory=dict)
@@ -46,52 +39,46 @@ class Scheduler:
     def __init__(
         self,
         engine: Engine,
-        queue_config: QueueConfig,
-        contexts: ContextPlan,
+        plan: ExecutionPlan,
+        max_queued_tokens: int,
         observer: BatchObserver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.config = queue_config
-        self._contexts = contexts
+        self.plan = plan
         self._observer = observer
         self._clock = clock
-        self._queue = TaskQueue(queue_config, clock)
+        self._queue = TaskQueue(plan, max_queued_tokens, clock)
         self._workers = [
-            Worker(number, self._queue, ContextSet(engine, contexts), self._deliver, self._on_death)
-            for number in range(queue_config.n_workers)
+            Worker(number, self._queue, ContextSet(engine, plan.contexts), self._deliver, self._on_death)
+            for number in range(plan.n_workers)
         ]
 
     def start(self) -> None:
         for worker in self._workers:
             worker.start()
 
-    async def submit(
-        self, texts: Sequence[Sequence[int]], pooling: Pooling, *, keep_failures: bool = False
-    ) -> Submission:
-        """Run the token sequences, each at most `contexts.long_tokens` long.
+    async def submit(self, texts: Sequence[Sequence[int]], output: OutputSpec) -> Submission:
+        """Run the token sequences, each at most `plan.contexts.long_tokens` long.
 
-        Raises `Overloaded` or `Unavailable` at once, or the first failed text's error at the end; with `keep_failures`
-        that one is in the answer instead, unless nothing works any more (`Unavailable`). When the awaiting task is
-        cancelled, texts that no worker took yet are dropped.
+        Raises `Overloaded` or `Unavailable`; what failed on one text alone is among the answer's `failures`. When the
+        awaiting task is cancelled, texts that no worker took yet are dropped.
         """
         if not texts:
-            return Submission([], 0.0, 0.0)
+            return Submission([], [], 0.0, 0.0)
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        request = PendingRequest(loop, future, self._clock(), [None] * len(texts), len(texts))
-        self._queue.admit(request, lambda length: self._batch_key(pooling, length), texts)
+        request = PendingRequest(loop, loop.create_future(), self._clock(), [None] * len(texts), len(texts))
+        short, long = BatchKey(output, long=False), BatchKey(output, long=True)
+        max_tokens = self.plan.contexts.max_tokens
+        self._queue.admit(request, [long if len(tokens) > max_tokens else short for tokens in texts], texts)
         try:
-            await future
+            await request.future
         finally:
             request.cancelled = True  # after an answer nothing is left to drop
-        for _, error in sorted(request.errors.items()):
-            if not keep_failures or isinstance(error, Unavailable):
+        for error in request.errors.values():
+            if isinstance(error, Unavailable):
                 raise error
-        rows = [_NO_ROWS if row is None else row for row in request.rows]
-        return Submission(rows, request.queue_s, request.compute_s, request.errors)
-
-    def _batch_key(self, pooling: Pooling, length: int) -> BatchKey:
-        return BatchKey(pooling, long=length > self._contexts.max_tokens)
+        n_tokens = [len(tokens) for tokens in texts]
+        return Submission(request.outputs, n_tokens, request.queue_s, request.compute_s, request.errors)
 
     def _deliver(self, outcome: BatchOutcome) -> None:
         """On a worker thread: count a batch and answer it."""
@@ -130,7 +117,7 @@ def _hand_out(outcome: BatchOutcome) -> None:
 
 
 def _answer(loop: asyncio.AbstractEventLoop, outcome: BatchOutcome) -> None:
-    """On the event loop: give each text of this loop's requests its rows or its error."""
+    """On the event loop: give each text of this loop's requests its output or error; the last one wakes its request."""
     compute_s = outcome.done_s - outcome.taken_s
     counted: set[int] = set()
     for task, result in zip(outcome.batch.tasks, outcome.results, strict=True):
@@ -141,4 +128,10 @@ def _answer(loop: asyncio.AbstractEventLoop, outcome: BatchOutcome) -> None:
             counted.add(id(request))
             request.compute_s += compute_s
             request.queue_s = max(request.queue_s, outcome.taken_s - request.admitted_s)
-        request.answer(task.index, result)
+        if isinstance(result, EmbedError):
+            request.errors[task.index] = result
+        else:
+            request.outputs[task.index] = result
+        request.n_left -= 1
+        if request.n_left == 0 and not request.future.done():
+            request.future.set_result(None)

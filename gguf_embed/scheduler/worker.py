@@ -9,36 +9,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from gguf_embed.engines.base import ContextSpec, Engine, EngineContext
+from gguf_embed.engines.base import ContextPlanner, ContextSpec, Engine, EngineContext
 from gguf_embed.errors import EmbedError, EngineFailure
 from gguf_embed.scheduler.queue import TaskQueue
-from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome, split_rows
-from gguf_embed.types import FloatMatrix
+from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome
+from gguf_embed.types import Output
 
 _log = logging.getLogger("gguf_embed.scheduler")
-
-
-@dataclass(frozen=True, slots=True)
-class ContextPlan:
-    """Which context runs which batch."""
-
-    max_tokens: int  # a batch of texts that fit the budget
-    max_sequences: int
-    long_tokens: int  # the longest text that may come
-    flash_min_tokens: int | None  # flash attention from this many tokens per batch on; 0: always, None: never
-
-    def spec(self, key: BatchKey, n_tokens: int) -> ContextSpec:
-        """The context for a batch of `n_tokens` of this key. Equal specs share one context."""
-        flash = self.flash_min_tokens is not None and n_tokens >= self.flash_min_tokens
-        if key.long:
-            return ContextSpec(key.pooling, self.long_tokens, 1, flash)
-        # without flash attention no batch is larger than where it begins
-        room = (
-            self.max_tokens if flash or self.flash_min_tokens is None else min(self.max_tokens, self.flash_min_tokens)
-        )
-        return ContextSpec(key.pooling, room, min(self.max_sequences, room), flash)
 
 
 @dataclass(slots=True)
@@ -46,12 +23,12 @@ class ContextSet:
     """The contexts of one worker, opened when first needed. Used by one thread; `close` after that thread ended."""
 
     engine: Engine
-    plan: ContextPlan
+    planner: ContextPlanner
     _open: dict[ContextSpec, EngineContext] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
-    def embed(self, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int) -> FloatMatrix:
-        spec = self.plan.spec(key, sum(map(len, texts)))
+    def embed(self, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int) -> Output:
+        spec = self.planner.spec(key.output, sum(map(len, texts)), long=key.long)
         context = self._open.get(spec)
         if context is None:
             context = self._open[spec] = self.engine.open_context(spec)
@@ -63,20 +40,21 @@ class ContextSet:
         self._stack.close()
 
 
-def run_isolated(contexts: ContextSet, batch: Batch) -> list[FloatMatrix | EmbedError]:
+def run_isolated(contexts: ContextSet, batch: Batch) -> list[Output | EmbedError]:
     """Run a batch; when it fails or gives numbers that are not finite, run its texts one by one, once.
 
     So a poison text fails alone. Returns one answer per task; raises only what is no `Exception`.
     """
     texts = [task.tokens for task in batch.tasks]
     try:
-        return list(_finite_rows(contexts, batch.key, texts, batch.n_threads))
+        output = _run_finite(contexts, batch.key, texts, batch.n_threads)
+        return [output.part(index) for index in range(len(texts))]
     except Exception as error:
         _log.warning("a batch of %d texts failed (%s): running them one by one", len(texts), error)
-    results: list[FloatMatrix | EmbedError] = []
+    results: list[Output | EmbedError] = []
     for text in texts:
         try:
-            results.append(_finite_rows(contexts, batch.key, [text], batch.n_threads)[0])
+            results.append(_run_finite(contexts, batch.key, [text], batch.n_threads))
         except EmbedError as error:
             results.append(error)
         except Exception as error:
@@ -84,13 +62,11 @@ def run_isolated(contexts: ContextSet, batch: Batch) -> list[FloatMatrix | Embed
     return results
 
 
-def _finite_rows(
-    contexts: ContextSet, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int
-) -> list[FloatMatrix]:
-    rows = contexts.embed(key, texts, n_threads)
-    if not np.isfinite(rows).all():
+def _run_finite(contexts: ContextSet, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int) -> Output:
+    output = contexts.embed(key, texts, n_threads)
+    if not output.is_finite():
         raise EngineFailure(f"the model gave numbers that are not finite for {len(texts)} texts together or alone")
-    return split_rows(key, [len(tokens) for tokens in texts], rows)
+    return output
 
 
 class Worker:

@@ -1,16 +1,20 @@
-"""What every handler is given: the service behind the context, the options, the metrics, and the routes themselves."""
+"""What every handler is given: the service, the options, the metrics, and the dialects with their routes.
+
+A new dialect is a folder in `dialects/` with a `Dialect`, and its line in `app.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from importlib.resources.abc import Traversable
 from typing import Protocol
 
 from aiohttp import web
 
 from gguf_embed.images.url_allowlist import RemoteHosts
 from gguf_embed.metrics import Metrics
+from gguf_embed.server.http.errors import ErrorFormat
 from gguf_embed.server.shutdown import InFlightRequests
 from gguf_embed.tokenization.openai_encodings import TokenIdRule
 from gguf_embed.types import (
@@ -19,21 +23,27 @@ from gguf_embed.types import (
     EmbedResult,
     Input,
     LoadOptions,
+    ModelInfo,
     ModelStatus,
     PullProgress,
     RerankRequest,
     RerankResult,
     ServiceState,
+    TextTokens,
 )
+
+ModelCheck = Callable[[ModelInfo], None]
 
 
 class Service(Protocol):
-    """The use cases behind the context. Every method raises `EmbedError`s only.
+    """The use cases behind HTTP. Every method raises `EmbedError`s only.
 
     A model's name is matched without case, "x" means "x:latest"; None is the one that a request without a name means.
     """
 
-    async def embed(self, request: EmbedRequest) -> EmbedResult: ...
+    async def embed(self, request: EmbedRequest, check: ModelCheck | None = None) -> EmbedResult:
+        """`check` is given what is known of the model, before it is loaded; what it raises is the answer."""
+        ...
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Raises `NotSupported` where the model has no rank head, and says which models could."""
@@ -42,6 +52,10 @@ class Service(Protocol):
     async def tokenize(
         self, content: Input, *, model: str | None, add_special: bool, parse_special: bool
     ) -> list[int]: ...
+
+    async def text_tokens(self, texts: Sequence[str], *, model: str | None, add_special: bool) -> list[TextTokens]:
+        """Each text's tokens with their pieces and offsets. Raises `InvalidRequest` for more text than is aligned."""
+        ...
 
     async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
         """The bytes of each id. Raises `InvalidRequest` for an id the vocabulary does not have."""
@@ -88,7 +102,7 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What the context itself may be told. Checked where flags are read."""
+    """What the server itself may be told. Checked where flags are read."""
 
     version: str
     api_keys: tuple[str, ...] = ()  # empty: open to everyone
@@ -100,16 +114,6 @@ class ServerOptions:
     remote_hosts: RemoteHosts = field(default_factory=RemoteHosts)  # that images may be fetched from
 
 
-class Dialect(StrEnum):
-    """Whose shape an error takes on a route."""
-
-    OPENAI = "openai"
-    LLAMA = "llama"
-    OLLAMA = "ollama"
-    TEI = "tei"
-    COHERE = "cohere"
-
-
 @dataclass(frozen=True, slots=True)
 class Route:
     """One line of the route table; documentation and tests read it too."""
@@ -119,7 +123,18 @@ class Route:
     handler: Handler
     summary: str
     auth_required: bool = True
-    dialect: Dialect = Dialect.LLAMA
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dialect:
+    """One API that clients speak."""
+
+    name: str  # as people write it: "OpenAI"
+    routes: tuple[Route, ...]
+    errors: ErrorFormat
+    error_schema: str  # what its errors are called in `openapi`, or in the shared file
+    openapi: tuple[Traversable, ...]  # TOML: its routes in words and JSON Schema, see `docs/openapi.py`
+    path_prefix: str = ""  # an unknown path below it gets its errors; "": none
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +144,20 @@ class ServerContext:
     service: Service
     options: ServerOptions
     metrics: Metrics
-    routes: tuple[Route, ...]
+    dialects: tuple[Dialect, ...]
     started_unix_s: int
     in_flight: InFlightRequests = field(default_factory=InFlightRequests)
 
-    async def embed(self, request: EmbedRequest) -> EmbedResult:
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes of all dialects."""
+        return tuple(route for dialect in self.dialects for route in dialect.routes)
+
+    async def embed(self, request: EmbedRequest, check: ModelCheck | None = None) -> EmbedResult:
         """Let the service answer, and count what it did."""
-        result = await self.service.embed(request)
+        result = await self.service.embed(request, check)
         self.metrics.observe_texts(
-            len(result.row_offsets) - 1 - len(result.failures),
+            len(result.output) - len(result.failures),
             result.usage.prompt_tokens,
             result.timings,
             result.truncated,

@@ -1,47 +1,71 @@
-"""One request with images on one loaded model: check, send it over the model's image lane, finish."""
+"""A request with images, planned. The vision tower tokenizes, on a thread of its own."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import accumulate
+from dataclasses import dataclass, replace
 
-import numpy as np
+from gguf_embed.errors import EmbedError, InvalidInput, InvalidRequest, NotSupported, WayOut
+from gguf_embed.preprocessing import prompt_prefixes
+from gguf_embed.preprocessing.tokens import TokenizedText, character_limit
+from gguf_embed.scheduler.image_worker import ImageWorker
+from gguf_embed.scheduler.scheduler import Submission
+from gguf_embed.service.embed_plan import EmbedPlan, check_dimensions
+from gguf_embed.service.pipeline import ServedModel
+from gguf_embed.types import DENSE, TOKENS, EmbedRequest, ImageInput
 
-from gguf_embed.errors import InvalidInput, InvalidRequest, NotSupported
-from gguf_embed.preprocessing import prompt_prefixes as prompts
-from gguf_embed.preprocessing.tokens import character_limit
-from gguf_embed.scheduler.image_worker import ImageSubmission
-from gguf_embed.service.embed import ServedModel, check_dimensions
-from gguf_embed.types import AppliedPrompt, EmbedRequest, EmbedResult, ImageInput, Pooling, Timings, Usage
-from gguf_embed.vectors import finish
+_READ_BY_THE_TOWER = TokenizedText((), 0)
 
 
-async def embed_images(served: ServedModel, request: EmbedRequest, load_s: float) -> EmbedResult:
-    """Answer the whole request, its inputs without images too. Raises one `EmbedError`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePlan(EmbedPlan):
+    """Inputs of texts and images. Nothing is ever cut, and equal inputs are computed each."""
 
-    Nothing is ever cut here, and equal inputs are computed each.
+    worker: ImageWorker
+    images: Sequence[ImageInput]
+
+    def tokenize(self) -> Sequence[TokenizedText | EmbedError]:
+        return [_READ_BY_THE_TOWER] * len(self.images)
+
+    async def submit(self, sequences: Sequence[Sequence[int]]) -> Submission:
+        return await self.worker.submit(self.images, self.output)
+
+
+def plan_images(served: ServedModel, request: EmbedRequest) -> ImagePlan:
+    """Plan all inputs of a request with images, those without images too.
+
+    Raises `InvalidRequest` or `NotSupported` for what this model, or images, cannot have.
     """
-    lane = served.model.images
-    if lane is None:
-        raise NotSupported(no_tower(served.info.name))
-    pooling = _check(request, served)
-    prompt = prompts.choose(request.prompt, served.info.prompts)
-    texts = in_order(request, "" if prompt is None else prompt.text)
-    _check_characters(texts, served.info.max_input_tokens)
-    if served.model.engine.vocabulary().composes:
-        texts = [_composed(text) for text in texts]
-    return _result(served, request, await lane.submit(texts, pooling), (prompt, load_s))
+    model, info = served.model, served.info
+    if model.image_worker is None:
+        raise no_tower(info.name)
+    _check(request, served)
+    prompt = None if request.prompt is None else prompt_prefixes.choose(request.prompt, info.prompts)
+    images = in_order(request, "" if prompt is None else prompt.text)
+    _check_characters(images, info.max_input_tokens)
+    if model.codec.vocabulary().composes:
+        images = [_composed(image) for image in images]
+    return ImagePlan(
+        served=served,
+        output=request.output or info.output,
+        index_of=range(len(images)),
+        n_characters=0,
+        request=request,
+        inputs=(),
+        prompt=prompt,
+        worker=model.image_worker,
+        images=images,
+    )
 
 
-def no_tower(name: str) -> str:
-    """Why a model cannot answer, for `NotSupported`."""
-    return f"model {name!r} reads text only: start the server with --mmproj FILE, the model's vision tower"
+def no_tower(name: str) -> NotSupported:
+    """Why a model cannot answer."""
+    return NotSupported(f"model {name!r} reads text only", [WayOut.ADD_TOWER])
 
 
 def in_order(request: EmbedRequest, prefix: str) -> list[ImageInput]:
-    """Every input as the image lane takes it, with the prefix before its first words.
+    """Every input as the image worker takes it, with the prefix before its first words.
 
     Raises `InvalidRequest` for token ids beside images.
     """
@@ -62,48 +86,32 @@ def _prefixed(prefix: str, parts: tuple[str | bytes, ...]) -> tuple[str | bytes,
     return (prefix + first, *parts[1:]) if isinstance(first, str) else (prefix, *parts)
 
 
-def _check_characters(texts: Sequence[ImageInput], max_tokens: int) -> None:
+def _check_characters(images: Sequence[ImageInput], max_tokens: int) -> None:
     """All words of an input count: they are tokenized together, in some 150 bytes of memory each."""
     limit = character_limit(max_tokens)
-    for text in texts:
-        n_characters = sum(len(part) for part in text.parts if isinstance(part, str))
+    for image in images:
+        n_characters = sum(len(part) for part in image.parts if isinstance(part, str))
         if n_characters > limit:
-            raise InvalidInput(text.index, f" has {n_characters:,} characters, the limit is {limit:,}: shorten it")
+            raise InvalidInput(image.index, f" has {n_characters:,} characters, the limit is {limit:,}: shorten it")
 
 
-def _composed(text: ImageInput) -> ImageInput:
+def _composed(image: ImageInput) -> ImageInput:
     """As the text path does it for models whose original tokenizer composes characters."""
-    parts = (unicodedata.normalize("NFC", part) if isinstance(part, str) else part for part in text.parts)
-    return replace(text, parts=tuple(parts))
+    parts = (unicodedata.normalize("NFC", part) if isinstance(part, str) else part for part in image.parts)
+    return replace(image, parts=tuple(parts))
 
 
-def _check(request: EmbedRequest, served: ServedModel) -> Pooling:
-    pooling = served.info.pooling if request.pooling is None else request.pooling
-    if pooling is Pooling.RANK:
-        raise NotSupported("images have no rank scores: ask for pooling last or mean")
-    check_dimensions(request, served.info.n_embd)
+def _check(request: EmbedRequest, served: ServedModel) -> None:
+    output = request.output or served.info.output
+    if output.kind not in (DENSE, TOKENS):
+        raise NotSupported(f"images have no {output.kind}, only vectors", [WayOut.POOL])
+    if request.dimensions is not None:
+        check_dimensions(request.dimensions, served.info.n_embd)
     asked = {
-        "late chunking and spans": request.spans,
-        '"return_tokens"': request.return_tokens,
-        '"long_input"': request.long_input != "error",
-        '"on_error"': request.on_error != "fail",
+        "late_chunking and spans": request.spans,
+        "return_tokens": request.return_tokens,
+        "long_input": request.long_input != "error",
+        "on_error": request.on_error != "fail",
     }
     for what in (name for name, is_asked in asked.items() if is_asked):
-        raise NotSupported(f"{what}: not for a request with images; leave it out, or send texts only")
-    return pooling
-
-
-def _result(
-    served: ServedModel, request: EmbedRequest, done: ImageSubmission, how: tuple[AppliedPrompt | None, float]
-) -> EmbedResult:
-    pooling = served.info.pooling if request.pooling is None else request.pooling
-    kind = served.info.embd_normalize if request.embd_normalize is None else request.embd_normalize
-    return EmbedResult(
-        model=served.info,
-        pooling=pooling,
-        vectors=finish(np.concatenate(done.rows), -1 if pooling is Pooling.NONE else kind, request.dimensions),
-        row_offsets=(0, *accumulate(map(len, done.rows))),
-        usage=Usage(sum(done.n_tokens)),
-        timings=Timings(queue_s=done.queue_s, compute_s=done.compute_s, load_s=how[1]),
-        prompt=how[0],
-    )
+        raise NotSupported(f"{what} cannot be combined with images: leave it out, or send texts only")

@@ -1,105 +1,207 @@
-"""What a request's inputs are read as, where it asks for tokens, spans, windows or single failures: see `asks_more`."""
+"""A request for vectors, planned: checked, its prompt put before its texts, repetitions taken out, and tokenized."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from gguf_embed.errors import EmbedError, InputTooLong, InvalidInput, InvalidRequest, NotSupported
+from gguf_embed.errors import EmbedError, InputTooLong, InvalidInput, InvalidRequest, NotSupported, WayOut
+from gguf_embed.preprocessing import prompt_prefixes
 from gguf_embed.preprocessing.token_offsets import OffsetMapper, check_offset_budget
 from gguf_embed.preprocessing.tokens import (
     SpecialTokens,
-    Tokenizer,
+    TokenizedText,
     TokenLimits,
     check_characters,
     prepare,
     special_tokens_of,
 )
-from gguf_embed.preprocessing.windows import Window, plan_windows
+from gguf_embed.preprocessing.windows import plan_windows
+from gguf_embed.service.limits import explain
+from gguf_embed.service.pipeline import Plan, ServedModel, deduplicate
 from gguf_embed.tokenization.unicode import valid_unicode
-from gguf_embed.types import EmbedRequest, Input, ModelInfo, Pooling, Span, TokenizedText
+from gguf_embed.types import (
+    DENSE,
+    SCORES,
+    TOKENS,
+    AppliedPrompt,
+    EmbedRequest,
+    Input,
+    ModelInfo,
+    OutputSpec,
+    Pooling,
+    Span,
+)
+
+MAX_TOKEN_ROWS = 1_000_000_000
+"""Bytes of per-token rows that one request may ask for: they are held until the reply is written."""
+
+MIN_INPUT_TOKENS = 2
+"""A text is at least one token and what is put around it: a smaller limit leaves no room for any."""
 
 _ANY_LENGTH = 2**31 - 1  # tokens; the limit in characters remains
 
 
-@dataclass(frozen=True, slots=True)
-class TokenizePlan:
-    """How the inputs of one request are to be read."""
-
-    tokenizer: Tokenizer
-    limits: TokenLimits
-    truncate: bool
-    n_prefix: int  # characters of the prompt that stands before every text
-    in_windows: bool  # a text over the limit
-    with_offsets: bool
-    keeps_errors: bool  # of each input, instead of raising the first
-    explain: Callable[[InputTooLong], InputTooLong]  # puts in what its request could do; may raise another error
-
-    @property
-    def places(self) -> bool:
-        """Whether tokens are given their places in the text, which takes a tokenizer several times as long."""
-        return self.with_offsets or (self.in_windows and self.n_prefix > 0)
+class GivesScoresOnly(NotSupported):
+    """A reranker was asked for vectors, without the pooling that makes them."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenizedInput:
-    """One input as it is read."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedPlan(Plan):
+    """Texts to embed."""
 
-    tokens: Sequence[int]  # all that are read, one window after the other
-    n_tokens: int  # before truncation or windows
-    n_characters: int  # of the text as it was sent; 0 where token ids were
-    offsets: Sequence[Span | None] = ()  # of `tokens`, where they are asked for
-    windows: Sequence[Window] = ()  # empty: read as a whole
+    request: EmbedRequest
+    inputs: Sequence[Input]  # without repetitions, with the prompt before each
+    prompt: AppliedPrompt | None = None
 
     @property
-    def sequences(self) -> Sequence[Sequence[int]]:
-        """What the engine runs."""
-        if not self.windows:
-            return [self.tokens]
-        ends = np.cumsum([len(window.positions) for window in self.windows])
-        return [self.tokens[end - len(window.positions) : end] for window, end in zip(self.windows, ends, strict=True)]
+    def averages_windows(self) -> bool:
+        return self.request.long_input == "chunk_mean"
+
+    @property
+    def n_prefix(self) -> int:
+        """Characters of the prompt that stands before every text."""
+        return len(self.prompt.text) if self.prompt is not None else 0
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether putting the result together may take long: up to 1 GB of rows, or a million tokens with offsets."""
+        request = self.request
+        return bool(self.output.kind == TOKENS or request.return_tokens or request.long_input != "error")
+
+    def tokenize(self) -> Sequence[TokenizedText | EmbedError]:
+        try:
+            if self.finds_offsets or self.averages_windows or self.request.on_error == "skip":
+                return _TextReader(self).read_all()
+            return self._prepare(self.inputs)
+        except (InvalidInput, InputTooLong) as error:
+            raise error.for_input(self.index_of.index(error.index)) from error
+
+    def _prepare(self, inputs: Sequence[Input]) -> list[TokenizedText]:
+        """Raises the first input's error, numbered as these are."""
+        model, request = self.served.model, self.request
+        limits, truncate = text_limits(request, model.limits), request.truncate
+        if truncate is None:
+            truncate = model.config.truncate
+        if self.averages_windows:
+            check_characters(inputs, limits)
+            limits, truncate = replace(limits, max_tokens=_ANY_LENGTH), False
+        try:
+            return prepare(inputs, model.tokenizer, limits, truncate=truncate)
+        except InputTooLong as error:
+            raise explain(error, request, self.served.info, model.tokenizer) from None
+
+    def check_size(self, texts: Sequence[TokenizedText | EmbedError]) -> None:
+        if self.output.kind == TOKENS:
+            _check_bytes(self._n_held_rows(texts), self.served.info.n_embd)
+
+    def _n_held_rows(self, texts: Sequence[TokenizedText | EmbedError]) -> int:
+        """Token rows that are held until the reply is written: those of the texts and of the spans, or the reply's."""
+        lengths = [len(text.tokens) if isinstance(text, TokenizedText) else 0 for text in texts]
+        if self.request.spans:
+            return sum(lengths) + sum(map(len, self.request.spans))
+        return sum(lengths[at] for at in self.index_of)
 
 
-def asks_more(request: EmbedRequest) -> bool:
-    """Whether a request needs more than a vector or the token rows of each input."""
-    return bool(request.spans) or request.return_tokens or request.long_input != "error" or request.on_error != "fail"
+def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
+    """Raises `InvalidRequest` or `NotSupported` for what this model cannot do, or what has no meaning together."""
+    info = served.info
+    output = request.output or info.output
+    if output.kind == SCORES:
+        _check_scores(request, info)
+    if request.dimensions is not None:
+        check_dimensions(request.dimensions, info.n_scores if output.kind == SCORES else info.n_embd)
+    if request.spans or request.long_input != "error":
+        check_combination(request, info, output)
+    prompt, inputs = None, request.inputs
+    if request.prompt is not None:
+        prompt = prompt_prefixes.choose(request.prompt, info.prompts)
+        inputs = prompt_prefixes.apply(prompt, inputs)
+    distinct, index_of = deduplicate(inputs)
+    needs_prompt_end = request.long_input == "chunk_mean" and prompt is not None and bool(prompt.text)
+    return EmbedPlan(
+        served=served,
+        output=OutputSpec(TOKENS) if request.spans else output,
+        index_of=index_of,
+        n_characters=sum(map(len, distinct)),
+        finds_offsets=request.return_tokens or bool(request.spans) or needs_prompt_end,
+        request=request,
+        inputs=distinct,
+        prompt=prompt,
+    )
 
 
-def check_combination(request: EmbedRequest, info: ModelInfo, pooling: Pooling) -> None:
+def _check_scores(request: EmbedRequest, info: ModelInfo) -> None:
+    if not info.n_scores:
+        raise NotSupported(f"model {info.name!r} has no rank head, so it gives no scores", [WayOut.POOL])
+    if request.output is None and not request.scores:
+        raise GivesScoresOnly(
+            f"model {info.name!r} is a reranker: it gives scores, and vectors only where a pooling is named",
+            [WayOut.RERANK, WayOut.POOL],
+        )
+
+
+def check_dimensions(dimensions: int, width: int) -> None:
+    """Raises `InvalidRequest` for more numbers than a row has."""
+    if not 1 <= dimensions <= width:
+        raise InvalidRequest(
+            f"dimensions is {dimensions}, this model has {width}: ask for 1 to {width}",
+            "dimensions",
+        )
+
+
+def _check_bytes(n_rows: int, n_embd: int) -> None:
+    size_bytes = 4 * n_embd * n_rows
+    if size_bytes > MAX_TOKEN_ROWS:
+        raise InvalidRequest(
+            f"one vector per token makes {size_bytes:,} bytes, the limit per request is {MAX_TOKEN_ROWS:,}",
+            ways_out=[WayOut.FEWER_INPUTS],
+        )
+
+
+def text_limits(request: EmbedRequest, limits: TokenLimits) -> TokenLimits:
+    """The request's own, shorter limit on each text, or the model's."""
+    n_ctx = request.load.n_ctx
+    if n_ctx is None or n_ctx >= limits.max_tokens:
+        return limits
+    if n_ctx < MIN_INPUT_TOKENS:
+        raise InvalidRequest(f"num_ctx is {n_ctx}, a text needs {MIN_INPUT_TOKENS} tokens at least", "options")
+    return replace(limits, max_tokens=n_ctx)
+
+
+def check_combination(request: EmbedRequest, info: ModelInfo, output: OutputSpec) -> None:
     """Refuse what has no meaning together. Raises `InvalidRequest` or `NotSupported`."""
     if request.spans:
-        _check_spans(request, info, pooling)
+        _check_spans(request, info, output)
     if request.long_input == "error":
         return
-    if pooling is Pooling.RANK:
-        raise NotSupported("scores cannot be averaged over the parts of a text: leave long_input out")
-    if pooling is Pooling.NONE:
+    if output.kind == TOKENS:
         raise InvalidRequest(
             "long_input chunk_mean averages vectors, and pooling none asks for one per token: leave one of them out",
             "long_input",
         )
+    if output.kind != DENSE:
+        raise NotSupported(f"{output.kind} cannot be averaged over the parts of a text: leave long_input out")
     if request.truncate:
         raise InvalidRequest(
             "truncate cuts a long text and long_input chunk_mean reads all of it: send one of them", "long_input"
         )
 
 
-def _check_spans(request: EmbedRequest, info: ModelInfo, pooling: Pooling) -> None:
+def _check_spans(request: EmbedRequest, info: ModelInfo, output: OutputSpec) -> None:
     assert len(request.spans) == len(request.inputs), request.spans
-    if pooling is Pooling.RANK:
-        raise NotSupported("a reranker gives scores, not vectors of spans: ask an embedding model")
-    if pooling is not Pooling.MEAN and request.pooling is not None:
+    if output.kind not in (DENSE, TOKENS):
+        raise NotSupported(f"this model gives {output.kind}, not vectors of spans: ask an embedding model")
+    if output.pooling is not Pooling.MEAN and request.output is not None:
         raise InvalidRequest(
-            f"the vector of a span is the mean of its tokens, and this request asks for pooling {pooling}: leave "
-            '"pooling" out, or send "mean"',
+            f"the vector of a span is the mean of its tokens, and this request asks for pooling {output.pooling_name}: "
+            "leave pooling out, or ask for mean",
             "pooling",
         )
-    if pooling is not Pooling.MEAN:
+    if output.pooling is not Pooling.MEAN:
         raise InvalidRequest(
-            f"the vector of a span is the mean of its tokens, and {info.name} pools by {pooling}, so it was probably "
-            'not trained for that: send "pooling": "mean" to get it all the same',
+            f"the vector of a span is the mean of its tokens, and {info.name} pools by {output.pooling_name}: it was "
+            "probably not trained for that; ask for pooling mean to get it anyway",
             "pooling",
         )
     if request.long_input != "error":
@@ -107,100 +209,97 @@ def _check_spans(request: EmbedRequest, info: ModelInfo, pooling: Pooling) -> No
         raise InvalidRequest(f"{field} within the whole text, long_input in parts: send one of them", "long_input")
 
 
-def read_inputs(inputs: Sequence[Input], reader: TokenizePlan) -> list[TokenizedInput | EmbedError]:
-    """All inputs, in order; errors among them only where the reader keeps them, else the first is raised."""
-    if reader.with_offsets:
-        check_offset_budget(inputs)
-    frame = _frame(reader) if reader.in_windows else None
-    texts: Sequence[TokenizedText | EmbedError]
-    try:
-        texts = _prepare(inputs, reader)
-    except (InvalidInput, InputTooLong):
-        if not reader.keeps_errors:
-            raise
-        texts = [_prepare_one(prompt, reader, index) for index, prompt in enumerate(inputs)]
-    placing = OffsetMapper(reader.tokenizer)
-    return [
-        text if isinstance(text, EmbedError) else _read(prompt, text, (reader, placing, frame))
-        for prompt, text in zip(inputs, texts, strict=True)
-    ]
+class _TextReader:
+    """Tokenizes the texts of a plan that wants offsets, windows, or the good texts among bad ones."""
 
+    def __init__(self, plan: EmbedPlan) -> None:
+        self._plan = plan
+        self._tokenizer = plan.served.model.tokenizer
+        self._limit = text_limits(plan.request, plan.served.model.limits).max_tokens
+        self._offsets = OffsetMapper(self._tokenizer)
 
-def _frame(reader: TokenizePlan) -> SpecialTokens:
-    frame, limit = special_tokens_of(reader.tokenizer), reader.limits.max_tokens
-    if limit <= len(frame.opening) + len(frame.closing):
-        raise NotSupported(f"the limit per text is {limit} tokens, too few for windows: start with a larger -c")
-    return frame
+    def read_all(self) -> list[TokenizedText | EmbedError]:
+        """All inputs, in order; errors among them only where they are to be kept, else the first is raised."""
+        inputs, plan = self._plan.inputs, self._plan
+        if plan.request.return_tokens or plan.request.spans:
+            check_offset_budget(inputs)
+        special = self._special_tokens() if plan.averages_windows else None
+        texts: Sequence[TokenizedText | EmbedError]
+        try:
+            texts = plan._prepare(inputs)
+        except (InvalidInput, InputTooLong):
+            if plan.request.on_error != "skip":
+                raise
+            texts = [self._prepare_one(item, index) for index, item in enumerate(inputs)]
+        return [
+            text if isinstance(text, EmbedError) else self._read(item, text, special)
+            for item, text in zip(inputs, texts, strict=True)
+        ]
 
+    def _special_tokens(self) -> SpecialTokens:
+        special = special_tokens_of(self._tokenizer)
+        if self._limit <= len(special.opening) + len(special.closing):
+            raise NotSupported(
+                f"the limit per text is {self._limit} tokens, too few for windows", [WayOut.LARGER_CONTEXT]
+            )
+        return special
 
-def _prepare(inputs: Sequence[Input], reader: TokenizePlan) -> list[TokenizedText]:
-    limits = reader.limits
-    if reader.in_windows:
-        check_characters(inputs, limits)
-        limits = replace(limits, max_tokens=_ANY_LENGTH)
-    try:
-        return prepare(inputs, reader.tokenizer, limits, truncate=reader.truncate)
-    except InputTooLong as error:
-        raise reader.explain(error) from None
+    def _prepare_one(self, item: Input, index: int) -> TokenizedText | EmbedError:
+        try:
+            return self._plan._prepare([item])[0]
+        except (InvalidInput, InputTooLong) as error:
+            return error.for_input(index)
 
+    def _read(self, item: Input, text: TokenizedText, special: SpecialTokens | None) -> TokenizedText:
+        request = self._plan.request
+        if request.return_tokens or request.spans:
+            n_characters = len(valid_unicode(item)) - self._plan.n_prefix if isinstance(item, str) else 0
+            text = replace(text, offsets=self._offsets_of(item, text), n_characters=n_characters)
+        if special is None or len(text.tokens) <= self._limit:
+            return text
+        return self._in_windows(item, text, special)
 
-def _prepare_one(prompt: Input, reader: TokenizePlan, index: int) -> TokenizedText | EmbedError:
-    try:
-        return _prepare([prompt], reader)[0]
-    except (InvalidInput, InputTooLong) as error:
-        return error.for_input(index)
-
-
-def _read(
-    prompt: Input, text: TokenizedText, how: tuple[TokenizePlan, OffsetMapper, SpecialTokens | None]
-) -> TokenizedInput:
-    reader, placing, frame = how
-    offsets = _offsets(prompt, text, reader.n_prefix, placing) if reader.with_offsets else ()
-    n_characters = len(valid_unicode(prompt)) - reader.n_prefix if isinstance(prompt, str) else 0
-    if frame is None or len(text.tokens) <= reader.limits.max_tokens:
-        return TokenizedInput(text.tokens, text.n_tokens, n_characters, offsets)
-    n_opening, n_closing = _n_around(text.tokens, frame)
-    if reader.n_prefix and isinstance(prompt, str):
-        n_opening += _n_prefix_tokens(prompt, n_opening, text.tokens, (reader, placing))
-    if n_opening + n_closing >= reader.limits.max_tokens:
-        raise InvalidRequest(
-            f"the prompt is as long as a window of {reader.limits.max_tokens} tokens: send a shorter one",
-            "prompt",
+    def _in_windows(self, item: Input, text: TokenizedText, special: SpecialTokens) -> TokenizedText:
+        n_opening, n_closing = _n_around(text.tokens, special)
+        if self._plan.n_prefix and isinstance(item, str):
+            n_opening += self._n_prefix_tokens(item, n_opening, text.tokens)
+        if n_opening + n_closing >= self._limit:
+            raise InvalidRequest(
+                f"the prompt is as long as a window of {self._limit} tokens: send a shorter one",
+                "prompt",
+            )
+        windows = plan_windows(text.n_tokens, n_opening, n_closing, self._limit)
+        positions = [position for window in windows for position in window.positions]
+        return replace(
+            text,
+            tokens=[text.tokens[position] for position in positions],
+            offsets=[text.offsets[position] for position in positions] if text.offsets else (),
+            windows=windows,
         )
-    windows = plan_windows(text.n_tokens, n_opening, n_closing, reader.limits.max_tokens)
-    positions = [position for window in windows for position in window.positions]
-    return TokenizedInput(
-        [text.tokens[position] for position in positions],
-        text.n_tokens,
-        n_characters,
-        [offsets[position] for position in positions] if offsets else (),
-        windows,
-    )
+
+    def _n_prefix_tokens(self, item: str, n_opening: int, tokens: Sequence[int]) -> int:
+        """How many tokens after the opening ones are the prompt's alone: every window begins with them."""
+        n_prefix = self._plan.n_prefix
+        if n_prefix > self._limit:  # perhaps too long for a window: not worth the search for its end
+            n_tokens = len(self._tokenizer.encode(item[:n_prefix], add_special=False))
+            if n_tokens > self._limit:
+                return n_tokens
+        return self._offsets.count_within(item, n_prefix, n_opening, tokens)
+
+    def _offsets_of(self, item: Input, text: TokenizedText) -> Sequence[Span | None]:
+        """In the text as it was sent, so without the prompt before it. None for all tokens of an input of ids."""
+        if not isinstance(item, str):
+            return [None] * len(text.tokens)
+        n_prefix = self._plan.n_prefix
+        return [span and _without_prefix(span, n_prefix) for span in self._offsets.for_kept(item, text)]
 
 
-def _n_around(tokens: Sequence[int], frame: SpecialTokens) -> tuple[int, int]:
+def _n_around(tokens: Sequence[int], special: SpecialTokens) -> tuple[int, int]:
     """How many tokens at the ends are the model's special ones; token ids from a client may have none."""
-    n_opening, n_closing = len(frame.opening), len(frame.closing)
-    opens = tuple(tokens[:n_opening]) == frame.opening
-    closes = tuple(tokens[len(tokens) - n_closing :]) == frame.closing
+    n_opening, n_closing = len(special.opening), len(special.closing)
+    opens = tuple(tokens[:n_opening]) == special.opening
+    closes = tuple(tokens[len(tokens) - n_closing :]) == special.closing
     return (n_opening if opens else 0), (n_closing if closes else 0)
-
-
-def _n_prefix_tokens(prompt: str, n_opening: int, tokens: Sequence[int], how: tuple[TokenizePlan, OffsetMapper]) -> int:
-    """How many tokens after the opening ones are the prompt's alone: every window begins with them."""
-    reader, placing = how
-    if reader.n_prefix > reader.limits.max_tokens:  # perhaps too long for a window: not worth the search for its end
-        n_tokens = len(reader.tokenizer.encode(prompt[: reader.n_prefix], add_special=False))
-        if n_tokens > reader.limits.max_tokens:
-            return n_tokens
-    return placing.count_within(prompt, reader.n_prefix, n_opening, tokens)
-
-
-def _offsets(prompt: Input, text: TokenizedText, n_prefix: int, placing: OffsetMapper) -> Sequence[Span | None]:
-    """In the text as it was sent, so without the prompt before it. None for all tokens of an input of ids."""
-    if not isinstance(prompt, str):
-        return [None] * len(text.tokens)
-    return [span and _without_prefix(span, n_prefix) for span in placing.for_kept(prompt, text)]
 
 
 def _without_prefix(span: Span, n_prefix: int) -> Span | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gguf_embed.errors import ChunksTooLong, InputTooLong, InvalidRequest
 from gguf_embed.preprocessing import prompt_prefixes as prompts
 from gguf_embed.preprocessing.tokens import Tokenizer
-from gguf_embed.types import EmbedRequest, ModelInfo, Pooling
+from gguf_embed.types import DENSE, EmbedRequest, ModelInfo
 
 
 def explain(error: InputTooLong, request: EmbedRequest, info: ModelInfo, tokenizer: Tokenizer) -> InputTooLong:
@@ -23,5 +23,5 @@ def explain(error: InputTooLong, request: EmbedRequest, info: ModelInfo, tokeniz
         )
     if request.spans_are_inputs:
         return ChunksTooLong(error.index, error.n_tokens, error.limit)
-    can_average = (request.pooling or info.pooling) not in (Pooling.NONE, Pooling.RANK) and not request.spans
+    can_average = (request.output or info.output).kind == DENSE and not request.spans
     return InputTooLong(error.index, error.n_tokens, error.limit, can_average=can_average)

@@ -5,8 +5,8 @@ from gguf_embed.types.model import (
     LoadOptions,
     ModelInfo,
     ModelStatus,
-    Pooling,
 )
+from gguf_embed.types.outputs import DENSE, SCORES, TOKENS, Output, OutputSpec, Pooling
 from gguf_embed.types.requests import (
     EmbedRequest,
     ImageInput,
@@ -26,9 +26,9 @@ from gguf_embed.types.results import (
     InputFailure,
     PullProgress,
     ServiceState,
+    TextTokens,
     Timings,
     TokenInfo,
-    TokenizedText,
     Truncation,
     Usage,
     WindowedText,
@@ -38,7 +38,10 @@ from gguf_embed.types.vocabulary import (
 )
 
 __all__ = [
+    "DENSE",
     "NO_LOAD_OPTIONS",
+    "SCORES",
+    "TOKENS",
     "AppliedPrompt",
     "EmbedRequest",
     "EmbedResult",
@@ -49,6 +52,8 @@ __all__ = [
     "LoadOptions",
     "ModelInfo",
     "ModelStatus",
+    "Output",
+    "OutputSpec",
     "Pooling",
     "PromptChoice",
     "PullProgress",
@@ -57,9 +62,9 @@ __all__ = [
     "ScoreKind",
     "ServiceState",
     "Span",
+    "TextTokens",
     "Timings",
     "TokenInfo",
-    "TokenizedText",
     "Truncation",
     "Usage",
     "Vocabulary",

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-
-class Pooling(StrEnum):
-    """How token rows become the answer. Names are llama.cpp's."""
-
-    NONE = "none"
-    MEAN = "mean"
-    CLS = "cls"
-    LAST = "last"
-    RANK = "rank"
+from gguf_embed.types.outputs import OutputSpec, Pooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +42,11 @@ class ModelInfo:
     labels: tuple[str, ...] = ()  # what these numbers stand for; () when the file does not say
     rerank_template: str = ""  # the text that a query and a document are put into; "": one after the other
     reads_images: bool = False  # it was given a vision tower
+
+    @property
+    def output(self) -> OutputSpec:
+        """What a request gets that does not ask for another."""
+        return OutputSpec.of(self.pooling)
 
 
 @dataclass(frozen=True, slots=True)

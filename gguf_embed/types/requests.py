@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gguf_embed.errors import EmbedError
-from gguf_embed.types.model import NO_LOAD_OPTIONS, LoadOptions, Pooling
+from gguf_embed.types.model import NO_LOAD_OPTIONS, LoadOptions
+from gguf_embed.types.outputs import OutputSpec
 
 Input = str | tuple[int | str, ...]
 """One input: a text; or a tuple of token ids and text parts, joined into one sequence.
@@ -44,8 +45,8 @@ class EmbedRequest:
 
     inputs: tuple[Input, ...]
     model: str | None = None  # as the client named it; None when it did not
-    pooling: Pooling | None = None  # None: the model's own
-    embd_normalize: int | None = None  # None: the server's default; token rows (pooling none) are never normalized
+    output: OutputSpec | None = None  # None: the model's own
+    embd_normalize: int | None = None  # None: the server's default; token vectors and scores are never normalized
     dimensions: int | None = None  # cut to this many and renormalize
     truncate: bool | None = None  # None: the server's default
     prompt: PromptChoice | None = None  # None: nothing is put before the texts

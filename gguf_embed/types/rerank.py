@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_embed.types.model import ModelInfo, Pooling
+from gguf_embed.types.model import ModelInfo
+from gguf_embed.types.outputs import OutputSpec
 from gguf_embed.types.results import AppliedPrompt, Timings, Truncation, Usage
 
 
@@ -33,7 +34,7 @@ class RerankRequest:
     label: str | None = None  # which of several labels is the score
     truncate: bool | None = None  # cut documents that are too long; None: the server's default
     max_document_tokens: int | None = None  # cut documents to this many, whatever `truncate` says
-    pooling: Pooling | None = None  # method embedding: None is the model's own
+    output: OutputSpec | None = None  # method embedding: None is the model's own
     use_prompts: bool = False  # method embedding: put the model's prefixes for queries and documents before them
 
 

@@ -10,19 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_embed.errors import EmbedError
-from gguf_embed.types.model import ModelInfo, Pooling
+from gguf_embed.types.model import ModelInfo
+from gguf_embed.types.outputs import Output
 from gguf_embed.types.requests import Span
 
 FloatMatrix = NDArray[np.float32]
 """float32[n_rows, n_dims], C-contiguous."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedText:
-    """One input as the engine will see it. `n_tokens - len(tokens)` were cut."""
-
-    tokens: Sequence[int]  # vocabulary ids, special tokens included
-    n_tokens: int  # before truncation
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +25,14 @@ class TokenInfo:
     ids: Sequence[int]
     pieces: Sequence[bytes]  # the text of each; may be a part of a character
     offsets: Sequence[Span | None]  # in the text as it was sent; None: none of it, or not known
+
+
+@dataclass(frozen=True, slots=True)
+class TextTokens:
+    """All tokens of a text."""
+
+    tokens: TokenInfo
+    own: range  # which of them are the text's, not special tokens around it
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +92,10 @@ class AppliedPrompt:
 
 @dataclass(frozen=True, slots=True)
 class EmbedResult:
-    """The finished vectors of one request, in the order of its inputs.
-
-    `vectors` is float32[n_rows, n_dims]; input i owns rows `row_offsets[i]:row_offsets[i + 1]`:
-    one row when pooled, one per token when pooling is none, one per span where spans were asked for, none where the
-    input failed.
-    """
+    """The finished output of one request, in the order of its inputs."""
 
     model: ModelInfo
-    pooling: Pooling
-    vectors: FloatMatrix
-    row_offsets: tuple[int, ...]
+    output: Output  # of as many texts as the request has inputs
     usage: Usage
     truncated: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)

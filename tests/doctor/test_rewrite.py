@@ -12,7 +12,6 @@ from gguf import GGUFValueType
 from gguf_embed.doctor.examine import examine
 from gguf_embed.doctor.findings import Change, ValueType
 from gguf_embed.doctor.rewrite import check_can_rewrite, fixed_path, rewrite
-from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.errors import ConfigError, ModelFileError
 from gguf_embed.gguf_file.header import read_header
@@ -20,6 +19,7 @@ from gguf_embed.preprocessing.tokens import choose_tokenizer
 from gguf_embed.types import Pooling
 from tests.doctor import doctor_models as models
 from tests.doctor.doctor_models import Edit, Typed, contents, edit
+from tests.engines.contexts import context_spec
 
 G = "tokenizer.ggml."
 TEXTS = ("hello world", "the cat sat on the mat", "1 red dog!")
@@ -37,10 +37,10 @@ def vectors(path: Path) -> np.ndarray:
     header = read_header(path)
     rank_head = "cls.output.weight" in header.tensors
     with closing(LlamaEngine(LlamaEngineConfig(path, rank_head=rank_head))) as engine:
-        tokens = choose_tokenizer(engine, "auto").encode_batch(TEXTS)
-        spec = ContextSpec(engine.info.pooling or Pooling.NONE, 64, 1, False)
+        tokens = choose_tokenizer(engine.codec, None, "auto").encode_batch(TEXTS)
+        spec = context_spec(engine.info.pooling or Pooling.NONE, 64, 1, False)
         with closing(engine.open_context(spec)) as context:
-            return np.concatenate([context.embed([text], 1) for text in tokens])
+            return np.concatenate([context.embed([text], 1).matrix for text in tokens])
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.fake import BOS, EOS, FakeEngine, FakeScript, token_rows
 from gguf_embed.errors import EngineFailure, ModelFileError
 from gguf_embed.types import Pooling
+from tests.engines.contexts import context_spec
 
 TEXTS = [[1, 2, 3], [4, 5]]
 
 
 def embed(engine: FakeEngine, texts: list[list[int]], pooling: Pooling = Pooling.MEAN) -> np.ndarray:
-    context = engine.open_context(ContextSpec(pooling, 16, 4))
+    context = engine.open_context(context_spec(pooling, 16, 4))
     try:
-        return context.embed(texts, 1)
+        return context.embed(texts, 1).matrix
     finally:
         context.close()
 
@@ -66,23 +66,23 @@ def test_scripted_tokens_fail_or_spoil_or_kill():
 @pytest.mark.parametrize("text", ["", "hello", "中é", "a<s>b</s>", "<s>" * 3000])
 def test_tokens_turn_back_into_the_text(text):
     engine = FakeEngine()
-    tokens = engine.tokenize(text, add_special=False, parse_special=True)
-    assert engine.detokenize(tokens) == text
-    assert b"".join(map(engine.token_bytes, tokens)).decode() == text
+    tokens = engine.codec.tokenize(text, add_special=False, parse_special=True)
+    assert engine.codec.detokenize(tokens) == text
+    assert b"".join(map(engine.codec.token_bytes, tokens)).decode() == text
 
 
 def test_special_tokens_are_added_and_parsed_when_asked_for():
     engine = FakeEngine()
-    assert engine.tokenize("a", add_special=True, parse_special=True) == [BOS, 97, EOS]
-    assert engine.tokenize("<s>", add_special=False, parse_special=True) == [BOS]
-    assert engine.tokenize("<s>", add_special=False, parse_special=False) == [*b"<s>"]
-    vocabulary = engine.vocabulary()
+    assert engine.codec.tokenize("a", add_special=True, parse_special=True) == [BOS, 97, EOS]
+    assert engine.codec.tokenize("<s>", add_special=False, parse_special=True) == [BOS]
+    assert engine.codec.tokenize("<s>", add_special=False, parse_special=False) == [*b"<s>"]
+    vocabulary = engine.codec.vocabulary()
     assert (len(vocabulary.entries), vocabulary.entries[BOS]) == (engine.info.n_vocab, "<s>")
 
 
 def test_an_open_context_or_a_closed_one_in_use_is_noticed():
     engine = FakeEngine()
-    context = engine.open_context(ContextSpec(Pooling.MEAN, 16, 4))
+    context = engine.open_context(context_spec(Pooling.MEAN, 16, 4))
     with pytest.raises(RuntimeError, match="still open"):
         engine.close()
     for _ in range(2):

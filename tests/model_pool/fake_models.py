@@ -7,21 +7,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gguf_embed.config import ModelConfig
-from gguf_embed.engines.fake import FakeEngine, FakeScript
+from gguf_embed.engines.base import BatchLimits, LoadedEngine
+from gguf_embed.engines.fake import FakeContexts, FakeEngine, FakeScript, fake_plan
 from gguf_embed.errors import ModelFileError
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.eviction import with_options
-from gguf_embed.model_pool.loading import ExecutionPlan, LoadedModel
+from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.registry import ModelSpec
 from gguf_embed.preprocessing.tokens import LlamaTokenizer, TokenLimits, closing_ids
-from gguf_embed.scheduler.batching import BatchLimits
-from gguf_embed.scheduler.queue import QueueConfig
 from gguf_embed.scheduler.scheduler import Scheduler
-from gguf_embed.scheduler.worker import ContextPlan
 from gguf_embed.types import LoadOptions, Pooling
 from tests.server.fake_service import MODEL
 
 LIMIT = 16
+MODEL_MEMORY_BYTES = 96 * 2**20  # besides its file
 
 
 def make_spec(
@@ -31,7 +30,7 @@ def make_spec(
     path = Path(f"/models/{name}.gguf")
     info = replace(MODEL, name=name, aliases=(), path=path, size_bytes=size_bytes, max_input_tokens=LIMIT)
     identity = (str(path), size_bytes, version)
-    return ModelSpec(name, path, identity, ModelConfig(), info, "d" * 64, 0.0, "named")
+    return ModelSpec(name, path, identity, ModelConfig(), info, "d" * 64, 0.0, "named", size_bytes + MODEL_MEMORY_BYTES)
 
 
 @dataclass
@@ -57,14 +56,14 @@ class FakeLoader:
         engine = FakeEngine(self.script)
         self.engines.append(engine)
         config = with_options(spec.config, options, has_gpu=True)
-        queue = QueueConfig(BatchLimits(32, 8), 2, 2, 2, max_queued_tokens=10_000, tokens_per_s=1000.0)
-        scheduler = Scheduler(engine, queue, ContextPlan(32, 8, 64, 0), self.metrics)
+        plan = fake_plan(BatchLimits(32, 8), contexts=FakeContexts(long_tokens=64))
+        scheduler = Scheduler(engine, plan, 10_000, self.metrics)
         scheduler.start()
         info = replace(spec.info, pooling=self.pooling, n_embd=8, max_input_tokens=LIMIT, n_ctx_train=512, n_vocab=258)
-        limits = TokenLimits(258, LIMIT, closing_ids(engine.vocabulary()))
-        execution = ExecutionPlan(2, 2, 32, 2, "on", "ggml", measured=False)
+        limits = TokenLimits(258, LIMIT, closing_ids(engine.codec.vocabulary()))
+        loaded = LoadedEngine(engine, engine.codec, "F16")
         record = self.closed, name
-        return _Recorded(config, info, execution, engine, LlamaTokenizer(engine), limits, scheduler, record=record)
+        return _Recorded(config, info, loaded, LlamaTokenizer(engine.codec), limits, scheduler, record=record)
 
     def has_gpu(self) -> bool:
         return True

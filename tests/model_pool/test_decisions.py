@@ -2,9 +2,9 @@
 
 import pytest
 
-from gguf_embed.model_pool.bf16_copy import wants_bf16
-from gguf_embed.model_pool.cpu_count import cpu_quota
-from gguf_embed.model_pool.loading import affordable_workers, small_context_tokens
+from gguf_embed.engines.cpu_count import cpu_quota
+from gguf_embed.engines.llama.bf16_copy import wants_bf16
+from gguf_embed.engines.llama.driver import affordable_workers, small_context_tokens
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ def load(tmp_path):
 def test_the_file_decides_pooling_limit_and_name(load, tmp_path):
     loaded, said = load(write_tiny_encoder(tmp_path / "small.gguf", n_ctx=64), ModelConfig(compute=TWO))
     assert (loaded.info.name, loaded.info.pooling, loaded.info.max_input_tokens) == ("small", Pooling.MEAN, 64)
-    assert (loaded.execution.n_workers, loaded.execution.n_threads, loaded.execution.measured) == (2, 2, True)
+    plan = loaded.scheduler.plan
+    assert (plan.n_workers, plan.n_threads, plan.measured) == (2, 2, True)
     assert not [line for line in said if "limit" in line]
 
 
@@ -93,7 +94,7 @@ def test_no_room_for_a_text_is_refused(load, tmp_path):
 
 
 def test_without_a_place_for_the_copy_the_file_runs_as_it_is_unless_bf16_was_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("gguf_embed.model_pool.loading.llama.computes_bf16_faster", lambda use_amx: True)
+    monkeypatch.setattr("gguf_embed.engines.llama.driver.computes_bf16_faster", lambda use_amx: True)
     path = write_tiny_encoder(tmp_path / "m.gguf", outtype="f16")
     blocked = tmp_path / "a file"
     blocked.write_text("not a folder")
@@ -113,7 +114,7 @@ def test_without_a_place_for_the_copy_the_file_runs_as_it_is_unless_bf16_was_ask
 
 
 def test_the_kernels_are_named_only_when_something_was_computed(load, tmp_path, monkeypatch):
-    monkeypatch.setattr("gguf_embed.model_pool.loading.llama.n_amx_multiplications", lambda: 0)
+    monkeypatch.setattr("gguf_embed.engines.llama.driver.api.n_amx_multiplications", lambda: 0)
     path = write_tiny_encoder(tmp_path / "m.gguf")
-    named = [load(path, ModelConfig(compute=TWO, warmup=warmup))[0].execution.kernels for warmup in (True, False)]
+    named = [load(path, ModelConfig(compute=TWO, warmup=warmup))[0].scheduler.plan.kernels for warmup in (True, False)]
     assert named == ["ggml", "unchecked"]

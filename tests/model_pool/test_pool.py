@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from gguf_embed.config import PoolConfig, PoolLimits
-from gguf_embed.errors import ModelLoadFailed, Unavailable
+from gguf_embed.errors import ModelLoadFailed, Unavailable, WayOut
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool import pool as pool_module
 from gguf_embed.model_pool.entry import LoadRequest
@@ -123,16 +123,18 @@ def test_waiting_for_room_has_an_end(monkeypatch):
 
     async def scenario(pool, loader):
         async with pool.lease(A):
-            with pytest.raises(Unavailable, match="--models-max"):
+            with pytest.raises(Unavailable, match=r"after 0\.05 s") as caught:
                 await use(pool, B)
+            assert {WayOut.RETRY, WayOut.MORE_MODELS} <= set(caught.value.ways_out)
 
     run(scenario, max_models=1)
 
 
 def test_a_model_too_large_for_the_limit_says_so():
     async def scenario(pool, loader):
-        with pytest.raises(Unavailable, match=r"'a' takes about 96 MiB, --max-memory allows 10"):
+        with pytest.raises(Unavailable, match=r"'a' takes about 96 MiB, .* is 10$") as caught:
             await use(pool, A)
+        assert caught.value.ways_out == (WayOut.MORE_MEMORY,)
 
     assert run(scenario, max_bytes=10 * 2**20).loads == []
 
@@ -289,8 +291,8 @@ def test_hundreds_of_requests_for_more_models_than_fit_are_all_answered():
             async with pool.lease(specs[i % 5]) as lease:
                 assert lease.model.info.name == f"m{i % 5}"
                 await asyncio.sleep(0.001 * (i % 3))
-                submitted = await lease.model.scheduler.submit([[1, 2, 3]], lease.model.info.pooling)
-                assert submitted.rows[0].shape == (1, 8)
+                submitted = await lease.model.scheduler.submit([[1, 2, 3]], lease.model.info.output)
+                assert submitted.outputs[0].matrix.shape == (1, 8)
 
         await asyncio.gather(*(one(i) for i in range(300)))
         assert len(pool.loaded()) <= 2

@@ -11,14 +11,15 @@ import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig
 from gguf_embed.convert.static import convert_static
-from gguf_embed.engines.select import open_engine, runs_in_llama
+from gguf_embed.engines.base import LoadSpec
+from gguf_embed.engines.select import select_driver
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelFileError, NotSupported
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loading import load_model
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.preprocessing.tokens import prepare
-from gguf_embed.types import Pooling
+from gguf_embed.types import OutputSpec, Pooling
 from tests.gguf_models import write_tiny_encoder
 from tests.static_models import write_static
 
@@ -47,7 +48,10 @@ def words(tmp_path) -> Path:
 
 def answer(loaded, texts, pooling=Pooling.MEAN, **options):
     tokenized = prepare(texts, loaded.tokenizer, loaded.limits, truncate=options.get("truncate", False))
-    return asyncio.run(loaded.scheduler.submit([text.tokens for text in tokenized], pooling)).rows
+    submission = asyncio.run(loaded.scheduler.submit([text.tokens for text in tokenized], OutputSpec.of(pooling)))
+    for error in submission.failures.values():
+        raise error
+    return [output.matrix for output in submission.outputs]
 
 
 def test_nothing_is_measured_and_no_copy_is_made(load, tmp_path):
@@ -55,7 +59,8 @@ def test_nothing_is_measured_and_no_copy_is_made(load, tmp_path):
     config = ModelConfig(compute=dataclasses.replace(TWO, weights="bf16"))
     loaded, said = load(tmp_path / "m.gguf", config)
     assert (loaded.info.file_type, loaded.info.weights_type, loaded.info.tokenizer) == ("F16", "F16", "exact")
-    assert (loaded.execution.kernels, loaded.execution.measured, loaded.execution.n_workers) == ("numpy", False, 1)
+    plan = loaded.scheduler.plan
+    assert (plan.kernels, plan.measured, plan.n_workers) == ("numpy", False, 1)
     assert (loaded.info.pooling, loaded.info.n_embd, loaded.info.max_input_tokens) == (Pooling.MEAN, 32, 65536)
     assert said == []
     assert not (tmp_path / "cache").exists()
@@ -87,11 +92,12 @@ def test_a_mean_of_zero_fails_alone(load, words):
 
     async def both():
         submit = loaded.scheduler.submit
-        return await asyncio.gather(submit([[1]], Pooling.MEAN), submit([[0, 2]], Pooling.MEAN), return_exceptions=True)
+        mean = OutputSpec.of(Pooling.MEAN)
+        return await asyncio.gather(submit([[1]], mean), submit([[0, 2]], mean))
 
     good, bad = asyncio.run(both())
-    assert good.rows[0].tolist() == [[0, 1]]
-    assert isinstance(bad, InvalidRequest)
+    assert good.outputs[0].matrix.tolist() == [[0, 1]]
+    assert isinstance(bad.failures[0], InvalidRequest)
 
 
 def test_a_limit_is_kept_and_a_cut_is_seen(load, words):
@@ -125,7 +131,9 @@ def test_llama_cpps_tokenizer_is_no_choice_here(load, words):
 def test_an_engine_is_chosen_by_the_files_architecture(words, tmp_path):
     bert = read_header(write_tiny_encoder(tmp_path / "bert.gguf"))
     for header, in_llama in ((read_header(words), False), (bert, True)):
-        assert runs_in_llama(header) is in_llama
-        engine = open_engine(header.path, header, TWO)
+        driver = select_driver(header)
+        assert (driver.name == "llama") is in_llama
+        spec = LoadSpec(header, ModelConfig(compute=TWO), OutputSpec.of(Pooling.MEAN), tmp_path, lambda line: None)
+        engine = driver.load(spec).engine
         assert engine.info.architecture == header.architecture
         engine.close()

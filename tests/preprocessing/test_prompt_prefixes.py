@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from gguf_embed.errors import ConfigError, InvalidRequest
+from gguf_embed.errors import ConfigError, InvalidRequest, WayOut
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.preprocessing.prompt_prefixes import (
     SAME_MEANING,
@@ -88,7 +88,7 @@ def test_a_known_word_without_a_prefix_adds_nothing_and_says_so(prompts, word, a
     [
         (BGE, PromptChoice("clustering"), '"input_type" is "clustering", but this model has the prompts "query": send'),
         (GEMMA, PromptChoice("nonsense", param="task"), '"task" is "nonsense", but this model has the prompts "query"'),
-        (UNKNOWN, PromptChoice("nonsense"), "no prompts are known for this model: start the server with --prompt"),
+        (UNKNOWN, PromptChoice("nonsense"), '"input_type" is "nonsense", but no prompts are known'),
         (MINILM, PromptChoice("image"), 'the prompts "query", "document"'),
         (MINILM, PromptChoice("x" * 100), '"' + "x" * 60 + '…"'),
         (NOMIC, PromptChoice("query", param="prompt_name"), '"prompt_name" is "query", but this model has the prompts'),
@@ -100,6 +100,7 @@ def test_an_unknown_word_is_refused_with_what_the_model_has(prompts, choice, mes
         choose(choice, prompts)
     assert message in caught.value.message
     assert caught.value.param == choice.param
+    assert (WayOut.NAME_PROMPT in caught.value.ways_out) is (prompts is UNKNOWN)
 
 
 @pytest.mark.parametrize(

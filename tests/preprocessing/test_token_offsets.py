@@ -43,8 +43,8 @@ def tokenizer(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("placing")
     write = write_tiny_decoder if request.param == "decoder" else write_tiny_encoder
     with closing(LlamaEngine(LlamaEngineConfig(write(folder / "model.gguf")))) as engine:
-        exact = choose_tokenizer(engine, "auto")
-        yield LlamaTokenizer(engine) if "llama" in request.param else exact
+        exact = choose_tokenizer(engine.codec, None, "auto")
+        yield LlamaTokenizer(engine.codec) if "llama" in request.param else exact
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -82,7 +82,7 @@ def original() -> HfTokenizer:
     return tokenizer
 
 
-class FakeEngine:
+class FakeCodec:
     """The two methods that tokens.py calls. One id per character; 1 and 2 around the text."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -99,8 +99,8 @@ class FakeEngine:
 
 
 @pytest.fixture
-def fake_engine() -> FakeEngine:
-    return FakeEngine(vocabulary_of(["<s>", "</s>"], kind="spm"))
+def fake_codec() -> FakeCodec:
+    return FakeCodec(vocabulary_of(["<s>", "</s>"], kind="spm"))
 
 
 # --- the original's ids ---
@@ -270,21 +270,21 @@ def test_a_vocabulary_without_its_main_tokens_is_an_error_with_a_way_out(changes
 
 
 def test_wordpiece_models_get_their_own_rules() -> None:
-    engine = FakeEngine(vocabulary_of([*SPECIALS, "a"]))
-    assert choose_tokenizer(engine, "auto").name == "exact"  # type: ignore[arg-type]
-    assert choose_tokenizer(engine, "llama").name == "llama"  # type: ignore[arg-type]
+    codec = FakeCodec(vocabulary_of([*SPECIALS, "a"]))
+    assert choose_tokenizer(codec, None, "auto").name == "exact"  # type: ignore[arg-type]
+    assert choose_tokenizer(codec, None, "llama").name == "llama"  # type: ignore[arg-type]
 
 
-def test_other_models_get_llama_cpps_ids(fake_engine: FakeEngine) -> None:
-    tokenizer = choose_tokenizer(fake_engine, "auto")  # type: ignore[arg-type]
+def test_other_models_get_llama_cpps_ids(fake_codec: FakeCodec) -> None:
+    tokenizer = choose_tokenizer(fake_codec, None, "auto")  # type: ignore[arg-type]
     assert tokenizer.name == "llama"
     assert tokenizer.encode_batch(["ab", ""]) == [tokenizer.encode("ab"), [1, 2]]
     assert tokenizer.encode("a", add_special=False) == [10 + ord("a") % 50]
 
 
-def test_llama_cpp_sees_special_tokens_and_valid_unicode(fake_engine: FakeEngine) -> None:
-    LlamaTokenizer(fake_engine).encode("x\ud800", add_special=False)  # type: ignore[arg-type]
-    assert fake_engine.calls == [("x\ufffd", False, True)]
+def test_llama_cpp_sees_special_tokens_and_valid_unicode(fake_codec: FakeCodec) -> None:
+    LlamaTokenizer(fake_codec).encode("x\ud800", add_special=False)  # type: ignore[arg-type]
+    assert fake_codec.calls == [("x\ufffd", False, True)]
 
 
 # --- one request's inputs ---
@@ -330,13 +330,13 @@ def test_a_wrong_prompt_names_the_input_and_the_value(
         prepare(["a", "b", prompt], exact, limits(), truncate=True)
 
 
-def test_a_text_without_tokens_is_empty(fake_engine: FakeEngine) -> None:
+def test_a_text_without_tokens_is_empty(fake_codec: FakeCodec) -> None:
     class NoSpecials(LlamaTokenizer):
         def encode(self, text: str, *, add_special: bool = True) -> list[int]:
             return super().encode(text, add_special=False)
 
     with pytest.raises(InvalidRequest, match="input 1 is empty"):
-        prepare(["a", ""], NoSpecials(fake_engine), limits(), truncate=False)  # type: ignore[arg-type]
+        prepare(["a", ""], NoSpecials(fake_codec), limits(), truncate=False)  # type: ignore[arg-type]
 
 
 def test_inputs_keep_their_order_and_give_the_same_ids_alone(exact: ExactWordPiece) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
-from gguf_embed.scheduler.batching import BatchLimits
-from gguf_embed.scheduler.queue import QueueConfig, TaskQueue
+from gguf_embed.engines.base import BatchLimits
+from gguf_embed.engines.fake import FakeContexts, fake_plan
+from gguf_embed.scheduler.queue import TaskQueue
 from gguf_embed.scheduler.task import Batch, BatchKey, EmbedTask, PendingRequest
-from gguf_embed.types import Pooling
+from gguf_embed.types import OutputSpec, Pooling
 
-SHORT = BatchKey(Pooling.MEAN, long=False)
-LONG = BatchKey(Pooling.MEAN, long=True)
+MEAN, TOKEN_ROWS, SCORE = map(OutputSpec.of, (Pooling.MEAN, Pooling.NONE, Pooling.RANK))
+SHORT = BatchKey(MEAN, long=False)
+LONG = BatchKey(MEAN, long=True)
 MAX_TOKENS = 10  # a longer text is long
 
 
@@ -44,23 +47,20 @@ def make_queue(
     min_share_tokens: int = 4,
 ) -> TaskQueue:
     limits = BatchLimits(MAX_TOKENS, max_sequences, min_share_tokens)
-    config = QueueConfig(
-        limits=limits,
-        n_workers=n_workers,
+    plan = replace(
+        fake_plan(limits, n_workers, FakeContexts(MAX_TOKENS)),
         n_threads=n_threads,
         alone_threads=alone_threads,
-        max_queued_tokens=max_queued_tokens,
         tokens_per_s=tokens_per_s,
     )
-    return TaskQueue(config)
+    return TaskQueue(plan, max_queued_tokens)
 
 
-def admit(
-    queue: TaskQueue, lengths: Sequence[int], at_s: float = 0.0, pooling: Pooling = Pooling.MEAN
-) -> PendingRequest:
+def admit(queue: TaskQueue, lengths: Sequence[int], at_s: float = 0.0, output: OutputSpec = MEAN) -> PendingRequest:
     """Admit one request of texts with these lengths; texts over MAX_TOKENS go to the long key."""
     request = make_request(len(lengths), at_s)
-    queue.admit(request, lambda length: BatchKey(pooling, length > MAX_TOKENS), [[7] * length for length in lengths])
+    keys = [BatchKey(output, length > MAX_TOKENS) for length in lengths]
+    queue.admit(request, keys, [[7] * length for length in lengths])
     return request
 
 

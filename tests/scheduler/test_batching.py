@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from gguf_embed.scheduler.batching import BatchLimits, choose_threads, due_times, take_batch, token_budget
+from gguf_embed.engines.base import BatchLimits
+from gguf_embed.engines.fake import fake_plan
+from gguf_embed.scheduler.batching import choose_threads, due_times, take_batch, token_budget
 from tests.scheduler.builders import make_tasks
+
+LIMITS = BatchLimits()
 
 
 @pytest.mark.parametrize(
@@ -20,14 +26,27 @@ from tests.scheduler.builders import make_tasks
 )
 def test_take_batch_fills_the_token_budget_in_order(lengths, max_tokens, n_taken):
     tasks = make_tasks(lengths)
-    plan = take_batch(tasks, max_tokens, 64)
+    plan = take_batch(tasks, LIMITS, max_tokens)
     assert plan.taken == tasks[:n_taken]
     assert plan.n_tokens == sum(lengths[:n_taken])
     assert plan.dropped == []
 
 
+@pytest.mark.parametrize(
+    ("lengths", "max_tokens", "n_taken"),
+    [
+        ([3, 3, 3], 6, 2),
+        ([2, 4, 1], 8, 2),  # 2 × 4, then 3 × 4
+        ([1, 4], 7, 1),  # 2 × 4, though together they have 5
+        ([9, 1], 6, 1),
+    ],
+)
+def test_a_padded_engine_pays_for_the_longest_text_of_a_batch_in_each(lengths, max_tokens, n_taken):
+    assert len(take_batch(make_tasks(lengths), replace(LIMITS, is_padded=True), max_tokens).taken) == n_taken
+
+
 def test_take_batch_stops_at_the_most_sequences():
-    assert len(take_batch(make_tasks([1] * 5), 100, 3).taken) == 3
+    assert len(take_batch(make_tasks([1] * 5), BatchLimits(max_sequences=3), 100).taken) == 3
 
 
 @pytest.mark.parametrize(
@@ -41,7 +60,7 @@ def test_take_batch_stops_at_the_most_sequences():
 )
 def test_take_batch_drops_cancelled_texts(lengths, cancelled, taken, dropped):
     tasks = make_tasks(lengths, cancelled)
-    plan = take_batch(tasks, 6, 64)
+    plan = take_batch(tasks, LIMITS, 6)
     assert plan.taken == [tasks[i] for i in taken]
     assert plan.dropped == [tasks[i] for i in dropped]
     assert plan.n_tokens == sum(lengths[i] for i in taken)
@@ -82,12 +101,14 @@ def test_token_budget_never_exceeds_what_a_batch_holds(max_tokens):
 def test_choose_threads_gives_all_to_a_lone_worker_and_equal_shares_otherwise(
     total, n_workers, n_running, n_waiting, n_threads
 ):
-    assert choose_threads(total, n_workers, n_running, n_waiting) == n_threads
+    plan = replace(fake_plan(n_workers=n_workers), n_threads=total, alone_threads=total)
+    assert choose_threads(plan, n_running, n_waiting) == n_threads
 
 
 @pytest.mark.parametrize(("n_running", "n_threads"), [(0, 5), (1, 4)])
 def test_choose_threads_gives_a_lone_worker_as_many_as_pay(n_running, n_threads):
-    assert choose_threads(8, 2, n_running, n_waiting=0, alone=5) == n_threads
+    plan = replace(fake_plan(n_workers=2), n_threads=8, alone_threads=5)
+    assert choose_threads(plan, n_running, n_waiting=0) == n_threads
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The image key: order, room, cancelling, closing; with a reader that waits to be told."""
+"""The image worker: order, room, cancelling, closing; with a reader that waits to be told."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 from gguf_embed.engines.base import ImageRows
 from gguf_embed.errors import EngineFailure, InvalidRequest, Overloaded, Unavailable
 from gguf_embed.scheduler.image_worker import MAX_WAITING_BYTES, ImageWorker
-from gguf_embed.types import ImageInput, Pooling
+from gguf_embed.types import DENSE, ImageInput, OutputSpec
+from gguf_embed.vectors import Rows
+from tests.scheduler.builders import MEAN
 
 
 class ScriptedReader:
@@ -24,13 +26,14 @@ class ScriptedReader:
         self.go_on.set()
         self.n_closed = 0
 
-    def embed(self, text: ImageInput, pooling: Pooling) -> ImageRows:
+    def embed(self, text: ImageInput, output: OutputSpec) -> ImageRows:
         self.begun.set()
         if text.parts == ("bad",):
             raise EngineFailure(f"input {text.index} is bad")
         assert self.go_on.wait(20)
         self.read.append(text.index)
-        return ImageRows(np.full((1, 2), text.index, np.float32), n_tokens=text.index + 1)
+        rows = Rows.one_each(DENSE, np.full((1, 2), text.index, np.float32))
+        return ImageRows(rows, n_tokens=text.index + 1)
 
     def close(self) -> None:
         self.n_closed += 1
@@ -46,78 +49,78 @@ def reader():
 
 
 @pytest.fixture
-def key(reader):
-    key = ImageWorker(reader, max_waiting=3)
-    yield key
+def worker(reader):
+    worker = ImageWorker(reader, max_waiting=3)
+    yield worker
     reader.go_on.set()
-    key.close()
+    worker.close()
 
 
-def test_rows_and_tokens_come_in_the_order_of_the_texts(key, reader):
-    done = asyncio.run(key.submit(texts(2, 0, 1), Pooling.MEAN))
-    assert [rows[0, 0] for rows in done.rows] == [2, 0, 1]
-    assert done.n_tokens == (3, 1, 2)
+def test_rows_and_tokens_come_in_the_order_of_the_texts(worker, reader):
+    done = asyncio.run(worker.submit(texts(2, 0, 1), MEAN))
+    assert [output.matrix[0, 0] for output in done.outputs] == [2, 0, 1]
+    assert done.n_tokens == [3, 1, 2]
     assert reader.read == [2, 0, 1]
     assert done.queue_s >= 0 <= done.compute_s
 
 
-def test_the_first_error_is_raised_and_what_had_not_begun_is_not_computed(key, reader):
+def test_the_first_error_is_raised_and_what_had_not_begun_is_not_computed(worker, reader):
     async def scenario() -> None:
         reader.go_on.clear()
         with pytest.raises(EngineFailure, match="input 0 is bad"):
-            await key.submit([ImageInput(0, ("bad",)), *texts(1, 2)], Pooling.MEAN)
+            await worker.submit([ImageInput(0, ("bad",)), *texts(1, 2)], MEAN)
         reader.go_on.set()
 
     asyncio.run(scenario())
-    key.close()
+    worker.close()
     assert 2 not in reader.read  # text 1 had begun
 
 
-def test_a_request_that_finds_no_room_is_refused_whole_and_room_comes_back(key, reader):
+def test_a_request_that_finds_no_room_is_refused_whole_and_room_comes_back(worker, reader):
     async def scenario() -> None:
         reader.go_on.clear()
-        running = asyncio.ensure_future(key.submit(texts(0, 1), Pooling.MEAN))
+        running = asyncio.ensure_future(worker.submit(texts(0, 1), MEAN))
         await asyncio.to_thread(reader.begun.wait, 20)
         with pytest.raises(Overloaded, match="2 inputs with images wait already, the limit is 3"):
-            await key.submit(texts(2, 3), Pooling.MEAN)
+            await worker.submit(texts(2, 3), MEAN)
         reader.go_on.set()
         await running
-        await key.submit(texts(4, 5, 6), Pooling.MEAN)
+        await worker.submit(texts(4, 5, 6), MEAN)
 
     asyncio.run(scenario())
     assert reader.read == [0, 1, 4, 5, 6]
 
 
-def test_images_that_wait_are_bounded_in_bytes_too(key, reader):
+def test_images_that_wait_are_bounded_in_bytes_too(worker, reader):
     large = ImageInput(0, (bytes(MAX_WAITING_BYTES // 2 + 1),))
 
     async def scenario() -> None:
         reader.go_on.clear()
-        running = asyncio.ensure_future(key.submit([large], Pooling.MEAN))
+        running = asyncio.ensure_future(worker.submit([large], MEAN))
         await asyncio.to_thread(reader.begun.wait, 20)
         with pytest.raises(Overloaded, match="bytes wait, the limit is"):
-            await key.submit([large], Pooling.MEAN)
+            await worker.submit([large], MEAN)
         reader.go_on.set()
         await running
-        await key.submit([large], Pooling.MEAN)  # nobody waits: there is room again
+        await worker.submit([large], MEAN)  # nobody waits: there is room again
 
     asyncio.run(scenario())
 
 
-def test_a_request_over_the_limit_can_never_be_answered_and_says_so(key):
+def test_a_request_over_the_limit_can_never_be_answered_and_says_so(worker):
     with pytest.raises(InvalidRequest, match="4 inputs in a request with images, the limit is 3"):
-        asyncio.run(key.submit(texts(0, 1, 2, 3), Pooling.MEAN))
+        asyncio.run(worker.submit(texts(0, 1, 2, 3), MEAN))
 
 
-def test_texts_of_a_caller_that_left_do_not_run_and_leave_their_room(key, reader):
+def test_texts_of_a_caller_that_left_do_not_run_and_leave_their_room(worker, reader):
     async def scenario() -> None:
         reader.go_on.clear()
-        running = asyncio.ensure_future(key.submit(texts(0, 1, 2), Pooling.MEAN))
+        running = asyncio.ensure_future(worker.submit(texts(0, 1, 2), MEAN))
         await asyncio.to_thread(reader.begun.wait, 20)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        next_one = asyncio.ensure_future(key.submit(texts(7, 8), Pooling.MEAN))  # there is room for two again
+        next_one = asyncio.ensure_future(worker.submit(texts(7, 8), MEAN))  # there is room for two again
         await asyncio.sleep(0)
         reader.go_on.set()
         await next_one
@@ -126,18 +129,18 @@ def test_texts_of_a_caller_that_left_do_not_run_and_leave_their_room(key, reader
     assert reader.read == [0, 7, 8]
 
 
-def test_closing_answers_what_was_accepted_and_frees_the_reader_once(key, reader):
+def test_closing_answers_what_was_accepted_and_frees_the_reader_once(worker, reader):
     async def scenario() -> None:
         reader.go_on.clear()
-        running = asyncio.ensure_future(key.submit(texts(0, 1), Pooling.MEAN))
+        running = asyncio.ensure_future(worker.submit(texts(0, 1), MEAN))
         await asyncio.to_thread(reader.begun.wait, 20)
-        closing = asyncio.ensure_future(asyncio.to_thread(key.close))
+        closing = asyncio.ensure_future(asyncio.to_thread(worker.close))
         reader.go_on.set()
-        assert len((await running).rows) == 2
+        assert len((await running).outputs) == 2
         await closing
 
     asyncio.run(scenario())
-    key.close()
+    worker.close()
     assert reader.n_closed == 1
     with pytest.raises(Unavailable):
-        asyncio.run(key.submit(texts(0), Pooling.MEAN))
+        asyncio.run(worker.submit(texts(0), MEAN))

@@ -6,9 +6,17 @@ import pytest
 
 from gguf_embed.errors import Overloaded, Unavailable
 from gguf_embed.scheduler.queue import TaskQueue
-from gguf_embed.scheduler.task import BatchKey
-from gguf_embed.types import Pooling
-from tests.scheduler.builders import LONG, MAX_TOKENS, SHORT, admit, lengths_of, make_queue, make_request
+from tests.scheduler.builders import (
+    LONG,
+    MAX_TOKENS,
+    MEAN,
+    SHORT,
+    TOKEN_ROWS,
+    admit,
+    lengths_of,
+    make_queue,
+    make_request,
+)
 
 SAFETY_S = 10.0
 
@@ -102,14 +110,8 @@ def test_a_request_larger_than_the_queue_is_let_in_when_it_is_empty():
 
 def test_a_failing_admission_leaves_nothing_behind():
     queue = make_queue()
-
-    def key_of(length: int) -> BatchKey:
-        if length == 2:
-            raise ZeroDivisionError
-        return SHORT
-
-    with pytest.raises(ZeroDivisionError):
-        queue.admit(make_request(2), key_of, [[7], [7, 7]])
+    with pytest.raises(IndexError):
+        queue.admit(make_request(2), [SHORT], [[7], [7, 7]])
     admit(queue, [3])
     assert drain(queue) == [[3]]
     assert (queue.state().n_texts, queue.state().n_tokens) == (0, 0)
@@ -172,16 +174,13 @@ def test_cancelled_long_texts_do_not_fill_the_place_of_a_living_one():
     assert drain(queue) == [[30]]
 
 
-def test_poolings_do_not_share_a_batch_and_take_turns_by_due_time():
+def test_outputs_do_not_share_a_batch_and_take_turns_by_due_time():
     queue = make_queue()
-    admit(queue, [2], at_s=0.0, pooling=Pooling.MEAN)
-    admit(queue, [3], at_s=1.0, pooling=Pooling.NONE)
-    admit(queue, [4], at_s=2.0, pooling=Pooling.MEAN)
+    admit(queue, [2], at_s=0.0, output=MEAN)
+    admit(queue, [3], at_s=1.0, output=TOKEN_ROWS)
+    admit(queue, [4], at_s=2.0, output=MEAN)
     batches = [queue.take(0), queue.take(0)]
-    assert [(batch.key.pooling, lengths_of(batch)) for batch in batches] == [
-        (Pooling.MEAN, [2, 4]),
-        (Pooling.NONE, [3]),
-    ]
+    assert [(batch.key.output, lengths_of(batch)) for batch in batches] == [(MEAN, [2, 4]), (TOKEN_ROWS, [3])]
 
 
 def test_idle_workers_share_one_request():
@@ -257,7 +256,7 @@ def test_a_failure_hands_back_everything_wakes_workers_and_refuses():
     queue = make_queue(n_workers=2)
     admit(queue, [20])
     thread, got = take_on_thread(queue, 1)  # has nothing to take
-    admit(queue, [40], pooling=Pooling.NONE)
+    admit(queue, [40], output=TOKEN_ROWS)
     handed_back = queue.fail("boom")
     thread.join(SAFETY_S)
     assert got == [None]

@@ -11,13 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
-from gguf_embed.engines.fake import FakeBatch, FakeEngine, FakeScript, token_rows
+from gguf_embed.engines.fake import FakeBatch, FakeEngine, FakeScript, fake_plan, token_rows
 from gguf_embed.errors import EngineFailure, Overloaded, Unavailable
-from gguf_embed.scheduler.batching import BatchLimits
-from gguf_embed.scheduler.queue import QueueConfig
 from gguf_embed.scheduler.scheduler import Scheduler, Submission
-from gguf_embed.scheduler.worker import ContextPlan
-from gguf_embed.types import Pooling
+from gguf_embed.vectors import Rows
+from tests.scheduler.builders import MEAN, TOKEN_ROWS
 
 T = TypeVar("T")
 SAFETY_S = 20.0
@@ -59,16 +57,7 @@ def make_scheduler(
     max_queued_tokens: int = 100_000,
     counts: Counts | None = None,
 ) -> Scheduler:
-    config = QueueConfig(
-        limits=BatchLimits(max_tokens=32, max_sequences=8, min_share_tokens=8),
-        n_workers=n_workers,
-        n_threads=n_workers,
-        alone_threads=n_workers,
-        max_queued_tokens=max_queued_tokens,
-        tokens_per_s=10_000.0,
-    )
-    plan = ContextPlan(max_tokens=32, max_sequences=8, long_tokens=128, flash_min_tokens=16)
-    return Scheduler(engine or FakeEngine(), config, plan, counts or Counts())
+    return Scheduler(engine or FakeEngine(), fake_plan(n_workers=n_workers), max_queued_tokens, counts or Counts())
 
 
 @contextmanager
@@ -95,7 +84,7 @@ def mean_rows(texts: list[list[int]]) -> np.ndarray:
 
 async def admitted(scheduler: Scheduler, *requests: list[list[int]]) -> list[asyncio.Task[Submission]]:
     """Submit each and return once all are in the queue."""
-    tasks = [asyncio.create_task(scheduler.submit(texts, Pooling.MEAN)) for texts in requests]
+    tasks = [asyncio.create_task(scheduler.submit(texts, MEAN)) for texts in requests]
     await asyncio.sleep(0)  # one turn: `submit` admits before it first awaits
     return tasks
 
@@ -111,24 +100,24 @@ def test_64_concurrent_requests_each_get_their_own_rows_in_order():
     requests = [random_texts(random) for _ in range(64)]
 
     async def main() -> list[Submission]:
-        return await asyncio.gather(*(scheduler.submit(texts, Pooling.MEAN) for texts in requests))
+        return await asyncio.gather(*(scheduler.submit(texts, MEAN) for texts in requests))
 
     with running() as scheduler:
         submissions = run(main())
     for texts, submission in zip(requests, submissions, strict=True):
-        np.testing.assert_array_equal(np.concatenate(submission.rows), mean_rows(texts))
+        np.testing.assert_array_equal(Rows.join(submission.outputs).matrix, mean_rows(texts))
 
 
 def test_token_rows_come_back_per_text():
     texts = [[1, 2, 3], [4], list(range(100))]
     with running() as scheduler:
-        submission = run(scheduler.submit(texts, Pooling.NONE))
-    for text, rows in zip(texts, submission.rows, strict=True):
-        np.testing.assert_array_equal(rows, token_rows(text, 8))
+        submission = run(scheduler.submit(texts, TOKEN_ROWS))
+    for text, rows in zip(texts, submission.outputs, strict=True):
+        np.testing.assert_array_equal(rows.matrix, token_rows(text, 8))
 
 
 def test_no_texts_are_answered_at_once():
-    assert run(make_scheduler().submit([], Pooling.MEAN)).rows == []
+    assert run(make_scheduler().submit([], MEAN)).outputs == []
 
 
 def test_texts_of_different_requests_share_a_batch():
@@ -159,7 +148,7 @@ def test_a_cancelled_request_is_dropped_before_it_runs():
         with pytest.raises(asyncio.CancelledError):
             await victim
         gate.opened.set()
-        await asyncio.gather(*first, scheduler.submit([[3]], Pooling.MEAN))
+        await asyncio.gather(*first, scheduler.submit([[3]], MEAN))
 
     with running(engine, n_workers=1) as scheduler:
         run(main())
@@ -177,28 +166,29 @@ def test_a_request_cancelled_while_it_runs_disturbs_nobody():
         with pytest.raises(asyncio.CancelledError):
             await victim
         gate.opened.set()
-        return await scheduler.submit([[3]], Pooling.MEAN)
+        return await scheduler.submit([[3]], MEAN)
 
     with running(FakeEngine(FakeScript(before_batch=gate)), n_workers=1) as scheduler:
-        np.testing.assert_array_equal(np.concatenate(run(main()).rows), mean_rows([[3]]))
+        np.testing.assert_array_equal(Rows.join(run(main()).outputs).matrix, mean_rows([[3]]))
 
 
 def test_a_poison_text_fails_its_own_request_only():
     gate = Gate()
 
-    async def main() -> tuple[Submission, BaseException]:
+    async def main() -> list[Submission]:
         first = await admitted(scheduler, [[SLOW]])
         await gate.wait_until_entered()
         good, bad = await admitted(scheduler, [[1], [2]], [[3], [POISON], [4]])
         gate.opened.set()
-        _, *outcomes = await asyncio.gather(*first, good, bad, return_exceptions=True)
+        _, *outcomes = await asyncio.gather(*first, good, bad)
         return outcomes
 
     engine = FakeEngine(FakeScript(before_batch=gate, poison=frozenset({POISON})))
     with running(engine, n_workers=1) as scheduler:
         good, bad = run(main())
-    np.testing.assert_array_equal(np.concatenate(good.rows), mean_rows([[1], [2]]))
-    assert isinstance(bad, EngineFailure)
+    np.testing.assert_array_equal(Rows.join(good.outputs).matrix, mean_rows([[1], [2]]))
+    assert list(bad.failures) == [1]
+    assert isinstance(bad.failures[1], EngineFailure)
 
 
 def test_a_full_queue_refuses_at_once_and_serves_what_it_holds():
@@ -209,7 +199,7 @@ def test_a_full_queue_refuses_at_once_and_serves_what_it_holds():
         await gate.wait_until_entered()
         held = await admitted(scheduler, [[1] * 8])
         with pytest.raises(Overloaded):
-            await scheduler.submit([[2], [3], [4]], Pooling.MEAN)
+            await scheduler.submit([[2], [3], [4]], MEAN)
         gate.opened.set()
         await asyncio.gather(*first, *held)
 
@@ -229,7 +219,7 @@ def test_a_worker_s_death_answers_everyone_shows_and_closes_the_door():
         gate.opened.set()
         outcomes = await asyncio.gather(*dying, *waiting, return_exceptions=True)
         with pytest.raises(Unavailable, match="told to die"):
-            await scheduler.submit([[4]], Pooling.MEAN)
+            await scheduler.submit([[4]], MEAN)
         return outcomes
 
     engine = FakeEngine(FakeScript(before_batch=gate, deadly=frozenset({DEADLY})))
@@ -246,13 +236,13 @@ def test_one_worker_s_death_lets_the_other_finish_the_batch_it_runs():
     async def main() -> tuple[Submission, BaseException]:
         (slow,) = await admitted(scheduler, [[SLOW]])
         await gate.wait_until_entered()
-        (dead,) = await asyncio.gather(scheduler.submit([[DEADLY]], Pooling.MEAN), return_exceptions=True)
+        (dead,) = await asyncio.gather(scheduler.submit([[DEADLY]], MEAN), return_exceptions=True)
         gate.opened.set()
         return await slow, dead
 
     with running(FakeEngine(FakeScript(before_batch=gate, deadly=frozenset({DEADLY})))) as scheduler:
         slow, dead = run(main())
-    np.testing.assert_array_equal(np.concatenate(slow.rows), mean_rows([[SLOW]]))
+    np.testing.assert_array_equal(Rows.join(slow.outputs).matrix, mean_rows([[SLOW]]))
     assert isinstance(dead, Unavailable)
 
 
@@ -279,7 +269,7 @@ def test_closed_event_loops_do_not_keep_others_from_their_answers(token):
 def leave_behind(scheduler: Scheduler) -> asyncio.Task[Submission]:
     """A request whose event loop was closed under it."""
     loop = asyncio.new_event_loop()
-    orphan = loop.create_task(scheduler.submit([[1], [2]], Pooling.MEAN))
+    orphan = loop.create_task(scheduler.submit([[1], [2]], MEAN))
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
     orphan._log_destroy_pending = False
@@ -298,13 +288,13 @@ def test_closing_answers_what_was_accepted_and_refuses_the_rest():
         submissions = await asyncio.gather(*first, *waiting)
         await closing
         with pytest.raises(Unavailable, match="shutting down"):
-            await scheduler.submit([[4]], Pooling.MEAN)
+            await scheduler.submit([[4]], MEAN)
         return submissions
 
     engine = FakeEngine(FakeScript(before_batch=gate))
     with running(engine) as scheduler:
         submissions = run(main())
-    np.testing.assert_array_equal(np.concatenate(submissions[2].rows), mean_rows([[2] * 100, [3]]))
+    np.testing.assert_array_equal(Rows.join(submissions[2].outputs).matrix, mean_rows([[2] * 100, [3]]))
     engine.close()  # refuses while a context is open
 
 
@@ -319,19 +309,19 @@ def test_two_event_loops_are_served_side_by_side():
     shares = [[random_texts(random) for _ in range(16)] for _ in range(2)]
 
     async def main(requests: list[list[list[int]]]) -> list[Submission]:
-        return await asyncio.gather(*(scheduler.submit(texts, Pooling.MEAN) for texts in requests))
+        return await asyncio.gather(*(scheduler.submit(texts, MEAN) for texts in requests))
 
     with running() as scheduler, ThreadPoolExecutor(2) as threads:
         answers = [thread.result(SAFETY_S) for thread in [threads.submit(run, main(share)) for share in shares]]
     for requests, submissions in zip(shares, answers, strict=True):
         for texts, submission in zip(requests, submissions, strict=True):
-            np.testing.assert_array_equal(np.concatenate(submission.rows), mean_rows(texts))
+            np.testing.assert_array_equal(Rows.join(submission.outputs).matrix, mean_rows(texts))
 
 
 def test_the_observer_counts_every_batch_and_the_submission_its_time():
     counts = Counts()
     with running(counts=counts, n_workers=1) as scheduler:
-        submission = run(scheduler.submit([[1, 2], [3], [4] * 40], Pooling.MEAN))
+        submission = run(scheduler.submit([[1, 2], [3], [4] * 40], MEAN))
     assert sorted(counts.batches) == [(1, 40, 40), (2, 3, 32)]  # a long text alone fills what it is given
     assert submission.queue_s >= 0
     assert submission.compute_s > 0

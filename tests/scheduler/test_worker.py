@@ -5,21 +5,21 @@ import logging
 import numpy as np
 import pytest
 
-from gguf_embed.engines.base import ContextSpec
-from gguf_embed.engines.fake import FakeBatch, FakeEngine, FakeScript, token_rows
+from gguf_embed.engines.fake import FakeBatch, FakeContexts, FakeEngine, FakeScript, token_rows
 from gguf_embed.errors import EngineFailure, ModelFileError
-from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome, split_rows
-from gguf_embed.scheduler.worker import ContextPlan, ContextSet, Worker, run_isolated
-from gguf_embed.types import Pooling
-from tests.scheduler.builders import SHORT, admit, make_queue, make_request, make_tasks
+from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome
+from gguf_embed.scheduler.worker import ContextSet, Worker, run_isolated
+from gguf_embed.types import OutputSpec
+from gguf_embed.vectors import Rows
+from tests.scheduler.builders import MEAN, SCORE, SHORT, TOKEN_ROWS, admit, make_queue, make_request, make_tasks
 
 POISON, NAN, DEADLY = 66, 77, 88
-PLAN = ContextPlan(max_tokens=16, max_sequences=8, long_tokens=64, flash_min_tokens=8)
+PLAN = FakeContexts(max_tokens=16, max_sequences=8, long_tokens=64)
 SAFETY_S = 10.0
 
 
-def make_batch(*texts: list[int], pooling: Pooling = Pooling.MEAN) -> Batch:
-    key = BatchKey(pooling, long=False)
+def make_batch(*texts: list[int], output: OutputSpec = MEAN) -> Batch:
+    key = BatchKey(output, long=False)
     tasks = make_tasks([len(text) for text in texts], key=key)
     for task, text in zip(tasks, texts, strict=True):
         task.tokens = text
@@ -52,22 +52,22 @@ def texts_run(engine: FakeEngine) -> list[tuple[tuple[int, ...], ...]]:
 
 def test_a_good_batch_runs_once_and_each_text_gets_its_row(engine, contexts):
     results = run_isolated(contexts, make_batch([1, 2], [3]))
-    np.testing.assert_array_equal(results[0], mean_row([1, 2]))
-    np.testing.assert_array_equal(results[1], mean_row([3]))
+    np.testing.assert_array_equal(results[0].matrix, mean_row([1, 2]))
+    np.testing.assert_array_equal(results[1].matrix, mean_row([3]))
     assert texts_run(engine) == [((1, 2), (3,))]
 
 
 def test_a_poison_text_fails_alone_after_one_retry_text_by_text(engine, contexts):
     results = run_isolated(contexts, make_batch([1], [POISON], [3]))
-    np.testing.assert_array_equal(results[0], mean_row([1]))
+    np.testing.assert_array_equal(results[0].matrix, mean_row([1]))
     assert isinstance(results[1], EngineFailure)
-    np.testing.assert_array_equal(results[2], mean_row([3]))
+    np.testing.assert_array_equal(results[2].matrix, mean_row([3]))
     assert texts_run(engine) == [((1,), (POISON,), (3,)), ((1,),), ((POISON,),), ((3,),)]
 
 
 def test_rows_that_are_not_finite_become_an_error_of_that_text_only(contexts):
     results = run_isolated(contexts, make_batch([1], [2, NAN]))
-    np.testing.assert_array_equal(results[0], mean_row([1]))
+    np.testing.assert_array_equal(results[0].matrix, mean_row([1]))
     assert isinstance(results[1], EngineFailure)
     assert "not finite" in results[1].message
 
@@ -80,7 +80,7 @@ def refuse_company(batch: FakeBatch) -> None:
 def test_good_texts_whose_batch_fails_succeed_one_by_one():
     contexts = ContextSet(FakeEngine(FakeScript(before_batch=refuse_company, n_embd=4)), PLAN)
     results = run_isolated(contexts, make_batch([1], [2]))
-    np.testing.assert_array_equal(np.concatenate(results), np.concatenate([mean_row([1]), mean_row([2])]))
+    np.testing.assert_array_equal(Rows.join(results).matrix, np.concatenate([mean_row([1]), mean_row([2])]))
     contexts.close()
 
 
@@ -97,43 +97,21 @@ def test_a_foreign_exception_is_answered_as_an_engine_failure():
 
 
 def test_a_context_that_cannot_be_opened_answers_every_text_with_its_reason(contexts):
-    results = run_isolated(contexts, make_batch([1], [2], pooling=Pooling.RANK))
+    results = run_isolated(contexts, make_batch([1], [2], output=SCORE))
     assert [type(result) for result in results] == [ModelFileError, ModelFileError]
 
 
 def test_token_rows_go_to_their_texts(contexts):
-    results = run_isolated(contexts, make_batch([1, 2, 3], [4], pooling=Pooling.NONE))
-    np.testing.assert_array_equal(results[0], token_rows([1, 2, 3], 4))
-    np.testing.assert_array_equal(results[1], token_rows([4], 4))
-
-
-def test_token_rows_are_copies_so_that_none_keeps_the_batch_alive():
-    rows = np.zeros((3, 2), np.float32)
-    assert all(part.base is None for part in split_rows(BatchKey(Pooling.NONE, long=False), [1, 2], rows))
-
-
-@pytest.mark.parametrize(
-    ("key", "n_tokens", "spec"),
-    [
-        (BatchKey(Pooling.MEAN, long=False), 7, ContextSpec(Pooling.MEAN, 8, 8, False)),  # no larger than needed
-        (BatchKey(Pooling.MEAN, long=False), 8, ContextSpec(Pooling.MEAN, 16, 8, True)),
-        (BatchKey(Pooling.NONE, long=True), 60, ContextSpec(Pooling.NONE, 64, 1, True)),
-    ],
-)
-def test_the_plan_names_the_context_for_a_batch(key, n_tokens, spec):
-    assert PLAN.spec(key, n_tokens) == spec
-
-
-def test_flash_attention_can_be_ruled_out():
-    plan = ContextPlan(16, 8, 64, flash_min_tokens=None)
-    assert not plan.spec(BatchKey(Pooling.MEAN, long=False), 16).flash_attention
+    results = run_isolated(contexts, make_batch([1, 2, 3], [4], output=TOKEN_ROWS))
+    np.testing.assert_array_equal(results[0].matrix, token_rows([1, 2, 3], 4))
+    np.testing.assert_array_equal(results[1].matrix, token_rows([4], 4))
 
 
 def test_contexts_open_once_when_needed_and_close_together(engine, contexts):
     assert engine.n_open_contexts == 0
     for _ in range(2):
         run_isolated(contexts, make_batch([1]))
-        run_isolated(contexts, make_batch([1], pooling=Pooling.NONE))
+        run_isolated(contexts, make_batch([1], output=TOKEN_ROWS))
     assert engine.n_open_contexts == 2
     contexts.close()
     assert engine.n_open_contexts == 0
@@ -166,7 +144,7 @@ def test_a_dying_worker_reports_the_batch_it_had(engine, caplog):
     queue, seen = make_queue(), Recorder()
     worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
     request = make_request()
-    queue.admit(request, lambda _length: SHORT, [[DEADLY]])
+    queue.admit(request, [SHORT], [[DEADLY]])
     worker.start()
     assert worker.join(SAFETY_S)
     ((batch, error),) = seen.deaths
@@ -194,7 +172,7 @@ def test_failed_batches_do_not_count_as_speed(engine, monkeypatch):
     noted: list[int] = []
     monkeypatch.setattr(queue, "note_speed", lambda n_tokens, _compute_s: noted.append(n_tokens))
     worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
-    queue.admit(make_request(2), lambda _length: SHORT, [[POISON], [1, 2]])
+    queue.admit(make_request(2), [SHORT, SHORT], [[POISON], [1, 2]])
     queue.close()
     worker.start()
     assert worker.join(SAFETY_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from gguf_embed.server.context import ServerOptions
 from gguf_embed.server.run import ListenAddress, serve
 from gguf_embed.types import (
     NO_LOAD_OPTIONS,
+    TOKENS,
     AppliedPrompt,
     EmbedRequest,
     EmbedResult,
@@ -32,10 +33,13 @@ from gguf_embed.types import (
     RerankResult,
     ScoreKind,
     ServiceState,
+    TextTokens,
     Timings,
+    TokenInfo,
     Truncation,
     Usage,
 )
+from gguf_embed.vectors import Rows
 
 MODEL = ModelInfo(
     name="tiny",
@@ -92,8 +96,10 @@ class FakeService:
     def info(self, info: ModelInfo) -> None:
         self.statuses[0] = replace(self.statuses[0], info=info)
 
-    async def embed(self, request: EmbedRequest) -> EmbedResult:
+    async def embed(self, request: EmbedRequest, check: Callable[[ModelInfo], None] | None = None) -> EmbedResult:
         info = self.resolve(request.model, strict=request.strict_name).info
+        if check is not None:
+            check(info)
         self.requests.append(request)
         await self._pass_gate()
         if self.failure is not None:
@@ -130,6 +136,10 @@ class FakeService:
         parts = (content,) if isinstance(content, str) else content
         tokens = [token for part in parts for token in ([part] if isinstance(part, int) else part.encode())]
         return [101, *tokens, 102] if add_special else tokens
+
+    async def text_tokens(self, texts: Sequence[str], *, model: str | None, add_special: bool) -> list[TextTokens]:
+        """A token per byte; one that is a character of its own has its place."""
+        return [_text_tokens(text, [101], [102]) if add_special else _text_tokens(text, [], []) for text in texts]
 
     async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
         self.resolve(model)
@@ -201,7 +211,7 @@ def status_of(info: ModelInfo, **changes: object) -> ModelStatus:
 
 
 def _embed(request: EmbedRequest, info: ModelInfo) -> EmbedResult:
-    pooling = request.pooling or info.pooling
+    output = request.output or info.output
     rows, offsets, cuts, n_read = [], [0], [], 0
     for index, prompt in enumerate(request.inputs):
         n_tokens = len(prompt) + 2 if isinstance(prompt, str) else len(prompt)
@@ -210,7 +220,7 @@ def _embed(request: EmbedRequest, info: ModelInfo) -> EmbedResult:
             if not request.truncate:
                 raise InputTooLong(index, n_tokens, info.max_input_tokens)
             cuts.append(Truncation(index, n_tokens, n_kept))
-        rows.extend(vector_of(prompt, row, info.n_embd) for row in range(n_kept if pooling is Pooling.NONE else 1))
+        rows.extend(vector_of(prompt, row, info.n_embd) for row in range(n_kept if output.kind == TOKENS else 1))
         offsets.append(len(rows))
         n_read += n_kept
     vectors = np.stack(rows)[:, : request.dimensions]
@@ -219,7 +229,23 @@ def _embed(request: EmbedRequest, info: ModelInfo) -> EmbedResult:
     if request.prompt is not None:
         name, text = request.prompt.name, request.prompt.text
         applied = AppliedPrompt(name, text if text is not None else info.prompts[name or ""])
-    return EmbedResult(info, pooling, vectors, tuple(offsets), Usage(n_read), tuple(cuts), timings, applied)
+    rows = Rows(output.kind, vectors, tuple(offsets))
+    return EmbedResult(info, rows, Usage(n_read), tuple(cuts), timings, applied)
+
+
+def _text_tokens(text: str, opening: list[int], closing: list[int]) -> TextTokens:
+    own = [*text.encode()]
+    spans = [span for at, character in enumerate(text) for span in _spans(at, character)]
+    pieces = [bytes([token]) for token in (*opening, *own, *closing)]
+    offsets = [*[None] * len(opening), *spans, *[None] * len(closing)]
+    return TextTokens(
+        TokenInfo([*opening, *own, *closing], pieces, offsets), range(len(opening), len(opening) + len(own))
+    )
+
+
+def _spans(at: int, character: str) -> list[tuple[int, int] | None]:
+    n_bytes = len(character.encode())
+    return [(at, at + 1)] if n_bytes == 1 else [None] * n_bytes
 
 
 def vector_of(prompt: Input, row: int = 0, n_embd: int = 8) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
-from gguf_embed.errors import InvalidRequest, ModelLoadFailed, NotSupported
+from gguf_embed.errors import InvalidRequest, ModelLoadFailed, NotSupported, WayOut
 from gguf_embed.service.embed_images import in_order
 from gguf_embed.types import EmbedRequest, ImageInput, Pooling, PromptChoice
 from tests.gguf_models import write_tiny_decoder
@@ -54,11 +54,11 @@ def test_token_ids_beside_images_are_refused_with_their_place():
 @pytest.mark.parametrize(
     ("fields", "error", "problem"),
     [
-        ({"spans": (((0, 1),),)}, NotSupported, "late chunking and spans"),
+        ({"spans": (((0, 1),),)}, NotSupported, "late_chunking and spans"),
         ({"return_tokens": True}, NotSupported, "return_tokens"),
         ({"long_input": "chunk_mean"}, NotSupported, "long_input"),
         ({"on_error": "skip"}, NotSupported, "on_error"),
-        ({"pooling": Pooling.RANK}, NotSupported, "rank"),
+        ({"pooling": Pooling.RANK}, NotSupported, "scores"),
         ({"dimensions": 33}, InvalidRequest, "this model has 32"),
         ({"dimensions": 0}, InvalidRequest, "this model has 32"),
     ],
@@ -71,31 +71,32 @@ def test_what_a_request_with_images_cannot_have_is_named(service, fields, error,
 def test_a_model_without_a_tower_says_what_is_missing(tmp_path):
     with (
         running(write_tiny_decoder(tmp_path / "text.gguf"), ModelConfig(), tmp_path) as service,
-        pytest.raises(NotSupported, match="--mmproj FILE"),
+        pytest.raises(NotSupported, match="'text'") as caught,
     ):
         service.embed("", images=(ONE,))
+    assert caught.value.ways_out == (WayOut.ADD_TOWER,)
 
 
 def test_the_prompt_is_told_and_the_tokens_are_counted(service):
     result = service.embed("", images=(ONE,), prompt=PromptChoice(name="query"))
     assert (result.prompt.name, result.prompt.text) == ("query", "say ")
     plain = service.embed("", images=(ImageInput(0, ("say hello ", IMAGE)),))
-    np.testing.assert_array_equal(result.vectors, plain.vectors)
+    np.testing.assert_array_equal(result.output.matrix, plain.output.matrix)
     assert result.usage == plain.usage
     assert result.timings.compute_s > 0
 
 
 def test_characters_are_composed_where_the_text_path_composes_them(service):
     decomposed = unicodedata.normalize("NFD", "café é")
-    with_image = service.embed("", decomposed, images=(ONE,)).vectors[1]
-    np.testing.assert_allclose(with_image, service.embed(decomposed).vectors[0], atol=1e-5)
+    with_image = service.embed("", decomposed, images=(ONE,)).output.matrix[1]
+    np.testing.assert_allclose(with_image, service.embed(decomposed).output.matrix[0], atol=1e-5)
 
 
 def test_a_model_that_was_unloaded_comes_back_with_its_tower(service):
-    before = service.embed("", images=(ONE,)).vectors
+    before = service.embed("", images=(ONE,)).output.matrix
     service.run(service.service.unload("text"))
     after = service.embed("", images=(ONE,))
-    np.testing.assert_array_equal(after.vectors, before)
+    np.testing.assert_array_equal(after.output.matrix, before)
     assert after.timings.load_s > 0
 
 
@@ -104,13 +105,15 @@ def test_a_tower_that_is_gone_when_the_model_is_loaded_fails_the_load(service, m
     with pytest.raises(ModelLoadFailed, match="no such file"):
         service.embed("", images=(ONE,))
     write_tiny_mmproj(mmproj)
-    assert service.embed("", images=(ONE,)).vectors.shape == (1, 32)
+    assert service.embed("", images=(ONE,)).output.matrix.shape == (1, 32)
 
 
 def test_texts_and_images_are_computed_at_the_same_time_with_the_same_results(service):
     async def together():
         requests = [EmbedRequest(("",), images=(ONE,)), EmbedRequest(("hello world",))] * 10
-        return [r.vectors for r in await asyncio.gather(*(service.service.embed(request) for request in requests))]
+        return [
+            r.output.matrix for r in await asyncio.gather(*(service.service.embed(request) for request in requests))
+        ]
 
     vectors = service.run(together())
     for number, vector in enumerate(vectors):

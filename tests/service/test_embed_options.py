@@ -11,7 +11,7 @@ import pytest
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.errors import InputTooLong, InvalidInput, InvalidRequest, NotSupported
-from gguf_embed.types import EmbedResult, Pooling, PromptChoice
+from gguf_embed.types import DENSE, EmbedResult, Pooling, PromptChoice
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
 from tests.running import Running, running
 from tests.static_models import write_static
@@ -115,7 +115,7 @@ def test_a_cut_text_tells_the_tokens_that_were_read(encoder):
 def test_asking_for_tokens_changes_no_vector(encoder):
     texts = ("hello world", TEXT, "hello world")
     asked = encoder.embed(*texts, return_tokens=True)
-    np.testing.assert_allclose(asked.vectors, encoder.embed(*texts).vectors, atol=TOLERANCE)
+    np.testing.assert_allclose(asked.output.matrix, encoder.embed(*texts).output.matrix, atol=TOLERANCE)
     assert asked.usage == encoder.embed(*texts).usage
 
 
@@ -133,9 +133,9 @@ def test_a_span_s_vector_is_the_mean_of_the_rows_of_its_tokens(served, seed, req
     )
     result = service.embed(*texts, spans=spans, dimensions=16, return_tokens=True)
     rows = service.embed(*texts, pooling=Pooling.NONE)
-    assert result.row_offsets == (0, 4, 8)
+    assert result.output.offsets == (0, 4, 8)
     for number, text in enumerate(texts):
-        own = rows.vectors[rows.row_offsets[number] : rows.row_offsets[number + 1]]
+        own = rows.output.matrix[rows.output.offsets[number] : rows.output.offsets[number + 1]]
         offsets = result.tokens[number].offsets
         for index, (start, end) in enumerate(spans[number]):
             kept = [i for i, span in enumerate(offsets) if span and span[0] < end and span[1] > start]
@@ -144,7 +144,9 @@ def test_a_span_s_vector_is_the_mean_of_the_rows_of_its_tokens(served, seed, req
             if end == len(text):
                 kept = [*kept, *range(kept[-1] + 1, len(offsets))]
             mean = own[min(kept) : max(kept) + 1, :16].mean(axis=0)
-            np.testing.assert_allclose(result.vectors[4 * number + index], mean / np.linalg.norm(mean), atol=TOLERANCE)
+            np.testing.assert_allclose(
+                result.output.matrix[4 * number + index], mean / np.linalg.norm(mean), atol=TOLERANCE
+            )
 
 
 @pytest.mark.parametrize("served", ["encoder", "decoder", "words"])
@@ -152,14 +154,14 @@ def test_the_span_of_a_whole_text_is_the_text(served, request):
     service: Running = request.getfixturevalue(served)
     whole = service.embed("the cat sat")
     spans = service.embed("the cat sat", spans=(((0, 11),),), prompt=None)
-    np.testing.assert_allclose(spans.vectors, whole.vectors, atol=TOLERANCE)
-    assert spans.pooling is Pooling.MEAN
+    np.testing.assert_allclose(spans.output.matrix, whole.output.matrix, atol=TOLERANCE)
+    assert spans.output.kind == DENSE
 
 
 def test_equal_texts_may_have_different_spans(encoder):
     result = encoder.embed("the cat", "the cat", spans=(((0, 3),), ((4, 7), (0, 7))))
-    assert result.row_offsets == (0, 1, 3)
-    np.testing.assert_allclose(result.vectors[2], encoder.embed("the cat").vectors[0], atol=TOLERANCE)
+    assert result.output.offsets == (0, 1, 3)
+    np.testing.assert_allclose(result.output.matrix[2], encoder.embed("the cat").output.matrix[0], atol=TOLERANCE)
 
 
 def test_a_span_without_tokens_names_itself_and_why(encoder):
@@ -175,10 +177,10 @@ def test_a_long_text_is_the_mean_of_its_windows_by_their_length(encoder):
     text = " ".join(words)
     result = encoder.embed("hello", text, long_input="chunk_mean")
     parts = [" ".join(words[i : i + 62]) for i in range(0, 150, 62)]
-    vectors = encoder.embed(*parts).vectors
+    vectors = encoder.embed(*parts).output.matrix
     mean = np.average(vectors, axis=0, weights=[62, 62, 26])
-    np.testing.assert_allclose(result.vectors[1], mean / np.linalg.norm(mean), atol=TOLERANCE)
-    np.testing.assert_allclose(result.vectors[0], encoder.embed("hello").vectors[0], atol=TOLERANCE)
+    np.testing.assert_allclose(result.output.matrix[1], mean / np.linalg.norm(mean), atol=TOLERANCE)
+    np.testing.assert_allclose(result.output.matrix[0], encoder.embed("hello").output.matrix[0], atol=TOLERANCE)
     [told] = result.windowed
     assert (told.index, told.n_tokens, told.n_windows) == (1, 152, 3)
     assert result.usage.prompt_tokens == 3 + 150 + 2 * 3
@@ -191,9 +193,9 @@ def test_every_window_begins_with_the_prompt(encoder):
     n_prefix = result.windowed[0].n_tokens - 2 - len(words)
     room = 62 - n_prefix
     parts = [words[i : i + room] for i in range(0, len(words), room)]
-    vectors = encoder.embed(*map(" ".join, parts), prompt=PromptChoice("query")).vectors
+    vectors = encoder.embed(*map(" ".join, parts), prompt=PromptChoice("query")).output.matrix
     mean = np.average(vectors, axis=0, weights=[len(part) for part in parts])
-    np.testing.assert_allclose(result.vectors[0], mean / np.linalg.norm(mean), atol=TOLERANCE)
+    np.testing.assert_allclose(result.output.matrix[0], mean / np.linalg.norm(mean), atol=TOLERANCE)
 
 
 def test_a_prompt_that_fills_a_window_is_refused(encoder):
@@ -210,7 +212,7 @@ def test_windows_of_models_with_other_special_tokens(served, request):
     limit = result.model.max_input_tokens
     assert told.n_windows == -(-told.n_tokens // limit) or told.n_windows > told.n_tokens // limit
     assert len(result.tokens[0].ids) == result.usage.prompt_tokens
-    assert abs(float(np.linalg.norm(result.vectors)) - 1) < 1e-5
+    assert abs(float(np.linalg.norm(result.output.matrix)) - 1) < 1e-5
 
 
 def test_never_by_itself(encoder):
@@ -230,7 +232,7 @@ def test_ids_over_the_limit_are_read_in_windows_too(encoder):
 def test_a_bad_input_is_skipped_and_named(encoder):
     long = "the cat " * 60
     result = encoder.embed("hello", long, (5, 10_000), "cat", long, on_error="skip", return_tokens=True)
-    assert result.row_offsets == (0, 1, 1, 1, 2, 2)
+    assert result.output.offsets == (0, 1, 1, 1, 2, 2)
     assert [(failure.index, type(failure.error)) for failure in result.failures] == [
         (1, InputTooLong),
         (2, InvalidInput),
@@ -239,26 +241,26 @@ def test_a_bad_input_is_skipped_and_named(encoder):
     assert result.failures[2].error.message.startswith("input 4 has 122 tokens")
     assert result.failures[1].error.message.startswith("input 2: token id 10000 is not in")
     assert [tokens is None for tokens in result.tokens] == [False, True, True, False, True]
-    np.testing.assert_allclose(result.vectors, encoder.embed("hello", "cat").vectors, atol=TOLERANCE)
+    np.testing.assert_allclose(result.output.matrix, encoder.embed("hello", "cat").output.matrix, atol=TOLERANCE)
     assert result.usage == encoder.embed("hello", "cat").usage
 
 
 def test_a_span_without_tokens_fails_its_input_alone(encoder):
     result = encoder.embed("the cat", "the cat", on_error="skip", spans=(((3, 4),), ((0, 3), (4, 7))))
     assert [failure.index for failure in result.failures] == [0]
-    assert result.vectors.shape == (2, 32)
+    assert result.output.matrix.shape == (2, 32)
 
 
 def test_when_all_fail_there_are_no_vectors(encoder):
     result = encoder.embed((10_000,), on_error="skip")
-    assert (len(result.vectors), len(result.failures), result.usage.prompt_tokens) == (0, 1, 0)
+    assert (len(result.output.matrix), len(result.failures), result.usage.prompt_tokens) == (0, 1, 0)
 
 
 def test_inputs_that_the_door_refused_keep_their_places(encoder):
     refused = {1: InvalidRequest("no text")}
     result = encoder.embed("hello", "", "cat", on_error="skip", refused=refused)
     assert [(failure.index, failure.error) for failure in result.failures] == [(1, refused[1])]
-    np.testing.assert_allclose(result.vectors, encoder.embed("hello", "cat").vectors, atol=TOLERANCE)
+    np.testing.assert_allclose(result.output.matrix, encoder.embed("hello", "cat").output.matrix, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("fields", [{}, {"on_error": "fail", "return_tokens": True}])
@@ -279,8 +281,8 @@ SPANS = (((0, 3),),)
     [
         ("encoder", {"spans": SPANS, "pooling": Pooling.CLS}, InvalidRequest, "asks for pooling cls"),
         ("encoder", {"spans": SPANS, "pooling": Pooling.NONE}, InvalidRequest, "asks for pooling none"),
-        ("cls", {"spans": SPANS}, InvalidRequest, 'send "pooling": "mean" to get it all the same'),
-        ("reranker", {"spans": SPANS, "scores": True}, NotSupported, "a reranker gives scores"),
+        ("cls", {"spans": SPANS}, InvalidRequest, "cls pools by cls.*ask for pooling mean"),
+        ("reranker", {"spans": SPANS, "scores": True}, NotSupported, "gives scores, not vectors of spans"),
         ("encoder", {"spans": SPANS, "long_input": "chunk_mean"}, InvalidRequest, "^spans are read .* one of them"),
         (
             "encoder",
@@ -288,7 +290,7 @@ SPANS = (((0, 3),),)
             InvalidRequest,
             "^late_chunking reads its chunks .* one of them",
         ),
-        ("words", {"pooling": Pooling.LAST, "on_error": "skip"}, NotSupported, "a static model knows no order"),
+        ("words", {"pooling": Pooling.LAST, "on_error": "skip"}, NotSupported, "pooling last has no meaning"),
         ("encoder", {"long_input": "chunk_mean", "truncate": True}, InvalidRequest, "send one of them"),
         ("encoder", {"long_input": "chunk_mean", "pooling": Pooling.NONE}, InvalidRequest, "averages vectors"),
         ("reranker", {"long_input": "chunk_mean", "scores": True}, NotSupported, "scores cannot be averaged"),
@@ -306,13 +308,13 @@ def test_what_has_no_meaning_together_is_refused_in_one_line(folder, model, fiel
 
 def test_places_are_found_for_so_many_characters_only(encoder):
     texts = [f"{number}{'a ' * 499_990}" for number in range(3)]
-    with pytest.raises(InvalidRequest, match="take 2,000,000 characters per request, this one has 2,999,943"):
+    with pytest.raises(InvalidRequest, match="2,000,000 characters per request, this one has 2,999,943"):
         encoder.embed(*texts, return_tokens=True, truncate=True)
 
 
 def test_a_model_with_cls_pooling_gives_spans_when_told_to(folder):
     with running(folder / "cls.gguf", ModelConfig(), folder) as service:
-        assert service.embed("the cat", spans=SPANS, pooling=Pooling.MEAN).vectors.shape == (1, 32)
+        assert service.embed("the cat", spans=SPANS, pooling=Pooling.MEAN).output.matrix.shape == (1, 32)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -331,7 +333,7 @@ def test_any_spans_of_any_text_have_vectors_of_their_own_text_or_are_named(encod
         n_read += 1
         offsets = [span for span in result.tokens[0].offsets if span]
         assert all(0 <= start < end <= len(text) for start, end in offsets)
-        assert len(result.vectors) == len(spans)
+        assert len(result.output.matrix) == len(spans)
         for start, end in spans:
             assert any(a < end and b > start for a, b in offsets)
     assert n_read >= 3

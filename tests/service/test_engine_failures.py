@@ -7,7 +7,7 @@ import pytest
 
 from gguf_embed.engines.fake import FakeScript
 from gguf_embed.errors import EngineFailure, Unavailable
-from gguf_embed.types import Pooling, RerankRequest
+from gguf_embed.types import OutputSpec, Pooling, RerankRequest
 from tests.service.test_service import serving
 
 POISON = FakeScript(poison=frozenset(b"!"), nan=frozenset(b"?"))
@@ -20,7 +20,7 @@ def test_the_first_one_is_named_by_its_place_in_the_request(models, bad, fields)
         with pytest.raises(EngineFailure, match="input 3: ") as caught:
             running.embed("a", "a", "b", bad, "also!", **fields)
         assert caught.value.index == 3
-        assert len(running.embed("a", "b", **fields).row_offsets) == 3
+        assert len(running.embed("a", "b", **fields).output.offsets) == 3
 
 
 def test_with_skip_they_fail_alone_wherever_they_are_repeated(models):
@@ -28,7 +28,7 @@ def test_with_skip_they_fail_alone_wherever_they_are_repeated(models):
         result = running.embed("a", "x!", "y?", "b", "x!", on_error="skip")
         assert [failure.index for failure in result.failures] == [1, 2, 4]
         assert [failure.error.message[:8] for failure in result.failures] == ["input 1:", "input 2:", "input 4:"]
-        np.testing.assert_array_equal(result.vectors, running.embed("a", "b").vectors)
+        np.testing.assert_array_equal(result.output.matrix, running.embed("a", "b").output.matrix)
 
 
 def test_a_long_text_of_which_a_window_fails_fails(models):
@@ -46,7 +46,7 @@ def test_a_dead_worker_is_no_single_failure(models):
 RANKING = FakeScript(poison=frozenset(b"!"), nan=frozenset(b"?"), n_cls_out=1, pooling=Pooling.RANK)
 
 
-@pytest.mark.parametrize("fields", [{}, {"method": "embedding", "pooling": Pooling.MEAN}])
+@pytest.mark.parametrize("fields", [{}, {"method": "embedding", "output": OutputSpec.of(Pooling.MEAN)}])
 @pytest.mark.parametrize("bad", ["x!", "x?"])
 def test_a_document_that_the_engine_fails_on_is_named_by_its_place(models, bad, fields):
     request = RerankRequest("q", ("a", "a", "b", bad, "also!"), **fields)
@@ -57,6 +57,6 @@ def test_a_document_that_the_engine_fails_on_is_named_by_its_place(models, bad, 
 
 
 def test_a_query_that_the_engine_fails_on_is_named(models):
-    request = RerankRequest("q!", ("a",), method="embedding", pooling=Pooling.MEAN)
+    request = RerankRequest("q!", ("a",), method="embedding", output=OutputSpec.of(Pooling.MEAN))
     with serving(models, script=POISON) as running, pytest.raises(EngineFailure, match=r"^the query: "):
         running.run(running.service.rerank(request))

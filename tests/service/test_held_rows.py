@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.service import embed as inference
+from gguf_embed.service import embed_plan, pipeline
 from gguf_embed.types import EmbedRequest, Pooling
 from tests.service.test_service import serving
 
@@ -26,10 +26,10 @@ def n_tokens(running, text: str = TEXT) -> int:
 @pytest.mark.parametrize("fields", [{}, {"return_tokens": True}])
 def test_a_text_s_rows_count_as_often_as_it_was_sent(models, monkeypatch, fields):
     with serving(models) as running:
-        monkeypatch.setattr(inference, "MAX_TOKEN_ROWS", 3 * n_tokens(running) * row_bytes(running))
-        assert len(running.embed(*[TEXT] * 3, pooling=Pooling.NONE, **fields).row_offsets) == 4
+        monkeypatch.setattr(embed_plan, "MAX_TOKEN_ROWS", 3 * n_tokens(running) * row_bytes(running))
+        assert len(running.embed(*[TEXT] * 3, pooling=Pooling.NONE, **fields).output.offsets) == 4
         n_batches = len(running.batches)
-        with pytest.raises(InvalidRequest, match="fewer texts"):
+        with pytest.raises(InvalidRequest, match="one vector per token makes"):
             running.embed(*[TEXT] * 4, pooling=Pooling.NONE, **fields)
         assert len(running.batches) == n_batches
 
@@ -37,31 +37,31 @@ def test_a_text_s_rows_count_as_often_as_it_was_sent(models, monkeypatch, fields
 def test_for_spans_a_text_s_rows_count_once_and_each_span_s_vector(models, monkeypatch):
     with serving(models) as running:
         limit = n_tokens(running) + 6
-        monkeypatch.setattr(inference, "MAX_TOKEN_ROWS", limit * row_bytes(running))
-        assert running.embed(*[TEXT] * 6, spans=(((0, 2),),) * 6).vectors.shape[0] == 6
-        with pytest.raises(InvalidRequest, match="fewer texts"):
+        monkeypatch.setattr(embed_plan, "MAX_TOKEN_ROWS", limit * row_bytes(running))
+        assert running.embed(*[TEXT] * 6, spans=(((0, 2),),) * 6).output.matrix.shape[0] == 6
+        with pytest.raises(InvalidRequest, match="one vector per token makes"):
             running.embed(*[TEXT] * 7, spans=(((0, 2),),) * 7)
 
 
 def test_pooled_vectors_are_under_no_such_limit(models, monkeypatch):
-    monkeypatch.setattr(inference, "MAX_TOKEN_ROWS", 1)
+    monkeypatch.setattr(embed_plan, "MAX_TOKEN_ROWS", 1)
     with serving(models) as running:
-        assert len(running.embed(TEXT, return_tokens=True).vectors) == 1
-        assert len(running.embed(TEXT).vectors) == 1
+        assert len(running.embed(TEXT, return_tokens=True).output.matrix) == 1
+        assert len(running.embed(TEXT).output.matrix) == 1
 
 
 def test_requests_whose_tokens_are_placed_do_not_hold_up_long_texts(models, monkeypatch):
     """Four of them wait in their own thread; what only has to be tokenized is answered meanwhile."""
     go_on = threading.Event()
-    read_inputs = inference.read_inputs
+    tokenize = embed_plan.EmbedPlan.tokenize
 
-    def read_later(*args):
-        assert go_on.wait(30)
-        return read_inputs(*args)
+    def tokenize_later(plan):
+        assert not plan.finds_offsets or go_on.wait(30)
+        return tokenize(plan)
 
-    monkeypatch.setattr(inference, "read_inputs", read_later)
+    monkeypatch.setattr(embed_plan.EmbedPlan, "tokenize", tokenize_later)
     texts = ("a" * 2_000, "b" * 2_000, "c" * 2_000)  # more than is tokenized on the event loop
-    assert sum(map(len, texts)) > inference.INLINE_CHARACTERS
+    assert sum(map(len, texts)) > pipeline.INLINE_CHARACTERS
 
     async def scenario(service):
         placed = [
@@ -78,7 +78,7 @@ def test_requests_whose_tokens_are_placed_do_not_hold_up_long_texts(models, monk
 
     with serving(models) as running:
         plain, placed = running.run(scenario(running.service))
-    assert [len(result.vectors) for result in (plain, *placed)] == [3] * 5
+    assert [len(result.output.matrix) for result in (plain, *placed)] == [3] * 5
 
 
 def test_equal_inputs_share_what_is_told_of_their_tokens(models):
@@ -94,8 +94,9 @@ def test_each_piece_is_asked_for_once(models, monkeypatch):
         running.embed("a")
         [engine] = running.loader.engines
         asked: list[int] = []
-        token_bytes = type(engine).token_bytes
-        monkeypatch.setattr(type(engine), "token_bytes", lambda self, t: (asked.append(t), token_bytes(self, t))[1])
+        codec = type(engine.codec)
+        token_bytes = codec.token_bytes
+        monkeypatch.setattr(codec, "token_bytes", lambda self, t: (asked.append(t), token_bytes(self, t))[1])
         tokens = [97, 98] * 2_000
         assert running.run(running.service.token_pieces(tokens, model=None)) == [b"a", b"b"] * 2_000
     assert asked == [97, 98]

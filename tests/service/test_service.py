@@ -17,7 +17,7 @@ from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.model_store.store import ModelStore
 from gguf_embed.service.service import EmbedService
-from gguf_embed.types import EmbedRequest, LoadOptions, Pooling, PromptChoice
+from gguf_embed.types import EmbedRequest, LoadOptions, OutputSpec, Pooling, PromptChoice
 from tests.model_pool.fake_models import LIMIT, FakeLoader
 
 
@@ -29,8 +29,9 @@ class Running:
         self.loader = loader
         self.run = runner.run
 
-    def embed(self, *inputs, **fields):
-        return self.run(self.service.embed(EmbedRequest(tuple(inputs), **fields)))
+    def embed(self, *inputs, pooling=None, **fields):
+        output = None if pooling is None else OutputSpec.of(pooling)
+        return self.run(self.service.embed(EmbedRequest(tuple(inputs), output=output, **fields)))
 
     @property
     def batches(self):
@@ -58,17 +59,17 @@ def serving(models, *names, pooling=Pooling.MEAN, script=None, prompts=None, fol
 def test_rows_come_in_the_order_of_the_inputs_and_unit_length(models):
     with serving(models) as running:
         together = running.embed("one", "two", "three")
-        alone = [running.embed(text).vectors[0] for text in ("one", "two", "three")]
-    np.testing.assert_allclose(together.vectors, alone, rtol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(together.vectors, axis=1), 1.0, rtol=1e-6)
-    assert together.row_offsets == (0, 1, 2, 3)
+        alone = [running.embed(text).output.matrix[0] for text in ("one", "two", "three")]
+    np.testing.assert_allclose(together.output.matrix, alone, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(together.output.matrix, axis=1), 1.0, rtol=1e-6)
+    assert together.output.offsets == (0, 1, 2, 3)
 
 
 def test_equal_inputs_are_computed_once_and_counted_as_sent(models):
     with serving(models) as running:
         result = running.embed("same", "other", "same")
     assert sum(len(batch.texts) for batch in running.batches) == 2
-    np.testing.assert_array_equal(result.vectors[0], result.vectors[2])
+    np.testing.assert_array_equal(result.output.matrix[0], result.output.matrix[2])
     assert result.usage.prompt_tokens == 2 * len(running.batches[0].texts[0]) + len("other") + 2
     assert b"gguf_embed_duplicate_texts_total 1.0" in running.loader.metrics.render()
 
@@ -86,7 +87,7 @@ def test_truncation_is_visible_and_keeps_the_closing_token(models, server, reque
     (cut,) = result.truncated
     assert (cut.index, cut.n_tokens, cut.n_kept, cut.n_dropped) == (1, 42, LIMIT, 26)
     longest = max((text for batch in running.batches for text in batch.texts), key=len)
-    assert longest[-1] == running.loader.engines[0].vocabulary().eos_id
+    assert longest[-1] == running.loader.engines[0].codec.vocabulary().eos_id
 
 
 def test_a_request_may_refuse_the_servers_truncation(models):
@@ -97,9 +98,9 @@ def test_a_request_may_refuse_the_servers_truncation(models):
 def test_token_rows_are_one_per_token_and_never_normalized(models):
     with serving(models) as running:
         result = running.embed("ab", "c", pooling=Pooling.NONE, embd_normalize=2)
-    assert result.row_offsets == (0, 4, 7)
-    assert result.vectors.shape == (7, 8)
-    assert not np.allclose(np.linalg.norm(result.vectors, axis=1), 1.0)
+    assert result.output.offsets == (0, 4, 7)
+    assert result.output.matrix.shape == (7, 8)
+    assert not np.allclose(np.linalg.norm(result.output.matrix, axis=1), 1.0)
 
 
 @pytest.mark.parametrize("dimensions", [0, -1, 9])
@@ -110,14 +111,14 @@ def test_dimensions_beyond_the_model_are_refused(models, dimensions):
 
 def test_dimensions_cut_and_renormalize(models):
     with serving(models) as running:
-        whole, cut = running.embed("text").vectors[0], running.embed("text", dimensions=3).vectors[0]
+        whole, cut = running.embed("text").output.matrix[0], running.embed("text", dimensions=3).output.matrix[0]
     np.testing.assert_allclose(cut, whole[:3] / np.linalg.norm(whole[:3]), rtol=1e-5)
 
 
 def test_a_model_with_a_rank_head_gives_scores_and_vectors(models):
     for served, asked, width in [(Pooling.MEAN, Pooling.RANK, 1), (Pooling.RANK, Pooling.MEAN, 8)]:
         with serving(models, pooling=served) as running:
-            assert running.embed("text", pooling=asked).vectors.shape == (1, width)
+            assert running.embed("text", pooling=asked).output.matrix.shape == (1, width)
             with pytest.raises(InvalidRequest, match=f"this model has {width}"):
                 running.embed("text", pooling=asked, dimensions=9)
 
@@ -155,7 +156,7 @@ def test_a_prefix_is_added_when_asked_for_and_counted(models):
         asked = running.embed("text", prompt=PromptChoice("query"))
         by_hand = running.embed("q: text")
         plain = running.embed("text")
-    np.testing.assert_array_equal(asked.vectors, by_hand.vectors)
+    np.testing.assert_array_equal(asked.output.matrix, by_hand.output.matrix)
     assert asked.usage.prompt_tokens == plain.usage.prompt_tokens + len("q: ")
     assert (asked.prompt.name, asked.prompt.text) == ("query", "q: ")
     assert plain.prompt is None
@@ -197,8 +198,8 @@ def test_load_and_unload_by_name(models):
 
 
 def test_too_many_token_rows_are_refused_before_they_are_computed(models, monkeypatch):
-    monkeypatch.setattr("gguf_embed.service.embed.MAX_TOKEN_ROWS", 100)
-    with serving(models) as running, pytest.raises(InvalidRequest, match="fewer texts"):
+    monkeypatch.setattr("gguf_embed.service.embed_plan.MAX_TOKEN_ROWS", 100)
+    with serving(models) as running, pytest.raises(InvalidRequest, match="the limit per request is 100"):
         running.embed("abcdef", pooling=Pooling.NONE)
     assert not running.batches
 

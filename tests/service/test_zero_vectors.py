@@ -43,7 +43,7 @@ CASES = [
 @pytest.mark.parametrize(("inputs", "fields", "message"), CASES)
 def test_the_input_is_named(static, inputs, fields, message):
     if message is None:
-        assert len(static.embed(*inputs, **fields).vectors) >= len(inputs)
+        assert len(static.embed(*inputs, **fields).output.matrix) >= len(inputs)
         return
     with pytest.raises(InvalidInput, match=message):
         static.embed(*inputs, **fields)
@@ -54,5 +54,5 @@ def test_with_skip_it_fails_alone(static, inputs, fields, message):
     result = static.embed(*inputs, on_error="skip", **fields)
     [failure] = result.failures
     assert failure.index == len(inputs) - 1
-    assert len(result.vectors) == sum(inputs[index] == "the" for index in range(len(inputs) - 1))
-    assert result.vectors.any(axis=1).all()
+    assert len(result.output.matrix) == sum(inputs[index] == "the" for index in range(len(inputs) - 1))
+    assert result.output.matrix.any(axis=1).all()

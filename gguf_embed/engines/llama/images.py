@@ -6,16 +6,29 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
-from gguf_embed.engines.base import EngineInfo, ImageRows, ImageSpec
+from gguf_embed.engines.base import EngineInfo, ImageRows
 from gguf_embed.engines.llama import api
 from gguf_embed.engines.llama import mtmd_api as mtmd
 from gguf_embed.engines.llama.batch import BatchBuffers
-from gguf_embed.errors import EngineFailure, ImageInputTooLong, InvalidRequest, ModelFileError, NotSupported
+from gguf_embed.errors import EngineFailure, ImageInputTooLong, InvalidRequest, ModelFileError, NotSupported, WayOut
 from gguf_embed.images.checks import check_image, check_pixels, check_together
-from gguf_embed.types import FloatMatrix, ImageInput, Pooling
+from gguf_embed.types import DENSE, TOKENS, FloatMatrix, ImageInput, OutputSpec, Pooling
+from gguf_embed.vectors import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """What an image context is asked to be able to run."""
+
+    mmproj: Path  # file of the vision tower
+    max_tokens: int  # of one text with its images
+    n_threads: int
+    use_gpu: bool = False
+    part_tokens: int = 512  # computed at once: each writes logits over the vocabulary where its row is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,10 @@ class ImageContext:
     def _part_tokens(self) -> int:
         return min(self.spec.part_tokens, self.spec.max_tokens)
 
-    def embed(self, text: ImageInput, pooling: Pooling) -> ImageRows:
+    def embed(self, text: ImageInput, output: OutputSpec) -> ImageRows:
+        if output.kind not in (DENSE, TOKENS):
+            raise NotSupported(f"images have no {output.kind}, only vectors", [WayOut.POOL])
+        pooling = Pooling(output.pooling_name)
         _check_files(text)
         with ExitStack() as stack:
             parts = [self._decode(text, number, stack) for number in range(len(text.parts))]
@@ -96,7 +112,7 @@ class ImageContext:
             rows = pool.result()
         if not np.isfinite(rows).all():
             raise EngineFailure(f"input {text.index}: the model gave numbers that are not finite")
-        return ImageRows(rows, sum(chunk.n_tokens for chunk in chunks))
+        return ImageRows(Rows(output.kind, rows, (0, len(rows))), sum(chunk.n_tokens for chunk in chunks))
 
     def _decode(self, text: ImageInput, number: int, stack: ExitStack) -> str | api.Handle:
         part = text.parts[number]

@@ -17,43 +17,26 @@ from gguf_embed.gguf_file import static_format as keys
 from gguf_embed.gguf_file.facts import context_length, pooling_type
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.strings import read_strings
-from gguf_embed.types import FloatMatrix, Pooling, Span, Vocabulary
+from gguf_embed.types import DENSE, TOKENS, FloatMatrix, OutputSpec, Pooling, Span, Vocabulary
+from gguf_embed.vectors import Rows
+
+OUTPUTS = (OutputSpec.of(Pooling.MEAN), OutputSpec.of(Pooling.NONE))
 
 BUFFER_BYTES = 2**20
 """Rows that are summed at once: they stay in a core's cache between the copy and the sum."""
 
 
-class StaticEngine:
-    """Implements `Engine` and `ExactTokenizing`. Any thread."""
+class StaticCodec:
+    """Implements `TextCodec` and `ExactTokenizing`: the tokenizer that the file carries. Any thread."""
 
-    def __init__(self, header: GgufHeader) -> None:
-        """Maps the rows and builds the tokenizer: some 50 ms for 30,000 tokens, a second for a million words.
-
-        Raises `ModelFileError` where the file is not as docs/static-models.md describes it.
-        """
-        self._table: TokenTable | None = open_table(header)
-        table = self._table
+    def __init__(self, header: GgufHeader, n_tokens: int) -> None:
+        """Some 50 ms for 30,000 tokens, a second for a million words. Raises `ModelFileError`."""
         try:
-            self._tokenizer = _open_tokenizer(header, table.n_tokens)
+            self._tokenizer = _open_tokenizer(header, n_tokens)
         except ModelFileError as error:
             raise ModelFileError(f"{header.path}: {error.message}") from error
+        self._n_tokens = n_tokens
         self._unknown_id = header.get(keys.UNKNOWN_ID, int)
-        self._n_ctx_train = context_length(header) or keys.CONTEXT_LENGTH
-        self.info = EngineInfo(
-            architecture=header.architecture,
-            description=f"{header.get(keys.KIND, str) or 'static'}, {table.n_rows:,} rows, {table.type}",
-            n_embd=table.n_embd,
-            n_vocab=table.n_tokens,
-            n_ctx_train=self._n_ctx_train,
-            n_params=sum(prod(tensor.shape) for tensor in header.tensors.values()),
-            size_bytes=sum(tensor.size_bytes for tensor in header.tensors.values()),
-            pooling=pooling_type(header),
-            causal=False,
-            n_cls_out=0,
-            vocab_type=0,
-            bos_token="",
-            eos_token="",
-        )
 
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(
@@ -90,15 +73,42 @@ class StaticEngine:
 
     def _check_known(self, tokens: Sequence[int]) -> None:
         for token in tokens:
-            if not 0 <= token < self.info.n_vocab:
-                raise InvalidRequest(
-                    f"token id {token} is not in the model's vocabulary of {self.info.n_vocab}", "tokens"
-                )
+            if not 0 <= token < self._n_tokens:
+                raise InvalidRequest(f"token id {token} is not in the model's vocabulary of {self._n_tokens}", "tokens")
+
+
+class StaticEngine:
+    """Implements `Engine`. Any thread."""
+
+    def __init__(self, header: GgufHeader) -> None:
+        """Maps the rows and builds the tokenizer.
+
+        Raises `ModelFileError` where the file is not as docs/static-models.md describes it.
+        """
+        self._table: TokenTable | None = open_table(header)
+        table = self._table
+        self.codec = StaticCodec(header, table.n_tokens)
+        self.info = EngineInfo(
+            architecture=header.architecture,
+            description=f"{header.get(keys.KIND, str) or 'static'}, {table.n_rows:,} rows, {table.type}",
+            n_embd=table.n_embd,
+            n_vocab=table.n_tokens,
+            n_ctx_train=context_length(header) or keys.CONTEXT_LENGTH,
+            n_params=sum(prod(tensor.shape) for tensor in header.tensors.values()),
+            size_bytes=sum(tensor.size_bytes for tensor in header.tensors.values()),
+            pooling=pooling_type(header),
+            causal=False,
+            n_cls_out=0,
+            vocab_type=0,
+            bos_token="",
+            eos_token="",
+        )
 
     def open_context(self, spec: ContextSpec) -> StaticContext:
-        if spec.pooling not in (Pooling.MEAN, Pooling.NONE):
+        if spec.output not in OUTPUTS:
             raise NotSupported(
-                f"a static model knows no order of tokens, so pooling {spec.pooling} has no meaning: use mean or none"
+                f"a static model has no order of tokens, so pooling {spec.output.pooling_name} has no meaning: "
+                "use mean or none"
             )
         if self._table is None:
             raise EngineFailure("this engine is closed")
@@ -118,17 +128,17 @@ class StaticContext:
         n_rows = min(spec.max_tokens, max(1, BUFFER_BYTES // (4 * table.n_embd)))
         self._buffer: FloatMatrix = np.empty((n_rows, table.n_embd), np.float32)
 
-    def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> FloatMatrix:
+    def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> Rows:
         """Raises `InvalidInput` for the first text whose mean is zero: that vector would have no direction."""
         table = self._table
         if table is None:
             raise EngineFailure("this context is closed")
         lengths = [len(tokens) for tokens in batch]
         ids = self._flat_ids(batch, lengths, table.n_tokens)
-        if self.spec.pooling is Pooling.NONE:
+        if self.spec.output.kind == TOKENS:
             rows: FloatMatrix = np.empty((len(ids), table.n_embd), np.float32)
             table.take(ids, rows)
-            return rows
+            return Rows.per_token(rows, lengths)
         means: FloatMatrix = np.empty((len(lengths), table.n_embd), np.float32)
         begin = 0
         for total, length in zip(means, lengths, strict=True):
@@ -139,7 +149,7 @@ class StaticContext:
         if not has_direction.all():
             first = int(np.argmin(has_direction))
             raise InvalidInput(first, ": the rows of its tokens add up to zero, so it has no vector: add other words")
-        return means
+        return Rows.one_each(DENSE, means)
 
     def _flat_ids(self, batch: Sequence[Sequence[int]], lengths: Sequence[int], n_vocab: int) -> Ids:
         """All ids in a row, checked. Numpy would read other memory for some that are out of range."""

@@ -1,4 +1,4 @@
-"""`GET /openapi.json`: the route table and `openapi_data/*.toml` → an OpenAPI 3.1 description.
+"""`GET /openapi.json`: the dialects' routes and their TOML files → an OpenAPI 3.1 description.
 
 The table says which routes there are; the TOML files say in words and JSON Schema what goes in and out. In them
 `ref = "Name"` is short for a `$ref` to `[schemas.Name]`. A route without an entry is described by its summary alone.
@@ -10,7 +10,7 @@ import functools
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
@@ -24,13 +24,6 @@ from gguf_embed.server.http.body import json_response
 
 Json = dict[str, Any]
 
-_ERROR_SCHEMAS = {
-    Dialect.OPENAI: "OpenAIError",
-    Dialect.LLAMA: "LlamaError",
-    Dialect.OLLAMA: "OllamaError",
-    Dialect.TEI: "TeiError",
-    Dialect.COHERE: "CohereError",
-}
 _KEY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
@@ -47,24 +40,22 @@ class Descriptions:
 
 async def openapi_json(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`GET /openapi.json`."""
-    return json_response(orjson.dumps(describe_door(context)))
+    return json_response(written_description(context.dialects, context.options.version, bool(context.options.api_keys)))
 
 
-def describe_door(context: ServerContext) -> Json:
-    """The description of this server."""
-    return describe(
-        context.routes, load_descriptions(), context.options.version, key_needed=bool(context.options.api_keys)
-    )
+@functools.lru_cache(maxsize=2)  # with a key and without
+def written_description(dialects: tuple[Dialect, ...], version: str, key_needed: bool) -> bytes:
+    """The description of a server with these dialects, as JSON."""
+    return orjson.dumps(describe(dialects, version, key_needed=key_needed))
 
 
 @functools.cache
-def load_descriptions() -> Descriptions:
+def load_descriptions(dialects: tuple[Dialect, ...]) -> Descriptions:
     """Read the TOML files, once per process."""
     routes: dict[str, Json] = {}
     schemas: dict[str, Json] = {}
-    for file in sorted(files("gguf_embed.server.docs").joinpath("openapi_data").iterdir(), key=lambda file: file.name):
-        if not file.name.endswith(".toml"):
-            continue
+    shared = files("gguf_embed.server.docs") / "openapi_data" / "shared.toml"
+    for file in (shared, *(file for dialect in dialects for file in dialect.openapi)):
         data = expand(tomllib.loads(file.read_text("utf-8")))
         schemas |= data.get("schemas", {})
         routes |= {name: entry for entry in data.get("route", []) for name in entry["of"]}
@@ -95,12 +86,15 @@ def shown_path(route: Route) -> str:
     return re.sub(r"{(\w+):[^}]*}", r"{\1}", route.path)
 
 
-def describe(routes: Sequence[Route], known: Descriptions, version: str, *, key_needed: bool) -> Json:
+def describe(dialects: tuple[Dialect, ...], version: str, *, key_needed: bool) -> Json:
     """The OpenAPI document. `key_needed`: this server was started with API keys."""
+    known = load_descriptions(dialects)
     paths: Json = {}
-    for route in routes:
-        entry = known.routes.get(route_name(route), {})
-        paths.setdefault(shown_path(route), {})[route.method.lower()] = _operation(route, entry, key_needed)
+    for dialect in dialects:
+        for route in dialect.routes:
+            entry = known.routes.get(route_name(route), {})
+            operation = _operation(route, entry, key_needed, dialect.error_schema)
+            paths.setdefault(shown_path(route), {})[route.method.lower()] = operation
     used = [operation["tags"][0] for path in paths.values() for operation in path.values()]
     return {
         "openapi": "3.1.0",
@@ -116,7 +110,7 @@ def describe(routes: Sequence[Route], known: Descriptions, version: str, *, key_
     }
 
 
-def _operation(route: Route, entry: Json, key_needed: bool) -> Json:
+def _operation(route: Route, entry: Json, key_needed: bool, error_schema: str) -> Json:
     operation: Json = {
         "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{shown_path(route)}").strip("_"),
         "tags": [entry.get("group", "Other")],
@@ -133,7 +127,7 @@ def _operation(route: Route, entry: Json, key_needed: bool) -> Json:
     if "request" in entry:
         operation["requestBody"] = _request_body(entry)
     statuses = {*entry.get("errors", []), *([401] if route.auth_required else [])}
-    schema = {"$ref": f"#/components/schemas/{_ERROR_SCHEMAS[route.dialect]}"}
+    schema = {"$ref": f"#/components/schemas/{error_schema}"}
     for status in sorted(statuses):
         content = {"application/json": {"schema": schema}}
         operation["responses"][str(status)] = {"description": HTTPStatus(status).phrase, "content": content}

@@ -12,8 +12,8 @@ from html import escape
 import orjson
 from aiohttp import web
 
-from gguf_embed.server.context import Route, ServerContext
-from gguf_embed.server.docs.openapi import describe, load_descriptions
+from gguf_embed.server.context import Dialect, ServerContext
+from gguf_embed.server.docs.openapi import describe
 from gguf_embed.server.docs.page.page import Page, make_page, read_part
 from gguf_embed.server.docs.schema_text import Field, Json, fields_of, name_of, type_words
 
@@ -33,7 +33,7 @@ class Entry:
 
 async def docs(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`GET /docs`. Asks for no key: it says nothing that this project's repository does not say."""
-    made = load_docs(tuple(context.routes), context.options.version, key_needed=bool(context.options.api_keys))
+    made = load_docs(context.dialects, context.options.version, key_needed=bool(context.options.api_keys))
     url = f"{request.scheme}://{request.host}"
     if not _PLAIN_URL.fullmatch(url):
         return made.response()
@@ -41,9 +41,9 @@ async def docs(context: ServerContext, request: web.Request) -> web.StreamRespon
 
 
 @functools.lru_cache(maxsize=2)  # with a key and without
-def load_docs(routes: tuple[Route, ...], version: str, *, key_needed: bool) -> Page:
+def load_docs(dialects: tuple[Dialect, ...], version: str, *, key_needed: bool) -> Page:
     """Make the page, whose examples send to `_ANY_URL`. It takes milliseconds, and anybody may ask for it."""
-    html = render(describe(routes, load_descriptions(), version, key_needed=key_needed), _ANY_URL)
+    html = render(describe(dialects, version, key_needed=key_needed), _ANY_URL)
     return make_page(html, style=read_part("page.css") + read_part("docs.css"))
 
 

@@ -47,19 +47,17 @@ class ImageRules:
 
     hosts: RemoteHosts
     max_inputs: int
-    refusal: str | None = None  # why the model reads no images
+    refusal: NotSupported | None = None  # why the model reads no images
 
 
 async def take_images(context: ServerContext, body: JsonObject) -> tuple[JsonObject, tuple[ImageInput, ...]]:
     """The body with texts only, and its inputs with images, fetched where that is allowed.
 
-    Every request comes through here; one without an object among its inputs leaves as it came.
+    For a body with an object among its inputs: nothing else can hold images.
     Raises `InvalidRequest`, and `NotSupported` where the model has no vision tower.
     """
     param = "content" if body.get("input") is None else "input"
     value = body.get(param)
-    if not (type(value) is dict or (type(value) is list and dict in set(map(type, value)))):
-        return body, ()
     options = context.options
     info = context.service.resolve(optional_str(body, "model")).info
     refusal = None if info.reads_images else no_tower(info.name)
@@ -192,7 +190,7 @@ class _Reader:
     def _count_images(self, n_more: int) -> None:
         """Before they are decoded."""
         if self._rules.refusal is not None:
-            raise NotSupported(self._rules.refusal)
+            raise self._rules.refusal
         self._n_images += n_more
         if self._n_images > MAX_IMAGES:
             raise InvalidRequest(

@@ -1,4 +1,4 @@
-"""Fields that ask for more than vectors, or for less than all: JSON → `Extras`, which go onto an `EmbedRequest`.
+"""Fields that ask for more than vectors, or for less than all: JSON → `EmbedOptions`, which go onto an `EmbedRequest`.
 
 `return_tokens`, `spans`, `late_chunking` (Jina's), `long_input`, `on_error`, `offset_unit`.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
-from gguf_embed.errors import EmbedError, InvalidInput, InvalidRequest, NotSupported
+from gguf_embed.errors import EmbedError, InvalidInput, InvalidRequest, NotSupported, WayOut
 from gguf_embed.preprocessing.token_offsets import check_offset_budget
 from gguf_embed.server.fields.inputs import MixedInputs, parse_entry, parse_inputs
 from gguf_embed.server.http.errors import NoInputs, TooManyInputs
@@ -30,7 +30,7 @@ _NO_SPANS: tuple[Span, ...] = ((0, 0),)  # of an input that is not read
 
 
 @dataclass(frozen=True, slots=True)
-class Extras:
+class EmbedOptions:
     """What the fields ask for, with the inputs, which some of them change."""
 
     inputs: tuple[Input, ...]
@@ -56,13 +56,11 @@ class Extras:
         )
 
 
-def parse_extras(body: JsonObject, param: str, max_inputs: int) -> Extras | None:
-    """None where the body has none of the fields; else they and the inputs of field `param`.
+def parse_options(body: JsonObject, param: str, max_inputs: int) -> EmbedOptions:
+    """The fields and the inputs of field `param`. For a body that has one of `FIELDS`.
 
     Raises `InvalidRequest` naming the field, for fields that contradict each other too.
     """
-    if FIELDS.isdisjoint(body):
-        return None
     on_error = cast(Literal["fail", "skip"], optional_choice(body, "on_error", ("fail", "skip")) or "fail")
     refused: dict[int, EmbedError] = {}
     if on_error == "skip":
@@ -70,7 +68,7 @@ def parse_extras(body: JsonObject, param: str, max_inputs: int) -> Extras | None
     else:
         joins_mixed = not any(_asks(body.get(name)) for name in _ASKING)
         inputs = parse_inputs(body[param], param, max_inputs, joins_mixed=joins_mixed)
-    extras = Extras(
+    options = EmbedOptions(
         inputs,
         return_tokens=optional_bool(body, "return_tokens") or False,
         long_input=cast(
@@ -80,13 +78,13 @@ def parse_extras(body: JsonObject, param: str, max_inputs: int) -> Extras | None
         refused=refused,
         unit=OffsetUnit(optional_choice(body, "offset_unit", tuple(OffsetUnit)) or OffsetUnit.CODEPOINTS),
     )
-    if extras.return_tokens or body.get("late_chunking") or body.get("spans"):
+    if options.return_tokens or body.get("late_chunking") or body.get("spans"):
         check_offset_budget(inputs)
     if optional_bool(body, "late_chunking"):
-        return _join_chunks(extras, body, param)
+        return _join_chunks(options, body, param)
     if body.get("spans") is not None:
-        return _with_spans(extras, body["spans"])
-    return extras
+        return _with_spans(options, body["spans"])
+    return options
 
 
 def refuse_elsewhere(body: JsonObject, fields: Iterable[str] = ()) -> None:
@@ -94,7 +92,7 @@ def refuse_elsewhere(body: JsonObject, fields: Iterable[str] = ()) -> None:
     for name in (*_ASKING, *fields):
         if name in body and _asks(body[name]):
             raise InvalidRequest(
-                f'"{name}" is for POST /v1/embeddings and POST /embedding: send it there, or leave it out', name
+                f'"{name}" has no meaning on this route', name, ways_out=[WayOut.LEAVE_OUT, WayOut.EMBED_OPTIONS]
             )
 
 
@@ -129,19 +127,19 @@ def _parse_readable(value: object, param: str, max_inputs: int, refused: dict[in
     return tuple(inputs)
 
 
-def _join_chunks(extras: Extras, body: JsonObject, param: str) -> Extras:
+def _join_chunks(options: EmbedOptions, body: JsonObject, param: str) -> EmbedOptions:
     """The inputs as one text, nothing between them, and each one's place as a span: as Jina's API does it.
 
     A chunk without words is refused here, where it has its own number.
     """
-    for name, is_there in (("spans", body.get("spans") is not None), ("on_error", extras.on_error == "skip")):
+    for name, is_there in (("spans", body.get("spans") is not None), ("on_error", options.on_error == "skip")):
         if is_there:
             raise InvalidRequest(
                 f'"late_chunking" makes one text of all inputs, "{name}" is about several texts or parts of one: '
                 "send one of them",
                 "late_chunking",
             )
-    for index, chunk in enumerate(extras.inputs):
+    for index, chunk in enumerate(options.inputs):
         if not isinstance(chunk, str):
             raise InvalidRequest(
                 f'"late_chunking" joins texts, and "{param}[{index}]" is token ids: send text', "late_chunking", index
@@ -150,32 +148,32 @@ def _join_chunks(extras: Extras, body: JsonObject, param: str) -> Extras:
             raise InvalidRequest(
                 f'"{param}[{index}]" is a chunk without words, which has no vector: leave it out', param, index
             )
-    chunks = cast("tuple[str, ...]", extras.inputs)
+    chunks = cast("tuple[str, ...]", options.inputs)
     borders = [0, *itertools.accumulate(map(len, chunks))]
-    return replace(extras, inputs=("".join(chunks),), spans=(tuple(itertools.pairwise(borders)),), chunks_joined=True)
+    return replace(options, inputs=("".join(chunks),), spans=(tuple(itertools.pairwise(borders)),), chunks_joined=True)
 
 
-def _with_spans(extras: Extras, value: object) -> Extras:
+def _with_spans(options: EmbedOptions, value: object) -> EmbedOptions:
     """`[[0, 5], [5, 9]]` of a single input, or a list of such lists, one for each.
 
     With skip, an input whose spans are not in its text fails alone.
     """
-    inputs, refused = list(extras.inputs), dict(extras.refused)
+    inputs, refused = list(options.inputs), dict(options.refused)
     spans: list[tuple[Span, ...]] = []
-    for index, (where, pairs) in enumerate(_spans_by_input(value, extras)):
+    for index, (where, pairs) in enumerate(_spans_by_input(value, options)):
         try:
-            spans.append(_NO_SPANS if index in refused else _parse_pairs(pairs, where, index, extras))
+            spans.append(_NO_SPANS if index in refused else _parse_pairs(pairs, where, index, options))
         except InvalidInput as error:
-            if extras.on_error == "fail":
+            if options.on_error == "fail":
                 raise
             refused[index], inputs[index] = error, ""
             spans.append(_NO_SPANS)
-    return replace(extras, inputs=tuple(inputs), refused=refused, spans=tuple(spans))
+    return replace(options, inputs=tuple(inputs), refused=refused, spans=tuple(spans))
 
 
-def _spans_by_input(value: object, extras: Extras) -> list[tuple[str, object]]:
+def _spans_by_input(value: object, options: EmbedOptions) -> list[tuple[str, object]]:
     """Of each input, its part of the field and that part's name."""
-    n_inputs = len(extras.inputs)
+    n_inputs = len(options.inputs)
     if not isinstance(value, list):
         raise InvalidRequest(f'"spans" must be an array of pairs [start, end], found {describe(value)}', "spans")
     first = value[0] if value else None
@@ -203,9 +201,9 @@ def _begins_with_a_number(pair: list[object]) -> bool:
     return bool(pair) and isinstance(pair[0], int | float)
 
 
-def _parse_pairs(value: object, where: str, index: int, extras: Extras) -> tuple[Span, ...]:
+def _parse_pairs(value: object, where: str, index: int, options: EmbedOptions) -> tuple[Span, ...]:
     """Raises `InvalidInput` for what is not in the text, `InvalidRequest` for what are no pairs."""
-    text, unit = extras.inputs[index], extras.unit
+    text, unit = options.inputs[index], options.unit
     if not isinstance(text, str):
         raise InvalidInput(index, f': "{where}" are characters of a text, and this is token ids: send text', "spans")
     starts = unit_starts(text, unit)

@@ -1,4 +1,4 @@
-"""What `Extras` asked for, in the two shapes of a reply: OpenAI's, with lists beside `data`, and llama.cpp's, in items.
+"""What `EmbedOptions` asked for, in OpenAI's shape, with lists beside `data`, and in llama.cpp's, in the items.
 
 A code point's number becomes the unit that the request counts in. Not for the event loop: a request may ask for the
 places of a million tokens. What is long is written in parts of its own, because orjson keeps the GIL until it is done.
@@ -6,59 +6,60 @@ places of a million tokens. What is long is written in parts of its own, because
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import orjson
 from aiohttp import web
 
-from gguf_embed.server.context import Dialect
-from gguf_embed.server.fields.options import Extras
+from gguf_embed.errors import EmbedError
+from gguf_embed.server.fields.options import EmbedOptions
+from gguf_embed.server.fields.pieces import format_piece
 from gguf_embed.server.http.body import format_indices
-from gguf_embed.server.http.errors import describe_error
 from gguf_embed.tokenization.offsets import OffsetUnit, unit_starts
 from gguf_embed.types import EmbedResult, Input, Span, WindowedText
 
 WINDOWED_HEADER = "X-Gguf-Embed-Windowed"
 FAILED_HEADER = "X-Gguf-Embed-Failed"
 
+DescribeError = Callable[[EmbedError], dict[str, object]]
+"""One input's failure as the dialect's error object."""
 
-def openai_data(result: EmbedResult, rows: Iterable[object], extras: Extras) -> list[dict[str, object]]:
+
+def openai_data(result: EmbedResult, rows: Iterable[object], options: EmbedOptions) -> list[dict[str, object]]:
     """The items of `data`: `index` is the input's, with spans it counts the vectors of the reply."""
-    labels = _labels(extras, {failure.index for failure in result.failures})
+    labels = _labels(options, {failure.index for failure in result.failures})
     return [{"object": "embedding", "embedding": _dump(row), **label} for label, row in zip(labels, rows, strict=True)]
 
 
-def _labels(extras: Extras, failed: set[int]) -> list[dict[str, object]]:
+def _labels(options: EmbedOptions, failed: set[int]) -> list[dict[str, object]]:
     """What stands beside each vector of the reply."""
-    if not extras.spans:
-        return [{"index": index} for index in range(len(extras.inputs)) if index not in failed]
-    if extras.chunks_joined:
-        return [{"index": index} for index in range(len(extras.spans[0]))]
-    by_input = enumerate(_written_spans(extras))
+    if not options.spans:
+        return [{"index": index} for index in range(len(options.inputs)) if index not in failed]
+    if options.chunks_joined:
+        return [{"index": index} for index in range(len(options.spans[0]))]
+    by_input = enumerate(_written_spans(options))
     spans = [(number, span) for number, own in by_input if number not in failed for span in own]
     return [{"index": index, "input": number, "span": span} for index, (number, span) in enumerate(spans)]
 
 
-def openai_details(result: EmbedResult, extras: Extras) -> dict[str, object]:
+def openai_details(result: EmbedResult, options: EmbedOptions, describe: DescribeError) -> dict[str, object]:
     """The lists beside `data`, each only where there is something to tell, `errors` whenever skipping was asked for."""
     details: dict[str, object] = {}
-    if extras.return_tokens:
-        written = _written_tokens(result, extras)
+    if options.return_tokens:
+        written = _written_tokens(result, options)
         details["tokens"] = [{"index": index, **tokens} for index, tokens in enumerate(written) if tokens]
     if result.windowed:
         details["windowed"] = [{"index": text.index, **_written_windows(text)} for text in result.windowed]
-    if extras.on_error == "skip":
-        details["errors"] = [
-            {"index": failure.index, **describe_error(failure.error, Dialect.OPENAI)} for failure in result.failures
-        ]
+    if options.on_error == "skip":
+        details["errors"] = [{"index": failure.index, **describe(failure.error)} for failure in result.failures]
     return details
 
 
-def native_details(result: EmbedResult, extras: Extras) -> list[dict[str, object]]:
+def llama_details(result: EmbedResult, options: EmbedOptions, describe: DescribeError) -> list[dict[str, object]]:
     """What stands in each input's item beside its rows; one that failed has `error` and no rows."""
-    spans = _written_spans(extras) if extras.spans else ()
-    tokens = _written_tokens(result, extras)
-    details: list[dict[str, object]] = [{} for _ in extras.inputs]
+    spans = _written_spans(options) if options.spans else ()
+    tokens = _written_tokens(result, options)
+    details: list[dict[str, object]] = [{} for _ in options.inputs]
     for index, detail in enumerate(details):
         if spans:
             detail["spans"] = spans[index]
@@ -67,11 +68,11 @@ def native_details(result: EmbedResult, extras: Extras) -> list[dict[str, object
     for text in result.windowed:
         details[text.index]["windowed"] = _written_windows(text)
     for failure in result.failures:
-        details[failure.index] = {"error": describe_error(failure.error, Dialect.LLAMA)}
+        details[failure.index] = {"error": describe(failure.error)}
     return details
 
 
-def with_extra_headers(response: web.Response, result: EmbedResult) -> web.Response:
+def with_option_headers(response: web.Response, result: EmbedResult) -> web.Response:
     """Say which inputs were read in windows, and which failed, as `X-Gguf-Embed-Truncated` does for those cut."""
     if result.windowed:
         response.headers[WINDOWED_HEADER] = format_indices([text.index for text in result.windowed])
@@ -84,31 +85,24 @@ def _written_windows(text: WindowedText) -> dict[str, object]:
     return {"n_tokens": text.n_tokens, "n_windows": text.n_windows}
 
 
-def _written_tokens(result: EmbedResult, extras: Extras) -> list[dict[str, object]]:
+def _written_tokens(result: EmbedResult, options: EmbedOptions) -> list[dict[str, object]]:
     """Of each input, nothing where it failed: three arrays of equal length, which equal inputs share.
 
     A piece that is no whole UTF-8 is an array of its bytes, as in `/tokenize`.
     """
     known: dict[int, dict[str, object]] = {id(None): {}}
-    for tokens, text in zip(result.tokens, extras.inputs, strict=bool(result.tokens)):
+    for tokens, text in zip(result.tokens, options.inputs, strict=bool(result.tokens)):
         if tokens is not None and id(tokens) not in known:
             known[id(tokens)] = {
                 "ids": _dump(tokens.ids),
-                "pieces": _dump([_written_piece(piece) for piece in tokens.pieces]),
-                "offsets": _dump(_written_offsets(tokens.offsets, text, extras.unit)),
+                "pieces": _dump([format_piece(piece) for piece in tokens.pieces]),
+                "offsets": _dump(_written_offsets(tokens.offsets, text, options.unit)),
             }
     return [known[id(tokens)] for tokens in result.tokens]
 
 
 def _dump(value: object) -> orjson.Fragment:
     return orjson.Fragment(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
-
-
-def _written_piece(piece: bytes) -> object:
-    try:
-        return piece.decode("utf-8")
-    except UnicodeDecodeError:
-        return list(piece)
 
 
 def _written_offsets(offsets: Sequence[Span | None], text: Input, unit: OffsetUnit) -> Sequence[Span | None]:
@@ -121,5 +115,7 @@ def _written_offsets(offsets: Sequence[Span | None], text: Input, unit: OffsetUn
     return [span and (starts[span[0]], starts[span[1]]) for span in offsets]
 
 
-def _written_spans(extras: Extras) -> Sequence[Sequence[Span | None]]:
-    return [_written_offsets(spans, text, extras.unit) for spans, text in zip(extras.spans, extras.inputs, strict=True)]
+def _written_spans(options: EmbedOptions) -> Sequence[Sequence[Span | None]]:
+    return [
+        _written_offsets(spans, text, options.unit) for spans, text in zip(options.spans, options.inputs, strict=True)
+    ]

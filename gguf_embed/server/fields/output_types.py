@@ -15,7 +15,7 @@ import numpy as np
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.http.values import JsonObject, describe, optional_choice, optional_int
-from gguf_embed.types import FloatMatrix, Pooling
+from gguf_embed.types import SCORES, TOKENS, FloatMatrix, OutputSpec
 from gguf_embed.vectors import SmallMatrix, quantize
 
 Dtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
@@ -92,15 +92,15 @@ def parse_dimensions(body: JsonObject) -> int | None:
     return other
 
 
-def check_output_types(types: Sequence[OutputType], pooling: Pooling, embd_normalize: int) -> None:
+def check_output_types(types: Sequence[OutputType], output: OutputSpec, embd_normalize: int) -> None:
     """Refuse what would be cut off: int8 and uint8 hold numbers from -1 to 1 only. Raises `InvalidRequest`."""
     small = next((output for output in types if output.dtype != "float"), None)
-    if pooling is Pooling.RANK and small is not None:
+    if output.kind == SCORES and small is not None:
         raise InvalidRequest(f'scores come as float, "{small.name}" is for vectors: ask for float', "output_dtype")
     found = next((output for output in types if output.dtype in _IN_UNIT_RANGE), None)
     if found is None:
         return
-    if pooling is Pooling.NONE:
+    if output.kind == TOKENS:
         raise InvalidRequest(
             f'token rows are not normalized, and "{found.name}" holds numbers from -1 to 1: '
             'ask for float, binary or ubinary, or for another "pooling"',

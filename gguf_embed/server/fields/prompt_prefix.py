@@ -17,6 +17,8 @@ MAX_PROMPT_CHARACTERS = 10_000
 
 NOTHING_ADDED = "nothing was added: the model's profile has no prompt of this kind"
 
+FIELDS = ("input_type", "task", LITERAL_PARAM, "prompt")
+
 _WORD_FIELDS = ("input_type", "task", LITERAL_PARAM)  # the later ones are the more specific
 _TEXT_FIELD = "prompt"
 

@@ -10,15 +10,13 @@ from gguf_embed.errors import AuthenticationFailed
 
 
 class ApiKeys:
-    """The accepted keys, as digests. Without keys the context is open."""
+    """The accepted keys, as digests; one at least."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._digests = tuple(_digest(key) for key in keys if key)
 
     def check(self, authorization: str | None, x_api_key: str | None) -> None:
         """Let the bearer of a known key pass, from either header. Raises `AuthenticationFailed`."""
-        if not self._digests:
-            return
         scheme, _, bearer = (authorization or "").partition(" ")
         offered = [key for key in (bearer.strip() if scheme.lower() == "bearer" else "", x_api_key or "") if key]
         if not offered:

@@ -30,34 +30,38 @@ CLIENT_GONE_STATUS = 499
 """nginx's number for a client that left before its answer; only metrics and the log see it."""
 
 _UNKNOWN_ROUTE = "unknown"
-_OLLAMA_PREFIX = "/api/"
+_NONE: tuple[None, None] = (None, None)
 
-RoutesByResource = Mapping[web.AbstractRoute, Route]
+ServedRoutes = Mapping[web.AbstractRoute, tuple[Route, Dialect]]
 
 
 class RequestMiddleware:
-    """The middleware of one application. `routes` says which line of the table an aiohttp route came from."""
+    """The middleware of one application. `served` says which route of which dialect an aiohttp route came from."""
 
-    def __init__(self, context: ServerContext, routes: RoutesByResource) -> None:
+    def __init__(self, context: ServerContext, served: ServedRoutes) -> None:
         self._context = context
-        self._routes = routes
-        self._keys = ApiKeys(context.options.api_keys)
-        self._dialects = {route.path: route.dialect for route in reversed(context.routes)}  # a path's first counts
+        self._served = served
+        self._keys = ApiKeys(context.options.api_keys) if context.options.api_keys else None
+        self._dialects: dict[str, Dialect] = {}  # by path
+        for dialect in context.dialects:
+            for route in dialect.routes:
+                self._dialects.setdefault(route.path, dialect)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
         """Answer one request, and count it whatever happens."""
         started_s = time.perf_counter()
-        route = self._routes.get(request.match_info.route)
+        route, dialect = self._served.get(request.match_info.route, _NONE)
         if route is None and has_double_slash(request):
             request = await without_double_slashes(request)
-            route, handler = self._routes.get(request.match_info.route), request.match_info.handler
+            route, dialect = self._served.get(request.match_info.route, _NONE)
+            handler = request.match_info.handler
         status = CLIENT_GONE_STATUS
         task = asyncio.current_task()
         assert task is not None  # a handler is a coroutine of a task
         self._context.in_flight.enter(task)
         try:
-            response = await self._answer(request, route, handler)
+            response = await self._answer(request, route, handler, dialect)
             if not response.prepared:  # a stream has sent its headers
                 set_common_headers(self._context, request, response)
             status = response.status
@@ -69,12 +73,15 @@ class RequestMiddleware:
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("%s %s %d %.1f ms", request.method, request.path, status, duration_s * 1e3)
 
-    async def _answer(self, request: web.Request, route: Route | None, handler: AiohttpHandler) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.Request, route: Route | None, handler: AiohttpHandler, dialect: Dialect | None
+    ) -> web.StreamResponse:
         try:
-            _check_open(request, self._context)
+            if self._context.in_flight.stopping.is_set() and request.method in ("POST", "DELETE"):
+                raise Unavailable("the server is shutting down: retry after it has restarted")
             if request.method == "OPTIONS":
                 return web.Response()
-            if route is None or route.auth_required:
+            if self._keys is not None and (route is None or route.auth_required):
                 self._keys.check(request.headers.get("Authorization"), request.headers.get("X-Api-Key"))
             return await handler(request)
         except EmbedError as error:
@@ -84,11 +91,13 @@ class RequestMiddleware:
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
             failure = EngineFailure(INTERNAL_MESSAGE)
-        return self._error_response(failure, request, route.dialect if route else self._dialect_of(request.path))
+        return self._error_response(failure, request, dialect or self._dialect_of(request.path))
 
     def _dialect_of(self, path: str) -> Dialect:
         """For a path whose method is wrong, or that nobody knows."""
-        return self._dialects.get(path, Dialect.OLLAMA if path.startswith(_OLLAMA_PREFIX) else Dialect.LLAMA)
+        named = (dialect for dialect in self._context.dialects if dialect.path_prefix)
+        by_prefix = next((dialect for dialect in named if path.startswith(dialect.path_prefix)), None)
+        return self._dialects.get(path) or by_prefix or self._context.dialects[0]
 
     def _from_http(self, error: web.HTTPException, request: web.Request) -> EmbedError:
         match error:
@@ -101,15 +110,10 @@ class RequestMiddleware:
 
     def _error_response(self, error: EmbedError, request: web.Request, dialect: Dialect) -> web.Response:
         self._context.metrics.observe_error(error.kind)
-        reply = format_error(error, dialect)
+        reply = format_error(error, dialect.errors)
         response = json_response(reply.body, reply.status)
         response.headers.update(reply.headers)
         if is_servers_fault(error):
             response.headers[REQUEST_ID_HEADER] = asked = request_id(request)
             logger.warning("%s: %s, request %s", error.kind, error.message, asked)
         return response
-
-
-def _check_open(request: web.Request, context: ServerContext) -> None:
-    if context.in_flight.stopping.is_set() and request.method in ("POST", "DELETE"):
-        raise Unavailable("the server is shutting down and takes no new work")

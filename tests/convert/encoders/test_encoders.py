@@ -106,7 +106,7 @@ def test_scores_of_smaller_types_stay_near(converted, name, outtype, most):
 def test_texts_get_the_ids_of_the_original_tokenizer(converted, name):
     engine = tiny.open_engine(converted(name))
     try:
-        found = choose_tokenizer(engine, "auto").encode_batch(tiny.TEXTS)
+        found = choose_tokenizer(engine.codec, None, "auto").encode_batch(tiny.TEXTS)
     finally:
         engine.close()
     expected = tiny.ids_of(tiny.reference(name))
@@ -119,7 +119,7 @@ def test_texts_get_the_ids_of_the_original_tokenizer(converted, name):
 def test_pairs_in_llama_servers_form_have_the_ids_of_the_original_tokenizer(converted, name):
     """[BOS] query [EOS] [SEP] document [EOS], each where the file asks for it (llama-server's format_prompt_rerank)."""
     engine = tiny.open_engine(converted(name), rank_head=True)
-    words, tokenizer = engine.vocabulary(), choose_tokenizer(engine, "auto")
+    words, tokenizer = engine.codec.vocabulary(), choose_tokenizer(engine.codec, None, "auto")
     start = [words.bos_id] if words.adds_bos else []
     end = [words.eos_id] if words.adds_eos else []
     between = [words.sep_id] if words.adds_sep else []

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.types import Pooling
 from tests.data.tiny_weights import Weights, make_weights, write_safetensors
+from tests.engines.contexts import context_spec
 
 DATA = Path(__file__).parent.parent.parent / "data" / "convert"
 EMBEDDERS = (
@@ -78,9 +78,9 @@ def open_engine(path: Path, *, rank_head: bool = False) -> LlamaEngine:
 def rows(engine: LlamaEngine, batch: Sequence[Sequence[int]], pooling: Pooling) -> Array:
     """All texts in one batch, as a server runs them."""
     n_tokens = sum(map(len, batch))
-    context = engine.open_context(ContextSpec(pooling, n_tokens, len(batch), flash_attention=False))
+    context = engine.open_context(context_spec(pooling, n_tokens, len(batch), flash_attention=False))
     try:
-        return context.embed(batch, 1).copy()
+        return context.embed(batch, 1).matrix.copy()
     finally:
         context.close()
 

@@ -13,7 +13,6 @@ from gguf_embed.convert.convert import convert_directory
 from gguf_embed.convert.decoders import plan_decoder
 from gguf_embed.convert.rope import read_rope
 from gguf_embed.convert.source import ModelSourceDirectory, open_source
-from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.header import read_header
@@ -27,6 +26,7 @@ from tests.convert.tokenizers.decoder_directory import (
     write_decoder_directory,
 )
 from tests.convert.tokenizers.references import TEXTS, reference_tokenizers, reference_vectors
+from tests.engines.contexts import context_spec
 
 EMBEDDING_MODELS = [name for name, model in MODELS.items() if not model.rerank]
 
@@ -50,13 +50,13 @@ def vectors(path: Path, model: DecoderModel, pooling: Pooling | None = None) -> 
     expected_ids = reference_tokenizers()[model.tokenizer]["ids"]
     engine = LlamaEngine(LlamaEngineConfig(path))
     try:
-        context = engine.open_context(ContextSpec(pooling or engine.info.pooling or Pooling.NONE, N_CTX, 1))
+        context = engine.open_context(context_spec(pooling or engine.info.pooling or Pooling.NONE, N_CTX, 1))
         try:
             rows = []
             for key in VECTOR_TEXTS:
-                ids = engine.tokenize(TEXTS[key], add_special=True, parse_special=True)
+                ids = engine.codec.tokenize(TEXTS[key], add_special=True, parse_special=True)
                 assert ids == expected_ids[key]
-                rows.append(context.embed([ids], 1)[0])
+                rows.append(context.embed([ids], 1).matrix[0])
             return np.array(rows)
         finally:
             context.close()

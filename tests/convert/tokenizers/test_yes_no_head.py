@@ -10,7 +10,6 @@ import pytest
 from gguf_embed.convert.convert import convert_directory
 from gguf_embed.convert.source import open_source
 from gguf_embed.convert.yes_no_head import is_yes_no_reranker, plan_yes_no_head
-from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.header import read_header
@@ -23,6 +22,7 @@ from tests.convert.tokenizers.decoder_directory import (
     write_decoder_directory,
 )
 from tests.convert.tokenizers.references import n_vocab_of, reference_tokenizers, reference_vectors
+from tests.engines.contexts import context_spec
 
 MODEL = MODELS["qwen3_reranker"]
 NAMED = {"_name_or_path": "Qwen/Qwen3-Reranker-0.6B"}
@@ -48,9 +48,9 @@ def test_scores_are_those_of_transformers(tmp_path, tied):
     engine = LlamaEngine(LlamaEngineConfig(tmp_path / "m.gguf", rank_head=True))
     assert (engine.info.pooling, engine.info.n_cls_out) == (Pooling.RANK, 2)
     # with flash attention the 16-bit KV memory shifts these logits of up to 15 by 0.05, a score by 0.005
-    context = engine.open_context(ContextSpec(Pooling.RANK, N_CTX, 1, flash_attention=False))
+    context = engine.open_context(context_spec(Pooling.RANK, N_CTX, 1, flash_attention=False))
     ids = reference_tokenizers()[MODEL.tokenizer]["ids"]
-    found = [context.embed([ids[key]], 1)[0] for key in VECTOR_TEXTS]
+    found = [context.embed([ids[key]], 1).matrix[0] for key in VECTOR_TEXTS]
     context.close()
     engine.close()
     np.testing.assert_allclose(found, expected, atol=1e-3)

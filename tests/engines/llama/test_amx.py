@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gguf_embed.engines.base import ContextSpec
-from gguf_embed.engines.llama import amx
-from gguf_embed.engines.llama import engine as llama
+from gguf_embed.engines.llama import amx, api
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.types import FloatMatrix, Pooling
+from tests.engines.contexts import context_spec
 from tests.gguf_models import write_tiny_encoder
 from tests.test_exactness import assert_close
 
@@ -278,10 +277,10 @@ def tiles_in_use() -> Iterator[object]:
 @pytest.mark.parametrize("outtype", ["bf16", "f16", "q8_0"])
 def test_ggml_s_bf16_multiplications_arrive_and_no_others(tmp_path, outtype):
     path = write_tiny_encoder(tmp_path / "tiny.gguf", outtype=outtype)
-    before = llama.n_amx_multiplications()
+    before = api.n_amx_multiplications()
     vectors = embed(path, use_amx=True)
     assert np.isfinite(vectors).all()
-    assert (llama.n_amx_multiplications() > before) == (outtype == "bf16")
+    assert (api.n_amx_multiplications() > before) == (outtype == "bf16")
 
 
 @pytest.mark.parametrize("outtype", ["f32", "f16", "bf16", "q8_0"])
@@ -294,14 +293,14 @@ def test_vectors_are_the_same_with_and_without_tiles(tmp_path, outtype):
 def embed(path: Path, *, use_amx: bool) -> FloatMatrix:
     """Two batches of texts, float32[8, 32]; leaves the kernels off, as they are at the start."""
     texts = [[2, *range(5, 5 + n), 3] for n in (1, 2, 3, 30)]
-    llama.use_amx_gemm(use_amx)
+    api.use_amx_gemm(use_amx)
     try:
         with closing(LlamaEngine(LlamaEngineConfig(path))) as engine:
-            spec = ContextSpec(Pooling.MEAN, max_tokens=64, max_sequences=4)
+            spec = context_spec(Pooling.MEAN, max_tokens=64, max_sequences=4)
             with closing(engine.open_context(spec)) as context:
-                return np.concatenate([context.embed(texts, 1), context.embed(texts[::-1], 2)])
+                return np.concatenate([context.embed(texts, 1).matrix, context.embed(texts[::-1], 2).matrix])
     finally:
-        llama.use_amx_gemm(False)
+        api.use_amx_gemm(False)
 
 
 @pytest.mark.parametrize(

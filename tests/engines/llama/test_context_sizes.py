@@ -6,9 +6,9 @@ from contextlib import closing
 
 import pytest
 
-from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.types import Pooling
+from tests.engines.contexts import context_spec
 
 
 @pytest.mark.parametrize("max_sequences", [1, 7, 64])
@@ -19,7 +19,7 @@ def test_a_context_may_have_any_size(models, file, max_tokens, max_sequences):
     with closing(LlamaEngine(LlamaEngineConfig(models / file))) as engine:
         for pooling in (Pooling.MEAN, Pooling.CLS, Pooling.LAST, Pooling.NONE):
             for flash_attention in (False, True):
-                spec = ContextSpec(pooling, max_tokens, max_sequences, flash_attention)
+                spec = context_spec(pooling, max_tokens, max_sequences, flash_attention)
                 with closing(engine.open_context(spec)) as context:
                     n_rows = sum(map(len, texts)) if pooling is Pooling.NONE else len(texts)
-                    assert context.embed(texts, 1).shape == (n_rows, 32)
+                    assert context.embed(texts, 1).matrix.shape == (n_rows, 32)

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_embed.engines.base import ContextSpec
+from gguf_embed.engines.llama import context as llama_context
 from gguf_embed.engines.llama import engine as llama
 from gguf_embed.engines.llama.engine import LlamaContext, LlamaEngine, LlamaEngineConfig
 from gguf_embed.errors import EngineFailure, ModelFileError
 from gguf_embed.preprocessing.tokens import choose_tokenizer
 from gguf_embed.types import Pooling
+from tests.engines.contexts import context_spec
 from tests.gguf_models import (
     CLS,
     DECODER_BOS,
@@ -72,7 +73,7 @@ def model(request) -> tuple[LlamaEngine, list[list[int]]]:
 def small_context(
     engine: LlamaEngine, pooling: Pooling, *, flash_attention: bool = False, max_sequences: int = 8
 ) -> closing[LlamaContext]:
-    return closing(engine.open_context(ContextSpec(pooling, 64, max_sequences, flash_attention)))
+    return closing(engine.open_context(context_spec(pooling, 64, max_sequences, flash_attention)))
 
 
 def embed(
@@ -84,7 +85,7 @@ def embed(
     flash_attention: bool = False,
 ) -> np.ndarray:
     with small_context(engine, pooling, flash_attention=flash_attention) as context:
-        return context.embed(texts, n_threads)
+        return context.embed(texts, n_threads).matrix
 
 
 def cosines(some: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -132,48 +133,48 @@ def test_flash_attention_gives_nearly_the_same(model, pooling):
 def test_a_batch_leaves_nothing_behind_for_the_next(model):
     engine, texts = model
     with small_context(engine, Pooling.LAST) as context:
-        first = context.embed(texts, 1)
+        first = context.embed(texts, 1).matrix
         context.embed([[9] * 60], 1)
-        np.testing.assert_array_equal(context.embed(texts, 1), first)
+        np.testing.assert_array_equal(context.embed(texts, 1).matrix, first)
 
 
 def test_as_many_texts_as_llama_cpp_takes_run_together(model):
     engine, texts = model
-    with closing(engine.open_context(ContextSpec(Pooling.MEAN, 768, 256))) as context:
-        rows = context.embed([texts[1]] * 256, 1)
+    with closing(engine.open_context(context_spec(Pooling.MEAN, 768, 256))) as context:
+        rows = context.embed([texts[1]] * 256, 1).matrix
     assert cosines(rows, embed(engine, [texts[1]], Pooling.MEAN)).min() > SAME
 
 
 def test_a_long_text_computed_in_parts_equals_itself_whole(decoder, monkeypatch):
     text = [number % 250 for number in range(200)]
-    spec = ContextSpec(Pooling.LAST, 256, 1, False)
+    spec = context_spec(Pooling.LAST, 256, 1, False)
     with closing(decoder.open_context(spec)) as context:
-        whole = context.embed([text], 1)
-    monkeypatch.setattr(llama, "MAX_UBATCH_TOKENS", 64)
+        whole = context.embed([text], 1).matrix
+    monkeypatch.setattr(llama_context, "MAX_UBATCH_TOKENS", 64)
     with closing(decoder.open_context(spec)) as context:
-        np.testing.assert_allclose(context.embed([text], 1), whole, atol=CLOSE)
+        np.testing.assert_allclose(context.embed([text], 1).matrix, whole, atol=CLOSE)
 
 
 @pytest.mark.parametrize("pooling", [Pooling.NONE, Pooling.MEAN, Pooling.CLS])
 def test_rows_computed_in_parts_equal_those_computed_at_once(decoder, monkeypatch, pooling):
     texts = [[number % 250 for number in range(length)] for length in (3, 100, 1, 64, 85)]
-    spec = ContextSpec(pooling, 256, 8, False)
+    spec = context_spec(pooling, 256, 8, False)
     with closing(decoder.open_context(spec)) as context:
-        whole = context.embed(texts, 1)
+        whole = context.embed(texts, 1).matrix
     calls: list[int] = []
     decode = llama.api.decode
     monkeypatch.setattr(llama.api, "decode", lambda c, batch: (calls.append(batch.n_tokens), decode(c, batch))[1])
-    monkeypatch.setattr(llama, "MAX_UBATCH_TOKENS", 64)
+    monkeypatch.setattr(llama_context, "MAX_UBATCH_TOKENS", 64)
     with closing(decoder.open_context(spec)) as context:
         for _ in range(2):
-            np.testing.assert_allclose(context.embed(texts, 1), whole, atol=CLOSE)
+            np.testing.assert_allclose(context.embed(texts, 1).matrix, whole, atol=CLOSE)
     assert calls == [64, 64, 64, 61] * 2  # each call makes logits over the whole vocabulary for its tokens
 
 
 def test_contexts_of_one_model_run_at_the_same_time(encoder):
     def repeat(_thread: int) -> list[np.ndarray]:
         with small_context(encoder, Pooling.MEAN) as context:
-            return [context.embed(ENCODER_TEXTS, 1) for _ in range(20)]
+            return [context.embed(ENCODER_TEXTS, 1).matrix for _ in range(20)]
 
     expected = embed(encoder, ENCODER_TEXTS, Pooling.MEAN)
     with ThreadPoolExecutor(2) as threads:
@@ -183,7 +184,7 @@ def test_contexts_of_one_model_run_at_the_same_time(encoder):
 
 def test_rows_stay_valid_after_the_next_batch_and_after_closing(encoder):
     with small_context(encoder, Pooling.NONE) as context:
-        rows = context.embed([ENCODER_TEXTS[0]], 1)
+        rows = context.embed([ENCODER_TEXTS[0]], 1).matrix
         kept = rows.copy()
         context.embed([ENCODER_TEXTS[2]], 1)
     np.testing.assert_array_equal(rows, kept)
@@ -203,23 +204,23 @@ def test_rows_stay_valid_after_the_next_batch_and_after_closing(encoder):
     ],
 )
 def test_what_llama_cpp_would_abort_on_is_refused_and_the_context_lives_on(encoder, batch, reason):
-    with closing(encoder.open_context(ContextSpec(Pooling.MEAN, 100, 4, False))) as context:
+    with closing(encoder.open_context(context_spec(Pooling.MEAN, 100, 4, False))) as context:
         with pytest.raises(EngineFailure, match=reason):
             context.embed(batch, 1)
-        rows = context.embed(ENCODER_TEXTS, 1)
+        rows = context.embed(ENCODER_TEXTS, 1).matrix
     np.testing.assert_allclose(rows, embed(encoder, ENCODER_TEXTS, Pooling.MEAN), atol=CLOSE)
 
 
 @pytest.mark.parametrize("max_sequences", [0, 257])
 def test_a_context_for_more_sequences_than_llama_cpp_takes_is_our_own_bug(encoder, max_sequences):
     with pytest.raises(ValueError, match="1 to 256"):
-        encoder.open_context(ContextSpec(Pooling.MEAN, 64, max_sequences))
+        encoder.open_context(context_spec(Pooling.MEAN, 64, max_sequences))
 
 
 def test_rank_pooling_without_a_rank_head_is_refused(encoder):
     assert encoder.info.n_cls_out == 0
     with pytest.raises(ModelFileError, match="no rank head"):
-        encoder.open_context(ContextSpec(Pooling.RANK, 64, 4))
+        encoder.open_context(context_spec(Pooling.RANK, 64, 4))
 
 
 def test_a_rank_head_scores_each_text(tmp_path):
@@ -263,7 +264,7 @@ def test_a_file_that_names_no_pooling_has_none(tmp_path):
 
 
 def test_the_vocabulary_is_the_file_s(encoder, decoder):
-    vocabulary = encoder.vocabulary()
+    vocabulary = encoder.codec.vocabulary()
     assert vocabulary.kind == "wpm"
     assert vocabulary.entries[:5] == SPECIALS
     assert vocabulary.entries[5] == "\u2581the"
@@ -272,7 +273,7 @@ def test_the_vocabulary_is_the_file_s(encoder, decoder):
     assert ids == (CLS, SEP, UNK, PAD, MASK)
     assert (vocabulary.adds_bos, vocabulary.adds_eos) == (True, True)
     assert vocabulary.lowercase is None
-    other = decoder.vocabulary()
+    other = decoder.codec.vocabulary()
     assert (other.kind, other.bos_id, other.eos_id) == ("bpe", DECODER_BOS, DECODER_EOS)
     assert (other.adds_bos, other.adds_eos) == (False, True)
 
@@ -288,33 +289,33 @@ def test_the_vocabulary_is_the_file_s(encoder, decoder):
     ],
 )
 def test_tokenize_follows_the_vocabulary(encoder, text, add_special, parse_special, tokens):
-    assert encoder.tokenize(text, add_special=add_special, parse_special=parse_special) == tokens
+    assert encoder.codec.tokenize(text, add_special=add_special, parse_special=parse_special) == tokens
 
 
 def test_a_special_token_s_name_is_ordinary_text_unless_parsed(encoder):
-    tokens = encoder.tokenize("[SEP]", add_special=False, parse_special=False)
+    tokens = encoder.codec.tokenize("[SEP]", add_special=False, parse_special=False)
     assert SEP not in tokens
     assert tokens
 
 
 @pytest.mark.parametrize("text", ["hello wörld 中", "the  two\nlines\t\x00 end", "🦙" * 50, "\ud800 alone"])
 def test_tokens_turn_back_into_the_text(decoder, text):
-    tokens = decoder.tokenize(text, add_special=False, parse_special=True)
+    tokens = decoder.codec.tokenize(text, add_special=False, parse_special=True)
     readable = text.encode("utf-8", "replace").decode()
-    assert decoder.detokenize(tokens) == readable
-    assert b"".join(map(decoder.token_bytes, tokens)).decode() == readable
+    assert decoder.codec.detokenize(tokens) == readable
+    assert b"".join(map(decoder.codec.token_bytes, tokens)).decode() == readable
 
 
 def test_special_tokens_are_written_out(encoder, decoder):
-    assert encoder.token_bytes(CLS) == b"[CLS]"
-    assert encoder.detokenize([CLS, 6, 7, SEP]) == "[CLS] hello world[SEP]"
-    assert decoder.token_bytes(DECODER_EOS) == b"<|end|>"
+    assert encoder.codec.token_bytes(CLS) == b"[CLS]"
+    assert encoder.codec.detokenize([CLS, 6, 7, SEP]) == "[CLS] hello world[SEP]"
+    assert decoder.codec.token_bytes(DECODER_EOS) == b"<|end|>"
 
 
 def test_a_token_may_be_a_part_of_a_character(decoder):
-    first, second = decoder.tokenize("é", add_special=False, parse_special=True)
-    assert decoder.token_bytes(first) + decoder.token_bytes(second) == "é".encode()
-    assert decoder.detokenize([first]) == "\ufffd"
+    first, second = decoder.codec.tokenize("é", add_special=False, parse_special=True)
+    assert decoder.codec.token_bytes(first) + decoder.codec.token_bytes(second) == "é".encode()
+    assert decoder.codec.detokenize([first]) == "\ufffd"
 
 
 def not_a_model(good: bytes) -> bytes:
@@ -369,7 +370,7 @@ def test_loading_and_running_print_nothing(tmp_path, capfd):
 
 def test_closing_twice_is_harmless(tmp_path):
     engine = LlamaEngine(LlamaEngineConfig(write_tiny_encoder(tmp_path / "m.gguf")))
-    context = engine.open_context(ContextSpec(Pooling.MEAN, 64, 4))
+    context = engine.open_context(context_spec(Pooling.MEAN, 64, 4))
     for _ in range(2):
         context.close()
     with pytest.raises(EngineFailure, match="closed"):
@@ -383,12 +384,12 @@ def test_a_decoder_that_looks_ahead_runs_long_texts_whole(tmp_path):
     path = write_tiny_decoder(tmp_path / "ahead.gguf", n_ctx=1024, causal=False)
     text = [7 + i % 90 for i in range(700)]
     with closing(LlamaEngine(LlamaEngineConfig(path))) as engine:
-        with closing(engine.open_context(ContextSpec(Pooling.LAST, 1024, 8, False))) as context:
-            together = context.embed([text, text[:5]], 1)
-            alone = context.embed([text], 1)
-        with closing(engine.open_context(ContextSpec(Pooling.NONE, 1024, 8, False))) as context:
-            rows = context.embed([text], 1)
-            changed_end = context.embed([[*text[:-1], 3]], 1)
+        with closing(engine.open_context(context_spec(Pooling.LAST, 1024, 8, False))) as context:
+            together = context.embed([text, text[:5]], 1).matrix
+            alone = context.embed([text], 1).matrix
+        with closing(engine.open_context(context_spec(Pooling.NONE, 1024, 8, False))) as context:
+            rows = context.embed([text], 1).matrix
+            changed_end = context.embed([[*text[:-1], 3]], 1).matrix
     np.testing.assert_allclose(together[:1], alone, atol=1e-5)
     np.testing.assert_allclose(alone[0], rows[-1], atol=1e-4)
     assert not np.allclose(rows[0], changed_end[0], atol=1e-6)  # the first token sees the last
@@ -397,7 +398,7 @@ def test_a_decoder_that_looks_ahead_runs_long_texts_whole(tmp_path):
 def test_decomposed_characters_are_composed_as_the_original_does(decoder):
     """Qwen's tokenizer.json begins with NFC; llama.cpp leaves it out."""
     composed, decomposed = "caf\u00e9 \ud55c", "cafe\u0301 \u1112\u1161\u11ab"
-    own = choose_tokenizer(decoder, "auto")
+    own = choose_tokenizer(decoder.codec, None, "auto")
     assert own.encode(decomposed) == own.encode(composed)
-    as_llama = choose_tokenizer(decoder, "llama")
+    as_llama = choose_tokenizer(decoder.codec, None, "llama")
     assert as_llama.encode(decomposed) != as_llama.encode(composed)

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_embed.engines.base import ContextSpec, ImageSpec
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
-from gguf_embed.engines.llama.images import ImageContext, RowPool, plan_parts
+from gguf_embed.engines.llama.images import ImageContext, ImageSpec, RowPool, plan_parts
 from gguf_embed.engines.llama.mtmd_api import Chunk
 from gguf_embed.errors import ImageInputTooLong, InvalidRequest, ModelFileError
-from gguf_embed.types import FloatMatrix, ImageInput, Pooling
+from gguf_embed.types import FloatMatrix, ImageInput, OutputSpec, Pooling
+from tests.engines.contexts import context_spec
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
 from tests.vision_models import (
     N_PATCHES,
@@ -33,6 +33,7 @@ DATA = Path(__file__).parents[2] / "data" / "images"
 REFERENCE = json.loads((DATA / "reference.json").read_text())
 QWEN2VL = json.loads((DATA / "qwen2vl.json").read_text())
 MAX_TOKENS = 64
+MEAN = OutputSpec.of(Pooling.MEAN)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def context(engine: LlamaEngine, mmproj: Path) -> Iterator[ImageContext]:
 
 
 def embed(context: ImageContext, *parts: str | bytes, pooling: Pooling = Pooling.MEAN) -> FloatMatrix:
-    return context.embed(ImageInput(0, parts), pooling).rows
+    return context.embed(ImageInput(0, parts), OutputSpec.of(pooling)).output.matrix
 
 
 def cosine(a: FloatMatrix, b: FloatMatrix) -> float:
@@ -91,11 +92,11 @@ def test_positions_in_two_dimensions_give_the_vector_of_transformers_qwen2_vl(tm
 @pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.LAST, Pooling.CLS, Pooling.NONE])
 def test_words_alone_give_the_vector_of_the_text_path(engine, context, pooling):
     text = "hello the world, and more"
-    tokens = engine.tokenize(text, add_special=True, parse_special=True)
-    plain = engine.open_context(ContextSpec(pooling, MAX_TOKENS, 1))
-    expected = plain.embed([tokens], 1)
+    tokens = engine.codec.tokenize(text, add_special=True, parse_special=True)
+    plain = engine.open_context(context_spec(pooling, MAX_TOKENS, 1))
+    expected = plain.embed([tokens], 1).matrix
     plain.close()
-    assert context.embed(ImageInput(0, (text,)), pooling).n_tokens == len(tokens)
+    assert context.embed(ImageInput(0, (text,)), OutputSpec.of(pooling)).n_tokens == len(tokens)
     np.testing.assert_allclose(embed(context, text, pooling=pooling), expected, atol=2e-5)
 
 
@@ -129,17 +130,17 @@ def test_different_images_and_another_order_give_different_vectors(context):
 
 
 def test_an_image_of_another_size_is_resized_by_llama_cpp(context):
-    assert context.embed(ImageInput(0, (png(noise(1, size=50)),)), Pooling.MEAN).n_tokens == N_PATCHES + 1
+    assert context.embed(ImageInput(0, (png(noise(1, size=50)),)), MEAN).n_tokens == N_PATCHES + 1
 
 
 def test_a_marker_in_the_words_is_words(context):
-    assert context.embed(ImageInput(0, ("<__media__>",)), Pooling.MEAN).n_tokens > 2
+    assert context.embed(ImageInput(0, ("<__media__>",)), MEAN).n_tokens > 2
 
 
 def test_too_many_tokens_are_refused_and_the_context_goes_on(context):
     parts = [png(noise(number)) for number in range(4)]
     with pytest.raises(ImageInputTooLong, match="input 3 has 65 tokens with its images, the limit is 64"):
-        context.embed(ImageInput(3, tuple(parts)), Pooling.MEAN)
+        context.embed(ImageInput(3, tuple(parts)), MEAN)
     assert embed(context, *parts[:3], "hello").shape == (1, 32)
 
 
@@ -160,7 +161,7 @@ def test_an_image_that_cannot_be_read_is_refused_and_the_context_goes_on(context
 
 @pytest.mark.parametrize("parts", [(), ("",)])
 def test_an_empty_input_is_the_end_token_alone(context, parts):
-    assert context.embed(ImageInput(0, parts), Pooling.MEAN).n_tokens == 1
+    assert context.embed(ImageInput(0, parts), MEAN).n_tokens == 1
 
 
 def test_a_file_that_cannot_be_decoded_is_given_to_no_other_program(context, tmp_path, monkeypatch):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from gguf_embed.convert.static import convert_static
-from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.static import table as static_table
 from gguf_embed.engines.static.engine import StaticEngine
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError, NotSupported
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.types import Pooling
+from tests.engines.contexts import context_spec
 from tests.static_models import write_static
 
 DATA = Path(__file__).parents[2] / "data"
@@ -32,9 +32,9 @@ def open_converted(name: str, folder: Path, outtype: str = "f32") -> StaticEngin
 
 
 def embed(engine: StaticEngine, batch: list[list[int]], pooling: Pooling = Pooling.MEAN) -> np.ndarray:
-    context = engine.open_context(ContextSpec(pooling, 100_000, 1000))
+    context = engine.open_context(context_spec(pooling, 100_000, 1000))
     try:
-        return context.embed(batch, 1)
+        return context.embed(batch, 1).matrix
     finally:
         context.close()
 
@@ -50,7 +50,7 @@ def cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", MODELS)
 def test_vectors_are_those_of_the_models_own_package(name, outtype, least, tmp_path):
     engine = open_converted(name, tmp_path, outtype)
-    ids = engine.tokenize_batch(TEXTS)
+    ids = engine.codec.tokenize_batch(TEXTS)
     known = [index for index, tokens in enumerate(ids) if tokens]
     ours = embed(engine, [ids[index] for index in known])
     assert len(known) >= len(TEXTS) - 12
@@ -61,7 +61,7 @@ def test_vectors_are_those_of_the_models_own_package(name, outtype, least, tmp_p
 
 def test_rows_in_full_precision_give_the_packages_own_numbers(tmp_path):
     engine = open_converted("model2vec_clustered", tmp_path)
-    ids = engine.tokenize_batch(TEXTS)
+    ids = engine.codec.tokenize_batch(TEXTS)
     known = [index for index, tokens in enumerate(ids) if tokens]
     ours = embed(engine, [ids[index] for index in known])
     np.testing.assert_allclose(ours, REFERENCE["model2vec_clustered"][known], rtol=1e-5, atol=1e-6)
@@ -69,15 +69,15 @@ def test_rows_in_full_precision_give_the_packages_own_numbers(tmp_path):
 
 def test_token_rows_are_the_packages_sequence(tmp_path):
     engine = open_converted("model2vec", tmp_path)
-    rows = embed(engine, engine.tokenize_batch(TEXTS[:1]), Pooling.NONE)
+    rows = embed(engine, engine.codec.tokenize_batch(TEXTS[:1]), Pooling.NONE)
     np.testing.assert_array_equal(rows, REFERENCE["rows_model2vec"])
 
 
 def test_a_long_text_is_read_to_its_end_where_the_package_cuts_it(tmp_path):
     engine = open_converted("model2vec", tmp_path)
-    median = int(np.median([len(entry) for entry in engine.vocabulary().entries]))
-    cut = engine.tokenize_batch([TEXTS[-1][: 512 * median]])[0][:512]  # the package's rule for max_length=512
-    whole = engine.tokenize_batch([TEXTS[-1]])[0]
+    median = int(np.median([len(entry) for entry in engine.codec.vocabulary().entries]))
+    cut = engine.codec.tokenize_batch([TEXTS[-1][: 512 * median]])[0][:512]  # the package's rule for max_length=512
+    whole = engine.codec.tokenize_batch([TEXTS[-1]])[0]
     assert len(whole) > 512 >= len(cut)
     ours = embed(engine, [cut, whole])
     assert cosines(ours, np.stack([REFERENCE["model2vec_cut"], REFERENCE["model2vec"][-1]])).min() > 0.999999
@@ -86,7 +86,7 @@ def test_a_long_text_is_read_to_its_end_where_the_package_cuts_it(tmp_path):
 @pytest.mark.parametrize("outtype", ["f16", "bf16", "q8_0"])
 def test_large_tables_are_unpacked_row_by_row_to_the_same_numbers(outtype, tmp_path, monkeypatch):
     unpacked = open_converted("model2vec", tmp_path, outtype)
-    ids = unpacked.tokenize_batch(TEXTS[:20])
+    ids = unpacked.codec.tokenize_batch(TEXTS[:20])
     monkeypatch.setattr(static_table, "UNPACKED_BYTES", 0)
     by_row = open_converted("model2vec", tmp_path, outtype)
     np.testing.assert_array_equal(embed(by_row, ids), embed(unpacked, ids))
@@ -94,7 +94,7 @@ def test_large_tables_are_unpacked_row_by_row_to_the_same_numbers(outtype, tmp_p
 
 def test_a_text_longer_than_the_buffer_is_summed_in_parts(tmp_path, monkeypatch):
     engine = open_converted("model2vec", tmp_path)
-    tokens = engine.tokenize_batch([TEXTS[-1]])
+    tokens = engine.codec.tokenize_batch([TEXTS[-1]])
     whole = embed(engine, tokens)
     monkeypatch.setattr("gguf_embed.engines.static.engine.BUFFER_BYTES", 4 * 32 * 7)  # seven rows
     np.testing.assert_allclose(embed(engine, tokens), whole, atol=1e-6)
@@ -102,7 +102,7 @@ def test_a_text_longer_than_the_buffer_is_summed_in_parts(tmp_path, monkeypatch)
 
 def test_a_vector_does_not_depend_on_the_batch(tmp_path):
     engine = open_converted("model2vec_clustered", tmp_path)
-    ids = [tokens for tokens in engine.tokenize_batch(TEXTS) if tokens]
+    ids = [tokens for tokens in engine.codec.tokenize_batch(TEXTS) if tokens]
     together = embed(engine, ids)
     alone = np.concatenate([embed(engine, [tokens]) for tokens in ids])
     np.testing.assert_array_equal(together, alone)
@@ -129,11 +129,11 @@ def test_a_mean_of_zero_is_an_error_and_no_vector(tiny):
 @pytest.mark.parametrize("pooling", [Pooling.CLS, Pooling.LAST, Pooling.RANK])
 def test_poolings_without_meaning_are_refused(tiny, pooling):
     with pytest.raises(NotSupported, match=f"pooling {pooling} has no meaning"):
-        tiny.open_context(ContextSpec(pooling, 10, 1))
+        tiny.open_context(context_spec(pooling, 10, 1))
 
 
 def test_an_id_outside_the_vocabulary_is_refused(tiny):
-    for read in (tiny.token_bytes, lambda token: tiny.detokenize([token])):
+    for read in (tiny.codec.token_bytes, lambda token: tiny.codec.detokenize([token])):
         assert read(1)
         for token in (-1, 3):
             with pytest.raises(InvalidRequest, match="vocabulary of 3"):
@@ -141,14 +141,14 @@ def test_an_id_outside_the_vocabulary_is_refused(tiny):
 
 
 def test_closed_is_closed(tiny):
-    context = tiny.open_context(ContextSpec(Pooling.MEAN, 10, 1))
+    context = tiny.open_context(context_spec(Pooling.MEAN, 10, 1))
     for _ in range(2):
         context.close()
     tiny.close()
     with pytest.raises(EngineFailure, match="closed"):
         context.embed([[0]], 1)
     with pytest.raises(EngineFailure, match="closed"):
-        tiny.open_context(ContextSpec(Pooling.MEAN, 10, 1))
+        tiny.open_context(context_spec(Pooling.MEAN, 10, 1))
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_a_long_text_is_cut_and_the_reply_says_so(truncate):
         ({}, 400, '"texts" must be provided: an array of strings'),
         ({"input": ["a"]}, 400, """"texts" must be provided: an array of strings (not "input", as in OpenAI's API)"""),
         ({"texts": ["a"], "inputs": [{"content": [{"type": "text", "text": "b"}]}]}, 400, "send one of them"),
-        ({"texts": ["a"], "on_error": "skip"}, 400, '"on_error" is for POST /v1/embeddings and POST /embedding'),
+        ({"texts": ["a"], "on_error": "skip"}, 400, '"on_error" has no meaning on this route'),
         ({"texts": "ab"}, 400, '"texts" must be an array'),
         ({"texts": []}, 400, "must not be empty"),
         ({"texts": ["a"] * 5}, 400, "the limit per request is 4"),
@@ -120,9 +120,9 @@ def test_wrong_input_is_refused_in_coheres_shape(path, body, status, says):
 
 def test_a_model_of_token_rows_is_a_501():
     reply = post("/v2/embed", {"texts": TEXTS}, with_pooling(Pooling.NONE))
-    assert (reply.status, "/embedding" in reply.json["message"]) == (501, True)
+    assert (reply.status, "pooling none" in reply.json["message"]) == (501, True)
 
 
 def test_an_overload_says_when_to_come_back():
     reply = post("/v2/embed", {"texts": TEXTS}, failing(Overloaded("full", retry_after_s=3)))
-    assert (reply.status, reply.headers["Retry-After"], reply.json) == (429, "3", {"message": "full"})
+    assert (reply.status, reply.headers["Retry-After"], reply.json) == (429, "3", {"message": "full: retry later"})

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelFileError, Overloaded
-from gguf_embed.server.context import Dialect
-from gguf_embed.server.dialects.llama.embedding import iter_native_embed, parse_native_embed
+from gguf_embed.server.dialects.llama.dialect import LLAMA
+from gguf_embed.server.dialects.llama.embedding import iter_llama_embed, parse_llama_embed
+from gguf_embed.server.dialects.openai.dialect import OPENAI
 from gguf_embed.server.dialects.openai.embeddings import OpenAIEmbed, format_openai_embed, parse_openai_embed
-from gguf_embed.server.http.errors import ERROR_SHAPES, format_error
-from gguf_embed.types import EmbedRequest, EmbedResult, Pooling, Truncation, Usage
+from gguf_embed.server.dialects.openai.errors import TYPES
+from gguf_embed.server.http.errors import STATUSES, format_error
+from gguf_embed.types import DENSE, EmbedRequest, EmbedResult, OutputSpec, Pooling, Truncation, Usage
+from gguf_embed.vectors import Rows
 from tests.server.fake_service import MODEL
 
 VECTORS = np.array([[0.1, -1e-7, 1e30], [0.3333333, -0.0, 1.0]], dtype=np.float32)
-RESULT = EmbedResult(MODEL, Pooling.MEAN, VECTORS, (0, 1, 2), Usage(7))
+RESULT = EmbedResult(MODEL, Rows.one_each(DENSE, VECTORS), Usage(7))
 
 
 def asked(encoding_format: str) -> OpenAIEmbed:
@@ -26,7 +29,7 @@ def asked(encoding_format: str) -> OpenAIEmbed:
 
 
 def read_native(result: EmbedResult) -> list[dict]:
-    return json.loads(b"".join(iter_native_embed(result)))
+    return json.loads(b"".join(iter_llama_embed(result)))
 
 
 def test_openai_floats_have_exactly_openais_shape():
@@ -50,7 +53,7 @@ def test_openai_base64_is_little_endian_float32():
 def test_written_floats_read_back_as_the_same_float32(columns):
     bits = np.random.default_rng(0).integers(0, 2**32, (50, 400), dtype=np.uint32)
     vectors = np.nan_to_num(bits.view(np.float32))[:, columns]
-    result = replace(RESULT, vectors=vectors, row_offsets=tuple(range(51)))
+    result = replace(RESULT, output=Rows.one_each(DENSE, vectors))
     read = [row["embedding"] for row in json.loads(format_openai_embed(result, asked("float")))["data"]]
     np.testing.assert_array_equal(np.array(read, dtype=np.float32).view(np.uint32), vectors.view(np.uint32))
 
@@ -65,7 +68,7 @@ def test_truncation_is_told_in_both_shapes():
 
 
 def test_native_nests_one_row_per_token():
-    result = replace(RESULT, vectors=np.ones((3, 2), np.float32), row_offsets=(0, 2, 3), pooling=Pooling.NONE)
+    result = replace(RESULT, output=Rows.per_token(np.ones((3, 2), np.float32), [2, 1]))
     assert read_native(result) == [
         {"index": 0, "embedding": [[1.0, 1.0], [1.0, 1.0]]},
         {"index": 1, "embedding": [[1.0, 1.0]]},
@@ -75,8 +78,8 @@ def test_native_nests_one_row_per_token():
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
 def test_a_large_native_reply_comes_in_pieces_that_join(n):
     vectors = np.zeros((n, 100_000), np.float32)
-    result = replace(RESULT, vectors=vectors, row_offsets=tuple(range(n + 1)))
-    pieces = list(iter_native_embed(result))
+    result = replace(RESULT, output=Rows.one_each(DENSE, vectors))
+    pieces = list(iter_llama_embed(result))
     assert len(pieces) == n // 2 + 1
     assert [item["index"] for item in json.loads(b"".join(pieces))] == list(range(n))
 
@@ -95,34 +98,35 @@ def test_openai_encoding_format_defaults_to_float(body, encoding_format):
 
 def test_openai_fields_become_a_request():
     body = {"input": "a", "model": "m", "dimensions": 4, "user": "u", "truncate": True, "pooling": "CLS", "other": 1}
-    assert parse_openai_embed(body, 10).request == EmbedRequest(("a",), "m", Pooling.CLS, 2, 4, True)
+    assert parse_openai_embed(body, 10).request == EmbedRequest(("a",), "m", OutputSpec.of(Pooling.CLS), 2, 4, True)
 
 
 def test_nulls_mean_absent():
     body = dict.fromkeys(("model", "dimensions", "user", "truncate", "pooling", "embd_normalize", "content"))
     assert parse_openai_embed({"input": "a", **body}, 10).request == EmbedRequest(("a",), embd_normalize=2)
-    assert parse_native_embed({"input": "a", **body}, 10).request == EmbedRequest(("a",), scores=True)
+    assert parse_llama_embed({"input": "a", **body}, 10).request == EmbedRequest(("a",), scores=True)
 
 
 def test_native_prefers_input_over_content():
-    assert parse_native_embed({"input": "a", "content": "b"}, 10).request.inputs == ("a",)
-    assert parse_native_embed({"content": ["b", 3]}, 10).request.inputs == (("b", 3),)
+    assert parse_llama_embed({"input": "a", "content": "b"}, 10).request.inputs == ("a",)
+    assert parse_llama_embed({"content": ["b", 3]}, 10).request.inputs == (("b", 3),)
 
 
 @pytest.mark.parametrize("value", [-1, 0, 1, 2, 3, 100])
 def test_native_takes_every_normalization(value):
-    assert parse_native_embed({"input": "a", "embd_normalize": value}, 10).request.embd_normalize == value
+    assert parse_llama_embed({"input": "a", "embd_normalize": value}, 10).request.embd_normalize == value
 
 
 def test_every_wire_kind_has_a_distinct_openai_code():
-    codes = [shape.openai_code for shape in ERROR_SHAPES.values()]
+    assert set(TYPES) == set(STATUSES)
+    codes = [code for _, code in TYPES.values()]
     assert len(set(codes)) == len(codes)
 
 
 def test_too_long_tells_the_numbers_in_both_dialects():
     error = InputTooLong(3, 700, 512)
-    openai = json.loads(format_error(error, Dialect.OPENAI).body)["error"]
-    llama = json.loads(format_error(error, Dialect.LLAMA).body)["error"]
+    openai = json.loads(format_error(error, OPENAI.errors).body)["error"]
+    llama = json.loads(format_error(error, LLAMA.errors).body)["error"]
     assert (openai["code"], openai["param"]) == ("context_length_exceeded", "input")
     assert (llama["code"], llama["type"]) == (400, "exceed_context_size_error")
     for shape in (openai, llama):
@@ -130,16 +134,16 @@ def test_too_long_tells_the_numbers_in_both_dialects():
 
 
 def test_overload_says_when_to_come_back():
-    assert format_error(Overloaded("full", retry_after_s=7), Dialect.OPENAI).headers["Retry-After"] == "7"
-    assert format_error(Overloaded("full", retry_after_s=0), Dialect.OPENAI).headers["Retry-After"] == "1"
+    assert format_error(Overloaded("full", retry_after_s=7), OPENAI.errors).headers["Retry-After"] == "7"
+    assert format_error(Overloaded("full", retry_after_s=0), OPENAI.errors).headers["Retry-After"] == "1"
 
 
 def test_a_start_time_error_does_not_leak_to_a_client():
-    reply = format_error(ModelFileError("/secret/path is broken"), Dialect.LLAMA)
+    reply = format_error(ModelFileError("/secret/path is broken"), LLAMA.errors)
     assert reply.status == 500
     assert b"secret" not in reply.body
 
 
 def test_an_invalid_request_names_its_param():
-    error = json.loads(format_error(InvalidRequest("no", "input"), Dialect.OPENAI).body)["error"]
+    error = json.loads(format_error(InvalidRequest("no", "input"), OPENAI.errors).body)["error"]
     assert error == {"message": "no", "type": "invalid_request_error", "param": "input", "code": "invalid_request"}

@@ -12,13 +12,14 @@ import orjson
 import pytest
 
 from gguf_embed.server.dialects.llama import embedding as native
-from gguf_embed.server.dialects.llama.embedding import iter_native_embed
+from gguf_embed.server.dialects.llama.embedding import iter_llama_embed
 from gguf_embed.server.dialects.openai import embeddings as openai
-from gguf_embed.server.fields import options_reply as extra_replies
-from gguf_embed.server.fields.options import Extras
+from gguf_embed.server.fields import options_reply
+from gguf_embed.server.fields.options import EmbedOptions
 from gguf_embed.server.fields.output_types import OutputType
 from gguf_embed.tokenization.offsets import OffsetUnit
-from gguf_embed.types import EmbedResult, Pooling, TokenInfo, Truncation, Usage
+from gguf_embed.types import EmbedResult, TokenInfo, Truncation, Usage
+from gguf_embed.vectors import Rows
 from tests.server.fake_service import MODEL, FakeService, serving
 
 FLOAT, BITS = OutputType("float", "float", False), OutputType("ubinary", "ubinary", False)
@@ -27,8 +28,7 @@ TEXT = OutputType("base64", "float", True)
 
 def result_of(*n_rows: int, width: int = 64) -> EmbedResult:
     vectors = np.random.default_rng(0).standard_normal((sum(n_rows), width)).astype(np.float32)
-    offsets = tuple(int(end) for end in np.cumsum([0, *n_rows]))
-    return EmbedResult(MODEL, Pooling.NONE, vectors, offsets, Usage(1), (Truncation(0, 9, 5),))
+    return EmbedResult(MODEL, Rows.per_token(vectors, n_rows), Usage(1), (Truncation(0, 9, 5),))
 
 
 @pytest.mark.parametrize("types", [(), (FLOAT,), (BITS,), (TEXT,), (FLOAT, BITS, TEXT)])
@@ -36,16 +36,16 @@ def result_of(*n_rows: int, width: int = 64) -> EmbedResult:
 def test_an_item_larger_than_a_piece_is_cut_into_pieces_that_say_the_same(monkeypatch, types, n_rows):
     result = result_of(*n_rows)
     details = [{"tokens": {"ids": orjson.Fragment(b"[1,2]")}} for _ in n_rows]
-    whole = b"".join(iter_native_embed(result, types, details))
+    whole = b"".join(iter_llama_embed(result, types, details))
     monkeypatch.setattr(native, "_NUMBERS_PER_PIECE", 4 * 64)
-    pieces = list(iter_native_embed(result, types, details))
+    pieces = list(iter_llama_embed(result, types, details))
     assert json.loads(b"".join(pieces)) == json.loads(whole)
     assert [item["index"] for item in json.loads(whole)] == list(range(len(n_rows)))
     assert max(map(len, pieces)) < 7 * 64 * 14 + 500  # one of up to four rows after three, each number 14 bytes
 
 
 def test_a_million_numbers_are_no_piece_of_their_own():
-    pieces = list(iter_native_embed(result_of(1_000, width=1_024)))
+    pieces = list(iter_llama_embed(result_of(1_000, width=1_024)))
     assert max(map(len, pieces)) < 4_000_000
     assert len(json.loads(b"".join(pieces))[0]["embedding"]) == 1_000
 
@@ -71,15 +71,15 @@ def test_a_large_reply_is_streamed_and_a_small_one_is_not(monkeypatch):
 class Telling(FakeService):
     """Tells the tokens of every input, equal ones with one object, as the service does."""
 
-    async def embed(self, request):
-        result = await super().embed(request)
+    async def embed(self, request, check=None):
+        result = await super().embed(request, check)
         read = {text: TokenInfo([1, 2], [b"a", b"\xf0"], [(0, 1), None]) for text in request.inputs}
         return replace(result, tokens=tuple(read[text] for text in request.inputs))
 
 
 @pytest.mark.parametrize(
     ("path", "module", "name"),
-    [("/v1/embeddings", openai, "format_openai_embed"), ("/embedding", native, "native_details")],
+    [("/v1/embeddings", openai, "format_openai_embed"), ("/embedding", native, "llama_details")],
 )
 def test_what_was_asked_beside_vectors_is_written_on_another_thread(monkeypatch, path, module, name):
     threads: list[threading.Thread] = []
@@ -107,14 +107,14 @@ def test_what_was_asked_beside_vectors_is_written_on_another_thread(monkeypatch,
 
 def test_the_tokens_of_equal_inputs_are_written_once(monkeypatch):
     placed: list[str] = []
-    unit_starts = extra_replies.unit_starts
+    unit_starts = options_reply.unit_starts
     monkeypatch.setattr(
-        extra_replies, "unit_starts", lambda text, unit: (placed.append(text), unit_starts(text, unit))[1]
+        options_reply, "unit_starts", lambda text, unit: (placed.append(text), unit_starts(text, unit))[1]
     )
     tokens = TokenInfo([1], [b"a"], [(0, 1)])
-    extras = Extras(("é", "é", "é"), return_tokens=True, unit=OffsetUnit.UTF8)
+    options = EmbedOptions(("é", "é", "é"), return_tokens=True, unit=OffsetUnit.UTF8)
     result = replace(result_of(1, 1, 1), tokens=(tokens, tokens, None), truncated=())
-    details = extra_replies.native_details(result, extras)
+    details = options_reply.llama_details(result, options, lambda error: {})
     assert placed == ["é"]
     assert json.loads(orjson.dumps(details)) == [{"tokens": {"ids": [1], "pieces": ["a"], "offsets": [[0, 2]]}}] * 2 + [
         {}

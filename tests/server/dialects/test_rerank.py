@@ -8,25 +8,42 @@ import numpy as np
 import pytest
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.dialects.rerank.rerank import Shape, format_rerank, parse_rerank, ranking
-from gguf_embed.types import AppliedPrompt, Pooling, RerankRequest, RerankResult, ScoreKind, Truncation, Usage
+from gguf_embed.server.dialects.cohere import rerank as cohere
+from gguf_embed.server.dialects.llama import rerank as llama
+from gguf_embed.server.fields.rerank import RerankDefaults, parse_rerank, ranking
+from gguf_embed.types import (
+    AppliedPrompt,
+    OutputSpec,
+    Pooling,
+    RerankRequest,
+    RerankResult,
+    ScoreKind,
+    Truncation,
+    Usage,
+)
 from tests.server.fake_service import MODEL
 
 BODY = {"query": "q", "documents": ["a", "b"]}
 
 
-def parse(shape=Shape.JINA, **fields):
-    return parse_rerank(BODY | fields, shape, max_inputs=4)
+JINA = llama.format_jina, RerankDefaults()
+TEI = llama.format_tei, RerankDefaults()
+COHERE = cohere.format_rerank, cohere.DEFAULTS
+SHAPES = (JINA, TEI, COHERE)
 
 
-def written(parsed, *scores, **changes):
+def parse(shape=JINA, **fields):
+    return parse_rerank(BODY | fields, 4, shape[1])
+
+
+def written(parsed, *scores, shape=JINA, **changes):
     result = RerankResult(MODEL, np.array(scores, np.float32), ScoreKind.LOGIT, Usage(12), **changes)
-    return json.loads(format_rerank(parsed, result))
+    return json.loads(shape[0](parsed, result))
 
 
 @pytest.mark.parametrize(
     ("shape", "raw_scores", "truncate"),
-    [(Shape.JINA, True, None), (Shape.TEI, True, None), (Shape.COHERE, False, True)],
+    [(JINA, True, None), (TEI, True, None), (COHERE, False, True)],
 )
 def test_each_shape_has_its_defaults(shape, raw_scores, truncate):
     request = parse(shape).request
@@ -39,14 +56,14 @@ def test_all_fields():
         use_prompts=True, top_n=1, return_documents=True, truncation_direction="Right", user="ignored",
     )  # fmt: skip
     assert parsed.request == RerankRequest(
-        "q", ("a", "b"), "m", "embedding", True, None, True, 7, Pooling.CLS, use_prompts=True
+        "q", ("a", "b"), "m", "embedding", True, None, True, 7, OutputSpec.of(Pooling.CLS), use_prompts=True
     )
     assert (parsed.top_n, parsed.return_documents) == (1, True)
     assert parse(raw_scores=False, label=1).request == RerankRequest("q", ("a", "b"), raw_scores=False, label="1")
 
 
 @pytest.mark.parametrize("name", ["return_text", "return_documents"])
-@pytest.mark.parametrize("shape", list(Shape))
+@pytest.mark.parametrize("shape", SHAPES)
 def test_both_names_ask_for_the_documents_in_every_shape(shape, name):
     assert parse(shape, **{name: True}).return_documents
     assert not parse(shape, **{name: False}).return_documents
@@ -65,7 +82,7 @@ def test_both_names_ask_for_the_documents_in_every_shape(shape, name):
         ({"long_input": "chunk_mean"}, "long_input"),
     ],
 )
-@pytest.mark.parametrize("shape", list(Shape))
+@pytest.mark.parametrize("shape", SHAPES)
 def test_what_would_be_ignored_is_refused(shape, fields, param):
     with pytest.raises(InvalidRequest, match=f'"{param}"') as caught:
         parse(shape, **fields)
@@ -73,8 +90,8 @@ def test_what_would_be_ignored_is_refused(shape, fields, param):
 
 
 def test_on_coheres_route_cosines_need_no_other_field():
-    assert parse(Shape.COHERE, method="embedding").request.method == "embedding"
-    assert parse(Shape.COHERE, method="embedding", raw_scores=True).request.raw_scores
+    assert parse(COHERE, method="embedding").request.method == "embedding"
+    assert parse(COHERE, method="embedding", raw_scores=True).request.raw_scores
 
 
 @pytest.mark.parametrize(
@@ -93,7 +110,7 @@ def test_documents_are_strings_or_objects(documents, rank_fields, read):
 
 
 def test_texts_are_read_where_there_are_no_documents():
-    assert parse(Shape.TEI, documents=None, texts=["x"]).request.documents == ("x",)
+    assert parse(TEI, documents=None, texts=["x"]).request.documents == ("x",)
 
 
 @pytest.mark.parametrize(
@@ -159,16 +176,16 @@ def test_documents_come_back_as_they_were_sent_but_never_bare():
 
 
 def test_teis_shape_is_a_bare_array():
-    assert written(parse(Shape.TEI), 1, 2) == [{"index": 1, "score": 2.0}, {"index": 0, "score": 1.0}]
+    assert written(parse(TEI), 1, 2, shape=TEI) == [{"index": 1, "score": 2.0}, {"index": 0, "score": 1.0}]
     cuts = (Truncation(0, 20, 16),)
-    assert written(parse(Shape.TEI, return_text=True, top_n=2), 3, 2, truncated=cuts) == [
+    assert written(parse(TEI, return_text=True, top_n=2), 3, 2, shape=TEI, truncated=cuts) == [
         {"index": 0, "score": 3.0, "text": "a", "truncated": {"n_tokens": 20, "n_kept": 16, "n_dropped": 4}},
         {"index": 1, "score": 2.0, "text": "b"},
     ]
 
 
 def test_coheres_shape():
-    reply = written(parse(Shape.COHERE), 1, 2, truncated=(Truncation(1, 20, 16),))
+    reply = written(parse(COHERE), 1, 2, shape=COHERE, truncated=(Truncation(1, 20, 16),))
     assert len(reply.pop("id")) == 32
     assert reply == {
         "results": [{"index": 1, "relevance_score": 2.0}, {"index": 0, "relevance_score": 1.0}],
@@ -188,7 +205,7 @@ def test_the_warning_of_a_cut_document_counts_the_query_only_where_it_was_read_w
     result = RerankResult(
         MODEL, np.array([0.5, 0.1], np.float32), ScoreKind.COSINE, Usage(12), truncated=(Truncation(1, 20, 16),)
     )
-    reply = json.loads(format_rerank(parse(Shape.COHERE), result))
+    reply = json.loads(cohere.format_rerank(parse(COHERE), result))
     assert reply["meta"]["warnings"] == ["document 1 was cut: 16 of 20 tokens were read"]
 
 

@@ -59,10 +59,11 @@ def test_errors_have_the_shape_of_the_path(path, error, status):
     reply = post(path, BODY, failing(error))
     assert reply.status == status
     if path == "/v2/rerank":
-        assert reply.json == {"message": error.message.replace(" (or start with --truncate)", "")}
+        assert list(reply.json) == ["message"]
+        assert reply.json["message"].startswith(error.message)
     else:
         assert reply.json["error"]["code"] == status
-        assert reply.json["error"]["message"] == error.message
+        assert reply.json["error"]["message"].startswith(error.message)
 
 
 def test_a_wrong_key_on_coheres_path():

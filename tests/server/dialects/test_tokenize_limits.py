@@ -8,7 +8,7 @@ from gguf_embed.errors import InvalidRequest
 from gguf_embed.preprocessing.tokens import MAX_CHARACTERS
 from gguf_embed.server.dialects.llama.tokenize import parse_tokenize
 from gguf_embed.server.dialects.tei.tokens import parse_texts
-from gguf_embed.tokenization.offsets import MAX_ALIGNED_CHARACTERS
+from gguf_embed.tokenization.offsets import MAX_OFFSET_CHARACTERS
 
 HALF = "x" * (MAX_CHARACTERS // 2)
 
@@ -26,8 +26,8 @@ def test_more_is_refused_with_the_limit(content):
     assert caught.value.param == "content"
 
 
-def test_with_places_a_request_s_texts_are_under_the_limit_of_laying_tokens_over_them():
-    quarter = "x" * (MAX_ALIGNED_CHARACTERS // 4)
+def test_with_offsets_a_request_s_texts_have_a_limit_together():
+    quarter = "x" * (MAX_OFFSET_CHARACTERS // 4)
     assert parse_texts({"inputs": [quarter] * 4}, 10) == [quarter] * 4
-    with pytest.raises(InvalidRequest, match='"inputs" has 250,000 characters, and tokens are placed in 200,000'):
+    with pytest.raises(InvalidRequest, match="2,000,000 characters per request, this one has 2,500,000"):
         parse_texts({"inputs": [quarter] * 5}, 10)

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from gguf_embed.server.app import ROUTES
+from gguf_embed.server.app import DIALECTS, ROUTES
 from gguf_embed.server.context import Route
 from gguf_embed.server.docs.openapi import describe, expand, load_descriptions, route_name
 from gguf_embed.server.docs.schema_text import fields_of, type_words
 from tests.server.fake_service import serving
 from tests.server.json_schema import faults, undescribed
 
-KNOWN = load_descriptions()
-DESCRIPTION = describe(ROUTES, KNOWN, "1.2.3", key_needed=False)
+KNOWN = load_descriptions(DIALECTS)
+DESCRIPTION = describe(DIALECTS, "1.2.3", key_needed=False)
 SCHEMAS = DESCRIPTION["components"]["schemas"]
 OPERATIONS = [(path, method, op) for path, ops in DESCRIPTION["paths"].items() for method, op in ops.items()]
 WITHOUT_REPLY = {"POST /api/copy", "DELETE /api/delete"}
@@ -124,7 +124,7 @@ def test_what_always_fails_does(tiny_server, route):
 
 
 def test_keys_are_described_where_the_server_asks_for_them():
-    paths = describe(ROUTES, KNOWN, "1.2.3", key_needed=True)["paths"]
+    paths = describe(DIALECTS, "1.2.3", key_needed=True)["paths"]
     assert paths["/v1/embeddings"]["post"]["security"] == [{"bearer": []}, {"apiKey": []}]
     assert paths["/health"]["get"]["security"] == []
     assert all(operation["security"] == [] for _, _, operation in OPERATIONS)

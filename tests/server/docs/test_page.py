@@ -116,9 +116,11 @@ def test_the_wheel_takes_every_part_along():
     """What is not Python is only in the wheel where pyproject.toml names it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     data = project["tool"]["setuptools"]["package-data"]
+    anywhere = data.pop("*")
     packed = {
         path for name, globs in data.items() for glob in globs for path in (ROOT / name.replace(".", "/")).glob(glob)
     }
+    packed |= {path for glob in anywhere for path in (ROOT / "gguf_embed").rglob(glob)}
     suffixes = {".html", ".css", ".js", ".toml"}
     needed = {path for path in (ROOT / "gguf_embed").rglob("*") if path.suffix in suffixes}
     assert {path.suffix for path in needed} == suffixes

@@ -130,7 +130,7 @@ def test_a_place_in_the_parts_themselves_is_named_as_it_was_sent():
 )
 def test_where_no_images_are_read_that_is_said_before_anything_about_the_image(value):
     with pytest.raises(NotSupported, match="no tower"):
-        parse_images(value, "input", ImageRules(RemoteHosts(), 9, refusal="no tower"))
+        parse_images(value, "input", ImageRules(RemoteHosts(), 9, refusal=NotSupported("no tower")))
 
 
 def test_fetched_images_are_looked_at_beside_the_event_loop(monkeypatch):

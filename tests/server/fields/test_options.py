@@ -6,31 +6,29 @@ import pytest
 
 from gguf_embed.errors import InvalidInput, InvalidRequest, NotSupported
 from gguf_embed.server.dialects.openai.embeddings import parse_openai_embed
-from gguf_embed.server.fields.options import FIELDS, MAX_SPANS, Extras, parse_extras, refuse_elsewhere
-from gguf_embed.server.fields.options_reply import native_details, openai_data
+from gguf_embed.server.fields.options import FIELDS, MAX_SPANS, EmbedOptions, parse_options, refuse_elsewhere
+from gguf_embed.server.fields.options_reply import llama_details, openai_data
 from gguf_embed.tokenization.offsets import OffsetUnit
-from gguf_embed.types import EmbedResult, InputFailure, Pooling, Usage
+from gguf_embed.types import DENSE, EmbedResult, InputFailure, Usage
+from gguf_embed.vectors import Rows
 from tests.server.fake_service import MODEL, vector_of
 
 
-def parse(**body: object) -> Extras:
-    extras = parse_extras(body, "input", 100)
-    assert extras is not None
-    return extras
+def parse(**body: object) -> EmbedOptions:
+    return parse_options(body, "input", 100)
 
 
 def test_without_the_fields_there_is_nothing():
-    assert parse_extras({"input": "a", "model": "m"}, "input", 100) is None
     asked = parse_openai_embed({"input": "a"}, 100)
-    assert (asked.extras, asked.request.spans, asked.request.refused) == (None, (), {})
+    assert (asked.options, asked.request.spans, asked.request.refused) == (None, (), {})
 
 
 @pytest.mark.parametrize("field", sorted(FIELDS))
 def test_null_and_the_defaults_ask_for_nothing(field):
-    assert parse(input=["a", "b"], **{field: None}) == Extras(("a", "b"))
-    assert parse(input="a", return_tokens=False, late_chunking=False, on_error="fail", long_input="error") == Extras(
-        ("a",)
-    )
+    assert parse(input=["a", "b"], **{field: None}) == EmbedOptions(("a", "b"))
+    assert parse(
+        input="a", return_tokens=False, late_chunking=False, on_error="fail", long_input="error"
+    ) == EmbedOptions(("a",))
 
 
 @pytest.mark.parametrize(
@@ -50,16 +48,16 @@ def test_spans_of_one_text_or_of_each(given, spans, expected):
     ("unit", "span"), [("codepoints", [1, 2]), ("utf16", [1, 3]), ("UTF8", [1, 5]), ("utf16", [0, 4])]
 )
 def test_spans_count_in_the_unit_that_is_named(unit, span):
-    extras = parse(input="a🎉b", spans=[span], offset_unit=unit)
-    assert extras.spans == (((0 if span[0] == 0 else 1, 3 if span == [0, 4] else 2),),)
-    assert extras.unit is OffsetUnit(unit.lower())
+    options = parse(input="a🎉b", spans=[span], offset_unit=unit)
+    assert options.spans == (((0 if span[0] == 0 else 1, 3 if span == [0, 4] else 2),),)
+    assert options.unit is OffsetUnit(unit.lower())
 
 
 def test_late_chunking_joins_the_chunks_and_keeps_their_places():
-    extras = parse(input=["Berlin is big. ", "It 🎉", " grows"], late_chunking=True)
-    assert extras.inputs == ("Berlin is big. It 🎉 grows",)
-    assert extras.spans == (((0, 15), (15, 19), (19, 25)),)
-    assert extras.chunks_joined
+    options = parse(input=["Berlin is big. ", "It 🎉", " grows"], late_chunking=True)
+    assert options.inputs == ("Berlin is big. It 🎉 grows",)
+    assert options.spans == (((0, 15), (15, 19), (19, 25)),)
+    assert options.chunks_joined
 
 
 @pytest.mark.parametrize(
@@ -116,22 +114,22 @@ def test_what_cannot_be_meant_is_one_clear_line(body, message):
 
 
 def test_with_skip_inputs_of_the_wrong_type_are_set_aside():
-    extras = parse(input=["a", None, {"x": 1}, [], "b", {"prompt_string": "c"}], on_error="skip")
-    assert extras.inputs == ("a", "", "", "", "b", "c")
-    assert sorted(extras.refused) == [1, 2, 3]
-    assert all(isinstance(error, InvalidRequest | NotSupported) for error in extras.refused.values())
-    assert '"input[1]" must be' in extras.refused[1].message
+    options = parse(input=["a", None, {"x": 1}, [], "b", {"prompt_string": "c"}], on_error="skip")
+    assert options.inputs == ("a", "", "", "", "b", "c")
+    assert sorted(options.refused) == [1, 2, 3]
+    assert all(isinstance(error, InvalidRequest | NotSupported) for error in options.refused.values())
+    assert '"input[1]" must be' in options.refused[1].message
 
 
 def test_spans_of_an_input_that_is_set_aside_are_not_read():
-    extras = parse(input=["ab", None], spans=[[[0, 2]], "whatever"], on_error="skip")
-    assert (extras.spans[0], sorted(extras.refused)) == (((0, 2),), [1])
+    options = parse(input=["ab", None], spans=[[[0, 2]], "whatever"], on_error="skip")
+    assert (options.spans[0], sorted(options.refused)) == (((0, 2),), [1])
 
 
 def test_with_skip_a_float_among_texts_is_set_aside_as_null_is():
-    extras = parse(input=["the cat", 5.5, None], on_error="skip")
-    assert (extras.inputs, sorted(extras.refused)) == (("the cat", "", ""), [1, 2])
-    assert "found the number 5.5" in extras.refused[1].message
+    options = parse(input=["the cat", 5.5, None], on_error="skip")
+    assert (options.inputs, sorted(options.refused)) == (("the cat", "", ""), [1, 2])
+    assert "found the number 5.5" in options.refused[1].message
 
 
 @pytest.mark.parametrize("fields", [{"on_error": "fail"}, {"return_tokens": False}, {"spans": None}])
@@ -141,9 +139,9 @@ def test_a_field_that_asks_for_nothing_leaves_llama_servers_mixed_form(fields):
 
 @pytest.mark.parametrize("pairs", [[[0, 8]], [[3, 3]], [[-1, 2]]])
 def test_with_skip_spans_outside_of_their_text_fail_alone(pairs):
-    extras = parse(input=["the cat", "a dog"], spans=[pairs, [[0, 5]]], on_error="skip")
-    assert (extras.inputs, sorted(extras.refused), extras.spans[1]) == (("", "a dog"), [0], ((0, 5),))
-    error = extras.refused[0]
+    options = parse(input=["the cat", "a dog"], spans=[pairs, [[0, 5]]], on_error="skip")
+    assert (options.inputs, sorted(options.refused), options.spans[1]) == (("", "a dog"), [0], ((0, 5),))
+    error = options.refused[0]
     assert isinstance(error, InvalidInput)
     assert (error.index, error.param) == (0, "spans")
     with pytest.raises(InvalidRequest, match="must be a pair"):
@@ -154,19 +152,22 @@ def test_with_skip_spans_outside_of_their_text_fail_alone(pairs):
 def test_spans_of_a_refused_input_can_be_written_in_every_unit(unit):
     """Its text is "" by then, in which no position but 0 is."""
     body = {"input": ["the cat", {"bad": 1}], "spans": [[[0, 3]], [[0, 1]]], "on_error": "skip", "offset_unit": unit}
-    extras = parse(**body)
-    failures = tuple(InputFailure(index, error) for index, error in extras.refused.items())
-    result = EmbedResult(MODEL, Pooling.MEAN, vector_of("a")[None], (0, 1, 1), Usage(3), failures=failures)
-    [item] = openai_data(result, [[1.0]], extras)
+    options = parse(**body)
+    failures = tuple(InputFailure(index, error) for index, error in options.refused.items())
+    result = EmbedResult(MODEL, Rows(DENSE, vector_of("a")[None], (0, 1, 1)), Usage(3), failures=failures)
+    [item] = openai_data(result, [[1.0]], options)
     assert (item["index"], item["input"], item["span"]) == (0, 0, (0, 3))
-    assert [sorted(item) for item in native_details(result, extras)] == [["spans"], ["error"]]
+    assert [sorted(item) for item in llama_details(result, options, lambda error: {"message": error.message})] == [
+        ["spans"],
+        ["error"],
+    ]
 
 
 def test_vectors_of_spans_are_numbered_within_the_reply():
-    extras = parse(input=["ab", None, "cd"], spans=[[[0, 1], [1, 2]], [], [[0, 2]]], on_error="skip")
-    failures = tuple(InputFailure(index, error) for index, error in extras.refused.items())
-    result = EmbedResult(MODEL, Pooling.MEAN, vector_of("a")[None], (0, 2, 2, 3), Usage(3), failures=failures)
-    items = openai_data(result, [[1.0], [2.0], [3.0]], extras)
+    options = parse(input=["ab", None, "cd"], spans=[[[0, 1], [1, 2]], [], [[0, 2]]], on_error="skip")
+    failures = tuple(InputFailure(index, error) for index, error in options.refused.items())
+    result = EmbedResult(MODEL, Rows(DENSE, vector_of("a")[None], (0, 2, 2, 3)), Usage(3), failures=failures)
+    items = openai_data(result, [[1.0], [2.0], [3.0]], options)
     assert [(item["index"], item["input"], item["span"]) for item in items] == [
         (0, 0, (0, 1)),
         (1, 0, (1, 2)),
@@ -176,7 +177,7 @@ def test_vectors_of_spans_are_numbered_within_the_reply():
 
 @pytest.mark.parametrize("field", ["return_tokens", "spans", "late_chunking", "long_input", "on_error", "output_dtype"])
 def test_other_routes_refuse_what_they_would_ignore(field):
-    with pytest.raises(InvalidRequest, match="is for POST /v1/embeddings and POST /embedding") as caught:
+    with pytest.raises(InvalidRequest, match="has no meaning on this route") as caught:
         refuse_elsewhere({field: "x"}, ["output_dtype"])
     assert caught.value.param == field
     for nothing in (None, False, "fail", "ERROR", "float"):
@@ -187,6 +188,6 @@ def test_other_routes_refuse_what_they_would_ignore(field):
 def test_all_inputs_count_towards_the_characters_that_can_be_placed(field):
     """Before the spans are looked at: finding characters in another unit takes time for each text."""
     texts = ["a" * 25_000] * 100  # equal ones are read once, and told each
-    with pytest.raises(InvalidRequest, match="take 2,000,000 characters per request, this one has 2,500,000"):
+    with pytest.raises(InvalidRequest, match="2,000,000 characters per request, this one has 2,500,000"):
         parse(input=texts, **field)
     assert parse(input=texts, on_error="skip").inputs == tuple(texts)

@@ -11,7 +11,7 @@ import pytest
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.fields.output_types import OutputType, check_output_types, parse_dimensions, parse_output_types
-from gguf_embed.types import Pooling
+from gguf_embed.types import OutputSpec, Pooling
 from gguf_embed.vectors import quantize
 from tests.server.fake_service import MODEL, FakeService, serving, vector_of, with_pooling
 
@@ -110,10 +110,10 @@ def test_wrong_dimensions_are_refused(body):
 )
 def test_int8_needs_numbers_up_to_one(output, pooling, embd_normalize, fits):
     if fits:
-        check_output_types((FLOAT, output), pooling, embd_normalize)
+        check_output_types((FLOAT, output), OutputSpec.of(pooling), embd_normalize)
     else:
         with pytest.raises(InvalidRequest, match="ask for float"):
-            check_output_types((FLOAT, output), pooling, embd_normalize)
+            check_output_types((FLOAT, output), OutputSpec.of(pooling), embd_normalize)
 
 
 @pytest.mark.parametrize("dtype", SMALL)

@@ -8,12 +8,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from gguf_embed.server.app import ROUTES
-from gguf_embed.server.context import Dialect
+from gguf_embed.server.app import DIALECTS as ALL_DIALECTS
+from gguf_embed.server.dialects.cohere.dialect import COHERE
+from gguf_embed.server.dialects.ollama.dialect import OLLAMA
 from gguf_embed.server.dialects.ollama.version import refuse
+from gguf_embed.server.dialects.openai.dialect import OPENAI
+from gguf_embed.server.dialects.tei.dialect import TEI
 from tests.server.fake_service import serving
 
-DIALECTS = {route.path: route.dialect for route in ROUTES if route.method == "POST" and route.handler is not refuse}
+DIALECTS = {
+    route.path: dialect
+    for dialect in ALL_DIALECTS
+    for route in dialect.routes
+    if route.method == "POST" and route.handler is not refuse
+}
 POSTS = list(DIALECTS)
 
 MALFORMED = (
@@ -247,16 +255,16 @@ def bad_cohere() -> Iterator[tuple[str, bytes]]:
 def check_shape(path: str, reply) -> None:
     """The error is in the dialect of its route."""
     dialect = DIALECTS[path]
-    if dialect in (Dialect.OLLAMA, Dialect.TEI, Dialect.COHERE):
-        key = "message" if dialect is Dialect.COHERE else "error"
+    if dialect in (OLLAMA, TEI, COHERE):
+        key = "message" if dialect is COHERE else "error"
         assert reply.json[key]
         assert isinstance(reply.json[key], str)
-        assert set(reply.json) == ({"error", "error_type"} if dialect is Dialect.TEI else {key})
+        assert set(reply.json) == ({"error", "error_type"} if dialect is TEI else {key})
         return
     error = reply.json["error"]
     assert error["message"]
     assert isinstance(error["type"], str)
-    if dialect is Dialect.OPENAI:
+    if dialect is OPENAI:
         assert isinstance(error["code"], str)
         assert "param" in error
     else:
@@ -308,7 +316,7 @@ def test_no_odd_body_makes_a_500(path):
         async with serving() as running:
             for body in ODD_BODIES:
                 reply = await running.post(path, body)
-                expected = (200, 400, 404, 413, 422, 424) if DIALECTS[path] is Dialect.TEI else (200, 400, 404, 501)
+                expected = (200, 400, 404, 413, 422, 424) if DIALECTS[path] is TEI else (200, 400, 404, 501)
                 assert reply.status in expected, (body[:200], reply)
                 assert reply.json is not None or path == "/api/pull"  # lines of JSON
                 if reply.status != 200:

@@ -20,11 +20,12 @@ from gguf_embed.server.fields.output_types import (
     parse_output_types,
     write_matrix,
 )
+from gguf_embed.server.fields.outputs import check_output, rows_of
 from gguf_embed.server.fields.prompt_prefix import format_applied_prompt, parse_prompt_choice
 from gguf_embed.server.fields.truncation import format_truncation
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.values import JsonObject, describe, optional_choice, optional_int, optional_str, wrong_value
-from gguf_embed.types import EmbedRequest, EmbedResult, Pooling
+from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ModelInfo
 
 _FLOAT = OutputType("float", "float", base64=False)
 _TEXT_ONLY = "text only here; images go to POST /v1/embeddings, where the model has a vision tower"
@@ -50,14 +51,15 @@ async def embed_v1(context: ServerContext, request: web.Request) -> web.Response
 
 
 async def _answer(context: ServerContext, body: JsonObject, version: int) -> web.Response:
-    parsed = parse_cohere_embed(body, context.options.max_inputs)
-    info = context.service.resolve(parsed.request.model).info
-    if info.pooling is Pooling.NONE:
-        raise NotSupported("this model runs with pooling none, one vector per token: POST /embedding gives them")
-    check_output_types(parsed.output_types, info.pooling, embd_normalize=2)
-    _refuse_fewer_tokens(body, info.max_input_tokens)
-    result = await context.embed(parsed.request)
-    return embed_response(format_cohere_embed(parsed, result, version), result.truncated)
+    asked = parse_cohere_embed(body, context.options.max_inputs)
+
+    def check(info: ModelInfo) -> None:
+        check_output(info.output, (DENSE, SCORES), on_request=False)  # scores are the service's to refuse
+        check_output_types(asked.output_types, info.output, embd_normalize=2)
+        _refuse_fewer_tokens(body, info.max_input_tokens)
+
+    result = await context.embed(asked.request, check)
+    return embed_response(format_cohere_embed(asked, result, version), result.truncated)
 
 
 def _refuse_fewer_tokens(body: JsonObject, limit: int) -> None:
@@ -139,6 +141,7 @@ def _parse_truncate(body: JsonObject) -> bool:
 def format_cohere_embed(parsed: CohereEmbed, result: EmbedResult, version: int) -> bytes:
     """Write the reply; `prompt` and `truncated` are ours, added where they have something to say."""
     bare = version == 1 and not parsed.output_types
+    vectors = rows_of(result.output).matrix
     types: Sequence[OutputType] = parsed.output_types or (_FLOAT,)
     meta: dict[str, object] = {
         "api_version": {"version": str(version)},
@@ -147,12 +150,12 @@ def format_cohere_embed(parsed: CohereEmbed, result: EmbedResult, version: int) 
     reply: dict[str, object] = {
         "id": os.urandom(12).hex(),
         "response_type": "embeddings_floats" if bare else "embeddings_by_type",
-        "embeddings": {output.name: write_matrix(result.vectors, (output,)) for output in types},
+        "embeddings": {output.name: write_matrix(vectors, (output,)) for output in types},
         "texts": parsed.texts,
         "meta": meta,
     }
     if bare:
-        reply["embeddings"] = write_matrix(result.vectors, types)
+        reply["embeddings"] = write_matrix(vectors, types)
     if result.prompt is not None:
         reply["prompt"] = format_applied_prompt(result.prompt)
     if result.truncated:

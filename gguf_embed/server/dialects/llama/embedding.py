@@ -11,36 +11,54 @@ import numpy as np
 import orjson
 from aiohttp import web
 
-from gguf_embed.errors import InvalidRequest
+from gguf_embed.errors import EmbedError, InvalidRequest, describe
 from gguf_embed.server.context import ServerContext
+from gguf_embed.server.dialects.llama.errors import ERRORS, error_object
+from gguf_embed.server.fields import options as option_fields
+from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, parse_embed_fields
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
-from gguf_embed.server.fields.options import Extras, parse_extras, refuse_beside_images
-from gguf_embed.server.fields.options_reply import native_details, with_extra_headers
-from gguf_embed.server.fields.output_types import (
-    OutputType,
-    check_output_types,
-    parse_dimensions,
-    parse_output_types,
-    write_matrix,
-)
-from gguf_embed.server.fields.pooling import parse_pooling
-from gguf_embed.server.fields.prompt_prefix import format_applied_prompt, parse_prompt_choice
+from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_beside_images
+from gguf_embed.server.fields.options_reply import llama_details, with_option_headers
+from gguf_embed.server.fields.output_types import OutputType, check_output_types, write_matrix
+from gguf_embed.server.fields.outputs import check_output, rows_of
+from gguf_embed.server.fields.prompt_prefix import format_applied_prompt
 from gguf_embed.server.fields.truncation import format_truncation
 from gguf_embed.server.http.body import embed_response, read_json_object
-from gguf_embed.server.http.values import JsonObject, optional_bool, optional_int, optional_str
-from gguf_embed.types import EmbedRequest, EmbedResult, FloatMatrix
+from gguf_embed.server.http.errors import STATUSES
+from gguf_embed.server.http.values import JsonObject, optional_int
+from gguf_embed.types import (
+    DENSE,
+    SCORES,
+    TOKENS,
+    EmbedRequest,
+    EmbedResult,
+    FloatMatrix,
+    ImageInput,
+    ModelInfo,
+)
 
 _NUMBERS_PER_PIECE = 200_000  # about 5 ms
 _STREAMED_BYTES = 16 * 2**20  # a longer reply is sent as it is written, without a Content-Length
+_KINDS = (DENSE, TOKENS, SCORES)  # of output, all of which are rows
 
 
 @dataclass(frozen=True, slots=True)
-class NativeEmbed:
-    """A parsed body: what to compute, and what else to tell."""
+class LlamaEmbed:
+    """A parsed body: what to compute, and how to write it."""
 
     request: EmbedRequest
-    extras: Extras | None = None
+    output_types: tuple[OutputType, ...] = ()
+    options: EmbedOptions | None = None
+
+    def check(self, info: ModelInfo) -> None:
+        """Whether this reply can hold what the model gives."""
+        request = self.request
+        output = request.output or info.output
+        check_output(output, _KINDS, on_request=request.output is not None)
+        if self.output_types:
+            kind = info.embd_normalize if request.embd_normalize is None else request.embd_normalize
+            check_output_types(self.output_types, output, kind)
 
 
 async def embedding(context: ServerContext, request: web.Request) -> web.Response:
@@ -49,21 +67,20 @@ async def embedding(context: ServerContext, request: web.Request) -> web.Respons
 
 
 async def answer_embedding(context: ServerContext, body: JsonObject) -> web.Response:
-    """Answer a parsed body in the native shape."""
-    body, images = await take_images(context, body)
-    if images:
-        refuse_beside_images(body)
-    asked = parse_native_embed(body, context.options.max_inputs)
-    parsed, extras = asked.request, asked.extras
-    output_types = parse_output_types(body)
-    if output_types:
-        info = context.service.resolve(parsed.model).info
-        kind = info.embd_normalize if parsed.embd_normalize is None else parsed.embd_normalize
-        check_output_types(output_types, parsed.pooling or info.pooling, kind)
-    result = await context.embed(replace(parsed, images=images) if images else parsed)
-    details = None if extras is None else await asyncio.to_thread(native_details, result, extras)
-    response = embed_response(await _as_body(iter_native_embed(result, output_types, details)), result.truncated)
-    return with_extra_headers(response, result) if extras else response
+    """Answer a parsed body in llama-server's shape."""
+    given = body.get("content") if body.get("input") is None else body["input"]
+    images: tuple[ImageInput, ...] = ()
+    if type(given) is dict or (type(given) is list and dict in set(map(type, given))):
+        body, images = await take_images(context, body)
+        if images:
+            refuse_beside_images(body)
+    asked = parse_llama_embed(body, context.options.max_inputs)
+    result = await context.embed(replace(asked.request, images=images) if images else asked.request, asked.check)
+    if asked.options is None:
+        return embed_response(await _as_body(iter_llama_embed(result, asked.output_types)), result.truncated)
+    details = await asyncio.to_thread(llama_details, result, asked.options, _error_object)
+    written = await _as_body(iter_llama_embed(result, asked.output_types, details))
+    return with_option_headers(embed_response(written, result.truncated), result)
 
 
 async def _as_body(pieces: Iterator[bytes]) -> bytes | AsyncIterator[bytes]:
@@ -88,23 +105,29 @@ async def _streamed(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-def parse_native_embed(body: JsonObject, max_inputs: int) -> NativeEmbed:
+def parse_llama_embed(body: JsonObject, max_inputs: int) -> LlamaEmbed:
     """Read a request body; `input` is preferred over `content`. Raises `InvalidRequest` naming the field."""
     param = "content" if body.get("input") is None else "input"
     if body.get(param) is None:
         raise InvalidRequest('"input" or "content" must be provided', "input")
-    extras = parse_extras(body, param, max_inputs)
+    fields = NO_EMBED_FIELDS if EMBED_FIELDS.isdisjoint(body) else parse_embed_fields(body)
+    options = None if option_fields.FIELDS.isdisjoint(body) else parse_options(body, param, max_inputs)
     request = EmbedRequest(
-        inputs=parse_inputs(body[param], param, max_inputs) if extras is None else extras.inputs,
-        model=optional_str(body, "model"),
-        pooling=parse_pooling(body),
-        embd_normalize=_parse_embd_normalize(body),
-        dimensions=parse_dimensions(body),
-        truncate=optional_bool(body, "truncate"),
-        prompt=parse_prompt_choice(body),
+        inputs=parse_inputs(body[param], param, max_inputs) if options is None else options.inputs,
+        model=fields.model,
+        output=fields.output,
+        embd_normalize=_parse_embd_normalize(body) if "embd_normalize" in body else None,
+        dimensions=fields.dimensions,
+        truncate=fields.truncate,
+        prompt=fields.prompt,
         scores=True,  # as from llama-server
     )
-    return NativeEmbed(request if extras is None else extras.apply_to(request), extras)
+    return LlamaEmbed(request if options is None else options.apply_to(request), fields.output_types, options)
+
+
+def _error_object(error: EmbedError) -> dict[str, object]:
+    """One input's failure, as it stands in its item."""
+    return error_object(error, describe(error, ERRORS.words), STATUSES[error.kind])
 
 
 def _parse_embd_normalize(body: JsonObject) -> int | None:
@@ -114,7 +137,7 @@ def _parse_embd_normalize(body: JsonObject) -> int | None:
     return value
 
 
-def iter_native_embed(
+def iter_llama_embed(
     result: EmbedResult,
     output_types: Sequence[OutputType] = (),
     details: Sequence[dict[str, object]] | None = None,
@@ -122,12 +145,13 @@ def iter_native_embed(
     """Write `[{"index": 0, "embedding": [[…], …]}, …]` in pieces of some milliseconds each, to be joined.
 
     Rows are always nested, one when pooled. A piece ends with the item that fills it; an item larger than a piece has
-    several. `details` are what `native_details` tells of each input.
+    several. `details` are what `llama_details` tells of each input.
     """
-    vectors = np.ascontiguousarray(result.vectors)
+    output = rows_of(result.output)
+    vectors = np.ascontiguousarray(output.matrix)
     cuts = {cut.index: cut for cut in result.truncated}
     opening, items, n_numbers = b"[", list[dict[str, object]](), 0
-    for index, (start, end) in enumerate(itertools.pairwise(result.row_offsets)):
+    for index, (start, end) in enumerate(itertools.pairwise(output.offsets)):
         rows = vectors[start:end]
         item: dict[str, object] = {"index": index, "embedding": None}
         if result.prompt is not None:

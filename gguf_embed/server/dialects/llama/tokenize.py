@@ -14,6 +14,7 @@ from gguf_embed.preprocessing.tokens import MAX_CHARACTERS
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.tei import tokens as tei_tokens
 from gguf_embed.server.fields.inputs import parse_parts
+from gguf_embed.server.fields.pieces import format_piece
 from gguf_embed.server.http.body import json_response, read_json_object
 from gguf_embed.server.http.values import JsonObject, optional_bool, optional_str, wrong_value
 from gguf_embed.types import Input
@@ -97,11 +98,3 @@ def format_pieces(tokens: Sequence[int], pieces: Sequence[bytes]) -> bytes:
     """Write each token with its text."""
     written = [{"id": token, "piece": format_piece(piece)} for token, piece in zip(tokens, pieces, strict=True)]
     return orjson.dumps({"tokens": written})
-
-
-def format_piece(piece: bytes) -> str | list[int]:
-    """A token's text; the bytes themselves where they are part of a character only."""
-    try:
-        return piece.decode("utf-8")
-    except UnicodeDecodeError:
-        return list(piece)

@@ -15,11 +15,12 @@ from gguf_embed.server.dialects.ollama.model_names import missing_as, required_n
 from gguf_embed.server.dialects.ollama.options import LOAD_OPTIONS, parse_keep_alive, parse_load_options
 from gguf_embed.server.fields import output_types
 from gguf_embed.server.fields.options import refuse_elsewhere
+from gguf_embed.server.fields.outputs import check_output, rows_of
 from gguf_embed.server.fields.prompt_prefix import format_applied_prompt, parse_prompt_choice
 from gguf_embed.server.fields.truncation import format_truncation
 from gguf_embed.server.http.body import embed_response, json_response, read_json_object
 from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_bool, optional_str
-from gguf_embed.types import EmbedRequest, EmbedResult, ModelInfo, Pooling
+from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ModelInfo
 
 _NOT_FOUND = 'model "{}" not found, try pulling it first'
 _WORDPIECE = 3  # llama.cpp's LLAMA_VOCAB_TYPE_WPM
@@ -62,12 +63,7 @@ async def embeddings(context: ServerContext, request: web.Request) -> web.Stream
 def _find(context: ServerContext, name: str) -> ModelInfo:
     with missing_as(_NOT_FOUND, name):
         info = context.service.resolve(name, strict=True).info
-    if info.pooling is Pooling.NONE:
-        raise InvalidRequest(
-            f'model "{info.name}" runs with pooling none, one row per token, which has no place in this reply: '
-            "start with --pooling mean, cls or last, or POST /embedding",
-            "model",
-        )
+    check_output(info.output, (DENSE, SCORES), on_request=True)  # a 400 there too; scores are the service's to refuse
     return info
 
 
@@ -89,7 +85,7 @@ def parse_embed(body: JsonObject, max_inputs: int) -> OllamaEmbed:
     """Read a body of `/api/embed`. Raises `InvalidRequest` naming the field, `ModelNotFound` without a model's name.
 
     `prompt` is the text where there is no `input`, and options may then stand beside it: so ollama-toolkit sends it.
-    With another `input` it is a prefix, see `input_type.py`.
+    With another `input` it is a prefix, see `fields/prompt_prefix.py`.
     """
     name = optional_str(body, "model")
     if not name:
@@ -160,8 +156,7 @@ def _parse_texts(value: list[object], max_inputs: int) -> tuple[str, ...]:
     if len(texts) != len(value):
         index, entry = next((index, entry) for index, entry in enumerate(value) if not isinstance(entry, str))
         raise InvalidRequest(
-            f'invalid input type: "input[{index}]" must be a string, found {describe(entry)}; '
-            "token ids are taken by POST /v1/embeddings",
+            f'invalid input type: "input[{index}]" must be a string, found {describe(entry)}',
             "input",
         )
     return texts
@@ -188,7 +183,7 @@ def legacy_normalize(info: ModelInfo) -> int:
 
 def format_embed(parsed: OllamaEmbed, result: EmbedResult, duration_s: float) -> bytes:
     """Write the reply; `embedding`, `prompt` and `truncated` are ours, added where they have something to say."""
-    vectors = np.ascontiguousarray(result.vectors)
+    vectors = np.ascontiguousarray(rows_of(result.output).matrix)
     reply: dict[str, object] = {
         "model": parsed.name,
         "embeddings": vectors,
@@ -203,7 +198,7 @@ def format_embed(parsed: OllamaEmbed, result: EmbedResult, duration_s: float) ->
 
 def format_embeddings(result: EmbedResult) -> bytes:
     """Write the older reply: float64, so that the digits are those of Ollama."""
-    reply: dict[str, object] = {"embedding": result.vectors[0].astype(np.float64)}
+    reply: dict[str, object] = {"embedding": rows_of(result.output).matrix[0].astype(np.float64)}
     return orjson.dumps(reply | _format_extras(result), option=orjson.OPT_SERIALIZE_NUMPY)
 
 

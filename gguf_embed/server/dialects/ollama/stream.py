@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager, suppress
 from aiohttp import web
 
 from gguf_embed.errors import EmbedError, EngineFailure, Unavailable
-from gguf_embed.server.context import Dialect, ServerContext
+from gguf_embed.server.context import ServerContext
+from gguf_embed.server.dialects.ollama.errors import ERRORS
 from gguf_embed.server.http.errors import INTERNAL_MESSAGE, format_error
 from gguf_embed.server.http.headers import set_common_headers
 from gguf_embed.types import PullProgress
@@ -40,7 +41,7 @@ async def stream_lines(
         failure = error if isinstance(error, EmbedError) else EngineFailure(INTERNAL_MESSAGE)
         context.metrics.observe_error(failure.kind)
         logger.warning("%s after the first line: %s", failure.kind, failure.message, exc_info=failure is not error)
-        await _send(request, response, format_error(failure, Dialect.OLLAMA).body)
+        await _send(request, response, format_error(failure, ERRORS).body)
     await response.write_eof()
     return response
 

@@ -12,28 +12,26 @@ import numpy as np
 import orjson
 from aiohttp import web
 
-from gguf_embed.errors import InvalidRequest
+from gguf_embed.errors import EmbedError, InvalidRequest, describe
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.dialects.llama import embedding as native
+from gguf_embed.server.dialects.llama.embedding import answer_embedding
+from gguf_embed.server.dialects.openai.errors import ERRORS, error_object
 from gguf_embed.server.dialects.openai.token_ids import resolve_token_ids
+from gguf_embed.server.fields import options as option_fields
+from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, parse_embed_fields
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
-from gguf_embed.server.fields.options import Extras, parse_extras, refuse_beside_images
-from gguf_embed.server.fields.options_reply import openai_data, openai_details, with_extra_headers
-from gguf_embed.server.fields.output_types import (
-    OutputType,
-    check_decodable,
-    check_output_types,
-    parse_dimensions,
-    parse_output_types,
-    write_rows,
-)
-from gguf_embed.server.fields.pooling import parse_pooling
-from gguf_embed.server.fields.prompt_prefix import format_applied_prompt, parse_prompt_choice
+from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_beside_images
+from gguf_embed.server.fields.options_reply import openai_data, openai_details, with_option_headers
+from gguf_embed.server.fields.output_types import OutputType, check_decodable, check_output_types, write_rows
+from gguf_embed.server.fields.outputs import check_output
+from gguf_embed.server.fields.prompt_prefix import format_applied_prompt
 from gguf_embed.server.fields.truncation import format_truncation
 from gguf_embed.server.http.body import embed_response, read_json_object
-from gguf_embed.server.http.values import JsonObject, optional_bool, optional_choice, optional_int, optional_str
-from gguf_embed.types import EmbedRequest, EmbedResult, FloatMatrix, Pooling
+from gguf_embed.server.http.errors import STATUSES
+from gguf_embed.server.http.values import JsonObject, optional_choice, optional_int, optional_str
+from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ImageInput, ModelInfo, Output
+from gguf_embed.vectors import Rows
 
 EncodingFormat = Literal["float", "base64"]
 
@@ -43,46 +41,71 @@ class OpenAIEmbed:
     """A parsed body: what to compute, and how to write it."""
 
     request: EmbedRequest
-    encoding_format: EncodingFormat
+    encoding_format: EncodingFormat = "float"
     output_types: tuple[OutputType, ...] = ()  # none: float, in `encoding_format`
-    extras: Extras | None = None
+    options: EmbedOptions | None = None
+
+    def check(self, info: ModelInfo) -> None:
+        """Whether this reply can hold what the model gives. Scores are the service's to refuse."""
+        output = self.request.output or info.output
+        if output.kind != DENSE:
+            check_output(output, _ENCODERS, on_request=True)  # as llama-server, a 400 either way
+        if self.output_types:
+            check_output_types(self.output_types, output, embd_normalize=2)
 
 
 async def embeddings(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /v1/embeddings`; a body with `content` and no `input` gets the native shape, as from llama-server."""
     body = await read_json_object(context, request)
-    if body.get("input") is None and body.get("content") is not None:
-        return await native.answer_embedding(context, body)
-    body, images = await take_images(context, body)
-    if images:
-        refuse_beside_images(body)
-    parsed = parse_openai_embed(body, context.options.max_inputs)
-    _refuse_token_rows(context, parsed.request)
-    if parsed.output_types:
-        check_decodable(parsed.output_types, request.headers)
-        pooling = parsed.request.pooling or context.service.resolve(parsed.request.model).info.pooling
-        check_output_types(parsed.output_types, pooling, embd_normalize=2)
-    wanted = await resolve_token_ids(context, parsed.request)
-    result = await context.embed(replace(wanted, images=images) if images else wanted)
-    if parsed.extras is None:
-        return embed_response(format_openai_embed(result, parsed), result.truncated)
-    written = await asyncio.to_thread(format_openai_embed, result, parsed)
-    return with_extra_headers(embed_response(written, result.truncated), result)
-
-
-def _refuse_token_rows(context: ServerContext, request: EmbedRequest) -> None:
-    if (request.pooling or context.service.resolve(request.model).info.pooling) is Pooling.NONE:
-        raise InvalidRequest(
-            "Pooling type 'none' is not OAI compatible. Please use a different pooling type: "
-            'send "pooling" (mean, cls, last) or start with --pooling; POST /embedding gives one row per token',
-            "pooling",
-        )
+    given = body.get("input")
+    if given is None and body.get("content") is not None:
+        return await answer_embedding(context, body)
+    images: tuple[ImageInput, ...] = ()
+    if type(given) is dict or (type(given) is list and dict in set(map(type, given))):
+        body, images = await take_images(context, body)
+        if images:
+            refuse_beside_images(body)
+    asked = parse_openai_embed(body, context.options.max_inputs)
+    if asked.output_types:
+        check_decodable(asked.output_types, request.headers)
+    wanted = asked.request
+    if tuple in set(map(type, wanted.inputs)):
+        asked.check(context.service.resolve(wanted.model).info)  # before anything about the ids
+        wanted = await resolve_token_ids(context, wanted)
+    result = await context.embed(replace(wanted, images=images) if images else wanted, asked.check)
+    if asked.options is None:
+        return embed_response(format_openai_embed(result, asked), result.truncated)
+    written = await asyncio.to_thread(format_openai_embed, result, asked)
+    return with_option_headers(embed_response(written, result.truncated), result)
 
 
 def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
     """Read a request body. Raises `InvalidRequest` naming the field."""
     if body.get("input") is None:
         raise InvalidRequest('"input" or "content" must be provided', "input")
+    fields = NO_EMBED_FIELDS if EMBED_FIELDS.isdisjoint(body) else parse_embed_fields(body)
+    options = None if option_fields.FIELDS.isdisjoint(body) else parse_options(body, "input", max_inputs)
+    request = EmbedRequest(
+        inputs=parse_inputs(body["input"], "input", max_inputs) if options is None else options.inputs,
+        model=fields.model,
+        output=fields.output,
+        embd_normalize=2,
+        dimensions=fields.dimensions,
+        truncate=fields.truncate,
+        prompt=fields.prompt,
+    )
+    encoding_format: EncodingFormat = "float"
+    if not _OWN_FIELDS.isdisjoint(body):
+        encoding_format = _parse_own_fields(body)
+    if options is not None:
+        request = options.apply_to(request)
+    return OpenAIEmbed(request, encoding_format, fields.output_types, options)
+
+
+_OWN_FIELDS = frozenset({"encoding_format", "user", "embd_normalize"})
+
+
+def _parse_own_fields(body: JsonObject) -> EncodingFormat:
     embd_normalize = optional_int(body, "embd_normalize", minimum=-1)
     if embd_normalize not in (None, 2):
         raise InvalidRequest(
@@ -91,32 +114,23 @@ def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
             "embd_normalize",
         )
     optional_str(body, "user")  # accepted, checked, not used: nothing here is kept per user
-    extras = parse_extras(body, "input", max_inputs)
-    request = EmbedRequest(
-        inputs=parse_inputs(body["input"], "input", max_inputs) if extras is None else extras.inputs,
-        model=optional_str(body, "model"),
-        pooling=parse_pooling(body),
-        embd_normalize=2,
-        dimensions=parse_dimensions(body),
-        truncate=optional_bool(body, "truncate"),
-        prompt=parse_prompt_choice(body),
-    )
-    encoding_format = optional_choice(body, "encoding_format", ("float", "base64")) or "float"
-    if extras is not None:
-        request = extras.apply_to(request)
-    return OpenAIEmbed(request, cast(EncodingFormat, encoding_format), parse_output_types(body), extras)
+    return cast(EncodingFormat, optional_choice(body, "encoding_format", ("float", "base64")) or "float")
+
+
+def _error_object(error: EmbedError) -> dict[str, object]:
+    """One input's failure, as it stands in `errors`."""
+    return error_object(error, describe(error, ERRORS.words), STATUSES[error.kind])
 
 
 def format_openai_embed(result: EmbedResult, asked: OpenAIEmbed) -> bytes:
     """Write OpenAI's reply, pooled results only; `truncated` is added when something was cut, `prompt` when asked."""
     n_tokens = result.usage.prompt_tokens
-    types, extras = asked.output_types, asked.extras
-    rows = write_rows(result.vectors, types) if types else _encode_rows(result.vectors, asked.encoding_format)
+    rows, options = _ENCODERS[result.output.kind](result.output, asked), asked.options
     reply: dict[str, object] = {
         "object": "list",
         "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
-        if extras is None
-        else openai_data(result, rows, extras),
+        if options is None
+        else openai_data(result, rows, options),
         "model": result.model.name,
         "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
     }
@@ -124,13 +138,22 @@ def format_openai_embed(result: EmbedResult, asked: OpenAIEmbed) -> bytes:
         reply["prompt"] = format_applied_prompt(result.prompt)
     if result.truncated:
         reply["truncated"] = [{"index": cut.index, **format_truncation(cut)} for cut in result.truncated]
-    if extras is not None:
-        reply |= openai_details(result, extras)
+    if options is not None:
+        reply |= openai_details(result, options, _error_object)
     return orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _encode_rows(vectors: FloatMatrix, encoding_format: EncodingFormat) -> Iterable[object]:
-    if encoding_format == "float":
-        return np.ascontiguousarray(vectors)  # orjson writes the shortest digits that read back as the same float32
-    little_endian = np.ascontiguousarray(vectors, dtype="<f4")
+def _encode_rows(output: Output, asked: OpenAIEmbed) -> Iterable[object]:
+    assert isinstance(output, Rows), output.kind
+    if asked.output_types:
+        return write_rows(output.matrix, asked.output_types)
+    if asked.encoding_format == "float":
+        return np.ascontiguousarray(
+            output.matrix
+        )  # orjson writes the shortest digits that read back as the same float32
+    little_endian = np.ascontiguousarray(output.matrix, dtype="<f4")
     return [binascii.b2a_base64(row, newline=False).decode("ascii") for row in little_endian]
+
+
+_ENCODERS = {DENSE: _encode_rows, SCORES: _encode_rows}
+"""What writes the `embedding`s of each kind of output."""

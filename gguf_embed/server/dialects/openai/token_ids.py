@@ -46,13 +46,11 @@ def identify_model(special: SpecialTokens) -> bool:
 
 
 async def resolve_token_ids(context: ServerContext, request: EmbedRequest) -> EmbedRequest:
-    """The request with OpenAI's ids turned into text; as it was when it has texts, or the model's own ids.
+    """The request with OpenAI's ids turned into text; as it was where they are the model's own. For one that has ids.
 
     An array that mixes texts and ids is llama-server's form, so its ids are the model's. Raises `InvalidRequest` for
     ids that are refused, or that nobody can tell.
     """
-    if tuple not in set(map(type, request.inputs)):
-        return request
     rule = context.options.token_ids
     match rule.meaning:
         case "model":

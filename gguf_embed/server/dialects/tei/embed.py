@@ -9,12 +9,13 @@ import numpy as np
 import orjson
 from aiohttp import web
 
-from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields import output_types
 from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.output_types import parse_dimensions
+from gguf_embed.server.fields.outputs import check_output, rows_of
 from gguf_embed.server.fields.prompt_prefix import parse_prompt_choice
 from gguf_embed.server.fields.truncation import parse_truncate
 from gguf_embed.server.http.body import embed_response, read_json_object
@@ -26,7 +27,7 @@ from gguf_embed.server.http.values import (
     optional_str,
     wrong_value,
 )
-from gguf_embed.types import EmbedRequest, EmbedResult, FloatMatrix, Pooling
+from gguf_embed.types import DENSE, SCORES, TOKENS, EmbedRequest, FloatMatrix, ModelInfo, OutputSpec
 
 
 async def embed(context: ServerContext, request: web.Request) -> web.Response:
@@ -37,10 +38,11 @@ async def embed(context: ServerContext, request: web.Request) -> web.Response:
 async def embed_all(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /embed_all`: `[[[…], …], …]`, one vector per token of each input, not normalized."""
     body = await read_json_object(context, request)
-    result = await context.embed(parse_embed(body, context.options.max_inputs, pooling=Pooling.NONE))
+    result = await context.embed(parse_embed(body, context.options.max_inputs, OutputSpec(TOKENS)))
+    output = rows_of(result.output)
     pieces = []
-    for start, end in itertools.pairwise(result.row_offsets):
-        pieces.append(_dump(result.vectors[start:end]))
+    for start, end in itertools.pairwise(output.offsets):
+        pieces.append(_dump(output.matrix[start:end]))
         await asyncio.sleep(0)  # a million token rows take seconds to write: let other requests in between
     return embed_response(b"[" + b",".join(pieces) + b"]", result.truncated)
 
@@ -59,27 +61,20 @@ async def root(context: ServerContext, request: web.Request) -> web.Response:
 
 
 async def _answer_embed(context: ServerContext, body: JsonObject) -> web.Response:
-    parsed = parse_embed(body, context.options.max_inputs)
-    result = await _embed_pooled(context, parsed)
-    return embed_response(_dump(result.vectors), result.truncated)
+    result = await context.embed(parse_embed(body, context.options.max_inputs), _check_model)
+    return embed_response(_dump(rows_of(result.output).matrix), result.truncated)
 
 
 async def _answer_similarity(context: ServerContext, body: JsonObject) -> web.Response:
-    result = await _embed_pooled(context, parse_similarity(body, context.options.max_inputs))
-    return embed_response(_dump(cosines(result.vectors)), result.truncated)
+    result = await context.embed(parse_similarity(body, context.options.max_inputs), _check_model)
+    return embed_response(_dump(cosines(rows_of(result.output).matrix)), result.truncated)
 
 
-async def _embed_pooled(context: ServerContext, request: EmbedRequest) -> EmbedResult:
-    info = context.service.resolve(request.model).info
-    if info.pooling is Pooling.NONE:
-        raise NotSupported(
-            f"{info.name} runs with pooling none, one vector per token: POST /embed_all, "
-            "or start with --pooling mean, cls or last"
-        )
-    return await context.embed(request)
+def _check_model(info: ModelInfo) -> None:
+    check_output(info.output, (DENSE, SCORES), on_request=False)  # scores are the service's to refuse
 
 
-def parse_embed(body: JsonObject, max_inputs: int, pooling: Pooling | None = None) -> EmbedRequest:
+def parse_embed(body: JsonObject, max_inputs: int, output: OutputSpec | None = None) -> EmbedRequest:
     """Read a body of `/embed` or `/embed_all`. Raises `InvalidRequest` naming the field."""
     refuse_elsewhere(body, output_types.FIELDS)
     if body.get("inputs") is None:
@@ -88,7 +83,7 @@ def parse_embed(body: JsonObject, max_inputs: int, pooling: Pooling | None = Non
     return EmbedRequest(
         inputs=parse_inputs(body["inputs"], "inputs", max_inputs, joins_mixed=False),
         model=optional_str(body, "model"),
-        pooling=pooling,
+        output=output,
         embd_normalize=-1 if normalize is False else 2,
         dimensions=parse_dimensions(body),
         truncate=parse_truncate(body),

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from gguf_embed.server.context import ServerContext, ServerOptions
 from gguf_embed.server.http.body import json_response
-from gguf_embed.types import ModelInfo, ModelStatus, Pooling
+from gguf_embed.types import SCORES, ModelInfo, ModelStatus, Pooling
 
 MAX_CONCURRENT_REQUESTS = 512
 """TEI's default for what this server does not count: its queue is limited in tokens (`--max-queue-tokens`)."""
@@ -46,7 +46,7 @@ def format_info(status: ModelStatus, options: ServerOptions) -> dict[str, object
 
 
 def _model_type(model: ModelInfo) -> dict[str, object]:
-    if model.pooling is not Pooling.RANK:
+    if model.output.kind != SCORES:
         return {"embedding": {"pooling": _POOLINGS.get(model.pooling, model.pooling.value)}}
     # transformers' names for labels that have none
     labels = model.labels or tuple(f"LABEL_{index}" for index in range(max(1, model.n_scores)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import cast
 
@@ -10,15 +9,12 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.preprocessing.tokens import special_tokens_around
+from gguf_embed.preprocessing.token_offsets import check_offset_budget
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.inputs import check_count, parse_parts
 from gguf_embed.server.http.body import json_response, read_json_object
 from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_bool, optional_str, wrong_value
-from gguf_embed.tokenization.offsets import MAX_ALIGNED_CHARACTERS, align
-
-MAX_INLINE_CHARACTERS = 1_000
-"""Texts up to this size are laid under their tokens on the event loop (up to 3 ms); longer ones in a thread."""
+from gguf_embed.types import TextTokens
 
 _SPACE_BEFORE = (1, 3, 4)
 """llama.cpp's LLAMA_VOCAB_TYPE_SPM, WPM and UGM: their first word has a space that was never in the text."""
@@ -28,7 +24,8 @@ async def answer_tokenize(context: ServerContext, body: JsonObject) -> web.Respo
     """Answer a parsed body: for each input its tokens, with their text and the characters they stand for."""
     texts = parse_texts(body, context.options.max_inputs)
     model, add_special = optional_str(body, "model"), optional_bool(body, "add_special_tokens")
-    reply = [await _tokens_of(context, text, model, with_special=add_special is not False) for text in texts]
+    found = await context.service.text_tokens(texts, model=model, add_special=add_special is not False)
+    reply = [format_tokens(text, tokens) for text, tokens in zip(texts, found, strict=True)]
     return json_response(orjson.dumps(reply))
 
 
@@ -60,14 +57,9 @@ def parse_texts(body: JsonObject, max_inputs: int) -> Sequence[str]:
     for index, entry in enumerate(entries):
         if not isinstance(entry, str):
             raise InvalidRequest(f'"inputs[{index}]" must be a string, found {describe(entry)}', "inputs", index)
-    n_characters = sum(map(len, entries))
-    if n_characters > MAX_ALIGNED_CHARACTERS:
-        raise InvalidRequest(
-            f'"inputs" has {n_characters:,} characters, and tokens are placed in {MAX_ALIGNED_CHARACTERS:,} per '
-            'request: send several requests, or "content" for ids without places',
-            "inputs",
-        )
-    return cast("list[str]", entries)
+    texts = cast("list[str]", entries)
+    check_offset_budget(texts)
+    return texts
 
 
 def parse_ids(body: JsonObject, max_inputs: int) -> Sequence[Sequence[int]]:
@@ -91,35 +83,12 @@ def _ids_of(value: object, where: str) -> list[int]:
     return ids
 
 
-async def _tokens_of(
-    context: ServerContext, text: str, model: str | None, *, with_special: bool
-) -> list[dict[str, object]]:
-    service = context.service
-    tokens = await service.tokenize(text, model=model, add_special=False, parse_special=True)
-    framed = tokens
-    if with_special:
-        framed = await service.tokenize(text, model=model, add_special=True, parse_special=True)
-    pieces = await service.token_pieces(framed, model=model)
-    if len(text) <= MAX_INLINE_CHARACTERS:
-        return format_tokens(text, framed, pieces, find_own_tokens(framed, tokens))
-    return await asyncio.to_thread(lambda: format_tokens(text, framed, pieces, find_own_tokens(framed, tokens)))
-
-
-def find_own_tokens(framed: Sequence[int], tokens: Sequence[int]) -> range:
-    """Where in `framed` the text's own tokens stand; what is before and after was put around them."""
-    special = special_tokens_around(framed, tokens)
-    if special is None:  # the tokenizer made others of it: no token is told from the text's own
-        return range(len(framed))
-    return range(len(special.opening), len(framed) - len(special.closing))
-
-
-def format_tokens(text: str, tokens: Sequence[int], pieces: Sequence[bytes], inside: range) -> list[dict[str, object]]:
+def format_tokens(text: str, found: TextTokens) -> list[dict[str, object]]:
     """TEI's tokens of one input. `start` and `stop` count code points and are null where the place is not certain."""
-    spans = align(text, [pieces[index] for index in inside])
+    tokens = found.tokens
     written: list[dict[str, object]] = []
-    for index, (token, piece) in enumerate(zip(tokens, pieces, strict=True)):
-        span = spans[index - inside.start] if index in inside else None
+    for index, (token, piece, span) in enumerate(zip(tokens.ids, tokens.pieces, tokens.offsets, strict=True)):
         shown = piece.decode("utf-8", "replace") if span is None else text[span[0] : span[1]]
         start, stop = span or (None, None)
-        written.append({"id": token, "text": shown, "special": index not in inside, "start": start, "stop": stop})
+        written.append({"id": token, "text": shown, "special": index not in found.own, "start": start, "stop": stop})
     return written

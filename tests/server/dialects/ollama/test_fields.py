@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelLoadFailed, ModelNotFound, Overloaded, PullFailed
-from gguf_embed.server.context import Dialect
 from gguf_embed.server.dialects.ollama.csrf import is_local_host, may_change_models
 from gguf_embed.server.dialects.ollama.embed import legacy_normalize, parse_embed, parse_embeddings
+from gguf_embed.server.dialects.ollama.errors import ERRORS
 from gguf_embed.server.dialects.ollama.model_names import with_tag
 from gguf_embed.server.dialects.ollama.models import format_parameter_size
 from gguf_embed.server.dialects.ollama.options import parse_keep_alive, parse_load_options
@@ -297,7 +297,7 @@ def test_which_pages_may_change_models(origin, may):
     ],
 )
 def test_errors_have_ollamas_shape_status_and_words(error, status, message):
-    reply = format_error(error, Dialect.OLLAMA)
+    reply = format_error(error, ERRORS)
     assert reply.status == status
     assert reply.body.startswith(b'{"error":"' + message.encode())
     assert reply.headers.get("Retry-After") == ("7" if status == 503 else None)
@@ -310,6 +310,6 @@ def test_errors_have_ollamas_shape_status_and_words(error, status, message):
     "name", ["output_dtype", "embedding_types", "spans", "return_tokens", "on_error", "late_chunking", "long_input"]
 )
 def test_fields_of_other_routes_are_refused_instead_of_ignored(parse, field, name):
-    with pytest.raises(InvalidRequest, match="is for POST /v1/embeddings and POST /embedding") as caught:
+    with pytest.raises(InvalidRequest, match="has no meaning on this route") as caught:
         parse({"model": "m", field: "a", name: "skip"})
     assert caught.value.param == name

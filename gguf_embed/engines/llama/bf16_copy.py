@@ -10,11 +10,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from gguf_embed.engines.llama import engine as llama
+from gguf_embed.engines.llama import api
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.header import read_header
 
 RETYPED = frozenset({"F32", "F16"})
+
+
+def computes_bf16_faster(use_amx: bool) -> bool:
+    """Whether BF16 weights run faster here than F16 and F32, and as exactly.
+
+    Only on AMX tiles. ggml's AVX-512 BF16 rounds every activation to 8 bits, so that a text's vector depends on the
+    batch around it (cosine 0.99997), and on CPUs that have AMX it is slower than F16 (docs/benchmarks.md).
+    """
+    return use_amx and api.has_amx_gemm()
 
 
 def wants_bf16(
@@ -51,7 +60,7 @@ def bf16_copy(source: Path, cache_dir: Path, n_threads: int, report: Callable[[s
     temporary = copy.with_name(f".{copy.name}.{secrets.token_hex(4)}.tmp")  # two names of one file load at once
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        llama.retype_to_bf16(source, temporary, n_threads)
+        api.retype_to_bf16(source, temporary, n_threads)
         os.replace(temporary, copy)
     except OSError as exc:
         way_out = "GGUF_EMBED_CACHE names another folder, --weights file does without a copy"

@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from gguf_embed.engines.fake import BOS, FakeEngine
-from gguf_embed.model_pool.calibration import TEXT_TOKENS, Calibration, Measurements, calibrate, decide
-from gguf_embed.types import Pooling
+from gguf_embed.engines.llama.calibration import TEXT_TOKENS, Calibration, Measurements, calibrate, decide
+from gguf_embed.types import OutputSpec, Pooling
 
 EVEN = {1: 1.0, 2: 2.0, 3: 3.0, 6: 6.0, 12: 12.0}
 SLOWER = {n: seconds * 2 for n, seconds in EVEN.items() if n < 12}
@@ -43,7 +43,7 @@ def test_a_text_alone_gets_the_threads_that_were_quickest():
 def run(seconds_per_call):
     engine = FakeEngine()
     ticks = itertools.count(0.0, seconds_per_call)  # one tick per look at the clock: every call takes as long
-    chosen = calibrate(engine, Pooling.MEAN, 2, [BOS, *range(20)], lambda: next(ticks))
+    chosen = calibrate(engine, OutputSpec.of(Pooling.MEAN), 2, [BOS, *range(20)], lambda: next(ticks))
     engine.close()  # refuses while a context is open
     return chosen, engine.batches
 

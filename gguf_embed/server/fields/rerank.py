@@ -1,27 +1,18 @@
-"""Rerank: JSON → `RerankRequest`, `RerankResult` → JSON, in the shapes of Jina, TEI and Cohere.
-
-`/rerank` and its like are llama-server's, with its defaults; a body with `texts` gets TEI's bare array there. Cohere's
-`/v2/rerank` has Cohere's defaults. `docs/api.md` says which they are.
-"""
+"""A rerank request's fields, which all dialects share: JSON → `RerankRequest`; and the parts that replies share."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal, cast
 
 import numpy as np
-import orjson
-from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.inputs import check_count
 from gguf_embed.server.fields.options import refuse_elsewhere
+from gguf_embed.server.fields.outputs import parse_pooling
 from gguf_embed.server.fields.prompt_prefix import format_applied_prompt
 from gguf_embed.server.fields.truncation import check_direction, format_truncation
-from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.values import (
     JsonObject,
     describe,
@@ -31,17 +22,15 @@ from gguf_embed.server.http.values import (
     optional_str,
     wrong_value,
 )
-from gguf_embed.types import Pooling, RerankRequest, RerankResult, ScoreKind, Truncation
-
-DOCUMENTS_PER_SEARCH_UNIT = 100  # Cohere's: a query with up to 100 documents
+from gguf_embed.types import RerankRequest, RerankResult
 
 
-class Shape(StrEnum):
-    """Whose words a request and its reply use."""
+@dataclass(frozen=True, slots=True)
+class RerankDefaults:
+    """What a dialect does where a request says nothing."""
 
-    JINA = "jina"  # llama-server's too
-    TEI = "tei"
-    COHERE = "cohere"
+    raw_scores: bool = True
+    truncate: bool | None = None  # None: as the server was started
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +38,12 @@ class ParsedRerank:
     """What to compute, and how to write it."""
 
     request: RerankRequest
-    shape: Shape
     documents: tuple[object, ...]  # as they came: strings or objects
     top_n: int | None = None
     return_documents: bool = False
 
 
-async def rerank(context: ServerContext, request: web.Request) -> web.Response:
-    """`POST /rerank`, `/reranking`, `/v1/rerank`, `/v1/reranking`."""
-    body = await read_json_object(context, request)
-    shape = Shape.JINA if body.get("texts") is None else Shape.TEI
-    return await _answer(context, parse_rerank(body, shape, context.options.max_inputs))
-
-
-async def cohere_rerank(context: ServerContext, request: web.Request) -> web.Response:
-    """`POST /v2/rerank`."""
-    body = await read_json_object(context, request)
-    return await _answer(context, parse_rerank(body, Shape.COHERE, context.options.max_inputs))
-
-
-async def _answer(context: ServerContext, parsed: ParsedRerank) -> web.Response:
-    result = await context.rerank(parsed.request)
-    return embed_response(format_rerank(parsed, result), result.truncated)
-
-
-def parse_rerank(body: JsonObject, shape: Shape, max_inputs: int) -> ParsedRerank:
+def parse_rerank(body: JsonObject, max_inputs: int, defaults: RerankDefaults) -> ParsedRerank:
     """Read a request body. Raises `InvalidRequest` naming the field."""
     query = body.get("query")
     if not isinstance(query, str):
@@ -83,25 +53,23 @@ def parse_rerank(body: JsonObject, shape: Shape, max_inputs: int) -> ParsedReran
     documents = _parse_list(body, param, max_inputs)
     fields = _parse_rank_fields(body)
     raw_scores, truncate = optional_bool(body, "raw_scores"), optional_bool(body, "truncate")
-    is_cohere = shape is Shape.COHERE
-    pooling = optional_choice(body, "pooling", ("mean", "cls", "last"))
     check_direction(body)
     request = RerankRequest(
         query=query,
         documents=tuple(_text_of(document, f"{param}[{index}]", fields) for index, document in enumerate(documents)),
         model=optional_str(body, "model"),
         method=cast(Literal["rank", "embedding"], optional_choice(body, "method", ("rank", "embedding")) or "rank"),
-        raw_scores=not is_cohere if raw_scores is None else raw_scores,
+        raw_scores=defaults.raw_scores if raw_scores is None else raw_scores,
         label=_parse_label(body),
-        truncate=True if is_cohere and truncate is None else truncate,
+        truncate=defaults.truncate if truncate is None else truncate,
         max_document_tokens=optional_int(body, "max_tokens_per_doc", minimum=1),
-        pooling=None if pooling is None else Pooling(pooling),
+        output=parse_pooling(body, ("mean", "cls", "last")),
         use_prompts=optional_bool(body, "use_prompts") or False,
     )
     _check_method(body, request)
     wants_text = [optional_bool(body, name) for name in ("return_documents", "return_text")]
     return ParsedRerank(
-        request, shape, tuple(documents), optional_int(body, "top_n", minimum=1), return_documents=True in wants_text
+        request, tuple(documents), optional_int(body, "top_n", minimum=1), return_documents=True in wants_text
     )
 
 
@@ -116,8 +84,8 @@ def _documents_field(body: JsonObject) -> str:
 def _check_method(body: JsonObject, request: RerankRequest) -> None:
     """Refuse what would be ignored: a field of the other method."""
     if request.method == "rank":
-        if request.pooling is not None or request.use_prompts:
-            name = "use_prompts" if request.pooling is None else "pooling"
+        if request.output is not None or request.use_prompts:
+            name = "use_prompts" if request.output is None else "pooling"
             raise InvalidRequest(f'"{name}" goes with "method": "embedding" only: send that, or leave it out', name)
         return
     if request.label is not None:
@@ -186,23 +154,9 @@ def ranking(result: RerankResult, top_n: int | None) -> list[int]:
     return [int(index) for index in np.argsort(-result.scores, kind="stable")[:top_n]]
 
 
-def format_rerank(parsed: ParsedRerank, result: RerankResult) -> bytes:
-    """Write the reply in the request's shape."""
-    order = ranking(result, parsed.top_n)
-    if parsed.shape is Shape.TEI:
-        cuts = {cut.index: cut for cut in result.truncated}
-        reply: object = [_tei_item(parsed, result, index, cuts.get(index)) for index in order]
-    else:
-        items = [_item(parsed, result, index) for index in order]
-        reply = (_cohere_reply if parsed.shape is Shape.COHERE else _jina_reply)(items, result) | _extras(result)
-    return orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _tei_item(parsed: ParsedRerank, result: RerankResult, index: int, cut: Truncation | None) -> dict[str, object]:
-    item: dict[str, object] = {"index": index, "score": result.scores[index]}
-    if parsed.return_documents:
-        item["text"] = parsed.request.documents[index]
-    return item if cut is None else item | {"truncated": format_truncation(cut)}
+def ranked_items(parsed: ParsedRerank, result: RerankResult) -> list[dict[str, object]]:
+    """`{"index", "relevance_score"}` of each document, best first, with the document where it is asked for."""
+    return [_item(parsed, result, index) for index in ranking(result, parsed.top_n)]
 
 
 def _item(parsed: ParsedRerank, result: RerankResult, index: int) -> dict[str, object]:
@@ -213,38 +167,12 @@ def _item(parsed: ParsedRerank, result: RerankResult, index: int) -> dict[str, o
     return item
 
 
-def _jina_reply(items: list[dict[str, object]], result: RerankResult) -> dict[str, object]:
-    n_tokens = result.usage.prompt_tokens
-    return {
-        "model": result.model.name,
-        "object": "list",
-        "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
-        "results": items,
-    }
-
-
-def _cohere_reply(items: list[dict[str, object]], result: RerankResult) -> dict[str, object]:
-    meta: dict[str, object] = {
-        "api_version": {"version": "2"},
-        "billed_units": {"search_units": -(-len(result.scores) // DOCUMENTS_PER_SEARCH_UNIT)},
-        "tokens": {"input_tokens": result.usage.prompt_tokens},
-    }
-    if result.truncated:
-        alone = result.score_kind is ScoreKind.COSINE
-        meta["warnings"] = [
-            f"document {cut.index} was cut: {cut.n_kept} of {cut.n_tokens} tokens were read"
-            + ("" if alone else ", the query's included")
-            for cut in result.truncated
-        ]
-    return {"id": os.urandom(16).hex(), "results": items, "meta": meta, "model": result.model.name}
-
-
-def _extras(result: RerankResult) -> dict[str, object]:
-    """What both replies say beyond their dialect."""
-    extras: dict[str, object] = {"score_kind": result.score_kind.value}
+def rerank_details(result: RerankResult) -> dict[str, object]:
+    """What a reply tells beyond its dialect."""
+    details: dict[str, object] = {"score_kind": result.score_kind.value}
     if any(result.prompts):
         query, document = map(format_applied_prompt, result.prompts)
-        extras["prompt"] = {"query": query, "document": document}
+        details["prompt"] = {"query": query, "document": document}
     if result.truncated:
-        extras["truncated"] = [{"index": cut.index, **format_truncation(cut)} for cut in result.truncated]
-    return extras
+        details["truncated"] = [{"index": cut.index, **format_truncation(cut)} for cut in result.truncated]
+    return details

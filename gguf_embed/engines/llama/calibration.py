@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gguf_embed.engines.base import ContextSpec, Engine
-from gguf_embed.types import Pooling
+from gguf_embed.engines.base import Engine
+from gguf_embed.engines.llama.context import LlamaContextSpec
+from gguf_embed.types import OutputSpec
 
 TEXT_TOKENS = 21
 """The length of the texts measured with: a typical query or short sentence."""
@@ -59,14 +60,14 @@ def _flash_from(measured: Measurements) -> int:
 
 
 def calibrate(
-    engine: Engine, pooling: Pooling, n_threads: int, tokens: Sequence[int], clock: Callable[[], float]
+    engine: Engine, output: OutputSpec, n_threads: int, tokens: Sequence[int], clock: Callable[[], float]
 ) -> Calibration:
     """Measure and decide, on the calling thread. `tokens` is one valid text of `TEXT_TOKENS` ids.
 
     Takes some 0.2 s for a small encoder; a model that needs over 25 ms for one text keeps the defaults.
     """
     room = max(BUDGETS_TEXTS)
-    specs = {flash: ContextSpec(pooling, room * TEXT_TOKENS, room, flash) for flash in (True, False)}
+    specs = {flash: LlamaContextSpec(output, room * TEXT_TOKENS, room, flash) for flash in (True, False)}
     contexts = {flash: engine.open_context(spec) for flash, spec in specs.items()}
     try:
 

@@ -1,0 +1,181 @@
+"""The driver of llama.cpp: which weights run, what is measured at warm-up, how large contexts are. Runs any GGUF."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from gguf_embed.config import ModelConfig
+from gguf_embed.engines.base import (
+    BatchLimits,
+    Engine,
+    EngineInfo,
+    ExecutionPlan,
+    ImageReader,
+    LoadedEngine,
+    LoadSpec,
+    TextCodec,
+)
+from gguf_embed.engines.cpu_count import n_processors
+from gguf_embed.engines.llama import api
+from gguf_embed.engines.llama.bf16_copy import bf16_copy, computes_bf16_faster, wants_bf16
+from gguf_embed.engines.llama.calibration import TEXT_TOKENS, Calibration, calibrate
+from gguf_embed.engines.llama.context import FlashContexts
+from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
+from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.facts import file_type_name, has_rank_head, rank_labels
+from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.gguf_file.token_rows import PairRows, has_token_types
+from gguf_embed.gguf_file.vision_tower import check_tower
+from gguf_embed.types import OutputSpec
+
+CONTEXT_BYTES = 96 * 2**20
+"""An estimate of a model's contexts and buffers: what all-MiniLM-L6-v2 takes on two workers."""
+
+GPU_BATCH_TOKENS = 2048
+"""Tokens per batch when layers run on a GPU. Not measured yet: set -ub to try others."""
+
+SMALL_CONTEXT_TOKENS = 1024
+"""Texts up to this long run on every worker; longer ones on one worker that has a context for the longest."""
+
+LOGITS_BYTES = 2**30
+"""llama.cpp writes 4 bytes per token of a batch and entry of the vocabulary in every context of a decoder, though
+embedding never reads them: 155 MB for 256 tokens of 151,000 entries. All workers' together stay below this."""
+
+MAX_SEQUENCES = 64
+
+MAX_IMAGE_TOKENS = 8192
+"""Of a text with its images. The context holds KV memory for them at all times: 0.9 GB for a model of 2 billion."""
+
+
+class LlamaDriver:
+    """Implements `EngineDriver`."""
+
+    name = "llama"
+
+    def refusal(self, header: GgufHeader) -> str | None:
+        return None  # what llama.cpp cannot run shows when it loads it
+
+    def supports_gpu(self) -> bool:
+        return api.supports_gpu()
+
+    def memory_bytes(self, size_bytes: int) -> int:
+        return size_bytes + CONTEXT_BYTES
+
+    def load(self, spec: LoadSpec) -> LoadedEngine:
+        path, weights_type = _choose_weights(spec)
+        engine = LlamaEngine(_engine_config(path, spec))
+        return LoadedEngine(engine, engine.codec, weights_type, open_images=lambda: _open_images(engine, spec))
+
+    def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> ExecutionPlan:
+        config, info = spec.config, loaded.engine.info
+        compute = config.compute
+        on_gpu = compute.offload.n_gpu_layers != 0
+        n_threads = compute.n_threads or n_processors()
+        n_logits = info.n_vocab if info.causal else 0  # per token; an encoder's are given back
+        measured = Calibration(alone_threads=n_threads)
+        if config.warmup and max_input_tokens >= TEXT_TOKENS:
+            measured = _calibrate(loaded.engine, loaded.codec, spec.output, n_threads)
+        batch_tokens = compute.batch_tokens or (GPU_BATCH_TOKENS if on_gpu else measured.batch_tokens)
+        n_workers = compute.n_workers or (1 if on_gpu else affordable_workers(n_threads, batch_tokens, n_logits))
+        flash_from = {"on": 0, "off": None, "auto": measured.flash_min_tokens}[compute.flash_attention]
+        contexts = FlashContexts(
+            max_tokens=small_context_tokens(batch_tokens, max_input_tokens, n_workers, n_logits),
+            max_sequences=MAX_SEQUENCES,
+            long_tokens=max_input_tokens,
+            flash_min_tokens=flash_from,
+        )
+        return ExecutionPlan(
+            contexts=contexts,
+            limits=BatchLimits(batch_tokens, MAX_SEQUENCES),
+            n_workers=n_workers,
+            n_threads=n_threads,
+            alone_threads=compute.alone_threads or measured.alone_threads,
+            tokens_per_s=measured.tokens_per_s * n_workers,
+            kernels=_kernels(config),
+            details=(f"flash attention {_flash_in_words(flash_from)}",),
+            measured=measured.measured,
+        )
+
+
+def _choose_weights(spec: LoadSpec) -> tuple[Path, str]:
+    """Which file to run and its weights' type; switches the AMX kernels with it."""
+    header, compute = spec.header, spec.config.compute
+    api.use_amx_gemm(compute.amx)
+    file_type = file_type_name(header)
+    on_gpu = compute.offload.n_gpu_layers != 0
+    fast = computes_bf16_faster(compute.amx)
+    if wants_bf16(compute.weights, file_type, on_gpu, fast, scores=has_rank_head(header)):
+        try:
+            return bf16_copy(header.path, spec.cache_dir, compute.n_threads or n_processors(), spec.report), "BF16"
+        except ModelFileError as error:
+            if compute.weights == "bf16":
+                raise
+            spec.report(f"{error}. Running {header.path.name} as it is, slower")
+    return header.path, file_type
+
+
+def _engine_config(path: Path, spec: LoadSpec) -> LlamaEngineConfig:
+    header, offload = spec.header, spec.config.compute.offload
+    if not has_rank_head(header):
+        return LlamaEngineConfig(path, offload)
+    pair_rows = PairRows(header) if has_token_types(header) else None
+    return LlamaEngineConfig(path, offload, rank_head=True, labels=rank_labels(header), pair_rows=pair_rows)
+
+
+def _open_images(engine: LlamaEngine, spec: LoadSpec) -> ImageReader:
+    """Load the vision tower of --mmproj. Raises `ModelFileError`."""
+    from gguf_embed.engines.llama.images import ImageSpec  # loads another library of llama.cpp's
+
+    config, mmproj = spec.config, spec.config.mmproj
+    assert mmproj is not None
+    check_tower(read_header(mmproj))
+    if not engine.runs_in_parts:
+        raise ModelFileError(
+            f"{spec.header.path.name} reads a text as a whole, so no images can be put between its tokens: "
+            "--mmproj needs a causal decoder"
+        )
+    longest = min(config.n_ctx or engine.info.n_ctx_train, engine.info.n_ctx_train)
+    return engine.open_images(
+        ImageSpec(
+            mmproj=mmproj,
+            max_tokens=min(longest, MAX_IMAGE_TOKENS),
+            n_threads=config.compute.n_threads or n_processors(),
+            use_gpu=config.compute.offload.n_gpu_layers != 0,
+        )
+    )
+
+
+def _calibrate(engine: Engine, codec: TextCodec, output: OutputSpec, n_threads: int) -> Calibration:
+    return calibrate(engine, output, n_threads, _sample_ids(engine.info, codec), time.perf_counter)
+
+
+def _sample_ids(info: EngineInfo, codec: TextCodec) -> list[int]:
+    """A text of `TEXT_TOKENS` ids from all over the vocabulary."""
+    bos = codec.vocabulary().bos_id
+    start = [bos] if bos is not None else []
+    ids = [*start, *(i * info.n_vocab // (TEXT_TOKENS + 1) for i in range(1, TEXT_TOKENS + 1))]
+    return ids[:TEXT_TOKENS]
+
+
+def _kernels(config: ModelConfig) -> str:
+    if api.n_amx_multiplications():
+        return "AMX"
+    return "ggml" if config.warmup else "unchecked"  # without warm-up nothing was computed that could show it
+
+
+def _flash_in_words(flash_from: int | None) -> str:
+    if flash_from is None:
+        return "off"
+    return "on" if flash_from == 0 else f"on from {flash_from} tokens per batch"
+
+
+def affordable_workers(n_threads: int, batch_tokens: int, n_logits: int) -> int:
+    """One worker per thread, fewer when their contexts' logits would not fit `LOGITS_BYTES`; at least one."""
+    return max(1, min(n_threads, LOGITS_BYTES // max(1, 4 * batch_tokens * n_logits)))
+
+
+def small_context_tokens(batch_tokens: int, max_input_tokens: int, n_workers: int, n_logits: int) -> int:
+    """The longest text that every worker takes: as long as `LOGITS_BYTES` lets it be, never less than a batch."""
+    affordable = LOGITS_BYTES // max(1, 4 * n_logits * n_workers)
+    return max(batch_tokens, min(max_input_tokens, SMALL_CONTEXT_TOKENS, affordable))

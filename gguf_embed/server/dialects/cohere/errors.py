@@ -1,0 +1,19 @@
+"""Cohere's error object: `{"message": "…"}`."""
+
+from __future__ import annotations
+
+from gguf_embed.errors import EmbedError, WayOut
+from gguf_embed.server.http.errors import WORDS, ErrorFormat
+
+_WORDS = {
+    **WORDS,
+    WayOut.TRUNCATE: 'send "truncate": "END" to cut it visibly',
+    WayOut.RERANK: "POST /v2/rerank",
+}
+
+
+def _shape(error: EmbedError, message: str, status: int) -> tuple[int, object]:
+    return status, {"message": message}
+
+
+ERRORS = ErrorFormat(_shape, _WORDS)

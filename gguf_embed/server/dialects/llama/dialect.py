@@ -1,0 +1,40 @@
+"""llama-server's API, rerank and the server's own routes: what has no other dialect's errors has these."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from gguf_embed.server.admin import health, index, metrics, models
+from gguf_embed.server.context import Dialect, Route
+from gguf_embed.server.dialects.llama.embedding import embedding
+from gguf_embed.server.dialects.llama.errors import ERRORS
+from gguf_embed.server.dialects.llama.rerank import rerank
+from gguf_embed.server.dialects.llama.tokenize import detokenize, tokenize
+from gguf_embed.server.docs import openapi, reference
+
+_DATA = files("gguf_embed.server.docs") / "openapi_data"
+
+LLAMA = Dialect(
+    name="llama.cpp",
+    routes=(
+        Route("POST", "/embedding", embedding, "vectors or one row per token, llama.cpp's shape"),
+        Route("POST", "/embeddings", embedding, "the same"),
+        Route("POST", "/rerank", rerank, "scores of documents for a query, Jina's or TEI's shape"),
+        *(Route("POST", path, rerank, "the same") for path in ("/reranking", "/v1/rerank", "/v1/reranking")),
+        Route("POST", "/tokenize", tokenize, "text to token ids"),
+        Route("POST", "/detokenize", detokenize, "token ids to text"),
+        Route("GET", "/models", models.models, "the served model"),
+        Route("GET", "/props", models.props, "pooling, dimensions, limits"),
+        Route("GET", "/metrics", metrics.metrics, "counters and timings for Prometheus"),
+        Route("GET", "/version", metrics.version, "this server's version"),
+        Route("GET", "/health", health.health, "200 when requests are answered, else 503", auth_required=False),
+        Route("GET", "/v1/health", health.health, "the same", auth_required=False),
+        Route("GET", "/ready", health.ready, "the same, with what waits and runs", auth_required=False),
+        Route("GET", "/", index.root, "this text; in a browser a page to try the models", auth_required=False),
+        Route("GET", "/docs", reference.docs, "all routes, for people", auth_required=False),
+        Route("GET", "/openapi.json", openapi.openapi_json, "all routes, for programs (OpenAPI)", auth_required=False),
+    ),
+    errors=ERRORS,
+    error_schema="LlamaError",
+    openapi=(files(__package__) / "openapi.toml", _DATA / "server.toml", _DATA / "rerank.toml"),
+)

@@ -1,0 +1,50 @@
+"""llama-server's error object: `{"error": {"code", "message", "type"}}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gguf_embed.errors import EmbedError, WayOut
+from gguf_embed.server.fields.error_position import position_of
+from gguf_embed.server.http.errors import WORDS, ErrorFormat
+
+TYPES: Mapping[str, str] = {
+    "invalid_request": "invalid_request_error",
+    "input_too_long": "exceed_context_size_error",
+    "authentication": "authentication_error",
+    "permission": "permission_error",
+    "model_not_found": "not_found_error",
+    "not_found": "not_found_error",
+    "method_not_allowed": "invalid_request_error",
+    "payload_too_large": "invalid_request_error",
+    "overloaded": "unavailable_error",
+    "engine": "server_error",
+    "model_load": "server_error",
+    "pull_failed": "server_error",
+    "not_supported": "not_supported_error",
+    "unavailable": "unavailable_error",
+}
+"""llama-server's `type` of each kind."""
+
+_WORDS = {
+    **WORDS,
+    WayOut.TRUNCATE: 'send "truncate": true to cut it visibly (or start the server with --truncate)',
+    WayOut.TRUNCATE_DOCUMENT: 'send "truncate": true to cut the document visibly (or start the server with --truncate)',
+    WayOut.AVERAGE: 'send "long_input": "chunk_mean" to average its parts',
+    WayOut.POOL: 'send "pooling": "mean", "cls" or "last"',
+    WayOut.EMBED_OPTIONS: "send it to POST /v1/embeddings or POST /embedding",
+    WayOut.RERANK: "POST /rerank",
+    WayOut.TOKEN_VECTORS: 'send "pooling": "none"',
+}
+
+
+def error_object(error: EmbedError, message: str, status: int) -> dict[str, object]:
+    """What stands under `error`."""
+    return {"code": status, "message": message, "type": TYPES[error.kind]} | position_of(error)
+
+
+def _shape(error: EmbedError, message: str, status: int) -> tuple[int, object]:
+    return status, {"error": error_object(error, message, status)}
+
+
+ERRORS = ErrorFormat(_shape, _WORDS)

@@ -1,0 +1,54 @@
+"""llama-server's `/rerank` and its like, which have Jina's shape; a body with `texts` gets TEI's bare array."""
+
+from __future__ import annotations
+
+import orjson
+from aiohttp import web
+
+from gguf_embed.server.context import ServerContext
+from gguf_embed.server.fields.rerank import (
+    ParsedRerank,
+    RerankDefaults,
+    parse_rerank,
+    ranked_items,
+    ranking,
+    rerank_details,
+)
+from gguf_embed.server.fields.truncation import format_truncation
+from gguf_embed.server.http.body import embed_response, read_json_object
+from gguf_embed.types import RerankResult, Truncation
+
+
+async def rerank(context: ServerContext, request: web.Request) -> web.Response:
+    """`POST /rerank`, `/reranking`, `/v1/rerank`, `/v1/reranking`."""
+    body = await read_json_object(context, request)
+    parsed = parse_rerank(body, context.options.max_inputs, RerankDefaults())
+    result = await context.rerank(parsed.request)
+    written = format_jina(parsed, result) if body.get("texts") is None else format_tei(parsed, result)
+    return embed_response(written, result.truncated)
+
+
+def format_jina(parsed: ParsedRerank, result: RerankResult) -> bytes:
+    """Write Jina's reply, which is llama-server's too."""
+    n_tokens = result.usage.prompt_tokens
+    reply = {
+        "model": result.model.name,
+        "object": "list",
+        "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
+        "results": ranked_items(parsed, result),
+    }
+    return orjson.dumps(reply | rerank_details(result), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def format_tei(parsed: ParsedRerank, result: RerankResult) -> bytes:
+    """Write TEI's reply."""
+    cuts = {cut.index: cut for cut in result.truncated}
+    reply = [_tei_item(parsed, result, index, cuts.get(index)) for index in ranking(result, parsed.top_n)]
+    return orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _tei_item(parsed: ParsedRerank, result: RerankResult, index: int, cut: Truncation | None) -> dict[str, object]:
+    item: dict[str, object] = {"index": index, "score": result.scores[index]}
+    if parsed.return_documents:
+        item["text"] = parsed.request.documents[index]
+    return item if cut is None else item | {"truncated": format_truncation(cut)}

@@ -1,0 +1,20 @@
+"""OpenAI's API: embeddings, and the list of models."""
+
+from __future__ import annotations
+
+from gguf_embed.server.admin import models
+from gguf_embed.server.context import Dialect, Route
+from gguf_embed.server.dialects.openai.embeddings import embeddings
+from gguf_embed.server.dialects.openai.errors import ERRORS
+
+OPENAI = Dialect(
+    name="OpenAI",
+    routes=(
+        Route("POST", "/v1/embeddings", embeddings, "vectors, OpenAI's shape"),
+        Route("GET", "/v1/models", models.models, "the served model"),
+        Route("GET", "/v1/models/{model:.+}", models.model, "one model by name"),
+    ),
+    errors=ERRORS,
+    error_schema="OpenAIError",
+    openapi=(),
+)

@@ -1,0 +1,51 @@
+"""OpenAI's error object: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gguf_embed.errors import EmbedError, WayOut
+from gguf_embed.server.fields.error_position import position_of
+from gguf_embed.server.http.errors import WORDS, ErrorFormat, param_of
+
+TYPES: Mapping[str, tuple[str, str]] = {
+    "invalid_request": ("invalid_request_error", "invalid_request"),
+    "input_too_long": ("invalid_request_error", "context_length_exceeded"),
+    "authentication": ("authentication_error", "invalid_api_key"),
+    "permission": ("permission_error", "permission_denied"),
+    "model_not_found": ("invalid_request_error", "model_not_found"),
+    "not_found": ("invalid_request_error", "unknown_url"),
+    "method_not_allowed": ("invalid_request_error", "method_not_supported"),
+    "payload_too_large": ("invalid_request_error", "payload_too_large"),
+    "overloaded": ("rate_limit_error", "rate_limit_exceeded"),
+    "engine": ("server_error", "engine_error"),
+    "model_load": ("server_error", "model_load_failed"),
+    "pull_failed": ("server_error", "pull_failed"),
+    "not_supported": ("not_supported_error", "not_supported"),
+    "unavailable": ("unavailable_error", "service_unavailable"),
+}
+"""OpenAI's `type` and `code` of each kind."""
+
+_WORDS = {
+    **WORDS,
+    WayOut.TRUNCATE: 'send "truncate": true to cut it visibly (or start the server with --truncate)',
+    WayOut.AVERAGE: 'send "long_input": "chunk_mean" to average its parts',
+    WayOut.POOL: 'send "pooling": "mean", "cls" or "last"',
+    WayOut.EMBED_OPTIONS: "send it to POST /v1/embeddings or POST /embedding",
+    WayOut.RERANK: "POST /v1/rerank",
+    WayOut.TOKEN_VECTORS: "POST /embedding for one vector per token",
+}
+
+
+def error_object(error: EmbedError, message: str, status: int) -> dict[str, object]:
+    """What stands under `error`."""
+    kind, code = TYPES[error.kind]
+    detail = {"message": message, "type": kind, "param": param_of(error), "code": code}
+    return detail | position_of(error)
+
+
+def _shape(error: EmbedError, message: str, status: int) -> tuple[int, object]:
+    return status, {"error": error_object(error, message, status)}
+
+
+ERRORS = ErrorFormat(_shape, _WORDS)

@@ -1,0 +1,132 @@
+"""The one way of a request through a loaded model: a plan is tokenized and run. What becomes of it, its planner says.
+
+Planners: texts (`embed_plan`), a query with documents (`rerank`), inputs with images (`embed_images`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gguf_embed.errors import EmbedError, NotSupported
+from gguf_embed.metrics import Metrics
+from gguf_embed.model_pool.loading import LoadedModel
+from gguf_embed.preprocessing.tokens import TokenizedText
+from gguf_embed.scheduler.scheduler import Submission
+from gguf_embed.service.leased_threads import ModelThreads
+from gguf_embed.types import ModelInfo, OutputSpec, Timings
+
+_T = TypeVar("_T")
+_InputT = TypeVar("_InputT", bound=Hashable)
+
+INLINE_CHARACTERS = 4_000
+"""Requests up to this size are tokenized on the event loop (under 2 ms); larger ones in a thread."""
+
+INLINE_TOKENS = 500
+"""Ids that are turned into text on the event loop."""
+
+INLINE_OFFSET_CHARACTERS = 500
+"""The same where tokens get their offsets."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A loaded model, and what is known of it under the name it is served by."""
+
+    model: LoadedModel
+    info: ModelInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One request on one loaded model, decided; nothing has been computed yet."""
+
+    served: ServedModel
+    output: OutputSpec  # what the engine computes
+    index_of: Sequence[int]  # input i of the request is text `index_of[i]`: equal inputs are computed once
+    n_characters: int  # of the texts to tokenize
+    finds_offsets: bool = False  # takes the tokenizer several times as long
+
+    def tokenize(self) -> Sequence[TokenizedText | EmbedError]:
+        """Each text as the model reads it, or why it cannot be read. May take seconds; any thread.
+
+        Raises one `EmbedError` for the whole request, naming the input as the request counts them.
+        """
+        raise NotImplementedError
+
+    def check_size(self, texts: Sequence[TokenizedText | EmbedError]) -> None:
+        """Raises `InvalidRequest` for an output that would be too large to hold."""
+
+    async def submit(self, sequences: Sequence[Sequence[int]]) -> Submission:
+        """Run what the texts were tokenized to."""
+        return await self.served.model.scheduler.submit(sequences, self.output)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What became of a plan."""
+
+    texts: Sequence[TokenizedText | EmbedError]
+    submission: Submission
+    timings: Timings
+
+
+class Pipeline:
+    """Runs plans on models that are held for them. Methods belong to the event loop."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._tokenizers = ModelThreads("tokenize", 2)
+        self._offset_finder = ModelThreads("offsets", 1)  # of its own: it may be busy for seconds
+
+    async def run(self, plan: Plan, load_s: float) -> Computed:
+        """Tokenize and compute. Raises one `EmbedError`; one text's own failure may be in the result instead."""
+        started_s = time.monotonic()
+        texts = await self._tokenize(plan)
+        tokenized_s = time.monotonic()
+        plan.check_size(texts)
+        sequences = [tokens for text in texts if isinstance(text, TokenizedText) for tokens in text.sequences]
+        submission = await plan.submit(sequences)
+        for error in submission.failures.values():
+            if isinstance(error, NotSupported):
+                raise error  # the model refuses the request, whatever its texts are
+        if len(texts) < len(plan.index_of):
+            self._metrics.observe_duplicates(len(plan.index_of) - len(texts))
+        timings = Timings(tokenized_s - started_s, submission.queue_s, submission.compute_s, load_s)
+        return Computed(texts, submission, timings)
+
+    async def _tokenize(self, plan: Plan) -> Sequence[TokenizedText | EmbedError]:
+        if plan.finds_offsets and plan.n_characters > INLINE_OFFSET_CHARACTERS:
+            return await self._offset_finder.run(plan.tokenize)
+        if plan.n_characters > INLINE_CHARACTERS:
+            return await self._tokenizers.run(plan.tokenize)
+        return plan.tokenize()
+
+    async def find_offsets(self, texts: Sequence[str], work: Callable[[], _T]) -> _T:
+        """Work that gives the tokens of `texts` their offsets."""
+        if sum(map(len, texts)) > INLINE_OFFSET_CHARACTERS:
+            return await self._offset_finder.run(work)
+        return work()
+
+    async def decode(self, tokens: Sequence[int], work: Callable[[], _T]) -> _T:
+        """Work that asks a codec about `tokens`: 6 microseconds each."""
+        if len(tokens) > INLINE_TOKENS:
+            return await self._tokenizers.run(work)
+        return work()
+
+    async def run_on_thread(self, work: Callable[[], _T]) -> _T:
+        """Whatever else takes long and needs the model: see `ModelThreads.run`."""
+        return await self._tokenizers.run(work)
+
+    def close(self) -> None:
+        self._tokenizers.close()
+        self._offset_finder.close()
+
+
+def deduplicate(inputs: Sequence[_InputT]) -> tuple[Sequence[_InputT], Sequence[int]]:
+    """The different inputs, and of each input which of them it is: equal ones are computed once."""
+    first: dict[_InputT, int] = {}
+    index_of = [first.setdefault(item, len(first)) for item in inputs]
+    return list(first), index_of
