@@ -18,9 +18,9 @@ After `make install`, the command is `.venv/bin/gguf-embed`; activate `.venv` to
 precedence over environment variables. Variables for switches take `1`, `true`, `yes`, `on`, or `0`, `false`, `no`,
 `off`.
 
-Exit codes of `serve`: 0 after SIGTERM or Ctrl-C, once all in-flight requests have completed; 1 if it cannot start, with
-a one-line reason; 2 for wrong flags; 130 for Ctrl-C before it listens, and for a second Ctrl-C, which stops without
-waiting (143 for a second SIGTERM).
+Exit codes: 1 for an error, with a one-line reason, and 2 for wrong flags. `serve` exits with 0 after SIGTERM or Ctrl-C,
+once all in-flight requests have completed; with 130 for Ctrl-C before it listens; and with 130 or 143 for a second Ctrl-C
+or SIGTERM, which stops it without waiting.
 """
 
 TAIL = """\

@@ -40,8 +40,8 @@ def parse(*arguments, outputs=None, **environment):
 
 
 def configure(*arguments, has_gpu=False, **environment):
-    said = []
-    return model_config(parse(*arguments, **environment), has_gpu, said.append), said
+    notices = []
+    return model_config(parse(*arguments, **environment), has_gpu, notices.append), notices
 
 
 def test_a_llama_server_users_flags_mean_the_same():
@@ -73,10 +73,10 @@ def test_threads_batch_wins_over_threads():
     ],
 )
 def test_layers_go_to_a_gpu_only_where_there_is_one(asked, has_gpu, layers, words):
-    said = []
-    assert gpu_layers(asked, has_gpu, said.append) == layers
-    assert len(said) == bool(words)
-    assert all(line.startswith(words) and "no GPU" in line for line in said)
+    notices = []
+    assert gpu_layers(asked, has_gpu, notices.append) == layers
+    assert len(notices) == bool(words)
+    assert all(line.startswith(words) and "no GPU" in line for line in notices)
 
 
 def test_llama_servers_other_flags_are_accepted_with_a_notice():
@@ -279,16 +279,16 @@ def test_ollamas_port_is_known():
 
 
 def test_a_missing_encoding_is_reported_at_the_start_with_the_command_to_download_it(tmp_path):
-    said = []
-    rule = token_ids(parse("--openai-token-ids", "o200k_base"), {"TIKTOKEN_CACHE_DIR": str(tmp_path)}, said.append)
+    notices = []
+    rule = token_ids(parse("--openai-token-ids", "o200k_base"), {"TIKTOKEN_CACHE_DIR": str(tmp_path)}, notices.append)
     assert (rule.meaning, rule.encoding) == ("o200k_base", None)
-    assert len(said) == 1
-    assert str(tmp_path) in said[0]
-    assert "tiktoken.get_encoding('o200k_base')" in said[0]
+    assert len(notices) == 1
+    assert str(tmp_path) in notices[0]
+    assert "tiktoken.get_encoding('o200k_base')" in notices[0]
 
 
 def test_token_ids_that_need_no_encoding_print_no_notice():
-    said = []
-    assert token_ids(parse(), {}, said.append).meaning == "auto"
-    assert token_ids(parse(GGUF_EMBED_OPENAI_TOKEN_IDS="model"), {}, said.append).meaning == "model"
-    assert said == []
+    notices = []
+    assert token_ids(parse(), {}, notices.append).meaning == "auto"
+    assert token_ids(parse(GGUF_EMBED_OPENAI_TOKEN_IDS="model"), {}, notices.append).meaning == "model"
+    assert notices == []
