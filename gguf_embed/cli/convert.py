@@ -37,11 +37,11 @@ _MAX_NAMES_SHOWN = 8  # labels or prompts
 @click.option("--name", metavar="NAME", help="Model name stored in the file.  [default: the folder's or repository's]")
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 def convert(source: str, output: Path | None, outtype: OutTypeFlag, name: str | None, force: bool) -> None:
-    """Convert an original model to GGUF: safetensors with config and tokenizer, or a static model's word vectors.
+    """Convert an original model to GGUF.
 
-    DIR is a folder as written by Hugging Face's save_pretrained, or a file of word vectors. ORG/REPO is downloaded
-    from the hub. Pooling, prompts and the maximum length are read from the sentence-transformers files. For an
-    unsupported model, the error names it and lists the supported ones.
+    DIR is a folder with safetensors, config and tokenizer, as written by Hugging Face's save_pretrained, or a file of
+    word vectors. ORG/REPO is downloaded from the hub. Pooling, prompts and the maximum length are read from the
+    sentence-transformers files. For an unsupported model, the error names it and lists the supported ones.
     """
     # imported here: gguf and numpy take a tenth of a second, which would delay `--help` and flag errors
     from gguf_embed.convert.convert import convert_directory

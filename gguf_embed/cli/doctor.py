@@ -55,9 +55,9 @@ class FixedCopy:
 @click.option("--run", is_flag=True, help="Also load the model, embed three texts, and check the vectors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 def doctor(**typed: Any) -> None:
-    """Check a GGUF for problems and suggest fixes, one line per finding.
+    """Check a GGUF for problems and suggest fixes.
 
-    Exit code: 0 if nothing serious was found (with --fix: in the copy), 1 if something was, 2 for wrong flags.
+    Prints one line per finding. Exit code: 0 if nothing serious was found (with --fix: in the copy), 1 if something was, 2 for wrong flags.
     """
     flags = DoctorFlags(**typed)
     if not flags.fix and (flags.output is not None or flags.settings or flags.force):

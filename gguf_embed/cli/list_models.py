@@ -57,7 +57,10 @@ class ListedModel:
 @click.option("--catalog", is_flag=True, help="List the models that `pull` knows by name instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def list_models(models_dir: Path | None, catalog: bool, as_json: bool) -> None:
-    """List the pulled models and, with --models-dir, the files in a folder."""
+    """List the models on this machine.
+
+    These are the pulled models and, with --models-dir, the GGUF files in that folder.
+    """
     if catalog:
         rows = load_catalog().rows
         click.echo(catalog_json(rows) if as_json else "\n".join(catalog_lines(rows)))

@@ -17,7 +17,7 @@ _SET_BY_USER = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSour
 
 def _not_needed(*names: str, **settings: Any) -> Callable[[Command], Command]:
     """A flag for something that is always done here, or that does not apply to embeddings."""
-    return _accepted("is not needed here", *names, **settings)
+    return _accepted("not needed here", *names, **settings)
 
 
 def _no_effect(*names: str, **settings: Any) -> Callable[[Command], Command]:

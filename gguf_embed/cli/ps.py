@@ -28,7 +28,10 @@ _FOREVER_S = 50 * 365 * 86_400.0
 @click.option("--api-key", metavar="KEY", envvar="LLAMA_API_KEY", show_envvar=True, help="API key to send.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's JSON, for programs.")
 def ps(url: str, api_key: str | None, as_json: bool) -> None:
-    """List the models that a running server has loaded, and when they will be unloaded."""
+    """List the models loaded by a running server.
+
+    The last column shows when they will be unloaded.
+    """
     models = loaded_models(checked_url(url), api_key)
     if as_json:
         click.echo(json.dumps(models, indent=1))

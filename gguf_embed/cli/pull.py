@@ -18,10 +18,11 @@ from gguf_embed.model_store.partial_file import human_size
 @click.argument("name")
 @click.option("--quant", metavar="TYPE", help="Type of the weights, e.g. Q8_0. The same as NAME:TYPE.")
 def pull(name: str, quant: str | None) -> None:
-    """Download a model by its catalog name, or as ORG/REPO[:QUANT] from the Hugging Face hub.
+    """Download a model by name.
 
-    The file is stored in the hub's own cache and verified. Serving it later needs no network. An interrupted download
-    resumes where it stopped. Models without a known GGUF are converted from the original.
+    NAME is a name from the catalog, or ORG/REPO[:QUANT] on the Hugging Face hub. The file is stored in the hub's own
+    cache and verified. Serving it later needs no network. An interrupted download resumes where it stopped. Models
+    without a known GGUF are converted from the original.
     """
     from gguf_embed.model_store.store import ModelStore
 

@@ -13,7 +13,10 @@ from gguf_embed.model_store.partial_file import human_size
 @click.command(context_settings={"auto_envvar_prefix": None})
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 def rm(names: tuple[str, ...]) -> None:
-    """Remove pulled models, and their files unless another pulled model uses them. Does not ask for confirmation."""
+    """Remove pulled models.
+
+    Deletes their files, unless another pulled model uses them. Does not ask for confirmation.
+    """
     from gguf_embed.model_store.store import ModelStore
 
     store = ModelStore(cache_dir(os.environ))

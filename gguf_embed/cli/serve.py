@@ -29,10 +29,10 @@ MAX_NAMES_SHOWN = 10
 @click.command(context_settings={"auto_envvar_prefix": None})
 @serve_options
 def serve(**typed: Any) -> None:
-    """Serve embedding models and rerankers over the OpenAI, llama.cpp, Ollama, Cohere, TEI and Jina rerank APIs.
+    """Serve embedding models and rerankers over HTTP.
 
-    Without flags, it serves all-MiniLM-L6-v2 on http://127.0.0.1:8080. The first model given is loaded at the start,
-    other models on first use.
+    The APIs are those of OpenAI, llama.cpp, Ollama, Cohere and TEI, and Jina's rerank. Without flags, it serves
+    all-MiniLM-L6-v2 on http://127.0.0.1:8080. The first model given is loaded at the start, other models on first use.
     """
     run(ServeFlags(**typed))
 
