@@ -57,7 +57,8 @@ class FixedCopy:
 def doctor(**typed: Any) -> None:
     """Check a GGUF for problems and suggest fixes.
 
-    Prints one line per finding. Exit code: 0 if nothing serious was found (with --fix: in the copy), 1 if something was, 2 for wrong flags.
+    Prints one line per finding. Exit code: 0 if nothing serious was found (with --fix: in the copy), 1 if something
+    was, 2 for wrong flags.
     """
     flags = DoctorFlags(**typed)
     if not flags.fix and (flags.output is not None or flags.settings or flags.force):
