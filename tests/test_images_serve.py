@@ -259,10 +259,10 @@ def test_props_name_the_marker_and_whether_images_are_read(server, text_server):
 
 def test_nothing_of_llama_cpp_s_log_reaches_the_terminal(files, launch):
     server = launch("-m", files / "text.gguf", "--mmproj", files / "mmproj.gguf")
-    assert "images mmproj.gguf, experimental" in server.banner
+    assert "images   mmproj.gguf, experimental" in server.banner
     server.embed(PARTS)
     code, printed = server.end(signal.SIGTERM)
-    assert (code, printed.splitlines()) == (0, ["stopped: everything accepted was answered"])
+    assert (code, printed.splitlines()) == (0, ["stopped: all in-flight requests completed"])
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def error(reply: Reply, status: int) -> dict[str, object]:
 def test_the_banner_says_what_was_chosen_and_its_curl_line_works(default_server):
     banner = "\n".join(default_server.banner)
     assert "all-MiniLM-L6-v2: 384 dimensions, pooling mean, context 8192, up to 512 tokens per text" in banner
-    assert re.search(r"\d+ contexts? on \d+ threads?, \d+ threads? for a batch alone", banner)
+    assert re.search(r"\d+ workers? on \d+ threads?, \d+ threads? for a batch running alone", banner)
     assert re.search(r"\d+ tokens, flash attention on.* \(measured at warm-up\)", banner)
     if shutil.which("curl") is None:
         pytest.skip("no curl here")
@@ -322,12 +322,12 @@ def test_a_signal_lets_accepted_requests_finish(launch, default_model, number):
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["data"]) == 400
     assert "Traceback" not in printed
-    assert printed.startswith("stopping: 1 request is being answered, Ctrl-C again to stop now\n")
+    assert printed.startswith("stopping: waiting for 1 request to complete")
 
 
 def test_an_idle_server_ends_with_zero(launch, models):
     code, printed = launch("-m", models / "encoder.gguf").end(signal.SIGTERM)
-    assert (code, printed) == (0, "stopped: everything accepted was answered\n")
+    assert (code, printed) == (0, "stopped: all in-flight requests completed\n")
 
 
 # Starts that cannot succeed

@@ -71,7 +71,7 @@ def test_only_the_first_model_is_loaded_at_the_start_and_looking_wakes_none(laun
     assert server.get("/props?model=dec").json()["is_sleeping"] is True
     server.embed("x", model="dec")
     assert states(server) == {"enc": "loaded", "dec": "loaded"}
-    assert any(line.startswith("on call") and "dec" in line for line in server.banner)
+    assert any(line.startswith("available") and "dec" in line for line in server.banner)
 
 
 def test_tokens_are_those_of_the_named_model(launch, models):
@@ -159,7 +159,7 @@ def test_a_stop_frees_all_models(launch, models):
     server.embed("x", model="dec")
     code, printed = server.end(signal.SIGTERM)
     assert code == 0
-    assert "everything accepted was answered" in printed
+    assert "all in-flight requests completed" in printed
 
 
 def test_two_names_for_one_model_need_their_own_flag(cache_dir, models):

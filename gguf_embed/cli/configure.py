@@ -1,4 +1,4 @@
-"""From flags to configuration: pure decisions with messages for what contradicts itself or this machine."""
+"""Turns flags into configuration. Pure functions; contradictions raise `ConfigError`."""
 
 from __future__ import annotations
 
@@ -19,45 +19,62 @@ from gguf_embed.tokenization.openai_encodings import TokenIdRule, cache_folders,
 from gguf_embed.types import Pooling
 
 Report = Callable[[str], None]
+NamedSource = tuple[tuple[str, ...], ModelSource]
+"""The names to serve a model under, and where it comes from."""
 
 KEEP_ALIVE_S = 300.0
 """Ollama's default."""
 
 
-def named_models(flags: ServeFlags) -> tuple[tuple[tuple[str, ...], ModelSource], ...]:
-    """The models named at the start, each with its own names: -m's first, then -hf's.
+def named_models(flags: ServeFlags) -> tuple[NamedSource, ...]:
+    """The models named with -m, then those named with -hf.
 
-    Nothing named means the default model, unless a folder is served. Raises `ConfigError` for contradictions.
+    Without either, it is the default model, or none if --models-dir is given. Raises `ConfigError` for contradictions.
     """
     aliases = _split(flags.alias, "--alias")
+    _check_model_flags(flags, aliases)
+    if not flags.model and not flags.hf_repo:
+        return () if flags.models_dir is not None else ((aliases, ModelSource(offline=flags.offline)),)
+    return (
+        *(_source_of_path(text, aliases, flags.offline) for text in flags.model),
+        *(_source_of_repo(text, aliases, flags) for text in flags.hf_repo),
+    )
+
+
+def _check_model_flags(flags: ServeFlags, aliases: tuple[str, ...]) -> None:
+    """Raises `ConfigError` if a flag for a single model is combined with several models."""
     n_named = len(flags.model) + len(flags.hf_repo)
     if n_named > 1 and aliases:
-        raise ConfigError("--alias names one model, several are given: write -m NAME=FILE or -hf NAME=ORG/REPO")
+        raise ConfigError(
+            f"--alias applies to a single model, but {n_named} are given: use -m NAME=FILE or -hf NAME=ORG/REPO"
+        )
     if flags.hf_file is not None and (len(flags.hf_repo) != 1 or flags.model):
-        raise ConfigError("-hff names a file of one repository: give that repository, and nothing else, with -hf")
+        raise ConfigError("-hff names a file in one repository: give exactly that repository with -hf, and no -m")
     if flags.mmproj is not None and n_named != 1:
-        raise ConfigError(f"--mmproj belongs to one model, {n_named} are named: name that one with -m or -hf")
-    if n_named == 0:
-        return () if flags.models_dir is not None else ((aliases, ModelSource(offline=flags.offline)),)
-    found: list[tuple[tuple[str, ...], ModelSource]] = []
-    for text in flags.model:
-        name, file = ("", text) if Path(text).expanduser().exists() else _name_and_rest(text)
-        found.append(((name,) if name else aliases, ModelSource(path=Path(file), offline=flags.offline)))
-    for text in flags.hf_repo:
-        name, repo = _name_and_rest(text)
-        source = ModelSource(hf_repo=repo, hf_file=flags.hf_file, offline=flags.offline)
-        found.append(((name,) if name else aliases, source))
-    return tuple(found)
+        raise ConfigError(f"--mmproj applies to a single model, but {n_named} are given: give one with -m or -hf")
 
 
-def _name_and_rest(text: str) -> tuple[str, str]:
-    """`NAME=REST` in two; ("", text) without a name."""
+def _source_of_path(text: str, aliases: tuple[str, ...], offline: bool) -> NamedSource:
+    """One -m value. An existing file is taken literally, even if there is a "=" in its name."""
+    name, file = ("", text) if Path(text).expanduser().exists() else _split_name(text)
+    return (name,) if name else aliases, ModelSource(path=Path(file), offline=offline)
+
+
+def _source_of_repo(text: str, aliases: tuple[str, ...], flags: ServeFlags) -> NamedSource:
+    """One -hf value."""
+    name, repo = _split_name(text)
+    source = ModelSource(hf_repo=repo, hf_file=flags.hf_file, offline=flags.offline)
+    return (name,) if name else aliases, source
+
+
+def _split_name(text: str) -> tuple[str, str]:
+    """ "NAME=REST" → ("NAME", "REST"); ("", text) without a name."""
     name, equals, rest = text.partition("=")
     return (name.strip(), rest) if equals and name.strip() and rest else ("", text)
 
 
 def pool_config(flags: ServeFlags, is_alone: bool) -> PoolConfig:
-    """How long models stay: as asked, else five minutes; one that is served alone has nobody to make room for."""
+    """--keep-alive and the limits. By default models stay loaded for five minutes; a model served alone stays."""
     keep_alive_s = flags.keep_alive
     if keep_alive_s is None:
         keep_alive_s = math.inf if is_alone else KEEP_ALIVE_S
@@ -70,7 +87,7 @@ def prompts(flags: ServeFlags) -> dict[str, str]:
 
 
 def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfig:
-    """How to load any model. Raises `ConfigError` for values that no flag type can check."""
+    """How to load any model. Raises `ConfigError` for values that the flag types cannot check."""
     return ModelConfig(
         pooling=Pooling(flags.pooling) if flags.pooling else None,
         n_ctx=flags.ctx_size,
@@ -99,33 +116,33 @@ def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfi
     )
 
 
-def gpu_layers(asked: int | Literal["auto", "all"], has_gpu: bool, report: Report) -> int:
-    """llama.cpp's number of layers: -1 is all. Without a GPU it is 0, and a wish for more is answered in words."""
+def gpu_layers(requested: int | Literal["auto", "all"], has_gpu: bool, report: Report) -> int:
+    """llama.cpp's number of layers; -1 means all. Without a GPU it is 0, with a notice if more were requested."""
     if has_gpu:
-        return -1 if isinstance(asked, str) else asked
-    if asked != "auto" and asked != 0:
+        return -1 if isinstance(requested, str) else requested
+    if requested != "auto" and requested != 0:
         report(
-            f"-ngl {asked}: this build of llama-cpp-python has no GPU to use, so everything runs on the CPU; for CUDA: "
-            f'CMAKE_ARGS="-DGGML_CUDA=on" {sys.executable} -m pip install --no-deps --force-reinstall --no-cache-dir '
-            f"llama-cpp-python=={version('llama-cpp-python')}"
+            f"-ngl {requested}: no GPU to use with this build of llama-cpp-python; everything runs on the CPU. "
+            f'For CUDA, run: CMAKE_ARGS="-DGGML_CUDA=on" {sys.executable} -m pip install --no-deps --force-reinstall '
+            f"--no-cache-dir llama-cpp-python=={version('llama-cpp-python')}"
         )
     return 0
 
 
 def token_ids(flags: ServeFlags, environment: Mapping[str, str], report: Report) -> TokenIdRule:
-    """--openai-token-ids, with the encoding that it names read; that its file is not here is said."""
+    """--openai-token-ids, with its encoding loaded. Reports it if the encoding's file is missing."""
     folders = cache_folders(environment, Path(tempfile.gettempdir()))
     rule = token_id_rule(flags.openai_token_ids, folders)
     if rule.problem:
         report(
-            f"--openai-token-ids {rule.meaning}: {rule.problem}, so requests with token ids get a 400. To fetch it: "
-            f"{how_to_fetch(rule.meaning)}"
+            f"--openai-token-ids {rule.meaning}: {rule.problem}. Requests with token ids will get a 400. "
+            f"To download it: {how_to_fetch(rule.meaning)}"
         )
     return rule
 
 
 def _split(value: str | None, flag: str) -> tuple[str, ...]:
-    """A list with commas. Raises `ConfigError` for an empty entry."""
+    """A comma-separated list. Raises `ConfigError` for an empty entry."""
     if value is None:
         return ()
     parts = tuple(part.strip() for part in value.split(","))
@@ -138,14 +155,14 @@ def _shares(value: str | None) -> tuple[float, ...]:
     try:
         shares = tuple(float(part) for part in _split(value, "--tensor-split"))
     except ValueError as exc:
-        raise ConfigError(f"--tensor-split {value!r}: give numbers with commas between them, such as 3,1") from exc
+        raise ConfigError(f"--tensor-split {value!r}: give comma-separated numbers, such as 3,1") from exc
     if any(share < 0 for share in shares):
         raise ConfigError(f"--tensor-split {value!r}: a share cannot be negative")
     return shares
 
 
 def api_keys(value: str | None, file: Path | None) -> tuple[str, ...]:
-    """All keys of --api-key and --api-key-file. Raises `ConfigError`; no message ever holds a key."""
+    """All keys from --api-key and --api-key-file. Raises `ConfigError`; the message never contains a key."""
     keys = list(value.split(",")) if value is not None else []
     if file is not None:
         try:
@@ -153,8 +170,8 @@ def api_keys(value: str | None, file: Path | None) -> tuple[str, ...]:
         except OSError as exc:
             raise ConfigError(f"--api-key-file {file} cannot be read: {exc.strerror}; check the path") from exc
         except UnicodeDecodeError as exc:
-            raise ConfigError(f"--api-key-file {file} is not UTF-8 text (byte {exc.start}): write it anew") from exc
+            raise ConfigError(f"--api-key-file {file} is not UTF-8 text (byte {exc.start}): save it as UTF-8") from exc
     found = tuple(dict.fromkeys(key.strip() for key in keys if key.strip()))
     if not found and (value is not None or file is not None):
-        raise ConfigError("--api-key or --api-key-file was given but holds no key: give one, or leave both away")
+        raise ConfigError("--api-key or --api-key-file was given but contains no key: add one, or omit both flags")
     return found

@@ -1,4 +1,4 @@
-"""`gguf-embed convert`: an original model's safetensors, or word vectors, become one GGUF."""
+"""`gguf-embed convert`: converts safetensors models and word vectors to GGUF."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 OutTypeFlag = Literal["f32", "f16", "bf16", "q8_0", "auto"]
 
-_MAX_NAMED = 8  # labels or prompts that are written out
+_MAX_NAMES_SHOWN = 8  # labels or prompts
 
 
 @click.command()
@@ -24,26 +24,26 @@ _MAX_NAMED = 8  # labels or prompts that are written out
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="GGUF to write.  [default: NAME-OUTTYPE.gguf in this folder]",
+    help="GGUF file to write.  [default: NAME-OUTTYPE.gguf in the current folder]",
 )
 @click.option(
     "--outtype",
     type=click.Choice(["f32", "f16", "bf16", "q8_0", "auto"]),
     default="auto",
     show_default=True,
-    help="How matrices are stored. auto: bf16 for BF16 checkpoints, f16 for F16 and F32 ones. q8_0 takes half "
-    "of that; rows that are no multiple of 32 become f16.",
+    help="Type of the matrices. auto: bf16 for BF16 checkpoints, f16 for F16 and F32 ones. q8_0 is half the size; "
+    "rows whose length is not a multiple of 32 become f16.",
 )
-@click.option("--name", metavar="NAME", help="The model's name in the file.  [default: the folder's or repository's]")
-@click.option("--force", is_flag=True, help="Replace FILE where it exists.")
+@click.option("--name", metavar="NAME", help="Model name stored in the file.  [default: the folder's or repository's]")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 def convert(source: str, output: Path | None, outtype: OutTypeFlag, name: str | None, force: bool) -> None:
-    """Make a GGUF of an original model: safetensors with config and tokenizer, or a static model's word vectors.
+    """Convert an original model to GGUF.
 
-    DIR is a folder as Hugging Face's save_pretrained writes it, or a file of word vectors; ORG/REPO is fetched from
-    the hub. Pooling, prompts and the longest text are read from sentence-transformers' files. What cannot be
-    converted is refused by name, with the list of what can be.
+    DIR is a folder with safetensors, config and tokenizer, as written by Hugging Face's save_pretrained, or a file of
+    word vectors. ORG/REPO is downloaded from the hub. Pooling, prompts and the maximum length are read from the
+    sentence-transformers files. For an unsupported model, the error names it and lists the supported ones.
     """
-    # imported here: gguf and numpy take a tenth of a second that `--help` and wrong flags need not wait for
+    # imported here: gguf and numpy take a tenth of a second, which would delay `--help` and flag errors
     from gguf_embed.convert.convert import convert_directory
     from gguf_embed.gguf_file.header import read_header
 
@@ -51,41 +51,41 @@ def convert(source: str, output: Path | None, outtype: OutTypeFlag, name: str | 
     chosen_name = name or default_name
     target = output or Path(default_file(folder, chosen_name, outtype))
     if target.is_dir():
-        raise ConfigError(f"{target} is a folder: -o takes the name of a file")
+        raise ConfigError(f"{target} is a folder: give a file name with -o")
     if target.exists() and not force:
-        raise ConfigError(f"{target} exists: --force replaces it, -o FILE names another")
+        raise ConfigError(f"{target} already exists: overwrite it with --force, or choose another file with -o")
     convert_directory(folder, target, outtype, report=click.echo, name=chosen_name)
     for line in summary(read_header(target)):
         click.echo(line)
 
 
 def find_source(text: str) -> tuple[Path, str]:
-    """What to convert, fetched where it is a repository, and the name it has there.
+    """The folder or file to convert, downloaded if `text` is a repository, and the model's default name.
 
-    Raises `ConfigError` for what is neither on this machine nor a repository's name, `ModelFileError` from the hub.
+    Raises `ConfigError` if it is neither on this machine nor a repository's name, `ModelFileError` if the hub fails.
     """
     path = Path(text).expanduser()
     if path.exists():
         return path, path.resolve().name.removesuffix(".gz")
     if text.startswith((".", "/", "~", "\\")):
-        raise ConfigError(f"{text}: no such folder or file; name a model's folder, or ORG/REPO on the hub")
+        raise ConfigError(f"{text}: no such folder or file; give a model folder, or ORG/REPO on the hub")
     from gguf_embed.model_store.names import parse_repo
 
     try:
         repo, quant = parse_repo(text)
     except ConfigError as exc:
         raise ConfigError(
-            f"{text}: no such folder or file here, and a repository on the hub is named ORG/REPO"
+            f"{text}: no such folder or file, and not a hub repository, which is written ORG/REPO"
         ) from exc
     if quant is not None:
-        raise ConfigError(f"{text}: an original model has no :{quant}; --outtype says how matrices are stored")
+        raise ConfigError(f"{text}: original models have no :{quant}; choose the type with --outtype")
     from gguf_embed.model_store.download import Hub, fetch_directory
 
     return fetch_directory(Hub(), repo, click.echo), repo.rpartition("/")[2]
 
 
 def default_file(folder: Path, name: str, outtype: OutTypeFlag) -> str:
-    """`NAME-OUTTYPE.gguf`; `NAME.gguf` for a static model whose own type is kept."""
+    """`NAME-OUTTYPE.gguf`; `NAME.gguf` for a static model that keeps its type."""
     from gguf_embed.convert.convert import choose_outtype
     from gguf_embed.convert.static import is_static
 
@@ -96,7 +96,7 @@ def default_file(folder: Path, name: str, outtype: OutTypeFlag) -> str:
 
 
 def summary(header: GgufHeader) -> list[str]:
-    """What was written, and the line that serves it."""
+    """What was written, and the command that serves it."""
     from gguf_embed.gguf_file.facts import context_length, file_type_name, pooling_type
     from gguf_embed.types import Pooling
 
@@ -106,7 +106,7 @@ def summary(header: GgufHeader) -> list[str]:
         facts.append(f"context {n_ctx}")
     longest = header.get("gguf-embed.max_sequence_length", int)
     if longest is not None:
-        facts.append(f"its makers cut texts to {longest} tokens")
+        facts.append(f"original cuts texts to {longest} tokens")
     if pooling is not None:
         facts.append(f"pooling {pooling}")
     lines = [
@@ -122,7 +122,7 @@ def summary(header: GgufHeader) -> list[str]:
     if prompts:
         lines.append(f"prompts  {_shortened(prompts)}")
     if pooling is None and n_ctx is not None:
-        lines.append("pooling  the model declares none: serve it with --pooling mean, cls or last")
+        lines.append("pooling  not declared by the model: serve it with --pooling mean, cls or last")
     return [*lines, f"gguf-embed serve -m {header.path}"]
 
 
@@ -133,5 +133,5 @@ def _labels(header: GgufHeader) -> str:
 
 
 def _shortened(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return ", ".join(names[:_MAX_NAMED]) + more
+    more = f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
+    return ", ".join(names[:_MAX_NAMES_SHOWN]) + more

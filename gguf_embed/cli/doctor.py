@@ -1,4 +1,4 @@
-"""`gguf-embed doctor`: say what will go wrong with a GGUF, and write a copy whose metadata is mended."""
+"""`gguf-embed doctor`: checks a GGUF for problems, and can write a copy with corrected metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 from gguf_embed.doctor.findings import Change, Finding, Severity, shown
 from gguf_embed.errors import ConfigError
 
-if TYPE_CHECKING:  # imported where they are used: numpy takes time that `--help` and other commands need not wait for
+if TYPE_CHECKING:  # imported where used: numpy would delay `--help` and the other commands
     from gguf_embed.doctor.examine import Diagnosis
     from gguf_embed.doctor.rewrite import MadeChange
     from gguf_embed.gguf_file.header import GgufHeader
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # imported where they are used: numpy takes time that `--help
 
 @dataclass(frozen=True, slots=True)
 class DoctorFlags:
-    """What was typed."""
+    """The command's flags."""
 
     file: Path
     fix: bool
@@ -35,8 +35,8 @@ class DoctorFlags:
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
-    """A corrected copy: what was changed in it, and what is left."""
+class FixedCopy:
+    """A corrected copy: the changes made, and what is still wrong with it."""
 
     changes: tuple[MadeChange, ...]
     diagnosis: Diagnosis
@@ -44,38 +44,37 @@ class Mended:
 
 @click.command(context_settings={"auto_envvar_prefix": None})
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--fix", is_flag=True, help="Write a copy with corrected metadata, and check it. FILE never changes.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Where the copy goes.  [default: FILE-fixed.gguf]"
-)
+@click.option("--fix", is_flag=True, help="Write a copy with corrected metadata, and check it. FILE is never modified.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Path of the copy.  [default: FILE-fixed.gguf]")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=[TYPE:]VALUE",
-    help="With --fix: set this key too. TYPE is int, float, bool, str, u32…; by default the one it has now.",
+    help="With --fix: also set this key. TYPE is int, float, bool, str, u32…; by default the key's current type.",
 )  # fmt: skip
-@click.option("--force", is_flag=True, help="With --fix: replace the copy where there is one.")
-@click.option("--deep", is_flag=True, help="Look at every weight, not at a sample.")
-@click.option("--run", is_flag=True, help="Load the model as well, embed three texts, and look at the vectors.")
+@click.option("--force", is_flag=True, help="With --fix: overwrite an existing copy.")
+@click.option("--deep", is_flag=True, help="Check every weight, not just a sample.")
+@click.option("--run", is_flag=True, help="Also load the model, embed three texts, and check the vectors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 def doctor(**typed: Any) -> None:
-    """Say what will go wrong with a GGUF, one line per finding, and how to fix it.
+    """Check a GGUF for problems and suggest fixes.
 
-    Exit code 0 when nothing serious was found (with --fix: in the copy), 1 when something was, 2 for wrong flags.
+    Prints one line per finding. Exit code: 0 if nothing serious was found (with --fix: in the copy), 1 if something
+    was, 2 for wrong flags.
     """
     flags = DoctorFlags(**typed)
     if not flags.fix and (flags.output is not None or flags.settings or flags.force):
-        raise click.UsageError("-o, --set and --force say how --fix works: give --fix too")
+        raise click.UsageError("-o, --set and --force only apply to --fix: add --fix")
     sys.exit(_examine(flags))
 
 
 def _examine(flags: DoctorFlags) -> int:
-    """Do it and print it. Returns the exit code."""
+    """Checks the file, fixes it if requested, and prints the report. Returns the exit code."""
     before = _diagnose(flags.file, flags, run=flags.run and not flags.fix)
-    mended = _mend(before, flags) if flags.fix and before.looked_at else None
-    for line in [as_json(before, mended)] if flags.as_json else report(before, mended):
+    fixed = _fix(before, flags) if flags.fix and before.looked_at else None
+    for line in [as_json(before, fixed)] if flags.as_json else report(before, fixed):
         click.echo(line)
-    if flags.fix and mended is None and not flags.as_json:
-        click.echo("nothing here that --fix can change: no copy written")
-    return 1 if (mended.diagnosis if mended else before).n_serious else 0
+    if flags.fix and fixed is None and not flags.as_json:
+        click.echo("--fix has nothing to change: no copy written")
+    return 1 if (fixed.diagnosis if fixed else before).n_serious else 0
 
 
 def _diagnose(path: Path, flags: DoctorFlags, *, run: bool) -> Diagnosis:
@@ -89,8 +88,8 @@ def _diagnose(path: Path, flags: DoctorFlags, *, run: bool) -> Diagnosis:
     return replace(diagnosis, findings=(*try_model(diagnosis.parts[0]), *diagnosis.findings), looked_at=looked_at)
 
 
-def _mend(before: Diagnosis, flags: DoctorFlags) -> Mended | None:
-    """None when there is nothing to change."""
+def _fix(before: Diagnosis, flags: DoctorFlags) -> FixedCopy | None:
+    """Writes the corrected copy. None if there is nothing to change."""
     from gguf_embed.doctor.rewrite import check_can_rewrite, fixed_path, rewrite
 
     output = flags.output or fixed_path(flags.file)
@@ -98,7 +97,7 @@ def _mend(before: Diagnosis, flags: DoctorFlags) -> Mended | None:
     changes = {change.key: change for change in (*before.changes, *_parse_settings(header, flags.settings))}
     if not changes:
         return None
-    return Mended(rewrite(header, output, tuple(changes.values())), _diagnose(output, flags, run=flags.run))
+    return FixedCopy(rewrite(header, output, tuple(changes.values())), _diagnose(output, flags, run=flags.run))
 
 
 def _parse_settings(header: GgufHeader, settings: tuple[str, ...]) -> list[Change]:
@@ -112,17 +111,17 @@ def _parse_settings(header: GgufHeader, settings: tuple[str, ...]) -> list[Chang
         raise click.UsageError(error.message) from error
 
 
-def report(before: Diagnosis, mended: Mended | None) -> list[str]:
-    """Lines for a person: findings, changes, what is left."""
+def report(before: Diagnosis, fixed: FixedCopy | None) -> list[str]:
+    """The report as lines of text: findings, changes, findings that remain."""
     lines = [*map(finding_line, before.findings), verdict(before)]
-    if mended is None:
+    if fixed is None:
         return lines
-    lines += [f"changed  {change_line(change)}" for change in mended.changes]
+    lines += [f"changed  {change_line(change)}" for change in fixed.changes]
     return [
         *lines,
-        f"wrote    {mended.diagnosis.path}",
-        *map(finding_line, mended.diagnosis.findings),
-        verdict(mended.diagnosis),
+        f"wrote    {fixed.diagnosis.path}",
+        *map(finding_line, fixed.diagnosis.findings),
+        verdict(fixed.diagnosis),
     ]
 
 
@@ -135,11 +134,11 @@ def change_line(change: MadeChange) -> str:
 
 
 def verdict(diagnosis: Diagnosis) -> str:
-    """The last line about a file: how much was found, and what was looked at."""
+    """The last line about a file: the number of findings, and what was checked."""
     counts = Counter(finding.severity for finding in diagnosis.findings)
     found = [f"{counts[severity]} {word}" for severity, word in _words(counts) if counts[severity]]
     worst = counts[Severity.SERIOUS] + counts[Severity.WARNING]
-    summary = ", ".join(found) if worst else "nothing wrong" + (f" ({found[0]})" if found else "")
+    summary = ", ".join(found) if worst else "no problems found" + (f" ({found[0]})" if found else "")
     looked_at = f"; checked: {diagnosis.looked_at}" if diagnosis.looked_at else ""
     return f"{diagnosis.path}: {summary}{looked_at}"
 
@@ -151,13 +150,13 @@ def _words(counts: Counter[Severity]) -> list[tuple[Severity, str]]:
     return [(severity, plural(severity)) for severity in Severity]
 
 
-def as_json(before: Diagnosis, mended: Mended | None) -> str:
-    """One object; `fixed` is null unless a copy was written."""
-    fixed = None
-    if mended is not None:
-        changes = [{"key": change.key, "old": change.old, "new": change.new} for change in mended.changes]
-        fixed = {**_diagnosis_json(mended.diagnosis), "changes": changes}
-    return json.dumps({**_diagnosis_json(before), "fixed": fixed}, ensure_ascii=False, indent=2)
+def as_json(before: Diagnosis, fixed: FixedCopy | None) -> str:
+    """The report as one object; its `fixed` is null unless a copy was written."""
+    copy = None
+    if fixed is not None:
+        changes = [{"key": change.key, "old": change.old, "new": change.new} for change in fixed.changes]
+        copy = {**_diagnosis_json(fixed.diagnosis), "changes": changes}
+    return json.dumps({**_diagnosis_json(before), "fixed": copy}, ensure_ascii=False, indent=2)
 
 
 def _diagnosis_json(diagnosis: Diagnosis) -> dict[str, Any]:

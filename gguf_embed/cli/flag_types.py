@@ -1,4 +1,4 @@
-"""What the values of flags may be, and how a flag is made."""
+"""Parameter types for flags, and the decorator that adds a flag."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Command = Callable[..., Any]
 
 
 class Number(click.IntRange):
-    """A whole number, called so where one is wanted."""
+    """An integer, called "whole number" in error messages."""
 
     name = "whole number"
 
@@ -23,7 +23,7 @@ class Number(click.IntRange):
 
 
 class LayerCount(click.ParamType[int | str]):
-    """A number of layers, or llama-server's words auto and all."""
+    """A number of layers, or "auto" or "all" as in llama-server."""
 
     name = "N|auto|all"
 
@@ -36,11 +36,11 @@ class LayerCount(click.ParamType[int | str]):
         try:
             return int(value)
         except ValueError:
-            self.fail(f"{value!r} is neither a number of layers nor auto or all", param, ctx)
+            self.fail(f"{value!r} is not a number of layers, auto or all", param, ctx)
 
 
-class Whole(click.ParamType[str]):
-    """A string that may be given several times; its environment name holds one, spaces and all."""
+class OnePerVariable(click.ParamType[str]):
+    """A string for repeatable flags. Its environment variable holds one value; click would split it at spaces."""
 
     name = "text"
 
@@ -64,11 +64,13 @@ class KeepAlive(click.ParamType[float]):
         try:
             return keep_alive_seconds(parse_go_duration(value))
         except ValueError:
-            self.fail(f"{value!r} is neither seconds nor a duration such as 5m, 1h30m or -1 (forever)", param, ctx)
+            self.fail(
+                f"{value!r} is not a number of seconds or a duration such as 5m, 1h30m or -1 (forever)", param, ctx
+            )
 
 
 class MemorySize(click.ParamType[int]):
-    """Bytes, from a number with K, M, G or T (powers of 1024)."""
+    """A number of bytes, optionally with K, M, G or T (powers of 1024)."""
 
     name = "SIZE"
 
@@ -81,5 +83,5 @@ class MemorySize(click.ParamType[int]):
 
 
 def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
-    """One flag, whose default and environment name --help shows."""
+    """Adds a flag. --help shows its default and environment variable."""
     return click.option(*names, show_default=settings.pop("show_default", True), show_envvar=True, **settings)

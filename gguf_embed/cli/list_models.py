@@ -1,4 +1,4 @@
-"""`gguf-embed list`: the models on this machine, or those that the catalog knows."""
+"""`gguf-embed list`: lists the models on this machine, or those in the catalog."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ MODELS_DIR = click.option(
     metavar="DIR",
     envvar="LLAMA_ARG_MODELS_DIR",
     show_envvar=True,
-    help="Also the GGUF files of this folder.",
+    help="Include the GGUF files in this folder.",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """One line of the list."""
+    """One row of the list."""
 
     name: str
     aliases: tuple[str, ...]
-    architecture: str  # "unreadable" when the file's header is
+    architecture: str  # "unreadable" if the file's header cannot be read
     type: str
     dimensions: int
     context: int
@@ -54,10 +54,13 @@ class ListedModel:
 
 @click.command("list", context_settings={"auto_envvar_prefix": None})
 @MODELS_DIR
-@click.option("--catalog", is_flag=True, help="The models that `pull` knows by name instead.")
-@click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+@click.option("--catalog", is_flag=True, help="List the models that `pull` knows by name instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def list_models(models_dir: Path | None, catalog: bool, as_json: bool) -> None:
-    """Show the models that were pulled, and with --models-dir the files of a folder."""
+    """List the models on this machine.
+
+    These are the pulled models and, with --models-dir, the GGUF files in that folder.
+    """
     if catalog:
         rows = load_catalog().rows
         click.echo(catalog_json(rows) if as_json else "\n".join(catalog_lines(rows)))
@@ -70,11 +73,11 @@ def list_models(models_dir: Path | None, catalog: bool, as_json: bool) -> None:
     elif models:
         click.echo("\n".join(model_lines(models, time.time())))
     else:
-        click.echo("no model was pulled yet: `gguf-embed list --catalog` shows what `gguf-embed pull` knows")
+        click.echo("no models pulled yet: `gguf-embed list --catalog` lists the names that `gguf-embed pull` knows")
 
 
 def listed(entry: StoredModel) -> ListedModel:
-    """With the facts of its header."""
+    """The list's row for a stored model, with facts from the file's header."""
     try:
         header = read_header(entry.path)
         architecture, kind = header.architecture, file_type_name(header)
@@ -138,7 +141,7 @@ def catalog_lines(rows: Sequence[CatalogRow]) -> list[str]:
 
 
 def source_label(row: CatalogRow) -> str:
-    """Where it comes from, in a few words."""
+    """The repository that a model comes from, or why it cannot be used yet."""
     if row.not_yet is not None:
         return f"not yet: {row.not_yet}"
     return row.repo or f"{row.convert}, converted"
@@ -149,6 +152,6 @@ def catalog_json(rows: Sequence[CatalogRow]) -> str:
 
 
 def row_fields(row: CatalogRow) -> dict[str, object]:
-    """A row as JSON has it."""
+    """The fields of a row for JSON."""
     fields = {name: getattr(row, name) for name in CatalogRow.__dataclass_fields__}
     return fields | {"prompts": dict(row.prompts)}

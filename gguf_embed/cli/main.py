@@ -1,4 +1,4 @@
-"""The command line's entry: the group of commands, and the one place where errors become one line and an exit code."""
+"""Entry point of the command line: the command group, and the place where errors become a message and an exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gguf_embed.errors import EmbedError
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="gguf-embed")
 def cli() -> None:
-    """Turn text into vectors with GGUF embedding models."""
+    """Serve GGUF embedding models and rerankers. Start with `gguf-embed serve`."""
 
 
 cli.add_command(serve)
@@ -35,7 +35,7 @@ cli.add_command(ps)
 
 
 def main() -> None:
-    """Run a command. Our errors are one line on stderr and exit code 1, wrong flags 2, Ctrl-C 130."""
+    """Run a command. Prints an `EmbedError` as one line and exits with 1. Wrong flags exit with 2, Ctrl-C with 130."""
     try:
         cli.main(standalone_mode=False)
     except EmbedError as error:

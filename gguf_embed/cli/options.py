@@ -1,6 +1,7 @@
-"""The flags of `serve`, in llama-server's names where it has one, and the configuration they make.
+"""The flags of `serve`. Where llama-server has a flag for the same thing, the name is the same.
 
-Environment names are llama-server's (LLAMA_ARG_…, LLAMA_API_KEY); ours begin with GGUF_EMBED_. A flag beats them.
+The same holds for environment variables (LLAMA_ARG_…, LLAMA_API_KEY); our own start with GGUF_EMBED_. Flags take
+precedence over them.
 """
 
 from __future__ import annotations
@@ -11,18 +12,26 @@ from typing import Literal, get_args
 
 import click
 
-from gguf_embed.cli.flag_types import Command, KeepAlive, LayerCount, MemorySize, Number, Whole, option
-from gguf_embed.cli.llama_flags import FOREIGN
+from gguf_embed.cli.flag_types import (
+    Command,
+    KeepAlive,
+    LayerCount,
+    MemorySize,
+    Number,
+    OnePerVariable,
+    option,
+)
+from gguf_embed.cli.llama_flags import LLAMA_SERVER_FLAGS
 from gguf_embed.tokenization.openai_encodings import TokenIdMeaning
 from gguf_embed.types import Pooling
 
 OLLAMA_PORT = 11434
-"""Where Ollama's clients look."""
+"""The port that Ollama's clients use by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServeFlags:
-    """What was typed, one field per flag, checked by click for type and range only."""
+    """The parsed flags, one field each. click has checked only their types and ranges."""
 
     model: tuple[str, ...]
     hf_repo: tuple[str, ...]
@@ -73,82 +82,85 @@ POSITIVE = Number(min=1)
 THREADS = Number(1, 512)  # ggml's limit
 
 MODEL = (
-    option("-m", "--model", type=Whole(), metavar="[NAME=]FILE", multiple=True, envvar="LLAMA_ARG_MODEL",
-            help="GGUF file to serve, or a name of the catalog; several times for several models. Without -m, -hf "
-                 "and --models-dir: all-MiniLM-L6-v2, which comes with the installation."),
-    option("-hf", "-hfr", "--hf-repo", type=Whole(), metavar="[NAME=]ORG/REPO[:QUANT]", multiple=True,
+    option("-m", "--model", type=OnePerVariable(), metavar="[NAME=]FILE", multiple=True, envvar="LLAMA_ARG_MODEL",
+            help="GGUF file or catalog name of a model to serve; repeat for several models. Without -m, -hf and "
+                 "--models-dir: all-MiniLM-L6-v2, which comes with the installation."),
+    option("-hf", "-hfr", "--hf-repo", type=OnePerVariable(), metavar="[NAME=]ORG/REPO[:QUANT]", multiple=True,
             envvar="LLAMA_ARG_HF_REPO",
             help="Repository on the Hugging Face hub; downloaded once. HF_TOKEN and HF_ENDPOINT are honored."),
-    option("-hff", "--hf-file", metavar="FILE", envvar="LLAMA_ARG_HF_FILE", help="File of that repository."),
-    option("--offline", is_flag=True, envvar="LLAMA_ARG_OFFLINE", help="Use only what is on this machine."),
+    option("-hff", "--hf-file", metavar="FILE", envvar="LLAMA_ARG_HF_FILE", help="File in the repository of -hf."),
+    option("--offline", is_flag=True, envvar="LLAMA_ARG_OFFLINE", help="Download nothing; use models on this machine."),
     option("-a", "--alias", metavar="NAME[,NAME]", envvar="LLAMA_ARG_ALIAS",
-            help="Names to serve the model under; the first is the one in replies."),
+            help="Names to serve the model under; replies use the first."),
     option("--models-dir", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
             envvar="LLAMA_ARG_MODELS_DIR",
-            help="Serve every GGUF in this folder, by its name; files may come and go while it runs."),
+            help="Serve every GGUF in this folder by its name. Files can be added and removed while the server runs."),
     option("--keep-alive", type=KeepAlive(), envvar="OLLAMA_KEEP_ALIVE",
             help="How long an idle model stays loaded; negative: forever.  [default: 5m; a model served alone stays]"),
     option("--models-max", type=Number(min=0), default=4, envvar="LLAMA_ARG_MODELS_MAX",
-            help="Models loaded at once, 0 for no limit; the least recently used idle one makes room."),
+            help="Maximum number of loaded models, 0 for no limit; the least recently used idle model is unloaded."),
     option("--max-memory", type=MemorySize(), envvar="GGUF_EMBED_MAX_MEMORY",
-            help="Memory of all loaded models together, such as 4G; the least recently used idle one makes room."),
-    option("--prompt", type=Whole(), metavar="NAME=TEXT", multiple=True, envvar="GGUF_EMBED_PROMPT",
-            help='Prefix that requests may ask for by its name, e.g. "query=search_query: "; beats the model\'s own.'),
+            help="Maximum memory of all loaded models, such as 4G; the least recently used idle model is unloaded."),
+    option("--prompt", type=OnePerVariable(), metavar="NAME=TEXT", multiple=True, envvar="GGUF_EMBED_PROMPT",
+            help='Prompt (prefix) that requests can select by name, e.g. "query=search_query: "; overrides the '
+                 "model's own prompt of that name."),
     option("--strict-model", is_flag=True, envvar="GGUF_EMBED_STRICT_MODEL",
-            help="Answer 404 to a request that names another model."),
+            help="Answer 404 if a request names another model."),
     option("--pooling", type=click.Choice([p.value for p in Pooling]), envvar="LLAMA_ARG_POOLING",
-            help="How token vectors become one; none gives one per token.  [default: what the file says]"),
+            help="How token vectors are combined; none returns one per token.  [default: from the file]"),
     option("--embd-normalize", type=Number(min=-1), default=2, envvar="GGUF_EMBED_EMBD_NORMALIZE",
-            help="For /embedding: -1 none, 0 max absolute int16, 1 taxicab, 2 Euclidean, more: p-norm. "
+            help="Normalization for /embedding: -1 none, 0 max absolute int16, 1 taxicab, 2 Euclidean, more: p-norm. "
                  "/v1/embeddings is always Euclidean."),
     option("-c", "--ctx-size", type=Number(min=0), default=0, envvar="LLAMA_ARG_CTX_SIZE",
-            help="Longest text in tokens; 0: what the model was trained for, which is also the true limit."),
+            help="Maximum text length in tokens; 0: what the model was trained for, which is always the upper limit."),
     option("--truncate", is_flag=True, envvar="GGUF_EMBED_TRUNCATE",
-            help="Cut texts that are too long, and say so in the reply, instead of refusing them."),
+            help="Truncate texts that are too long, and report it in the reply, instead of refusing them."),
     option("--tokenizer", type=click.Choice(["auto", "llama"]), default="auto", envvar="GGUF_EMBED_TOKENIZER",
-            help="auto: the original model's own rules for WordPiece vocabularies; llama: llama.cpp's ids always."),
+            help="auto: the original model's tokenizer for WordPiece vocabularies; llama: always llama.cpp's."),
     option("-mm", "--mmproj", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_MMPROJ",
-            help="GGUF of the model's vision tower, so that it reads images too (experimental)."),
+            help="GGUF of the model's vision tower, for image inputs (experimental)."),
 )  # fmt: skip
 
 COMPUTE = (
     option("-ub", "--ubatch-size", type=Number(1, 16384), envvar="LLAMA_ARG_UBATCH",
-            help="Tokens computed together.  [default: measured at warm-up]"),
+            help="Token budget of a batch.  [default: measured at warm-up]"),
     option("-t", "--threads", type=THREADS, envvar="LLAMA_ARG_THREADS",
-            help="Threads in all.  [default: the processors this process may use]"),
+            help="Total number of threads.  [default: the processors this process may use]"),
     option("-tb", "--threads-batch", type=THREADS, envvar="GGUF_EMBED_THREADS_BATCH",
-            help="The same: embedding is batch work; wins over -t."),
+            help="The same as -t, because embedding is batch work; takes precedence over -t."),
     option("--threads-alone", type=THREADS, envvar="GGUF_EMBED_THREADS_ALONE",
-            help="Threads for a batch that has the machine to itself.  [default: measured at warm-up]"),
+            help="Threads for a batch when no other batch is running.  [default: measured at warm-up]"),
     option("--workers", type=THREADS, envvar="GGUF_EMBED_WORKERS",
-            help="Batches computed at once, sharing the threads.  [default: one per thread; 1 on a GPU]"),
+            help="Number of batches computed at the same time; they share the threads.  [default: one per thread; 1 "
+                 "on a GPU]"),
     option("-fa", "--flash-attn", type=click.Choice(["on", "off", "auto"]), is_flag=False, flag_value="on",
-            default="auto", envvar="LLAMA_ARG_FLASH_ATTN", help="auto: where it is faster, measured at warm-up."),
+            default="auto", envvar="LLAMA_ARG_FLASH_ATTN",
+            help="Flash attention. auto: where it is faster, measured at warm-up."),
     option("--weights", type=click.Choice(["auto", "file", "bf16"]), default="auto", envvar="GGUF_EMBED_WEIGHTS",
             help="auto: run F32 and F16 weights as BF16 on CPUs with AMX; file: never; bf16: always."),
     option("--amx/--no-amx", default=True, envvar="GGUF_EMBED_AMX",
-            help="Multiply BF16 weights on Intel AMX tiles where there are any."),
+            help="Multiply BF16 weights with Intel AMX if the CPU has it."),
     option("-ngl", "--gpu-layers", "--n-gpu-layers", "n_gpu_layers", type=LayerCount(), default="auto",
-            envvar="LLAMA_ARG_N_GPU_LAYERS", help="Layers on the GPU; auto: all, when there is one."),
+            envvar="LLAMA_ARG_N_GPU_LAYERS", help="Layers to run on the GPU; auto: all, if there is one."),
     option("-dev", "--device", metavar="NAME[,NAME]", envvar="LLAMA_ARG_DEVICE",
-            help="Devices to use, or none; llama.cpp's names."),
+            help="Devices to use, by llama.cpp's names, or none."),
     option("-mg", "--main-gpu", type=Number(min=0), default=0, envvar="LLAMA_ARG_MAIN_GPU",
-            help="The GPU when --split-mode is none."),
+            help="The GPU to use with --split-mode none."),
     option("-sm", "--split-mode", type=click.Choice(["none", "layer", "row", "tensor"]), default="layer",
-            envvar="LLAMA_ARG_SPLIT_MODE", help="How to spread a model over several GPUs."),
+            envvar="LLAMA_ARG_SPLIT_MODE", help="How to split a model across several GPUs."),
     option("-ts", "--tensor-split", metavar="N,N,...", envvar="LLAMA_ARG_TENSOR_SPLIT",
-            help="Share of each GPU, e.g. 3,1."),
+            help="Proportion of the model on each GPU, e.g. 3,1."),
     option("--warmup/--no-warmup", default=True, envvar="LLAMA_ARG_WARMUP",
-            help="Measure at the start how batches run best here (some 0.2 s for a small model)."),
+            help="Measure the fastest batch settings at the start (takes about 0.2 s for a small model)."),
 )  # fmt: skip
 
 SERVER = (
     option("--host", default="127.0.0.1", envvar="LLAMA_ARG_HOST", help="Address to listen on."),
     option("--port", type=Number(0, 65535), default=8080, envvar="LLAMA_ARG_PORT",
-            help="Port to listen on; 0 takes a free one."),
+            help="Port to listen on; 0 picks a free one."),
     option("--ollama-port", type=Number(0, 65535), is_flag=False, flag_value=OLLAMA_PORT,
             envvar="GGUF_EMBED_OLLAMA_PORT",
-            help=f"Listen on this port as well, where Ollama's clients look; without a number: {OLLAMA_PORT}."),
+            help=f"Also listen on this port, for Ollama's clients; without a number: {OLLAMA_PORT}, Ollama's port."),
     option("--api-key", metavar="KEY[,KEY]", envvar="LLAMA_API_KEY", help="Keys that clients must send."),
     option("--api-key-file", type=click.Path(path_type=Path), envvar="LLAMA_ARG_API_KEY_FILE",
             help="File with one key per line."),
@@ -156,22 +168,22 @@ SERVER = (
             help="Serve /metrics for Prometheus."),
     option("--openai-token-ids", type=click.Choice(get_args(TokenIdMeaning)), default="auto",
             envvar="GGUF_EMBED_OPENAI_TOKEN_IDS",
-            help="What token ids on /v1/embeddings are; LangChain sends cl100k_base. auto: the model's own where they "
-                 "stand between its special tokens and these tell, else a 400."),
+            help="Tokenizer of token ids sent to /v1/embeddings; LangChain sends cl100k_base. auto: the model's own if "
+                 "the special tokens around them identify it, else a 400."),
     option("--allow-remote-media", metavar="HOST[,HOST]", envvar="GGUF_EMBED_ALLOW_REMOTE_MEDIA",
-            help="Hosts that images named by URL may be fetched from, HOST or HOST:PORT.  [default: none]"),
+            help="Hosts that image URLs may point to, as HOST or HOST:PORT.  [default: none]"),
     option("--max-inputs", type=POSITIVE, default=2048, envvar="GGUF_EMBED_MAX_INPUTS",
-            help="Texts in one request."),
+            help="Maximum number of texts per request."),
     option("--max-body-size", type=POSITIVE, default=64, envvar="GGUF_EMBED_MAX_BODY_SIZE",
-            help="Size of one request's body in MiB."),
+            help="Maximum size of a request body in MiB."),
     option("--max-queue-tokens", type=POSITIVE, default=2_000_000, envvar="GGUF_EMBED_MAX_QUEUE_TOKENS",
-            help="Tokens that may wait; beyond, requests get 429 with Retry-After."),
-    option("-v", "--verbose", count=True, show_default=False, help="Say more; twice: llama.cpp's own log too."),
+            help="Maximum number of tokens in the queue; beyond it, requests get a 429 with Retry-After."),
+    option("-v", "--verbose", count=True, show_default=False, help="Log more; -vv: also llama.cpp's own log."),
 )  # fmt: skip
 
 
 def serve_options(command: Command) -> Command:
-    """Give a click command all of them, in this order."""
-    for add in reversed((*MODEL, *COMPUTE, *SERVER, *FOREIGN)):
+    """Adds all flags to a click command, in this order."""
+    for add in reversed((*MODEL, *COMPUTE, *SERVER, *LLAMA_SERVER_FLAGS)):
         command = add(command)
     return command

@@ -1,4 +1,4 @@
-"""How a download is shown: a bar that moves on a terminal, a line per step elsewhere."""
+"""Displays a download: a progress bar on a terminal, one line per step elsewhere."""
 
 from __future__ import annotations
 
@@ -12,60 +12,65 @@ from gguf_embed.types import PullProgress
 _BAR_CELLS = 20
 _REDRAW_S = 0.1
 _ROUTINE = ("pulling manifest", "verifying sha256 digest", "writing manifest", "success")
-"""Steps of every pull: worth a moment on a terminal, no line elsewhere."""
+"""Steps of every pull: shown on a terminal, not logged elsewhere."""
 
 
 class PullDisplay:
-    """Draws every step it is given. The bar is redrawn in place; call `end_line` before anything else is written."""
+    """Displays the steps of a pull. The bar is redrawn in place: call `end_line` before writing anything else."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._clock = clock
-        self._moves = stream.isatty()
+        self._is_terminal = stream.isatty()
         self._status = ""
-        self._first: tuple[float, int] = (0.0, 0)  # time and bytes when the step began
+        self._step_start: tuple[float, int] = (0.0, 0)  # time and bytes when the step began
         self._drawn_s = -1.0
-        self._shown = ""
-        self.latest: PullProgress | None = None  # of the file that came last
+        self._drawn_line = ""
+        self.latest: PullProgress | None = None  # the latest progress of a file
 
     def show(self, step: PullProgress) -> None:
-        """One step; a step with a size becomes a bar."""
+        """Displays one step; a step with a size is drawn as a bar."""
         is_new = step.status != self._status
         if is_new:
             self.end_line()
-            self._status, self._first = step.status, (self._clock(), step.completed_bytes)
+            self._status, self._step_start = step.status, (self._clock(), step.completed_bytes)
         if step.total_bytes:
             self.latest = step
-        if not self._moves:
+        if not self._is_terminal:
             if is_new and step.status not in _ROUTINE:
-                size = f" ({human_size(step.total_bytes)})" if step.total_bytes else ""
-                self._stream.write(f"{step.status}{size}\n")
-                self._stream.flush()
-            return
-        if not step.total_bytes:
-            if step.status != "success":
-                self._draw(step.status)
-            return
+                self._write_line(step)
+        elif step.total_bytes:
+            self._show_bar(step, is_new)
+        elif step.status != "success":
+            self._draw(step.status)
+
+    def end_line(self) -> None:
+        """Ends the line that was redrawn in place."""
+        if self._drawn_line:
+            self._stream.write("\n")
+            self._stream.flush()
+            self._drawn_line = ""
+
+    def _write_line(self, step: PullProgress) -> None:
+        size = f" ({human_size(step.total_bytes)})" if step.total_bytes else ""
+        self._stream.write(f"{step.status}{size}\n")
+        self._stream.flush()
+
+    def _show_bar(self, step: PullProgress, is_new: bool) -> None:
         now_s = self._clock()
         if is_new or now_s - self._drawn_s >= _REDRAW_S or step.completed_bytes == step.total_bytes:
             self._drawn_s = now_s
-            self._draw(bar(step, now_s - self._first[0], step.completed_bytes - self._first[1]))
-
-    def end_line(self) -> None:
-        """Leave the line that was drawn in place."""
-        if self._shown:
-            self._stream.write("\n")
-            self._stream.flush()
-            self._shown = ""
+            start_s, start_bytes = self._step_start
+            self._draw(bar(step, now_s - start_s, step.completed_bytes - start_bytes))
 
     def _draw(self, line: str) -> None:
-        self._stream.write("\r" + line.ljust(len(self._shown)))
+        self._stream.write("\r" + line.ljust(len(self._drawn_line)))
         self._stream.flush()
-        self._shown = line
+        self._drawn_line = line
 
 
 def bar(step: PullProgress, elapsed_s: float, n_new: int) -> str:
-    """One line: how much of how much, and how fast over the `n_new` bytes of the last `elapsed_s`."""
+    """The bar, the bytes received of the total, and the speed over the last `n_new` bytes and `elapsed_s`."""
     share = min(step.completed_bytes / step.total_bytes, 1.0)
     filled = int(share * _BAR_CELLS)
     parts = [

@@ -1,4 +1,4 @@
-"""`gguf-embed ps`: which models a running server has loaded."""
+"""`gguf-embed ps`: lists the models that a running server has loaded."""
 
 from __future__ import annotations
 
@@ -20,26 +20,29 @@ from gguf_embed.model_store.partial_file import human_size
 
 _TIMEOUT_S = 10.0
 _MAX_REPLY_BYTES = 2**24
-_FOR_EVER_S = 50 * 365 * 86_400.0
+_FOREVER_S = 50 * 365 * 86_400.0
 
 
 @click.command(context_settings={"auto_envvar_prefix": None})
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, metavar="URL", help="The server to ask.")
-@click.option("--api-key", metavar="KEY", envvar="LLAMA_API_KEY", show_envvar=True, help="Key to send.")
-@click.option("--json", "as_json", is_flag=True, help="The server's own answer, for programs.")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, metavar="URL", help="Address of the server.")
+@click.option("--api-key", metavar="KEY", envvar="LLAMA_API_KEY", show_envvar=True, help="API key to send.")
+@click.option("--json", "as_json", is_flag=True, help="Print the server's JSON, for programs.")
 def ps(url: str, api_key: str | None, as_json: bool) -> None:
-    """Ask a running server which models it has loaded, and until when."""
+    """List the models loaded by a running server.
+
+    The last column shows when they will be unloaded.
+    """
     models = loaded_models(checked_url(url), api_key)
     if as_json:
         click.echo(json.dumps(models, indent=1))
     elif models:
         click.echo("\n".join(model_lines(models, time.time())))
     else:
-        click.echo("no model is loaded: the first request for one loads it")
+        click.echo("no model is loaded: models load on first use")
 
 
 def checked_url(url: str) -> str:
-    """With a scheme, without a slash at the end. Raises `ConfigError`."""
+    """The URL with a scheme and without a trailing slash. Raises `ConfigError`."""
     full = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(full)
@@ -52,11 +55,13 @@ def checked_url(url: str) -> str:
 
 
 def loaded_models(url: str, api_key: str | None) -> Sequence[Mapping[str, Any]]:
-    """The server's /api/ps. Raises `Unavailable` or `AuthenticationFailed`, never with the key in it."""
+    """The server's /api/ps. Raises `Unavailable` or `AuthenticationFailed`; messages never contain the key."""
     first_key = (api_key or "").split(",")[0].strip()
     headers = {"Authorization": f"Bearer {first_key}"} if first_key else {}
     request = urllib.request.Request(f"{url}/api/ps", headers=headers)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy knows nothing of this machine
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({})
+    )  # a proxy cannot reach this machine's loopback
     try:
         with opener.open(request, timeout=_TIMEOUT_S) as reply:
             models = json.loads(reply.read(_MAX_REPLY_BYTES))["models"]
@@ -66,16 +71,19 @@ def loaded_models(url: str, api_key: str | None) -> Sequence[Mapping[str, Any]]:
         exc.close()
         if exc.code in (401, 403):
             raise AuthenticationFailed(
-                f"{url} wants an API key ({exc.code}): give it with --api-key or in LLAMA_API_KEY"
+                f"{url} requires an API key ({exc.code}): set --api-key or LLAMA_API_KEY"
             ) from exc
-        raise Unavailable(f"{url} answered {exc.code} to /api/ps: it is no gguf-embed, or one before 0.2") from exc
+        raise Unavailable(
+            f"{url} answered {exc.code} to /api/ps, so it is not the address of a gguf-embed server; "
+            "set it with --url, without a path such as /v1"
+        ) from exc
     except (ValueError, KeyError, TypeError) as exc:
-        raise Unavailable(f"{url} answers, but not as a gguf-embed does; name the server with --url") from exc
+        raise Unavailable(f"{url} answered, but it is not a gguf-embed server; set the address with --url") from exc
     except OSError as exc:
         reason = getattr(exc, "reason", exc)
         raise Unavailable(
-            f"no server answers at {url} ({getattr(reason, 'strerror', None) or reason}): start one with "
-            "`gguf-embed serve`, or name it with --url"
+            f"no server at {url} ({getattr(reason, 'strerror', None) or reason}): start one with "
+            "`gguf-embed serve`, or set its address with --url"
         ) from exc
     return models
 
@@ -105,18 +113,18 @@ def _number(value: object) -> float:
 
 
 def processor_text(size: float, on_gpu: float) -> str:
-    """Where its memory is: "CPU", "GPU", or how much of it on the GPU."""
+    """Where the model's memory is: "CPU", "GPU", or the share on the GPU."""
     if on_gpu <= 0:
         return "CPU"
     return "GPU" if on_gpu >= size else f"{on_gpu / size:.0%} GPU"
 
 
 def expiry_text(expires_at: str, now_unix_s: float) -> str:
-    """When it will be unloaded if nobody asks for it."""
+    """When the model will be unloaded if it is not used."""
     try:
         left_s = datetime.fromisoformat(expires_at).timestamp() - now_unix_s
     except (ValueError, OverflowError):
         return "-"
-    if left_s > _FOR_EVER_S:
+    if left_s > _FOREVER_S:
         return "forever"
     return f"{duration_text(left_s)} from now" if left_s > 0 else "now"

@@ -1,4 +1,4 @@
-"""`gguf-embed pull`: download a model by name, so that `serve` and the API find it."""
+"""`gguf-embed pull`: downloads a model by name, so `serve` and the API can find it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from gguf_embed.model_store.partial_file import human_size
 
 @click.command(context_settings={"auto_envvar_prefix": None})
 @click.argument("name")
-@click.option("--quant", metavar="TYPE", help="Type of the weights, e.g. Q8_0; the same as NAME:TYPE.")
+@click.option("--quant", metavar="TYPE", help="Type of the weights, e.g. Q8_0. The same as NAME:TYPE.")
 def pull(name: str, quant: str | None) -> None:
-    """Download a model: a name of the catalog, or ORG/REPO[:QUANT] of the Hugging Face hub.
+    """Download a model by name.
 
-    The file goes into the hub's own cache, is checked, and serves without a network afterwards. A download that breaks
-    off goes on where it stopped. Models of which no GGUF is known are converted from the original.
+    NAME is a name from the catalog, or ORG/REPO[:QUANT] on the Hugging Face hub. The file is stored in the hub's own
+    cache and verified. Serving it later needs no network. An interrupted download resumes where it stopped. Models
+    without a known GGUF are converted from the original.
     """
     from gguf_embed.model_store.store import ModelStore
 
@@ -38,18 +39,21 @@ def pull(name: str, quant: str | None) -> None:
 
 
 def with_quant(name: str, quant: str | None) -> str:
-    """NAME:TYPE. Raises `ConfigError` when NAME has another type already, `InvalidRequest` when it is no name."""
+    """NAME:TYPE. Raises `ConfigError` if NAME already has another type, `InvalidRequest` if it is not a valid name."""
     if quant is None:
         return name
     parsed = parse_model_name(name)
     if not is_quant(quant):
-        raise ConfigError(f"--quant {quant!r} is not a type of weights: give one such as Q8_0, Q4_K_M or F16")
+        raise ConfigError(f"--quant {quant!r} is not a weight type: use one such as Q8_0, Q4_K_M or F16")
     if parsed.tag is not None and parsed.tag.lower() != quant.lower() and is_quant(parsed.tag):
-        raise ConfigError(f"{name} names the type {parsed.tag} and --quant {quant}: give only one of them")
+        raise ConfigError(f"{name} asks for {parsed.tag}, but --quant asks for {quant}: give only one of them")
     return f"{parsed.base}:{quant}"
 
 
 def interrupted(name: str, display: PullDisplay) -> str:
+    """What to print when the download is interrupted."""
     step = display.latest
-    kept = f"{human_size(step.completed_bytes)} of {human_size(step.total_bytes)} are kept; " if step else ""
-    return f"{kept}`gguf-embed pull {name}` goes on from there" if kept else f"nothing of {name} has come yet"
+    if step is None:
+        return f"nothing downloaded yet for {name}"
+    kept = f"{human_size(step.completed_bytes)} of {human_size(step.total_bytes)}"
+    return f"kept {kept}; `gguf-embed pull {name}` resumes from there"

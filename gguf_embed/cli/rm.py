@@ -1,4 +1,4 @@
-"""`gguf-embed rm`: take pulled models away again."""
+"""`gguf-embed rm`: removes pulled models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from gguf_embed.model_store.partial_file import human_size
 @click.command(context_settings={"auto_envvar_prefix": None})
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 def rm(names: tuple[str, ...]) -> None:
-    """Remove pulled models, and their files where no other pulled model uses them. Asks nothing."""
+    """Remove pulled models.
+
+    Deletes their files, unless another pulled model uses them. Does not ask for confirmation.
+    """
     from gguf_embed.model_store.store import ModelStore
 
     store = ModelStore(cache_dir(os.environ))
@@ -23,7 +26,10 @@ def rm(names: tuple[str, ...]) -> None:
 
 
 def freed_summary(freed_bytes: int, users: tuple[str, ...]) -> str:
+    """The disk space freed, and why not all of it was."""
     if users:
-        kept = f"its file stays for {', '.join(users)}"
+        kept = f"file kept, still used by {', '.join(users)}"
         return f"{human_size(freed_bytes)} freed, {kept}" if freed_bytes else kept
-    return f"{human_size(freed_bytes)} freed" if freed_bytes else "nothing freed, its file is not ours or was gone"
+    return (
+        f"{human_size(freed_bytes)} freed" if freed_bytes else "nothing freed: file outside the caches or already gone"
+    )

@@ -1,4 +1,4 @@
-"""`gguf-embed serve`: load one model, listen, answer, in_flight."""
+"""`gguf-embed serve`: loads the first model, listens, and serves all models until it is stopped."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ MAX_NAMES_SHOWN = 10
 @click.command(context_settings={"auto_envvar_prefix": None})
 @serve_options
 def serve(**typed: Any) -> None:
-    """Serve vectors and scores over the APIs of OpenAI, llama.cpp, Ollama, Cohere and TEI, and Jina's rerank.
+    """Serve embedding models and rerankers over HTTP.
 
-    Without flags: all-MiniLM-L6-v2 on http://127.0.0.1:8080. A model is loaded when it is first asked for, the first
-    named one at the start.
+    The APIs are those of OpenAI, llama.cpp, Ollama, Cohere and TEI, and Jina's rerank. Without flags, it serves
+    all-MiniLM-L6-v2 on http://127.0.0.1:8080. The first model given is loaded at the start, other models on first use.
     """
     run(ServeFlags(**typed))
 
 
 def run(flags: ServeFlags) -> None:
-    """Returns after SIGTERM or Ctrl-C, when all accepted requests are answered. Raises `EmbedError`s."""
+    """Returns after SIGTERM or Ctrl-C, once all in-flight requests have completed. Raises `EmbedError`s."""
     _log_to_stderr(flags.verbose)
     keys = configure.api_keys(flags.api_key, flags.api_key_file)
-    # imported here: aiohttp and llama.cpp take half a second that `--help` and wrong flags need not wait for
+    # imported here: aiohttp and llama.cpp take half a second, which would delay `--help` and flag errors
     from gguf_embed.server.run import ListenAddress, check_address
 
     addresses = [ListenAddress(flags.host, flags.port)]
@@ -83,7 +83,7 @@ async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tu
         await service.load_first()
         stop, app = asyncio.Event(), build_app(service, options, metrics)
         handle_signals(stop, lambda again: _report_signal(app[SERVER_CONTEXT].in_flight.n_running, again))
-        gc.freeze()  # what is loaded now stays: the collector need not walk it again
+        gc.freeze()  # everything allocated so far is long-lived: the collector can skip it
         n_unanswered = await serve_all(app, addresses, stop, lambda urls: _ready(service, urls, bool(keys)))
     finally:
         await service.close()
@@ -91,7 +91,7 @@ async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tu
 
 
 def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
-    """Find, download or convert the named models, and make what serves them and all others. Loads nothing yet."""
+    """Locates, downloads or converts the named models, and builds the service for all models. Loads none of them."""
     from gguf_embed.engines.select import supports_gpu
     from gguf_embed.model_pool.loader import FileLoader
     from gguf_embed.model_pool.pool import ModelPool
@@ -119,7 +119,7 @@ def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
 
 
 def say(line: str) -> None:
-    """One line for the person at the terminal."""
+    """Prints one line on the terminal."""
     click.echo(line)
 
 
@@ -129,7 +129,7 @@ def _ready(service: EmbedService, urls: Sequence[str], needs_key: bool) -> None:
 
 
 def banner(service: EmbedService, urls: Sequence[str], needs_key: bool) -> list[str]:
-    """What is served and how, and one line to copy."""
+    """The lines printed when the server is ready; the last one is a curl command to try it."""
     from gguf_embed.server.admin.index import example
 
     key = " -H 'Authorization: Bearer YOUR_KEY'" if needs_key else ""
@@ -138,7 +138,7 @@ def banner(service: EmbedService, urls: Sequence[str], needs_key: bool) -> list[
     shown = ", ".join(others[:MAX_NAMES_SHOWN]) + (", …" if len(others) > MAX_NAMES_SHOWN else "")
     return [
         *(line for model in service.loaded() for line in describe(model)),
-        *([f"on call  {counted(len(others), 'model')}, loaded when asked for: {shown}"] if others else []),
+        *([f"available {counted(len(others), 'model')}, loaded on first use: {shown}"] if others else []),
         f"serving  {urls[0]}",
         *(f"ollama   {url}" for url in urls[1:]),
         example(urls[0], served[0].info if served else None, named=not service.loaded(), headers=key),
@@ -146,7 +146,7 @@ def banner(service: EmbedService, urls: Sequence[str], needs_key: bool) -> list[
 
 
 def describe(loaded: LoadedModel) -> list[str]:
-    """One loaded model, and what was chosen for it."""
+    """The lines about one loaded model and its execution plan."""
     info, chosen = loaded.info, loaded.scheduler.plan
     weights = info.file_type if info.weights_type == info.file_type else f"{info.file_type} run as {info.weights_type}"
     how = "measured at warm-up" if chosen.measured else "not measured"
@@ -155,10 +155,10 @@ def describe(loaded: LoadedModel) -> list[str]:
         f"model    {info.name}: {rank}{info.n_embd} dimensions, pooling {info.pooling}, "
         f"context {info.n_ctx}, up to {info.max_input_tokens} tokens per text",
         f"weights  {weights}, {chosen.kernels} kernels, tokenizer {info.tokenizer}",
-        f"compute  {counted(chosen.n_workers, 'context')} on {counted(chosen.n_threads, 'thread')}, "
-        f"{counted(chosen.alone_threads, 'thread')} for a batch alone",
+        f"compute  {counted(chosen.n_workers, 'worker')} on {counted(chosen.n_threads, 'thread')}, "
+        f"{counted(chosen.alone_threads, 'thread')} for a batch running alone",
         f"batches  {', '.join([f'{chosen.limits.max_tokens} tokens', *chosen.details])} ({how})",
-        *([f"images {loaded.config.mmproj.name}, experimental"] if loaded.config.mmproj else []),
+        *([f"images   {loaded.config.mmproj.name}, experimental"] if loaded.config.mmproj else []),
     ]
 
 
@@ -168,16 +168,17 @@ def _report_signal(n_running: int, again: bool) -> None:
 
 
 def on_signal(n_running: int, again: bool) -> list[str]:
-    """What to say to a signal to stop; to the first one nothing where the end comes at once."""
-    are = "request is" if n_running == 1 else "requests are"
+    """What to print on a stop signal. Nothing on the first one if no request is running."""
     if again:
-        return [f"stopped at once: {counted(n_running, 'request')} got no answer"]
-    return [f"stopping: {n_running} {are} being answered, Ctrl-C again to stop now"] if n_running else []
+        return [f"stopped: {counted(n_running, 'request')} aborted"]
+    if n_running == 0:
+        return []
+    return [f"stopping: waiting for {counted(n_running, 'request')} to complete; press Ctrl-C again to stop now"]
 
 
 def shutdown_summary(n_unanswered: int) -> str:
     if n_unanswered == 0:
-        return "stopped: everything accepted was answered"
+        return "stopped: all in-flight requests completed"
     return f"stopped: {counted(n_unanswered, 'request')} took too long and got no answer"
 
 
@@ -188,5 +189,5 @@ def counted(n: int, noun: str) -> str:
 def _log_to_stderr(verbose: int) -> None:
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if not verbose:  # it logs a traceback for every malformed request line, so anyone could fill the log
+    if not verbose:  # aiohttp logs a traceback for every malformed request line: anyone could fill the log
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

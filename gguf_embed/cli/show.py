@@ -1,4 +1,4 @@
-"""`gguf-embed show`: what is known of one model, from its file and from the catalog."""
+"""`gguf-embed show`: describes one model, from its file and the catalog."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ShownModel:
-    """All there is to say. One of `header` and `row` is there, or both."""
+    """What is known about a model. At least one of `header` and `row` is set."""
 
     name: str
-    entry: StoredModel | None
-    header: GgufHeader | None  # None: not on this machine
-    row: CatalogRow | None
+    entry: StoredModel | None  # None: neither pulled nor in --models-dir
+    header: GgufHeader | None  # None: no file on this machine
+    row: CatalogRow | None  # None: not in the catalog
 
 
 @click.command(context_settings={"auto_envvar_prefix": None})
 @click.argument("name")
 @MODELS_DIR
-@click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def show(name: str, models_dir: Path | None, as_json: bool) -> None:
-    """Describe a model: a pulled one, a name of the catalog, or a GGUF file."""
+    """Describe a pulled model, a catalog model, or a GGUF file."""
     from gguf_embed.model_store.store import ModelStore
 
     model = find_model(name, ModelStore(cache_dir(os.environ), models_dir).find(name), load_catalog())
@@ -58,7 +58,7 @@ def show(name: str, models_dir: Path | None, as_json: bool) -> None:
 
 
 def find_model(name: str, entry: StoredModel | None, catalog: Catalog) -> ShownModel:
-    """A file on this machine beats a row of the catalog. Raises `ModelNotFound`, `ModelFileError`."""
+    """Looks for a file on this machine first, then in the catalog. Raises `ModelNotFound`, `ModelFileError`."""
     path = entry.path if entry is not None else Path(name).expanduser()
     if entry is not None or path.is_file():
         header = read_header(path)
@@ -68,19 +68,20 @@ def find_model(name: str, entry: StoredModel | None, catalog: Catalog) -> ShownM
     row = catalog.find(name)
     if row is None:
         raise ModelNotFound(
-            f"no model is called {shown(name)}: `gguf-embed list` shows those on this machine, with --catalog those "
-            "that can be pulled"
+            f"no model is called {shown(name)}: `gguf-embed list` shows the models on this machine, "
+            "`gguf-embed list --catalog` those that can be pulled"
         )
     return ShownModel(row.name, None, None, row)
 
 
 def lines(model: ShownModel) -> list[str]:
     fields = _file_facts(model.header, model.row) if model.header is not None else []
-    pairs = [("name", model.name), *_place_facts(model), *fields, *_row_facts(model)]
+    pairs = [("name", model.name), *_source_facts(model), *fields, *_row_facts(model)]
     return facts(pairs) + [f"prompt  {name}: {text!r}" for name, text in _prompts(model).items()]
 
 
-def _place_facts(model: ShownModel) -> list[tuple[str, str]]:
+def _source_facts(model: ShownModel) -> list[tuple[str, str]]:
+    """Where the model is, or where it can be pulled from."""
     entry, row = model.entry, model.row
     if entry is not None:
         return [
@@ -94,17 +95,14 @@ def _place_facts(model: ShownModel) -> list[tuple[str, str]]:
         return [("file", str(model.header.path)), ("size", human_size(model.header.size_bytes))]
     if row is None:
         return []
-    way = (
-        source_label(row)
-        if row.not_yet
-        else f"not pulled: `gguf-embed pull {row.name}` gets it from {source_label(row)}"
-    )
-    return [("aliases", ", ".join(row.aliases)), ("here", way)]
+    source = source_label(row)
+    status = source if row.not_yet else f"not pulled: `gguf-embed pull {row.name}` downloads it from {source}"
+    return [("aliases", ", ".join(row.aliases)), ("status", status)]
 
 
 def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, str]]:
     own = pooling_type(header)
-    from_row = f"{row.pooling} (the catalog's; the file names none)" if row is not None and row.pooling else ""
+    from_row = f"{row.pooling} (from the catalog; the file declares none)" if row is not None and row.pooling else ""
     n_params = sum(prod(tensor.shape) for tensor in header.tensors.values())
     return [
         ("architecture", header.architecture),
@@ -145,7 +143,7 @@ def _prompts(model: ShownModel) -> dict[str, str]:
 
 
 def as_fields(model: ShownModel) -> dict[str, object]:
-    """As JSON has it: strings and numbers, null for what is not known."""
+    """The fields for JSON; null for unknown values."""
     header, entry = model.header, model.entry
     own = pooling_type(header) if header is not None else None
     pooling = own or (model.row.pooling if model.row is not None else None)

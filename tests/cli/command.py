@@ -1,4 +1,4 @@
-"""The command line as a user runs it: as a process of its own, or in this one where that shows the same."""
+"""Runs the command line as a user would: in a separate process, or in this one where that is equivalent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.server_process import OWN_VARIABLES
 
 @dataclass(frozen=True)
 class Place:
-    """A user's home: the caches and the hub that commands find in the environment."""
+    """A home folder with its caches, and the hub that commands find in the environment."""
 
     folder: Path
     endpoint: str
@@ -37,7 +37,7 @@ class Place:
         return list((self.folder / "hub").rglob("*.incomplete"))
 
     def run(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        """To its end; output is what a terminal that is none would get."""
+        """Runs the command to its end. Its output is not a terminal."""
         return subprocess.run(
             [sys.executable, "-m", "gguf_embed", *map(str, arguments)],
             env=self.environment | environment,
@@ -48,7 +48,7 @@ class Place:
         )
 
     def call(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        """The same in this process: for commands that read nothing of the environment when they are imported."""
+        """The same in this process, for commands that do not read the environment on import."""
         words = ["gguf-embed", *map(str, arguments)]
         out, err, code = io.StringIO(), io.StringIO(), 0
         with (

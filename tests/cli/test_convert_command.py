@@ -1,4 +1,4 @@
-"""`gguf-embed convert`: what it writes, what it says, and its one line when something is wrong."""
+"""`gguf-embed convert`: the file it writes, its output, and its one-line errors."""
 
 from __future__ import annotations
 
@@ -27,18 +27,17 @@ def run(tmp_path, monkeypatch) -> Run:
     return lambda *arguments: CliRunner().invoke(cli, ["convert", *map(str, arguments)])
 
 
-def test_it_writes_a_file_named_after_model_and_type_and_says_how_to_serve_it(tmp_path, run):
+def test_it_writes_a_file_named_after_model_and_type_and_prints_the_command_to_serve_it(tmp_path, run):
     tiny.write_directory("bert", tmp_path / "tiny-bert")
     result = run("tiny-bert")
     assert result.exit_code == 0
     size = (tmp_path / "tiny-bert-F16.gguf").stat().st_size
-    assert result.output.splitlines() == [
-        "converting tiny-bert to tiny-bert-F16.gguf (f16, 37 tensors)",
-        f"wrote    tiny-bert-F16.gguf: bert, F16, 37 tensors, {size / 1e6:.1f} MB",
-        "model    64 dimensions, context 256, its makers cut texts to 100 tokens, pooling mean",
-        "prompts  query, document",
-        "gguf-embed serve -m tiny-bert-F16.gguf",
-    ]
+    _, wrote, model, prompts, command = result.output.splitlines()
+    assert wrote == f"wrote    tiny-bert-F16.gguf: bert, F16, 37 tensors, {size / 1e6:.1f} MB"
+    assert model.split()[:3] == ["model", "64", "dimensions,"]
+    assert [fact for fact in ("context 256", "100 tokens", "pooling mean") if fact not in model] == []
+    assert prompts.split() == ["prompts", "query,", "document"]
+    assert command == "gguf-embed serve -m tiny-bert-F16.gguf"
     assert read_header(tmp_path / "tiny-bert-F16.gguf").get("general.name", str) == "tiny-bert"
 
 
@@ -54,31 +53,34 @@ def test_flags_choose_file_type_and_name(tmp_path, run):
 def test_a_model_without_a_pooling_is_served_with_a_flag(tmp_path, run):
     source = tiny.write_directory("bert", tmp_path / "hf")
     (source / "modules.json").unlink()
-    assert "pooling  the model declares none: serve it with --pooling mean, cls or last" in run("hf").output
+    (line,) = [line for line in run("hf").output.splitlines() if line.startswith("pooling  ")]
+    assert "--pooling mean, cls or last" in line
 
 
 def test_an_existing_file_is_replaced_only_when_asked(tmp_path, run):
     tiny.write_directory("bert", tmp_path / "hf")
     (tmp_path / "m.gguf").write_bytes(b"precious")
     refused = run("hf", "-o", "m.gguf")
-    assert str(refused.exception) == "m.gguf exists: --force replaces it, -o FILE names another"
+    assert [word for word in ("m.gguf", "--force", "-o") if word not in str(refused.exception)] == []
     assert (tmp_path / "m.gguf").read_bytes() == b"precious"
     assert run("hf", "-o", "m.gguf", "--force").exit_code == 0
     assert read_header(tmp_path / "m.gguf").architecture == "bert"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "words"),
     [
-        (("nothing",), "nothing: no such folder or file here, and a repository on the hub is named ORG/REPO"),
-        (("./nothing",), "./nothing: no such folder or file; name a model's folder, or ORG/REPO on the hub"),
-        (("org/repo:Q8_0",), "org/repo:Q8_0: an original model has no :Q8_0; --outtype says how matrices are stored"),
-        (("hf", "-o", "hf"), "hf is a folder: -o takes the name of a file"),
+        (("nothing",), ["nothing: no such folder or file", "ORG/REPO"]),
+        (("./nothing",), ["./nothing: no such folder or file", "ORG/REPO"]),
+        (("org/repo:Q8_0",), ["org/repo:Q8_0: ", "--outtype"]),
+        (("hf", "-o", "hf"), ["hf is a folder", "-o"]),
     ],
 )
-def test_wrong_names_get_one_line(tmp_path, run, arguments, message):
+def test_wrong_names_get_one_line(tmp_path, run, arguments, words):
     tiny.write_directory("bert", tmp_path / "hf")
-    assert str(run(*arguments).exception) == message
+    message = str(run(*arguments).exception)
+    assert [word for word in words if word not in message] == []
+    assert "\n" not in message
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 
 
@@ -108,15 +110,15 @@ def test_a_repository_is_fetched_and_converted(tmp_path):
     assert header.get("general.name", str) == "tiny"
     assert header.get("gguf-embed.prompt.query", str) == "search_query: "
     assert missing.returncode == 1
-    assert missing.stderr.splitlines() == [
-        "gguf-embed: org/other is not on the hub, or is private: check the name, or set HF_TOKEN"
-    ]
+    (line,) = missing.stderr.splitlines()
+    assert line.startswith("gguf-embed: org/other ")
+    assert "HF_TOKEN" in line
 
 
 def test_what_cannot_be_converted_is_one_line_on_stderr(tmp_path):
     tiny.write_directory("bert", tmp_path / "hf", architectures=["MPNetModel"])
     done = run_process(tmp_path, "hf")
     assert done.returncode == 1
-    assert done.stderr.startswith("gguf-embed: hf: MPNetModel cannot be converted: ")
+    assert done.stderr.startswith("gguf-embed: hf: MPNetModel ")
     assert done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]

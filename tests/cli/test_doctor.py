@@ -1,4 +1,4 @@
-"""`gguf-embed doctor`: lines, exit codes, JSON, the corrected copy, and the trial run in a process of its own."""
+"""`gguf-embed doctor`: output, exit codes, JSON, the corrected copy, and the trial run in a separate process."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def broken(tmp_path) -> Path:
     )
 
 
-def test_a_clean_file_says_so_and_what_was_checked(tmp_path):
+def test_the_line_for_a_clean_file_names_what_was_checked(tmp_path):
     done = doctor(models.decoder(tmp_path / "m.gguf"))
     lines = done.stdout.splitlines()
     assert (done.returncode, done.stderr, len(lines)) == (0, "", 1)
-    assert lines[0].startswith(f"{tmp_path / 'm.gguf'}: nothing wrong; checked: qwen3, pooling last, ")
+    assert lines[0].startswith(f"{tmp_path / 'm.gguf'}: no problems found; checked: qwen3, pooling last, ")
 
 
 def test_the_default_model_is_clean(default_model):
     done = doctor(default_model, "--deep", "--run")
     assert done.returncode == 0
-    assert f"{default_model}: nothing wrong (1 note); checked: bert, pooling mean" in done.stdout
+    assert f"{default_model}: no problems found (1 note); checked: bert, pooling mean" in done.stdout
     assert "every weight, a run" in done.stdout
 
 
@@ -66,7 +66,7 @@ def test_warnings_alone_leave_the_exit_code_0(tmp_path):
     assert "warning  pooling_none: " in done.stdout
 
 
-def test_fix_writes_a_copy_says_every_change_and_checks_it(broken):
+def test_fix_writes_a_copy_prints_every_change_and_checks_it(broken):
     before = broken.read_bytes()
     done = doctor(broken, "--fix")
     copy = broken.with_name("wrong-fixed.gguf")
@@ -75,10 +75,10 @@ def test_fix_writes_a_copy_says_every_change_and_checks_it(broken):
     assert "changed  qwen3.pooling_type: (missing) -> 3" in done.stdout
     assert f"changed  {G}add_eos_token: (missing) -> true" in done.stdout
     assert f"wrote    {copy}" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith(f"{copy}: nothing wrong")
+    assert done.stdout.splitlines()[-1].startswith(f"{copy}: no problems found")
     assert (contents(copy, "qwen3.pooling_type"), contents(copy, f"{G}add_eos_token")) == (3, True)
     again = doctor(broken, "--fix")
-    assert (again.returncode, "exists already" in again.stderr) == (1, True)
+    assert (again.returncode, str(copy) in again.stderr) == (1, True)
     assert doctor(broken, "--fix", "--force").returncode == 0
 
 
@@ -87,7 +87,7 @@ def test_set_makes_changes_of_ones_own_over_the_doctors(broken, tmp_path):
     done = doctor(broken, "--fix", "-o", output, "--set", "qwen3.pooling_type=1", "--set", "general.name=str:mine: all")
     assert (contents(output, "qwen3.pooling_type"), contents(output, "general.name")) == (1, "mine: all")
     assert "changed  general.name: 'Qwen3 Embedding 0.6B' -> 'mine: all'" in done.stdout
-    assert done.returncode == 0  # under its new name nothing says that it pools last
+    assert done.returncode == 0  # the new name does not imply pooling last
 
 
 def test_nothing_to_fix_writes_nothing(tmp_path):
@@ -109,7 +109,7 @@ def test_what_cannot_be_fixed_stays_serious_in_the_copy(tmp_path):
     ]
 
 
-def test_json_holds_what_the_lines_say(broken):
+def test_json_has_the_same_findings(broken):
     done = doctor(broken, "--json")
     report = json.loads(done.stdout)
     assert (done.returncode, report["n_serious"], report["fixed"]) == (1, 2, None)
@@ -124,21 +124,21 @@ def test_a_truncated_file_is_a_finding_with_and_without_fix(tmp_path):
     for flags in ([], ["--fix"], ["--run"]):
         done = doctor(path, *flags)
         assert (done.returncode, done.stderr) == (1, "")
-        assert "serious  unreadable: is truncated" in done.stdout
+        assert "serious  unreadable: " in done.stdout
 
 
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (["--force"], 2, "give --fix too"),
-        (["-o", "x.gguf"], 2, "give --fix too"),
-        (["--fix", "--set", "pooling"], 2, "expected KEY=VALUE"),
-        (["--fix", "--set", "bert.context_length=many"], 2, "is not a value of type UINT32"),
-        (["--frob"], 2, "No such option"),
-        (["--fix", "--set", "bert.context_length=64", "-o", "/no/such/folder/x.gguf"], 1, "cannot be written"),
+        (["--force"], 2, "add --fix"),
+        (["-o", "x.gguf"], 2, "add --fix"),
+        (["--fix", "--set", "pooling"], 2, "KEY=VALUE"),
+        (["--fix", "--set", "bert.context_length=many"], 2, "UINT32"),
+        (["--frob"], 2, "--frob"),
+        (["--fix", "--set", "bert.context_length=64", "-o", "/no/such/folder/x.gguf"], 1, "/no/such/folder/x.gguf"),
     ],
 )
-def test_wrong_flags_are_told_in_words(tmp_path, flags, code, message):
+def test_wrong_flags_get_a_message(tmp_path, flags, code, message):
     done = doctor(models.encoder(tmp_path / "m.gguf"), *flags)
     assert done.returncode == code
     assert message in done.stderr

@@ -1,4 +1,4 @@
-"""`gguf-embed pull`: what it fetches, shows and says, and what a broken-off download leaves."""
+"""`gguf-embed pull`: its downloads, its output, and interrupted downloads."""
 
 from __future__ import annotations
 
@@ -60,36 +60,37 @@ def test_quant_chooses_the_file_and_a_second_pull_is_silent(fake, place):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "words"),
     [
-        (["org/gated"], "org/gated is gated: accept its terms on its page on the hub and set HF_TOKEN"),
-        (["org/nothing"], "org/nothing is not on the hub, or is private"),
-        ([REPO, "--quant", "Q6_K"], f"{REPO} has no GGUF of type Q6_K; choose one of: tiny-F16.gguf, tiny-Q8_0.gguf"),
-        (["../../etc/passwd"], "'../../etc/passwd' is not a model's name"),
-        (["clip-vit-base-patch16"], "clip-vit-base-patch16 cannot run yet"),
-        (["all-minillm"], "no model is called 'all-minillm'"),
+        (["org/gated"], ["org/gated", "gated", "HF_TOKEN"]),
+        (["org/nothing"], ["org/nothing", "private"]),
+        ([REPO, "--quant", "Q6_K"], [REPO, "Q6_K", "tiny-F16.gguf, tiny-Q8_0.gguf"]),
+        (["../../etc/passwd"], ["'../../etc/passwd'"]),
+        (["clip-vit-base-patch16"], ["clip-vit-base-patch16", "CLIP"]),
+        (["all-minillm"], ["'all-minillm'"]),
     ],
 )
-def test_what_goes_wrong_is_one_line_and_exit_code_1(place, arguments, message):
+def test_an_error_is_one_line_and_exit_code_1(place, arguments, words):
     done = place.run("pull", *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"gguf-embed: {message}")
+    assert line.startswith("gguf-embed: ")
+    assert [word for word in words if word not in line] == []
 
 
-def test_offline_is_said_and_what_is_here_still_serves(place):
+def test_offline_is_an_error_for_missing_files_only(place):
     place.run("pull", REPO)
     assert place.run("pull", REPO, HF_HUB_OFFLINE="1").returncode == 0
     done = place.run("pull", "org/big", HF_HUB_OFFLINE="1")
-    assert "offline mode forbids downloading it" in done.stderr
+    assert done.returncode == 1
+    assert "offline" in done.stderr
 
 
-def test_a_hub_that_is_gone_is_said_and_what_is_here_still_serves(place):
+def test_without_the_hub_the_cached_files_are_used_with_a_warning(place):
     place.run("pull", REPO)
     done = place.run("pull", REPO, HF_ENDPOINT="http://127.0.0.1:9")
     assert done.returncode == 0
-    assert "the hub cannot be reached for org/tiny-GGUF" in done.stderr
-    assert done.stderr.endswith("; using the files that are cached\n")
+    assert [word for word in ("hub", "org/tiny-GGUF", "cached") if word not in done.stderr] == []
 
 
 def wait_until(condition):
@@ -99,14 +100,14 @@ def wait_until(condition):
         time.sleep(0.01)
 
 
-def test_ctrl_c_keeps_what_came_and_says_so(fake, place):
+def test_ctrl_c_keeps_the_partial_download_and_prints_how_to_resume(fake, place):
     pty = pytest.importorskip("pty")
     fake.holds_after = 12 * MIB
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "gguf_embed", "pull", "org/big"]
     with subprocess.Popen(command, env=place.environment, stdout=subprocess.DEVNULL, stderr=theirs) as process:
         os.close(theirs)
-        seen = os.read(ours, 4096)  # the bar has stopping
+        seen = os.read(ours, 4096)  # the bar has begun
         wait_until(lambda: [path.stat().st_size for path in place.partial_files] == [10 * MIB])
         process.send_signal(signal.SIGINT)
         while b"stopped" not in seen:
@@ -114,7 +115,7 @@ def test_ctrl_c_keeps_what_came_and_says_so(fake, place):
         assert process.wait(30) == 130
     os.close(ours)
     assert b"\r" in seen
-    assert b"10.5 MB of 25.2 MB are kept; `gguf-embed pull org/big` goes on from there" in seen
+    assert b"10.5 MB of 25.2 MB; `gguf-embed pull org/big`" in seen
     assert b"Traceback" not in seen
     assert [path.stat().st_size for path in place.partial_files] == [10 * MIB]
     fake.holds_after = None
@@ -134,9 +135,9 @@ def test_quant_is_another_way_to_write_the_name(name, quant, full):
 @pytest.mark.parametrize(
     ("name", "quant", "error", "message"),
     [
-        ("m:F16", "Q8_0", ConfigError, "m:F16 names the type F16 and --quant Q8_0"),
-        ("m", "best", ConfigError, "--quant 'best' is not a type of weights"),
-        ("../m", "Q8_0", InvalidRequest, "is not a model's name"),
+        ("m:F16", "Q8_0", ConfigError, "m:F16 .*--quant .*Q8_0"),
+        ("m", "best", ConfigError, "--quant 'best'"),
+        ("../m", "Q8_0", InvalidRequest, "'../m"),
     ],
 )
 def test_quant_that_contradicts_the_name_is_refused(name, quant, error, message):
@@ -144,7 +145,7 @@ def test_quant_that_contradicts_the_name_is_refused(name, quant, error, message)
         with_quant(name, quant)
 
 
-def test_a_bar_says_how_much_how_fast_and_how_long_still():
+def test_a_bar_shows_the_size_the_speed_and_the_time_left():
     step = PullProgress("pulling abc", "sha256:abc", 200_000_000, 50_000_000)
     assert bar(step, 0.0, 0) == "pulling abc  25% [#####...............], 50.0 MB of 200 MB"
     assert bar(step, 5.0, 50_000_000).endswith("50.0 MB of 200 MB, 10.0 MB/s, 15 s left")
@@ -160,7 +161,7 @@ def test_durations_read_well(seconds, text):
 
 
 class Terminal:
-    """A stream that keeps what was written, and says that it is a terminal."""
+    """A stream that records what is written, and claims to be a terminal."""
 
     def __init__(self) -> None:
         self.written = ""

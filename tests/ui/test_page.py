@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -34,8 +36,8 @@ def test_three_texts_show_the_cosines_of_their_vectors(page, tiny_server):
 def test_the_timings_add_up(page):
     page.compute(*TEXTS)
     shown = dict(zip(page.texts("#numbers dt"), page.texts("#numbers dd"), strict=True))
-    parts = ("to the server and back", "tokenizing", "waiting and computing")
-    whole, *spent = (float(shown[name].removesuffix(" ms")) for name in ("in all, seen from here", *parts))
+    parts = ("network", "tokenization", "queue and computation")
+    whole, *spent = (float(shown[name].removesuffix(" ms")) for name in ("total", *parts))
     assert whole == pytest.approx(sum(spent), abs=1.5)  # each is rounded, from 10 ms on to whole ones
     assert "The engine took" in page.find("#notes").text
 
@@ -78,34 +80,34 @@ def test_a_text_that_is_too_long_is_an_error_until_it_may_be_cut(page):
     page.find("#truncate").click()
     page.find("#compute").click()
     page.wait_for_status("Done")
-    assert "Text 1 was cut from 102 to 64 tokens." in page.find("#notes").text
+    assert "Text 1 was truncated from 102 to 64 tokens." in page.find("#notes").text
     assert not page.find("#error").is_displayed()
 
 
 def test_results_stay_below_an_error_as_an_earlier_requests(page):
-    old = "These are the results of an earlier request, not of the last one."
     page.compute(*TEXTS)
     assert not page.find("#old").is_displayed()
     page.write("dog " * 100)
     page.find("#compute").click()
     page.wait(lambda: page.find("#error").is_displayed())
-    assert (page.find("#old").text, len(page.heat())) == (old, 3)
+    assert page.find("#old").is_displayed()
+    assert len(page.heat()) == 3
     page.compute("a", "b")
     assert not page.find("#old").is_displayed()
 
 
 def test_equal_texts_are_said_to_have_the_same_vector(page):
     page.compute(*["a red dog"] * 3)
-    assert page.find("#map-note").text == "The texts have the same vector."
+    assert "same vector" in page.find("#map-note").text
     assert page.all("#map circle") == []
     page.compute("a red dog", "a red dog", "hello")
-    assert page.find("#map-note").text.startswith("Principal components: across 100 %, up 0 %")
+    assert re.findall(r"\d+%", page.find("#map-note").text) == ["100%", "0%"]
 
 
 def test_no_text_is_an_error_that_leads_to_the_texts(page):
     page.write("")
     page.find("#compute").click()
-    assert page.find("#error").text == "There is no text yet: write one."
+    assert "at least one text" in page.find("#error").text
     assert page.focused() == "texts"
 
 

@@ -35,9 +35,9 @@ def test_the_models_own_prefixes_can_be_chosen(browser, models, launch):
     browser.open(launch("-m", models / "encoder.gguf", "--prompt", "query=a red ").url)
     browser.wait_for_status("Ready.")
     browser.find("#kind option[value=query]").click()
-    assert browser.find("#prefix").text == "Put before each text: “a red ”"
+    assert browser.find("#prefix").text == "Added before each text: “a red ”"
     browser.compute("dog")
-    assert "Put before each text: “a red ”." in browser.find("#notes").text
+    assert "Added before each text: “a red ”." in browser.find("#notes").text
     assert [piece.strip() for piece in browser.texts("#tokens .token")][1:-1] == ["a", "red", "dog"]
 
 
@@ -80,7 +80,7 @@ def test_the_load_of_the_server_is_seen(browser, tiny_server):
     browser.open(tiny_server.url)
     browser.wait_for_status("Ready.")
     browser.compute("one", "two", "three")
-    browser.wait(lambda: browser.find("#fill").text.endswith(" %"))
+    browser.wait(lambda: browser.find("#fill").text.endswith("%"))
     browser.wait(lambda: browser.find("#speed").text.isdigit())
     assert (browser.find("#waiting").text, browser.find("#running").text) == ("0 texts", "0 texts")
 
@@ -89,8 +89,8 @@ def test_without_metrics_it_says_so_and_works(browser, models, launch):
     browser.open(launch("-m", models / "encoder.gguf", "--no-metrics").url)
     browser.wait_for_status("Ready.")
     browser.compute("one", "two", "three")
-    assert "its metrics are off" in browser.find("#notes").text
-    browser.wait(lambda: browser.find("#live-note").text.startswith("Metrics are off on this server"))
+    assert "metrics are disabled" in browser.find("#notes").text
+    browser.wait(lambda: browser.find("#live-note").text.startswith("Metrics are disabled on this server"))
     assert (browser.find("#waiting").text, browser.find("#speed").text) == ("0 texts", "–")
 
 
@@ -101,7 +101,7 @@ def test_a_server_that_is_gone_is_an_error(browser, models, launch):
     server.process.kill()
     server.process.wait()
     browser.find("#compute").click()
-    browser.wait(lambda: browser.find("#error").text == "The server does not answer.")
+    browser.wait(lambda: browser.find("#error").text == "The server is not responding.")
 
 
 @pytest.fixture

@@ -69,8 +69,8 @@ def test_every_route_but_the_open_ones_needs_the_key():
 
 
 def test_the_open_routes_are_these():
-    open_routes = {route.path for route in ROUTES if not route.auth_required}
-    assert open_routes == {"/health", "/v1/health", "/ready", "/", "/docs", "/openapi.json"}
+    open_routes = {(route.method, route.path) for route in ROUTES if not route.auth_required}
+    assert open_routes == {("GET", path) for path in ("/health", "/v1/health", "/ready", "/", "/docs", "/openapi.json")}
 
 
 def test_an_unknown_path_does_not_show_itself_to_a_stranger():

@@ -1,4 +1,4 @@
-// The parts that everything else stands on: elements, what is stored, and talking to the server.
+// Shared helpers: elements, storage, and requests to the server.
 
 const KEY = "gguf-embed-key";
 const THEME = "gguf-embed-theme";
@@ -18,7 +18,7 @@ function make(name, attributes = {}, ...children) {
 }
 const SVG_NAMES = new Set(["svg", "circle", "line", "text", "title", "g"]);
 
-// Read, write, or with "" remove an entry of a storage. A browser may refuse: then it lasts until the page is left.
+// Reads, writes, or with "" removes a storage entry. If the browser refuses, the value lasts until the page is closed.
 function stored(place, name, value) {
   try {
     if (value === undefined) return place().getItem(name) ?? "";
@@ -38,7 +38,7 @@ class Refused extends Error {
 
 async function call(path, body, signal) {
   const headers = {};
-  // a header holds bytes: the key's are those of UTF-8
+  // headers are bytes: encode the key as UTF-8
   if (key) headers.Authorization = "Bearer " + String.fromCharCode(...new TextEncoder().encode(key));
   if (body) headers["Content-Type"] = "application/json";
   let reply, text;
@@ -53,7 +53,7 @@ async function call(path, body, signal) {
     text = await reply.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(0, "The server does not answer.");
+    throw new Refused(0, "The server is not responding.");
   }
   if (!reply.ok) throw refusal(reply.status, text);
   return text;
@@ -65,6 +65,6 @@ function refusal(status, text) {
   try {
     const error = JSON.parse(text).error;
     message = typeof error === "string" ? error : (error.message ?? text);
-  } catch {} // not JSON: shown as it came
+  } catch {} // not JSON: shown as it is
   return new Refused(status, message);
 }

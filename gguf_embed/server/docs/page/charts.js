@@ -13,9 +13,9 @@ const HEAT = {
 
 const LABEL_WIDE = 112; // pixels, as page.css has them
 const CELL_WIDE = 41;
-const MANY = 24; // texts, from which on there is room for their numbers only
+const MANY = 24; // above this number of texts, labels are only their numbers
 
-// On one line, and not longer than n letters.
+// The text on one line, shortened to n characters.
 const short = (text, n) => {
   const letters = [...text.replace(/\s+/g, " ")];
   return letters.length > n ? letters.slice(0, n).join("") + "…" : letters.join("");
@@ -59,7 +59,7 @@ function showHeat() {
   fitHeat();
 }
 
-// Cells that have no room for their numbers go without: pointing at one tells it.
+// Hides the numbers in cells that are too narrow; pointing at a cell shows its number.
 function fitHeat() {
   const n = state.shown.vectors.length;
   at("heat").classList.toggle("dense", (at("heat-frame").clientWidth - LABEL_WIDE) / n < CELL_WIDE);
@@ -67,7 +67,7 @@ function fitHeat() {
   showEdges();
 }
 
-// Where there is more to scroll to, the edge fades.
+// Fades the edges where there is more to scroll to.
 function showEdges() {
   const { scrollLeft, scrollTop, clientWidth, clientHeight, scrollWidth, scrollHeight, classList } = at("heat-frame");
   classList.toggle("more-right", scrollLeft + clientWidth < scrollWidth - 1);
@@ -76,7 +76,7 @@ function showEdges() {
 
 const cellAt = (row, column) => at("heat").querySelector(`[data-row="${row}"][data-column="${column}"]`);
 
-// The arrow keys go from cell to cell, Home and End to the ends of a row (ARIA's pattern "grid": one tab stop in all).
+// Arrow keys move from cell to cell, Home and End to the ends of a row (ARIA's "grid" pattern: a single tab stop).
 function moveInHeat(event) {
   const { row, column } = event.target.dataset;
   const last = state.shown.vectors.length - 1;
@@ -91,9 +91,9 @@ function moveInHeat(event) {
   if (row === undefined || !(event.key in steps)) return;
   event.preventDefault();
   const [down, right] = steps[event.key];
-  const inside = (place) => Math.min(last, Math.max(0, place));
+  const clamp = (index) => Math.min(last, Math.max(0, index));
   event.target.tabIndex = -1;
-  const next = cellAt(inside(Number(row) + down), inside(Number(column) + right));
+  const next = cellAt(clamp(Number(row) + down), clamp(Number(column) + right));
   next.tabIndex = 0;
   next.focus();
 }
@@ -110,13 +110,13 @@ function showMap() {
   const { vectors, body } = state.shown;
   if (vectors.length < 3) {
     at("map").replaceChildren();
-    at("map-note").textContent = "With three texts or more, this shows which of them lie close together.";
+    at("map-note").textContent = "With at least three texts, this chart shows which ones are similar.";
     return;
   }
   const projection = project(vectors);
   if (projection === null) {
     at("map").replaceChildren();
-    at("map-note").textContent = "The texts have the same vector.";
+    at("map-note").textContent = "All texts have the same vector.";
     return;
   }
   const { points, shares } = projection;
@@ -132,7 +132,7 @@ function showMap() {
   const svg = make("svg", {
     viewBox: `0 0 ${width} ${height}`,
     role: "img",
-    "aria-label": `The ${points.length} texts as points in a plane; texts with like meaning lie close together`,
+    "aria-label": `The ${points.length} texts as points in a plane; texts with similar meanings are close together`,
   });
   svg.append(
     make("line", { x1: 0, x2: width, y1: height / 2, y2: height / 2 }),
@@ -147,11 +147,12 @@ function showMap() {
   at("map").replaceChildren(svg);
   const [first, second] = shares.map((share) => Math.round(share * 100));
   const rest = 100 - first - second;
-  const unseen = rest > 0 ? `; the other ${rest} % are not seen.` : ".";
-  at("map-note").textContent = `Principal components: across ${first} %, up ${second} % of the differences${unseen}`;
+  const hidden = rest > 0 ? `; the remaining ${rest}% is not shown.` : ".";
+  at("map-note").textContent =
+    `Principal components: the horizontal axis shows ${first}% of the variance, the vertical axis ${second}%${hidden}`;
 }
 
-// One scale for both axes: distances stay what they are.
+// Uses the same scale for both axes, to preserve distances.
 function fit(points, width, height) {
   const [xs, ys] = [0, 1].map((axis) => points.map((point) => point[axis]));
   const [left, right, bottom, top] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];

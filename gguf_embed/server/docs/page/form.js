@@ -1,4 +1,4 @@
-// The form: which models there are, what they can be asked for, and what is asked.
+// The form: available models, their options, and the request to send.
 
 const chosen = () => state.models.find((model) => model.id === at("model").value);
 
@@ -16,7 +16,7 @@ function showModels(models) {
   showLoaded();
 }
 
-// A model that only scores pairs gives no vectors to look at.
+// Rerankers only score pairs, so they have no vectors to show.
 function optionOf({ id, meta }) {
   if (meta.pooling !== "rank") return make("option", { value: id }, id);
   return make("option", { value: id, disabled: "" }, `${id} (reranker)`);
@@ -54,7 +54,7 @@ function showChosen() {
 
 function showPrefix() {
   const prefix = chosen()?.meta.prompts?.[at("kind").value];
-  at("prefix").textContent = prefix ? `Put before each text: “${prefix}”` : "Nothing is put before the texts.";
+  at("prefix").textContent = prefix ? `Added before each text: “${prefix}”` : "No prompt is added.";
 }
 
 function sizesOf(meta) {

@@ -1,11 +1,11 @@
-// Computing, the key, the theme, and what happens on which event. Comes last.
+// Computing, the API key, the theme, and event handlers. Must be the last script.
 
-// Show an error as the server worded it; a 401 asks for the key.
+// Shows the server's error message; a 401 shows the form for the key.
 function report(error) {
-  if (error.name === "AbortError") return say("Cancelled.");
+  if (error.name === "AbortError") return say("Canceled.");
   if (error.status === 401) {
     askForKey(error.message);
-    return say("An API key is needed.");
+    return say("An API key is required.");
   }
   at("error").textContent = error.status ? `${error.status}: ${error.message}` : error.message;
   at("error").hidden = false;
@@ -50,7 +50,7 @@ async function compute() {
   const asked = wanted();
   if (asked.body.input.length === 0) {
     showAge(true);
-    report(new Error("There is no text yet: write one."));
+    report(new Error("Enter at least one text."));
     at("texts").focus();
     return;
   }
@@ -88,7 +88,7 @@ async function embed(asked, signal) {
   return { reply, totalMs, vectors, metered, spent: metered ? spentOn(asked.body.input.length, before, after) : null };
 }
 
-// What the server spent on this request; null where it answered others meanwhile, and the counters have both.
+// The time that the server spent on this request; null if the counters include other requests.
 function spentOn(nTexts, before, after) {
   const more = (name) => difference(before, after, name);
   const route = '{route="/v1/embeddings"}';
@@ -102,7 +102,7 @@ function spentOn(nTexts, before, after) {
   };
 }
 
-// Whether the results are of an earlier request than the last one.
+// Marks the results as those of an earlier request, or removes the mark.
 function showAge(old) {
   at("old").hidden = !old;
   at("results").classList.toggle("old", old);
@@ -117,8 +117,9 @@ async function show(result, signal) {
   showMap();
   at("tokens").textContent = "";
   const { body, reply, totalMs } = result;
-  const done = `Done: ${body.input.length} texts, ${reply.usage.prompt_tokens} tokens, ${Math.round(totalMs)} ms.`;
-  say(`${done} Reading the tokens…`);
+  const nTokens = reply.usage.prompt_tokens;
+  const done = `Done: ${counted(body.input.length, "text")}, ${counted(nTokens, "token")}, ${ms(totalMs)}.`;
+  say(`${done} Loading the tokens…`);
   showTokens(result, await readTokens(result, signal));
   say(done);
 }

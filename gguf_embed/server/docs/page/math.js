@@ -1,6 +1,6 @@
-// The page's sums: no document, no network. Vectors are Float32Array of length 1.
+// Pure functions without document or network access. Vectors are Float32Array of length 1.
 
-// Texts as they were written, without the empty ones: one per line, or blocks with an empty line between them.
+// The non-empty texts: one per line, or blocks separated by an empty line.
 function splitTexts(written, inBlocks) {
   const texts = written.replace(/\r\n?/g, "\n").split(inBlocks ? /\n[ \t]*\n/ : "\n");
   return texts.map((text) => text.trim()).filter((text) => text !== "");
@@ -17,6 +17,11 @@ function dot(one, other) {
   let sum = 0;
   for (let index = 0; index < one.length; index += 1) sum += one[index] * other[index];
   return sum;
+}
+
+// "1 text", "1,200 texts".
+function counted(n, noun) {
+  return `${n.toLocaleString("en")} ${n === 1 ? noun : `${noun}s`}`;
 }
 
 // "0.83", and never "-0.00".
@@ -36,10 +41,10 @@ function parseMetrics(text) {
   return sums;
 }
 
-// Principal components by power iteration: {points: [[x, y], …], shares: [of the variance, on each axis]}; null where
-// all vectors are the same, but for the rounding of float32.
+// Principal components by power iteration: {points: [[x, y], …], shares: [share of the variance on each axis]}. Null if
+// all vectors are equal within float32 precision.
 function project(vectors) {
-  const rows = centerd(vectors);
+  const rows = centered(vectors);
   const total = rows.reduce((sum, row) => sum + dot(row, row), 0);
   if (total < 1e-10 * rows.length) return null;
   const axes = [];
@@ -52,7 +57,7 @@ function project(vectors) {
   return { points: rows.map((row) => axes.map((axis) => dot(row, axis))), shares };
 }
 
-function centerd(vectors) {
+function centered(vectors) {
   const mean = new Float64Array(vectors[0].length);
   for (const vector of vectors)
     vector.forEach((value, index) => {
@@ -61,10 +66,10 @@ function centerd(vectors) {
   return vectors.map((vector) => Float64Array.from(vector, (value, index) => value - mean[index]));
 }
 
-// The direction of the most variance that is at right angles to `others`; zeros where there is none left.
+// The direction of the largest variance that is orthogonal to `others`; zeros if no variance is left.
 function strongestAxis(rows, others) {
   let axis = rows
-    .map((row) => upright(row, others))
+    .map((row) => orthogonal(row, others))
     .reduce((best, row) => (dot(row, row) > dot(best, best) ? row : best));
   for (let round = 0; round < 200; round += 1) {
     const length = Math.sqrt(dot(axis, axis));
@@ -77,7 +82,7 @@ function strongestAxis(rows, others) {
         next[index] += weight * value;
       });
     }
-    const turned = upright(next, others);
+    const turned = orthogonal(next, others);
     const cosine = dot(turned, axis) / Math.sqrt(dot(turned, turned) || 1);
     if (cosine > 1 - 1e-12) break;
     axis = turned;
@@ -87,7 +92,7 @@ function strongestAxis(rows, others) {
   return axis.map((value) => (sign * value) / length);
 }
 
-function upright(row, others) {
+function orthogonal(row, others) {
   const rest = Float64Array.from(row);
   for (const other of others) {
     const along = dot(rest, other);
@@ -103,7 +108,7 @@ function mix(low, high, share) {
   return low.map((value, index) => Math.round(value + (high[index] - value) * share));
 }
 
-// WCAG 2.2's relative luminance; black or white, whichever stands out more (4.5 : 1 at least on every color).
+// Black or white, by WCAG 2.2's relative luminance: the one with more contrast (at least 4.5 : 1 on every color).
 function inkOn(color) {
   const [red, green, blue] = color.map((value) => {
     const part = value / 255;
@@ -112,7 +117,7 @@ function inkOn(color) {
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000" : "#fff";
 }
 
-// Where to write each point's label so that none covers another: {x, y, anchor, text}, all in pixels.
+// Positions for the points' labels so that none overlap: {x, y, anchor, text}, in pixels.
 function placeLabels(spots, labels, width, height) {
   const taken = spots.map(([x, y]) => [x - 5, y - 5, x + 5, y + 5]);
   return spots.map(([x, y], index) => {

@@ -1,9 +1,9 @@
-// What the server does now, every two seconds while the page is seen.
+// The server's status, updated every two seconds while the page is visible.
 
 const POLL_MS = 2000;
-const KEPT = 31; // points of the line, a minute; the drawing is 30 wide
+const KEPT = 31; // points of the line, for one minute; the drawing is 30 wide
 
-// The server's counters, or null where they are switched off.
+// The server's counters, or null if they are disabled.
 async function counters(signal) {
   try {
     return parseMetrics(await call("metrics", null, signal));
@@ -25,7 +25,7 @@ async function poll() {
     at("rate-figure").hidden = now === null;
     at("live-note").textContent = now
       ? ""
-      : "Metrics are off on this server, so its speed and batch fill are not known.";
+      : "Metrics are disabled on this server, so its speed and batch fill are unknown.";
     showLoad(now ?? readyAsCounters(await callJson("ready")), now !== null);
   } catch (error) {
     if (error.status === 401) return report(error);
@@ -42,9 +42,9 @@ const readyAsCounters = (ready) =>
 function showLoad(now, hasCounters) {
   const value = (name) => now.get(`gguf_embed_${name}`) ?? 0;
   at("waiting").textContent = value("queued_texts")
-    ? `${value("queued_texts")} texts, ${value("queued_tokens")} tokens`
+    ? `${counted(value("queued_texts"), "text")}, ${counted(value("queued_tokens"), "token")}`
     : "0 texts";
-  at("running").textContent = `${value("running_texts")} texts`;
+  at("running").textContent = counted(value("running_texts"), "text");
   if (!hasCounters) return;
   const sample = { now, atMs: performance.now() };
   const before = state.sample;
@@ -54,7 +54,7 @@ function showLoad(now, hasCounters) {
   at("speed").textContent = Math.round(perSecond).toLocaleString("en");
   const batches = difference(before.now, now, "batch_fill_ratio_count");
   if (batches > 0)
-    at("fill").textContent = `${Math.round((100 * difference(before.now, now, "batch_fill_ratio_sum")) / batches)} %`;
+    at("fill").textContent = `${Math.round((100 * difference(before.now, now, "batch_fill_ratio_sum")) / batches)}%`;
   state.rates = [...state.rates, perSecond].slice(-KEPT);
   const most = Math.max(1, ...state.rates);
   at("unseen").setAttribute("d", `M0 19H${KEPT - state.rates.length}`);
@@ -74,7 +74,7 @@ function showLoaded() {
   at("n-loaded").textContent =
     `${loaded.filter((model) => model.status.value === "loaded").length} of ${state.models.length}`;
   const rows = JSON.stringify(loaded.map((model) => [model.id, model.status.value]));
-  if (rows === at("loaded").dataset.rows) return; // a button that has the focus stays
+  if (rows === at("loaded").dataset.rows) return; // keeps the focus on a button
   at("loaded").dataset.rows = rows;
   at("loaded").replaceChildren(
     ...loaded.map((model) => {
@@ -94,7 +94,7 @@ function showLoaded() {
 async function unload(name) {
   try {
     await callJson("api/embed", { model: name, keep_alive: 0 });
-    say(`${name} is unloaded; the next request loads it again.`);
+    say(`Unloaded ${name}. The next request loads it again.`);
     await poll();
   } catch (error) {
     report(error);

@@ -1,8 +1,8 @@
-// The numbers of a request, and its tokens.
+// The timings of a request, and its tokens.
 
 const MAX_SHOWN = 100; // texts in the heat map, the projection and the list of tokens
 const MAX_TOKENS_SHOWN = 600;
-const AT_ONCE = 6; // requests to /tokenize, as many as a browser opens connections
+const CONCURRENCY = 6; // requests to /tokenize at a time, a browser's number of connections
 
 async function readTokens(result, signal) {
   const model = result.reply.model;
@@ -18,7 +18,7 @@ async function readTokens(result, signal) {
       found[index] = (await callJson("tokenize", body, signal)).tokens;
     }
   };
-  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  await Promise.all(Array.from({ length: CONCURRENCY }, work));
   return { found, specials: [specials.bos_token, specials.eos_token].filter(Boolean) };
 }
 
@@ -26,25 +26,25 @@ const ms = (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toLocal
 
 function showNumbers({ body, reply, totalMs, metered, spent, vectors, asleep, prefix }) {
   const rows = [
-    ["in all, seen from here", ms(totalMs)],
+    ["total", ms(totalMs)],
     ...(spent ? splitOf(totalMs, spent) : []),
     ["texts", body.input.length],
     ["tokens", reply.usage.prompt_tokens],
     ["dimensions", vectors[0].length],
   ];
   at("numbers").replaceChildren(
-    ...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value)))),
+    ...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value.toLocaleString("en")))),
   );
   const notes = [`Answered by ${reply.model}.`];
   if (asleep) notes.push("The time includes loading the model.");
   if (spent) notes.push(describeEngine(spent));
-  else if (metered) notes.push("How the server spent the time is not known: it answered others meanwhile.");
-  else notes.push("How the server spent the time is not known: its metrics are off.");
-  if (reply.prompt) notes.push(reply.prompt.note ?? `Put before each text: “${reply.prompt.text}”.`);
-  else if (prefix) notes.push("The server did not say what it put before the texts.");
+  else if (metered) notes.push("No breakdown of the time, because the server answered other requests meanwhile.");
+  else notes.push("No breakdown of the time, because metrics are disabled.");
+  if (reply.prompt) notes.push(reply.prompt.note ?? `Added before each text: “${reply.prompt.text}”.`);
+  else if (prefix) notes.push("The server did not report which prompt it added.");
   for (const cut of reply.truncated ?? [])
-    notes.push(`Text ${cut.index + 1} was cut from ${cut.n_tokens} to ${cut.n_kept} tokens.`);
-  if (body.input.length > MAX_SHOWN) notes.push(`Shown are the first ${MAX_SHOWN} of ${body.input.length} texts.`);
+    notes.push(`Text ${cut.index + 1} was truncated from ${cut.n_tokens} to ${cut.n_kept} tokens.`);
+  if (body.input.length > MAX_SHOWN) notes.push(`Only the first ${MAX_SHOWN} of ${body.input.length} texts are shown.`);
   at("notes").textContent = notes.join(" ");
   const json = JSON.stringify(body).replaceAll("'", "'\\''");
   const authorization = key ? ' -H "Authorization: Bearer $KEY"' : "";
@@ -52,26 +52,26 @@ function showNumbers({ body, reply, totalMs, metered, spent, vectors, asleep, pr
   at("curl").textContent = `curl ${url} -H 'Content-Type: application/json'${authorization} -d '${json}'`;
 }
 
-// The parts of the whole: they add up to it.
+// The parts of the total time; they add up to it.
 const splitOf = (totalMs, { allMs, tokenizeMs }) => [
-  ["to the server and back", ms(Math.max(0, totalMs - allMs))],
-  ["tokenizing", ms(tokenizeMs)],
-  ["waiting and computing", ms(Math.max(0, allMs - tokenizeMs))],
+  ["network", ms(Math.max(0, totalMs - allMs))],
+  ["tokenization", ms(tokenizeMs)],
+  ["queue and computation", ms(Math.max(0, allMs - tokenizeMs))],
 ];
 
 const describeEngine = ({ engineMs, nBatches }) =>
   nBatches === 1
     ? `The engine took ${ms(engineMs)} for one batch.`
-    : `The engine took ${ms(engineMs)} for ${nBatches} batches, some of them perhaps at the same time.`;
+    : `The engine took ${ms(engineMs)} for ${nBatches} batches, which may have run in parallel.`;
 
 function showTokens({ body, model, cosines, reply }, { found, specials }) {
   const cuts = new Map((reply.truncated ?? []).map((cut) => [cut.index, cut]));
   at("tokens").replaceChildren(
     ...found.map((tokens, index) => {
       const limit = model?.meta.max_input_tokens ?? Infinity;
-      const count = make("span", tokens.length > limit ? { class: "over" } : {}, `${tokens.length} tokens`);
+      const count = make("span", tokens.length > limit ? { class: "over" } : {}, counted(tokens.length, "token"));
       const about = make("p", { class: "soft" }, count);
-      if (cuts.has(index)) about.append(`, ${cuts.get(index).n_kept} of them read`);
+      if (cuts.has(index)) about.append(`, ${cuts.get(index).n_kept} of them used`);
       const closest = closestTo(cosines, index);
       if (closest >= 0) about.append(` · closest to ${closest + 1} (${twoDigits(cosines[index][closest])})`);
       const chips = tokens
@@ -100,7 +100,7 @@ function closestTo(cosines, index) {
   return best;
 }
 
-// A piece is a string, or bytes where it is not whole UTF-8.
+// A piece is a string, or its bytes if it is not valid UTF-8 on its own.
 function chip({ id, piece }, special) {
   const text =
     typeof piece === "string"
