@@ -1,7 +1,7 @@
 """Print the changelog's section for a release, or say why the tag may not be released.
 
-usage: check_release.py TAG, such as v1.2.3. The tag must be the version of pyproject.toml and of gguf_embed/__init__.py,
-and CHANGELOG.md must have a section of it with a date.
+usage: check_release.py TAG, such as v1.2.3. The tag must be the version of pyproject.toml and of
+gguf_embed/__init__.py, and CHANGELOG.md must have a section of it with a date.
 """
 
 from __future__ import annotations
