@@ -20,7 +20,7 @@ export PYTHON
 	check-release clean FORCE
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1@/p' Makefile | awk -F@ '{printf "%-17s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1@/p' Makefile | awk -F@ '{printf "%-22s %s\n", $$1, $$2}'
 	@echo '  Flags go in ARGS:    make serve ARGS="--port 9000 -m my-model.gguf"'
 	@echo '  Another Python:      make install PYTHON=python3.12'
 
