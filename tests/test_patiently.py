@@ -1,0 +1,75 @@
+"""What pip does in silence is shown: a line now and then, with the files compiled so far."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / ".ci" / "setup" / "patiently.py"
+COMPILES = """
+import os, pathlib, time
+build = pathlib.Path(os.environ["SKBUILD_BUILD_DIR"])
+(build / "CMakeFiles").mkdir(parents=True)
+rules = [f"build CMakeFiles/{name}.o: CXX {name}.cpp\\n" for name in "abc"]
+(build / "build.ninja").write_text("".join(rules) + "build all: phony\\n")
+for name in "ab":
+    (build / f"CMakeFiles/{name}.o").touch()
+time.sleep(2.5)
+print(build)
+"""
+WAITS = "import time; print('ready', flush=True); time.sleep(60)"
+
+
+def start(program: str, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPT), sys.executable, "-c", program]
+    environ = {name: value for name, value in os.environ.items() if name != "SKBUILD_BUILD_DIR"}
+    return subprocess.Popen(command, env=environ, text=True, **options)  # type: ignore[call-overload]
+
+
+def test_a_terminal_sees_how_many_files_are_compiled_in_one_line():
+    ours, theirs = pty.openpty()
+    with start(COMPILES, stdout=theirs) as child:
+        os.close(theirs)
+        said = b""
+        # Linux reports the other end's close as an error
+        try:
+            while some := os.read(ours, 1024):
+                said += some
+        except OSError:
+            pass
+    os.close(ours)
+    *lines, _ = said.decode().split("\r")
+    assert any(re.fullmatch(r"  \.\.\. \d+ s: 2 of 3 files compiled", line) for line in lines)
+    assert not any("\n" in line for line in lines[:-1])
+    assert child.returncode == 0
+    (folder,) = re.findall(r"\S+gguf-embed-build-\S+", said.decode())
+    assert not Path(folder).exists()
+
+
+def test_elsewhere_only_the_commands_own_words_come_before_half_a_minute():
+    child = start(COMPILES, stdout=subprocess.PIPE)
+    said, _ = child.communicate(timeout=30)
+    assert re.fullmatch(r"\S+gguf-embed-build-\S+\n", said)
+
+
+def test_the_status_is_the_commands():
+    assert start("raise SystemExit(3)").wait(30) == 3
+    assert start("import os; os.kill(os.getpid(), 9)").wait(30) == 128 + 9
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_stops_it_stops_the_command(number):
+    """Ctrl-C goes to all of them, the others to the one that is named."""
+    child = start(WAITS, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    (os.killpg if number == signal.SIGINT else os.kill)(child.pid, number)
+    said, _ = child.communicate(timeout=30)  # ends only when nobody holds the pipe
+    assert (child.returncode, said) == (128 + number, "")
