@@ -106,9 +106,9 @@ class Rows:
 
     @classmethod
     def join(cls, parts: Sequence[Rows | None]) -> Rows:
+        if len(parts) == 1 and parts[0] is not None:
+            return parts[0]
         found = [part for part in parts if part is not None]
-        if len(found) == len(parts) == 1:
-            return found[0]
         offsets = (0, *accumulate(0 if part is None else len(part.matrix) for part in parts))
         return cls(found[0].kind, np.concatenate([part.matrix for part in found]), offsets)
 

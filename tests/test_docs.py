@@ -126,7 +126,7 @@ def test_the_readme_opens_with_what_this_is_and_then_the_two_commands():
     title, what_it_is, commands = README.split("\n\n")[:3]
     assert title == "# gguf-embed"
     assert what_it_is.startswith("gguf-embed serves GGUF embedding models and rerankers")
-    assert [name for name in SHOWN_DIALECTS.values() if name not in what_it_is] == []
+    assert [dialect.name for dialect in DIALECTS if dialect.name not in what_it_is] == []
     assert commands == "```sh\nmake serve\nmake test\n```"
 
 

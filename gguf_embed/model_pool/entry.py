@@ -41,16 +41,11 @@ class PoolEntry:
     keep_alive_s: float
     last_used_s: float
     options: LoadOptions = NO_LOAD_OPTIONS  # what requests wished for when it was loaded
+    model: LoadedModel | None = None  # None while it is loading
     n_leases: int = 0
     retired: bool = False  # nobody new gets it: it is to be loaded anew, or was deleted
     unloading: bool = False  # is being unloaded
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
-
-    @property
-    def model(self) -> LoadedModel | None:
-        """None while it is loading."""
-        done = self.ready.done() and not self.ready.cancelled() and self.ready.exception() is None
-        return self.ready.result() if done else None
 
     def candidate(self) -> EvictionCandidate:
         return EvictionCandidate(self.spec.key, self.memory_bytes, self.n_leases, self.last_used_s, self.unloading)

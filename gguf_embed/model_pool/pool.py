@@ -144,6 +144,7 @@ class ModelPool:
                 entry.memory_bytes = max(entry.memory_bytes, self._loader.held_bytes() - before)
             self._observer.observe_load("ok", self._clock() - started_s)
             self._infos[spec.key] = spec.identity, _under_its_names(model.info, spec.info)
+            entry.model = model
             entry.ready.set_result(model)
             logger.info("loaded %s in %.1f s", spec.info.name, self._clock() - started_s)
             if entry.n_leases == 0:
@@ -169,6 +170,8 @@ class ModelPool:
 
     def _schedule_expiry(self, entry: PoolEntry) -> None:
         """One timer at a time: when it fires early, because the model was used since, it is set anew."""
+        if entry.timer is None and math.isinf(entry.keep_alive_s):
+            return
         left_s = seconds_left(entry.last_used_s, entry.keep_alive_s, self._clock())
         if entry.timer is not None:
             if left_s is not None and entry.timer.when() <= asyncio.get_running_loop().time() + left_s:

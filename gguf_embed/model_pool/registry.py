@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -66,6 +66,7 @@ class ModelRegistry:
         self._entries: tuple[StoredModel, ...] | None = None
         self._by_name: dict[str, ModelSpec] = {}
         self._specs: tuple[ModelSpec, ...] = ()
+        self.on_change: Callable[[Collection[str]], None] = lambda keys: None  # told the keys of all models
         self._named = tuple(self._named_spec(located, wanted) for located, wanted in config.named)
 
     def specs(self) -> Sequence[ModelSpec]:
@@ -73,9 +74,11 @@ class ModelRegistry:
         self._refresh()
         return self._specs
 
-    def find(self, name: str) -> ModelSpec | None:
-        """The model of that name or alias."""
+    def find(self, name: str | None) -> ModelSpec | None:
+        """The model of that name or alias; None: the first that was named at the start, else the only one."""
         self._refresh()
+        if name is None:
+            return self._specs[0] if self._named or len(self._specs) == 1 else None
         return self._by_name.get(name) or self._by_name.get(model_key(name))
 
     def answers_any_name(self) -> bool:
@@ -83,17 +86,14 @@ class ModelRegistry:
         self._refresh()
         return len(self._specs) == 1 and not self._config.strict_names
 
-    def first(self) -> ModelSpec | None:
-        """The model of a request that names none: the first that was named at the start, else the only one."""
-        self._refresh()
-        return self._specs[0] if self._named or len(self._specs) == 1 else None
-
     def known_rerankers(self) -> list[str]:
         """Names that the catalog has for rerankers which can be pulled, those that were seen to be there first."""
         rows = [row for row in self._catalog.rows if row.kind == "rerank" and row.repo is not None]
         return [row.name for row in sorted(rows, key=lambda row: not row.verified)]
 
     def _refresh(self) -> None:
+        if self._store.clock() < self._store.fresh_until_s and self._entries is not None:
+            return
         entries = self._store.entries()
         if entries is self._entries:
             return
@@ -102,6 +102,7 @@ class ModelRegistry:
         names = {spec.key for spec in self._named}
         self._specs = (*self._named, *(spec for spec in found if spec.key not in names))
         self._by_name = _by_name(self._specs)
+        self.on_change({spec.key for spec in self._specs})
 
     def _named_spec(self, located: LocatedModel, wanted: ModelConfig) -> ModelSpec:
         header = read_header(located.path)

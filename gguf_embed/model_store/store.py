@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -62,10 +63,10 @@ class ModelStore:
         self._index = PulledIndex(cache_dir / "pulled")
         self._folder = ModelsFolder(models_dir) if models_dir is not None else None
         self._hub = hub or Hub()
-        self._clock = clock
+        self.clock = clock
         self._lock = threading.Lock()
         self._entries: tuple[StoredModel, ...] = ()
-        self._looked_at_s: float | None = None
+        self.fresh_until_s = -math.inf  # by `clock`: until then `entries` gives what it gave; a change here resets it
 
     def entries(self) -> tuple[StoredModel, ...]:
         """By name, those of the folder first. The very same tuple as long as nothing changed.
@@ -73,12 +74,12 @@ class ModelStore:
         A name that both have is the folder's. Looks at the disk at most once a second.
         """
         with self._lock:
-            now_s = self._clock()
-            if self._looked_at_s is None or now_s - self._looked_at_s >= STALE_S:
+            now_s = self.clock()
+            if now_s >= self.fresh_until_s:
                 found = _merged(self._folder_entries(), self._pulled_entries())
                 if found != self._entries:
                     self._entries = found
-                self._looked_at_s = now_s
+                self.fresh_until_s = now_s + STALE_S
             return self._entries
 
     def find(self, name: str) -> StoredModel | None:
@@ -186,7 +187,7 @@ class ModelStore:
 
     def _forget(self) -> None:
         with self._lock:
-            self._looked_at_s = None
+            self.fresh_until_s = -math.inf
 
     def _folder_entries(self) -> list[StoredModel]:
         models = self._folder.models() if self._folder is not None else ()

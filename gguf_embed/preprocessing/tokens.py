@@ -186,16 +186,21 @@ def prepare(
     `limits.max_tokens` unless `truncate`; both name the first such input.
     """
     check_characters(inputs, limits)
-    encoded = _encode_in_groups([prompt for prompt in inputs if isinstance(prompt, str)], tokenizer)
+    encoded = _encode_in_groups([item for item in inputs if isinstance(item, str)], tokenizer)
     texts = []
-    for index, prompt in enumerate(inputs):
-        if isinstance(prompt, str):
-            tokens = _not_empty(next(encoded), index, prompt)
+    for index, item in enumerate(inputs):
+        if isinstance(item, str):
+            tokens = next(encoded)
+            if not tokens:
+                raise _empty(index, item)
         else:
-            tokens = tokenize_input(prompt, tokenizer, limits.n_vocab, index)
+            tokens = tokenize_input(item, tokenizer, limits.n_vocab, index)
         if len(tokens) > limits.max_tokens and not truncate:
             raise InputTooLong(index, len(tokens), limits.max_tokens)
-        texts.append(truncate_tokens(tokens, limits.max_tokens, limits.closing))
+        if len(tokens) <= limits.max_tokens:
+            texts.append(TokenizedText(tokens, len(tokens)))
+        else:
+            texts.append(truncate_tokens(tokens, limits.max_tokens, limits.closing))
     return texts
 
 
@@ -207,14 +212,14 @@ def character_limit(max_tokens: int) -> int:
 def check_characters(inputs: Sequence[Input], limits: TokenLimits) -> None:
     """Before tokenizing, which takes some 150 bytes of memory and a microsecond per character."""
     limit = character_limit(limits.max_tokens)
-    for index, prompt in enumerate(inputs):
-        n_characters = len(prompt) if isinstance(prompt, str) else _longest_part(prompt)
+    for index, item in enumerate(inputs):
+        n_characters = len(item) if isinstance(item, str) else _longest_part(item)
         if n_characters > limit:
             raise InvalidInput(index, f" has {n_characters:,} characters, the limit per text is {limit:,}: split it")
 
 
-def _longest_part(prompt: Sequence[int | str]) -> int:
-    return max((len(part) for part in prompt if isinstance(part, str)), default=0)
+def _longest_part(item: Sequence[int | str]) -> int:
+    return max((len(part) for part in item if isinstance(part, str)), default=0)
 
 
 def _encode_in_groups(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
@@ -230,21 +235,21 @@ def _encode_in_groups(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[li
     yield from tokenizer.encode_batch(group) if group else ()
 
 
-def tokenize_input(prompt: Input, tokenizer: Tokenizer, n_vocab: int, index: int = 0) -> list[int]:
+def tokenize_input(item: Input, tokenizer: Tokenizer, n_vocab: int, index: int = 0) -> list[int]:
     """One input's ids. A text gets special tokens; ids alone stay as they are.
 
     In a mixed tuple only a text that comes first gets special tokens, as in llama-server.
     Raises `InvalidRequest`, naming the input by `index`, for an id outside 0..n_vocab-1 and for an empty input.
     """
-    if isinstance(prompt, str):
-        return _not_empty(tokenizer.encode(prompt), index, prompt)
     tokens: list[int] = []
-    for position, part in enumerate(prompt):
+    for position, part in enumerate((item,) if isinstance(item, str) else item):
         if isinstance(part, str):
             tokens += tokenizer.encode(part, add_special=position == 0)
         else:
             tokens.append(_known_id(part, n_vocab, index))
-    return _not_empty(tokens, index, "")
+    if not tokens:
+        raise _empty(index, item if isinstance(item, str) else "")
+    return tokens
 
 
 def truncate_tokens(tokens: Sequence[int], limit: int, closing: Collection[int]) -> TokenizedText:
@@ -271,17 +276,15 @@ def truncations(texts: Sequence[TokenizedText]) -> tuple[Truncation, ...]:
     )
 
 
-def _not_empty(tokens: list[int], index: int, text: str) -> list[int]:
-    """`text` is what gave the tokens, "" when it was not one text."""
-    if not tokens and text.strip():
-        raise InvalidInput(
+def _empty(index: int, text: str) -> InvalidInput:
+    """For an input without tokens; `text` is what gave none, "" when it was not one text."""
+    if text.strip():
+        return InvalidInput(
             index,
             " has no word or character that this model knows, so there is nothing to embed: "
             "leave it out, or ask another model",
         )
-    if not tokens:
-        raise InvalidInput(index, " is empty: it gives no tokens, so there is nothing to embed")
-    return tokens
+    return InvalidInput(index, " is empty: it gives no tokens, so there is nothing to embed")
 
 
 def _known_id(token: int, n_vocab: int, index: int) -> int:

@@ -12,6 +12,7 @@ from gguf_embed.engines.base import ExecutionPlan
 from gguf_embed.errors import Overloaded, Unavailable, WayOut
 from gguf_embed.scheduler.batching import choose_threads, due_times, take_batch, token_budget
 from gguf_embed.scheduler.task import Batch, BatchKey, EmbedTask, PendingRequest
+from gguf_embed.types import OutputSpec
 
 RESERVE = 10
 """One part in this many more is kept for requests that fit one batch: bulk must not lock out a short query."""
@@ -49,16 +50,19 @@ class TaskQueue:
         self._closed = False
         self._failure: str | None = None
 
-    def admit(self, request: PendingRequest, keys: Sequence[BatchKey], texts: Sequence[Sequence[int]]) -> None:
-        """Queue all texts of a request, each under its key, or none.
+    def admit(self, request: PendingRequest, output: OutputSpec, texts: Sequence[Sequence[int]]) -> None:
+        """Queue all texts of a request or none.
 
         Raises `Overloaded` when they do not fit (a request larger than the whole queue is let in when it is empty, one
         of a single batch has a reserve), `Unavailable` when closed or failed.
         """
-        lengths = [len(tokens) for tokens in texts]
+        lengths = list(map(len, texts))
         n_tokens = sum(lengths)
+        keys = BatchKey(output, long=False), BatchKey(output, long=True)
+        max_tokens = self._plan.contexts.max_tokens
         with self._changed:
-            self._refuse_when_closed()
+            if self._closed or self._failure:
+                self._refuse_when_closed()
             if not self._has_room(n_tokens):
                 self._drop_cancelled()
             request.on_reserve = not self._has_room(n_tokens)
@@ -66,7 +70,9 @@ class TaskQueue:
                 raise self._overloaded(n_tokens)
             due = due_times(request.admitted_s, lengths, self._tokens_per_s)
             tasks = [
-                EmbedTask(due[index], self._n_admitted + index, keys[index], tokens, request, index)
+                EmbedTask(
+                    due[index], self._n_admitted + index, keys[lengths[index] > max_tokens], tokens, request, index
+                )
                 for index, tokens in enumerate(texts)
             ]
             for task in tasks:  # nothing may raise from here on: all or none
@@ -147,8 +153,11 @@ class TaskQueue:
         plan = take_batch(candidates, limits, budget)
         for task in candidates[len(plan.taken) + len(plan.dropped) :]:
             heapq.heappush(heap, task)
-        self._n_tokens -= plan.n_tokens + sum(len(task.tokens) for task in plan.dropped)
-        self._n_reserved -= _on_reserve((*plan.taken, *plan.dropped))
+        self._n_tokens -= plan.n_tokens
+        if plan.dropped:
+            self._n_tokens -= sum(len(task.tokens) for task in plan.dropped)
+        if self._n_reserved:
+            self._n_reserved -= _on_reserve((*plan.taken, *plan.dropped))
         self._n_texts -= len(plan.taken) + len(plan.dropped)
         if not plan.taken:
             return None

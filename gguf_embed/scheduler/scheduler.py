@@ -11,7 +11,7 @@ from typing import Protocol
 from gguf_embed.engines.base import Engine, ExecutionPlan
 from gguf_embed.errors import EmbedError, Unavailable
 from gguf_embed.scheduler.queue import QueueState, TaskQueue
-from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome, PendingRequest
+from gguf_embed.scheduler.task import Batch, BatchOutcome, PendingRequest
 from gguf_embed.scheduler.worker import ContextSet, Worker
 from gguf_embed.types import Output, OutputSpec
 
@@ -67,9 +67,7 @@ class Scheduler:
             return Submission([], [], 0.0, 0.0)
         loop = asyncio.get_running_loop()
         request = PendingRequest(loop, loop.create_future(), self._clock(), [None] * len(texts), len(texts))
-        short, long = BatchKey(output, long=False), BatchKey(output, long=True)
-        max_tokens = self.plan.contexts.max_tokens
-        self._queue.admit(request, [long if len(tokens) > max_tokens else short for tokens in texts], texts)
+        self._queue.admit(request, output, texts)
         try:
             await request.future
         finally:
@@ -77,7 +75,7 @@ class Scheduler:
         for error in request.errors.values():
             if isinstance(error, Unavailable):
                 raise error
-        n_tokens = [len(tokens) for tokens in texts]
+        n_tokens = list(map(len, texts))
         return Submission(request.outputs, n_tokens, request.queue_s, request.compute_s, request.errors)
 
     def _deliver(self, outcome: BatchOutcome) -> None:

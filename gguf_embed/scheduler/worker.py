@@ -48,7 +48,7 @@ def run_isolated(contexts: ContextSet, batch: Batch) -> list[Output | EmbedError
     texts = [task.tokens for task in batch.tasks]
     try:
         output = _run_finite(contexts, batch.key, texts, batch.n_threads)
-        return [output.part(index) for index in range(len(texts))]
+        return list(map(output.part, range(len(texts))))
     except Exception as error:
         _log.warning("a batch of %d texts failed (%s): running them one by one", len(texts), error)
     results: list[Output | EmbedError] = []

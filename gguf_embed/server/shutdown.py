@@ -20,10 +20,12 @@ class InFlightRequests:
         return len(self._tasks)
 
     def enter(self, task: asyncio.Task[object]) -> None:
+        """When a request's body is here: half a body may never end. A request without a body is answered at once."""
         self._tasks.add(task)
         self._idle.clear()
 
     def leave(self, task: asyncio.Task[object]) -> None:
+        """When it is answered; nothing happens where it never entered."""
         self._tasks.discard(task)
         if not self._tasks:
             self._idle.set()

@@ -53,25 +53,16 @@ class EmbedPlan(Plan):
     request: EmbedRequest
     inputs: Sequence[Input]  # without repetitions, with the prompt before each
     prompt: AppliedPrompt | None = None
-
-    @property
-    def averages_windows(self) -> bool:
-        return self.request.long_input == "chunk_mean"
+    is_heavy: bool = False  # putting the result together may take long: 1 GB of rows, a million tokens with offsets
 
     @property
     def n_prefix(self) -> int:
         """Characters of the prompt that stands before every text."""
         return len(self.prompt.text) if self.prompt is not None else 0
 
-    @property
-    def is_heavy(self) -> bool:
-        """Whether putting the result together may take long: up to 1 GB of rows, or a million tokens with offsets."""
-        request = self.request
-        return bool(self.output.kind == TOKENS or request.return_tokens or request.long_input != "error")
-
     def tokenize(self) -> Sequence[TokenizedText | EmbedError]:
         try:
-            if self.finds_offsets or self.averages_windows or self.request.on_error == "skip":
+            if self.finds_offsets or self.request.long_input == "chunk_mean" or self.request.on_error == "skip":
                 return _TextReader(self).read_all()
             return self._prepare(self.inputs)
         except (InvalidInput, InputTooLong) as error:
@@ -80,10 +71,12 @@ class EmbedPlan(Plan):
     def _prepare(self, inputs: Sequence[Input]) -> list[TokenizedText]:
         """Raises the first input's error, numbered as these are."""
         model, request = self.served.model, self.request
-        limits, truncate = text_limits(request, model.limits), request.truncate
+        limits, truncate = model.limits, request.truncate
+        if request.load.n_ctx is not None:
+            limits = text_limits(request.load.n_ctx, limits)
         if truncate is None:
             truncate = model.config.truncate
-        if self.averages_windows:
+        if self.request.long_input == "chunk_mean":
             check_characters(inputs, limits)
             limits, truncate = replace(limits, max_tokens=_ANY_LENGTH), False
         try:
@@ -92,8 +85,7 @@ class EmbedPlan(Plan):
             raise explain(error, request, self.served.info, model.tokenizer) from None
 
     def check_size(self, texts: Sequence[TokenizedText | EmbedError]) -> None:
-        if self.output.kind == TOKENS:
-            _check_bytes(self._n_held_rows(texts), self.served.info.n_embd)
+        _check_bytes(self._n_held_rows(texts), self.served.info.n_embd)
 
     def _n_held_rows(self, texts: Sequence[TokenizedText | EmbedError]) -> int:
         """Token rows that are held until the reply is written: those of the texts and of the spans, or the reply's."""
@@ -119,15 +111,17 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
         inputs = prompt_prefixes.apply(prompt, inputs)
     distinct, index_of = deduplicate(inputs)
     needs_prompt_end = request.long_input == "chunk_mean" and prompt is not None and bool(prompt.text)
+    computed = OutputSpec(TOKENS) if request.spans else output
     return EmbedPlan(
         served=served,
-        output=OutputSpec(TOKENS) if request.spans else output,
+        output=computed,
         index_of=index_of,
         n_characters=sum(map(len, distinct)),
         finds_offsets=request.return_tokens or bool(request.spans) or needs_prompt_end,
         request=request,
         inputs=distinct,
         prompt=prompt,
+        is_heavy=computed.kind == TOKENS or request.return_tokens or request.long_input != "error",
     )
 
 
@@ -159,10 +153,9 @@ def _check_bytes(n_rows: int, n_embd: int) -> None:
         )
 
 
-def text_limits(request: EmbedRequest, limits: TokenLimits) -> TokenLimits:
-    """The request's own, shorter limit on each text, or the model's."""
-    n_ctx = request.load.n_ctx
-    if n_ctx is None or n_ctx >= limits.max_tokens:
+def text_limits(n_ctx: int, limits: TokenLimits) -> TokenLimits:
+    """A request's own, shorter limit on each text, or the model's."""
+    if n_ctx >= limits.max_tokens:
         return limits
     if n_ctx < MIN_INPUT_TOKENS:
         raise InvalidRequest(f"num_ctx is {n_ctx}, a text needs {MIN_INPUT_TOKENS} tokens at least", "options")
@@ -215,7 +208,8 @@ class _TextReader:
     def __init__(self, plan: EmbedPlan) -> None:
         self._plan = plan
         self._tokenizer = plan.served.model.tokenizer
-        self._limit = text_limits(plan.request, plan.served.model.limits).max_tokens
+        n_ctx, limits = plan.request.load.n_ctx, plan.served.model.limits
+        self._limit = (limits if n_ctx is None else text_limits(n_ctx, limits)).max_tokens
         self._offsets = OffsetMapper(self._tokenizer)
 
     def read_all(self) -> list[TokenizedText | EmbedError]:
@@ -223,7 +217,7 @@ class _TextReader:
         inputs, plan = self._plan.inputs, self._plan
         if plan.request.return_tokens or plan.request.spans:
             check_offset_budget(inputs)
-        special = self._special_tokens() if plan.averages_windows else None
+        special = self._special_tokens() if plan.request.long_input == "chunk_mean" else None
         texts: Sequence[TokenizedText | EmbedError]
         try:
             texts = plan._prepare(inputs)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
+from typing import cast
 
 import numpy as np
 
@@ -34,73 +36,83 @@ def assemble(plan: EmbedPlan, computed: Computed) -> EmbedResult:
     request, texts = plan.request, computed.texts
     outcomes = _outcomes(texts, computed.submission)
     outputs: list[Output | None] = []
-    kept: list[tuple[int, TokenizedText, int]] = []  # of each input with an output: index, text, tokens read
+    kept: list[TokenizedText | None] = []  # of each input that has an output
     failures: list[InputFailure] = []
+    truncated: list[Truncation] = []
+    n_read = 0
     for index, at in enumerate(plan.index_of):
-        text, outcome, n_read = texts[at], *outcomes[at]
+        text, outcome = texts[at], outcomes[at]
         found = request.refused.get(index) or _output_of(plan, index, text, outcome)
         if isinstance(found, EmbedError):
             if request.on_error == "fail":
                 raise found
             failures.append(InputFailure(index, found))
             outputs.append(None)
-        else:
-            assert isinstance(text, TokenizedText), index
-            kept.append((index, text, n_read))
-            outputs.append(found)
+            kept.append(None)
+            continue
+        assert isinstance(text, TokenizedText), index
+        assert not isinstance(outcome, EmbedError), index
+        outputs.append(found)
+        kept.append(text)
+        n_read += outcome.n_tokens
+        if len(text.tokens) < text.n_tokens:
+            truncated.append(Truncation(index, text.n_tokens, len(text.tokens)))
     return EmbedResult(
         model=plan.served.info,
         output=_finished(plan, outputs),
-        usage=Usage(sum(n_read for _, _, n_read in kept)),
-        truncated=tuple(
-            Truncation(index, text.n_tokens, len(text.tokens))
-            for index, text, _ in kept
-            if len(text.tokens) < text.n_tokens
-        ),
+        usage=Usage(n_read),
+        truncated=tuple(truncated),
         timings=computed.timings,
         prompt=plan.prompt,
-        tokens=_token_infos(kept, len(outputs), plan.served.model.codec) if request.return_tokens else (),
-        windowed=tuple(WindowedText(index, text.n_tokens, len(text.windows)) for index, text, _ in kept if text.windows)
-        if plan.averages_windows
-        else (),
+        tokens=_token_infos(kept, plan.served.model.codec) if request.return_tokens else (),
+        windowed=_windowed(kept) if request.long_input != "error" else (),
         failures=tuple(failures),
     )
 
 
-_Outcome = tuple[Sequence[Output] | EmbedError, int]
-"""What the engine gave for a text, an output per window, or what failed; and how many tokens were read."""
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the engine gave for a text."""
+
+    outputs: Sequence[Output]  # one per window
+    n_tokens: int  # that were read
 
 
-def _outcomes(texts: Sequence[TokenizedText | EmbedError], submission: Submission) -> list[_Outcome]:
-    """Of each text."""
-    outcomes: list[_Outcome] = []
+def _outcomes(texts: Sequence[TokenizedText | EmbedError], submission: Submission) -> list[_Given | EmbedError]:
+    """Of each text what the engine gave, or what failed."""
+    outcomes: list[_Given | EmbedError] = []
     begin = 0
     for text in texts:
         if isinstance(text, EmbedError):
-            outcomes.append((text, 0))
+            outcomes.append(text)
             continue
         end = begin + (len(text.windows) or 1)
-        given = [output for output in submission.outputs[begin:end] if output is not None]
-        if len(given) == end - begin:
-            outcomes.append((given, sum(submission.n_tokens[begin:end])))
-        else:
+        given = submission.outputs[begin:end]
+        if None in given:
             failed = next(index for index in range(begin, end) if index in submission.failures)
-            outcomes.append((submission.failures[failed], 0))
+            outcomes.append(submission.failures[failed])
+        else:
+            outcomes.append(_Given(cast("Sequence[Output]", given), sum(submission.n_tokens[begin:end])))
         begin = end
     return outcomes
 
 
+def _windowed(kept: Sequence[TokenizedText | None]) -> tuple[WindowedText, ...]:
+    texts = ((index, text) for index, text in enumerate(kept) if text is not None and text.windows)
+    return tuple(WindowedText(index, text.n_tokens, len(text.windows)) for index, text in texts)
+
+
 def _output_of(
-    plan: EmbedPlan, index: int, text: TokenizedText | EmbedError, outcome: Sequence[Output] | EmbedError
+    plan: EmbedPlan, index: int, text: TokenizedText | EmbedError, outcome: _Given | EmbedError
 ) -> Output | EmbedError:
     """What input `index` becomes."""
     if isinstance(outcome, EmbedError):
         return outcome.for_input(index)
     if isinstance(text, EmbedError) or not (text.windows or plan.request.spans):
         n_dims = plan.request.dimensions
-        return outcome[0] if n_dims is None else _with_direction(index, outcome[0], n_dims)
-    rows = [output for output in outcome if isinstance(output, Rows)]
-    assert len(rows) == len(outcome), "windows and spans are of rows"
+        return outcome.outputs[0] if n_dims is None else _with_direction(index, outcome.outputs[0], n_dims)
+    rows = [output for output in outcome.outputs if isinstance(output, Rows)]
+    assert len(rows) == len(outcome.outputs), "windows and spans are of rows"
     if text.windows:
         mean = _averaged(plan, text, rows)
         return Rows.one_each(DENSE, mean) if mean.any() else _without_vector(index, ": the vectors of its windows")
@@ -114,7 +126,9 @@ def _output_of(
 def _finished(plan: EmbedPlan, outputs: Sequence[Output | None]) -> Output:
     """All outputs as one, cut and normalized."""
     request, info = plan.request, plan.served.info
-    first = next((output for output in outputs if output is not None), None)
+    first = outputs[0]
+    if first is None:
+        first = next((output for output in outputs if output is not None), None)
     if first is None:
         return Rows.none_of(plan.output.kind, len(outputs))
     joined = type(first).join(outputs)
@@ -178,17 +192,12 @@ def pieces_of(codec: TextCodec, tokens: Sequence[int]) -> list[bytes]:
     return [known[token] for token in tokens]
 
 
-def _token_infos(
-    kept: Sequence[tuple[int, TokenizedText, int]], n_inputs: int, codec: TextCodec
-) -> tuple[TokenInfo | None, ...]:
+def _token_infos(kept: Sequence[TokenizedText | None], codec: TextCodec) -> tuple[TokenInfo | None, ...]:
     """Of each input; None where it failed. Equal inputs share one object, so that it is written once."""
-    distinct = {id(text): text for _, text, _ in kept}
+    distinct = {id(text): text for text in kept if text is not None}
     pieces = iter(pieces_of(codec, [token for text in distinct.values() for token in text.tokens]))
     infos = {
         key: TokenInfo(text.tokens, list(islice(pieces, len(text.tokens))), text.offsets)
         for key, text in distinct.items()
     }
-    found: list[TokenInfo | None] = [None] * n_inputs
-    for index, text, _ in kept:
-        found[index] = infos[id(text)]
-    return tuple(found)
+    return tuple(None if text is None else infos[id(text)] for text in kept)

@@ -16,7 +16,7 @@ from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.preprocessing.tokens import TokenizedText
 from gguf_embed.scheduler.scheduler import Submission
 from gguf_embed.service.leased_threads import ModelThreads
-from gguf_embed.types import ModelInfo, OutputSpec, Timings
+from gguf_embed.types import TOKENS, ModelInfo, OutputSpec, Timings
 
 _T = TypeVar("_T")
 _InputT = TypeVar("_InputT", bound=Hashable)
@@ -57,7 +57,7 @@ class Plan:
         raise NotImplementedError
 
     def check_size(self, texts: Sequence[TokenizedText | EmbedError]) -> None:
-        """Raises `InvalidRequest` for an output that would be too large to hold."""
+        """Raises `InvalidRequest` for token vectors that would be too large to hold. Not asked of other output."""
 
     async def submit(self, sequences: Sequence[Sequence[int]]) -> Submission:
         """Run what the texts were tokenized to."""
@@ -86,8 +86,12 @@ class Pipeline:
         started_s = time.monotonic()
         texts = await self._tokenize(plan)
         tokenized_s = time.monotonic()
-        plan.check_size(texts)
-        sequences = [tokens for text in texts if isinstance(text, TokenizedText) for tokens in text.sequences]
+        if plan.output.kind == TOKENS:
+            plan.check_size(texts)
+        sequences: list[Sequence[int]] = []
+        for text in texts:
+            if isinstance(text, TokenizedText):
+                sequences += text.sequences if text.windows else [text.tokens]
         submission = await plan.submit(sequences)
         for error in submission.failures.values():
             if isinstance(error, NotSupported):
@@ -127,6 +131,8 @@ class Pipeline:
 
 def deduplicate(inputs: Sequence[_InputT]) -> tuple[Sequence[_InputT], Sequence[int]]:
     """The different inputs, and of each input which of them it is: equal ones are computed once."""
+    if len(inputs) == 1:
+        return inputs, range(1)
     first: dict[_InputT, int] = {}
     index_of = [first.setdefault(item, len(first)) for item in inputs]
     return list(first), index_of

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from gguf_embed.errors import InvalidRequest, ModelNotFound, NotSupported, PermissionDenied, WayOut
 from gguf_embed.metrics import Metrics
-from gguf_embed.model_pool.entry import DEFAULT_LOAD, Lease, LoadRequest
+from gguf_embed.model_pool.entry import DEFAULT_LOAD, LoadRequest
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.pool import ModelPool
 from gguf_embed.model_pool.registry import ModelRegistry, ModelSpec
@@ -50,7 +50,7 @@ class EmbedService:
         self._store = store
         self._pipeline = Pipeline(metrics)
         self._pulls = Pulls(store.pull)
-        self._specs: Sequence[ModelSpec] = ()
+        registry.on_change = pool.retain
 
     async def embed(self, request: EmbedRequest, check: ModelCheck | None = None) -> EmbedResult:
         """Answer the whole request. Raises one `EmbedError`, naming the first input that fails.
@@ -64,7 +64,7 @@ class EmbedService:
         if request.keep_alive_s is not None or request.load is not NO_LOAD_OPTIONS:
             load = LoadRequest(request.keep_alive_s, request.load)
         async with self._pool.lease(spec, load) as lease:
-            return await self._embed(self._served(lease), request, lease.load_s)
+            return await self._embed(ServedModel(lease.model, self._pool.info(lease.spec)), request, lease.load_s)
 
     async def _embed(self, served: ServedModel, request: EmbedRequest, load_s: float = 0.0) -> EmbedResult:
         try:
@@ -82,7 +82,7 @@ class EmbedService:
         if request.method == "rank" and not spec.info.n_scores:
             raise self._no_rank_head(spec.info.name)
         async with self._pool.lease(spec) as lease:
-            served = self._served(lease)
+            served = ServedModel(lease.model, self._pool.info(lease.spec))
             if request.method == "embedding":
                 return await rank_by_cosine(request, lambda wanted: self._embed(served, wanted, lease.load_s), served)
             plan = plan_rerank(served, request)
@@ -102,29 +102,19 @@ class EmbedService:
         shown = ", ".join(map(repr, served[:MAX_NAMES_SHOWN]))
         return f"; models here that give vectors: {shown}" if served else ""
 
-    def _served(self, lease: Lease) -> ServedModel:
-        return ServedModel(lease.model, self._pool.info(lease.spec))
-
     def _find(self, name: str | None, *, strict: bool = False) -> ModelSpec:
         """Raises `ModelNotFound`, or `InvalidRequest` where a name is needed and none is given."""
-        specs = self._registry.specs()
-        if specs is not self._specs:
-            self._specs = specs
-            self._pool.retain({spec.key for spec in specs})
-        if name is None:
-            first = self._registry.first()
-            if first is None:
-                raise InvalidRequest(f"a model must be named: this server has {self._names()}", "model")
-            return first
         found = self._registry.find(name)
-        if found is None and not strict and self._registry.answers_any_name():
-            return specs[0]
-        if found is None:
-            raise ModelNotFound(f"model {name!r} is not served here: this server has {self._names()}")
-        return found
+        if found is not None:
+            return found
+        if name is None:
+            raise InvalidRequest(f"a model must be named: this server has {self._names()}", "model")
+        if not strict and self._registry.answers_any_name():
+            return self._registry.specs()[0]
+        raise ModelNotFound(f"model {name!r} is not served here: this server has {self._names()}")
 
     def _names(self) -> str:
-        names = [spec.info.name for spec in self._specs]
+        names = [spec.info.name for spec in self._registry.specs()]
         more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
         return (", ".join(map(repr, names[:MAX_NAMES_SHOWN])) + more) or "none: pull one, or put a GGUF into the folder"
 
@@ -158,7 +148,7 @@ class EmbedService:
 
     async def load_first(self) -> None:
         """Load the model that answers unnamed requests, if there is one, so that the first request need not wait."""
-        first = self._registry.first()
+        first = self._registry.find(None)
         if first is not None:
             async with self._pool.lease(first):
                 pass

@@ -80,7 +80,8 @@ class ExactWordPiece:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each, in order, in one call without the GIL."""
-        encodings = self._tokenizer.encode_batch_fast([valid_unicode(text) for text in texts], add_special_tokens=True)
+        valid = [text if text.isascii() else valid_unicode(text) for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(valid, add_special_tokens=True)
         return [encoding.ids for encoding in encodings]
 
 

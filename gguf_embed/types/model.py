@@ -42,11 +42,10 @@ class ModelInfo:
     labels: tuple[str, ...] = ()  # what these numbers stand for; () when the file does not say
     rerank_template: str = ""  # the text that a query and a document are put into; "": one after the other
     reads_images: bool = False  # it was given a vision tower
+    output: OutputSpec = field(init=False)  # what a request gets that does not ask for another: by `pooling`
 
-    @property
-    def output(self) -> OutputSpec:
-        """What a request gets that does not ask for another."""
-        return OutputSpec.of(self.pooling)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output", OutputSpec.of(self.pooling))
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,6 @@ class LlamaContext:
         if n_threads != self._n_threads:
             api.set_threads(self._context, n_threads)
             self._n_threads = n_threads
-        self._check_ids(batch)
         if self._reads_rows:
             rows = pool_rows(self._rows_in_parts(batch), list(map(len, batch)), self.spec.pooling)
         else:
@@ -175,7 +174,7 @@ class LlamaContext:
         return rows
 
     def _check(self, batch: Sequence[Sequence[int]]) -> int:
-        """Every size that llama.cpp asserts on. Returns the tokens in all."""
+        """Everything that llama.cpp asserts on, sizes and ids. Returns the tokens in all."""
         if not 1 <= len(batch) <= self.spec.max_sequences:
             raise EngineFailure(f"a batch of {len(batch)} texts in a context for {self.spec.max_sequences}")
         longest, n_tokens = max(map(len, batch)), sum(map(len, batch))
@@ -186,12 +185,10 @@ class LlamaContext:
                 f"a batch of {n_tokens} tokens, the longest text {longest}: this context takes {self.spec.max_tokens}, "
                 f"the model {self._info.n_ctx_train}"
             )
-        return n_tokens
-
-    def _check_ids(self, batch: Sequence[Sequence[int]]) -> None:
         n_ids = self._info.n_vocab * (1 if self._pairs is None else 2)
         if min(map(min, batch)) < 0 or max(map(max, batch)) >= n_ids:
             raise EngineFailure(f"a token id outside 0..{n_ids - 1} reached the engine")
+        return n_tokens
 
     def close(self) -> None:
         """Frees it; safe to call twice."""

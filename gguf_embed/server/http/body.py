@@ -67,7 +67,6 @@ async def _read_unaccepted(context: ServerContext, request: web.Request) -> byte
     """A request is accepted, so that a stop waits for it, when its body is here: half a body may never end."""
     task = asyncio.current_task()
     assert task is not None
-    context.in_flight.leave(task)
     async with asyncio.timeout(BODY_TIMEOUT_S):
         raw = await request.read()
     context.in_flight.enter(task)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 import time
 from collections.abc import Mapping
 
@@ -13,7 +15,7 @@ from aiohttp.typedefs import Handler as AiohttpHandler
 from gguf_embed.errors import EmbedError, EngineFailure, InvalidRequest, Unavailable
 from gguf_embed.server.context import Dialect, Route, ServerContext
 from gguf_embed.server.http.auth import ApiKeys
-from gguf_embed.server.http.body import json_response
+from gguf_embed.server.http.body import TRUNCATED_HEADER, json_response
 from gguf_embed.server.http.errors import (
     INTERNAL_MESSAGE,
     MethodNotAllowed,
@@ -21,10 +23,18 @@ from gguf_embed.server.http.errors import (
     format_error,
     is_servers_fault,
 )
-from gguf_embed.server.http.headers import REQUEST_ID_HEADER, request_id, set_common_headers
 from gguf_embed.server.http.path import has_double_slash, without_double_slashes
 
 logger = logging.getLogger(__name__)
+
+REQUEST_ID_HEADER = "X-Request-Id"
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CORS = {
+    "Access-Control-Allow-Credentials": "true",
+    "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Expose-Headers": f"X-Request-Id, Retry-After, {TRUNCATED_HEADER}",
+}
 
 CLIENT_GONE_STATUS = 499
 """nginx's number for a client that left before its answer; only metrics and the log see it."""
@@ -59,7 +69,6 @@ class RequestMiddleware:
         status = CLIENT_GONE_STATUS
         task = asyncio.current_task()
         assert task is not None  # a handler is a coroutine of a task
-        self._context.in_flight.enter(task)
         try:
             response = await self._answer(request, route, handler, dialect)
             if not response.prepared:  # a stream has sent its headers
@@ -117,3 +126,27 @@ class RequestMiddleware:
             response.headers[REQUEST_ID_HEADER] = asked = request_id(request)
             logger.warning("%s: %s, request %s", error.kind, error.message, asked)
         return response
+
+
+def request_id(request: web.Request) -> str:
+    """The client's own where it is sane, else a new one with each call."""
+    asked = request.headers.get(REQUEST_ID_HEADER)
+    return asked if asked and _SANE_ID.fullmatch(asked) else os.urandom(12).hex()
+
+
+def set_common_headers(context: ServerContext, request: web.Request, response: web.StreamResponse) -> None:
+    """Request id, server, CORS, and the end of the connection where the server is stopping.
+
+    The middleware calls it for whatever a handler returns; one that streams calls it before its first byte.
+    """
+    headers = response.headers
+    if REQUEST_ID_HEADER not in headers:  # an error has the one that was logged
+        headers[REQUEST_ID_HEADER] = request_id(request)
+    headers["Server"] = "gguf-embed"
+    origin = request.headers.get("Origin")
+    if origin is not None:
+        headers["Access-Control-Allow-Origin"] = origin
+        headers["Vary"] = f"{headers['Vary']}, Origin" if "Vary" in headers else "Origin"
+        headers.update(_CORS)
+    if context.in_flight.stopping.is_set():
+        response.force_close()

@@ -35,6 +35,7 @@ from gguf_embed.types import (
     EmbedResult,
     FloatMatrix,
     ImageInput,
+    Input,
     ModelInfo,
 )
 
@@ -112,8 +113,14 @@ def parse_llama_embed(body: JsonObject, max_inputs: int) -> LlamaEmbed:
         raise InvalidRequest('"input" or "content" must be provided', "input")
     fields = NO_EMBED_FIELDS if EMBED_FIELDS.isdisjoint(body) else parse_embed_fields(body)
     options = None if option_fields.FIELDS.isdisjoint(body) else parse_options(body, param, max_inputs)
+    inputs: tuple[Input, ...]
+    if options is not None:
+        inputs = options.inputs
+    else:
+        given = body[param]
+        inputs = (given,) if isinstance(given, str) else parse_inputs(given, param, max_inputs)
     request = EmbedRequest(
-        inputs=parse_inputs(body[param], param, max_inputs) if options is None else options.inputs,
+        inputs=inputs,
         model=fields.model,
         output=fields.output,
         embd_normalize=_parse_embd_normalize(body) if "embd_normalize" in body else None,

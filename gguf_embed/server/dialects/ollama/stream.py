@@ -13,7 +13,7 @@ from gguf_embed.errors import EmbedError, EngineFailure, Unavailable
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.ollama.errors import ERRORS
 from gguf_embed.server.http.errors import INTERNAL_MESSAGE, format_error
-from gguf_embed.server.http.headers import set_common_headers
+from gguf_embed.server.http.middleware import set_common_headers
 from gguf_embed.types import PullProgress
 
 logger = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from gguf_embed.server.fields.truncation import format_truncation
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.errors import STATUSES
 from gguf_embed.server.http.values import JsonObject, optional_choice, optional_int, optional_str
-from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ImageInput, ModelInfo, Output
+from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ImageInput, Input, ModelInfo, Output
 from gguf_embed.vectors import Rows
 
 EncodingFormat = Literal["float", "base64"]
@@ -85,8 +85,14 @@ def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
         raise InvalidRequest('"input" or "content" must be provided', "input")
     fields = NO_EMBED_FIELDS if EMBED_FIELDS.isdisjoint(body) else parse_embed_fields(body)
     options = None if option_fields.FIELDS.isdisjoint(body) else parse_options(body, "input", max_inputs)
+    inputs: tuple[Input, ...]
+    if options is not None:
+        inputs = options.inputs
+    else:
+        given = body["input"]
+        inputs = (given,) if isinstance(given, str) else parse_inputs(given, "input", max_inputs)
     request = EmbedRequest(
-        inputs=parse_inputs(body["input"], "input", max_inputs) if options is None else options.inputs,
+        inputs=inputs,
         model=fields.model,
         output=fields.output,
         embd_normalize=2,
