@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from gguf_embed.doctor.known import Expected, expected_of
 from gguf_embed.doctor.llama_facts import VOCABULARY_KINDS
 from gguf_embed.doctor.specials import Specials, specials_in_force
-from gguf_embed.gguf_file.constants import STRING
+from gguf_embed.gguf_file.constants import ARRAY, STRING
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
-from gguf_embed.gguf_file.layout import Entry, Layout, read_layout, read_numbers, read_strings
+from gguf_embed.gguf_file.layout import Entry, Layout, read_layout, read_numbers
+from gguf_embed.gguf_file.strings import read_strings
 from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.names import model_stem
 
@@ -93,7 +94,7 @@ def _read_words(header: GgufHeader, layout: Layout) -> Words:
     model = header.get("tokenizer.ggml.model", str) or ""
     kind = VOCABULARY_KINDS.get(model, "unknown")
     pre = header.get("tokenizer.ggml.pre", str) or ""
-    tokens = _strings(header.path, layout.entries.get(TOKENS))
+    tokens = _read_tokens(header.path, layout.entries.get(TOKENS))
     types = layout.entries.get(TOKEN_TYPES)
     return Words(
         kind,
@@ -104,5 +105,8 @@ def _read_words(header: GgufHeader, layout: Layout) -> Words:
     )
 
 
-def _strings(path: Path, entry: Entry | None) -> tuple[str, ...]:
-    return read_strings(path, entry) if entry is not None and entry.item_type == STRING else ()
+def _read_tokens(path: Path, entry: Entry | None) -> tuple[str, ...]:
+    """Bytes that are not UTF-8 become lone surrogates, so that different tokens stay different."""
+    if entry is None or entry.type != ARRAY or entry.item_type != STRING:
+        return ()
+    return tuple(read_strings(path, TOKENS, errors="surrogateescape"))
