@@ -18,7 +18,7 @@ from gguf_embed.convert.safetensors import list_tensors, most_common_type, read_
 from gguf_embed.convert.source import ModelSourceDirectory, open_source, read_license, read_modules
 from gguf_embed.convert.static import convert_static, is_static
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file.atomic_write import whole_or_nothing
+from gguf_embed.gguf_file.atomic_write import atomic_write
 
 _AUTO: dict[str, OutType] = {"BF16": "bf16", "F16": "f16", "F32": "f16"}
 _COMPUTED_MODULES = ("Transformer", "Pooling", "Normalize", "Dropout")
@@ -51,7 +51,7 @@ def convert_directory(
     _check_modules(directory, plan)
     profile = read_profile(directory)
     report(f"converting {source} to {output} ({chosen}, {len(plan.tensors)} tensors)")
-    with whole_or_nothing(output) as temporary:
+    with atomic_write(output) as temporary:
         writer = gguf.GGUFWriter(temporary, plan.architecture)
         try:
             _write_general(writer, directory, chosen, name or source.resolve().name)

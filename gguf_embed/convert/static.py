@@ -21,7 +21,7 @@ from gguf_embed.convert.static_source import StaticDirectory, find_static, read_
 from gguf_embed.convert.word_tables import WordTable, is_word_table, read_word_table
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import static_format as keys
-from gguf_embed.gguf_file.atomic_write import whole_or_nothing
+from gguf_embed.gguf_file.atomic_write import atomic_write
 
 _BLOCK_VALUES = 2**22
 _FILE_TYPE_OF = {gguf.GGMLQuantizationType.F16: gguf.LlamaFileType.MOSTLY_F16}
@@ -61,7 +61,7 @@ def convert_static(
     `name` becomes `general.name`; the source's own name when None. Raises `ModelFileError`; on any failure `output`
     is as it was.
     """
-    with whole_or_nothing(output) as temporary:
+    with atomic_write(output) as temporary:
         if source.is_dir():
             model = _of_directory(read_static(source))
         else:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import secrets
 import shutil
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from gguf_embed.doctor.findings import Change, ValueType
 from gguf_embed.errors import ConfigError, ModelFileError
+from gguf_embed.gguf_file.atomic_write import atomic_write
 from gguf_embed.gguf_file.constants import SCALAR_FORMATS
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.layout import read_layout
 from gguf_embed.model_store.names import model_stem, split_parts
 
 _COPY_BYTES = 4 * 2**20
+_WAY_OUT = "check that the folder exists and that you can write to it, or name another file with -o"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,11 @@ def rewrite(header: GgufHeader, output: Path, changes: Sequence[Change]) -> tupl
     layout, wanted = read_layout(header), {change.key: change for change in changes}
     alignment = header.metadata.get("general.alignment", 32)
     assert isinstance(alignment, int)  # `read_header` has checked it
-    with header.path.open("rb") as source, _whole_or_nothing(output) as target:
+    with (
+        atomic_write(output, way_out=_WAY_OUT, make_folder=False) as temporary,
+        header.path.open("rb") as source,
+        temporary.open("xb") as target,
+    ):
         new_keys = [key for key in wanted if key not in layout.entries]
         n_entries = len(layout.entries) + len(new_keys)
         target.write(b"GGUF" + struct.pack("<IQQ", header.version, len(header.tensors), n_entries))
@@ -108,21 +110,3 @@ def _copy(source: BinaryIO, target: BinaryIO, begin: int, end: int) -> None:
             raise ModelFileError(f"{source.name}: became shorter while it was copied")
         target.write(data)
         begin += len(data)
-
-
-@contextmanager
-def _whole_or_nothing(output: Path) -> Iterator[BinaryIO]:
-    """A temporary file beside `output`, synced and moved there when the block ends well, else removed."""
-    temporary = output.with_name(f".{output.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, output)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as exc:
-        hint = "free some space" if exc.errno == errno.ENOSPC else "check the folder, or name another with -o"
-        raise ModelFileError(f"{output}: cannot be written: {exc.strerror or exc}; {hint}") from exc

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.atomic_write import atomic_write
 from gguf_embed.model_store.names import model_key, parse_model_name
 
 logger = logging.getLogger(__name__)
@@ -50,7 +49,6 @@ class PulledIndex:
     def write(self, model: PulledModel) -> None:
         """Raises `InvalidRequest` for a name that is none, `ModelFileError` when the folder cannot be written."""
         path = self._path(model.name)
-        temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")
         content = {
             "name": model.name,
             "aliases": model.aliases,
@@ -60,18 +58,8 @@ class PulledIndex:
             "repo": model.repo,
             "pulled_unix_s": model.pulled_unix_s,
         }
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as exc:
-            raise ModelFileError(
-                f"{path}: cannot be written: {exc.strerror or exc}; free some space, or set GGUF_EMBED_CACHE to a "
-                "folder you may write"
-            ) from exc
+        with atomic_write(path, way_out="set GGUF_EMBED_CACHE to a folder that you can write to") as temporary:
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     def delete(self, name: str) -> None:
         """Raises `ModelFileError` when the folder cannot be written."""
