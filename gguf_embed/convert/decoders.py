@@ -14,6 +14,7 @@ from gguf_embed.convert.source import MAX_LAYERS, ModelSourceDirectory, read_poo
 from gguf_embed.convert.tokenizer import read_tokenizer
 from gguf_embed.convert.yes_no_head import is_yes_no_reranker, plan_yes_no_head, write_yes_no_head
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.types import Pooling
 
 ARCHITECTURES = ("Qwen3Model", "Qwen3ForCausalLM", "Qwen2Model", "Qwen2ForCausalLM", "Gemma3TextModel")
@@ -91,7 +92,7 @@ def _plan_qwen(
         writer.add_layer_norm_rms_eps(source.number("rms_norm_eps", 1e-6))
         rope.write(writer)
         if pooling is not None:
-            writer.add_pooling_type(gguf.PoolingType[pooling.name])
+            writer.add_pooling_type(gguf.PoolingType(POOLING_NUMBERS[pooling]))
         if head is not None:
             write_yes_no_head(writer)
         vocabulary.write(writer)
@@ -120,7 +121,7 @@ def _plan_gemma(source: ModelSourceDirectory, sizes: DecoderSizes, outtype: OutT
         for layer in dense:
             layer.write(writer)
         if pooling is not None:
-            writer.add_pooling_type(gguf.PoolingType[pooling.name])
+            writer.add_pooling_type(gguf.PoolingType(POOLING_NUMBERS[pooling]))
         vocabulary.write(writer)
 
     planned = (*shifted, *(layer.tensor for layer in dense))

@@ -11,17 +11,12 @@ from gguf_embed.convert.plan import OutType, PlannedTensor, matrix_type
 from gguf_embed.convert.safetensors import StoredTensor, list_tensors
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.types import Pooling
 
 Shapes = dict[str, tuple[int, ...]]
 """Shapes by GGUF name, PyTorch's order."""
 
-_POOLING_TYPES = {
-    Pooling.MEAN: gguf.PoolingType.MEAN,
-    Pooling.CLS: gguf.PoolingType.CLS,
-    Pooling.LAST: gguf.PoolingType.LAST,
-    Pooling.RANK: gguf.PoolingType.RANK,
-}
 _OLD_SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}  # TensorFlow's names for a layer norm's parts
 _ALWAYS_F32 = ("position_embd.weight", "token_types.weight", "cls.output.weight")
 """llama.cpp's converter keeps the first two so; the last is tiny, and every score goes through it."""
@@ -130,4 +125,4 @@ def write_dimensions(writer: gguf.GGUFWriter, dimensions: Dimensions, pooling: P
     if dimensions.n_token_types:
         writer.add_token_type_count(dimensions.n_token_types)
     if pooling is not None:
-        writer.add_pooling_type(_POOLING_TYPES[pooling])
+        writer.add_pooling_type(gguf.PoolingType(POOLING_NUMBERS[pooling]))

@@ -12,6 +12,8 @@ from gguf_embed.convert.plan import ConversionPlan, OutType
 from gguf_embed.convert.source import MAX_LAYERS, ModelSourceDirectory
 from gguf_embed.convert.tokenizer import read_tokenizer
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.constants import POOLING_NUMBERS
+from gguf_embed.types import Pooling
 
 ARCHITECTURES = ("ModernBertModel", "ModernBertForMaskedLM", "ModernBertForSequenceClassification")
 
@@ -42,7 +44,6 @@ _COMPUTED_HEAD: dict[str, tuple[object, ...]] = {
 }
 """What llama.cpp computes for "modern-bert" (models/modern-bert.cpp), so what the config must say."""
 
-_POOLINGS = {"cls": gguf.PoolingType.CLS, "mean": gguf.PoolingType.MEAN}
 _LOCAL, _GLOBAL = "sliding_attention", "full_attention"
 
 
@@ -77,7 +78,7 @@ def plan_modern_bert(source: ModelSourceDirectory, architecture: str, outtype: O
         _write_attention(writer, source, dimensions.n_layer)
         if head is not None:
             write_rank_head(writer, head)
-            head_pooling = _POOLINGS[source.text("classifier_pooling", "cls")]
+            head_pooling = POOLING_NUMBERS[Pooling(source.text("classifier_pooling", "cls"))]
             writer.add_uint32(f"{writer.arch}.classifier.pooling_type", head_pooling)  # missing: llama.cpp takes mean
         vocabulary.write(writer)
 

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_embed.doctor.known import Expected, expected_of
-from gguf_embed.doctor.llama_facts import VOCABULARY_KINDS
 from gguf_embed.doctor.specials import Specials, specials_in_force
-from gguf_embed.gguf_file.constants import ARRAY, STRING
+from gguf_embed.gguf_file.constants import ARRAY, STRING, VOCABULARY_TYPES
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
 from gguf_embed.gguf_file.layout import Entry, Layout, read_layout, read_numbers
 from gguf_embed.gguf_file.strings import read_strings
@@ -91,8 +90,8 @@ def _names(header: GgufHeader) -> tuple[tuple[str, str], ...]:
 
 
 def _read_words(header: GgufHeader, layout: Layout) -> Words:
-    model = header.get("tokenizer.ggml.model", str) or ""
-    kind = VOCABULARY_KINDS.get(model, "unknown")
+    family = VOCABULARY_TYPES.get(header.get("tokenizer.ggml.model", str) or "")
+    kind = "unknown" if family is None else family.kind
     pre = header.get("tokenizer.ggml.pre", str) or ""
     tokens = _read_tokens(header.path, layout.entries.get(TOKENS))
     types = layout.entries.get(TOKEN_TYPES)

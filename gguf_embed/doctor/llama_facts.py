@@ -50,21 +50,6 @@ EMBEDDING_ARCHITECTURES = ENCODERS | {"gemma-embedding", "llama-embed", "t5encod
 NEEDS_TOKEN_TYPES = frozenset(("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v3"))
 """Refused without `tokenizer.ggml.token_type_count`."""
 
-VOCABULARY_KINDS = {
-    "llama": "spm",
-    "bert": "wpm",
-    "gpt2": "bpe",
-    "hybriddna": "bpe",
-    "whitespace": "bpe",
-    "gemma4": "bpe",
-    "t5": "ugm",
-    "rwkv": "rwkv",
-    "plamo2": "plamo2",
-    "none": "none",
-    "no_vocab": "none",
-}
-"""`tokenizer.ggml.model` → the tokenizer's family."""
-
 _LIKE_LLAMA3 = (
     "llama3",
     "llama-v3",

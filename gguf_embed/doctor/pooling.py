@@ -9,11 +9,10 @@ from gguf_embed.doctor.findings import Change, Finding, serious, sets, text, uin
 from gguf_embed.doctor.known import is_qwen3_reranker
 from gguf_embed.doctor.llama_facts import EMBEDDING_ARCHITECTURES, ENCODERS
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.constants import POOLING_NUMBERS, RANK_HEADS
 from gguf_embed.gguf_file.facts import pooling_type
 from gguf_embed.types import Pooling
 
-NUMBERS = {Pooling.NONE: 0, Pooling.MEAN: 1, Pooling.CLS: 2, Pooling.LAST: 3, Pooling.RANK: 4}
-RANK_HEADS = ("cls.weight", "cls.output.weight")
 RERANK_TEMPLATE = "tokenizer.chat_template.rerank"
 
 QWEN3_RERANK_PROMPT = (
@@ -99,7 +98,7 @@ def _missing(evidence: Evidence, key: str) -> Finding:
             "pooling_missing", f"{key} is missing, so every token gets a vector: {known}", sets(*change), *change
         )
     if expected.pooling is not None:
-        fix = f"--fix --set {key}={NUMBERS[expected.pooling]}, if its model card says {expected.pooling} too"
+        fix = f"--fix --set {key}={POOLING_NUMBERS[expected.pooling]}, if its model card says {expected.pooling} too"
         known = f"{expected.because} suggests {expected.pooling}"
         return serious("pooling_missing", f"{key} is missing, so every token gets a vector: {known}", fix)
     by_hand = f"serve it with --pooling, or --fix --set {key}=1 (mean), 2 (cls) or 3 (last), as its model card says"
@@ -116,16 +115,19 @@ def _missing(evidence: Evidence, key: str) -> Finding:
 def _wrong(evidence: Evidence, key: str, declared: Pooling) -> Finding:
     expected = evidence.expected
     assert expected.pooling is not None
+    number = POOLING_NUMBERS[expected.pooling]
     change = _known_change(evidence, key)
-    message = f"{key} is {NUMBERS[declared]} ({declared}), but {expected.because} pools {expected.pooling}"
+    message = f"{key} is {POOLING_NUMBERS[declared]} ({declared}), but {expected.because} pools {expected.pooling}"
     if change:
         return serious("pooling_wrong", message, sets(*change), *change)
     if declared is Pooling.NONE:
-        return serious("pooling_wrong", message, f"--fix --set {key}={NUMBERS[expected.pooling]}, if its card says so")
+        return serious(
+            "pooling_wrong", message, f"--fix --set {key}={POOLING_NUMBERS[expected.pooling]}, if its card says so"
+        )
     return warning(
         "pooling_wrong",
         f"{message}; a model made from it may differ",
-        f"compare with its model card; --fix --set {key}={NUMBERS[expected.pooling]}",
+        f"compare with its model card; --fix --set {key}={number}",
     )
 
 
@@ -133,10 +135,10 @@ def _known_change(evidence: Evidence, key: str) -> tuple[Change, ...]:
     """The pooling that is certain, as a change; empty where none is."""
     expected = evidence.expected
     if has_head(evidence) and expected.pooling in (None, Pooling.RANK):
-        return (uint(key, NUMBERS[Pooling.RANK]),)
+        return (uint(key, POOLING_NUMBERS[Pooling.RANK]),)
     if expected.pooling in (None, Pooling.RANK) or not expected.certain:
         return ()
-    return (uint(key, NUMBERS[expected.pooling]),)
+    return (uint(key, POOLING_NUMBERS[expected.pooling]),)
 
 
 def check_rank_head(evidence: Evidence) -> Iterator[Finding]:

@@ -6,14 +6,13 @@ from collections import Counter
 from math import prod
 
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file.constants import FILE_TYPES
+from gguf_embed.gguf_file.constants import FILE_TYPES, POOLING_NUMBERS, RANK_HEADS
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.types import Pooling
 
-_POOLINGS = {0: Pooling.NONE, 1: Pooling.MEAN, 2: Pooling.CLS, 3: Pooling.LAST, 4: Pooling.RANK}
+_POOLINGS = {number: pooling for pooling, number in POOLING_NUMBERS.items()}
 _UNSPECIFIED = (-1, 0xFFFFFFFF)
 _GUESSED = 1024  # a flag in general.file_type: llama.cpp guessed it
-_RANK_HEADS = ("cls.weight", "cls.output.weight")
 
 _NOT_MODELS = {
     "adapter": "a LoRA adapter, to be merged into its base model first",
@@ -61,7 +60,7 @@ def has_rank_head(header: GgufHeader) -> bool:
 
     llama.cpp runs rank with either tensor; with neither it answers the first numbers of a plain vector as scores.
     """
-    return any(name in header.tensors for name in _RANK_HEADS)
+    return any(name in header.tensors for name in RANK_HEADS)
 
 
 def rank_labels(header: GgufHeader) -> tuple[str, ...]:

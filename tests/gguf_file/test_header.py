@@ -8,6 +8,7 @@ from pathlib import Path
 import gguf
 import pytest
 
+from gguf_embed.engines.llama.api import bindings
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import constants as gguf_types
 from gguf_embed.gguf_file.facts import (
@@ -91,6 +92,14 @@ def test_type_tables_agree_with_the_gguf_package():
     for kind in gguf.LlamaFileType:
         if kind is not gguf.LlamaFileType.GUESSED:
             assert gguf_types.FILE_TYPES[kind.value] == kind.name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    for pooling, number in gguf_types.POOLING_NUMBERS.items():
+        assert gguf.PoolingType[pooling.name] == number
+    assert gguf_types.POOLING_NUMBERS.keys() == set(Pooling)
+
+
+def test_vocabulary_types_are_those_of_llama_cpp():
+    for family in gguf_types.VocabularyType:
+        assert getattr(bindings, f"LLAMA_VOCAB_TYPE_{family.name}") == family
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from gguf_embed.engines.llama import vocabulary as words
 from gguf_embed.engines.llama.batch import BatchBuffers
 from gguf_embed.engines.llama.chunks import cut_parts, pool_rows
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError
+from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.gguf_file.token_rows import PairRows
 from gguf_embed.types import FloatMatrix, Pooling, Vocabulary
 
@@ -74,7 +75,7 @@ class LlamaEngine:
         facts, vocabulary = self._facts, self.vocabulary()
         architecture = api.read_metadata(self._model, "general.architecture") or "unknown"
         pooling_code = api.read_metadata(self._model, f"{architecture}.pooling_type")
-        by_code = {str(code): pooling for pooling, code in api.POOLING_CODES.items()}
+        by_code = {str(code): pooling for pooling, code in POOLING_NUMBERS.items()}
 
         def text_of(token: int | None) -> str:
             return "" if token is None else vocabulary.entries[token]
