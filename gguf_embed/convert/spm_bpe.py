@@ -15,8 +15,8 @@ import gguf
 
 from gguf_embed.convert.byte_bpe import join_merge
 from gguf_embed.convert.fast_tokenizer import AddedToken, FastTokenizer, steps
-from gguf_embed.convert.frame import Frame, read_frame, write_frame
-from gguf_embed.convert.vocabulary import Entry, Layout, lay_out
+from gguf_embed.convert.special_tokens import SpecialTokensTemplate, read_special_tokens, write_special_tokens
+from gguf_embed.convert.vocabulary import VocabularyEntry, VocabularyTable, build_table
 
 WORD_START = "\u2581"
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
@@ -26,15 +26,15 @@ _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 class SpmBpeVocabulary:
     """Everything about the tokenizer that the GGUF will hold. `merges` is None where scores say it all."""
 
-    layout: Layout
+    table: VocabularyTable
     merges: tuple[str, ...] | None
-    frame: Frame
+    template: SpecialTokensTemplate
     roles: dict[str, int]
     notes: tuple[str, ...] = ()
 
     @property
     def n_tokens(self) -> int:
-        return len(self.layout.entries)
+        return len(self.table.entries)
 
     def write(self, writer: gguf.GGUFWriter) -> None:
         if self.merges is None:
@@ -43,9 +43,9 @@ class SpmBpeVocabulary:
         else:
             writer.add_tokenizer_model("gemma4")
             writer.add_token_merges(list(self.merges))
-        self.layout.write(writer, scores=True)
+        self.table.write(writer, scores=True)
         writer.add_add_space_prefix(False)
-        write_frame(writer, self.frame, self.roles)
+        write_special_tokens(writer, self.template, self.roles)
 
 
 def replaces_spaces(fast: FastTokenizer) -> bool:
@@ -64,15 +64,15 @@ def read_spm_bpe(fast: FastTokenizer, n_vocab: int) -> SpmBpeVocabulary:
     if not fast.model.get("byte_fallback") or missing:
         raise fast.refuse("BPE without a token for every byte", "llama.cpp needs <0x00> to <0xFF>")
     pairs = [tuple(join_merge(merge).split(" ")) for merge in fast.model["merges"]]
-    frame = read_frame(fast)
+    template = read_special_tokens(fast)
     plain = set(vocab) - set(_BYTES) - {added.text for added in fast.added}  # the others are found in the text before
     by_score = stand_together(pairs, plain) and has_all_splits(pairs, plain)
-    if not by_score and frame.opening is None:
+    if not by_score and template.opening is None:
         raise fast.refuse("this BPE without a token before each text", "llama.cpp's gemma4 tokenizer always adds BOS")
     return SpmBpeVocabulary(
-        layout=lay_out(fast.path, _entries(fast, rank_tokens(pairs)), n_vocab),
+        table=build_table(fast.path, _entries(fast, rank_tokens(pairs)), n_vocab),
         merges=None if by_score else tuple(join_merge(merge) for merge in fast.model["merges"]),
-        frame=frame,
+        template=template,
         roles=fast.roles,
     )
 
@@ -103,12 +103,12 @@ def has_all_splits(pairs: Sequence[tuple[str, ...]], tokens: Set[str]) -> bool:
     )
 
 
-def _entries(fast: FastTokenizer, ranks: dict[str, int]) -> dict[int, Entry]:
+def _entries(fast: FastTokenizer, ranks: dict[str, int]) -> dict[int, VocabularyEntry]:
     vocab: dict[str, int] = fast.model["vocab"]
-    entries: dict[int, Entry] = {}
+    entries: dict[int, VocabularyEntry] = {}
     for text, token in vocab.items():
         kind = gguf.TokenType.BYTE if text in _BYTES else gguf.TokenType.NORMAL
-        entries[token] = Entry(text, kind, -float(ranks.get(text, len(ranks))))
+        entries[token] = VocabularyEntry(text, kind, -float(ranks.get(text, len(ranks))))
     for added in fast.added:
         # "▁▁" is looked for in the text as it came, where it never stands: there it is made of spaces, by merges
         if WORD_START not in added.text or added.normalized or added.text not in ranks:
@@ -116,11 +116,11 @@ def _entries(fast: FastTokenizer, ranks: dict[str, int]) -> dict[int, Entry]:
     return entries
 
 
-def _added_entry(added: AddedToken, fast: FastTokenizer) -> Entry:
+def _added_entry(added: AddedToken, fast: FastTokenizer) -> VocabularyEntry:
     """llama.cpp looks for these in the text before spaces become "▁"."""
     if added.text == fast.model.get("unk_token"):
-        return Entry(added.text, gguf.TokenType.UNKNOWN)
+        return VocabularyEntry(added.text, gguf.TokenType.UNKNOWN)
     if added.special:
-        return Entry(added.text, gguf.TokenType.CONTROL)
+        return VocabularyEntry(added.text, gguf.TokenType.CONTROL)
     text = added.text.replace(WORD_START, " ") if added.normalized else added.text
-    return Entry(text, gguf.TokenType.USER_DEFINED)
+    return VocabularyEntry(text, gguf.TokenType.USER_DEFINED)

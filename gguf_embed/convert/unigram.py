@@ -9,8 +9,8 @@ from typing import Any
 import gguf
 
 from gguf_embed.convert.fast_tokenizer import FastTokenizer, steps
-from gguf_embed.convert.frame import Frame, read_frame, write_frame
-from gguf_embed.convert.vocabulary import Entry, Layout, lay_out
+from gguf_embed.convert.special_tokens import SpecialTokensTemplate, read_special_tokens, write_special_tokens
+from gguf_embed.convert.vocabulary import VocabularyEntry, VocabularyTable, build_table
 
 WORD_START = "\u2581"
 _SPACES = (" ", WORD_START)
@@ -21,27 +21,27 @@ _SPACES_NOTE = "note: llama.cpp makes a token of a space at the beginning of a t
 class UnigramVocabulary:
     """Everything about the tokenizer that the GGUF will hold."""
 
-    layout: Layout
+    table: VocabularyTable
     charsmap: bytes  # SentencePiece's compiled normalization rules; empty: none
     space_before: bool
     merges_spaces: bool
-    frame: Frame
+    template: SpecialTokensTemplate
     roles: dict[str, int]
     notes: tuple[str, ...]
 
     @property
     def n_tokens(self) -> int:
-        return len(self.layout.entries)
+        return len(self.table.entries)
 
     def write(self, writer: gguf.GGUFWriter) -> None:
         writer.add_tokenizer_model("t5")
         writer.add_tokenizer_pre("default")  # llama.cpp has one rule for it and ignores this
-        self.layout.write(writer, scores=True)
+        self.table.write(writer, scores=True)
         writer.add_add_space_prefix(self.space_before)
         writer.add_remove_extra_whitespaces(self.merges_spaces)
         if self.charsmap:
             writer.add_precompiled_charsmap(self.charsmap)
-        write_frame(writer, self.frame, self.roles)
+        write_special_tokens(writer, self.template, self.roles)
 
 
 def read_unigram(fast: FastTokenizer, n_vocab: int) -> UnigramVocabulary:
@@ -52,22 +52,22 @@ def read_unigram(fast: FastTokenizer, n_vocab: int) -> UnigramVocabulary:
     if fast.model.get("byte_fallback"):
         raise fast.refuse("a Unigram tokenizer with byte_fallback", "only without")
     unknown = fast.model["unk_id"]
-    entries = {token: Entry(text, gguf.TokenType.NORMAL, score) for token, (text, score) in _scored(fast)}
+    entries = {token: VocabularyEntry(text, gguf.TokenType.NORMAL, score) for token, (text, score) in _scored(fast)}
     for added in fast.added:
         kind = gguf.TokenType.CONTROL if added.special else gguf.TokenType.USER_DEFINED
-        entries[added.id] = Entry(added.text, kind, entries[added.id].score if added.id in entries else 0.0)
-    entries[unknown] = Entry(entries[unknown].text, gguf.TokenType.UNKNOWN, entries[unknown].score)
+        entries[added.id] = VocabularyEntry(added.text, kind, entries[added.id].score if added.id in entries else 0.0)
+    entries[unknown] = VocabularyEntry(entries[unknown].text, gguf.TokenType.UNKNOWN, entries[unknown].score)
     charsmap, replaced, strips = _read_normalizer(fast)
     space_before, splits = _read_pre_tokenizer(fast)
     merges_spaces = replaced or splits
     if strips and not merges_spaces:
         raise fast.refuse("Strip without merging spaces before Unigram", "llama.cpp does both or none")
     return UnigramVocabulary(
-        layout=lay_out(fast.path, entries, n_vocab),
+        table=build_table(fast.path, entries, n_vocab),
         charsmap=charsmap,
         space_before=space_before,
         merges_spaces=merges_spaces,
-        frame=read_frame(fast),
+        template=read_special_tokens(fast),
         roles=fast.roles | {"unk": unknown},
         notes=() if merges_spaces else (_SPACES_NOTE,),
     )

@@ -13,7 +13,7 @@ _MIN_SCORE = -10000.0  # llama.cpp's converter gives it to ids that no token has
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class VocabularyEntry:
     """One token: its text as llama.cpp's tokenizer looks it up, its type, and its score where the kind has any."""
 
     text: str
@@ -22,10 +22,10 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class VocabularyTable:
     """Entries of the ids 0 to n_tokens - 1. All texts differ: llama.cpp ends the process over two that do not."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[VocabularyEntry, ...]
 
     def write(self, writer: gguf.GGUFWriter, *, scores: bool) -> None:
         writer.add_token_list([entry.text for entry in self.entries])
@@ -34,7 +34,7 @@ class Layout:
         writer.add_token_types([int(entry.type) for entry in self.entries])
 
 
-def lay_out(path: Path, entries: dict[int, Entry], n_vocab: int) -> Layout:
+def build_table(path: Path, entries: dict[int, VocabularyEntry], n_vocab: int) -> VocabularyTable:
     """Order entries by id; ids below `n_vocab` that no token has become unused ones.
 
     Raises `ModelFileError` for an id outside the model's vocabulary, an empty token, or two tokens of one text.
@@ -52,5 +52,5 @@ def lay_out(path: Path, entries: dict[int, Entry], n_vocab: int) -> Layout:
         filler = f"[PAD{token}]"
         while filler in owners:
             filler = f"[{filler}]"
-        filled.append(entries.get(token) or Entry(filler, gguf.TokenType.UNUSED, _MIN_SCORE))
-    return Layout(tuple(filled))
+        filled.append(entries.get(token) or VocabularyEntry(filler, gguf.TokenType.UNUSED, _MIN_SCORE))
+    return VocabularyTable(tuple(filled))

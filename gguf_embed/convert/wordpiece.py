@@ -10,8 +10,8 @@ from typing import Any
 import gguf
 
 from gguf_embed.convert.fast_tokenizer import read_fast_tokenizer
-from gguf_embed.convert.frame import Frame, read_frame, write_frame
 from gguf_embed.convert.source import ModelSourceDirectory, read_json
+from gguf_embed.convert.special_tokens import SpecialTokensTemplate, read_special_tokens, write_special_tokens
 from gguf_embed.errors import ModelFileError
 
 _ROLES = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
@@ -26,7 +26,7 @@ class WordPieceVocabulary:
     roles: dict[str, int]
     lowercase: bool
     strip_accents: bool | None  # None: as lowercase
-    frame: Frame
+    template: SpecialTokensTemplate
     notes: tuple[str, ...] = ()
 
     @property
@@ -39,7 +39,7 @@ class WordPieceVocabulary:
         writer.add_tokenizer_pre("default")  # llama.cpp has one WordPiece rule and ignores this
         writer.add_token_list(list(self.tokens))
         writer.add_token_types(list(self.types))
-        write_frame(writer, self.frame, self.roles)
+        write_special_tokens(writer, self.template, self.roles)
         writer.add_bool("tokenizer.ggml.normalizer.lowercase", self.lowercase)
         if self.strip_accents is not None:
             writer.add_bool("tokenizer.ggml.normalizer.strip_accents", self.strip_accents)
@@ -64,25 +64,25 @@ def read_wordpiece(source: ModelSourceDirectory, n_vocab: int) -> WordPieceVocab
     else:
         ids, control, defined = _ids_from_lines(source.path / "vocab.txt"), set(specials.values()), set[str]()
         lowercase, strip_accents = bool(settings.get("do_lower_case", True)), settings.get("strip_accents")
-    tokens, types = _lay_out(source, ids, control, defined, n_vocab)
+    tokens, types = _build_table(source, ids, control, defined, n_vocab)
     roles = {role: ids[text] for role, text in specials.items() if text in ids}
     missing = [specials[role] for role in ("cls", "sep", "unk") if role not in roles]
     if missing:
         raise ModelFileError(f"{source.path}: its vocabulary has no {', '.join(missing)}")
-    frame = _read_frame(source, roles) if fast_path.is_file() else None
-    frame = frame or Frame(roles["cls"], roles["sep"], (roles["sep"],))
-    return WordPieceVocabulary(tokens, types, roles, lowercase, strip_accents, frame)
+    template = _read_special_tokens(source, roles) if fast_path.is_file() else None
+    template = template or SpecialTokensTemplate(roles["cls"], roles["sep"], (roles["sep"],))
+    return WordPieceVocabulary(tokens, types, roles, lowercase, strip_accents, template)
 
 
-def _read_frame(source: ModelSourceDirectory, roles: dict[str, int]) -> Frame | None:
+def _read_special_tokens(source: ModelSourceDirectory, roles: dict[str, int]) -> SpecialTokensTemplate | None:
     """BERT's `[CLS] A [SEP] B [SEP]` or MPNet's `<s> A </s></s> B </s>`; None when the file does not say."""
     fast = read_fast_tokenizer(source)
-    frame = read_frame(fast)
+    template = read_special_tokens(fast)
     if fast.post_processor is None:
         return None
-    if (frame.opening, frame.closing) != (roles["cls"], roles["sep"]):  # llama.cpp always adds these two
+    if (template.opening, template.closing) != (roles["cls"], roles["sep"]):  # llama.cpp always adds these two
         raise fast.refuse("a WordPiece tokenizer that puts other tokens around a text", "only its cls and sep tokens")
-    return frame
+    return template
 
 
 def _content(entry: object) -> str | None:
@@ -119,7 +119,7 @@ def _normalizer(fast: dict[str, Any]) -> tuple[bool, bool | None]:
     return bool(normalizer.get("lowercase", True)), normalizer.get("strip_accents")
 
 
-def _lay_out(
+def _build_table(
     source: ModelSourceDirectory, ids: dict[str, int], control: set[str], defined: set[str], n_vocab: int
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Tokens and types by id; ids that no token has become unused ones, as llama.cpp's converter names them."""

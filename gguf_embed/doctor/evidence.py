@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_embed.doctor.effective_special_tokens import EffectiveSpecialTokens, effective_special_tokens
 from gguf_embed.doctor.known import Expected, expected_of
-from gguf_embed.doctor.specials import Specials, specials_in_force
 from gguf_embed.gguf_file.constants import ARRAY, STRING, VOCABULARY_TYPES
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
-from gguf_embed.gguf_file.layout import Entry, Layout, read_layout, read_numbers
+from gguf_embed.gguf_file.layout import Layout, MetadataEntry, read_layout, read_numbers
 from gguf_embed.gguf_file.strings import read_strings
 from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.names import model_stem
@@ -25,14 +25,14 @@ MERGES = "tokenizer.ggml.merges"
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """The vocabulary as the file stores it."""
+class StoredVocabulary:
+    """The vocabulary as the file stores it, and the special tokens that llama.cpp makes of it."""
 
     kind: str  # "wpm", "bpe", "spm", "ugm"…; "unknown" for a tokenizer.ggml.model that llama.cpp does not know
     pre: str  # tokenizer.ggml.pre; "" when missing
     tokens: tuple[str, ...]
     types: NDArray[np.generic] | None  # of each token; None when missing
-    specials: Specials  # in force
+    special_tokens: EffectiveSpecialTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Evidence:
 
     header: GgufHeader
     tensors: Mapping[str, TensorInfo]
-    entries: Mapping[str, Entry]  # where and of which type each metadata entry is
-    words: Words
+    entries: Mapping[str, MetadataEntry]  # where and of which type each metadata entry is
+    vocabulary: StoredVocabulary
     expected: Expected
     names: tuple[str, ...]  # what the file calls itself, its own name first
 
@@ -77,7 +77,7 @@ def gather(header: GgufHeader, further: tuple[GgufHeader, ...], catalog: Catalog
         header,
         tensors,
         layout.entries,
-        _read_words(header, layout),
+        _read_vocabulary(header, layout),
         expected_of(names, header.architecture, row),
         tuple(name for _, name in names if name),
     )
@@ -89,22 +89,22 @@ def _names(header: GgufHeader) -> tuple[tuple[str, str], ...]:
     return (*declared, ("the file's name", model_stem(header.path.name)))
 
 
-def _read_words(header: GgufHeader, layout: Layout) -> Words:
+def _read_vocabulary(header: GgufHeader, layout: Layout) -> StoredVocabulary:
     family = VOCABULARY_TYPES.get(header.get("tokenizer.ggml.model", str) or "")
     kind = "unknown" if family is None else family.kind
     pre = header.get("tokenizer.ggml.pre", str) or ""
     tokens = _read_tokens(header.path, layout.entries.get(TOKENS))
     types = layout.entries.get(TOKEN_TYPES)
-    return Words(
+    return StoredVocabulary(
         kind,
         pre,
         tokens,
         read_numbers(header.path, types) if types is not None and types.item_type != STRING else None,
-        specials_in_force(kind, pre, len(tokens), header.metadata),
+        effective_special_tokens(kind, pre, len(tokens), header.metadata),
     )
 
 
-def _read_tokens(path: Path, entry: Entry | None) -> tuple[str, ...]:
+def _read_tokens(path: Path, entry: MetadataEntry | None) -> tuple[str, ...]:
     """Bytes that are not UTF-8 become lone surrogates, so that different tokens stay different."""
     if entry is None or entry.type != ARRAY or entry.item_type != STRING:
         return ()

@@ -18,7 +18,7 @@ from gguf_embed.doctor.shapes import (
     check_required,
     check_types,
 )
-from gguf_embed.doctor.special_tokens import check_frame, check_ids, check_pairs
+from gguf_embed.doctor.special_tokens import check_bos_and_eos, check_ids, check_pairs
 from gguf_embed.doctor.static import check_static
 from gguf_embed.doctor.vocabulary import check_vocabulary
 from gguf_embed.doctor.weights import check_weights
@@ -33,7 +33,7 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_pooling,
     check_rank_head,
     check_attention,
-    check_frame,
+    check_bos_and_eos,
     check_ids,
     check_pairs,
     check_vocabulary,
@@ -129,6 +129,6 @@ def _describe(evidence: Evidence, deep: bool) -> str:
     pooling, main = declared_pooling(evidence), next(iter(weight_shares(evidence)), "none")
     return (
         f"{evidence.architecture}, pooling {pooling or 'not declared'}, {len(evidence.entries)} metadata keys, "
-        f"{len(evidence.words.tokens)} tokens, {len(evidence.tensors)} tensors (mostly {main}), "
+        f"{len(evidence.vocabulary.tokens)} tokens, {len(evidence.tensors)} tensors (mostly {main}), "
         f"{'every weight' if deep else 'a sample of the weights'}"
     )

@@ -7,7 +7,7 @@ from typing import Final
 from gguf_embed.doctor.findings import Change, Value, ValueType
 from gguf_embed.errors import ConfigError
 from gguf_embed.gguf_file.constants import ARRAY
-from gguf_embed.gguf_file.layout import Entry
+from gguf_embed.gguf_file.layout import MetadataEntry
 
 _TYPES: Final = {
     "u8": ValueType.UINT8,
@@ -41,7 +41,7 @@ _FIXED: Final = ("general.alignment", "split.no", "split.count", "split.tensors.
 _TRUTHS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
-def parse_setting(setting: str, entries: dict[str, Entry]) -> Change:
+def parse_setting(setting: str, entries: dict[str, MetadataEntry]) -> Change:
     """A change from what was typed. Without TYPE the value is of the type the key has now.
 
     Raises `ConfigError` for another form, an array, a key that describes the file's own layout, a key that is new and

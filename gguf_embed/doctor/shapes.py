@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gguf_embed.doctor.effective_special_tokens import ADD_BOS, ADD_EOS, ADD_SEP, ID_KEYS, number
 from gguf_embed.doctor.evidence import Evidence
 from gguf_embed.doctor.findings import Change, Finding, ValueType, note, serious, sets, uint, warning
 from gguf_embed.doctor.llama_facts import ARCHITECTURES
-from gguf_embed.doctor.specials import ADD_BOS, ADD_EOS, ADD_SEP, ID_KEYS, number
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import static_format
 from gguf_embed.gguf_file.constants import ARRAY

@@ -19,7 +19,7 @@ def check_static(evidence: Evidence) -> Iterator[Finding]:
         return
     mapping = evidence.tensors.get(static_format.MAPPING)
     n_rows = mapping.shape[0] if mapping is not None else table.shape[1]
-    n_tokens = len(evidence.words.tokens)
+    n_tokens = len(evidence.vocabulary.tokens)
     if n_tokens and n_tokens != n_rows:
         yield serious("vocabulary_size", f"the vocabulary has {n_tokens} entries, {n_rows} of them have rows", _AGAIN)
     kind = evidence.header.get(static_format.TOKENIZER_KIND, str)

@@ -23,19 +23,19 @@ _ODD_PER_THOUSAND = 1  # as in the exact tokenizer: a few cased additions do not
 
 def check_vocabulary(evidence: Evidence) -> Iterator[Finding]:
     """Everything that llama.cpp refuses, and what gives other ids than the original."""
-    words = evidence.words
-    if words.kind == "none" or not words.tokens:
+    vocabulary = evidence.vocabulary
+    if vocabulary.kind == "none" or not vocabulary.tokens:
         return  # `check_can_embed` has said so
-    if words.kind == "unknown":
+    if vocabulary.kind == "unknown":
         model = evidence.header.metadata.get(MODEL)
         yield serious("tokenizer_unknown", f"{MODEL} is {model!r}, which llama.cpp does not know", _AGAIN)
     yield from _check_tokens(evidence)
     yield from _check_lengths(evidence)
-    if words.kind == "wpm":
+    if vocabulary.kind == "wpm":
         yield from _check_wordpiece(evidence)
-    elif words.kind == "bpe" and evidence.header.metadata.get(MODEL) != "gemma4":  # which brings its own rules
+    elif vocabulary.kind == "bpe" and evidence.header.metadata.get(MODEL) != "gemma4":  # which brings its own rules
         yield from _check_bpe(evidence)
-    elif words.kind == "ugm" and not evidence.length(CHARSMAP):
+    elif vocabulary.kind == "ugm" and not evidence.length(CHARSMAP):
         yield warning(
             "charsmap_missing",
             f"{CHARSMAP} is missing: full-width letters, ligatures and the like are not normalized before tokenizing",
@@ -44,7 +44,7 @@ def check_vocabulary(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _check_tokens(evidence: Evidence) -> Iterator[Finding]:
-    tokens = evidence.words.tokens
+    tokens = evidence.vocabulary.tokens
     named = [token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]  # llama.cpp's names for empty ones
     twice = [token for token, n in Counter(named).items() if n > 1]
     if twice:
@@ -68,13 +68,13 @@ def _check_tokens(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _check_lengths(evidence: Evidence) -> Iterator[Finding]:
-    n_tokens = len(evidence.words.tokens)
+    n_tokens = len(evidence.vocabulary.tokens)
     for key in (TOKEN_TYPES, SCORES):
         length = evidence.length(key)
         if length is not None and length < n_tokens:
             message = f"{key} has {length} items for {n_tokens} tokens: llama.cpp refuses to load it"
             yield serious("vocabulary_size", message, _AGAIN)
-    if evidence.words.kind in ("ugm", "spm") and evidence.length(SCORES) is None:
+    if evidence.vocabulary.kind in ("ugm", "spm") and evidence.length(SCORES) is None:
         yield serious("scores_missing", f"{SCORES} is missing: every split of a word is as good as any other", _AGAIN)
     if evidence.length(TOKEN_TYPES) is None:
         message = f"{TOKEN_TYPES} is missing: no token counts as special, so none can be written in a text"
@@ -94,7 +94,7 @@ def _check_token_type_count(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _check_bpe(evidence: Evidence) -> Iterator[Finding]:
-    pre = evidence.words.pre
+    pre = evidence.vocabulary.pre
     if evidence.length(MERGES) is None and pre != "kimi-k2":
         yield serious("merges_missing", f"{MERGES} is missing: llama.cpp refuses to load it", _AGAIN)
     if pre in ("", "default"):
@@ -112,7 +112,7 @@ def _check_bpe(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _check_wordpiece(evidence: Evidence) -> Iterator[Finding]:
-    tokens = evidence.words.tokens
+    tokens = evidence.vocabulary.tokens
     n_hashed = sum(token.startswith("##") and len(token) > 2 for token in tokens)
     n_marked = sum(token.startswith(_WORD_MARK) for token in tokens)
     if n_hashed > len(tokens) // 100 or n_marked == 0:
@@ -134,7 +134,7 @@ def _check_wordpiece(evidence: Evidence) -> Iterator[Finding]:
 
 def _check_casing(evidence: Evidence) -> Iterator[Finding]:
     """The flag against the vocabulary. Our own tokenizer looks at the vocabulary, llama.cpp's at the flag alone."""
-    words = [token for token in evidence.words.tokens if token.rstrip("]>") == token]
+    words = [token for token in evidence.vocabulary.tokens if token.rstrip("]>") == token]
     n_cased = sum(word.lower() != word for word in words)
     cased = n_cased > len(words) * _ODD_PER_THOUSAND / 1000
     declared = evidence.header.get(LOWERCASE, bool)

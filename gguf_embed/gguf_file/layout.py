@@ -15,7 +15,7 @@ from gguf_embed.gguf_file.walker import EntryHead, HeaderWalker, MalformedHeader
 
 
 @dataclass(frozen=True, slots=True)
-class Entry(EntryHead):
+class MetadataEntry(EntryHead):
     """One metadata entry with where its value ends, in bytes from the beginning of the file."""
 
     end: int
@@ -25,7 +25,7 @@ class Entry(EntryHead):
 class Layout:
     """The header's parts. The tensor list goes from `tensors` to `tensors_end`; padding follows it."""
 
-    entries: dict[str, Entry]
+    entries: dict[str, MetadataEntry]
     tensors: int
     tensors_end: int
 
@@ -39,7 +39,7 @@ def read_layout(header: GgufHeader) -> Layout:
         raise ModelFileError(f"{header.path}: cannot be read again: it was changed or removed in the meantime") from exc
 
 
-def read_numbers(path: Path, entry: Entry) -> NDArray[np.generic]:
+def read_numbers(path: Path, entry: MetadataEntry) -> NDArray[np.generic]:
     """An array of numbers, in its own type."""
     dtype = "<" + SCALAR_FORMATS[entry.item_type]
     return np.fromfile(path, dtype=dtype, count=entry.n_items, offset=entry.value)
@@ -48,11 +48,11 @@ def read_numbers(path: Path, entry: Entry) -> NDArray[np.generic]:
 def _walk(walker: HeaderWalker) -> Layout:
     walker.version()
     n_tensors, n_entries = walker.count(), walker.count()
-    entries: dict[str, Entry] = {}
+    entries: dict[str, MetadataEntry] = {}
     for _ in range(n_entries):
         head = walker.entry()
         walker.skip_value(head)
-        entries[head.key] = Entry(
+        entries[head.key] = MetadataEntry(
             head.key, head.type, head.item_type, head.n_items, head.begin, head.value, end=walker.position
         )
     tensors = walker.position

@@ -40,7 +40,7 @@ TEXTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Specials:
+class EffectiveSpecialTokens:
     """What is in force once llama.cpp has read the file. None: no such token."""
 
     ids: Mapping[str, int | None] = field(default_factory=dict)  # by role
@@ -49,7 +49,9 @@ class Specials:
     adds_sep: bool = False
 
 
-def specials_in_force(kind: str, pre: str, n_tokens: int, metadata: Mapping[str, MetadataValue]) -> Specials:
+def effective_special_tokens(
+    kind: str, pre: str, n_tokens: int, metadata: Mapping[str, MetadataValue]
+) -> EffectiveSpecialTokens:
     """As llama.cpp does it: a default or a declared id beyond the vocabulary is dropped.
 
     "cls" is never read by llama.cpp: [CLS] is its BOS.
@@ -61,7 +63,7 @@ def specials_in_force(kind: str, pre: str, n_tokens: int, metadata: Mapping[str,
         declared = number(metadata, ID_KEYS[role])
         known = [value for value in (declared, default) if value is not None and 0 <= value < n_tokens]
         ids[role] = known[0] if known else None
-    return Specials(
+    return EffectiveSpecialTokens(
         ids,
         adds_bos=_flag(metadata, ADD_BOS, defaults.adds_bos) or pre in FORCES_BOS_BY_PRE,
         adds_eos=_flag(metadata, ADD_EOS, defaults.adds_eos),
