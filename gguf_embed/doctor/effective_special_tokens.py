@@ -1,4 +1,4 @@
-"""Which special tokens llama.cpp will use: what the file declares, over the defaults of its tokenizer's family."""
+"""Which special tokens llama.cpp will use: those the file declares, else the defaults of its tokenizer's family."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ID_KEYS = {
     "bos": "tokenizer.ggml.bos_token_id",
     "eos": "tokenizer.ggml.eos_token_id",
     "unk": "tokenizer.ggml.unknown_token_id",
-    "sep": "tokenizer.ggml.seperator_token_id",  # misspelt in the format itself
+    "sep": "tokenizer.ggml.seperator_token_id",  # misspelled in the format itself
     "pad": "tokenizer.ggml.padding_token_id",
     "cls": "tokenizer.ggml.cls_token_id",
     "mask": "tokenizer.ggml.mask_token_id",
@@ -36,12 +36,12 @@ TEXTS = {
     "cls": ("[CLS]", "<s>"),
     "mask": ("[MASK]", "<mask>"),
 }
-"""How the token of each role is usually written, the likeliest first."""
+"""How the token of each role is usually spelled, the most likely first."""
 
 
 @dataclass(frozen=True, slots=True)
 class EffectiveSpecialTokens:
-    """What is in force once llama.cpp has read the file. None: no such token."""
+    """What llama.cpp uses once it has read the file. None: no such token."""
 
     ids: Mapping[str, int | None] = field(default_factory=dict)  # by role
     adds_bos: bool = False
@@ -52,9 +52,9 @@ class EffectiveSpecialTokens:
 def effective_special_tokens(
     kind: str, pre: str, n_tokens: int, metadata: Mapping[str, MetadataValue]
 ) -> EffectiveSpecialTokens:
-    """As llama.cpp does it: a default or a declared id beyond the vocabulary is dropped.
+    """Apply llama.cpp's rules: an id outside the vocabulary is ignored, whether declared or a default.
 
-    "cls" is never read by llama.cpp: [CLS] is its BOS.
+    llama.cpp never reads "cls": [CLS] is its BOS.
     """
     defaults = defaults_of(kind, pre)
     ids: dict[str, int | None] = {}
@@ -72,7 +72,7 @@ def effective_special_tokens(
 
 
 def defaults_of(kind: str, pre: str) -> VocabularyDefaults:
-    """Some BPE pre-tokenizers bring flags of their own."""
+    """The family's defaults; some BPE pre-tokenizers have their own flags."""
     defaults = DEFAULTS.get(kind, VocabularyDefaults())
     if kind != "bpe":
         return defaults

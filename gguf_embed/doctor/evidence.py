@@ -1,4 +1,4 @@
-"""Everything the checks look at, gathered from the file once. The checks themselves read no file."""
+"""Everything the checks look at, read from the file once. The checks themselves read no file."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ class StoredVocabulary:
     kind: str  # "wpm", "bpe", "spm", "ugm"…; "unknown" for a tokenizer.ggml.model that llama.cpp does not know
     pre: str  # tokenizer.ggml.pre; "" when missing
     tokens: tuple[str, ...]
-    types: NDArray[np.generic] | None  # of each token; None when missing
+    types: NDArray[np.generic] | None  # of each token; None if missing
     special_tokens: EffectiveSpecialTokens
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One model file. `header` is that of the first part of a split model, `tensors` are those of all parts."""
+    """One model file. For a split model `header` is that of the first part, `tensors` are those of all parts."""
 
     header: GgufHeader
     tensors: Mapping[str, TensorInfo]
-    entries: Mapping[str, MetadataEntry]  # where and of which type each metadata entry is
+    entries: Mapping[str, MetadataEntry]  # position and type of each metadata entry
     vocabulary: StoredVocabulary
     expected: Expected
-    names: tuple[str, ...]  # what the file calls itself, its own name first
+    names: tuple[str, ...]  # what the file calls itself, general.name first
 
     @property
     def architecture(self) -> str:
         return self.header.architecture
 
     def key(self, name: str) -> str:
-        """The architecture's own key: "pooling_type" → "bert.pooling_type"."""
+        """The architecture's key: "pooling_type" → "bert.pooling_type"."""
         return f"{self.header.architecture}.{name}"
 
     def length(self, key: str) -> int | None:
-        """Items of an array; None when it is missing."""
+        """Number of items of an array; None if it is missing."""
         return self.header.array_lengths.get(key)
 
     def rows(self, tensor: str) -> int | None:
-        """Rows of a matrix; None when there is no such matrix."""
+        """Number of rows of a matrix; None if there is no such matrix."""
         found = self.tensors.get(tensor)
         return found.shape[1] if found is not None and len(found.shape) == 2 else None
 

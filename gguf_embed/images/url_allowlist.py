@@ -66,7 +66,10 @@ def _path_and_query(parts: SplitResult) -> str:
 
 
 def parse_hosts(value: str | None) -> RemoteHosts:
-    """Parse --allow-remote-media HOST[:PORT][,…]. The default port is 80 for http, 443 for https. Raises `ConfigError`."""
+    """Parse --allow-remote-media HOST[:PORT][,…]; the default port is 80 for http, 443 for https.
+
+    Raises `ConfigError`.
+    """
     if value is None:
         return RemoteHosts()
     names = tuple(name.strip().lower() for name in value.split(","))

@@ -78,7 +78,7 @@ def test_fix_writes_a_copy_says_every_change_and_checks_it(broken):
     assert done.stdout.splitlines()[-1].startswith(f"{copy}: nothing wrong")
     assert (contents(copy, "qwen3.pooling_type"), contents(copy, f"{G}add_eos_token")) == (3, True)
     again = doctor(broken, "--fix")
-    assert (again.returncode, "exists already" in again.stderr) == (1, True)
+    assert (again.returncode, "--force" in again.stderr) == (1, True)
     assert doctor(broken, "--fix", "--force").returncode == 0
 
 

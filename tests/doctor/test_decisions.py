@@ -164,8 +164,8 @@ def test_a_string_may_look_like_anything():
         ("k=bool:maybe", "'maybe' is not a value of type BOOL"),
         ("new=3", "give its type"),
         ("list=3", "is an array"),
-        ("general.alignment=64", "how the file is laid out"),
-        ("split.count=u16:1", "how the file is laid out"),
+        ("general.alignment=64", "layout"),
+        ("split.count=u16:1", "layout"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_in_one_line(setting, message):
