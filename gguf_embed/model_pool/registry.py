@@ -92,7 +92,7 @@ class ModelRegistry:
         return [row.name for row in sorted(rows, key=lambda row: not row.verified)]
 
     def _refresh(self) -> None:
-        entries = self._store.entries()
+        entries = self._store.models()
         if entries is self._entries:
             return
         self._entries = entries

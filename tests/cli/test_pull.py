@@ -65,7 +65,7 @@ def test_quant_chooses_the_file_and_a_second_pull_is_silent(fake, place):
         (["org/gated"], "org/gated is gated: accept its terms on its page on the hub and set HF_TOKEN"),
         (["org/nothing"], "org/nothing is not on the hub, or is private"),
         ([REPO, "--quant", "Q6_K"], f"{REPO} has no GGUF of type Q6_K; choose one of: tiny-F16.gguf, tiny-Q8_0.gguf"),
-        (["../../etc/passwd"], "'../../etc/passwd' is not a model's name"),
+        (["../../etc/passwd"], "'../../etc/passwd' is not a model name"),
         (["clip-vit-base-patch16"], "clip-vit-base-patch16 cannot run yet"),
         (["all-minillm"], "no model is called 'all-minillm'"),
     ],
@@ -136,7 +136,7 @@ def test_quant_is_another_way_to_write_the_name(name, quant, full):
     [
         ("m:F16", "Q8_0", ConfigError, "m:F16 names the type F16 and --quant Q8_0"),
         ("m", "best", ConfigError, "--quant 'best' is not a type of weights"),
-        ("../m", "Q8_0", InvalidRequest, "is not a model's name"),
+        ("../m", "Q8_0", InvalidRequest, "is not a model name"),
     ],
 )
 def test_quant_that_contradicts_the_name_is_refused(name, quant, error, message):

@@ -128,7 +128,7 @@ def test_files_are_never_overwritten_without_being_asked(tmp_path):
     other = models.encoder(tmp_path / "other.gguf")
     (tmp_path / "link.gguf").hardlink_to(path)
     for output in (path, tmp_path / "link.gguf"):
-        with pytest.raises(ConfigError, match="itself.*-o"):
+        with pytest.raises(ConfigError, match=r"itself.*-o"):
             check_can_rewrite(path, output, overwrite=True)
     with pytest.raises(ConfigError, match="--force"):
         check_can_rewrite(path, other, overwrite=False)
