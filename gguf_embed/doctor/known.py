@@ -92,17 +92,10 @@ def expected_of(names: Iterable[tuple[str, str]], architecture: str, row: Catalo
     pooling = found.pooling or _ARCHITECTURE_POOLING.get(architecture)
     if reranker and pooling is not Pooling.RANK:
         return Expected(reranker=True)
-    because = found.because
-    if not because and pooling is not None:
-        because = f"architecture {architecture}"
-    return replace(
-        found,
-        pooling=pooling,
-        certain=found.certain or not found.because,
-        because=because,
-        reranker=reranker,
-        embedding=any(_EMBEDDING.search(name) for _, name in plain),
-    )
+    if not found.because:  # no family has such a name
+        because = "" if pooling is None else f"architecture {architecture}"
+        found = Expected(pooling=pooling, certain=True, because=because)
+    return replace(found, reranker=reranker, embedding=any(_EMBEDDING.search(name) for _, name in plain))
 
 
 def _of_row(row: CatalogRow, pooling: Pooling, family: Expected) -> Expected:

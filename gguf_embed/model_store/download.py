@@ -1,25 +1,24 @@
-"""Download files from the Hugging Face hub into the hub's own cache. The only file that imports `huggingface_hub`.
+"""Downloads files from the Hugging Face hub into the hub's own cache.
 
-The client reads HF_TOKEN, HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE itself. It is imported on first use, because
-the import takes 0.3 s. When a download is interrupted, the client discards what has arrived. We therefore stream into a
+Only this file and `hub_errors.py` import `huggingface_hub`, on first use, because the import takes 0.3 s. It reads
+HF_TOKEN, HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE itself. When a download is interrupted, the client discards what has arrived. We therefore stream into a
 partial file in its cache, check it, rename it to what the client expects, and let the client add it to its index.
 """
 
 from __future__ import annotations
 
-import errno
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from gguf_embed.errors import EmbedError, ModelFileError
+from gguf_embed.errors import ModelFileError
+from gguf_embed.model_store.hub_errors import HubUnreachable, explained
 from gguf_embed.model_store.names import FileChoice, choose_file, source_files, split_parts
 from gguf_embed.model_store.partial_file import (
     CountedFile,
-    Stopped,
     check_content,
     check_room,
     human_size,
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 _ETAG = re.compile(r"[\w.-]{1,128}")
 _MAX_STREAMED_BYTES = 50 * 10**9  # the hub serves larger files only to its own client, which cannot resume
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +121,10 @@ def _list_files(hub: Hub, repo: str, listener: Listener) -> tuple[list[str], boo
             raise ModelFileError(f"{repo} is not in the hub's cache, and offline mode forbids downloading it")
         return cached, False
     try:
-        with _explained(repo):
+        with explained(repo):
             siblings = HfApi(endpoint=hub.endpoint).model_info(repo, timeout=15.0).siblings or []
             return sorted(sibling.rfilename for sibling in siblings), True
-    except _HubUnreachable as exc:
+    except HubUnreachable as exc:
         if not cached:
             raise
         fallback = f"{exc}; using the files that are cached"
@@ -177,11 +175,11 @@ def _fetch_file(file: _HubFile, is_online: bool, listener: Listener) -> FetchedF
 
     hub = file.hub
     if is_online:
-        with _explained(file.repo, file.name):
+        with explained(file.repo, file.name):
             found = get_hf_file_metadata(file.url, timeout=15.0)
         if _ETAG.fullmatch(found.etag or "") and (found.size or 0) <= _MAX_STREAMED_BYTES:
             _fill_blob(file, found, listener)
-    with _explained(file.repo, file.name):
+    with explained(file.repo, file.name):
         path = Path(
             hf_hub_download(
                 file.repo,
@@ -202,7 +200,7 @@ def _fill_blob(file: _HubFile, found: HfFileMetadata, listener: Listener) -> Non
     folder, etag = _repo_folder(file.hub, file.repo), str(found.etag)
     blob, partial = folder / "blobs" / etag, folder / "blobs" / f"{etag}.incomplete"
     lock = folder.parent / ".locks" / folder.name / f"{etag}.lock"
-    with _explained(file.repo, file.name):
+    with explained(file.repo, file.name):
         for parent in (blob.parent, lock.parent):
             parent.mkdir(parents=True, exist_ok=True)
     if blob.exists():
@@ -218,7 +216,7 @@ def _fill_blob(file: _HubFile, found: HfFileMetadata, listener: Listener) -> Non
             raise _with_hint(exc, partial, start.total_bytes) from exc.__cause__
         listener.progress(PullProgress("verifying sha256 digest"))
         check_content(partial, etag, found.size, file.label)
-        with _explained(file.repo, file.name):
+        with explained(file.repo, file.name):
             partial.replace(blob)
 
 
@@ -234,7 +232,7 @@ def _stream(file: _HubFile, partial: Path, start: PullProgress, listener: Listen
         listener.progress(replace(start, completed_bytes=completed_bytes))
 
     size = start.total_bytes
-    with _explained(file.repo, file.name):
+    with explained(file.repo, file.name):
         if partial.exists() and partial.stat().st_size > size:
             partial.unlink()  # too long: not the beginning of this file
         with partial.open("ab") as output:
@@ -258,60 +256,3 @@ def _with_hint(error: ModelFileError, partial: Path, size: int) -> ModelFileErro
             kept = f"{human_size(n_kept)} of {human_size(size)} are kept; the next attempt continues from there"
             return type(error)(f"{error}; {kept}")
     return error
-
-
-class _HubUnreachable(ModelFileError):
-    """No answer from the hub. Cached files can still be used."""
-
-
-@contextmanager
-def _explained(repo: str, name: str | None = None) -> Iterator[None]:
-    """Turn any exception of the hub's client into a `ModelFileError`; an exception of a listener is passed on.
-
-    The client's network errors are those of an HTTP library that differs between its versions, so all exceptions are
-    caught.
-    """
-    try:
-        yield
-    except EmbedError:
-        raise
-    except Stopped as exc:
-        raise cast(BaseException, exc.__cause__) from None
-    except Exception as exc:
-        raise _explain(exc, repo, name) from exc
-
-
-def _explain(exc: BaseException, repo: str, name: str | None) -> ModelFileError:
-    from huggingface_hub import errors
-
-    where = f"{repo}/{name}" if name else repo
-    if isinstance(exc, errors.LocalEntryNotFoundError):
-        if isinstance(exc.__cause__, errors.HfHubHTTPError):
-            return _explain(exc.__cause__, repo, name)
-        return _HubUnreachable(f"{where} is not cached and the hub cannot be reached; check the network")
-    if isinstance(exc, errors.GatedRepoError):
-        return ModelFileError(f"{repo} is gated: accept its terms on its page on the hub and set HF_TOKEN")
-    if isinstance(exc, errors.RepositoryNotFoundError):
-        return ModelFileError(f"{repo} is not on the hub, or is private: check the name, or set HF_TOKEN")
-    if isinstance(exc, errors.EntryNotFoundError):
-        return ModelFileError(f"{repo} has no file {name}; check the file's name")
-    if isinstance(exc, errors.HFValidationError):
-        return ModelFileError(f"{repo!r} is not a repository name; give ORG/REPO or ORG/REPO:QUANT")
-    if isinstance(exc, errors.HfHubHTTPError):
-        return _explain_status(exc.response.status_code, where)
-    if isinstance(exc, OSError) and exc.errno in _FULL:
-        return ModelFileError(f"{where} cannot be downloaded: the disk is full; free some space or set HF_HUB_CACHE")
-    if isinstance(exc, PermissionError):
-        return ModelFileError(f"{where} cannot be stored: {exc}; set HF_HUB_CACHE to a folder that you can write to")
-    why = " ".join(str(exc).split())  # some of the client's messages have several lines
-    return _HubUnreachable(f"the hub cannot be reached for {where} ({type(exc).__name__}: {why}); check the network")
-
-
-def _explain_status(status: int, where: str) -> ModelFileError:
-    if status in (401, 403):
-        return ModelFileError(f"the hub denied access to {where} ({status}): set HF_TOKEN to a token that can read it")
-    if status == 404:
-        return ModelFileError(f"{where} is not on the hub; check the name")
-    if status == 429:
-        return _HubUnreachable(f"the hub's rate limit was reached for {where} (429): wait, or set HF_TOKEN")
-    return _HubUnreachable(f"the hub answered {status} for {where}; try again later")
