@@ -1,4 +1,4 @@
-"""A byte-level BPE vocabulary (GPT-2's kind: RoBERTa, ModernBERT, Qwen) in the form of llama.cpp's "gpt2" tokenizer."""
+"""A byte-level BPE vocabulary (GPT-2, RoBERTa, ModernBERT, Qwen) in the form of llama.cpp's "gpt2" tokenizer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gguf_embed.convert.pre_tokenizers import choose_pre_tokenizer
 from gguf_embed.convert.special_tokens import SpecialTokensTemplate, read_special_tokens, write_special_tokens
 from gguf_embed.convert.vocabulary import VocabularyEntry, VocabularyTable, build_table
 
-_NFC_NOTE = "note: llama.cpp does not compose characters (NFC): decomposed ones give other tokens than the original's"
+_NFC_NOTE = "llama.cpp does not compose characters (NFC): decomposed ones give other tokens than in the original"
 
 
 @dataclass(frozen=True, slots=True)
 class ByteBpeVocabulary:
-    """Everything about the tokenizer that the GGUF will hold."""
+    """Everything about the tokenizer that the GGUF will contain."""
 
     table: VocabularyTable
     merges: tuple[str, ...]  # "left right", best first
@@ -43,7 +43,7 @@ def is_byte_level(fast: FastTokenizer) -> bool:
 
 
 def read_byte_bpe(fast: FastTokenizer, n_vocab: int) -> ByteBpeVocabulary:
-    """Read the vocabulary. Raises `ModelFileError` for what llama.cpp's BPE does not do."""
+    """Read the vocabulary. Raises `ModelFileError` for anything that llama.cpp's BPE does not do."""
     normalizers = [step["type"] for step in steps(fast.normalizer, "normalizers")]
     if set(normalizers) - {"NFC"}:
         raise fast.refuse(f"normalizer {', '.join(normalizers)} before byte-level BPE", "only NFC")
@@ -65,7 +65,7 @@ def read_byte_bpe(fast: FastTokenizer, n_vocab: int) -> ByteBpeVocabulary:
 
 
 def join_merge(merge: Any) -> str:
-    """A merge as "left right"; tokenizer.json has it so, or as a list of the two."""
+    """A merge as "left right"; tokenizer.json has this form or a list of two."""
     if isinstance(merge, str):
         return merge
     left, right = merge

@@ -1,4 +1,4 @@
-"""What a tokenizer puts around a text and between the two texts of a pair, in llama.cpp's three flags."""
+"""The special tokens around a text and between the two texts of a pair, and llama.cpp's three flags for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gguf_embed.convert.fast_tokenizer import FastTokenizer, steps
 
 @dataclass(frozen=True, slots=True)
 class SpecialTokensTemplate:
-    """Ids around `opening A closing`; a pair is `opening A *between B closing`."""
+    """The ids in `opening A closing` and, for a pair, in `opening A *between B closing`."""
 
     opening: int | None
     closing: int | None
@@ -20,7 +20,7 @@ class SpecialTokensTemplate:
 
     @property
     def separators(self) -> tuple[int, ...]:
-        """What stands between the closing token of the first text and the second text."""
+        """The ids between the closing token of the first text and the second text."""
         if self.closing is not None and self.between[:1] == (self.closing,):
             return self.between[1:]
         return self.between
@@ -29,20 +29,21 @@ class SpecialTokensTemplate:
 def read_special_tokens(fast: FastTokenizer) -> SpecialTokensTemplate:
     """Read the post-processor.
 
-    Raises `ModelFileError` for one that puts more than one token before or after a text: llama.cpp has room for one.
+    Raises `ModelFileError` if it adds more than one token before or after a text: llama.cpp adds at most one.
     """
     found = [_read_step(fast, step) for step in steps(fast.post_processor, "processors")]
     templates = [template for template in found if template is not None]
     if len(templates) > 1:
-        raise fast.refuse("a post-processor of several templates", "only one can be")
+        raise fast.refuse("a post-processor with several templates", "only one is possible")
     return templates[0] if templates else SpecialTokensTemplate(None, None, ())
 
 
 def write_special_tokens(writer: gguf.GGUFWriter, template: SpecialTokensTemplate, roles: dict[str, int]) -> None:
     """Write the special ids and `add_bos_token`, `add_eos_token`, `add_sep_token`.
 
-    llama.cpp adds what it calls BOS and EOS, so the frame's ids go before the declared ones: Qwen3-Embedding closes
-    a text with <|endoftext|> although its `eos_token` is <|im_end|>. Of a pair's separator llama.cpp takes one token.
+    llama.cpp adds the tokens it calls BOS and EOS, so the template's ids are preferred to the declared ones:
+    Qwen3-Embedding ends texts with <|endoftext|> although its `eos_token` is <|im_end|>. llama.cpp can use only one
+    separator token for a pair.
     """
     separators = template.separators
     ids = {
@@ -75,7 +76,7 @@ def _first(*ids: int | None) -> int | None:
 
 def _read_step(fast: FastTokenizer, step: dict[str, Any]) -> SpecialTokensTemplate | None:
     kind = step["type"]
-    if kind == "ByteLevel":  # moves offsets only
+    if kind == "ByteLevel":  # changes only offsets
         return None
     if kind in ("BertProcessing", "RobertaProcessing"):
         opening, closing = int(step["cls"][1]), int(step["sep"][1])

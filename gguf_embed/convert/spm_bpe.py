@@ -1,8 +1,8 @@
-"""SentencePiece's kind of BPE with bytes to fall back on (Gemma), for llama.cpp's "llama" or "gemma4" tokenizer.
+"""SentencePiece BPE with byte fallback (Gemma), for llama.cpp's "llama" or "gemma4" tokenizer.
 
-"llama" merges the pair whose union has the best score. That is the original when tokenizer.json came from a
-SentencePiece model: then every split of a token into two tokens is a merge, all with that token's rank. For a
-tokenizer trained otherwise its merges are written out, which is "gemma4".
+"llama" merges the pair whose union has the best score. This equals the original if tokenizer.json came from a
+SentencePiece model: then every split of a token into two tokens is a merge, all with that token's rank. For any other
+tokenizer the merges are written out, for "gemma4".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 @dataclass(frozen=True, slots=True)
 class SpmBpeVocabulary:
-    """Everything about the tokenizer that the GGUF will hold. `merges` is None where scores say it all."""
+    """Everything about the tokenizer that the GGUF will contain. `merges` is None if the scores suffice."""
 
     table: VocabularyTable
     merges: tuple[str, ...] | None
@@ -49,36 +49,46 @@ class SpmBpeVocabulary:
 
 
 def replaces_spaces(fast: FastTokenizer) -> bool:
-    """Whether spaces become "▁" and nothing else happens before BPE, as for Gemma."""
+    """Whether the normalizer only replaces spaces by "▁", as Gemma's does."""
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": WORD_START}
     return list(steps(fast.normalizer, "normalizers")) == [replace]
 
 
 def read_spm_bpe(fast: FastTokenizer, n_vocab: int) -> SpmBpeVocabulary:
-    """Read the vocabulary. Raises `ModelFileError` for what neither of llama.cpp's two tokenizers does."""
-    for step in steps(fast.pre_tokenizer, "pretokenizers"):
-        if step["type"] != "Split" or step["pattern"] != {"String": " "}:  # no space is left to split at
-            raise fast.refuse(f"pre-tokenizer {step['type']!r} after spaces became {WORD_START!r}", "only Split at ' '")
+    """Read the vocabulary. Raises `ModelFileError` for anything that neither of llama.cpp's two tokenizers does."""
+    _check_pre_tokenizer(fast)
     vocab: dict[str, int] = fast.model["vocab"]
-    missing = next((text for text in _BYTES if text not in vocab), None)
-    if not fast.model.get("byte_fallback") or missing:
+    if not fast.model.get("byte_fallback") or not vocab.keys() >= set(_BYTES):
         raise fast.refuse("BPE without a token for every byte", "llama.cpp needs <0x00> to <0xFF>")
-    pairs = [tuple(join_merge(merge).split(" ")) for merge in fast.model["merges"]]
+    merges = tuple(join_merge(merge) for merge in fast.model["merges"])
+    pairs = [tuple(merge.split(" ")) for merge in merges]
     template = read_special_tokens(fast)
-    plain = set(vocab) - set(_BYTES) - {added.text for added in fast.added}  # the others are found in the text before
-    by_score = stand_together(pairs, plain) and has_all_splits(pairs, plain)
+    by_score = _scores_suffice(fast, pairs)
     if not by_score and template.opening is None:
         raise fast.refuse("this BPE without a token before each text", "llama.cpp's gemma4 tokenizer always adds BOS")
     return SpmBpeVocabulary(
         table=build_table(fast.path, _entries(fast, rank_tokens(pairs)), n_vocab),
-        merges=None if by_score else tuple(join_merge(merge) for merge in fast.model["merges"]),
+        merges=None if by_score else merges,
         template=template,
         roles=fast.roles,
     )
 
 
+def _check_pre_tokenizer(fast: FastTokenizer) -> None:
+    for step in steps(fast.pre_tokenizer, "pretokenizers"):
+        if step["type"] != "Split" or step["pattern"] != {"String": " "}:  # that one has no effect: no space is left
+            raise fast.refuse(f"pre-tokenizer {step['type']!r} after spaces became {WORD_START!r}", "only Split at ' '")
+
+
+def _scores_suffice(fast: FastTokenizer, pairs: Sequence[tuple[str, ...]]) -> bool:
+    """Whether one score per token gives the same result as the list of merges."""
+    added = {token.text for token in fast.added}  # found in the text before any merging
+    plain = set(fast.model["vocab"]) - set(_BYTES) - added
+    return stand_together(pairs, plain) and has_all_splits(pairs, plain)
+
+
 def rank_tokens(pairs: Sequence[tuple[str, ...]]) -> dict[str, int]:
-    """The rank of each token that merges make, best first, by the first merge that does."""
+    """The rank of each token that merges produce, best first, by the first merge that does."""
     ranks: dict[str, int] = {}
     for left, right in pairs:
         ranks.setdefault(left + right, len(ranks))
@@ -86,14 +96,14 @@ def rank_tokens(pairs: Sequence[tuple[str, ...]]) -> dict[str, int]:
 
 
 def stand_together(pairs: Sequence[tuple[str, ...]], tokens: Set[str]) -> bool:
-    """Whether the merges that make one of `tokens` follow each other, so that one rank can stand for them."""
+    """Whether all merges that produce one of `tokens` are adjacent, so that one rank can represent them."""
     results = [left + right for left, right in pairs if left + right in tokens]
     n_runs = sum(result != before for before, result in pairwise(["", *results]))
     return n_runs == len(set(results))
 
 
 def has_all_splits(pairs: Sequence[tuple[str, ...]], tokens: Set[str]) -> bool:
-    """Whether each token may be made from any two tokens that it is composed of."""
+    """Whether every way to split a token into two tokens is a merge."""
     known = set(pairs)
     return all(
         (token[:cut], token[cut:]) in known
@@ -110,14 +120,14 @@ def _entries(fast: FastTokenizer, ranks: dict[str, int]) -> dict[int, Vocabulary
         kind = gguf.TokenType.BYTE if text in _BYTES else gguf.TokenType.NORMAL
         entries[token] = VocabularyEntry(text, kind, -float(ranks.get(text, len(ranks))))
     for added in fast.added:
-        # "▁▁" is looked for in the text as it came, where it never stands: there it is made of spaces, by merges
+        # llama.cpp would look for "▁▁" in the unchanged text, which has spaces instead: merges have to produce it
         if WORD_START not in added.text or added.normalized or added.text not in ranks:
             entries[added.id] = _added_entry(added, fast)
     return entries
 
 
 def _added_entry(added: AddedToken, fast: FastTokenizer) -> VocabularyEntry:
-    """llama.cpp looks for these in the text before spaces become "▁"."""
+    """An added token in the form in which it appears in the text: llama.cpp looks for it before spaces become "▁"."""
     if added.text == fast.model.get("unk_token"):
         return VocabularyEntry(added.text, gguf.TokenType.UNKNOWN)
     if added.special:

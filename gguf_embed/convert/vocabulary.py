@@ -1,4 +1,4 @@
-"""A vocabulary laid out by id, as a GGUF stores it."""
+"""A vocabulary ordered by id, as a GGUF stores it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import gguf
 
 from gguf_embed.errors import ModelFileError
 
-_MIN_SCORE = -10000.0  # llama.cpp's converter gives it to ids that no token has
+_MIN_SCORE = -10000.0  # as in llama.cpp's converter, for ids without a token
 
 
 @dataclass(frozen=True, slots=True)
 class VocabularyEntry:
-    """One token: its text as llama.cpp's tokenizer looks it up, its type, and its score where the kind has any."""
+    """One token: its text as llama.cpp's tokenizer looks it up, its type, and its score if there are scores."""
 
     text: str
     type: gguf.TokenType
@@ -23,7 +23,7 @@ class VocabularyEntry:
 
 @dataclass(frozen=True, slots=True)
 class VocabularyTable:
-    """Entries of the ids 0 to n_tokens - 1. All texts differ: llama.cpp ends the process over two that do not."""
+    """The entries of ids 0 to n_tokens - 1. All texts differ: llama.cpp ends the process if two are equal."""
 
     entries: tuple[VocabularyEntry, ...]
 
@@ -35,9 +35,9 @@ class VocabularyTable:
 
 
 def build_table(path: Path, entries: dict[int, VocabularyEntry], n_vocab: int) -> VocabularyTable:
-    """Order entries by id; ids below `n_vocab` that no token has become unused ones.
+    """Order entries by id; ids below `n_vocab` without a token become unused tokens.
 
-    Raises `ModelFileError` for an id outside the model's vocabulary, an empty token, or two tokens of one text.
+    Raises `ModelFileError` for an id outside the model's vocabulary, an empty token, or two tokens with the same text.
     """
     outside = next((token for token in entries if not 0 <= token < n_vocab), None)
     if outside is not None:
