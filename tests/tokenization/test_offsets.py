@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from gguf_embed.tokenization.offsets import OffsetUnit, align, code_point_at, place_in_order, trim, unit_starts
+from gguf_embed.tokenization.offsets import OffsetUnit, align, code_point_at, find_in_order, trim, unit_starts
 
 ALPHABET = "ab cd  Éßñ中文한글\u0301\u1112\u1161👩‍🚀🎉\n\t.,İΣς"
 
@@ -81,7 +81,7 @@ def test_two_pieces_of_one_character_both_get_it():
     ],
 )
 def test_a_word_is_placed_where_it_can_only_be(text, words, spans):
-    assert place_in_order(text, words) == spans
+    assert find_in_order(text, words) == spans
 
 
 @pytest.mark.parametrize("seed", range(30))
