@@ -1,4 +1,4 @@
-"""Write a file so that it appears complete or not at all."""
+"""Writes a file so that it appears complete or not at all."""
 
 from __future__ import annotations
 

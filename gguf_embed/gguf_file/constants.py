@@ -102,7 +102,7 @@ SCALAR_FORMATS: dict[int, str] = {
     11: "q",
     12: "d",
 }
-"""Metadata value type → its `struct` code. The two others are below."""
+"""Metadata value type → its `struct` code. The other two types are below."""
 
 STRING = 8
 ARRAY = 9

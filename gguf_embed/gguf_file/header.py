@@ -1,4 +1,4 @@
-"""Read a GGUF's header: what the file says of itself, without its weights and without its vocabulary."""
+"""Reads a GGUF's header: metadata and the list of tensors, without weights and vocabulary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gguf_embed.gguf_file.walker import HeaderWalker, MalformedHeader, Scalar, T
 MetadataValue = Scalar | tuple[Scalar, ...]
 
 MAX_KEPT_ITEMS = 64
-"""Arrays longer than this are skipped; their length alone is kept."""
+"""Longer arrays are skipped; only their length is kept."""
 
 _SUPPORTED_VERSIONS = (2, 3)
 _DEFAULT_ALIGNMENT = 32
@@ -23,7 +23,7 @@ _ScalarT = TypeVar("_ScalarT", str, int, float, bool)
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor. `shape` is in ggml's order, fastest dimension first; `offset` counts bytes from the data start."""
+    """One tensor. `shape` is in ggml's order, fastest dimension first; `offset` is in bytes from the data start."""
 
     name: str
     shape: tuple[int, ...]
@@ -34,7 +34,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """A GGUF's header. The further parts of a split model have no architecture: ""."""
+    """A GGUF's header. In the later parts of a split model `architecture` is ""."""
 
     path: Path
     version: int
@@ -46,16 +46,16 @@ class GgufHeader:
     size_bytes: int  # of this file
 
     def get(self, key: str, kind: type[_ScalarT]) -> _ScalarT | None:
-        """A scalar by its full key; None when it is missing or of another type."""
+        """A scalar by its full key; None if it is missing or of another type."""
         value = self.metadata.get(key)
         return value if isinstance(value, kind) else None
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read and check the header of one GGUF file; weights are not touched. Takes about 10 ms for 30,000 tokens.
+    """Read and check the header of one GGUF file without its weights. Takes 3 to 6 ms for 30,000 tokens.
 
-    Raises `ModelFileError`, one line that names the file, when it is missing, not a GGUF, of another byte order or
-    version, truncated (header or tensor data), malformed, or names no architecture.
+    Raises `ModelFileError`, one line that names the file, if it is missing, not a GGUF, of another byte order or
+    version, truncated (header or tensor data), malformed, or without an architecture.
     """
     size_bytes = _check_file(path)
     try:
@@ -105,7 +105,7 @@ def _parse(path: Path, walker: HeaderWalker, size_bytes: int) -> GgufHeader:
     architecture = metadata.get("general.architecture", "")
     is_further_part = metadata.get("split.no", 0) != 0
     if not isinstance(architecture, str) or not (architecture or is_further_part):
-        raise ModelFileError(f"{path}: names no general.architecture, so it is not a model; use another GGUF")
+        raise ModelFileError(f"{path}: has no general.architecture, so it is not a model; use another GGUF")
     return GgufHeader(path, version, architecture, metadata, lengths, tensors, data_start, size_bytes)
 
 
@@ -116,7 +116,7 @@ def _read_version(path: Path, walker: HeaderWalker) -> int:
         )
     version = walker.version()
     if version & 0xFFFF == 0 and version != 0:
-        raise ModelFileError(f"{path}: is a big-endian GGUF, this machine reads little-endian ones; convert it")
+        raise ModelFileError(f"{path}: is a big-endian GGUF, only little-endian ones are supported; convert it")
     if version not in _SUPPORTED_VERSIONS:
         raise ModelFileError(f"{path}: is a GGUF of version {version}, supported are 2 and 3; convert the model again")
     return version

@@ -1,4 +1,4 @@
-"""Where each metadata entry of a GGUF lies in the file, to read arrays of numbers and to copy entries unchanged."""
+"""The position of each metadata entry in a GGUF, to read arrays of numbers and to copy entries unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gguf_embed.gguf_file.walker import EntryHead, HeaderWalker, MalformedHeader
 
 @dataclass(frozen=True, slots=True)
 class MetadataEntry(EntryHead):
-    """One metadata entry with where its value ends, in bytes from the beginning of the file."""
+    """One metadata entry with the end of its value, in bytes from the beginning of the file."""
 
     end: int
 

@@ -1,4 +1,4 @@
-"""Read one array of strings from a GGUF's metadata, such as a vocabulary of a million words."""
+"""Reads one array of strings from a GGUF's metadata, such as a vocabulary of a million words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def read_strings(path: Path, key: str, *, errors: DecodeErrors = "replace") -> l
     """The array under `key`; empty if the file has none. Takes about 0.3 s for a million words.
 
     For files that `read_header` has checked. `errors` is for bytes that are not UTF-8: "replace" gives text that can
-    be encoded again, "surrogateescape" keeps strings apart that differ in such bytes only.
+    be encoded again, "surrogateescape" keeps strings distinct that differ only in such bytes.
     Raises `ModelFileError` for an array of anything but strings, and when the file has changed since it was checked.
     """
     try:

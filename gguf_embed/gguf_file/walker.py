@@ -1,4 +1,4 @@
-"""Step through a GGUF's header, bounds-checked: the one place that knows how metadata and tensors lie in the file."""
+"""Steps through a GGUF's header with bounds checks: the one place that knows the layout of metadata and tensors."""
 
 from __future__ import annotations
 

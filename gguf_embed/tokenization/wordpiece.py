@@ -72,7 +72,7 @@ class ExactWordPiece:
         return ids
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
-        """The ids with special tokens, and their offsets, which include characters dropped inside a word, such as NUL."""
+        """The ids with special tokens, and offsets, which include characters dropped inside a word, such as NUL."""
         encoding = self._tokenizer.encode(valid_unicode(text))
         added = zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
         return encoding.ids, [None if is_added else span for span, is_added in added]

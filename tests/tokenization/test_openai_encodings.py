@@ -49,7 +49,7 @@ def test_a_text_is_read_and_half_characters_at_its_ends_are_dropped(tokens, text
 
 @pytest.mark.parametrize("tokens", [[0, 3, 1], [0, 2, 1], [0, 3], [2], [3], [3, 2], [3, 3, 0]])
 def test_ids_that_are_not_valid_text_are_refused(tokens):
-    with pytest.raises(InvalidRequest, match="input 7: .*not valid text in cl100k_base") as caught:
+    with pytest.raises(InvalidRequest, match=r"input 7: .*not valid text in cl100k_base") as caught:
         OpenAIEncoding("cl100k_base", PIECES).decode(tokens, 7)
     assert caught.value.param == "input"
 
