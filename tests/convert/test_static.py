@@ -1,4 +1,4 @@
-"""Static models into GGUFs: what is recognized, what is written, what is refused and leaves nothing behind."""
+"""Converting static models: what is recognized, written and refused, without leaving files behind."""
 
 from __future__ import annotations
 
@@ -123,13 +123,13 @@ def test_broken_tables_are_refused_and_leave_nothing(content, message, tmp_path)
         b"\x1f\x8b\x08garbage",
     ],
 )
-def test_other_files_are_not_taken_for_word_tables(content, tmp_path):
+def test_other_files_are_not_recognized_as_word_tables(content, tmp_path):
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(content)
     assert not is_static(path)
 
 
-def test_other_directories_are_not_taken_for_static_models(tmp_path):
+def test_other_directories_are_not_recognized_as_static_models(tmp_path):
     assert not is_static(tmp_path)
     (tmp_path / "config.json").write_text('{"architectures": ["BertModel"]}')
     assert not is_static(tmp_path)

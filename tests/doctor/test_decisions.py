@@ -1,4 +1,4 @@
-"""The doctor's pure parts: what is known of a model, which special tokens are in force, what --set means."""
+"""The doctor's pure functions: what is known about a model, which special tokens are used, how --set is parsed."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_plain_names(name, plain):
         ("rwkv", "", 100, {}, (None, None, None, False, False, False)),
     ],
 )  # fmt: skip
-def test_special_tokens_in_force_are_llama_cpps(kind, pre, n_tokens, metadata, expected):
+def test_effective_special_tokens_are_llama_cpps(kind, pre, n_tokens, metadata, expected):
     found = effective_special_tokens(kind, pre, n_tokens, metadata)
     ids = found.ids["bos"], found.ids["eos"], found.ids["sep"]
     assert (*ids, found.adds_bos, found.adds_eos, found.adds_sep) == expected
@@ -168,7 +168,7 @@ def test_a_string_may_look_like_anything():
         ("split.count=u16:1", "layout"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_in_one_line(setting, message):
+def test_invalid_settings_are_refused_in_one_line(setting, message):
     with pytest.raises(ConfigError, match=message) as caught:
         parse_setting(setting, {"k": entry(ValueType.UINT32), "list": entry(9)})
     assert "\n" not in caught.value.message

@@ -1,4 +1,4 @@
-"""Corrected copies: only the metadata differs, and they compute what a right file computes."""
+"""Corrected copies: only the metadata differs, and the results are those of a correct file."""
 
 from __future__ import annotations
 
@@ -155,5 +155,5 @@ def test_split_models_are_refused_by_name(tmp_path):
             check_can_rewrite(path, tmp_path / "out.gguf", overwrite=False)
 
 
-def test_the_default_place_is_beside_the_file():
+def test_the_default_output_is_next_to_the_file():
     assert fixed_path(Path("/models/bge-m3-Q8_0.gguf")) == Path("/models/bge-m3-Q8_0-fixed.gguf")

@@ -1,4 +1,4 @@
-"""A file that is written appears complete or not at all, and a failure says what to do."""
+"""A written file appears complete or not at all, and a failure names the way out."""
 
 from __future__ import annotations
 

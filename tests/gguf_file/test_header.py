@@ -1,4 +1,4 @@
-"""A GGUF's header: what is read from it, and one clear line for every way it can be broken."""
+"""A GGUF's header: what is read from it, and one clear line for each kind of damage."""
 
 from __future__ import annotations
 

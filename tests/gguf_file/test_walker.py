@@ -1,4 +1,4 @@
-"""One walker under header, strings and layout: the same file, read in three ways, agrees."""
+"""Header, strings and layout are read by one walker: they agree about the same file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused before anything decodes an image."""
+"""Images that are refused before anything decodes them."""
 
 import struct
 import time

@@ -1,4 +1,4 @@
-"""Downloads from a hub on this machine: what is chosen, kept, and said when it goes wrong."""
+"""Downloads from a local hub: which file is chosen, what is cached, and the message when it fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From -m, or nothing, to a file that is here."""
+"""Finding the model file for -m, -hf or the default."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_default_is_converted_from_the_package_once(tmp_path, package):
     assert len(said) == 1
 
 
-def test_a_damaged_cached_file_is_made_anew(tmp_path, package):
+def test_a_damaged_cached_file_is_converted_again(tmp_path, package):
     path = resolve_default(tmp_path / "cache", ignore, find_package=lambda _: package)
     path.write_bytes(path.read_bytes()[:-100])
     said: list[str] = []
@@ -179,7 +179,7 @@ def test_a_pulled_name_needs_no_hub(tmp_path, hub):
     assert locate_model(source, tmp_path / "cache", ignore) == LocatedModel(entry.path, entry.name)
 
 
-def test_offline_a_name_that_was_never_fetched_is_said(tmp_path, hub):
+def test_offline_a_name_that_was_never_fetched_is_reported(tmp_path, hub):
     with pytest.raises(ModelFileError, match="offline"):
         locate_model(ModelSource(path=Path("bge-m3"), offline=True), tmp_path / "cache", ignore, hub=hub)
 
@@ -197,6 +197,6 @@ def test_a_mistyped_path_never_becomes_a_download(tmp_path, hub):
         assert locate_model(ModelSource(path=path), tmp_path / "cache", ignore, hub=nowhere).path == path
 
 
-def test_what_cannot_run_yet_is_said(tmp_path):
+def test_a_model_that_cannot_run_yet_is_refused_with_the_reason(tmp_path):
     with pytest.raises(NotSupported, match="clip-vit-base-patch16 cannot run yet"):
         locate_model(ModelSource(path=Path("clip-vit-base-patch16")), tmp_path, ignore)

@@ -1,4 +1,4 @@
-"""Which file a name means."""
+"""Which names are valid, and which files they mean."""
 
 from __future__ import annotations
 

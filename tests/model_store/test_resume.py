@@ -1,4 +1,4 @@
-"""Downloads that break off, arrive damaged or find no room: what is kept, what is said, how the next one goes on."""
+"""Downloads that are interrupted, arrive damaged or do not fit: what is kept, the message, and how the next one resumes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_download_tells_its_size_and_how_far_it_is(hub):
     assert steps[-1].status == "verifying sha256 digest"
 
 
-def test_a_stopped_download_goes_on_where_it_stopped(fake, hub):
+def test_a_stopped_download_continues_where_it_stopped(fake, hub):
     with pytest.raises(EnoughError):
         fetch_files(hub, REPO, FileChoice(), stop_after(10 * MIB))
     assert blob(hub, ".incomplete").stat().st_size == 10 * MIB
@@ -169,7 +169,7 @@ def test_a_converter_gets_configurations_tokenizer_and_weights_in_one_folder(fak
     assert fake.requests == []
 
 
-def test_a_repository_without_weights_for_the_converter_is_said(fake, hub):
+def test_a_repository_without_weights_for_the_converter_is_refused(fake, hub):
     fake.files["org/pickled"] = {"pytorch_model.bin": b"x", "config.json": b"{}"}
     with pytest.raises(ModelFileError, match=r"^org/pickled .*safetensors"):
         fetch_directory(hub, "org/pickled", lambda line: None)

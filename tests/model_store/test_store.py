@@ -1,4 +1,4 @@
-"""Pulled models and the files of a folder: what is listed, pulled, copied and removed, and what no name may do."""
+"""Pulled models and the files in a folder: listing, pulling, copying, removing, and names that must not work."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_an_alias_of_the_catalog_takes_the_file_it_names(store, model):
     assert store.find("nomic-embed-text") == store.find("nomic-embed-text:v1.5") == entry
 
 
-def test_an_alias_with_a_quantization_is_a_name_of_its_own(store):
+def test_an_alias_with_a_quantization_is_a_separate_name(store):
     store.pull("nomic-embed-text", ignore)
     entry = store.pull("nomic-embed-text:Q4_K_M", ignore)
     assert (entry.name, entry.path.name) == ("nomic-embed-text-v1.5:Q4_K_M", "nomic-embed-text-v1.5.Q4_K_M.gguf")
@@ -119,7 +119,7 @@ def test_another_process_sees_what_was_pulled_and_needs_no_network(tmp_path, sto
     assert later.pull(REPO, ignore).digest == entry.digest
 
 
-def test_a_split_model_is_one_entry_and_goes_as_one(tmp_path, fake, store, model, other):
+def test_a_split_model_is_listed_and_removed_as_one(tmp_path, fake, store, model, other):
     fake.files["org/split"] = {"s-F16-00001-of-00002.gguf": model, "s-F16-00002-of-00002.gguf": other}
     entry = store.pull("org/split", ignore)
     assert (entry.name, entry.size_bytes) == ("org/split:F16", len(model) + len(other))
@@ -128,7 +128,7 @@ def test_a_split_model_is_one_entry_and_goes_as_one(tmp_path, fake, store, model
     assert (store.models(), kept_files(tmp_path)) == ((), [])
 
 
-def test_two_names_of_one_file_share_it_until_the_last_goes(tmp_path, store, model):
+def test_a_file_with_two_names_is_deleted_with_the_last_one(tmp_path, store, model):
     first = store.pull("nomic-embed-text", ignore)
     store.pull(f"{NOMIC}:f16", ignore)
     assert store.remove("nomic-embed-text") == Removed(0, (f"{NOMIC}:f16",))
@@ -160,7 +160,7 @@ def test_a_copy_is_a_further_name(store):
     assert names(store) == ["me/mine:v1"]
 
 
-def test_a_file_can_be_entered_under_a_name_and_stays_its_owner_s(tmp_path, store):
+def test_a_users_file_can_be_registered_and_is_never_deleted(tmp_path, store):
     mine = write_tiny_encoder(tmp_path / "mine.gguf")
     store.add("own:latest", mine, "ab" * 32)
     assert (store.find("own").path, store.find("own").digest) == (mine, "ab" * 32)
@@ -378,13 +378,13 @@ def test_a_damaged_index_file_is_skipped_and_logged(tmp_path, store, caplog, con
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="this user may write everywhere")
-def test_an_index_that_cannot_be_written_is_said(tmp_path, store):
+def test_an_index_that_cannot_be_written_is_reported(tmp_path, store):
     (tmp_path / "cache").mkdir(mode=0o500)
     with pytest.raises(ModelFileError, match="set GGUF_EMBED_CACHE"):
         store.pull(REPO, ignore)
 
 
-def test_an_index_folder_that_is_a_file_is_said(tmp_path, store):
+def test_an_index_folder_that_is_a_file_is_reported(tmp_path, store):
     (tmp_path / "cache").write_text("x")
     with pytest.raises(ModelFileError, match="set GGUF_EMBED_CACHE"):
         store.pull(REPO, ignore)

@@ -1,4 +1,4 @@
-"""OpenAI's ids to text: what is dropped, what is refused, where the file is looked for."""
+"""Decoding OpenAI's ids: what is dropped, what is refused, where the file is searched."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_text_is_measured_only_until_it_is_over_the_limit():
         ({"TIKTOKEN_CACHE_DIR": "", "DATA_GYM_CACHE_DIR": "/b"}, ()),
     ],
 )
-def test_the_file_is_looked_for_where_tiktoken_keeps_it(environment, folders):
+def test_the_file_is_searched_where_tiktoken_stores_it(environment, folders):
     assert cache_folders(environment, Path("/tmp")) == tuple(map(Path, folders))
 
 

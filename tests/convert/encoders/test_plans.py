@@ -104,7 +104,7 @@ def test_a_head_that_is_declared_but_missing_is_named(tmp_path):
         convert(source)
 
 
-def test_leftovers_of_training_are_no_obstacle(tmp_path):
+def test_tensors_left_from_training_are_ignored(tmp_path):
     source = tiny.write_directory("roberta", tmp_path / "hf")
     weights = {f"roberta.{name}": values for name, values in tiny.weights_of("roberta").items()}
     extra = ("lm_head.bias", "roberta.pooler.dense.bias", "classifier.out_proj.bias", "roberta.embeddings.position_ids")
@@ -162,7 +162,7 @@ def test_the_files_of_sentence_transformers_6_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("length", [256, 512, 10**30, None, 0, "100"])
-def test_a_longest_text_that_is_no_shorter_than_the_context_is_not_written(tmp_path, length):
+def test_a_maximum_length_not_below_the_context_is_not_written(tmp_path, length):
     source = tiny.write_directory("bert", tmp_path / "hf")
     (source / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": length}))
     assert "gguf-embed.max_sequence_length" not in convert(source)
@@ -183,7 +183,7 @@ def test_auto_keeps_sixteen_bits(tmp_path, stored, chosen):
     assert choose_outtype(source, "q8_0") == "q8_0"
 
 
-def test_progress_of_large_models_is_told(tmp_path, monkeypatch):
+def test_progress_of_large_models_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(convert_module, "_REPORT_BYTES", 100_000)
     lines: list[str] = []
     convert_directory(tiny.write_directory("bert", tmp_path / "hf"), tmp_path / "m.gguf", "f32", report=lines.append)

@@ -1,4 +1,4 @@
-"""What of a tokenizer goes into the GGUF: its kind, its special tokens, what is put around a text."""
+"""What is written about a tokenizer: its kind, its special tokens, and which of them surround a text."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_kind_and_special_tokens(tmp_path, name, expected):
     assert tuple(found.values()) == expected
 
 
-def test_a_role_that_only_config_json_names_is_taken_from_there(tmp_path):
+def test_a_role_that_only_config_json_declares_is_read_from_there(tmp_path):
     tokenizer = reference_tokenizers()["qwen35"]
     metadata = written(read_plan(tmp_path, tokenizer, bos_token_id=0, pad_token_id=0), tmp_path / "v.gguf")
     assert metadata["tokenizer.ggml.bos_token_id"] == 0
@@ -188,7 +188,7 @@ def test_the_template_is_what_the_post_processor_adds(post_processor, template, 
         ("a b,a bc,b c,ab c", "a b c ab bc", True, True),  # nobody asked about "abc"
     ],
 )
-def test_scores_stand_for_merges_only_where_every_split_is_one(merges, tokens, together, complete):
+def test_scores_replace_merges_only_if_every_split_is_a_merge(merges, tokens, together, complete):
     pairs = [tuple(merge.split()) for merge in merges.split(",")]
     assert stand_together(pairs, set(tokens.split())) is together
     assert has_all_splits(pairs, set(tokens.split())) is complete
