@@ -125,7 +125,7 @@ def _encode(tensor: PlannedTensor) -> NDArray[np.generic]:
     values = values if tensor.rows is None else values[list(tensor.rows)]
     values = values + np.float32(tensor.add) if tensor.add else values
     if not np.isfinite(values).all():
-        raise ModelFileError(f"{tensor.stored.path}: tensor {tensor.name} holds values that are not finite")
+        raise ModelFileError(f"{tensor.stored.path}: tensor {tensor.name} contains values that are not finite")
     with np.errstate(over="ignore"):
         encoded: NDArray[np.generic] = gguf.quants.quantize(np.ascontiguousarray(values), tensor.type)
     if tensor.type == gguf.GGMLQuantizationType.F16 and not np.isfinite(encoded).all():

@@ -95,7 +95,7 @@ def plan_tensors(
         if name == "":
             continue
         if name is None or name not in expected or name in planned:
-            raise ModelFileError(f"{tensor.path}: tensor {original} has no place in a GGUF of this architecture")
+            raise ModelFileError(f"{tensor.path}: tensor {original} is unknown for this architecture")
         planned[name] = _planned(name, tensor, outtype, (skipped_rows or {}).get(name, 0))
     for name, shape in expected.items():
         found = planned[name].shape if name in planned else None

@@ -15,15 +15,9 @@ from gguf_embed.convert.plan import PlannedTensor
 from gguf_embed.convert.safetensors import list_tensors
 from gguf_embed.convert.source import ModelSourceDirectory, read_pooling
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.rerank_prompt import QWEN3_RERANK_PROMPT
 
 _LABELS = ("yes", "no")
-_TEMPLATE = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
-    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
-    "<|im_start|>user\n<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n"
-    "<Query>: {query}\n<Document>: {document}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-)
-"""The prompt from Qwen3-Reranker's model card, with the two placeholders that llama.cpp's server fills."""
 
 
 def is_yes_no_reranker(source: ModelSourceDirectory) -> bool:
@@ -60,4 +54,4 @@ def plan_yes_no_head(source: ModelSourceDirectory) -> PlannedTensor:
 def write_yes_no_head(writer: gguf.GGUFWriter) -> None:
     """Write the labels, which llama.cpp counts for the number of scores, and the prompt as chat template "rerank"."""
     writer.add_classifier_output_labels(list(_LABELS))
-    writer.add_chat_template([{"name": "rerank", "template": _TEMPLATE}])
+    writer.add_chat_template([{"name": "rerank", "template": QWEN3_RERANK_PROMPT}])

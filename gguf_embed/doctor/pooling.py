@@ -11,17 +11,8 @@ from gguf_embed.doctor.llama_facts import EMBEDDING_ARCHITECTURES, ENCODERS
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import POOLING_NUMBERS, RANK_HEADS
 from gguf_embed.gguf_file.facts import pooling_type
+from gguf_embed.gguf_file.rerank_prompt import QWEN3_RERANK_PROMPT, RERANK_TEMPLATE
 from gguf_embed.types import Pooling
-
-RERANK_TEMPLATE = "tokenizer.chat_template.rerank"
-
-QWEN3_RERANK_PROMPT = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
-    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: Given a web '
-    "search query, retrieve relevant passages that answer the query\n<Query>: {query}\n<Document>: {document}"
-    "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-)
-"""The prompt from the card of Qwen/Qwen3-Reranker-0.6B, with llama.cpp's two placeholders."""
 
 _BERTS = ENCODERS - {"eurobert"}  # Jina's v5 models are EuroBERTs with pooling last
 _NO_HEAD_FIX = "use a GGUF of this model made by llama.cpp's convert_hf_to_gguf.py, or convert it yourself"

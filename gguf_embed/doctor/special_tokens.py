@@ -9,7 +9,8 @@ from gguf_embed.doctor.effective_special_tokens import ADD_BOS, ADD_EOS, ADD_SEP
 from gguf_embed.doctor.evidence import Evidence
 from gguf_embed.doctor.findings import Change, Finding, flag, serious, sets, uint, warning
 from gguf_embed.doctor.llama_facts import ENCODERS
-from gguf_embed.doctor.pooling import RERANK_TEMPLATE, has_head, intended_pooling, is_causal
+from gguf_embed.doctor.pooling import has_head, intended_pooling, is_causal
+from gguf_embed.gguf_file.rerank_prompt import RERANK_TEMPLATE
 from gguf_embed.types import Pooling
 
 _SPECIAL_TYPES = (2, 3, 4)  # unknown, control, user-defined: llama.cpp's llama_token_type

@@ -8,6 +8,7 @@ from math import prod
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import FILE_TYPES, POOLING_NUMBERS, RANK_HEADS
 from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.rerank_prompt import RERANK_TEMPLATE
 from gguf_embed.types import Pooling
 
 _POOLINGS = {number: pooling for pooling, number in POOLING_NUMBERS.items()}
@@ -71,7 +72,7 @@ def rank_labels(header: GgufHeader) -> tuple[str, ...]:
 
 def rerank_template(header: GgufHeader) -> str:
     """The template that combines a query and a document for scoring; "" if the file has none."""
-    return header.get("tokenizer.chat_template.rerank", str) or ""
+    return header.get(RERANK_TEMPLATE, str) or ""
 
 
 def context_length(header: GgufHeader) -> int | None:

@@ -156,7 +156,7 @@ def test_pooling_none_declared_is_left_to_the_user(tmp_path):
         ("qwen2_embedding", {"is_causal": False}, "is_causal False"),
         ("qwen2_embedding", {"auto_map": {"AutoModel": "modeling_qwen.Qwen2Model"}}, "modeling_qwen.Qwen2Model"),
         ("qwen3_embedding", {"num_hidden_layers": 4}, r"blk.3.attn_q.weight should be .* missing"),
-        ("qwen3_embedding", {"num_hidden_layers": 2}, r"layers.2.* has no place"),
+        ("qwen3_embedding", {"num_hidden_layers": 2}, r"layers.2.* is unknown"),
         ("qwen3_embedding", {"intermediate_size": 95}, r"ffn_gate.weight should be .95, 64., but it is .96, 64."),
         ("qwen3_embedding", {"vocab_size": 100}, r"token_embd.weight should be .100, 64."),
         ("qwen3_embedding", {"rope_scaling": {"rope_type": "llama3", "factor": 8}}, "type 'llama3' cannot"),
