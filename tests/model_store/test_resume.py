@@ -1,4 +1,4 @@
-"""Downloads that are interrupted, arrive damaged or do not fit: what is kept, the message, and how the next one resumes."""
+"""Downloads that are interrupted, damaged or do not fit: what is kept, the message, and how the next one resumes."""
 
 from __future__ import annotations
 
