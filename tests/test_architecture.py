@@ -37,7 +37,7 @@ SIBLINGS = {(who, whom) for who in ("config", "metrics") for whom in ("types", "
 
 HOMES = {
     "llama_cpp": ("engines/llama/api.py", "engines/llama/mtmd_api.py"),
-    "huggingface_hub": ("model_store/download.py",),
+    "huggingface_hub": ("model_store/download.py", "model_store/hub_errors.py"),
     "gguf": ("gguf_file/", "convert/", "doctor/"),
     "aiohttp": ("server/",),
     "click": ("cli/",),

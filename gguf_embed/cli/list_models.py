@@ -67,7 +67,7 @@ def list_models(models_dir: Path | None, catalog: bool, as_json: bool) -> None:
         return
     from gguf_embed.model_store.store import ModelStore
 
-    models = [listed(entry) for entry in ModelStore(cache_dir(os.environ), models_dir).entries()]
+    models = [listed(entry) for entry in ModelStore(cache_dir(os.environ), models_dir).models()]
     if as_json:
         click.echo(json.dumps([asdict(model) for model in models], indent=1))
     elif models:

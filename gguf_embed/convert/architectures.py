@@ -1,4 +1,4 @@
-"""Which converter plans which architecture, and why some have none."""
+"""Chooses the converter for an architecture, and says why some architectures have none."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ SUPPORTED = (
 _OWN_CONVERTER = "use a ready GGUF of this model, or llama.cpp's convert_hf_to_gguf.py"
 _NO_LLAMA = "llama.cpp does not compute it; use another model"
 _REFUSED = {
-    "MPNet": "its attention adds a learned bias for the distance of two tokens, which llama.cpp computes for no "
-    "encoder with layers like these; use a BERT, such as all-MiniLM-L12-v2 in place of all-mpnet-base-v2",
-    "DistilBertForSequenceClassification": "its head computes ReLU where llama.cpp computes tanh, so scores would be "
-    "wrong; use a cross-encoder of another type",
+    "MPNet": "its attention adds a learned bias for the distance between tokens, which llama.cpp does not compute for "
+    "such encoders; use a BERT model, such as all-MiniLM-L12-v2 instead of all-mpnet-base-v2",
+    "DistilBertForSequenceClassification": "its head uses ReLU, llama.cpp would compute tanh and the scores would be "
+    "wrong; use a cross-encoder of another architecture",
     "Electra": _NO_LLAMA,
-    "DebertaV2": "its attention looks at distances of tokens in its own way, which llama.cpp does not compute; "
-    "use another model",
+    "DebertaV2": "its disentangled attention is not computed by llama.cpp; use another model",
     "Albert": _NO_LLAMA,
-    "T5": "llama.cpp runs its encoder, but no tool here converts it; use a ready GGUF of this model",
+    "T5": "llama.cpp runs its encoder, but gguf-embed cannot convert it; use a ready GGUF of this model",
     "JinaBert": _OWN_CONVERTER,
     "NewModel": _NO_LLAMA,
     "Gte": _NO_LLAMA,
     "CLIP": "its two towers are not supported yet",
 }
-"""By the beginning of an architecture's name: why, and the way out."""
+"""Beginning of an architecture's name → why it is refused, and the way out."""
 
 _BY_MODEL_TYPE = {
     "bert": "BertModel",
@@ -44,13 +43,13 @@ _BY_MODEL_TYPE = {
     "modernbert": "ModernBertModel",
     "nomic_bert": "NomicBertModel",
 }
-"""For a config that names no architecture."""
+"""The architecture for a config that names none, by its model_type."""
 
 
 def plan_model(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan:
     """Plan the conversion of a transformer model.
 
-    Raises `ModelFileError` that names the architecture, and why it cannot be converted or which ones can.
+    Raises `ModelFileError` with the architecture and the reason why it cannot be converted, or those that can.
     """
     names = _declared(source)
     architecture = next((name for name in names if name in SUPPORTED), None)

@@ -16,7 +16,7 @@ from gguf_embed.convert.tokenizer import read_tokenizer
 from gguf_embed.errors import ModelFileError
 
 _GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python")
-"""llama.cpp computes the tanh form for all; the exact form differs from it by less than 0.0005."""
+"""llama.cpp computes the tanh approximation for all of them; the exact form differs by less than 0.0005."""
 
 _EMBEDDINGS = {
     "embeddings.word_embeddings": "token_embd",
@@ -50,14 +50,16 @@ _DISTILBERT_EPS = 1e-12  # fixed in the model's code
 
 @dataclass(frozen=True, slots=True)
 class BertFamily:
-    """What distinguishes one relative from another."""
+    """The differences between BERT's relatives."""
 
-    prefix: str  # in front of the encoder's tensors where a head is on top
-    head: Mapping[str, str]  # the classification head's tensors, as in `TensorNames.model`; none: not computable
+    prefix: str  # before the encoder's tensor names in models with a head
+    head: Mapping[
+        str, str
+    ]  # the classification head's tensors, as in `TensorNames.model`; empty: llama.cpp cannot compute it
     ignored: tuple[str, ...]
     layers: str = "encoder.layer."
     layer: Mapping[str, str] = field(default_factory=lambda: _BERT_LAYER)
-    positions_after_padding: bool = False  # position 0 is the row after the padding token's id
+    positions_after_padding: bool = False  # position 0 is the row after the one with the padding token's id
 
 
 _BERT = BertFamily(
@@ -96,7 +98,7 @@ ARCHITECTURES = tuple(
 def plan_bert(source: ModelSourceDirectory, architecture: str, outtype: OutType) -> ConversionPlan:
     """Check the config and decide names and types of all tensors. `architecture` is one of `ARCHITECTURES`.
 
-    Raises `ModelFileError` for a variant llama.cpp's "bert" does not compute, or when tensors are missing or left over.
+    Raises `ModelFileError` for a variant that llama.cpp's "bert" does not compute, and for missing or unknown tensors.
     """
     family = _FAMILIES[next(name for name in _FAMILIES if architecture == name + _kind(architecture))]
     _check_config(source)
@@ -129,7 +131,7 @@ def _kind(architecture: str) -> str:
 
 
 def _ignored(family: BertFamily, head: RankHead | None) -> tuple[str, ...]:
-    """BERT's pooler is a part of its head; a model for vectors needs neither pooler nor head."""
+    """BERT's pooler is a part of its head; an embedding model needs neither."""
     if head is None:
         return (*_BUFFERS, "pooler.dense.", *family.ignored, *(f"{name}." for name in family.head))
     pooler = () if "pooler.dense" in family.head else ("pooler.dense.",)
@@ -159,7 +161,7 @@ def _dimensions(source: ModelSourceDirectory, first_row: int) -> Dimensions:
 
 
 def _distilbert_dimensions(source: ModelSourceDirectory) -> Dimensions:
-    """It has no token types; llama.cpp wants a count all the same, and does without the tensor."""
+    """It has no token types; llama.cpp requires their number anyway, but not the tensor."""
     return Dimensions(
         n_vocab=source.integer("vocab_size"),
         n_embd=source.integer("dim"),
@@ -195,6 +197,6 @@ def _notes(dimensions: Dimensions, head: RankHead | None) -> tuple[str, ...]:
     if head is None or dimensions.n_token_types < 2:
         return ()
     return (
-        "this model was trained with a token type for each text of a pair: gguf-embed's scores are the original's, "
-        "those of llama.cpp's own programs are not, because they give both texts the first type",
+        "this model was trained with a token type for each text of a pair: gguf-embed gives the original's scores, "
+        "llama.cpp's own programs do not, because they use the first type for both texts",
     )

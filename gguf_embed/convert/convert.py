@@ -1,4 +1,4 @@
-"""Turn a directory of safetensors into one GGUF, whole or not at all."""
+"""Converts a directory with safetensors into one GGUF."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from gguf_embed.convert.safetensors import list_tensors, most_common_type, read_
 from gguf_embed.convert.source import ModelSourceDirectory, open_source, read_license, read_modules
 from gguf_embed.convert.static import convert_static, is_static
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file.atomic_write import whole_or_nothing
+from gguf_embed.gguf_file.atomic_write import atomic_write
 
 _AUTO: dict[str, OutType] = {"BF16": "bf16", "F16": "f16", "F32": "f16"}
 _COMPUTED_MODULES = ("Transformer", "Pooling", "Normalize", "Dropout")
-"""Steps of a sentence-transformers model that the GGUF carries, or that change nothing (dropout) or are done after."""
+"""Steps of a sentence-transformers model that the GGUF contains, that change nothing (Dropout), or that are done later
+(Normalize)."""
 
-_REPORT_BYTES = 1_000_000_000  # one line of progress for each
+_REPORT_BYTES = 1_000_000_000  # between two lines of progress
 
 
 def convert_directory(
@@ -35,12 +36,12 @@ def convert_directory(
     report: Callable[[str], None],
     name: str | None = None,
 ) -> None:
-    """Convert `source` into the GGUF `output`, replacing it in one step.
+    """Convert `source` into the GGUF `output`, replacing it atomically.
 
     `source` is a directory with config.json, safetensors and a tokenizer, or a static model (`static.py`).
-    Matrices are stored as `outtype`, everything else as F32; "auto" keeps 16 bits as they are and makes F16 of F32.
-    `name` becomes `general.name`; the directory's own name when None. Safe beside another process doing the same.
-    Raises `ModelFileError`; on any failure or interruption `output` is as it was and nothing else is left behind.
+    Matrices are stored as `outtype`, everything else as F32; "auto" keeps 16-bit types and converts F32 to F16.
+    `name` becomes `general.name`, by default the name of the directory. Several processes may do this at once.
+    Raises `ModelFileError`; on any failure or interruption `output` is unchanged and no other file is left.
     """
     if is_static(source):
         convert_static(source, output, outtype, report=report, name=name)
@@ -51,7 +52,7 @@ def convert_directory(
     _check_modules(directory, plan)
     profile = read_profile(directory)
     report(f"converting {source} to {output} ({chosen}, {len(plan.tensors)} tensors)")
-    with whole_or_nothing(output) as temporary:
+    with atomic_write(output) as temporary:
         writer = gguf.GGUFWriter(temporary, plan.architecture)
         try:
             _write_general(writer, directory, chosen, name or source.resolve().name)
@@ -65,9 +66,9 @@ def convert_directory(
 
 
 def choose_outtype(source: Path, outtype: OutType | Literal["auto"]) -> OutType:
-    """The asked type, or for "auto" the one that loses nothing a 16-bit type can hold.
+    """`outtype` itself; for "auto" the 16-bit type closest to the stored one.
 
-    Raises `ModelFileError` for "auto" with weights of other types than F32, F16 and BF16.
+    Raises `ModelFileError` for "auto" if the weights have another type than F32, F16 or BF16.
     """
     if outtype != "auto":
         return outtype
@@ -78,13 +79,13 @@ def choose_outtype(source: Path, outtype: OutType | Literal["auto"]) -> OutType:
 
 
 def _check_modules(source: ModelSourceDirectory, plan: ConversionPlan) -> None:
-    """Refuse steps after the pooling that would silently be missing from the vectors."""
+    """Refuse models with steps after the pooling that the GGUF could not contain."""
     kinds = [module.kind for module in read_modules(source)]
     n_carried = sum(tensor.name.startswith("dense_") and tensor.name.endswith(".weight") for tensor in plan.tensors)
     if kinds.count("Dense") > n_carried:
         raise ModelFileError(
-            f"{source.path}: its Dense module after the pooling cannot be converted: llama.cpp computes none for "
-            f"{plan.architecture}; use a model without one"
+            f"{source.path}: its Dense module after the pooling cannot be converted: llama.cpp does not compute one "
+            f"for {plan.architecture}; use a model without one"
         )
     unknown = [kind for kind in kinds if kind not in (*_COMPUTED_MODULES, "Dense")]
     if unknown:
@@ -104,7 +105,7 @@ def _write_general(writer: gguf.GGUFWriter, source: ModelSourceDirectory, outtyp
 
 
 def _write_tensors(writer: gguf.GGUFWriter, tensors: tuple[PlannedTensor, ...], report: Callable[[str], None]) -> None:
-    """Declare all tensors, then read, convert and write them one by one: memory holds one at a time."""
+    """Declare all tensors, then read, convert and write them one by one, so that only one is in memory."""
     sizes = [prod(gguf.quant_shape_to_byte_shape(tensor.shape, tensor.type)) for tensor in tensors]
     for tensor, n_bytes in zip(tensors, sizes, strict=True):
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), n_bytes, raw_dtype=tensor.type)
@@ -124,7 +125,7 @@ def _encode(tensor: PlannedTensor) -> NDArray[np.generic]:
     values = values if tensor.rows is None else values[list(tensor.rows)]
     values = values + np.float32(tensor.add) if tensor.add else values
     if not np.isfinite(values).all():
-        raise ModelFileError(f"{tensor.stored.path}: tensor {tensor.name} holds values that are not finite")
+        raise ModelFileError(f"{tensor.stored.path}: tensor {tensor.name} contains values that are not finite")
     with np.errstate(over="ignore"):
         encoded: NDArray[np.generic] = gguf.quants.quantize(np.ascontiguousarray(values), tensor.type)
     if tensor.type == gguf.GGMLQuantizationType.F16 and not np.isfinite(encoded).all():

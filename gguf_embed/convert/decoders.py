@@ -1,4 +1,4 @@
-"""Decoders that give embeddings or scores: Qwen2, Qwen3 (-Embedding, -Reranker), Gemma 3 as EmbeddingGemma has it."""
+"""Decoders that give embeddings or scores: Qwen2, Qwen3 (-Embedding, -Reranker), Gemma 3 (EmbeddingGemma)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gguf_embed.convert.source import MAX_LAYERS, ModelSourceDirectory, read_poo
 from gguf_embed.convert.tokenizer import read_tokenizer
 from gguf_embed.convert.yes_no_head import is_yes_no_reranker, plan_yes_no_head, write_yes_no_head
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.types import Pooling
 
 ARCHITECTURES = ("Qwen3Model", "Qwen3ForCausalLM", "Qwen2Model", "Qwen2ForCausalLM", "Gemma3TextModel")
@@ -61,9 +62,9 @@ class DecoderSizes:
 def plan_decoder(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan:
     """Check the config and decide names and types of all tensors.
 
-    The head that would predict the next token is left out: embedding does not use it, and llama.cpp takes the token
-    embeddings in its place (`TENSOR_DUPLICATED`).
-    Raises `ModelFileError` for a variant llama.cpp does not compute, or when tensors are missing or left over.
+    The head that predicts the next token is left out: embedding does not use it, and llama.cpp substitutes the token
+    embeddings (`TENSOR_DUPLICATED`).
+    Raises `ModelFileError` for a variant that llama.cpp does not compute, and for missing or unknown tensors.
     """
     architecture = _llama_name(source)
     sizes = _read_sizes(source)
@@ -91,7 +92,7 @@ def _plan_qwen(
         writer.add_layer_norm_rms_eps(source.number("rms_norm_eps", 1e-6))
         rope.write(writer)
         if pooling is not None:
-            writer.add_pooling_type(gguf.PoolingType[pooling.name])
+            writer.add_pooling_type(gguf.PoolingType(POOLING_NUMBERS[pooling]))
         if head is not None:
             write_yes_no_head(writer)
         vocabulary.write(writer)
@@ -104,7 +105,7 @@ def _plan_gemma(source: ModelSourceDirectory, sizes: DecoderSizes, outtype: OutT
     _check_gemma(source, sizes)
     architecture = "gemma-embedding"
     tensors = plan_tensors(source, _names(architecture), _shapes(architecture, sizes), outtype)
-    # Gemma multiplies with 1 + weight, llama.cpp with the weight
+    # Gemma multiplies by 1 + weight, llama.cpp by the weight
     shifted = tuple(replace(tensor, add=1.0) if tensor.name.endswith("norm.weight") else tensor for tensor in tensors)
     dense = plan_dense(source, sizes.n_embd, outtype)
     vocabulary, pooling, rope = read_tokenizer(source, sizes.n_vocab), read_pooling(source), read_rope(source)
@@ -120,7 +121,7 @@ def _plan_gemma(source: ModelSourceDirectory, sizes: DecoderSizes, outtype: OutT
         for layer in dense:
             layer.write(writer)
         if pooling is not None:
-            writer.add_pooling_type(gguf.PoolingType[pooling.name])
+            writer.add_pooling_type(gguf.PoolingType(POOLING_NUMBERS[pooling]))
         vocabulary.write(writer)
 
     planned = (*shifted, *(layer.tensor for layer in dense))
@@ -136,8 +137,8 @@ def _check_qwen(source: ModelSourceDirectory, architecture: str) -> None:
     own_code = source.config.get("auto_map")
     if isinstance(own_code, dict) and "AutoModel" in own_code:
         raise ModelFileError(
-            f"{source.path / 'config.json'}: the model comes with code of its own ({own_code['AutoModel']}), which "
-            "cannot be converted (some, as gte-Qwen2, read both ways); use a ready GGUF of this model"
+            f"{source.path / 'config.json'}: the model has its own code ({own_code['AutoModel']}), which cannot be "
+            "converted, as it may attend in both directions like gte-Qwen2; use a ready GGUF of this model"
         )
 
 
@@ -148,18 +149,18 @@ def _check_gemma(source: ModelSourceDirectory, sizes: DecoderSizes) -> None:
     source.refuse_unless("query_pre_attn_scalar", (sizes.head_dim,))
     if source.config.get("use_bidirectional_attention") is not True:
         raise ModelFileError(
-            f"{source.path / 'config.json'}: use_bidirectional_attention is not true; llama.cpp computes Gemma "
-            "embeddings both ways only (EmbeddingGemma)"
+            f"{source.path / 'config.json'}: use_bidirectional_attention is not true; llama.cpp computes only "
+            "bidirectional attention for Gemma embeddings (EmbeddingGemma)"
         )
     if read_rope(source).scaling:
         raise ModelFileError(f"{source.path / 'config.json'}: rope_scaling cannot be converted for Gemma embeddings")
 
 
 def _sliding_layers(source: ModelSourceDirectory, n_layer: int) -> list[bool]:
-    """Which layers see a window only: `layer_types`, or all but each sixth (`sliding_window_pattern`).
+    """Which layers have a sliding window: by `layer_types`, or all but every sixth (`sliding_window_pattern`).
 
-    Raises `ModelFileError` unless there are both kinds: llama.cpp makes a mask for each and ends the process over one
-    that no layer reads.
+    Raises `ModelFileError` unless there are both kinds: llama.cpp makes a mask for each and ends the process if no
+    layer reads one of them.
     """
     types = source.config.get("layer_types")
     if types is None:
@@ -167,8 +168,8 @@ def _sliding_layers(source: ModelSourceDirectory, n_layer: int) -> list[bool]:
         types = ["full_attention" if (layer + 1) % period == 0 else "sliding_attention" for layer in range(n_layer)]
     if not isinstance(types, list) or len(types) != n_layer or len(set(types)) != 2:
         raise ModelFileError(
-            f"{source.path / 'config.json'}: layer_types should give {n_layer} layers, some sliding_attention and "
-            "some full_attention"
+            f"{source.path / 'config.json'}: expected layer_types with {n_layer} layers, some sliding_attention "
+            "and some full_attention"
         )
     return [kind == "sliding_attention" for kind in types]
 

@@ -1,4 +1,4 @@
-"""sentence-transformers' Dense modules after the pooling, which llama.cpp computes for Gemma embeddings only."""
+"""sentence-transformers' Dense modules after the pooling, which llama.cpp computes only for Gemma embeddings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gguf_embed.convert.safetensors import list_tensors
 from gguf_embed.convert.source import ModelSourceDirectory, SourceModule, read_json, read_modules
 from gguf_embed.errors import ModelFileError
 
-_NAMES = ("dense_2", "dense_3")  # llama.cpp's, after EmbeddingGemma's folders 2_Dense and 3_Dense
+_NAMES = ("dense_2", "dense_3")  # llama.cpp's names, from EmbeddingGemma's folders 2_Dense and 3_Dense
 
 
 @dataclass(frozen=True, slots=True)
 class DenseLayer:
-    """One matrix that the pooled vector is multiplied with."""
+    """A matrix by which the pooled vector is multiplied."""
 
     name: str
     n_in: int
@@ -30,8 +30,8 @@ class DenseLayer:
 def plan_dense(source: ModelSourceDirectory, n_embd: int, outtype: OutType) -> tuple[DenseLayer, ...]:
     """The Dense modules in order; none for a model without them.
 
-    Raises `ModelFileError` for what llama.cpp does not compute: more than two, a bias, an activation, or a chain that
-    does not begin and end with the model's own width (it ends the process over the last).
+    Raises `ModelFileError` for anything llama.cpp does not compute: more than two, a bias, an activation, or modules
+    that do not begin and end with the model's own width (for the latter it ends the process).
     """
     modules = [module for module in read_modules(source) if module.kind == "Dense"]
     if len(modules) > len(_NAMES):
@@ -41,7 +41,7 @@ def plan_dense(source: ModelSourceDirectory, n_embd: int, outtype: OutType) -> t
     if [layer.n_in for layer in layers] != widths[:-1] or widths[-1] != n_embd:
         chain = ", ".join(f"{layer.n_in} to {layer.n_out}" for layer in layers)
         raise ModelFileError(
-            f"{source.path}: Dense modules from {chain} cannot be converted: llama.cpp begins and ends with {n_embd}"
+            f"{source.path}: Dense modules from {chain} cannot be converted: llama.cpp needs {n_embd} at both ends"
         )
     return layers
 

@@ -1,4 +1,4 @@
-"""What the converters of all encoders share: names looked up in a table, shapes held against the config, metadata."""
+"""Shared by the converters: tensor names from a table, shapes checked against the config, metadata."""
 
 from __future__ import annotations
 
@@ -11,34 +11,29 @@ from gguf_embed.convert.plan import OutType, PlannedTensor, matrix_type
 from gguf_embed.convert.safetensors import StoredTensor, list_tensors
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.types import Pooling
 
 Shapes = dict[str, tuple[int, ...]]
-"""Shapes by GGUF name, PyTorch's order."""
+"""Shapes by GGUF name, in PyTorch's order."""
 
-_POOLING_TYPES = {
-    Pooling.MEAN: gguf.PoolingType.MEAN,
-    Pooling.CLS: gguf.PoolingType.CLS,
-    Pooling.LAST: gguf.PoolingType.LAST,
-    Pooling.RANK: gguf.PoolingType.RANK,
-}
 _OLD_SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}  # TensorFlow's names for a layer norm's parts
 _ALWAYS_F32 = ("position_embd.weight", "token_types.weight", "cls.output.weight")
-"""llama.cpp's converter keeps the first two so; the last is tiny, and every score goes through it."""
+"""The first two as in llama.cpp's converter; the last is tiny and affects every score."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorNames:
-    """How a family's tensors are called, ours by theirs, both without ".weight" and ".bias"."""
+    """The names of a family's tensors: original → GGUF, both without ".weight" and ".bias"."""
 
-    prefix: str  # in front of the encoder's own tensors where a head is on top, e.g. "bert."
-    layers: str  # in front of a layer's number, e.g. "encoder.layer."
+    prefix: str  # before the encoder's tensor names in models with a head, e.g. "bert."
+    layers: str  # before a layer's number, e.g. "encoder.layer."
     model: Mapping[str, str]  # outside the layers
     layer: Mapping[str, str]  # in a layer, after its number
-    ignored: tuple[str, ...] = ()  # beginnings of names that embedding does not need
+    ignored: tuple[str, ...] = ()  # beginnings of names that are not needed for embedding
 
     def find(self, original: str) -> str | None:
-        """The GGUF name, suffix included; "" for one that is not needed; None for one that is not known."""
+        """The GGUF name with suffix; "" for a tensor that is not needed; None for an unknown one."""
         plain = original.removeprefix(self.prefix)
         if plain.startswith(self.ignored) or original.startswith(self.ignored):
             return ""
@@ -55,7 +50,7 @@ class TensorNames:
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """The sizes of an encoder, whatever its config calls them."""
+    """The sizes of an encoder, independent of their names in its config."""
 
     n_vocab: int
     n_embd: int
@@ -64,11 +59,11 @@ class Dimensions:
     n_ff: int
     n_ctx: int  # positions that a text may take
     norm_eps: float
-    n_token_types: int = 0  # 0: it knows none
+    n_token_types: int = 0  # 0: it has none
 
     def __post_init__(self) -> None:
         if self.n_embd % self.n_head:
-            raise ModelFileError(f"config.json: {self.n_embd} dimensions cannot be shared by {self.n_head} heads")
+            raise ModelFileError(f"config.json: {self.n_embd} dimensions cannot be divided among {self.n_head} heads")
 
     def norm(self, name: str, *, bias: bool = True) -> Shapes:
         """The shapes of a layer norm."""
@@ -89,10 +84,10 @@ def plan_tensors(
     outtype: OutType,
     skipped_rows: Mapping[str, int] | None = None,
 ) -> tuple[PlannedTensor, ...]:
-    """Give each tensor its name and type. `expected` holds shapes as written, after `skipped_rows` are cut off.
+    """Give each tensor its name and type. `expected` has the shapes to write, without `skipped_rows`.
 
-    Raises `ModelFileError` when a tensor is unknown, missing or of another shape: llama.cpp would refuse the file only
-    after it is written.
+    Raises `ModelFileError` if a tensor is unknown, missing or of another shape: otherwise llama.cpp would refuse the
+    file after it was written.
     """
     planned: dict[str, PlannedTensor] = {}
     for original, tensor in sorted(list_tensors(source.path).items()):
@@ -100,7 +95,7 @@ def plan_tensors(
         if name == "":
             continue
         if name is None or name not in expected or name in planned:
-            raise ModelFileError(f"{tensor.path}: tensor {original} has no place in a GGUF of this architecture")
+            raise ModelFileError(f"{tensor.path}: tensor {original} is unknown for this architecture")
         planned[name] = _planned(name, tensor, outtype, (skipped_rows or {}).get(name, 0))
     for name, shape in expected.items():
         found = planned[name].shape if name in planned else None
@@ -119,7 +114,7 @@ def _planned(name: str, tensor: StoredTensor, outtype: OutType, skip_rows: int) 
 
 
 def write_dimensions(writer: gguf.GGUFWriter, dimensions: Dimensions, pooling: Pooling | None) -> None:
-    """The keys that all encoders have."""
+    """Write the keys that all encoders have."""
     writer.add_context_length(dimensions.n_ctx)
     writer.add_embedding_length(dimensions.n_embd)
     writer.add_block_count(dimensions.n_layer)
@@ -130,4 +125,4 @@ def write_dimensions(writer: gguf.GGUFWriter, dimensions: Dimensions, pooling: P
     if dimensions.n_token_types:
         writer.add_token_type_count(dimensions.n_token_types)
     if pooling is not None:
-        writer.add_pooling_type(_POOLING_TYPES[pooling])
+        writer.add_pooling_type(gguf.PoolingType(POOLING_NUMBERS[pooling]))

@@ -1,4 +1,4 @@
-"""What a tokenizer.json and its companions say, before anyone decides how to write it into a GGUF."""
+"""Reads tokenizer.json and the files that belong to it, independent of how they are written into a GGUF."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gguf_embed.errors import ModelFileError
 ROLES = ("bos", "eos", "unk", "sep", "pad", "mask", "cls")
 
 _CONFIG_IDS = ("bos", "eos", "sep", "pad")
-"""Roles that config.json may name by id, as `bos_token_id`."""
+"""Roles for which config.json may have an id, such as `bos_token_id`."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """A token that is found in the text before anything else is done to it."""
+    """A token that is looked for in the text before all other steps."""
 
     id: int
     text: str
     special: bool
-    normalized: bool  # looked for in the normalized text instead of the text as it came
+    normalized: bool  # looked for in the normalized text instead of the original one
 
 
 @dataclass(frozen=True, slots=True)
 class FastTokenizer:
-    """A parsed tokenizer.json. Its parts stay JSON: each kind of vocabulary reads its own."""
+    """A parsed tokenizer.json. Its parts stay JSON: each kind of vocabulary reads what it needs."""
 
     path: Path
     model: dict[str, Any]
@@ -36,7 +36,7 @@ class FastTokenizer:
     pre_tokenizer: Any
     post_processor: Any
     added: tuple[AddedToken, ...]
-    roles: dict[str, int]  # id by role: what the tokenizer's own settings declare, else config.json
+    roles: dict[str, int]  # role → id, from the tokenizer's own settings, else from config.json
 
     def refuse(self, what: str, way_out: str) -> ModelFileError:
         return ModelFileError(f"{self.path}: {what} cannot be converted ({way_out})")
@@ -63,7 +63,7 @@ def read_fast_tokenizer(source: ModelSourceDirectory) -> FastTokenizer:
 
 
 def steps(part: Any, key: str) -> Iterator[dict[str, Any]]:
-    """The steps of a normalizer, pre-tokenizer or post-processor in order, sequences of them opened (under `key`)."""
+    """The steps of a normalizer, pre-tokenizer or post-processor in order; sequences (under `key`) are flattened."""
     if part is None:
         return
     if part["type"] == "Sequence":
@@ -87,13 +87,16 @@ def _read_roles(source: ModelSourceDirectory, ids: dict[str, int]) -> dict[str, 
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         path = source.path / name
         declared |= {key: value for key, value in (read_json(path) if path.is_file() else {}).items() if value}
-    roles: dict[str, int] = {}
-    for role in ROLES:
-        value = declared.get(f"{role}_token")
-        text = value.get("content") if isinstance(value, dict) else value
-        named = source.config.get(f"{role}_token_id") if role in _CONFIG_IDS else None
-        if isinstance(text, str) and text in ids:
-            roles[role] = ids[text]
-        elif isinstance(named, int) and named in ids.values():
-            roles[role] = named
-    return roles
+    roles = {role: _role_id(source, role, declared.get(f"{role}_token"), ids) for role in ROLES}
+    return {role: token for role, token in roles.items() if token is not None}
+
+
+def _role_id(source: ModelSourceDirectory, role: str, declared: object, ids: dict[str, int]) -> int | None:
+    """The id of a role: of the token that is declared, a string or an object with it, else as config.json has it."""
+    text = declared.get("content") if isinstance(declared, dict) else declared
+    if isinstance(text, str) and text in ids:
+        return ids[text]
+    if role not in _CONFIG_IDS:
+        return None
+    token = source.config.get(f"{role}_token_id")
+    return token if isinstance(token, int) and token in ids.values() else None

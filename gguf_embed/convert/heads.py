@@ -1,7 +1,8 @@
-"""Cross-encoders: the classification head that becomes llama.cpp's rank head, and its labels.
+"""Cross-encoders: their classification head, which becomes llama.cpp's rank head, and its labels.
 
-llama.cpp computes a head as: the first token's row (ModernBERT: or the mean), `cls`, tanh (ModernBERT: GELU and
-`cls.norm`), `cls.output` (llm_graph_context::build_pooling). BERT's pooler is such a `cls`; RoBERTa has it in its head.
+llama.cpp computes a head in these steps: the first token's row (for ModernBERT also the mean), `cls`, tanh (for
+ModernBERT GELU and `cls.norm`), `cls.output` (llm_graph_context::build_pooling). BERT's pooler is such a `cls`; RoBERTa
+has it in its head.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ SUFFIX = "ForSequenceClassification"
 
 @dataclass(frozen=True, slots=True)
 class RankHead:
-    """A head that is converted. Its names are as in `TensorNames.model`."""
+    """A head to convert. `names` are as in `TensorNames.model`."""
 
     names: Mapping[str, str]
     labels: tuple[str, ...]  # one per score
 
     def shapes(self, n_embd: int) -> Shapes:
-        """Of `cls` and `cls.output` with their biases."""
+        """The shapes of `cls` and `cls.output` with their biases."""
         return linear("cls", n_embd, n_embd) | linear("cls.output", len(self.labels), n_embd)
 
 
 def read_rank_head(source: ModelSourceDirectory, names: Mapping[str, str]) -> RankHead | None:
-    """The head that the config declares; None for a model without one, or one that is made for vectors.
+    """The head that the config declares; None for a model without one and for embedding models.
 
-    A sentence-transformers model with a pooling gives vectors, whatever its config was saved as.
-    Raises `ModelFileError` when the weights have no such head.
+    A sentence-transformers model with a pooling is an embedding model, even if its config declares a head.
+    Raises `ModelFileError` if the weights lack a declared head.
     """
     declared = source.config.get("architectures")
     is_classifier = isinstance(declared, list) and any(str(name).endswith(SUFFIX) for name in declared)
@@ -50,17 +51,17 @@ def read_rank_head(source: ModelSourceDirectory, names: Mapping[str, str]) -> Ra
 
 
 def pooling_of(source: ModelSourceDirectory, head: RankHead | None) -> Pooling | None:
-    """Rank where there is a head, else what sentence-transformers' files declare."""
+    """Rank if there is a head, else the pooling that sentence-transformers' files declare."""
     return Pooling.RANK if head is not None else read_pooling(source)
 
 
 def write_rank_head(writer: gguf.GGUFWriter, head: RankHead) -> None:
-    """llama.cpp takes the number of scores from the number of labels."""
+    """Write the labels; llama.cpp takes the number of scores from their number."""
     writer.add_classifier_output_labels(list(head.labels))
 
 
 def _labels(source: ModelSourceDirectory, n_labels: int) -> tuple[str, ...]:
-    """The config's names in the order of their numbers; transformers leaves out its own LABEL_0, LABEL_1."""
+    """The config's labels in the order of their numbers; transformers does not save its default LABEL_0, LABEL_1."""
     named = source.config.get("id2label")
     labels = {str(number): str(label) for number, label in named.items()} if isinstance(named, dict) else {}
     return tuple(labels.get(str(number), f"LABEL_{number}") for number in range(n_labels))

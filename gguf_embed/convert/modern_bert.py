@@ -12,6 +12,8 @@ from gguf_embed.convert.plan import ConversionPlan, OutType
 from gguf_embed.convert.source import MAX_LAYERS, ModelSourceDirectory
 from gguf_embed.convert.tokenizer import read_tokenizer
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.constants import POOLING_NUMBERS
+from gguf_embed.types import Pooling
 
 ARCHITECTURES = ("ModernBertModel", "ModernBertForMaskedLM", "ModernBertForSequenceClassification")
 
@@ -40,14 +42,16 @@ _COMPUTED_HEAD: dict[str, tuple[object, ...]] = {
     "classifier_activation": ("gelu",),
     "classifier_pooling": ("cls", "mean"),
 }
-"""What llama.cpp computes for "modern-bert" (models/modern-bert.cpp), so what the config must say."""
+"""The config's values that llama.cpp computes for "modern-bert" (models/modern-bert.cpp)."""
 
-_POOLINGS = {"cls": gguf.PoolingType.CLS, "mean": gguf.PoolingType.MEAN}
 _LOCAL, _GLOBAL = "sliding_attention", "full_attention"
 
 
 def plan_modern_bert(source: ModelSourceDirectory, architecture: str, outtype: OutType) -> ConversionPlan:
-    """Raises `ModelFileError` for a variant llama.cpp does not compute, or when tensors are missing or left over."""
+    """Plan the conversion.
+
+    Raises `ModelFileError` for a variant that llama.cpp does not compute, and for missing or unknown tensors.
+    """
     for key, allowed in _COMPUTED.items():
         source.refuse_unless(key, allowed)
     head = read_rank_head(source, _HEAD)
@@ -77,8 +81,8 @@ def plan_modern_bert(source: ModelSourceDirectory, architecture: str, outtype: O
         _write_attention(writer, source, dimensions.n_layer)
         if head is not None:
             write_rank_head(writer, head)
-            head_pooling = _POOLINGS[source.text("classifier_pooling", "cls")]
-            writer.add_uint32(f"{writer.arch}.classifier.pooling_type", head_pooling)  # missing: llama.cpp takes mean
+            head_pooling = POOLING_NUMBERS[Pooling(source.text("classifier_pooling", "cls"))]
+            writer.add_uint32(f"{writer.arch}.classifier.pooling_type", head_pooling)  # llama.cpp's default is mean
         vocabulary.write(writer)
 
     return ConversionPlan("modern-bert", tensors, write_metadata, dimensions.n_ctx, vocabulary.notes)
@@ -86,7 +90,7 @@ def plan_modern_bert(source: ModelSourceDirectory, architecture: str, outtype: O
 
 def _write_attention(writer: gguf.GGUFWriter, source: ModelSourceDirectory, n_layer: int) -> None:
     writer.add_vocab_size(source.integer("vocab_size"))
-    writer.add_sliding_window(source.integer("local_attention", 128))  # the whole window, both sides
+    writer.add_sliding_window(source.integer("local_attention", 128))  # the whole window, on both sides together
     writer.add_sliding_window_pattern(global_every(source, n_layer))
     writer.add_rope_scaling_type(gguf.RopeScalingType.NONE)
     writer.add_rope_freq_base(_rope_base(source, _GLOBAL, "global_rope_theta", 160_000.0))
@@ -96,9 +100,9 @@ def _write_attention(writer: gguf.GGUFWriter, source: ModelSourceDirectory, n_la
 
 
 def global_every(source: ModelSourceDirectory, n_layer: int) -> int:
-    """Layers 0, n, 2n… attend to the whole text, the others to their window.
+    """The period n: layers 0, n, 2n… attend to the whole text, the others to their window.
 
-    Raises `ModelFileError` for layers in any other order.
+    Raises `ModelFileError` for any other order of layers.
     """
     layers = source.config.get("layer_types")
     if not isinstance(layers, list):
@@ -115,7 +119,7 @@ def global_every(source: ModelSourceDirectory, n_layer: int) -> int:
 
 
 def _rope_base(source: ModelSourceDirectory, layers: str, own_key: str, default: float) -> float:
-    """From transformers' newer `rope_parameters`, or the model's own older key."""
+    """The base from transformers' newer `rope_parameters`, or from the model's older key."""
     parameters = source.config.get("rope_parameters")
     rope: Any = parameters.get(layers) if isinstance(parameters, dict) else None
     if not isinstance(rope, dict):

@@ -33,7 +33,7 @@ _NAMES = TensorNames(
 )
 _COMPUTED: dict[str, tuple[object, ...]] = {
     "activation_function": ("swiglu",),
-    "hidden_act": ("silu",),  # transformers' own word for the same
+    "hidden_act": ("silu",),  # transformers' name for the same
     "prenorm": (False,),
     "causal": (False,),
     "use_rms_norm": (False,),
@@ -43,16 +43,16 @@ _COMPUTED: dict[str, tuple[object, ...]] = {
     "rotary_emb_fraction": (1.0,),
     "rotary_emb_interleaved": (False,),
 }
-"""What llama.cpp computes for "nomic-bert" (models/bert.cpp), so what the config must say."""
+"""The config's values that llama.cpp computes for "nomic-bert" (models/bert.cpp)."""
 
 _TRAINED_POSITIONS = 2048
-"""Beyond these the model scales its rotations with the text's length, which llama.cpp does not do."""
+"""For longer texts the model scales its rotations with the length, which llama.cpp does not do."""
 
 
 def plan_nomic_bert(source: ModelSourceDirectory, architecture: str, outtype: OutType) -> ConversionPlan:
-    """Read either config: the model's own (GPT-2's words) or transformers' (BERT's words).
+    """Plan the conversion, from the model's own config (GPT-2's names) or transformers' (BERT's names).
 
-    Raises `ModelFileError` for a variant llama.cpp does not compute, such as the mixture of experts of v2.
+    Raises `ModelFileError` for a variant that llama.cpp does not compute, such as v2's mixture of experts.
     """
     for key in ("moe_every_n_layers", "rotary_emb_scale_base"):
         if source.config.get(key):

@@ -1,4 +1,4 @@
-"""What a converter decides before anything is written: which tensor goes where, in which type."""
+"""What a converter decides before anything is written: the name and type of every tensor."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _MATRIX_TYPES: dict[OutType, gguf.GGMLQuantizationType] = {
     "bf16": gguf.GGMLQuantizationType.BF16,
     "q8_0": gguf.GGMLQuantizationType.Q8_0,
 }
-_Q8_BLOCK = 32  # values that share a scale; a row is made of whole blocks
+_Q8_BLOCK = 32  # values that share a scale; a row has to consist of whole blocks
 
 
 def matrix_type(outtype: OutType, shape: tuple[int, ...]) -> gguf.GGMLQuantizationType:
-    """The type a matrix is stored in: `outtype`, but F16 for q8_0 where a row is no multiple of 32 values."""
+    """The type for a matrix: `outtype`, but F16 instead of q8_0 if the row length is not a multiple of 32."""
     if outtype == "q8_0" and shape[-1] % _Q8_BLOCK:
         return gguf.GGMLQuantizationType.F16
     return _MATRIX_TYPES[outtype]
@@ -36,28 +36,28 @@ def matrix_type(outtype: OutType, shape: tuple[int, ...]) -> gguf.GGMLQuantizati
 
 @dataclass(frozen=True, slots=True)
 class PlannedTensor:
-    """One tensor to write under a GGUF name, read from `stored` when its turn comes."""
+    """One tensor to write under a GGUF name, read from `stored` only when it is written."""
 
     name: str
     stored: StoredTensor
     type: gguf.GGMLQuantizationType
-    skip_rows: int = 0  # left out at the top
+    skip_rows: int = 0  # left out at the beginning
     rows: tuple[int, ...] | None = None  # only these, in this order
-    add: float = 0.0  # to every value, before it takes its type
+    add: float = 0.0  # to every value, before conversion to `type`
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As written; PyTorch's order, (out, in)."""
+        """The shape to write, in PyTorch's order: (out, in)."""
         n_rows, *rest = self.stored.shape or (1,)
         return (n_rows - self.skip_rows if self.rows is None else len(self.rows), *rest)
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionPlan:
-    """Everything about the GGUF to write, weights not yet read. `write_metadata` adds the architecture's own keys."""
+    """Everything about the GGUF to write, except the weights. `write_metadata` adds the architecture's own keys."""
 
     architecture: str
     tensors: tuple[PlannedTensor, ...]
     write_metadata: Callable[[gguf.GGUFWriter], None]
-    n_ctx: int | None = None  # positions the model takes, where the planner tells
-    notes: tuple[str, ...] = ()  # what the user should know of this model in llama.cpp, a line each
+    n_ctx: int | None = None  # positions of the model, if the planner knows
+    notes: tuple[str, ...] = ()  # differences between llama.cpp and the original for the user, one line each

@@ -1,7 +1,7 @@
-"""Which of llama.cpp's named splitting rules is the one that a byte-level tokenizer.json spells out.
+"""Finds llama.cpp's name for the splitting rules of a byte-level tokenizer.json.
 
-llama.cpp's converter recognizes a tokenizer by the hash of a tokenized text, which a new model never matches. The rules
-themselves are in `llama-vocab.cpp` (`llm_tokenizer_bpe`), so they are compared here.
+llama.cpp's converter recognizes a tokenizer by the hash of a tokenized text, which never matches for a new model. The
+rules themselves are in `llama-vocab.cpp` (`llm_tokenizer_bpe`); this file compares with those.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _RULES: Final = {
 
 
 def choose_pre_tokenizer(fast: FastTokenizer) -> str:
-    """The name for `tokenizer.ggml.pre`. Raises `ModelFileError` when llama.cpp has no such rule."""
+    """The value for `tokenizer.ggml.pre`. Raises `ModelFileError` if llama.cpp does not have these rules."""
     rules = tuple(rule for step in steps(fast.pre_tokenizer, "pretokenizers") for rule in _rules_of(fast, step))
     ignore_merges = bool(fast.model.get("ignore_merges"))
     name = _RULES.get((rules, ignore_merges))
@@ -42,7 +42,7 @@ def choose_pre_tokenizer(fast: FastTokenizer) -> str:
         what = f"splitting by {' then '.join(map(repr, rules)) or 'no rule'}" + ", ignore_merges" * ignore_merges
         raise fast.refuse(what, f"only the rules of {', '.join(_RULES.values())}")
     if name == "gpt-2" and (fast.post_processor or {}).get("type") == "RobertaProcessing":
-        return "roberta-bpe"  # the same rule, under the name that other tools know
+        return "roberta-bpe"  # the same rules under the name that other tools use
     return name
 
 
@@ -56,4 +56,6 @@ def _rules_of(fast: FastTokenizer, step: dict[str, Any]) -> tuple[str, ...]:
         return (_DIGITS,)
     if kind == "Split" and step["behavior"] == "Isolated" and not step.get("invert") and "Regex" in step["pattern"]:
         return (str(step["pattern"]["Regex"]),)
-    raise fast.refuse(f"pre-tokenizer {kind!r} as it is set", "only ByteLevel, individual digits and isolating Split")
+    raise fast.refuse(
+        f"pre-tokenizer {kind!r} with these settings", "only ByteLevel, individual digits and isolating Split"
+    )

@@ -1,9 +1,9 @@
-"""What sentence-transformers' files say of a model's use, written under keys of our own: prompts, longest text.
+"""How to use a model, from sentence-transformers' files: prompts and maximum length, written under our own keys.
 
 Written keys, which llama.cpp ignores:
-    gguf-embed.prompt.<name>         string   a prefix by its name; empty ones are left out
-    gguf-embed.prompt_default        string   the name of the one sentence-transformers puts before every text
-    gguf-embed.max_sequence_length   uint32   tokens a text is cut to, where that is less than the context
+    gguf-embed.prompt.<name>         string   a named prefix; empty ones are left out
+    gguf-embed.prompt_default        string   the name of the prefix that sentence-transformers uses by default
+    gguf-embed.max_sequence_length   uint32   tokens to which texts are truncated, if less than the context
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ MAX_LENGTH_KEY = "gguf-embed.max_sequence_length"
 
 _CONFIG = "config_sentence_transformers.json"
 _LENGTH_SETTINGS = (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length"))
-_NO_LIMIT = 2**31  # transformers writes 10**30 where a tokenizer has none
+_NO_LIMIT = 2**31  # transformers writes 10**30 if a tokenizer has no limit
 
 
 @dataclass(frozen=True, slots=True)
 class UseProfile:
-    """How the model's makers use it."""
+    """How the model is meant to be used."""
 
     prompts: Mapping[str, str] = field(default_factory=dict)  # by name, none empty
-    default_prompt: str | None = None  # a name of `prompts`
+    default_prompt: str | None = None  # a key of `prompts`
     max_length: int | None = None  # tokens
 
 
 def read_profile(source: ModelSourceDirectory) -> UseProfile:
-    """Read it from the model's directory. Raises `ModelFileError` for prompts that are no strings."""
+    """Read it from the model's directory. Raises `ModelFileError` for prompts that are not strings."""
     path = source.path / _CONFIG
     config = read_json(path) if path.is_file() else {}
     stored = config.get("prompts") or {}
     if not isinstance(stored, dict) or not all(isinstance(text, str) for text in stored.values()):
-        raise ModelFileError(f"{path}: prompts is {stored!r}, expected names with a text each")
+        raise ModelFileError(f"{path}: prompts is {stored!r}, expected an object of strings")
     prompts = {name: text for name, text in stored.items() if text}
     default = config.get("default_prompt_name")
     return UseProfile(prompts, default if default in prompts else None, _max_length(source))
 
 
 def write_profile(writer: gguf.GGUFWriter, profile: UseProfile, n_ctx: int | None) -> None:
-    """`n_ctx` is the context the file declares; a longest text that is no shorter says nothing new."""
+    """Write the keys. `n_ctx` is the context the file declares; a maximum length is written only if it is smaller."""
     for name, text in profile.prompts.items():
         writer.add_string(PROMPT_KEY + name, text)
     if profile.default_prompt is not None:
@@ -57,7 +57,7 @@ def write_profile(writer: gguf.GGUFWriter, profile: UseProfile, n_ctx: int | Non
 
 
 def _max_length(source: ModelSourceDirectory) -> int | None:
-    """As sentence-transformers reads it: its own setting (until version 5), else the tokenizer's."""
+    """Like sentence-transformers: its own setting (until version 5), else the tokenizer's."""
     folders = [module.folder for module in read_modules(source) if module.kind == "Transformer"]
     if not folders:
         return None

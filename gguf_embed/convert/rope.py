@@ -1,4 +1,4 @@
-"""Rotary position embedding: what a config says of it, in either of transformers' two spellings."""
+"""Rotary position embedding: its settings in a config, in either of transformers' two forms."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _YARN_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """Base frequencies, and how positions beyond the first training's are scaled."""
+    """Base frequencies, and how positions beyond the original training length are scaled."""
 
     theta: float
-    theta_sliding: float | None = None  # of layers with a sliding window, where they have their own
+    theta_sliding: float | None = None  # of layers with a sliding window, if different
     scaling: Mapping[str, Any] = field(default_factory=dict)  # with "rope_type" and "factor"; empty: none
 
     def write(self, writer: gguf.GGUFWriter) -> None:
@@ -46,7 +46,7 @@ class Rope:
 def read_rope(source: ModelSourceDirectory) -> Rope:
     """Read `rope_parameters` (transformers 5) or `rope_theta`, `rope_scaling`, `rope_local_base_freq` (before).
 
-    Raises `ModelFileError` for a scaling that llama.cpp's converter has no key for.
+    Raises `ModelFileError` for a scaling for which llama.cpp has no key.
     """
     parameters = source.config.get("rope_parameters") or {}
     full = parameters.get("full_attention", parameters)

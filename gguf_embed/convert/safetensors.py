@@ -1,4 +1,4 @@
-"""Read tensors from safetensors files with numpy alone: a JSON header, then raw little-endian data."""
+"""Reads tensors from safetensors files with only numpy: a JSON header, then raw little-endian data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SINGLE = "model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where one tensor lies. `begin` and `end` are byte offsets in the file."""
+    """The location of one tensor. `begin` and `end` are byte offsets in the file."""
 
     path: Path
     dtype: str  # safetensors' name: "F32", "BF16", "I64"…
@@ -34,7 +34,7 @@ class StoredTensor:
 
 
 def list_tensors(directory: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a model directory, from `model.safetensors` or from the shards its index names.
+    """Every tensor of a model directory, from `model.safetensors` or from the shards listed in its index.
 
     Reads headers only. Raises `ModelFileError` for a missing, truncated or malformed file.
     """
@@ -45,7 +45,7 @@ def list_tensors(directory: Path) -> dict[str, StoredTensor]:
 
 
 def most_common_type(tensors: Mapping[str, StoredTensor]) -> str:
-    """The type that most bytes are stored in; "" without tensors."""
+    """The type of most bytes; "" without tensors."""
     n_bytes: Counter[str] = Counter()
     for tensor in tensors.values():
         n_bytes[tensor.dtype] += tensor.end - tensor.begin
@@ -53,7 +53,7 @@ def most_common_type(tensors: Mapping[str, StoredTensor]) -> str:
 
 
 def read_float32(tensor: StoredTensor) -> NDArray[np.float32]:
-    """The tensor's values as float32 of its own shape, mapped from disk where it is stored so.
+    """The tensor's values as float32 in its own shape; mapped from disk if stored as F32.
 
     Raises `ModelFileError` for types that are not F32, F16 or BF16.
     """
@@ -71,7 +71,7 @@ def _weight_files(directory: Path) -> list[Path]:
         return [directory / _SINGLE]
     if not (directory / _INDEX).is_file():
         raise ModelFileError(
-            f"{directory}: has no {_SINGLE}; only safetensors weights can be converted, which transformers writes with "
+            f"{directory}: has no {_SINGLE}; only safetensors weights can be converted; transformers writes them with "
             "AutoModel.from_pretrained(DIR).save_pretrained(DIR)"
         )
     try:
@@ -90,14 +90,14 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
         with path.open("rb") as file:
             (n_header,) = struct.unpack("<Q", file.read(8))
             if n_header > min(size_bytes - 8, _MAX_HEADER_BYTES):
-                raise ModelFileError(f"{path}: is truncated or not a safetensors file; fetch it again")
+                raise ModelFileError(f"{path}: is truncated or not a safetensors file; download it again")
             header = json.loads(file.read(n_header))
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         return {name: _parse_entry(path, name, entry, 8 + n_header, size_bytes) for name, entry in entries.items()}
     except OSError as exc:
         raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise ModelFileError(f"{path}: is truncated or not a safetensors file; fetch it again") from exc
+        raise ModelFileError(f"{path}: is truncated or not a safetensors file; download it again") from exc
 
 
 def _parse_entry(path: Path, name: str, entry: dict[str, Any], data_start: int, size_bytes: int) -> StoredTensor:
@@ -105,9 +105,9 @@ def _parse_entry(path: Path, name: str, entry: dict[str, Any], data_start: int, 
     begin, end = (int(n) + data_start for n in entry["data_offsets"])
     if end > size_bytes:
         raise ModelFileError(
-            f"{path}: is truncated: tensor {name} ends at byte {end}, the file has {size_bytes}; fetch it again"
+            f"{path}: is truncated: tensor {name} ends at byte {end}, the file has {size_bytes}; download it again"
         )
     item_bytes = _ITEM_BYTES.get(entry["dtype"])
     if not data_start <= begin <= end or (item_bytes is not None and prod(shape) * item_bytes != end - begin):
-        raise ModelFileError(f"{path}: tensor {name} has offsets that do not fit its shape; fetch the file again")
+        raise ModelFileError(f"{path}: tensor {name} has offsets that do not fit its shape; download the file again")
     return StoredTensor(path, str(entry["dtype"]), shape, begin, end)

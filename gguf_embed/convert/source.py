@@ -1,4 +1,4 @@
-"""What a Hugging Face model directory says about itself: configuration, pooling, card."""
+"""Reads what a Hugging Face model directory declares: configuration, modules, pooling, license."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.types import Pooling
 
 MAX_INTEGER = 2**31 - 1
-"""llama.cpp counts in 32 bits."""
+"""llama.cpp uses 32-bit integers."""
 
 MAX_LAYERS = 512
-"""llama.cpp ends the process over more (LLAMA_MAX_LAYERS)."""
+"""llama.cpp ends the process if there are more (LLAMA_MAX_LAYERS)."""
 
 _MAX_FLOAT32 = 3.4e38
 _POOLING_FLAGS = (
@@ -40,29 +40,27 @@ class ModelSourceDirectory:
         return value
 
     def integer(self, key: str, default: int | None = None, *, minimum: int = 1, maximum: int = MAX_INTEGER) -> int:
-        """A whole number. Raises `ModelFileError` when it is missing (without a default), no number or out of range."""
+        """An integer. Raises `ModelFileError` if it is out of range, of another type, or missing without a default."""
         value = self._get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
-            most = "or more" if maximum == MAX_INTEGER else f"to {maximum}"
-            raise ModelFileError(
-                f"{self.path / 'config.json'}: {key} is {value!r}, expected a whole number of {minimum} {most}"
-            )
+            limits = f"of at least {minimum}" if maximum == MAX_INTEGER else f"from {minimum} to {maximum}"
+            raise ModelFileError(f"{self.path / 'config.json'}: {key} is {value!r}, expected an integer {limits}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A number above 0 that float32 holds. Raises `ModelFileError` as `integer`."""
+        """A number above 0 that fits float32. Raises `ModelFileError` like `integer`."""
         value = self._get(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < _MAX_FLOAT32:
             raise ModelFileError(f"{self.path / 'config.json'}: {key} is {value!r}, expected a number above 0")
         return float(value)
 
     def _get(self, key: str, default: object) -> object:
-        """A key that is null counts as missing."""
+        """Null counts as missing."""
         value = self.config.get(key)
         return default if value is None else value
 
     def refuse_unless(self, key: str, allowed: tuple[object, ...]) -> None:
-        """Raise `ModelFileError` when the config says something else. A key that is missing, or null, passes."""
+        """Raise `ModelFileError` if the key has any other value. A missing key and null are accepted."""
         value = self.config.get(key)
         if value is not None and value not in allowed:
             only = ", ".join(map(str, allowed))
@@ -70,14 +68,14 @@ class ModelSourceDirectory:
 
 
 def open_source(path: Path) -> ModelSourceDirectory:
-    """Read `config.json`. Raises `ModelFileError` when the directory or the file is missing or malformed."""
+    """Read `config.json`. Raises `ModelFileError` if the directory or the file is missing or malformed."""
     if not path.is_dir():
-        raise ModelFileError(f"{path}: is not a directory with a model's config.json and safetensors weights")
+        raise ModelFileError(f"{path}: is not a directory; name one with a model's config.json and safetensors weights")
     return ModelSourceDirectory(path, read_json(path / "config.json"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises `ModelFileError` when it is missing or holds anything else."""
+    """A JSON object from a file. Raises `ModelFileError` if it is missing or contains anything else."""
     value = _parse_json_file(path)
     if not isinstance(value, dict):
         raise ModelFileError(f"{path}: is not a JSON object")
@@ -88,12 +86,12 @@ def read_json(path: Path) -> dict[str, Any]:
 class SourceModule:
     """One step of a sentence-transformers model: "Transformer", "Pooling", "Dense", "Normalize"…"""
 
-    kind: str  # the class's own name
+    kind: str  # the class name without its module
     folder: Path
 
 
 def read_modules(source: ModelSourceDirectory) -> tuple[SourceModule, ...]:
-    """The steps that `modules.json` names, in order; none where there is no such file."""
+    """The steps listed in `modules.json`, in order; none if there is no such file."""
     path = source.path / "modules.json"
     if not path.is_file():
         return ()
@@ -105,7 +103,7 @@ def read_modules(source: ModelSourceDirectory) -> tuple[SourceModule, ...]:
 
 
 def read_pooling(source: ModelSourceDirectory) -> Pooling | None:
-    """The pooling that sentence-transformers' own files declare; None when there are none.
+    """The pooling that sentence-transformers' files declare; None if there are none.
 
     Raises `ModelFileError` for a pooling that llama.cpp cannot do (max, weighted mean…).
     """
@@ -113,19 +111,26 @@ def read_pooling(source: ModelSourceDirectory) -> Pooling | None:
     if not folders:
         return None
     config = read_json(folders[0] / "config.json")
-    chosen = [pooling for flag, pooling in _POOLING_FLAGS if config.get(flag)]
-    named = _POOLING_NAMES.get(str(config.get("pooling_mode")))
-    others = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
-    if len(others) > 1 or (not chosen and named is None):
-        declared = ", ".join(others) or repr(config.get("pooling_mode"))
+    flags = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    chosen = _pooling_of(config)
+    if len(flags) > 1 or chosen is None:
+        declared = ", ".join(flags) or repr(config.get("pooling_mode"))
         raise ModelFileError(
             f"{source.path}: pooling {declared} cannot be converted (only one of mean, cls, lasttoken)"
         )
-    return chosen[0] if chosen else named
+    return chosen
+
+
+def _pooling_of(config: dict[str, Any]) -> Pooling | None:
+    """From the flags of older versions, or the single name of newer ones."""
+    for flag, pooling in _POOLING_FLAGS:
+        if config.get(flag):
+            return pooling
+    return _POOLING_NAMES.get(str(config.get("pooling_mode")))
 
 
 def read_license(source: ModelSourceDirectory) -> str | None:
-    """The license id in the model card's front matter, e.g. "apache-2.0"; None when it has none."""
+    """The license id in the model card's front matter, e.g. "apache-2.0"; None if there is none."""
     card = source.path / "README.md"
     if not card.is_file():
         return None

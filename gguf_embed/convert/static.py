@@ -1,6 +1,6 @@
-"""Static models → GGUF: Model2Vec, sentence-transformers' StaticEmbedding, word-vector tables.
+"""Converts static models to GGUF: Model2Vec, sentence-transformers' StaticEmbedding, word-vector tables.
 
-docs/static-models.md describes what is written.
+docs/static-models.md describes the result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gguf_embed.convert.static_source import StaticDirectory, find_static, read_
 from gguf_embed.convert.word_tables import WordTable, is_word_table, read_word_table
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import static_format as keys
-from gguf_embed.gguf_file.atomic_write import whole_or_nothing
+from gguf_embed.gguf_file.atomic_write import atomic_write
 
 _BLOCK_VALUES = 2**22
 _FILE_TYPE_OF = {gguf.GGMLQuantizationType.F16: gguf.LlamaFileType.MOSTLY_F16}
@@ -29,7 +29,7 @@ _FILE_TYPE_OF = {gguf.GGMLQuantizationType.F16: gguf.LlamaFileType.MOSTLY_F16}
 
 @dataclass(frozen=True, slots=True)
 class _StaticModel:
-    """One model to write, wherever it comes from."""
+    """One model to write, independent of its source."""
 
     kind: str
     rows: NDArray[np.generic]  # [n_rows, n_embd], on disk
@@ -45,23 +45,23 @@ class _StaticModel:
 
 
 def is_static(source: Path) -> bool:
-    """Whether `convert_static` is for it: a static model's directory, or a file that begins as a word table does."""
+    """Whether `convert_static` can read it: a static model's directory, or a file that begins like a word table."""
     try:
         return find_static(source) is not None if source.is_dir() else source.is_file() and is_word_table(source)
     except ModelFileError:
-        return False  # some other model, damaged: the converter that it is for says how
+        return False  # another kind of model, damaged: its own converter reports what is wrong
 
 
 def convert_static(
     source: Path, output: Path, outtype: OutType | str, *, report: Callable[[str], None], name: str | None = None
 ) -> None:
-    """Write the GGUF `output`, replacing it in one step; rows as `outtype`, the rest as F32.
+    """Write the GGUF `output`, replacing it atomically; rows as `outtype`, everything else as F32.
 
-    "auto" keeps BF16 and makes F16 of everything else, whole numbers of Model2Vec's int8 among it, which F16 holds.
-    `name` becomes `general.name`; the source's own name when None. Raises `ModelFileError`; on any failure `output`
-    is as it was.
+    "auto" keeps BF16 and converts everything else to F16, which can represent Model2Vec's int8 exactly.
+    `name` becomes `general.name`, by default the source's own name. Raises `ModelFileError`; on any failure `output` is
+    unchanged.
     """
-    with whole_or_nothing(output) as temporary:
+    with atomic_write(output) as temporary:
         if source.is_dir():
             model = _of_directory(read_static(source))
         else:
@@ -148,7 +148,7 @@ def _write_metadata(writer: gguf.GGUFWriter, model: _StaticModel, name: str) -> 
 
 
 class _EncodedRows:
-    """The table in the type it is stored in, made block by block while it is written. Stands in for an array."""
+    """The table in its final type, encoded block by block while it is written. Used in place of an array."""
 
     def __init__(self, source: Path, model: _StaticModel, stored_as: gguf.GGMLQuantizationType) -> None:
         self.type = stored_as
@@ -159,11 +159,11 @@ class _EncodedRows:
 
     def tofile(self, file: IO[bytes]) -> None:
         for block in self._blocks():
-            with np.errstate(over="ignore"):  # looked for below
+            with np.errstate(over="ignore"):  # checked below
                 values = block.astype(np.float32)
                 encoded = gguf.quants.quantize(values, self.type)
             if not np.isfinite(values).all():
-                raise ModelFileError(f"{self._source}: holds values that are not finite")
+                raise ModelFileError(f"{self._source}: contains values that are not finite")
             if self.type == gguf.GGMLQuantizationType.F16 and not np.isfinite(encoded).all():
                 raise ModelFileError(f"{self._source}: has values too large for f16; convert to bf16 or f32")
             encoded.tofile(file)

@@ -1,4 +1,4 @@
-"""The tokenizer of a model directory: which kind it is, and what of it goes into the GGUF."""
+"""Reads the tokenizer of a model directory, of whichever kind."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from gguf_embed.errors import ModelFileError
 
 
 class VocabularyPlan(Protocol):
-    """A vocabulary that is ready to be written."""
+    """A vocabulary that is ready to be written into a GGUF."""
 
     @property
     def n_tokens(self) -> int:
-        """Ids 0 to n_tokens - 1 exist: the rows that the token embeddings must have."""
+        """Ids are 0 to n_tokens - 1; the token embeddings must have as many rows."""
         ...
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What llama.cpp does otherwise than the original, a line each."""
+        """Differences between llama.cpp's tokenizer and the original, one line each."""
         ...
 
     def write(self, writer: gguf.GGUFWriter) -> None:
@@ -36,7 +36,7 @@ class VocabularyPlan(Protocol):
 def read_tokenizer(source: ModelSourceDirectory, n_vocab: int) -> VocabularyPlan:
     """Read `tokenizer.json` (or WordPiece's `vocab.txt`), with ids for `n_vocab` rows of token embeddings.
 
-    Raises `ModelFileError` for a tokenizer that llama.cpp does not compute, a malformed file, or an id outside.
+    Raises `ModelFileError` for a tokenizer that llama.cpp does not compute, a malformed file, or an id out of range.
     """
     path = source.path / "tokenizer.json"
     if not path.is_file():
@@ -44,12 +44,12 @@ def read_tokenizer(source: ModelSourceDirectory, n_vocab: int) -> VocabularyPlan
             return read_wordpiece(source, n_vocab)
         raise ModelFileError(
             f"{source.path}: has neither tokenizer.json nor vocab.txt; "
-            "transformers' AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes the former"
+            "transformers writes tokenizer.json with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
         )
     try:
         return _read_fast(source, read_fast_tokenizer(source), n_vocab)
     except (LookupError, TypeError, ValueError, AttributeError) as exc:
-        raise ModelFileError(f"{path}: is malformed ({type(exc).__name__}: {exc}); fetch it again") from exc
+        raise ModelFileError(f"{path}: is malformed ({type(exc).__name__}: {exc}); download it again") from exc
 
 
 def _read_fast(source: ModelSourceDirectory, fast: FastTokenizer, n_vocab: int) -> VocabularyPlan:

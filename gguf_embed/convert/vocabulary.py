@@ -1,4 +1,4 @@
-"""A vocabulary laid out by id, as a GGUF stores it."""
+"""A vocabulary ordered by id, as a GGUF stores it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import gguf
 
 from gguf_embed.errors import ModelFileError
 
-_MIN_SCORE = -10000.0  # llama.cpp's converter gives it to ids that no token has
+_MIN_SCORE = -10000.0  # as in llama.cpp's converter, for ids without a token
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One token: its text as llama.cpp's tokenizer looks it up, its type, and its score where the kind has any."""
+class VocabularyEntry:
+    """One token: its text as llama.cpp's tokenizer looks it up, its type, and its score if there are scores."""
 
     text: str
     type: gguf.TokenType
@@ -22,10 +22,10 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Entries of the ids 0 to n_tokens - 1. All texts differ: llama.cpp ends the process over two that do not."""
+class VocabularyTable:
+    """The entries of ids 0 to n_tokens - 1. All texts differ: llama.cpp ends the process if two are equal."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[VocabularyEntry, ...]
 
     def write(self, writer: gguf.GGUFWriter, *, scores: bool) -> None:
         writer.add_token_list([entry.text for entry in self.entries])
@@ -34,10 +34,10 @@ class Layout:
         writer.add_token_types([int(entry.type) for entry in self.entries])
 
 
-def lay_out(path: Path, entries: dict[int, Entry], n_vocab: int) -> Layout:
-    """Order entries by id; ids below `n_vocab` that no token has become unused ones.
+def build_table(path: Path, entries: dict[int, VocabularyEntry], n_vocab: int) -> VocabularyTable:
+    """Order entries by id; ids below `n_vocab` without a token become unused tokens.
 
-    Raises `ModelFileError` for an id outside the model's vocabulary, an empty token, or two tokens of one text.
+    Raises `ModelFileError` for an id outside the model's vocabulary, an empty token, or two tokens with the same text.
     """
     outside = next((token for token in entries if not 0 <= token < n_vocab), None)
     if outside is not None:
@@ -52,5 +52,5 @@ def lay_out(path: Path, entries: dict[int, Entry], n_vocab: int) -> Layout:
         filler = f"[PAD{token}]"
         while filler in owners:
             filler = f"[{filler}]"
-        filled.append(entries.get(token) or Entry(filler, gguf.TokenType.UNUSED, _MIN_SCORE))
-    return Layout(tuple(filled))
+        filled.append(entries.get(token) or VocabularyEntry(filler, gguf.TokenType.UNUSED, _MIN_SCORE))
+    return VocabularyTable(tuple(filled))

@@ -1,7 +1,7 @@
-"""Word-vector tables: Word2Vec's binary and text formats, GloVe's and fastText's text, and CSV, gzipped or not.
+"""Reads word-vector tables: Word2Vec's binary and text formats, GloVe's and fastText's text, and CSV, gzipped or not.
 
 Sources: word2vec.c (a line "words dimensions", then per word its bytes, a space, little-endian floats), GloVe's files
-(no such line) and fastText's .vec (Word2Vec's text). Some GloVe words hold spaces, so a row is read from its end.
+(no such line) and fastText's .vec (Word2Vec's text). Some GloVe words contain spaces, so a row is split from its end.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ TableForm = Literal["binary", "text", "comma", "semicolon"]
 
 _GZIP: Final = b"\x1f\x8b"
 _COUNTS: Final = re.compile(rb"(\d{1,10}) (\d{1,5})[ \r]*\n")
-_SNIFFED_BYTES: Final = 2**20  # the longest first rows that are looked at
+_SNIFFED_BYTES: Final = 2**20  # enough for the longest first rows
 _BLOCK_VALUES: Final = 2**20
 _COPIED_BYTES: Final = 2**20
 _MAX_WORD_BYTES: Final = 10_000
-_CASED_PER_THOUSAND: Final = 1  # a table in lower case may have a few capitals by accident
+_CASED_PER_THOUSAND: Final = 1  # a lowercase table may have a few capitals by accident
 _DELIMITERS: Final[dict[TableForm, str]] = {"comma": ",", "semicolon": ";"}
 
 
@@ -44,13 +44,13 @@ class WordTable:
     """Each word once, and its row."""
 
     words: tuple[str, ...]
-    rows: NDArray[np.float32]  # float32[len(words), n_embd], on disk until it is let go
-    lowercase: bool  # no word has capitals
+    rows: NDArray[np.float32]  # float32[len(words), n_embd], mapped from disk
+    lowercase: bool  # no words with capitals
 
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What the beginning of a file tells."""
+    """The form of a table, recognized from its beginning."""
 
     form: TableForm
     n_embd: int
@@ -59,7 +59,7 @@ class _Shape:
 
 
 def is_word_table(path: Path) -> bool:
-    """Whether the file begins as one of the formats does."""
+    """Whether the file begins like one of the formats."""
     try:
         with _opened(path) as file:
             return _recognize(file.read(_SNIFFED_BYTES)) is not None
@@ -68,22 +68,22 @@ def is_word_table(path: Path) -> bool:
 
 
 def read_word_table(path: Path, scratch: Path, report: Callable[[str], None]) -> WordTable:
-    """Read it all; the rows go to a nameless file in the folder `scratch`. A million words take some 10 s as text.
+    """Read the whole table; rows are kept in an unnamed file in the folder `scratch`.
 
-    Of a word that is there twice the first row counts; rows of zeros are left out; both are reported.
-    Raises `ModelFileError`, with the row's number, for rows of another length, values that are no finite numbers, and
-    fewer or more rows than the first line says.
+    A million words take about 10 s as text. If a word occurs twice, its first row counts; rows of zeros are left out;
+    both are reported. Raises `ModelFileError`, with the row's number, for rows of another length, values that are not
+    finite numbers, and fewer or more rows than the first line declares.
     """
     try:
         with _unpacked(path, scratch) as plain, tempfile.TemporaryFile(dir=scratch) as stored:
             shape = _recognize(plain.read(_SNIFFED_BYTES))
             if shape is None:
-                raise ModelFileError(f"{path}: is no word-vector table (a word and its numbers per row)")
+                raise ModelFileError(f"{path}: is not a word-vector table (rows of a word and its numbers)")
             plain.seek(0)
             rows = _binary_rows(path, plain, shape) if shape.form == "binary" else _text_rows(path, plain, shape)
             return _collect(path, rows, shape, stored, report)
     except (EOFError, zlib.error, gzip.BadGzipFile, csv.Error) as exc:
-        raise ModelFileError(f"{path}: is truncated or damaged ({exc}); fetch it again") from exc
+        raise ModelFileError(f"{path}: is truncated or damaged ({exc}); download it again") from exc
     except OSError as exc:
         raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
 
@@ -96,7 +96,7 @@ def _opened(path: Path) -> gzip.GzipFile | BinaryIO:
 
 @contextmanager
 def _unpacked(path: Path, scratch: Path) -> Iterator[IO[bytes]]:
-    """The file itself, or what a gzipped one holds: the binary format is read by position."""
+    """The file itself, or the unpacked content of a gzipped one: the binary format needs random access."""
     with _opened(path) as file:
         if not isinstance(file, gzip.GzipFile):
             yield file
@@ -125,14 +125,14 @@ def _recognize(start: bytes) -> _Shape | None:
 
 
 def _shape_of_row(line: str, n_skipped: int) -> _Shape | None:
-    """A row of a word and at least two numbers; None for anything else, such as a line of column names."""
+    """The form of a row with a word and at least two numbers; None for anything else, such as column names."""
     fields = line.replace("\t", " ").strip(" \r").split(" ")
     if len(fields) > 2 and _numbers(fields[1:]):
         return _Shape("text", len(fields) - 1, None, n_skipped)
     for form, delimiter in _DELIMITERS.items():
         try:
             fields = next(csv.reader([line.rstrip("\r")], delimiter=delimiter), [])
-        except csv.Error:  # a field that is absurdly long
+        except csv.Error:  # an extremely long field
             continue
         if len(fields) > 2 and _numbers(fields[1:]):
             return _Shape(form, len(fields) - 1, None, n_skipped)
@@ -140,7 +140,7 @@ def _shape_of_row(line: str, n_skipped: int) -> _Shape | None:
 
 
 def _split(line: str, n_embd: int) -> tuple[str, list[str]] | None:
-    """Word and values of a row, from its end: some words hold spaces. None where there are too few values."""
+    """Word and values of a row, split from its end because some words contain spaces. None if values are missing."""
     word, *values = line.replace("\t", " ").rstrip(" \r\n").rsplit(" ", n_embd)
     return (word, values) if len(values) == n_embd else None
 
@@ -159,20 +159,30 @@ def _text_rows(path: Path, file: IO[bytes], shape: _Shape) -> Iterator[_Row]:
     lines = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="\n")
     for _ in range(shape.skip_lines):
         lines.readline()
-    delimiter = _DELIMITERS.get(shape.form)
-    rows = (_split(line, shape.n_embd) for line in lines if not line.isspace())
-    if delimiter is not None:
-        rows = ((fields[0], fields[1:]) for fields in csv.reader(lines, delimiter=delimiter) if fields)
-    for number, row in enumerate(rows, start=1):
+    for number, (word, values) in enumerate(_split_rows(lines, shape), start=1):
         try:
-            word, values = row or ("", [])
             numbers = array("f", map(float, values))
         except (ValueError, OverflowError) as exc:
-            raise ModelFileError(f"{path}: row {number} ({row and row[0]!r}) is not a word and its numbers") from exc
+            raise ModelFileError(f"{path}: row {number} ({word!r}) is not a word and its numbers") from exc
         if len(numbers) != shape.n_embd:
-            raise ModelFileError(f"{path}: row {number} has not {shape.n_embd} numbers as the first; fetch it again")
+            raise ModelFileError(
+                f"{path}: row {number} does not have {shape.n_embd} numbers like the first; download it again"
+            )
         yield word, numbers
     lines.detach()
+
+
+def _split_rows(lines: io.TextIOWrapper, shape: _Shape) -> Iterator[tuple[str, list[str]]]:
+    """Word and values of each row that is not empty; no values for a row that has too few."""
+    delimiter = _DELIMITERS.get(shape.form)
+    if delimiter is not None:
+        for fields in csv.reader(lines, delimiter=delimiter):
+            if fields:
+                yield fields[0], fields[1:]
+        return
+    for line in lines:
+        if not line.isspace():
+            yield _split(line, shape.n_embd) or ("", [])
 
 
 def _binary_rows(path: Path, file: IO[bytes], shape: _Shape) -> Iterator[_Row]:
@@ -182,7 +192,7 @@ def _binary_rows(path: Path, file: IO[bytes], shape: _Shape) -> Iterator[_Row]:
         for number in range(1, (shape.n_rows or 0) + 1):
             space = data.find(b" ", position, position + _MAX_WORD_BYTES)
             if space < 0 or space + 1 + row_bytes > len(data):
-                raise ModelFileError(f"{path}: ends in row {number} of {shape.n_rows}; fetch it again")
+                raise ModelFileError(f"{path}: ends in row {number} of {shape.n_rows}; download it again")
             word = data[position:space].lstrip(b"\n").decode("utf-8", "replace")
             position = space + 1 + row_bytes
             yield word, array("f", data[space + 1 : position])
@@ -209,20 +219,20 @@ def _collect(
     _store(path, block, stored)
     stored.flush()
     if shape.n_rows is not None and n_read != shape.n_rows:
-        raise ModelFileError(f"{path}: its first line says {shape.n_rows} rows, it has {n_read}; fetch it again")
+        raise ModelFileError(f"{path}: its first line declares {shape.n_rows} rows, it has {n_read}; download it again")
     if not words:
-        raise ModelFileError(f"{path}: holds no word with a vector that is not zero")
+        raise ModelFileError(f"{path}: has no word with a vector other than zero")
     if n_repeated:
-        report(f"{n_repeated} rows repeat a word that was there before: left out")
+        report(f"{n_repeated} rows repeat an earlier word: left out")
     if n_zero:
-        report(f"{n_zero} words have nothing but zeros: left out, so they count as unknown")
+        report(f"{n_zero} words have only zeros: left out, so they count as unknown")
     table = np.memmap(stored, np.float32, "r", shape=(len(words), shape.n_embd)).view(np.ndarray)
     return WordTable(tuple(words), table, _is_lowercase(words))
 
 
 def _store(path: Path, block: array[float], stored: IO[bytes]) -> None:
     if not np.isfinite(np.frombuffer(block, np.float32)).all():
-        raise ModelFileError(f"{path}: holds values that are not finite numbers")
+        raise ModelFileError(f"{path}: contains values that are not finite numbers")
     block.tofile(stored)
 
 

@@ -1,6 +1,6 @@
-"""Qwen3-Reranker: a decoder whose score is how much rather it would go on with "yes" than with "no".
+"""Qwen3-Reranker: a decoder whose score is the probability of "yes" against "no" as its next token.
 
-llama.cpp takes the two words' rows of the output head as rank head and computes the softmax of both
+llama.cpp uses the rows of the two words in the output head as rank head and computes the softmax of both
 (`llm_graph_context::build_pooling`), so the first score is the probability of "yes".
 """
 
@@ -15,22 +15,16 @@ from gguf_embed.convert.plan import PlannedTensor
 from gguf_embed.convert.safetensors import list_tensors
 from gguf_embed.convert.source import ModelSourceDirectory, read_pooling
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.rerank_prompt import QWEN3_RERANK_PROMPT
 
 _LABELS = ("yes", "no")
-_TEMPLATE = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
-    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
-    "<|im_start|>user\n<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n"
-    "<Query>: {query}\n<Document>: {document}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-)
-"""The prompt of Qwen3-Reranker's model card, with the two places that llama.cpp's server fills."""
 
 
 def is_yes_no_reranker(source: ModelSourceDirectory) -> bool:
-    """Whether this Qwen3 is a reranker. It looks like any other decoder, so its name tells.
+    """Whether this Qwen3 is a reranker. Its config looks like any other decoder's, so only its name shows it.
 
-    The places are those llama.cpp's converter looks at: the folder, the config, the model card's heading. A pooling
-    that sentence-transformers' files declare makes it an embedding model all the same.
+    As in llama.cpp's converter, the name of the folder, the config and the heading of the model card count. If
+    sentence-transformers' files declare a pooling, it is an embedding model in any case.
     """
     if read_pooling(source) is not None:
         return False
@@ -42,22 +36,22 @@ def is_yes_no_reranker(source: ModelSourceDirectory) -> bool:
 
 
 def plan_yes_no_head(source: ModelSourceDirectory) -> PlannedTensor:
-    """The rank head, as F32. Raises `ModelFileError` when the words are no tokens or the head has no weights."""
+    """The rank head, as F32. Raises `ModelFileError` if the words are not tokens or the output head is missing."""
     vocab = read_fast_tokenizer(source).model["vocab"]
     missing = [word for word in _LABELS if word not in vocab]
     if missing:
-        raise ModelFileError(f"{source.path}: a reranker whose vocabulary has no token {missing[0]!r}")
+        raise ModelFileError(f"{source.path}: the reranker's vocabulary has no token {missing[0]!r}")
     tied = bool(source.config.get("tie_word_embeddings"))
     wanted = ("model.embed_tokens.weight", "embed_tokens.weight") if tied else ("lm_head.weight",)
     stored = list_tensors(source.path)
     head = next((stored[name] for name in wanted if name in stored), None)
     if head is None:
-        raise ModelFileError(f"{source.path}: a reranker without {wanted[0]}, which its answer comes from")
+        raise ModelFileError(f"{source.path}: the reranker's output head {wanted[0]} is missing")
     rows = tuple(int(vocab[word]) for word in _LABELS)
     return PlannedTensor("cls.output.weight", head, gguf.GGMLQuantizationType.F32, rows=rows)
 
 
 def write_yes_no_head(writer: gguf.GGUFWriter) -> None:
-    """llama.cpp takes the number of scores from the labels, and the prompt from a chat template named "rerank"."""
+    """Write the labels, which llama.cpp counts for the number of scores, and the prompt as chat template "rerank"."""
     writer.add_classifier_output_labels(list(_LABELS))
-    writer.add_chat_template([{"name": "rerank", "template": _TEMPLATE}])
+    writer.add_chat_template([{"name": "rerank", "template": QWEN3_RERANK_PROMPT}])

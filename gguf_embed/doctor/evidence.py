@@ -1,4 +1,4 @@
-"""Everything the checks look at, gathered from the file once. The checks themselves read no file."""
+"""Everything the checks look at, read from the file once. The checks themselves read no file."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_embed.doctor.effective_special_tokens import EffectiveSpecialTokens, effective_special_tokens
 from gguf_embed.doctor.known import Expected, expected_of
-from gguf_embed.doctor.llama_facts import VOCABULARY_KINDS
-from gguf_embed.doctor.specials import Specials, specials_in_force
-from gguf_embed.gguf_file.constants import STRING
+from gguf_embed.gguf_file.constants import ARRAY, STRING, VOCABULARY_TYPES
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
-from gguf_embed.gguf_file.layout import Entry, Layout, read_layout, read_numbers, read_strings
+from gguf_embed.gguf_file.layout import Layout, MetadataEntry, read_layout, read_numbers
+from gguf_embed.gguf_file.strings import read_strings
 from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.names import model_stem
 
@@ -25,41 +25,41 @@ MERGES = "tokenizer.ggml.merges"
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """The vocabulary as the file stores it."""
+class StoredVocabulary:
+    """The vocabulary as the file stores it, and the special tokens that llama.cpp makes of it."""
 
     kind: str  # "wpm", "bpe", "spm", "ugm"…; "unknown" for a tokenizer.ggml.model that llama.cpp does not know
     pre: str  # tokenizer.ggml.pre; "" when missing
     tokens: tuple[str, ...]
-    types: NDArray[np.generic] | None  # of each token; None when missing
-    specials: Specials  # in force
+    types: NDArray[np.generic] | None  # of each token; None if missing
+    special_tokens: EffectiveSpecialTokens
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One model file. `header` is that of the first part of a split model, `tensors` are those of all parts."""
+    """One model file. For a split model `header` is that of the first part, `tensors` are those of all parts."""
 
     header: GgufHeader
     tensors: Mapping[str, TensorInfo]
-    entries: Mapping[str, Entry]  # where and of which type each metadata entry is
-    words: Words
+    entries: Mapping[str, MetadataEntry]  # position and type of each metadata entry
+    vocabulary: StoredVocabulary
     expected: Expected
-    names: tuple[str, ...]  # what the file calls itself, its own name first
+    names: tuple[str, ...]  # what the file calls itself, general.name first
 
     @property
     def architecture(self) -> str:
         return self.header.architecture
 
     def key(self, name: str) -> str:
-        """The architecture's own key: "pooling_type" → "bert.pooling_type"."""
+        """The architecture's key: "pooling_type" → "bert.pooling_type"."""
         return f"{self.header.architecture}.{name}"
 
     def length(self, key: str) -> int | None:
-        """Items of an array; None when it is missing."""
+        """Number of items of an array; None if it is missing."""
         return self.header.array_lengths.get(key)
 
     def rows(self, tensor: str) -> int | None:
-        """Rows of a matrix; None when there is no such matrix."""
+        """Number of rows of a matrix; None if there is no such matrix."""
         found = self.tensors.get(tensor)
         return found.shape[1] if found is not None and len(found.shape) == 2 else None
 
@@ -77,7 +77,7 @@ def gather(header: GgufHeader, further: tuple[GgufHeader, ...], catalog: Catalog
         header,
         tensors,
         layout.entries,
-        _read_words(header, layout),
+        _read_vocabulary(header, layout),
         expected_of(names, header.architecture, row),
         tuple(name for _, name in names if name),
     )
@@ -89,20 +89,23 @@ def _names(header: GgufHeader) -> tuple[tuple[str, str], ...]:
     return (*declared, ("the file's name", model_stem(header.path.name)))
 
 
-def _read_words(header: GgufHeader, layout: Layout) -> Words:
-    model = header.get("tokenizer.ggml.model", str) or ""
-    kind = VOCABULARY_KINDS.get(model, "unknown")
+def _read_vocabulary(header: GgufHeader, layout: Layout) -> StoredVocabulary:
+    family = VOCABULARY_TYPES.get(header.get("tokenizer.ggml.model", str) or "")
+    kind = "unknown" if family is None else family.kind
     pre = header.get("tokenizer.ggml.pre", str) or ""
-    tokens = _strings(header.path, layout.entries.get(TOKENS))
+    tokens = _read_tokens(header.path, layout.entries.get(TOKENS))
     types = layout.entries.get(TOKEN_TYPES)
-    return Words(
+    return StoredVocabulary(
         kind,
         pre,
         tokens,
         read_numbers(header.path, types) if types is not None and types.item_type != STRING else None,
-        specials_in_force(kind, pre, len(tokens), header.metadata),
+        effective_special_tokens(kind, pre, len(tokens), header.metadata),
     )
 
 
-def _strings(path: Path, entry: Entry | None) -> tuple[str, ...]:
-    return read_strings(path, entry) if entry is not None and entry.item_type == STRING else ()
+def _read_tokens(path: Path, entry: MetadataEntry | None) -> tuple[str, ...]:
+    """Bytes that are not UTF-8 become lone surrogates, so that different tokens stay different."""
+    if entry is None or entry.type != ARRAY or entry.item_type != STRING:
+        return ()
+    return tuple(read_strings(path, TOKENS, errors="surrogateescape"))

@@ -1,4 +1,4 @@
-"""The whole examination of one GGUF: read what is there, run every check, list what was found."""
+"""Examine one GGUF: read it, run every check, list the findings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from gguf_embed.doctor.evidence import Evidence, gather
-from gguf_embed.doctor.findings import Change, Finding, Severity, serious
+from gguf_embed.doctor.findings import Change, Finding, Severity, serious, some
 from gguf_embed.doctor.pooling import check_attention, check_pooling, check_rank_head, declared_pooling
 from gguf_embed.doctor.precision import check_precision, weight_shares
 from gguf_embed.doctor.shapes import (
@@ -18,7 +18,7 @@ from gguf_embed.doctor.shapes import (
     check_required,
     check_types,
 )
-from gguf_embed.doctor.special_tokens import check_frame, check_ids, check_pairs
+from gguf_embed.doctor.special_tokens import check_bos_and_eos, check_ids, check_pairs
 from gguf_embed.doctor.static import check_static
 from gguf_embed.doctor.vocabulary import check_vocabulary
 from gguf_embed.doctor.weights import check_weights
@@ -33,7 +33,7 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_pooling,
     check_rank_head,
     check_attention,
-    check_frame,
+    check_bos_and_eos,
     check_ids,
     check_pairs,
     check_vocabulary,
@@ -44,12 +44,12 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
 )
 _STATIC_CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (check_static, check_dimensions)
 _ORDER = list(Severity)
-_AGAIN = "download it again; if it is whole, convert the model again"
+_AGAIN = "download it again; if the download is complete, convert the model again"
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was found in one file, the worst first. `looked_at` says in words what was checked."""
+    """The findings for one file, the worst first. `looked_at` describes what was checked."""
 
     path: Path
     findings: tuple[Finding, ...]
@@ -62,7 +62,7 @@ class Diagnosis:
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """All changes that findings are certain of, one per key; the worse finding's counts."""
+        """All changes that the findings are certain of, one per key; the worst finding's wins."""
         found: dict[str, Change] = {}
         for change in chain.from_iterable(finding.changes for finding in self.findings):
             found.setdefault(change.key, change)
@@ -70,17 +70,16 @@ class Diagnosis:
 
 
 def examine(path: Path, *, deep: bool = False) -> Diagnosis:
-    """Check one file, or the split model that it is a part of. `deep` reads every weight instead of some of each.
+    """Check one file, or the split model that it is a part of. `deep` reads every weight instead of a sample.
 
-    A file that cannot be read as a GGUF is a finding; one that is not there raises `ModelFileError`.
+    A file that cannot be read as a GGUF is a finding; a missing one raises `ModelFileError`.
     """
     if not path.is_file():
-        read_header(path)  # says what it is instead
+        read_header(path)  # raises the error that fits
     parts = tuple(path.with_name(name) for name in split_parts(path.name))
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
-        found = f"it is one of {len(parts)} parts, and {', '.join(missing[:3])} {'is' if len(missing) == 1 else 'are'}"
-        message = f"{found}{' among those' if len(missing) > 3 else ''} missing beside it"
+        message = f"it is one of {len(parts)} parts; missing from its folder: {some(missing)}"
         return Diagnosis(path, (serious("part_missing", message, "download all parts into one folder"),), "", parts)
     headers: list[GgufHeader] = []
     for part in parts:
@@ -95,7 +94,7 @@ def examine(path: Path, *, deep: bool = False) -> Diagnosis:
 def _examine(path: Path, headers: list[GgufHeader], deep: bool) -> Diagnosis:
     header = headers[0]
     split = check_split(headers)
-    if not header.architecture:  # a further part under a name of its own
+    if not header.architecture:  # a later part under an unrelated name
         return Diagnosis(path, tuple(split), "", (path,))
     evidence = gather(header, tuple(headers[1:]), load_catalog())
     findings = [*split, *check_architecture(evidence)]
@@ -103,32 +102,31 @@ def _examine(path: Path, headers: list[GgufHeader], deep: bool) -> Diagnosis:
         checks = _STATIC_CHECKS if evidence.architecture == static_format.ARCHITECTURE else _CHECKS
         findings += [*chain.from_iterable(check(evidence) for check in checks), *check_weights(headers, deep=deep)]
     findings.sort(key=lambda finding: _ORDER.index(finding.severity))
-    return Diagnosis(path, tuple(findings), _describe(evidence, deep), tuple(part.path for part in headers))
+    return Diagnosis(path, tuple(findings), _summary(evidence, deep), tuple(part.path for part in headers))
 
 
 def check_split(headers: list[GgufHeader]) -> list[Finding]:
-    """A split model's parts must be named as llama.cpp names them, and hold all tensors."""
+    """The parts of a split model must have llama.cpp's names and hold all tensors together."""
     declared = headers[0].metadata.get("split.count", 0)
     if isinstance(declared, int) and declared > 1 and declared != len(headers):
-        message = (
-            f"it says that it is one of {declared} parts, but its name does not end in -00001-of-{declared:05d}.gguf"
-        )
-        return [serious("part_name", message, "give all parts the names they were published under")]
+        end = f"-00001-of-{declared:05d}.gguf"
+        message = f"it declares to be one of {declared} parts, but its name does not end in {end}"
+        return [serious("part_name", message, "give all parts the names under which they were published")]
     numbers = [header.metadata.get("split.no", 0) for header in headers]
     if numbers != list(range(len(headers))):
-        message = f"its parts number themselves {numbers} in the order of their names"
-        return [serious("part_name", message, "give all parts the names they were published under")]
+        message = f"its parts are numbered {numbers} in the order of their names"
+        return [serious("part_name", message, "give all parts the names under which they were published")]
     n_tensors, wanted = sum(len(header.tensors) for header in headers), headers[0].metadata.get("split.tensors.count")
     if len(headers) > 1 and wanted is not None and wanted != n_tensors:
-        message = f"its parts hold {n_tensors} tensors together, it says {wanted}: they are not of one model"
-        return [serious("part_missing", message, "download all parts again, from one place")]
+        message = f"its parts hold {n_tensors} tensors together, the first declares {wanted}: they do not match"
+        return [serious("part_missing", message, "download all parts again, from the same repository")]
     return []
 
 
-def _describe(evidence: Evidence, deep: bool) -> str:
+def _summary(evidence: Evidence, deep: bool) -> str:
     pooling, main = declared_pooling(evidence), next(iter(weight_shares(evidence)), "none")
     return (
         f"{evidence.architecture}, pooling {pooling or 'not declared'}, {len(evidence.entries)} metadata keys, "
-        f"{len(evidence.words.tokens)} tokens, {len(evidence.tensors)} tensors (mostly {main}), "
+        f"{len(evidence.vocabulary.tokens)} tokens, {len(evidence.tensors)} tensors (mostly {main}), "
         f"{'every weight' if deep else 'a sample of the weights'}"
     )

@@ -1,4 +1,4 @@
-"""What the doctor says: findings, and the changes of metadata that mend them."""
+"""The doctor's results: findings, and the metadata changes that fix them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Severity(StrEnum):
 
     SERIOUS = "serious"  # it will not load, or its answers are wrong
     WARNING = "warning"  # answers are worse than they could be, or wrong in some uses
-    NOTE = "note"  # worth knowing
+    NOTE = "note"  # for information
 
 
 class ValueType(IntEnum):
-    """GGUF's numbers for the types of metadata values that are not arrays."""
+    """GGUF's numbers for the types of metadata values, without arrays."""
 
     UINT8 = 0
     INT8 = 1
@@ -36,7 +36,7 @@ class ValueType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One metadata key and the value it is to have."""
+    """One metadata key and its new value."""
 
     key: str
     type: ValueType
@@ -45,7 +45,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that will go wrong, and the way out. `changes` are certain: `--fix` makes them unasked."""
+    """One problem and how to fix it. `changes` are certain: `--fix` makes them without being asked."""
 
     severity: Severity
     code: str  # stable, for scripts: "pooling_missing"
@@ -79,20 +79,20 @@ def text(key: str, value: str) -> Change:
 
 
 def sets(*changes: Change) -> str:
-    """What `--fix` will do, for the `fix` of a finding."""
+    """What `--fix` will do, as text for the `fix` of a finding."""
     return "--fix sets " + " and ".join(f"{change.key} to {shown(change.value)}" for change in changes)
 
 
 def shown(value: object) -> str:
-    """A metadata value on one line, cut where it is long."""
-    written = (
-        str(value).lower() if isinstance(value, bool) else str(value) if not isinstance(value, str) else repr(value)
-    )
+    """A metadata value on one line, shortened to 60 characters."""
+    written = repr(value) if isinstance(value, str) else str(value)
+    if isinstance(value, bool):
+        written = written.lower()
     return written if len(written) <= 60 else written[:57] + "..."
 
 
 def some(names: Iterable[str], limit: int = 3) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and how many more there are: "a, b, c and 4 more"."""
     listed = list(names)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more

@@ -1,4 +1,4 @@
-"""What a model should be like, as far as its names tell: the catalog's row for it, or the family it belongs to."""
+"""What is known about a model by its name: from its row in the catalog, or from the family it belongs to."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ ENDOFTEXT: Final = "<|endoftext|>"
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is known of a model. `because` says from where, for messages; empty when nothing is known."""
+    """What is known about a model. `because` names the source, for messages; empty if nothing is known."""
 
     pooling: Pooling | None = None
-    certain: bool = False  # the name is the model's own, not that of something derived from it
+    certain: bool = False  # the name is that of the model itself, not of one derived from it
     because: str = ""
     ends_with: str | None = None  # the token whose row is the vector, with pooling last
     context: int | None = None
     dimensions: int | None = None
-    reranker: bool = False  # a name says that it scores pairs
-    embedding: bool = False  # a name says that it makes vectors
-    bidirectional: bool = False  # every token sees all others, though the architecture is a decoder's
+    reranker: bool = False  # by its name, it scores pairs
+    embedding: bool = False  # by its name, it makes vectors
+    bidirectional: bool = False  # every token sees all others, although it is a decoder
 
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    pattern: re.Pattern[str]  # over a plain name: "qwen3-embedding-0-6b"
+    pattern: re.Pattern[str]  # matched against a plain name: "qwen3-embedding-0-6b"
     pooling: Pooling
     ends_with: str | None = None
     bidirectional: bool = False
@@ -41,7 +41,7 @@ def _family(pattern: str, pooling: Pooling, ends_with: str | None = None, *, bid
 
 
 _FAMILIES: Final = (
-    # pooling: the models' own 1_Pooling/config.json, or their card. The end of Qwen3's texts: llama.cpp#14314
+    # Poolings are from each model's 1_Pooling/config.json or card, the end of Qwen3's texts from llama.cpp#14314.
     _family(r"qwen3(-vl)?-reranker", Pooling.RANK),
     _family(r"bge-reranker", Pooling.RANK),
     _family(r"qwen3(-vl)?-embedding", Pooling.LAST, ENDOFTEXT),
@@ -63,53 +63,52 @@ _OWN_TAIL: Final = re.compile(
     r"(?:-(?:v?\d+|\d+[bm]|en|zh|code|de|es|small|base|large|xs|s|m|l|medium|long|english|multilingual|r2|moe|instruct"
     r"|gguf|hf|qat|ud|text|embeddings?|i?q\d\w*|tq\d\w*|b?f(?:p)?(?:16|32)|k|xl|mxfp4))*"
 )
-"""What follows in the names of the family's own members: sizes, versions, languages, quantisations."""
+"""What may follow a family's name in the names of its own models: sizes, versions, languages, quantizations."""
 
 _RERANKER: Final = re.compile(r"rerank|cross-encoder|(?:^|-)ms-marco-")
 _EMBEDDING: Final = re.compile(r"embed|(?:^|-)(?:bge|gte|e5|sbert|simcse|minilm|arctic-embed)(?:-|$)")
 _QWEN3_RERANKER: Final = re.compile(r"(?:^|-)qwen3(-vl)?-reranker(?:-|$)")
 
 _ARCHITECTURE_POOLING: Final = {"gemma-embedding": Pooling.MEAN}
-"""Architectures that one model was made for."""
+"""Architectures made for a single model."""
 
 
 def plain_name(name: str) -> str:
-    """Lower case, and one hyphen for whatever stands between letters and digits."""
+    """Lower case, with one hyphen for each run of other characters than letters and digits."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def expected_of(names: Iterable[tuple[str, str]], architecture: str, row: CatalogRow | None) -> Expected:
-    """`names` are (where it stands, what it says), the most trustworthy first.
+    """Combine the catalog's row, if there is one, with what the names suggest.
 
-    The catalog's row counts most. A family's name followed by words of somebody else's ("bge-base-en-legal") is a
-    hint only: a fine-tuned model may pool otherwise.
+    `names` are (source, name), the most trustworthy first. The catalog's row wins. A family's name with unknown words
+    after it ("bge-base-en-legal") is only a hint: a fine-tuned model may use another pooling.
     """
     plain = [(where, plain_name(name)) for where, name in names if name]
-    reranker = any(_RERANKER.search(name) for _, name in plain)
-    embedding = any(_EMBEDDING.search(name) for _, name in plain)
     found = _of_family(plain)
     if row is not None and row.pooling is not None:
-        return Expected(
-            pooling=row.pooling,
-            certain=True,
-            because=f"the catalog's {row.name}",
-            ends_with=found.ends_with if found.pooling is row.pooling else None,
-            context=row.context,
-            dimensions=row.dimensions,
-            reranker=row.kind == "rerank",
-            embedding=row.kind == "embedding",
-            bidirectional=found.bidirectional,
-        )
+        return _of_row(row, row.pooling, found)
+    reranker = any(_RERANKER.search(name) for _, name in plain)
     pooling = found.pooling or _ARCHITECTURE_POOLING.get(architecture)
     if reranker and pooling is not Pooling.RANK:
         return Expected(reranker=True)
-    return replace(
-        found,
+    if not found.because:  # no family has such a name
+        because = "" if pooling is None else f"architecture {architecture}"
+        found = Expected(pooling=pooling, certain=True, because=because)
+    return replace(found, reranker=reranker, embedding=any(_EMBEDDING.search(name) for _, name in plain))
+
+
+def _of_row(row: CatalogRow, pooling: Pooling, family: Expected) -> Expected:
+    return Expected(
         pooling=pooling,
-        certain=found.certain or not found.because,
-        because=found.because or (f"architecture {architecture}" if pooling else ""),
-        reranker=reranker,
-        embedding=embedding,
+        certain=True,
+        because=f"the catalog's {row.name}",
+        ends_with=family.ends_with if family.pooling is pooling else None,
+        context=row.context,
+        dimensions=row.dimensions,
+        reranker=row.kind == "rerank",
+        embedding=row.kind == "embedding",
+        bidirectional=family.bidirectional,
     )
 
 

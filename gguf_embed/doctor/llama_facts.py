@@ -1,7 +1,7 @@
-"""What the llama.cpp inside llama-cpp-python 0.3.36 knows: its names, and its defaults where a file says nothing.
+"""What the llama.cpp in llama-cpp-python 0.3.36 knows: its names, and its defaults for files that declare nothing.
 
 Sources: `LLM_ARCH_NAMES` in llama.cpp's src/llama-arch.cpp, `llama_vocab::impl::load` in src/llama-vocab.cpp.
-A test looks for the names in the installed library.
+A test looks these names up in the installed library.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ARCHITECTURES = """
     nanbeige qwen3tts pockettts
 """
 ARCHITECTURES = frozenset(_ARCHITECTURES.split())
-"""`general.architecture` that it loads."""
+"""The values of `general.architecture` that it loads."""
 
 _PRE_TOKENIZERS = """
     a.x-4.0 afmoe bailingmoe bailingmoe2 bloom chameleon chatglm-bpe codeshell cohere2moe command-r dbrx
@@ -37,33 +37,18 @@ _PRE_TOKENIZERS = """
     starcoder superbpe talkie tekken tiny_aya trillion ufakzeka viking whitespace youtu
 """
 PRE_TOKENIZERS = frozenset(_PRE_TOKENIZERS.split())
-"""`tokenizer.ggml.pre` that it knows; it refuses a byte-level BPE file with any other."""
+"""The values of `tokenizer.ggml.pre` that it knows; it refuses a byte-level BPE file with any other."""
 
 ENCODERS = frozenset(
     ("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3", "eurobert")
 )
-"""Every token sees all others, whatever the file's attention flag says: llama_encode switches causal attention off."""
+"""Every token sees all others, regardless of the file's attention flag: llama_encode turns causal attention off."""
 
 EMBEDDING_ARCHITECTURES = ENCODERS | {"gemma-embedding", "llama-embed", "t5encoder"}
-"""Made for vectors, and for nothing else."""
+"""Made only for vectors."""
 
 NEEDS_TOKEN_TYPES = frozenset(("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v3"))
-"""Refused without `tokenizer.ggml.token_type_count`."""
-
-VOCABULARY_KINDS = {
-    "llama": "spm",
-    "bert": "wpm",
-    "gpt2": "bpe",
-    "hybriddna": "bpe",
-    "whitespace": "bpe",
-    "gemma4": "bpe",
-    "t5": "ugm",
-    "rwkv": "rwkv",
-    "plamo2": "plamo2",
-    "none": "none",
-    "no_vocab": "none",
-}
-"""`tokenizer.ggml.model` → the tokenizer's family."""
+"""llama.cpp refuses these without `tokenizer.ggml.token_type_count`."""
 
 _LIKE_LLAMA3 = (
     "llama3",
@@ -83,7 +68,7 @@ ADDS_SEP_BY_PRE = frozenset(("jina-v1-en", "jina-v2-code", "roberta-bpe"))
 
 @dataclass(frozen=True, slots=True)
 class VocabularyDefaults:
-    """Special ids and flags of one family where the file declares none."""
+    """Special ids and flags of one family, for files that declare none."""
 
     bos: int | None = None
     eos: int | None = None

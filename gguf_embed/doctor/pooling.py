@@ -1,4 +1,4 @@
-"""Pooling, rank heads and attention: whether the rows become the vector they were trained to be."""
+"""Pooling, rank heads and attention: whether token rows are combined as the model was trained."""
 
 from __future__ import annotations
 
@@ -9,27 +9,17 @@ from gguf_embed.doctor.findings import Change, Finding, serious, sets, text, uin
 from gguf_embed.doctor.known import is_qwen3_reranker
 from gguf_embed.doctor.llama_facts import EMBEDDING_ARCHITECTURES, ENCODERS
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.constants import POOLING_NUMBERS, RANK_HEADS
 from gguf_embed.gguf_file.facts import pooling_type
+from gguf_embed.gguf_file.rerank_prompt import QWEN3_RERANK_PROMPT, RERANK_TEMPLATE
 from gguf_embed.types import Pooling
 
-NUMBERS = {Pooling.NONE: 0, Pooling.MEAN: 1, Pooling.CLS: 2, Pooling.LAST: 3, Pooling.RANK: 4}
-RANK_HEADS = ("cls.weight", "cls.output.weight")
-RERANK_TEMPLATE = "tokenizer.chat_template.rerank"
-
-QWEN3_RERANK_PROMPT = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
-    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: Given a web '
-    "search query, retrieve relevant passages that answer the query\n<Query>: {query}\n<Document>: {document}"
-    "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-)
-"""The prompt that the card of Qwen/Qwen3-Reranker-0.6B prescribes, with llama.cpp's two placeholders."""
-
 _BERTS = ENCODERS - {"eurobert"}  # Jina's v5 models are EuroBERTs with pooling last
-_WORDS_FOR_HEADLESS = "get a GGUF of this model that llama.cpp's convert_hf_to_gguf.py made, or convert it with it"
+_NO_HEAD_FIX = "use a GGUF of this model made by llama.cpp's convert_hf_to_gguf.py, or convert it yourself"
 
 
 def declared_pooling(evidence: Evidence) -> Pooling | None:
-    """What the file declares; None for nothing, and for numbers without meaning (they have their own finding)."""
+    """What the file declares; None for nothing and for invalid numbers, which have their own finding."""
     try:
         return pooling_type(evidence.header)
     except ModelFileError:
@@ -37,7 +27,7 @@ def declared_pooling(evidence: Evidence) -> Pooling | None:
 
 
 def intended_pooling(evidence: Evidence) -> Pooling | None:
-    """What the model should do: as known of it, else as it declares."""
+    """The pooling the model should have: what is known about it, else what it declares."""
     return evidence.expected.pooling or declared_pooling(evidence)
 
 
@@ -46,7 +36,7 @@ def has_head(evidence: Evidence) -> bool:
 
 
 def is_causal(evidence: Evidence) -> bool:
-    """Whether a token sees only those before it."""
+    """Whether a token sees only the tokens before it."""
     if evidence.architecture in EMBEDDING_ARCHITECTURES:
         return False
     return evidence.header.get(evidence.key("attention.causal"), bool) is not False
@@ -67,26 +57,28 @@ def check_pooling(evidence: Evidence) -> Iterator[Finding]:
     elif declared is Pooling.NONE:
         yield warning(
             "pooling_none",
-            f"{key} is 0 (none): every token gets a vector of its own, as late-interaction models want it",
-            f"for one vector per text serve it with --pooling mean, cls or last, or --fix --set {key}=1, 2 or 3",
+            f"{key} is 0 (none): every token gets its own vector, which only late-interaction models need",
+            f"for one vector per text, serve it with --pooling mean, cls or last, or --fix --set {key}=1, 2 or 3",
         )
     elif declared is Pooling.CLS and is_causal(evidence):
         yield serious(
             "pooling_wrong",
-            f"{key} is 2 (cls) in a decoder: the first token sees nothing after it, so all texts get like vectors",
-            f"decoders mostly pool last: --fix --set {key}=3, if its model card says so",
+            f"{key} is 2 (cls) in a decoder: the first token sees nothing after it, so all texts get similar vectors",
+            f"most decoders pool last: --fix --set {key}=3, if its model card says so",
         )
     elif declared is Pooling.LAST and evidence.architecture in _BERTS:
         yield warning(
             "pooling_unusual",
-            f"{key} is 3 (last) in a {evidence.architecture} model, whose last token is only the closing one",
+            f"{key} is 3 (last) in a {evidence.architecture} model, whose last token is always the closing one",
             f"compare with its model card; mean is --fix --set {key}=1, cls is {key}=2",
         )
 
 
 def _invalid(evidence: Evidence, key: str) -> Finding:
     value = evidence.header.metadata.get(key)
-    message = f"{key} is {value!r}, which means nothing (0 none, 1 mean, 2 cls, 3 last, 4 rank): llama.cpp ends over it"
+    message = (
+        f"{key} is {value!r}, expected 0 (none), 1 (mean), 2 (cls), 3 (last) or 4 (rank): llama.cpp ends the process"
+    )
     change = _known_change(evidence, key)
     return serious("pooling_invalid", message, sets(*change) if change else f"--fix --set {key}=1, 2 or 3", *change)
 
@@ -94,49 +86,52 @@ def _invalid(evidence: Evidence, key: str) -> Finding:
 def _missing(evidence: Evidence, key: str) -> Finding:
     expected, change = evidence.expected, _known_change(evidence, key)
     if change:
-        known = f"{expected.because} pools {expected.pooling}" if expected.because else "the file has a rank head"
+        known = f"{expected.because} uses {expected.pooling}" if expected.because else "the file has a rank head"
         return serious(
-            "pooling_missing", f"{key} is missing, so every token gets a vector: {known}", sets(*change), *change
+            "pooling_missing", f"{key} is missing, so every token gets its own vector: {known}", sets(*change), *change
         )
     if expected.pooling is not None:
-        fix = f"--fix --set {key}={NUMBERS[expected.pooling]}, if its model card says {expected.pooling} too"
+        fix = f"--fix --set {key}={POOLING_NUMBERS[expected.pooling]}, if its model card says {expected.pooling} too"
         known = f"{expected.because} suggests {expected.pooling}"
-        return serious("pooling_missing", f"{key} is missing, so every token gets a vector: {known}", fix)
+        return serious("pooling_missing", f"{key} is missing, so every token gets its own vector: {known}", fix)
     by_hand = f"serve it with --pooling, or --fix --set {key}=1 (mean), 2 (cls) or 3 (last), as its model card says"
     if evidence.architecture in EMBEDDING_ARCHITECTURES or expected.embedding or expected.reranker:
-        return serious("pooling_missing", f"{key} is missing, so every token gets a vector", by_hand)
+        return serious("pooling_missing", f"{key} is missing, so every token gets its own vector", by_hand)
     return serious(
         "not_embedding_model",
-        f"nothing says that this {evidence.architecture} model makes vectors: no {key}, no such name; "
-        "a chat model's vectors find little",
-        f"use an embedding model; if it is one, {by_hand}",
+        f"this {evidence.architecture} model does not look like an embedding model: it has no {key} and no "
+        "such name, and a chat model's vectors are poor for search",
+        f"use an embedding model; if this is one, {by_hand}",
     )
 
 
 def _wrong(evidence: Evidence, key: str, declared: Pooling) -> Finding:
     expected = evidence.expected
     assert expected.pooling is not None
+    number = POOLING_NUMBERS[expected.pooling]
     change = _known_change(evidence, key)
-    message = f"{key} is {NUMBERS[declared]} ({declared}), but {expected.because} pools {expected.pooling}"
+    message = f"{key} is {POOLING_NUMBERS[declared]} ({declared}), but {expected.because} uses {expected.pooling}"
     if change:
         return serious("pooling_wrong", message, sets(*change), *change)
     if declared is Pooling.NONE:
-        return serious("pooling_wrong", message, f"--fix --set {key}={NUMBERS[expected.pooling]}, if its card says so")
+        return serious(
+            "pooling_wrong", message, f"--fix --set {key}={POOLING_NUMBERS[expected.pooling]}, if its card says so"
+        )
     return warning(
         "pooling_wrong",
         f"{message}; a model made from it may differ",
-        f"compare with its model card; --fix --set {key}={NUMBERS[expected.pooling]}",
+        f"compare with its model card; --fix --set {key}={number}",
     )
 
 
 def _known_change(evidence: Evidence, key: str) -> tuple[Change, ...]:
-    """The pooling that is certain, as a change; empty where none is."""
+    """The pooling as a change if it is certain; else empty."""
     expected = evidence.expected
     if has_head(evidence) and expected.pooling in (None, Pooling.RANK):
-        return (uint(key, NUMBERS[Pooling.RANK]),)
+        return (uint(key, POOLING_NUMBERS[Pooling.RANK]),)
     if expected.pooling in (None, Pooling.RANK) or not expected.certain:
         return ()
-    return (uint(key, NUMBERS[expected.pooling]),)
+    return (uint(key, POOLING_NUMBERS[expected.pooling]),)
 
 
 def check_rank_head(evidence: Evidence) -> Iterator[Finding]:
@@ -144,11 +139,11 @@ def check_rank_head(evidence: Evidence) -> Iterator[Finding]:
     named = evidence.expected.reranker or evidence.expected.pooling is Pooling.RANK
     if not has_head(evidence):
         if declared is Pooling.RANK or named:
-            why = "it declares pooling rank" if declared is Pooling.RANK else "its name says that it is a reranker"
+            why = "it declares pooling rank" if declared is Pooling.RANK else "by its name it is a reranker"
             yield serious(
                 "rank_head_missing",
-                f"{why}, but it has no {' and no '.join(RANK_HEADS)}: scores would be noise (llama.cpp#16407)",
-                _WORDS_FOR_HEADLESS,
+                f"{why}, but it has neither {' nor '.join(RANK_HEADS)}: scores would be noise (llama.cpp#16407)",
+                _NO_HEAD_FIX,
             )
         return
     if (
@@ -158,7 +153,7 @@ def check_rank_head(evidence: Evidence) -> Iterator[Finding]:
         yield warning(
             "rank_pooling_unset",
             f"it has a rank head but declares pooling {declared}: it gives vectors, not scores",
-            f"for scores --fix --set {evidence.key('pooling_type')}=4",
+            f"for scores, --fix --set {evidence.key('pooling_type')}=4",
         )
     yield from _check_labels(evidence)
     yield from _check_template(evidence)
@@ -171,15 +166,15 @@ def _check_labels(evidence: Evidence) -> Iterator[Finding]:
         yield serious(
             "rank_labels",
             f"cls.output.weight has {n_rows} rows, {key} {n_labels or 'no'} labels: llama.cpp refuses to load it",
-            _WORDS_FOR_HEADLESS,
+            _NO_HEAD_FIX,
         )
 
 
 def _check_template(evidence: Evidence) -> Iterator[Finding]:
-    """A decoder that answers yes or no must be asked in the words it was trained with."""
+    """A decoder that answers yes or no needs the prompt it was trained with."""
     if evidence.architecture not in ("qwen3", "qwen3vl") or RERANK_TEMPLATE in evidence.header.metadata:
         return
-    message = f"{RERANK_TEMPLATE} is missing: pairs would be joined without the words this reranker was trained with"
+    message = f"{RERANK_TEMPLATE} is missing: pairs would be joined without the prompt this reranker was trained with"
     if is_qwen3_reranker(evidence.names):
         change = text(RERANK_TEMPLATE, QWEN3_RERANK_PROMPT)
         yield serious("rerank_template_missing", message, sets(change), change)
@@ -188,19 +183,19 @@ def _check_template(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_attention(evidence: Evidence) -> Iterator[Finding]:
-    """Bidirectional models in a decoder's architecture. Pure encoders need no flag: llama_encode ignores it."""
+    """Bidirectional models with a decoder's architecture. Encoders need no flag: llama_encode ignores it."""
     key = evidence.key("attention.causal")
     if evidence.header.get(key, bool) is False:
         return
     if evidence.architecture == "llama-embed":
         yield warning(
             "attention_causal",
-            f"{key} is not false, so tokens see only those before them; models of this architecture see all",
+            f"{key} is not false, so tokens see only those before them; in this architecture they should see all",
             f"--fix --set {key}=bool:false, if the model's config.json says is_causal or use_bidirectional_attention",
         )
     elif evidence.expected.bidirectional:
         yield warning(
             "attention_causal",
-            f"{key} is not false, so tokens see only those before them; {evidence.expected.because} sees all",
+            f"{key} is not false, so tokens see only those before them; in {evidence.expected.because} they see all",
             f"convert it again with a newer convert_hf_to_gguf.py, or --fix --set {key}=bool:false",
         )

@@ -1,26 +1,24 @@
-"""Write a copy of a GGUF with some metadata changed: everything else stays byte for byte as it was."""
+"""Write a copy of a GGUF with changed metadata; everything else is copied byte for byte."""
 
 from __future__ import annotations
 
-import errno
-import os
-import secrets
 import shutil
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from gguf_embed.doctor.findings import Change, ValueType
 from gguf_embed.errors import ConfigError, ModelFileError
+from gguf_embed.gguf_file.atomic_write import atomic_write
 from gguf_embed.gguf_file.constants import SCALAR_FORMATS
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.layout import read_layout
 from gguf_embed.model_store.names import model_stem, split_parts
 
 _COPY_BYTES = 4 * 2**20
+_WAY_OUT = "check that the folder exists and that you can write to it, or name another file with -o"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,38 +31,40 @@ class MadeChange:
 
 
 def fixed_path(path: Path) -> Path:
-    """Where a corrected copy goes when nobody says: beside the file, `<stem>-fixed.gguf`."""
+    """The default path of a corrected copy: next to the file, `<stem>-fixed.gguf`."""
     return path.with_name(f"{model_stem(path.name)}-fixed.gguf")
 
 
 def check_can_rewrite(path: Path, output: Path, *, overwrite: bool) -> GgufHeader:
     """The header of a file that can be copied to `output`.
 
-    Raises `ModelFileError` for a split model and a file that cannot be read, `ConfigError` when `output` is the file
-    itself or exists.
+    Raises `ModelFileError` for a split model and a file that cannot be read, `ConfigError` if `output` is the file
+    itself, or if it exists and `overwrite` is false.
     """
     n_parts = len(split_parts(path.name))
     header = read_header(path)
     if n_parts > 1 or header.metadata.get("split.count", 0) not in (0, 1):
-        raise ModelFileError(
-            f"{path}: is a part of a split model, which is not rewritten: join it first with llama-gguf-split --merge"
-        )
+        raise ModelFileError(f"{path}: is a part of a split model: join the parts first with llama-gguf-split --merge")
     if output.exists() and output.samefile(path):
-        raise ConfigError(f"{output}: is the file itself, which is never changed: name another with -o")
+        raise ConfigError(f"{output}: is the file itself, which is never changed: name another output with -o")
     if output.exists() and not overwrite:
-        raise ConfigError(f"{output}: exists already: name another file with -o, or replace it with --force")
+        raise ConfigError(f"{output}: already exists: name another output with -o, or replace it with --force")
     return header
 
 
 def rewrite(header: GgufHeader, output: Path, changes: Sequence[Change]) -> tuple[MadeChange, ...]:
-    """Write `output` whole or not at all; memory stays at some megabytes. New keys come last.
+    """Write `output` completely or not at all, using a few megabytes of memory. New keys come last.
 
-    Returns what is different, in the order of `changes`. Raises `ModelFileError` when it cannot be written.
+    Returns what is different, in the order of `changes`. Raises `ModelFileError` if it cannot be written.
     """
     layout, wanted = read_layout(header), {change.key: change for change in changes}
     alignment = header.metadata.get("general.alignment", 32)
     assert isinstance(alignment, int)  # `read_header` has checked it
-    with header.path.open("rb") as source, _whole_or_nothing(output) as target:
+    with (
+        atomic_write(output, way_out=_WAY_OUT, make_folder=False) as temporary,
+        header.path.open("rb") as source,
+        temporary.open("xb") as target,
+    ):
         new_keys = [key for key in wanted if key not in layout.entries]
         n_entries = len(layout.entries) + len(new_keys)
         target.write(b"GGUF" + struct.pack("<IQQ", header.version, len(header.tensors), n_entries))
@@ -83,7 +83,7 @@ def rewrite(header: GgufHeader, output: Path, changes: Sequence[Change]) -> tupl
 
 
 def encode(change: Change) -> bytes:
-    """One metadata entry: key, type, value."""
+    """One metadata entry as GGUF stores it: key, type, value."""
     head = _string(change.key) + struct.pack("<I", change.type)
     if change.type is ValueType.STRING:
         return head + _string(str(change.value))
@@ -105,24 +105,6 @@ def _copy(source: BinaryIO, target: BinaryIO, begin: int, end: int) -> None:
     while begin < end:
         data = source.read(min(_COPY_BYTES, end - begin))
         if not data:
-            raise ModelFileError(f"{source.name}: became shorter while it was copied")
+            raise ModelFileError(f"{source.name}: became shorter while it was being copied; try again")
         target.write(data)
         begin += len(data)
-
-
-@contextmanager
-def _whole_or_nothing(output: Path) -> Iterator[BinaryIO]:
-    """A temporary file beside `output`, synced and moved there when the block ends well, else removed."""
-    temporary = output.with_name(f".{output.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, output)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as exc:
-        hint = "free some space" if exc.errno == errno.ENOSPC else "check the folder, or name another with -o"
-        raise ModelFileError(f"{output}: cannot be written: {exc.strerror or exc}; {hint}") from exc

@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE` and `--set KEY=TYPE:VALUE`: one metadata key and the value that somebody wants it to have."""
+"""Parses `--set KEY=VALUE` and `--set KEY=TYPE:VALUE`: one metadata key and its new value."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from gguf_embed.doctor.findings import Change, Value, ValueType
 from gguf_embed.errors import ConfigError
 from gguf_embed.gguf_file.constants import ARRAY
-from gguf_embed.gguf_file.layout import Entry
+from gguf_embed.gguf_file.layout import MetadataEntry
 
 _TYPES: Final = {
     "u8": ValueType.UINT8,
@@ -20,7 +20,7 @@ _TYPES: Final = {
     "i64": ValueType.INT64,
     "f32": ValueType.FLOAT32,
     "f64": ValueType.FLOAT64,
-    "int": ValueType.UINT32,  # the four words of llama.cpp's --override-kv
+    "int": ValueType.UINT32,  # llama.cpp's four names, from --override-kv
     "float": ValueType.FLOAT32,
     "bool": ValueType.BOOL,
     "str": ValueType.STRING,
@@ -41,20 +41,20 @@ _FIXED: Final = ("general.alignment", "split.no", "split.count", "split.tensors.
 _TRUTHS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
-def parse_setting(setting: str, entries: dict[str, Entry]) -> Change:
-    """A change from what was typed. Without TYPE the value is of the type the key has now.
+def parse_setting(setting: str, entries: dict[str, MetadataEntry]) -> Change:
+    """Parse one setting. Without TYPE the value gets the type that the key has now.
 
-    Raises `ConfigError` for another form, an array, a key that describes the file's own layout, a key that is new and
-    has no TYPE, and a value that its type does not hold.
+    Raises `ConfigError` for any other form, an array, a key that describes the file's layout, a new key without TYPE,
+    and a value that does not fit its type.
     """
     key, equals, written = setting.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {setting!r}: expected KEY=VALUE or KEY=TYPE:VALUE")
     if key in _FIXED:
-        raise ConfigError(f"--set {key}: it describes how the file is laid out and cannot be changed alone")
+        raise ConfigError(f"--set {key}: this key describes the layout of the file and cannot be changed on its own")
     entry = entries.get(key)
     if entry is not None and entry.type == ARRAY:
-        raise ConfigError(f"--set {key}: it is an array of {entry.n_items} items; only single values can be set")
+        raise ConfigError(f"--set {key}: this key is an array of {entry.n_items} items; only single values can be set")
     name, colon, value = written.partition(":")
     if colon and name in _TYPES:
         return Change(key, _TYPES[name], _parse(key, value, _TYPES[name]))
@@ -75,12 +75,18 @@ def _parse(key: str, written: str, kind: ValueType) -> Value:
     except (ValueError, KeyError) as exc:
         raise ConfigError(f"--set {key}: {written!r} is not a value of type {kind.name}") from exc
     if kind in _BITS:
-        low, high = (
-            (-(1 << _BITS[kind] - 1), (1 << _BITS[kind] - 1) - 1) if kind in _SIGNED else (0, (1 << _BITS[kind]) - 1)
-        )
+        low, high = _range_of(kind)
         if not low <= value <= high:
             raise ConfigError(f"--set {key}: {written} does not fit {kind.name} ({low} to {high})")
     return value
+
+
+def _range_of(kind: ValueType) -> tuple[int, int]:
+    """The least and the greatest value of an integer type."""
+    n_bits = _BITS[kind]
+    if kind in _SIGNED:
+        return -(1 << (n_bits - 1)), (1 << (n_bits - 1)) - 1
+    return 0, (1 << n_bits) - 1
 
 
 def _number(written: str, kind: ValueType) -> int | float | bool:

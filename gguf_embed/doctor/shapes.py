@@ -1,13 +1,13 @@
-"""Architecture, required keys, context and dimensions: will llama.cpp load it, and for which lengths."""
+"""Architecture, required keys, context and dimensions: whether llama.cpp loads the file, and for which lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gguf_embed.doctor.effective_special_tokens import ADD_BOS, ADD_EOS, ADD_SEP, ID_KEYS, number
 from gguf_embed.doctor.evidence import Evidence
 from gguf_embed.doctor.findings import Change, Finding, ValueType, note, serious, sets, uint, warning
 from gguf_embed.doctor.llama_facts import ARCHITECTURES
-from gguf_embed.doctor.specials import ADD_BOS, ADD_EOS, ADD_SEP, ID_KEYS, number
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import static_format
 from gguf_embed.gguf_file.constants import ARRAY
@@ -32,11 +32,11 @@ _TOKENIZER_TYPES = {
     **dict.fromkeys((ADD_BOS, ADD_EOS, ADD_SEP), ValueType.BOOL),
     **dict.fromkeys(ID_KEYS.values(), ValueType.UINT32),
 }
-"""llama.cpp takes each key in this type only (`GGUFMeta::GKV::get_kv` in src/llama-model-loader.cpp)."""
+"""llama.cpp accepts each key in this type only (`GGUFMeta::GKV::get_kv` in src/llama-model-loader.cpp)."""
 
 
 def check_architecture(evidence: Evidence) -> Iterator[Finding]:
-    """Whether this is a model that can make vectors from text at all."""
+    """Whether this model can make vectors from text at all."""
     try:
         check_can_embed(evidence.header)
     except ModelFileError as error:
@@ -44,13 +44,13 @@ def check_architecture(evidence: Evidence) -> Iterator[Finding]:
     if evidence.architecture not in (*ARCHITECTURES, static_format.ARCHITECTURE):
         yield serious(
             "architecture_unknown",
-            f"general.architecture is {evidence.architecture!r}, which the llama.cpp of this version does not know",
+            f"general.architecture is {evidence.architecture!r}, which this version of llama.cpp does not know",
             "upgrade gguf-embed and llama-cpp-python, or use another model",
         )
 
 
 def check_types(evidence: Evidence) -> Iterator[Finding]:
-    """Values of a type that llama.cpp does not take, such as an id written as a signed number."""
+    """Values of a type that llama.cpp does not accept, such as an id stored as a signed number."""
     wanted = {evidence.key(name): kind for name, kind in _ARCHITECTURE_TYPES.items()} | _TOKENIZER_TYPES
     for key, kind in wanted.items():
         entry = evidence.entries.get(key)
@@ -58,13 +58,13 @@ def check_types(evidence: Evidence) -> Iterator[Finding]:
             continue
         found = "an array" if entry.type == ARRAY else f"of type {ValueType(entry.type).name}"
         change = _retyped(key, evidence.header.metadata.get(key), kind)
-        message = f"{key} is {found}, llama.cpp takes it as {kind.name} only and refuses the file"
+        message = f"{key} is {found}, llama.cpp accepts only {kind.name} and refuses the file"
         fix = f"--fix writes it as {kind.name}" if change else f"--fix --set {key}={kind.name.lower()}:VALUE"
         yield serious("value_type", message, fix, *change)
 
 
 def _retyped(key: str, value: object, kind: ValueType) -> tuple[Change, ...]:
-    """The same value in the right type; empty where it does not fit."""
+    """The same value in the right type; empty if it does not fit."""
     if (
         kind is ValueType.UINT32
         and isinstance(value, int)
@@ -78,12 +78,14 @@ def _retyped(key: str, value: object, kind: ValueType) -> tuple[Change, ...]:
 
 
 def check_required(evidence: Evidence) -> Iterator[Finding]:
-    """Keys without which llama.cpp loads nothing; the context's length has its own finding."""
+    """Keys that llama.cpp requires; the context length has its own finding."""
     for key in (evidence.key("embedding_length"), evidence.key("block_count")):
         value = evidence.header.metadata.get(key)
         if not value:
             yield serious(
-                "key_missing", f"{key} is {'missing' if value is None else value}: llama.cpp refuses it", _AGAIN
+                "key_missing",
+                f"{key} is {'missing' if value is None else value}: llama.cpp refuses to load the file",
+                _AGAIN,
             )
 
 
@@ -97,11 +99,11 @@ def check_dimensions(evidence: Evidence) -> Iterator[Finding]:
     expected = evidence.expected.dimensions
     if declared and expected and expected != declared:
         message = f"it has {declared} dimensions, {evidence.expected.because} has {expected}: it may be another model"
-        yield note("dimensions_unexpected", message, "check where the file is from, and its general.name")
+        yield note("dimensions_unexpected", message, "check where the file comes from, and its general.name")
 
 
 def check_context(evidence: Evidence) -> Iterator[Finding]:
-    """The declared length against the position table and what is known of the model."""
+    """Compare the declared length with the position table and with what is known about the model."""
     key, expected = evidence.key("context_length"), evidence.expected
     declared = number(evidence.header.metadata, key)
     n_positions = evidence.rows("position_embd.weight")
@@ -109,7 +111,7 @@ def check_context(evidence: Evidence) -> Iterator[Finding]:
     if not declared:
         said = "missing" if declared is None else "0"
         changes = (uint(key, right),) if right else ()
-        fix = sets(*changes) if changes else f"--fix --set {key}=N with max_position_embeddings of its config.json"
+        fix = sets(*changes) if changes else f"--fix --set {key}=N with max_position_embeddings from its config.json"
         yield serious("context_missing", f"{key} is {said}: llama.cpp cannot run it", fix, *changes)
     elif n_positions is not None and declared != n_positions:
         change = uint(key, n_positions)
@@ -132,5 +134,5 @@ def _check_scaling(evidence: Evidence) -> Iterator[Finding]:
     trained = evidence.header.get(evidence.key("rope.scaling.original_context_length"), int)
     by = f" by {factor:g}" if factor else ""
     of = f" from the {trained} it was trained for" if trained else ""
-    message = f"positions are stretched{by}{of} ({kind}): vectors of short texts change with it too"
+    message = f"positions are scaled{by}{of} ({kind}): this changes the vectors of short texts too"
     yield note("rope_scaling", message, "none needed if its model card prescribes it")

@@ -1,4 +1,4 @@
-"""The vocabulary: whether a tokenizer can be built from it that gives the model's own ids."""
+"""The vocabulary: whether a tokenizer built from it gives the model's own ids."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ LOWERCASE = "tokenizer.ggml.normalizer.lowercase"
 _AGAIN = "convert the model again with llama.cpp's convert_hf_to_gguf.py"
 _PRE_BY_ARCHITECTURE = {"qwen2": "qwen2", "qwen3": "qwen2", "modern-bert": "modern-bert", "bert": "roberta-bpe"}
 _WORD_MARK = "\u2581"
-_ODD_PER_THOUSAND = 1  # as in the exact tokenizer: a few cased additions do not make a vocabulary cased
+_ODD_PER_THOUSAND = 1  # as in the exact tokenizer: a few cased entries do not make a vocabulary cased
 
 
 def check_vocabulary(evidence: Evidence) -> Iterator[Finding]:
-    """Everything that llama.cpp refuses, and what gives other ids than the original."""
-    words = evidence.words
-    if words.kind == "none" or not words.tokens:
-        return  # `check_can_embed` has said so
-    if words.kind == "unknown":
+    """Find what llama.cpp refuses, and what gives other ids than the original tokenizer."""
+    vocabulary = evidence.vocabulary
+    if vocabulary.kind == "none" or not vocabulary.tokens:
+        return  # `check_can_embed` has reported it
+    if vocabulary.kind == "unknown":
         model = evidence.header.metadata.get(MODEL)
         yield serious("tokenizer_unknown", f"{MODEL} is {model!r}, which llama.cpp does not know", _AGAIN)
     yield from _check_tokens(evidence)
     yield from _check_lengths(evidence)
-    if words.kind == "wpm":
+    if vocabulary.kind == "wpm":
         yield from _check_wordpiece(evidence)
-    elif words.kind == "bpe" and evidence.header.metadata.get(MODEL) != "gemma4":  # which brings its own rules
+    elif vocabulary.kind == "bpe" and evidence.header.metadata.get(MODEL) != "gemma4":  # which has its own rules
         yield from _check_bpe(evidence)
-    elif words.kind == "ugm" and not evidence.length(CHARSMAP):
+    elif vocabulary.kind == "ugm" and not evidence.length(CHARSMAP):
         yield warning(
             "charsmap_missing",
             f"{CHARSMAP} is missing: full-width letters, ligatures and the like are not normalized before tokenizing",
@@ -44,8 +44,8 @@ def check_vocabulary(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _check_tokens(evidence: Evidence) -> Iterator[Finding]:
-    tokens = evidence.words.tokens
-    named = [token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]  # llama.cpp's names for empty ones
+    tokens = evidence.vocabulary.tokens
+    named = [token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]  # llama.cpp's names for empty tokens
     twice = [token for token, n in Counter(named).items() if n > 1]
     if twice:
         yield serious(
@@ -56,7 +56,7 @@ def _check_tokens(evidence: Evidence) -> Iterator[Finding]:
     n_empty = sum(not token for token in tokens)
     if n_empty:
         yield note(
-            "tokens_empty", f"{n_empty} entries of the vocabulary are empty: no text can give them", "none needed"
+            "tokens_empty", f"{n_empty} entries of the vocabulary are empty: no text contains them", "none needed"
         )
     n_rows = evidence.rows("token_embd.weight")
     if n_rows is not None and n_rows != len(tokens):
@@ -68,82 +68,86 @@ def _check_tokens(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _check_lengths(evidence: Evidence) -> Iterator[Finding]:
-    n_tokens = len(evidence.words.tokens)
+    n_tokens = len(evidence.vocabulary.tokens)
     for key in (TOKEN_TYPES, SCORES):
         length = evidence.length(key)
         if length is not None and length < n_tokens:
             message = f"{key} has {length} items for {n_tokens} tokens: llama.cpp refuses to load it"
             yield serious("vocabulary_size", message, _AGAIN)
-    if evidence.words.kind in ("ugm", "spm") and evidence.length(SCORES) is None:
-        yield serious("scores_missing", f"{SCORES} is missing: every split of a word is as good as any other", _AGAIN)
+    if evidence.vocabulary.kind in ("ugm", "spm") and evidence.length(SCORES) is None:
+        yield serious("scores_missing", f"{SCORES} is missing: every way of splitting a word scores the same", _AGAIN)
     if evidence.length(TOKEN_TYPES) is None:
-        message = f"{TOKEN_TYPES} is missing: no token counts as special, so none can be written in a text"
+        message = f"{TOKEN_TYPES} is missing: special tokens that are written in a text are not recognized"
         yield warning("token_types_missing", message, _AGAIN)
     if evidence.architecture in NEEDS_TOKEN_TYPES:
         yield from _check_token_type_count(evidence)
 
 
 def _check_token_type_count(evidence: Evidence) -> Iterator[Finding]:
-    """The number of BERT's segments (A, B), which llama.cpp reads from among the tokenizer's keys."""
+    """The number of BERT's segments (A, B), which llama.cpp reads from the tokenizer's keys."""
     n_rows, declared = evidence.rows("token_types.weight"), evidence.header.metadata.get(TOKEN_TYPE_COUNT)
     if declared is None or declared == 0 or (n_rows is not None and declared != n_rows):
         said = "missing" if declared is None else declared
         change = uint(TOKEN_TYPE_COUNT, n_rows or 1)
-        message = f"{TOKEN_TYPE_COUNT} is {said}, token_types.weight has {n_rows or 'no'} rows: llama.cpp refuses it"
+        message = (
+            f"{TOKEN_TYPE_COUNT} is {said}, token_types.weight has {n_rows or 'no'} rows: llama.cpp refuses to load it"
+        )
         yield serious("token_type_count", message, sets(change), change)
 
 
 def _check_bpe(evidence: Evidence) -> Iterator[Finding]:
-    pre = evidence.words.pre
+    pre = evidence.vocabulary.pre
     if evidence.length(MERGES) is None and pre != "kimi-k2":
         yield serious("merges_missing", f"{MERGES} is missing: llama.cpp refuses to load it", _AGAIN)
     if pre in ("", "default"):
         right = _PRE_BY_ARCHITECTURE.get(evidence.architecture)
         said = "missing" if not pre else "'default'"
-        message = f"{PRE} is {said}: numbers and punctuation are split by GPT-2's rules, the ids may not be the model's"
+        message = f"{PRE} is {said}: llama.cpp splits by GPT-2's rules, so the ids may differ from the model's own"
         if right is not None:
             change = text(PRE, right)
             yield serious("pre_missing", message, sets(change), change)
         else:
-            yield warning("pre_missing", message, f"{_AGAIN}, or --fix --set {PRE}=NAME with llama.cpp's name for it")
+            yield warning(
+                "pre_missing", message, f"{_AGAIN}, or --fix --set {PRE}=NAME with llama.cpp's name of its rules"
+            )
     elif pre not in PRE_TOKENIZERS:
-        message = f"{PRE} is {pre!r}, which this llama.cpp does not know: it refuses to load it"
+        message = f"{PRE} is {pre!r}, which this version of llama.cpp does not know: it refuses to load the file"
         yield serious("pre_unknown", message, "upgrade gguf-embed and llama-cpp-python, or convert the model again")
 
 
 def _check_wordpiece(evidence: Evidence) -> Iterator[Finding]:
-    tokens = evidence.words.tokens
+    tokens = evidence.vocabulary.tokens
     n_hashed = sum(token.startswith("##") and len(token) > 2 for token in tokens)
     n_marked = sum(token.startswith(_WORD_MARK) for token in tokens)
     if n_hashed > len(tokens) // 100 or n_marked == 0:
         form = f"{n_hashed} entries begin with ##" if n_hashed else f"no entry begins with {_WORD_MARK}"
         yield serious(
             "wordpiece_form",
-            f"{form}: the vocabulary is in its original form, and llama.cpp would find almost no word in it",
+            f"{form}: the vocabulary is not in llama.cpp's form, so llama.cpp would find almost no word in it",
             _AGAIN,
         )
         return
     yield from _check_casing(evidence)
     yield note(
         "tokenizer_differs",
-        "llama.cpp's WordPiece gives other ids than the model's own for Korean (cosine 0.72), Hindi (0.97) and words "
-        "of more than 100 letters (0.30 for 300); gguf-embed uses the model's own",
-        "none needed; for an index that another llama.cpp program built, serve with --tokenizer llama",
+        "llama.cpp's WordPiece gives other ids than the model's own tokenizer for Korean (cosine 0.72), Hindi (0.97) "
+        "and words of more than 100 letters (0.30 for 300); gguf-embed uses the model's own tokenizer",
+        "none needed; for an index built with another llama.cpp program, serve with --tokenizer llama",
     )
 
 
 def _check_casing(evidence: Evidence) -> Iterator[Finding]:
-    """The flag against the vocabulary. Our own tokenizer looks at the vocabulary, llama.cpp's at the flag alone."""
-    words = [token for token in evidence.words.tokens if token.rstrip("]>") == token]
+    """Compare the flag with the vocabulary. Our tokenizer looks at the vocabulary, llama.cpp's only at the flag."""
+    words = [token for token in evidence.vocabulary.tokens if token.rstrip("]>") == token]
     n_cased = sum(word.lower() != word for word in words)
     cased = n_cased > len(words) * _ODD_PER_THOUSAND / 1000
     declared = evidence.header.get(LOWERCASE, bool)
     if cased and declared is not False:
         change = flag(LOWERCASE, False)
         said = "missing" if declared is None else "true"
-        message = f"{LOWERCASE} is {said}, but the vocabulary is cased: llama.cpp's tokenizer would lower-case texts"
+        message = f"{LOWERCASE} is {said}, but the vocabulary is cased: llama.cpp's tokenizer would lowercase texts"
         yield warning("lowercase_flag", message, sets(change), change)
     elif not n_cased and declared is False:
         change = flag(LOWERCASE, True)
-        message = f"{LOWERCASE} is false, but no entry has a capital: words with capitals would be unknown"
+        message = f"{LOWERCASE} is false, but no entry has a capital letter: words with capitals would be unknown"
         yield warning("lowercase_flag", message, sets(change), change)

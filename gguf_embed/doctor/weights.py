@@ -1,4 +1,4 @@
-"""The numbers themselves: infinities and NaN in the weights, and matrices of zeros."""
+"""The weights: infinities, NaN, and matrices of zeros."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gguf_embed.gguf_file.constants import TENSOR_TYPES
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
 
 _EXPONENTS = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
-"""Unsigned type of the same width, and the bits that are all set in an infinity and a NaN."""
+"""Unsigned type of the same width, and the bits that are all set in infinity and NaN."""
 
 _SCALES = {
     "Q4_0": (0,),
@@ -31,12 +31,12 @@ _SCALES = {
     "IQ4_NL": (0,),
     "IQ4_XS": (0,),
 }
-"""Where the F16 scales stand in a block, in bytes (ggml-common.h)."""
+"""Byte offsets of the F16 scales in a block (ggml-common.h)."""
 
 _BLOCK_BYTES = {name: size for name, _, size in TENSOR_TYPES.values()}
-_PIECES = 16  # of a tensor, spread evenly, that a quick look takes
+_PIECES = 16  # evenly spread over a tensor: the sample of a quick scan
 _PIECE_BYTES = 16_384
-_CHUNK_BYTES = 8 * 2**20  # of a whole scan: memory stays at this
+_CHUNK_BYTES = 8 * 2**20  # read at a time in a full scan: limits the memory it takes
 _SIGN_BITS = {"F32": 0x80000000, "F16": 0x8000, "BF16": 0x8000}
 
 
@@ -47,8 +47,9 @@ class _Flaws:
 
 
 def check_weights(parts: Iterable[GgufHeader], *, deep: bool) -> Iterator[Finding]:
-    """Look at some of every tensor, at all of every vector, or (`deep`) at everything; types without F16 scales are
-    left out. Raises `ModelFileError` when the file cannot be read.
+    """Scan a sample of every matrix and all of every vector, or with `deep` everything.
+
+    Quantized types without F16 scales are skipped. Raises `ModelFileError` if the file cannot be read.
     """
     not_finite: list[str] = []
     zero: list[str] = []
@@ -56,27 +57,36 @@ def check_weights(parts: Iterable[GgufHeader], *, deep: bool) -> Iterator[Findin
         flaws = _scan(part, deep)
         not_finite += flaws.not_finite
         zero += flaws.zero
-    fix = "download the file again and compare its checksum; if it is whole, convert the model again, to bf16 or f32"
+    fix = "download the file again and compare its checksum; if it is intact, convert the model again, to bf16 or f32"
     if not_finite:
         message = f"{len(not_finite)} tensors hold infinities or NaN ({some(not_finite)}): vectors will be NaN"
         yield serious("weights_not_finite", message, fix)
     if zero:
-        yield warning("weights_zero", f"{len(zero)} matrices hold nothing but zeros ({some(zero)})", fix)
+        yield warning("weights_zero", f"{len(zero)} matrices contain only zeros ({some(zero)})", fix)
 
 
 def _scan(header: GgufHeader, deep: bool) -> _Flaws:
     not_finite, zero = [], []
     for tensor in header.tensors.values():
-        if tensor.size_bytes == 0 or not (tensor.type in _EXPONENTS or tensor.type in _SCALES):
+        if tensor.size_bytes == 0 or not _is_scannable(tensor):
             continue
         data = _map(header.path, header.data_start + tensor.offset, tensor.size_bytes)
         whole = deep or len(tensor.shape) < 2
         if any(_has_not_finite(piece, tensor.type) for piece in _pieces(data, tensor, whole)):
             not_finite.append(tensor.name)
-        is_matrix = len(tensor.shape) > 1 and tensor.name.endswith(".weight")
-        if is_matrix and tensor.type in _EXPONENTS and _is_zero(data, tensor, whole):
+        if _zeros_are_a_flaw(tensor) and _is_zero(data, tensor, whole):
             zero.append(tensor.name)
     return _Flaws(tuple(not_finite), tuple(zero))
+
+
+def _is_scannable(tensor: TensorInfo) -> bool:
+    return tensor.type in _EXPONENTS or tensor.type in _SCALES
+
+
+def _zeros_are_a_flaw(tensor: TensorInfo) -> bool:
+    """Vectors may be all zeros, a weight matrix may not. Only unquantized zeros are recognized."""
+    is_matrix = len(tensor.shape) > 1 and tensor.name.endswith(".weight")
+    return is_matrix and tensor.type in _EXPONENTS
 
 
 def _map(path: Path, offset: int, size_bytes: int) -> NDArray[np.uint8]:
@@ -87,7 +97,7 @@ def _map(path: Path, offset: int, size_bytes: int) -> NDArray[np.uint8]:
 
 
 def _pieces(data: NDArray[np.uint8], tensor: TensorInfo, whole: bool) -> Iterator[NDArray[np.uint8]]:
-    """Pieces of whole numbers or blocks: all of the data, or some that lie evenly in it."""
+    """Pieces of complete numbers or blocks: all of the data, or an evenly spread sample."""
     unit = _BLOCK_BYTES[tensor.type]
     n_units = len(data) // unit
     size = max(1, (_CHUNK_BYTES if whole else _PIECE_BYTES) // unit)
@@ -113,7 +123,7 @@ def _all_bits(numbers: NDArray[np.unsignedinteger], bits: int) -> bool:
 
 
 def _is_zero(data: NDArray[np.uint8], tensor: TensorInfo, whole: bool) -> bool:
-    """Only what a quick look finds to be zero is looked at as a whole."""
+    """If a sample is all zeros, everything is read before the answer is yes."""
     width, sign = _EXPONENTS[tensor.type][0], _SIGN_BITS[tensor.type]
 
     def zeros(piece: NDArray[np.uint8]) -> bool:

@@ -1,4 +1,4 @@
-"""A file that appears complete or not at all."""
+"""Writes a file so that it appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -6,32 +6,38 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gguf_embed.errors import ModelFileError
 
 
 @contextmanager
-def whole_or_nothing(output: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `output`; move it there, synced to disk, when the block ends well.
+def atomic_write(
+    output: Path, *, way_out: str = "choose a folder that you can write to", make_folder: bool = True
+) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `output`; move it there, synced to disk, if the block succeeds.
 
-    The temporary file is removed on any exception. Raises `ModelFileError` when the place cannot be written.
+    Safe for several threads and processes writing the same file: each has its own temporary path, the last move wins.
+    The temporary file is removed on any exception. An `OSError`, also one of the block, becomes a `ModelFileError`
+    that names `output` and ends with `way_out`.
     """
     temporary = output.with_name(f".{output.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            output.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
             _sync(temporary, os.O_RDWR)
             os.replace(temporary, output)
         finally:
-            temporary.unlink(missing_ok=True)
-        if os.name != "nt":  # Windows has no handle on a folder to sync
+            with suppress(OSError):  # the folder may not exist, or not be a folder
+                temporary.unlink(missing_ok=True)
+        if os.name != "nt":  # Windows cannot open a folder to sync it
             _sync(output.parent, os.O_RDONLY)
     except OSError as exc:
-        hint = "free some space" if exc.errno == errno.ENOSPC else "check the folder"
-        raise ModelFileError(f"{output}: cannot be written: {exc.strerror or exc}; {hint}") from exc
+        free = "free some space, or " if exc.errno == errno.ENOSPC else ""
+        raise ModelFileError(f"{output}: cannot be written: {exc.strerror or exc}; {free}{way_out}") from exc
 
 
 def _sync(path: Path, mode: int) -> None:

@@ -1,9 +1,14 @@
-"""The numbers a GGUF file uses for its value, tensor and file types, and what they mean.
+"""The numbers a GGUF file uses for its value, tensor, file, pooling and vocabulary types, and what they mean.
 
-Our own copy of `gguf.constants`: importing that package costs 70 ms of every start. A test holds the two equal.
+Our own copy of `gguf.constants`: importing that package costs 70 ms of every start. A test checks that they agree.
 """
 
 from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from gguf_embed.types import Pooling
 
 TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     # number: name, elements per block, bytes per block
@@ -97,7 +102,53 @@ SCALAR_FORMATS: dict[int, str] = {
     11: "q",
     12: "d",
 }
-"""Metadata value type → its `struct` code. The two others are below."""
+"""Metadata value type → its `struct` code. The other two types are below."""
 
 STRING = 8
 ARRAY = 9
+
+POOLING_NUMBERS: Final[dict[Pooling, int]] = {
+    Pooling.NONE: 0,
+    Pooling.MEAN: 1,
+    Pooling.CLS: 2,
+    Pooling.LAST: 3,
+    Pooling.RANK: 4,
+}
+"""`<architecture>.pooling_type`, llama.cpp's `llama_pooling_type`."""
+
+RANK_HEADS: Final = ("cls.weight", "cls.output.weight")
+"""The tensors of a classification head; llama.cpp runs pooling rank with either of them."""
+
+
+class VocabularyType(IntEnum):
+    """llama.cpp's `llama_vocab_type`: the family of a tokenizer."""
+
+    NONE = 0
+    SPM = 1  # SentencePiece BPE
+    BPE = 2  # byte-level BPE
+    WPM = 3  # WordPiece
+    UGM = 4  # Unigram
+    RWKV = 5
+    PLAMO2 = 6
+
+    @property
+    def kind(self) -> str:
+        """As in `Vocabulary.kind`: "spm", "bpe", "wpm"…"""
+        return self.name.lower()
+
+
+VOCABULARY_TYPES: Final[dict[str, VocabularyType]] = {
+    "llama": VocabularyType.SPM,
+    "gpt2": VocabularyType.BPE,
+    "bert": VocabularyType.WPM,
+    "t5": VocabularyType.UGM,
+    "rwkv": VocabularyType.RWKV,
+    "plamo2": VocabularyType.PLAMO2,
+    "none": VocabularyType.NONE,
+    "gemma4": VocabularyType.BPE,
+    "hybriddna": VocabularyType.BPE,
+    "whitespace": VocabularyType.BPE,
+    "no_vocab": VocabularyType.NONE,
+}
+"""`tokenizer.ggml.model` → family (`llama_vocab::impl::load` in llama.cpp's src/llama-vocab.cpp); the usual name of a
+family comes first."""

@@ -1,4 +1,4 @@
-"""A name for a file's content that does not cost reading gigabytes."""
+"""A digest of a model file that does not read all of it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from gguf_embed.gguf_file.header import GgufHeader
 
 
 def header_digest(parts: Sequence[GgufHeader]) -> str:
-    """sha256, 64 hexadecimal digits, over the header and the size of every part.
+    """The sha256, as 64 hexadecimal digits, of the header and the size of every part.
 
-    The header holds vocabulary, metadata and the list of tensors, but no weights: two files that differ in weights
-    alone (the same model fine-tuned, converted by the same program) have the same digest. It serves where the true
-    sha256 is not known, to see that a file has changed and to give clients an id.
+    The header contains vocabulary, metadata and the list of tensors, but no weights: two files that differ only in
+    their weights (a model and its fine-tuned version, converted by the same program) have the same digest. It is used
+    where the sha256 of the file is not known, to detect changes and to give clients an id.
     """
     digest = hashlib.sha256()
     for header in parts:

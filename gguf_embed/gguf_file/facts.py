@@ -1,4 +1,4 @@
-"""What a GGUF's header means for embedding: its type, pooling, limits, and whether it can embed at all."""
+"""What a GGUF's header means for embedding: type, pooling, limits, and whether the model can embed at all."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from collections import Counter
 from math import prod
 
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file.constants import FILE_TYPES
+from gguf_embed.gguf_file.constants import FILE_TYPES, POOLING_NUMBERS, RANK_HEADS
 from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.rerank_prompt import RERANK_TEMPLATE
 from gguf_embed.types import Pooling
 
-_POOLINGS = {0: Pooling.NONE, 1: Pooling.MEAN, 2: Pooling.CLS, 3: Pooling.LAST, 4: Pooling.RANK}
+_POOLINGS = {number: pooling for pooling, number in POOLING_NUMBERS.items()}
 _UNSPECIFIED = (-1, 0xFFFFFFFF)
-_GUESSED = 1024  # a flag in general.file_type: llama.cpp guessed it
-_RANK_HEADS = ("cls.weight", "cls.output.weight")
+_GUESSED = 1024  # a flag in general.file_type: llama.cpp has guessed it
 
 _NOT_MODELS = {
-    "adapter": "a LoRA adapter, to be merged into its base model first",
-    "mmproj": "a multimodal projector, the companion of a model",
+    "adapter": "a LoRA adapter, which must be merged into its base model first",
+    "mmproj": "a multimodal projector that belongs to a model",
     "imatrix": "an importance matrix for quantizing",
     "vocab": "a vocabulary without weights",
 }
 _CANNOT_EMBED = {
-    "clip": "it is a multimodal projector, the companion of a model",
-    "wavtokenizer-dec": "it turns audio codes into sound and reads no text",
-    "t5": "llama.cpp runs it as encoder and decoder together; use its encoder alone (t5encoder)",
-    "eagle3": "it is a draft model that runs inside another one",
-    "dflash": "it is a draft model that runs inside another one",
-    "gemma4-assistant": "it is a draft model that runs inside another one",
+    "clip": "it is a multimodal projector that belongs to a model",
+    "wavtokenizer-dec": "it turns audio codes into sound and does not read text",
+    "t5": "llama.cpp runs it as encoder and decoder together; use only its encoder (t5encoder)",
+    "eagle3": "it is a draft model for another model",
+    "dflash": "it is a draft model for another model",
+    "gemma4-assistant": "it is a draft model for another model",
 }
 
 
 def file_type_name(header: GgufHeader) -> str:
-    """The type of most of its weights, e.g. "Q8_0": as the file says, else the tensor type with most elements."""
+    """The type of most weights, e.g. "Q8_0": as the file declares, else the tensor type with the most elements."""
     number = header.get("general.file_type", int)
     if number is not None and number & ~_GUESSED in FILE_TYPES:
         return FILE_TYPES[number & ~_GUESSED]
@@ -43,9 +43,9 @@ def file_type_name(header: GgufHeader) -> str:
 
 
 def pooling_type(header: GgufHeader) -> Pooling | None:
-    """The pooling the file declares; None when it declares none.
+    """The pooling that the file declares; None if it declares none.
 
-    Raises `ModelFileError` for a number without meaning: llama.cpp ends the process over it.
+    Raises `ModelFileError` for an undefined number, for which llama.cpp would end the process.
     """
     key = f"{header.architecture}.pooling_type"
     number = header.get(key, int)
@@ -57,38 +57,38 @@ def pooling_type(header: GgufHeader) -> Pooling | None:
 
 
 def has_rank_head(header: GgufHeader) -> bool:
-    """Whether there is a classification head for rank pooling.
+    """Whether the file has a classification head for pooling rank.
 
-    llama.cpp runs rank with either tensor; with neither it answers the first numbers of a plain vector as scores.
+    llama.cpp needs one of its tensors; without any it returns the first numbers of an ordinary vector as scores.
     """
-    return any(name in header.tensors for name in _RANK_HEADS)
+    return any(name in header.tensors for name in RANK_HEADS)
 
 
 def rank_labels(header: GgufHeader) -> tuple[str, ...]:
-    """What the numbers of the rank head stand for, in their order; () when the file does not say."""
+    """The names of the rank head's scores, in their order; () if the file has none."""
     labels = header.metadata.get(f"{header.architecture}.classifier.output_labels")
     return tuple(map(str, labels)) if isinstance(labels, tuple) else ()
 
 
 def rerank_template(header: GgufHeader) -> str:
-    """The text that a query and a document are put into for scoring; "" when the file names none."""
-    return header.get("tokenizer.chat_template.rerank", str) or ""
+    """The template that combines a query and a document for scoring; "" if the file has none."""
+    return header.get(RERANK_TEMPLATE, str) or ""
 
 
 def context_length(header: GgufHeader) -> int | None:
-    """Positions the model was trained for; None when the file does not say."""
+    """The number of positions the model was trained for; None if the file does not declare it."""
     return header.get(f"{header.architecture}.context_length", int)
 
 
 def vocabulary_size(header: GgufHeader) -> int:
-    """Entries of the tokenizer's vocabulary; 0 without one."""
+    """The number of entries in the vocabulary; 0 without one."""
     return header.array_lengths.get("tokenizer.ggml.tokens", 0)
 
 
 def check_can_embed(header: GgufHeader) -> None:
-    """Raise `ModelFileError` when this file cannot turn text into vectors, whatever is asked of it.
+    """Raise `ModelFileError` if this file cannot turn text into vectors at all.
 
-    Everything else is left to llama.cpp: decoders, recurrent and hybrid models all give embeddings.
+    Anything else is left to llama.cpp: decoders, recurrent and hybrid models can all give embeddings.
     """
     kind = header.get("general.type", str)
     if kind in _NOT_MODELS:
@@ -99,6 +99,6 @@ def check_can_embed(header: GgufHeader) -> None:
             f"{header.path}: architecture {header.architecture!r} cannot give text embeddings: {reason}"
         )
     if not header.tensors and header.get("split.count", int) is None:
-        raise ModelFileError(f"{header.path}: holds no tensors, only metadata ({header.architecture}); name a model")
+        raise ModelFileError(f"{header.path}: has no tensors, only metadata ({header.architecture}); name a model")
     if vocabulary_size(header) == 0:
         raise ModelFileError(f"{header.path}: has no vocabulary, so it cannot read text; name an embedding model")

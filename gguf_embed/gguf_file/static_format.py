@@ -1,4 +1,4 @@
-"""The GGUF form of static models: its architecture, keys and tensors. docs/static-models.md describes them."""
+"""The GGUF format of static models: architecture, keys and tensors, as in docs/static-models.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 ARCHITECTURE: Final = "static-embedding"
 
 KIND: Final = "static-embedding.kind"
-"""Where the model comes from: "model2vec", "sentence-transformers" or "word-table"."""
+"""The kind of the original: "model2vec", "sentence-transformers" or "word-table"."""
 
 NORMALIZE: Final = "static-embedding.normalize"
 SKIP_UNKNOWN: Final = "static-embedding.skip_unknown"
@@ -21,13 +21,13 @@ HUGGINGFACE_TOKENIZER: Final = "huggingface"
 WORD_TOKENIZER: Final = "words"
 
 TABLE: Final = "token_embd.weight"
-"""A row of numbers per token, or per cluster of tokens where there is a mapping."""
+"""One row per token, or per cluster of tokens if there is a mapping."""
 
 WEIGHTS: Final = "token_weight"
-"""Optional, F32: what a token's row is multiplied by."""
+"""Optional, F32: the factor for each token's row."""
 
 MAPPING: Final = "token_mapping"
-"""Optional, I32: which row of the table is a token's."""
+"""Optional, I32: the index of each token's row in the table."""
 
 CONTEXT_LENGTH: Final = 65_536
-"""Tokens in one text. The models have no limit of their own: this one bounds what one text may take of memory."""
+"""Tokens in one text. The models themselves have no limit; this one bounds the memory for one text."""

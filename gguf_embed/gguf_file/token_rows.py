@@ -1,4 +1,4 @@
-"""Token embeddings read from a GGUF where they lie: what a pair's tokens begin as in a BERT with token types."""
+"""Token embeddings read directly from a GGUF: the input rows for pairs of texts in a BERT with token types."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ _TYPES = "token_types.weight"
 
 
 def has_token_types(header: GgufHeader) -> bool:
-    """Whether the model tells a pair's second text from its first by a token type of its own."""
+    """Whether the model has separate token types for the first and the second text of a pair."""
     types, table = header.tensors.get(_TYPES), header.tensors.get(_TABLE)
     return types is not None and table is not None and len(types.shape) == 2 and types.shape[1] >= 2
 
 
 class PairRows:
-    """Rows of the token table; those of a pair's second text with the difference of the two token types added.
+    """Rows of the token table; for a pair's second text, the difference of the two token types is added.
 
-    llama.cpp adds the first type to every token (src/models/bert.cpp), so the sum is what the original computes.
-    Safe from any thread. The file must stay as it is.
+    llama.cpp adds the first type to every token (src/models/bert.cpp), so the sum equals what the original computes.
+    Safe from any thread. The file must not change.
     """
 
     def __init__(self, header: GgufHeader) -> None:
-        """Maps the file's tensors; `has_token_types` must be true of it.
+        """Maps the file's tensors. `has_token_types` must be true for it.
 
-        Raises `ModelFileError` for a type of weights that cannot be read here.
+        Raises `ModelFileError` for a type of weights that cannot be dequantized.
         """
         types = _Rows(header, header.tensors[_TYPES]).take(np.arange(2))
         self._second = types[1] - types[0]
         self._table = _Rows(header, header.tensors[_TABLE])
         self.n_tokens = self._table.n_rows
-        self.take(np.zeros(1, np.int64))  # an unknown type shows now
+        self.take(np.zeros(1, np.int64))  # fails now for an unsupported type
 
     def take(self, ids: NDArray[np.int64]) -> FloatMatrix:
-        """float32[len(ids), n_embd]; id `n_tokens + i` is token i in the second text. All must be below 2 n_tokens."""
+        """float32[len(ids), n_embd]. Id `n_tokens + i` is token i in the second text; all are below 2 n_tokens."""
         is_second = ids >= self.n_tokens
         rows = self._table.take(np.where(is_second, ids - self.n_tokens, ids))
         rows[is_second] += self._second
@@ -46,7 +46,7 @@ class PairRows:
 
 
 class _Rows:
-    """One matrix of the file, of any type."""
+    """One matrix of the file, of any supported type."""
 
     def __init__(self, header: GgufHeader, tensor: TensorInfo) -> None:
         self.n_rows = tensor.shape[1]
@@ -54,7 +54,7 @@ class _Rows:
         begin = header.data_start + tensor.offset
         self._stored = np.memmap(header.path, np.uint8, "r", begin, shape).view(np.ndarray)
         self._type = tensor.type
-        self._place = f"{header.path}, {tensor.name}"
+        self._label = f"{header.path}, {tensor.name}"
 
     def take(self, ids: NDArray[np.int64]) -> FloatMatrix:
         rows = self._stored[ids]  # a copy
@@ -72,6 +72,6 @@ class _Rows:
             return np.ascontiguousarray(dequantize(rows, GGMLQuantizationType[self._type]), np.float32)
         except (KeyError, NotImplementedError) as error:
             raise ModelFileError(
-                f"{self._place} is stored as {self._type}, which cannot be read here, and this reranker's pairs need "
-                "it: use a file with another type of weights"
+                f"{self._label} is stored as {self._type}, which cannot be dequantized, but this reranker needs it for "
+                "pairs: use a file with another type of weights"
             ) from error

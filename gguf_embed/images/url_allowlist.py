@@ -1,25 +1,25 @@
-"""Which addresses a request may make this server fetch: none but those that the operator named."""
+"""Which URLs a request may make this server fetch: only those on hosts that the operator has allowed."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from gguf_embed.errors import ConfigError, InvalidRequest
 
 _PORTS = {"http": 80, "https": 443}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
-_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that IANA gives out for the open internet
-_TUNNELS = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))  # 6to4, Teredo: IPv4 in disguise
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # everything that IANA assigns on the public internet
+_TUNNELS = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))  # 6to4, Teredo: IPv4 inside IPv6
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last four bytes are an IPv4 address
-_PATH = re.compile(r"[!-~]*")  # printable ASCII: what is left must already be percent-encoded
+_PATH = re.compile(r"[!-~]*")  # printable ASCII: everything else must be percent-encoded
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteUrl:
-    """An address that may be fetched, taken apart and put together again so that nothing in it is ambiguous."""
+    """A URL that may be fetched, rebuilt from its parsed parts so that nothing in it is ambiguous."""
 
     host: str
     url: str
@@ -27,32 +27,49 @@ class RemoteUrl:
 
 @dataclass(frozen=True, slots=True)
 class RemoteHosts:
-    """The hosts of --allow-remote-media, in small letters: "images.example.com" or "10.0.0.5:8000"."""
+    """The hosts of --allow-remote-media, in lower case: "images.example.com" or "10.0.0.5:8000"."""
 
     names: tuple[str, ...] = ()
 
     def check(self, url: str, where: str) -> RemoteUrl:
-        """Raises `InvalidRequest` for any other host, another port than was named, or a scheme that is not HTTP."""
+        """The URL in its unambiguous form. `where` names it in errors.
+
+        Raises `InvalidRequest` for a host that is not allowed, a port other than the allowed one, or a scheme other
+        than HTTP and HTTPS.
+        """
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
         except ValueError as exc:
             raise InvalidRequest(f"{where} is not a URL: send the image as data:image/png;base64,…") from exc
         shown = f"[{host}]" if ":" in host else host
-        is_named = (shown in self.names and port == _PORTS.get(parts.scheme)) or f"{shown}:{port}" in self.names
-        if parts.scheme not in _PORTS or not is_named:
+        if parts.scheme not in _PORTS or not self._allows(shown, port, parts.scheme):
             raise InvalidRequest(
-                f"{where} is a URL of {shown or 'no host'}:{port}, and this server fetches nothing from there: send "
-                "the image as data:image/png;base64,…, or name the host with --allow-remote-media"
+                f"{where} is a URL of {shown or 'no host'}:{port}, from which this server does not fetch: send the "
+                "image as data:image/png;base64,…, or allow the host with --allow-remote-media"
             )
-        rest = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        rest = _path_and_query(parts)
         if parts.username is not None or parts.password is not None or not _PATH.fullmatch(rest):
-            raise InvalidRequest(f"{where} has a name, a password or unencoded characters in its URL: take them out")
+            raise InvalidRequest(f"{where} has a user name, a password or unencoded characters in its URL: remove them")
         return RemoteUrl(host, f"{parts.scheme}://{shown}:{port}{rest}")
+
+    def _allows(self, host: str, port: int, scheme: str) -> bool:
+        """Whether the host (an IPv6 address in brackets) is allowed on this port."""
+        if f"{host}:{port}" in self.names:
+            return True
+        return host in self.names and port == _PORTS.get(scheme)
+
+
+def _path_and_query(parts: SplitResult) -> str:
+    query = f"?{parts.query}" if parts.query else ""
+    return (parts.path or "/") + query
 
 
 def parse_hosts(value: str | None) -> RemoteHosts:
-    """--allow-remote-media HOST[:PORT][,…]. Without a port, 80 for http and 443 for https. Raises `ConfigError`."""
+    """Parse --allow-remote-media HOST[:PORT][,…]; the default port is 80 for http, 443 for https.
+
+    Raises `ConfigError`.
+    """
     if value is None:
         return RemoteHosts()
     names = tuple(name.strip().lower() for name in value.split(","))
@@ -82,7 +99,7 @@ def _is_address(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is of the open internet. An IPv4 address written inside another is what counts."""
+    """Whether an IP address is on the public internet. If an IPv6 address embeds an IPv4 one, the latter counts."""
     found = ipaddress.ip_address(address)
     if isinstance(found, ipaddress.IPv6Address):
         inner = found.ipv4_mapped

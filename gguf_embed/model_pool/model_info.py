@@ -7,6 +7,7 @@ from math import prod
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import LoadedEngine
+from gguf_embed.gguf_file.constants import VOCABULARY_TYPES, VocabularyType
 from gguf_embed.gguf_file.facts import (
     context_length,
     file_type_name,
@@ -18,9 +19,6 @@ from gguf_embed.gguf_file.facts import (
 )
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.types import ModelInfo, Pooling
-
-_VOCABULARY_TYPES = {"llama": 1, "gpt2": 2, "bert": 3, "t5": 4, "rwkv": 5, "plamo2": 6, "gemma4": 2}
-"""tokenizer.ggml.model → llama.cpp's llama_vocab_type."""
 
 
 def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
@@ -48,7 +46,7 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
         max_input_tokens=min(n_ctx, n_ctx_train),
         n_params=sum(prod(tensor.shape) for tensor in header.tensors.values()),
         size_bytes=header.size_bytes,
-        vocab_type=_VOCABULARY_TYPES.get(header.get("tokenizer.ggml.model", str) or "", 0),
+        vocab_type=VOCABULARY_TYPES.get(header.get("tokenizer.ggml.model", str) or "", VocabularyType.NONE),
         bos_token="",
         eos_token="",
         tokenizer="",

@@ -94,7 +94,7 @@ class ModelRegistry:
     def _refresh(self) -> None:
         if self._store.clock() < self._store.fresh_until_s and self._entries is not None:
             return
-        entries = self._store.entries()
+        entries = self._store.models()
         if entries is self._entries:
             return
         self._entries = entries

@@ -1,6 +1,6 @@
-"""The well-known models: where their files are, what they are, and the prefixes that their cards prescribe.
+"""The catalog of well-known models: where their files are, what they are, and the prompts their cards prescribe.
 
-The facts are data, in `catalog.toml`; this file reads them and finds the row that a name or a file means.
+The facts are in `catalog.toml`; this file reads them and finds the row for a name or a file.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _FILE_SUFFIX = re.compile(r"(-gguf|-qat|-ggml-model|-embeddings?-gguf)$")
 
 @dataclass(frozen=True, slots=True)
 class CatalogRow:
-    """One model. It runs from a GGUF (`repo`), by our converter (`convert`), or not yet (`not_yet` says why)."""
+    """One model. It has a GGUF (`repo`), needs our converter (`convert`), or cannot run yet (`not_yet` says why)."""
 
     name: str
-    aliases: tuple[str, ...]  # further names, Ollama's among them
+    aliases: tuple[str, ...]  # other names, including Ollama's
     kind: Kind
     architecture: str  # the GGUF's general.architecture
-    pooling: Pooling | None  # None where it has none, as with static models
-    dimensions: int  # of a vector; for rerank models the width inside
-    matryoshka: tuple[int, ...]  # dimensions it was trained to be cut to, the whole first; empty: to none
+    pooling: Pooling | None  # None for models without one, such as static models
+    dimensions: int  # of a vector; of the hidden states for rerank models
+    matryoshka: tuple[int, ...]  # dimensions it was trained to be truncated to, the full size first; empty: none
     context: int  # positions of the weights; 0: no limit
-    license: str  # as the hub writes it, e.g. "apache-2.0"; "": the card names none
+    license: str  # as the hub spells it, e.g. "apache-2.0"; "" if the card names none
     repo: str | None  # holds its GGUF on the hub
-    file: str | None  # pattern of the GGUF's name in `repo`, as a shell would match it
+    file: str | None  # shell pattern for the name of the GGUF in `repo`
     convert: str | None  # the original repository, for our converter
     not_yet: str | None
     prompts: Mapping[str, str]  # "query", "document", … → what the card puts before a text
-    source: str  # address of the card that says all this
-    verified: bool = False  # whether the repositories and `file` were seen in some public text, not only remembered
-    note: str = ""  # what else a user must know
+    source: str  # URL of the card that these facts are from
+    verified: bool = False  # the repositories and `file` were checked against a public page
+    note: str = ""  # anything else a user should know
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ class CatalogRow:
 
 
 class Catalog:
-    """All rows, and how to find one."""
+    """All rows, with lookup by name, repository and file."""
 
     def __init__(self, rows: Iterable[CatalogRow]) -> None:
         self.rows = tuple(rows)
@@ -66,13 +66,14 @@ class Catalog:
         return self._by_name.get(model_key(name))
 
     def find_repo(self, repo: str) -> CatalogRow | None:
-        """The row whose GGUF or original lies in this repository; the first where several do."""
+        """The row whose GGUF or original is in this repository; the first if there are several."""
         return self._by_repo.get(repo.lower())
 
     def for_file(self, general_name: str | None, stem: str, repo: str | None) -> CatalogRow | None:
-        """The row that a GGUF belongs to: by the repository it came from, its file's name, or its own general.name.
+        """The row that a GGUF belongs to: by the repository it came from, its file name, or its general.name.
 
-        Compared whole, without quantization, so that a fine-tuned model never gets its parent's row by accident.
+        Names must match completely, except for the quantization, so that a fine-tuned model never gets the row of the
+        model it was made from.
         """
         if repo is not None and (row := self.find_repo(repo)) is not None:
             return row
@@ -83,12 +84,12 @@ class Catalog:
 
 
 def load_catalog() -> Catalog:
-    """Read the catalog that the package carries; some 5 ms."""
+    """Read the catalog that comes with the package, in about 5 ms."""
     return parse_catalog((files("gguf_embed.model_store") / "catalog.toml").read_text("utf-8"))
 
 
 def parse_catalog(text: str) -> Catalog:
-    """Rows from TOML. Raises `ModelFileError` that names the row and what is wrong with it."""
+    """Parse TOML. Raises `ModelFileError` that says what is wrong."""
     try:
         rows = [_parse_row(raw) for raw in tomllib.loads(text).get("model", [])]
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as exc:
@@ -99,7 +100,7 @@ def parse_catalog(text: str) -> Catalog:
 
 
 def file_key(text: str) -> str:
-    """A file's stem or a model's own name, without quantization and in one spelling, for comparing."""
+    """A file's stem or a model's general.name in a comparable form: lower case, hyphens, no quantization."""
     key = re.sub(r"\s+", "-", model_stem(text.strip() + ".gguf").lower())
     while (shorter := _FILE_SUFFIX.sub("", _QUANT_SUFFIX.sub("", key))) != key:
         key = shorter
@@ -107,7 +108,7 @@ def file_key(text: str) -> str:
 
 
 def _parse_row(raw: dict[str, Any]) -> CatalogRow:
-    """Every key is a field; what a row leaves out is None or empty."""
+    """Every key is a field; missing ones become None or empty."""
     optional: dict[str, Any] = {"repo": None, "file": None, "convert": None, "not_yet": None, "pooling": None}
     values = optional | {"aliases": [], "matryoshka": [], "prompts": {}, "verified": False} | raw
     values["aliases"] = tuple(values["aliases"])

@@ -1,4 +1,4 @@
-"""The model that is there without being asked for: all-MiniLM-L6-v2, from the cache, its package or the hub."""
+"""The model that is served when none is named: all-MiniLM-L6-v2, from the cache, its Python package or the hub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cache_dir(environ: Mapping[str, str]) -> Path:
     if own := environ.get("GGUF_EMBED_CACHE"):
         return Path(own).expanduser()
     shared = Path(environ.get("XDG_CACHE_HOME") or "")
-    base = shared if shared.is_absolute() else Path.home() / ".cache"  # XDG: a relative one is to be ignored
+    base = shared if shared.is_absolute() else Path.home() / ".cache"  # XDG: ignore a relative one
     return base / "gguf-embed"
 
 
@@ -39,11 +39,11 @@ def resolve_default(
     hub: Hub | None = None,
     find_package: FindPackage = importlib.util.find_spec,
 ) -> Path:
-    """The default model's GGUF: converted before and cached, or converted now from the package, or from the hub.
+    """The default model's GGUF: from the cache, converted from the package, or downloaded from the hub.
 
-    Several processes may do this at once: each converts for itself and the last one's identical file stays.
-    Raises `ModelFileError` when the package's weights are not the official ones, the cache cannot be written, or there
-    is neither package nor hub.
+    Safe in several processes at once: each converts for itself, and the results are identical.
+    Raises `ModelFileError` if the package's weights are not the official ones, the cache cannot be written, or neither
+    the package nor the hub is available.
     """
     cached = cache_dir / f"{DEFAULT_NAME}-F16.gguf"
     if _is_intact(cached, report):
@@ -56,7 +56,7 @@ def resolve_default(
     try:
         return fetch_model(hub or Hub(), _HUB_REPO, None, _HUB_FILE, report)
     except ModelFileError as exc:
-        raise ModelFileError(f"the default model {DEFAULT_NAME} is not here: {exc}; get it with {_WAY_OUT}") from exc
+        raise ModelFileError(f"the default model {DEFAULT_NAME} is missing: {exc}; get it with {_WAY_OUT}") from exc
 
 
 def _is_intact(path: Path, report: Callable[[str], None]) -> bool:
@@ -65,13 +65,13 @@ def _is_intact(path: Path, report: Callable[[str], None]) -> bool:
     try:
         read_header(path)
     except ModelFileError as exc:
-        report(f"{exc}; making it anew")
+        report(f"{exc}; converting the model again")
         return False
     return True
 
 
 def _find_weights(find_package: FindPackage) -> Path | None:
-    """The package's model folder, found without importing the package: its code needs gigabytes we do without."""
+    """The package's model folder, found without importing the package, whose code needs gigabytes of dependencies."""
     spec = find_package(_PACKAGE)
     folders = list(spec.submodule_search_locations or ()) if spec else []
     return next((Path(f) / "model" for f in folders if (Path(f) / "model" / "model.safetensors").is_file()), None)
@@ -82,14 +82,14 @@ def _check_weights(path: Path, expected: str) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:
         raise ModelFileError(
-            f"{path}: sha256 is {found}, expected {expected}: not the official weights; reinstall: {_WAY_OUT}"
+            f"{path}: sha256 is {found}, expected {expected}: these are not the official weights; reinstall: {_WAY_OUT}"
         )
 
 
 def _convert(package: Path, output: Path, report: Callable[[str], None]) -> None:
-    from gguf_embed.convert.convert import convert_directory  # gguf costs a start 70 ms
+    from gguf_embed.convert.convert import convert_directory  # here because importing gguf takes 70 ms
 
     try:
         convert_directory(package, output, "f16", report=report, name=DEFAULT_NAME)
     except ModelFileError as exc:
-        raise ModelFileError(f"{exc} (GGUF_EMBED_CACHE names another cache folder)") from exc
+        raise ModelFileError(f"{exc} (GGUF_EMBED_CACHE sets another cache folder)") from exc

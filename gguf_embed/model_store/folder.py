@@ -1,4 +1,4 @@
-"""The GGUF files of a folder that the user keeps: --models-dir."""
+"""The GGUF files in the user's own folder, --models-dir."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gguf_embed.model_store.names import is_companion, model_stem, split_parts
 logger = logging.getLogger(__name__)
 
 MAX_DEPTH = 3
-"""Folders below it that are looked into: enough for ORG/REPO/FILE."""
+"""Levels of subfolders that are searched: enough for ORG/REPO/FILE."""
 
 _Identity = tuple[tuple[str, int, int], ...]  # path, size, time in ns of every part
 
 
 @dataclass(frozen=True, slots=True)
 class FolderModel:
-    """One model, all parts of it present and whole."""
+    """One model with all its parts present and intact."""
 
     name: str
     path: Path  # the first part
@@ -34,37 +34,45 @@ class FolderModel:
 
 
 class ModelsFolder:
-    """Looks again at every call; reads a file's header only when the file is new or has changed."""
+    """Lists the folder at every call; reads a file's header only if the file is new or has changed."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: dict[_Identity, str | None] = {}  # digest; None: not a model
+        self._known: dict[_Identity, str | None] = {}  # digest; None if it is not a model
 
     def models(self) -> tuple[FolderModel, ...]:
-        """By name. A file that is no model, or is still being copied, is passed over; it is logged once."""
+        """All models, by name. A file that is not a model, or is still being copied, is skipped and logged once."""
         groups = [parts for path in _gguf_files(self._root) if (parts := _parts(path)) is not None]
         stems = Counter(model_stem(parts[0].name).lower() for parts in groups)
-        found, known = [], {}
+        found: list[FolderModel] = []
+        known: dict[_Identity, str | None] = {}
         for parts in groups:
             identity = _identify(parts)
             if identity is None:
                 continue
-            known[identity] = digest = self._known[identity] if identity in self._known else _examine(parts)
-            if digest is None:
-                continue
-            relative = parts[0].relative_to(self._root)
-            stem = model_stem(relative.name)
-            is_unique = stems[stem.lower()] == 1 or len(relative.parts) == 1
-            name = stem if is_unique else (relative.parent / stem).as_posix()
-            size_bytes = sum(size for _, size, _ in identity)
-            modified_s = max(time_ns for _, _, time_ns in identity) / 1e9
-            found.append(FolderModel(name, parts[0], size_bytes, modified_s, digest))
+            digest = self._known[identity] if identity in self._known else _examine(parts)
+            known[identity] = digest
+            if digest is not None:
+                found.append(_folder_model(self._name(parts[0], stems), parts[0], identity, digest))
         self._known = known
         return tuple(sorted(found, key=lambda model: model.name.lower()))
 
+    def _name(self, path: Path, stems: Counter[str]) -> str:
+        """The file's stem; with its subfolder if another file has the same one."""
+        relative = path.relative_to(self._root)
+        stem = model_stem(relative.name)
+        is_unique = stems[stem.lower()] == 1 or len(relative.parts) == 1
+        return stem if is_unique else (relative.parent / stem).as_posix()
+
+
+def _folder_model(name: str, path: Path, identity: _Identity, digest: str) -> FolderModel:
+    size_bytes = sum(size for _, size, _ in identity)
+    modified_s = max(time_ns for _, _, time_ns in identity) / 1e9
+    return FolderModel(name, path, size_bytes, modified_s, digest)
+
 
 def _gguf_files(root: Path) -> Iterator[Path]:
-    """Models' files, hidden and companion ones left out. A folder that cannot be read has none."""
+    """All GGUF files except hidden and companion ones. A folder that cannot be read counts as empty."""
     for folder, folders, files in os.walk(root):
         depth = len(Path(folder).relative_to(root).parts)
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < MAX_DEPTH else []
@@ -74,13 +82,13 @@ def _gguf_files(root: Path) -> Iterator[Path]:
 
 
 def _parts(path: Path) -> tuple[Path, ...] | None:
-    """All parts of the model that begins with `path`; None for a further part."""
+    """All parts of the model whose first part is `path`; None for any later part."""
     names = split_parts(path.name)
     return tuple(path.with_name(name) for name in names) if names[0] == path.name else None
 
 
 def _identify(parts: tuple[Path, ...]) -> _Identity | None:
-    """None while a part is missing."""
+    """What changes when a part changes; None while a part is missing."""
     try:
         states = [(path, path.stat()) for path in parts]
     except OSError:
@@ -92,5 +100,5 @@ def _examine(parts: tuple[Path, ...]) -> str | None:
     try:
         return header_digest([read_header(path) for path in parts])
     except ModelFileError as error:
-        logger.warning("%s is passed over: %s", parts[0].name, error.message)
+        logger.warning("%s is skipped: %s", parts[0].name, error.message)
         return None

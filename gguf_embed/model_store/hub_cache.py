@@ -1,4 +1,4 @@
-"""Delete model files that we may delete: those of the hub's cache, with every link to them, and those we converted."""
+"""Delete the model files that we may delete: those in the hub's cache, with all links to them, and converted ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gguf_embed.errors import ModelFileError
 
 
 def delete_cached(path: Path, cache_dir: Path) -> int:
-    """Delete a file that the hub's client downloaded or that we made in `cache_dir`; returns the bytes that it frees.
+    """Delete a file that the hub's client downloaded or that we made in `cache_dir`; returns the freed bytes.
 
-    Any other file is its owner's and stays: 0. Raises `ModelFileError` when it cannot be deleted.
+    Any other file belongs to the user: it stays, and 0 is returned. Raises `ModelFileError` if deleting fails.
     """
     snapshot = _snapshot_of(path)
     try:
@@ -21,12 +21,14 @@ def delete_cached(path: Path, cache_dir: Path) -> int:
         if path.resolve().is_relative_to(cache_dir.resolve()):
             return _delete(path)
     except OSError as exc:
-        raise ModelFileError(f"{path}: cannot be deleted: {exc.strerror or exc}; check who may write there") from exc
+        raise ModelFileError(
+            f"{path}: cannot be deleted: {exc.strerror or exc}; check its folder's permissions"
+        ) from exc
     return 0
 
 
 def _snapshot_of(path: Path) -> Path | None:
-    """The folder ".../models--org--repo/snapshots/REVISION" that `path` lies in; None outside of a hub cache."""
+    """The folder ".../models--org--repo/snapshots/REVISION" that contains `path`; None outside a hub cache."""
     for folder in path.parents:
         if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
             return folder
@@ -34,7 +36,7 @@ def _snapshot_of(path: Path) -> Path | None:
 
 
 def _delete_from_hub_cache(path: Path, repo_folder: Path) -> int:
-    """The content, every revision's link to it, and folders that are empty then."""
+    """Delete the content, every revision's link to it, and folders left empty."""
     content = path.resolve()
     links = [found for found in (repo_folder / "snapshots").rglob(path.name) if found.resolve() == content]
     freed = 0
@@ -44,7 +46,7 @@ def _delete_from_hub_cache(path: Path, repo_folder: Path) -> int:
         link.unlink(missing_ok=True)
         _delete_empty_folders(link.parent, repo_folder)
     if not any(file.is_file() for name in ("blobs", "snapshots") for file in (repo_folder / name).rglob("*")):
-        shutil.rmtree(repo_folder, ignore_errors=True)  # only notes of the client are left
+        shutil.rmtree(repo_folder, ignore_errors=True)  # only the client's own metadata is left
     return freed
 
 

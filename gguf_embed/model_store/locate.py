@@ -1,4 +1,4 @@
-"""From what the user named to a model file on this machine."""
+"""Finds the model file on this machine that the user means, downloading or converting it if needed."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from gguf_embed.model_store.store import ModelStore
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """What the user named: a file (-m), a repository on the hub (-hf, -hff), or nothing: the default model.
+    """What the user named: a file (-m), a repository on the hub (-hf, -hff), or nothing for the default model.
 
-    Instead of a file or a repository, a name: of a pulled model or of the catalog.
+    `path` and `hf_repo` may also be the name of a pulled model or a name from the catalog.
     """
 
     path: Path | None = None
-    hf_repo: str | None = None  # "org/repo", "org/repo:QUANT" or a name of the catalog
+    hf_repo: str | None = None  # "org/repo", "org/repo:QUANT" or a name from the catalog
     hf_file: str | None = None  # a file in hf_repo, instead of QUANT
     offline: bool = False  # use only what is on this machine
 
 
 @dataclass(frozen=True, slots=True)
 class LocatedModel:
-    """A GGUF that is here (the first part of a split one), and the name to serve it under."""
+    """A GGUF on this machine (the first part of a split one), and the name to serve it under."""
 
     path: Path
     name: str
@@ -41,41 +41,54 @@ class LocatedModel:
 def locate_model(
     source: ModelSource, cache_dir: Path, report: Callable[[str], None], *, hub: Hub | None = None
 ) -> LocatedModel:
-    """Find, download or convert the model; the parts of a split one are all checked.
+    """Find, download or convert the model. All parts of a split model are checked.
 
-    `cache_dir` is for files we convert; downloads go to the hub's own cache. Names: the file's stem, "org/repo:QUANT"
-    (as far as the file's name tells), "all-MiniLM-L6-v2", or what `ModelStore.pull` would enter it under. A file beats
-    a name. Raises `ModelFileError` when it cannot be had, `ConfigError` when the source contradicts itself,
-    `NotSupported` for a model that the catalog knows but that cannot run.
+    `cache_dir` is for files we convert; downloads go to the hub's own cache. The model's name is the file's stem,
+    "org/repo:QUANT" (if the file's name has a quantization), "all-MiniLM-L6-v2", or the name that `ModelStore.pull`
+    would give it. If a file and a model have the same name, the file is used. Raises `ModelFileError` if the model is
+    not available, `ConfigError` if the source contradicts itself, `NotSupported` for a model of the catalog that
+    cannot run yet.
     """
     hub = hub or Hub()
     hub = replace(hub, offline=hub.offline or source.offline)
     if source.path is not None:
         if source.hf_repo is not None or source.hf_file is not None:
             raise ConfigError("-m names a file and -hf/-hff one on the hub: give only one of them")
-        path = source.path.expanduser()
-        named = None if path.exists() else _by_name(str(source.path), cache_dir, report, hub)
-        if named is not None:
-            return named
-        path = _first_part(path, report)
-        return LocatedModel(path, model_stem(path.name))
+        return _locate_path(source.path, cache_dir, report, hub)
     if source.hf_repo is not None:
-        named = None if source.hf_file is not None else _by_name(source.hf_repo, cache_dir, report, hub)
-        if named is not None:
-            return named
-        repo, quant = parse_repo(source.hf_repo)
-        path = _first_part(fetch_model(hub, repo, quant, source.hf_file, report), report)
-        shown = quant or quant_of(path.name)
-        return LocatedModel(path, f"{repo}:{shown}" if shown else repo)
+        return _locate_repo(source.hf_repo, source.hf_file, cache_dir, report, hub)
     if source.hf_file is not None:
-        raise ConfigError("-hff names a file of a repository: give the repository with -hf ORG/REPO")
+        raise ConfigError("-hff names a file in a repository: give the repository with -hf ORG/REPO")
     return LocatedModel(resolve_default(cache_dir, report, hub=hub), DEFAULT_NAME)
 
 
-def _by_name(text: str, cache_dir: Path, report: Callable[[str], None], hub: Hub) -> LocatedModel | None:
-    """A pulled model, or one of the catalog, fetched now; None when neither has this name.
+def _locate_path(given: Path, cache_dir: Path, report: Callable[[str], None], hub: Hub) -> LocatedModel:
+    path = given.expanduser()
+    if not path.exists():
+        named = _by_name(str(given), cache_dir, report, hub)
+        if named is not None:
+            return named
+    path = _first_part(path, report)
+    return LocatedModel(path, model_stem(path.name))
 
-    Repositories are none of its business: a mistyped path must not become a download.
+
+def _locate_repo(
+    given: str, file: str | None, cache_dir: Path, report: Callable[[str], None], hub: Hub
+) -> LocatedModel:
+    if file is None:
+        named = _by_name(given, cache_dir, report, hub)
+        if named is not None:
+            return named
+    repo, quant = parse_repo(given)
+    path = _first_part(fetch_model(hub, repo, quant, file, report), report)
+    shown = quant or quant_of(path.name)
+    return LocatedModel(path, f"{repo}:{shown}" if shown else repo)
+
+
+def _by_name(text: str, cache_dir: Path, report: Callable[[str], None], hub: Hub) -> LocatedModel | None:
+    """A pulled model, or one from the catalog, fetched now; None if neither has this name.
+
+    Never a repository that is not in the catalog: a mistyped path must not start a download.
     """
     try:
         name = parse_model_name(text)
@@ -93,16 +106,16 @@ def _by_name(text: str, cache_dir: Path, report: Callable[[str], None], hub: Hub
 
 
 def _first_part(path: Path, report: Callable[[str], None]) -> Path:
-    """The file to load: `path` itself, or the first part of its split model when every part is there and whole."""
+    """The file to load: `path` itself, or the first part of its split model if all parts are present and intact."""
     parts = [path.with_name(name) for name in split_parts(path.name)]
     if parts == [path]:
         return path
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ModelFileError(
-            f"{path}: is one of {len(parts)} parts, and {', '.join(missing[:3])}"
-            + (f" and {len(missing) - 3} more are" if len(missing) > 3 else " is" if len(missing) == 1 else " are")
-            + " missing beside it; download all parts"
+            f"{path}: is one of {len(parts)} parts; missing from its folder: {', '.join(missing[:3])}{more}; "
+            "download all parts"
         )
     for part in parts:
         read_header(part)

@@ -1,4 +1,4 @@
-"""Names of models, GGUF files and repositories: which are allowed, and which file or parts they mean."""
+"""Names of models, GGUF files and repositories: which are allowed, and which files they mean."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HUB_PREFIX = re.compile(r"^(https?://)?(hf\.co|huggingface\.co)/", re.IGNORECAS
 _WORD = r"[a-z0-9_][a-z0-9_.-]*"
 _NAME = re.compile(rf"(?P<base>({_WORD}/)?{_WORD})(:(?P<tag>{_WORD}))?", re.IGNORECASE)
 _MAX_NAME = 200  # characters: it becomes a file name in the index of pulled models
-_PREFERRED = ("Q4_K_M", "Q8_0")  # llama.cpp's order where no quantization is named
+_PREFERRED = ("Q4_K_M", "Q8_0")  # llama.cpp's order if no quantization is named
 _FOREIGN_FOLDERS = ("onnx", "openvino", "coreml", "tflite", "mlx")
 _MODULE = re.compile(r"\d+_\w+/[^/]+")  # a module of sentence-transformers, e.g. "2_Dense/model.safetensors"
 _CONFIGURATION = re.compile(
@@ -31,7 +31,7 @@ _COMPANIONS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
 
 
 def split_parts(name: str) -> tuple[str, ...]:
-    """The names of all parts of the model that `name` belongs to, in order; `(name,)` when it is not split."""
+    """The names of all parts of the model that `name` belongs to, in order; `(name,)` if it is not split."""
     match = _SPLIT.match(name)
     if match is None:
         return (name,)
@@ -47,23 +47,23 @@ def model_stem(name: str) -> str:
 
 
 def quant_of(name: str) -> str | None:
-    """The quantization a file name ends in, e.g. "Q8_0" or "F16"; None when it names none that has a digit."""
+    """The quantization at the end of a file name, e.g. "Q8_0" or "F16"; None if there is none."""
     match = _QUANT.search(model_stem(name))
     tag = match[1].upper() if match else ""
     return tag if is_quant(tag) else None
 
 
 def is_quant(text: str) -> bool:
-    """Whether it looks like a quantization: "Q4_K_M", "f16"."""
+    """Whether the text looks like a quantization: "Q4_K_M", "f16"."""
     return re.match(r"(UD-)?(I?Q|TQ|B?FP?|MXFP|NVFP)\d", text, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A name as a person or a client gives it: "all-minilm", "all-minilm:22m", "org/repo", "org/repo:Q8_0"."""
+    """A name as users and clients write it: "all-minilm", "all-minilm:22m", "org/repo", "org/repo:Q8_0"."""
 
-    base: str  # without tag; with a "/" it is a repository on the hub
-    tag: str | None  # a quantization, or what a catalog alias has after its ":"; None for "latest"
+    base: str  # without the tag; a repository on the hub if it has a "/"
+    tag: str | None  # a quantization, or the part of a catalog alias after its ":"; None for "latest"
 
     @property
     def is_repo(self) -> bool:
@@ -71,15 +71,15 @@ class ModelName:
 
 
 def parse_model_name(text: str) -> ModelName:
-    """`[hf.co/]ORG/REPO[:QUANT]` or `ALIAS[:TAG]`; checked before anything looks at the file system.
+    """Parse `[hf.co/]ORG/REPO[:QUANT]` or `ALIAS[:TAG]`. Call it before the name reaches the file system.
 
-    Raises `InvalidRequest` for all else: paths, "..", control characters, over 200 characters.
+    Raises `InvalidRequest` for anything else: paths, "..", control characters, more than 200 characters.
     """
     short = _HUB_PREFIX.sub("", text.strip())
     match = _NAME.fullmatch(short) if len(short) <= _MAX_NAME and ".." not in short else None
     if match is None:
         raise InvalidRequest(
-            f"{shown(text)} is not a model's name: give an alias such as nomic-embed-text, ORG/REPO or ORG/REPO:QUANT",
+            f"{shown(text)} is not a model name: give an alias such as nomic-embed-text, ORG/REPO or ORG/REPO:QUANT",
             "model",
         )
     tag = match["tag"]
@@ -87,17 +87,17 @@ def parse_model_name(text: str) -> ModelName:
 
 
 def model_key(name: str) -> str:
-    """The form for comparing names: lower case, without the hub's address and a trailing ":latest"."""
+    """A name in comparable form: lower case, without the hub's address and a trailing ":latest"."""
     return _HUB_PREFIX.sub("", name.strip()).lower().removesuffix(":latest")
 
 
 def shown(text: str) -> str:
-    """A name from outside, quoted on one line and not longer than a line."""
+    """A name from a user, quoted and shortened to fit on one line."""
     return repr(text if len(text) <= _MAX_NAME else text[:60] + "…")
 
 
 def parse_repo(text: str) -> tuple[str, str | None]:
-    """`[hf.co/]ORG/REPO[:QUANT]` to repository and quantization ("latest", Ollama's word, names none).
+    """Split `[hf.co/]ORG/REPO[:QUANT]` into repository and quantization (None for Ollama's "latest").
 
     Raises `ConfigError` for anything else.
     """
@@ -106,41 +106,43 @@ def parse_repo(text: str) -> tuple[str, str | None]:
     except InvalidRequest:
         name = None
     if name is None or not name.is_repo:
-        raise ConfigError(f"{shown(text)} is not a repository on the hub: -hf takes ORG/REPO or ORG/REPO:QUANT")
+        raise ConfigError(f"{shown(text)} is not a repository name: -hf takes ORG/REPO or ORG/REPO:QUANT")
     return name.base, name.tag
 
 
 def choose_model_file(names: Sequence[str], quant: str | None) -> str | None:
-    """The file llama.cpp would take: of the named quantization, else Q4_K_M, else Q8_0, else the first model.
+    """The file llama.cpp would choose: of the named quantization, else Q4_K_M, else Q8_0, else the first model.
 
-    `names` in the hub's order. Projectors and other companions never count; of a split model, the first part does.
-    Returns None when nothing fits; a named quantization is never replaced by another.
+    `names` are in the hub's order. Projectors and other companions never count; a split model counts as its first
+    part. Returns None if nothing fits: a named quantization is never replaced by another.
     """
     models = [name for name in names if _is_model(name) and split_parts(name)[0] == name]
     for wanted in (quant,) if quant else _PREFERRED:
         pattern = re.compile(re.escape(wanted) + "[.-]", re.IGNORECASE)
-        found = next((name for name in models if pattern.search(name)), None)
-        if found is not None:
-            return found
-    return None if quant or not models else models[0]
+        for name in models:
+            if pattern.search(name):
+                return name
+    if quant or not models:
+        return None
+    return models[0]
 
 
 @dataclass(frozen=True, slots=True)
 class FileChoice:
-    """Which GGUF of a repository is wanted. All None: llama.cpp's own choice."""
+    """Which GGUF of a repository is wanted. If all are None, llama.cpp's rules choose."""
 
     quant: str | None = None  # never replaced by another
-    file: str | None = None  # this file and no other; beats `quant`
-    pattern: str | None = None  # as a shell would match it; where nothing matches, llama.cpp's own choice
+    file: str | None = None  # exactly this file; overrides `quant`
+    pattern: str | None = None  # a shell pattern; if nothing matches, llama.cpp's rules choose
 
     @property
     def wanted(self) -> str:
-        """In words, for an error."""
+        """A description for error messages."""
         return self.file or (f"GGUF of type {self.quant}" if self.quant else "GGUF model")
 
 
 def choose_file(names: Sequence[str], choice: FileChoice) -> str | None:
-    """The file that is wanted, of a repository's `names` in the hub's order; None when it has none."""
+    """The wanted file among a repository's `names`, in the hub's order; None if there is none."""
     if choice.file is not None:
         return choice.file if choice.file in names else None
     if choice.quant is None and choice.pattern is not None:
@@ -151,27 +153,40 @@ def choose_file(names: Sequence[str], choice: FileChoice) -> str | None:
 
 
 def source_files(names: Sequence[str]) -> list[str]:
-    """What a converter reads of an original model's repository; empty when it has no weights for us.
+    """The files of an original model's repository that a converter reads; empty if there are no usable weights.
 
-    Weights are the safetensors of one folder at a time: those at the top, else (as static models have them) in a
-    module's folder. Without any, tables of word vectors.
+    Weights are the safetensors files at the top, with those of sentence-transformers' modules, or those in subfolders
+    if there are none at the top. Without any, tables of word vectors.
     """
-    weights = [name for name in names if name.endswith(".safetensors") and not _is_foreign(name)]
-    if any("/" not in name for name in weights):
-        weights = [name for name in weights if "/" not in name or _MODULE.match(name)]
+    weights = _weight_files(names)
     if not weights:
-        tables = word_tables(names)
-        return [*tables, *(name for name in names if name == "README.md")] if tables else []
-    return [*weights, *(name for name in names if _CONFIGURATION.fullmatch(name) and not _is_foreign(name))]
+        return _word_table_files(names)
+    configuration = [name for name in names if _CONFIGURATION.fullmatch(name) and not _is_foreign(name)]
+    return [*weights, *configuration]
+
+
+def _weight_files(names: Sequence[str]) -> list[str]:
+    weights = [name for name in names if name.endswith(".safetensors") and not _is_foreign(name)]
+    at_top = [name for name in weights if "/" not in name]
+    if not at_top:
+        return weights
+    return [name for name in weights if "/" not in name or _MODULE.match(name)]
+
+
+def _word_table_files(names: Sequence[str]) -> list[str]:
+    tables = word_tables(names)
+    if tables and "README.md" in names:
+        return [*tables, "README.md"]
+    return tables
 
 
 def word_tables(names: Sequence[str]) -> list[str]:
-    """Those that may be tables of word vectors, as text or word2vec's binary, packed or not."""
+    """The names that may be tables of word vectors: text or word2vec's binary format, gzipped or not."""
     return [name for name in names if _WORD_TABLE.fullmatch(name)]
 
 
 def _is_foreign(name: str) -> bool:
-    """Exports for other engines that hold copies of weights or configurations."""
+    """Whether it is in a folder for another engine, which may hold copies of weights or configurations."""
     return name.split("/")[0].lower() in _FOREIGN_FOLDERS
 
 
@@ -181,5 +196,5 @@ def _is_model(name: str) -> bool:
 
 
 def is_companion(base: str) -> bool:
-    """Whether a GGUF of this name belongs to a model without being one: a projector, a draft model."""
+    """Whether a GGUF of this name is only a companion of a model, such as a projector or a draft model."""
     return any(part in base for part in _COMPANIONS)

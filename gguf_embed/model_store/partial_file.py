@@ -1,4 +1,4 @@
-"""A file that is still coming: written beside its place, counted, and checked before anyone may use it."""
+"""A file that is still being downloaded: counted while it is written, and checked before it is used."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 class Stopped(BaseException):
-    """What listens to the progress raised an error, its `__cause__`: whoever writes the file must stop, not retry."""
+    """The progress callback raised an error, our `__cause__`: the download must stop, not retry."""
 
 
 class CountedFile:
-    """A file that tells how many bytes it has after every write. Bytes are with the system before it tells."""
+    """A file that reports its size after every write, once the bytes are flushed to the system."""
 
-    def __init__(self, file: BinaryIO, tell_size: Callable[[int], None]) -> None:
+    def __init__(self, file: BinaryIO, report_size: Callable[[int], None]) -> None:
         self._file = file
-        self._tell_size = tell_size
+        self._report_size = report_size
 
     def write(self, data: bytes) -> int:
         n_written = self._file.write(data)
@@ -34,9 +34,9 @@ class CountedFile:
         return n_written
 
     def announce(self) -> None:
-        """Tell the size now. Raises `Stopped` when the listener raises."""
+        """Report the size now. Raises `Stopped` if the callback raises."""
         try:
-            self._tell_size(self._file.tell())
+            self._report_size(self._file.tell())
         except Exception as exc:
             raise Stopped from exc
 
@@ -51,11 +51,11 @@ class CountedFile:
 
 
 def check_room(folder: Path, needed: int, what: str) -> None:
-    """Raise `ModelFileError` when the disk of `folder` has less than `needed` bytes free."""
+    """Raise `ModelFileError` if the disk of `folder` has less than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ModelFileError(
-            f"{what} needs {human_size(needed)} more, and the disk of {folder} has {human_size(free)} free; "
+            f"{what} needs {human_size(needed)} more, but the disk of {folder} has only {human_size(free)} free; "
             "free some space or set HF_HUB_CACHE to a folder on another disk"
         )
 
@@ -63,20 +63,20 @@ def check_room(folder: Path, needed: int, what: str) -> None:
 def check_content(path: Path, etag: str, size_bytes: int | None, what: str) -> None:
     """Compare a finished file with its size and the hub's etag; delete it and raise `ModelFileError` if they differ.
 
-    The etag of a large file is its sha256, of a small one git's sha1 of it; any other tells nothing.
+    The etag of a large file is its sha256, that of a small one its git sha1; any other is not checked.
     """
     found_size = path.stat().st_size
     if size_bytes is not None and found_size != size_bytes:
         path.unlink(missing_ok=True)
-        raise ModelFileError(f"{what} came with {found_size} bytes, the hub names {size_bytes}; get it again")
+        raise ModelFileError(f"{what} arrived with {found_size} bytes, the hub declares {size_bytes}; download again")
     found = hash_for(path, etag)
     if found is not None and found != etag:
         path.unlink(missing_ok=True)
-        raise ModelFileError(f"{what} came damaged: its hash is {found}, the hub names {etag}; get it again")
+        raise ModelFileError(f"{what} arrived damaged: its hash is {found}, the hub declares {etag}; download again")
 
 
 def hash_for(path: Path, etag: str) -> str | None:
-    """The file's hash of the kind that `etag` is; None for a kind we do not know."""
+    """The file's hash of the same kind as `etag`; None for an unknown kind."""
     if _SHA256.fullmatch(etag):
         return sha256_of(path)
     if _GIT_SHA1.fullmatch(etag):
@@ -90,7 +90,7 @@ def is_sha256(text: str) -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    """Reads the whole file: about a second per gigabyte."""
+    """The file's sha256, in about a second per gigabyte."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""Carry out a plan to pull a model: from the hub, by converting its original, or from the default model's package."""
+"""Carries out a `PullPlan`: downloads a GGUF, converts an original model, or uses the default model's package."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gguf_embed.types import PullProgress
 
 
 def fetch_planned(plan: PullPlan, cache_dir: Path, hub: Hub, listener: Listener) -> tuple[FetchedFile, ...]:
-    """All parts of the model, on this machine; blocks. Raises `ModelFileError`."""
+    """Fetch all parts of the model; blocks until they are on this machine. Raises `ModelFileError`."""
     if plan.is_default:
-        # whatever is wrong with what is here, the hub's file is as good, and only that way has progress
+        # if this fails for any reason, the hub's file will do, and its download can report progress
         with suppress(ModelFileError):
             return (_fetched(resolve_default(cache_dir, listener.say, hub=replace(hub, offline=True))),)
     if plan.repo is not None:
@@ -28,8 +28,8 @@ def fetch_planned(plan: PullPlan, cache_dir: Path, hub: Hub, listener: Listener)
 
 
 def _convert(plan: PullPlan, cache_dir: Path, hub: Hub, listener: Listener) -> Path:
-    """The GGUF made of the original's weights, made now or kept from an earlier time."""
-    from gguf_embed.convert.convert import convert_directory  # gguf costs 70 ms
+    """The GGUF converted from the original's weights, now or at an earlier time."""
+    from gguf_embed.convert.convert import convert_directory  # here because importing gguf takes 70 ms
     from gguf_embed.convert.plan import OutType
 
     repo, row = plan.convert, plan.row
@@ -47,7 +47,7 @@ def _convert(plan: PullPlan, cache_dir: Path, hub: Hub, listener: Listener) -> P
 
 
 def _table_or_folder(folder: Path, name: str) -> Path:
-    """What the converter takes: the folder, or the table of word vectors in it (of several, the one of this name)."""
+    """The converter's input: the folder, or a table of word vectors in it (of several, the one with this name)."""
     if next(folder.rglob("*.safetensors"), None) is not None:
         return folder
     tables = word_tables(sorted(path.name for path in folder.iterdir()))

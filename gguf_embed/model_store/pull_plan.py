@@ -1,4 +1,4 @@
-"""What a name to pull means: a GGUF of a repository, a model we convert, or the default one. Decisions only."""
+"""Decides what pulling a name means: a repository's GGUF, a model to convert, or the default model. No I/O."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _CONVERTED_TYPES = ("f32", "f16", "bf16", "q8_0")
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """Where a model comes from: one of `repo` and `convert` says it."""
+    """Where a model comes from: either `repo` or `convert` is set."""
 
-    asked: str  # the name as it was given, in its comparable form
+    asked: str  # the given name in comparable form
     choice: FileChoice
     repo: str | None = None  # holds the GGUF
     convert: str | None = None  # the original's repository
-    is_default: bool = False  # the default model, which may be here without a hub
+    is_default: bool = False  # the default model, which may be available without the hub
     row: CatalogRow | None = None
 
 
 def plan_pull(text: str, catalog: Catalog) -> PullPlan:
-    """Decide what to fetch; nothing is looked up but the catalog.
+    """Decide what to fetch, from the catalog alone.
 
-    Raises `InvalidRequest` for what is no name (a path, for one), `ModelNotFound` for an alias that nobody knows,
-    `NotSupported` for a model that the catalog has but that cannot run yet.
+    Raises `InvalidRequest` for anything that is not a model name (such as a path), `ModelNotFound` for an unknown
+    alias, `NotSupported` for a model of the catalog that cannot run yet.
     """
     name = parse_model_name(text)
     if name.is_repo:
@@ -41,17 +41,21 @@ def plan_pull(text: str, catalog: Catalog) -> PullPlan:
         return _plan_row(text, row, None)
     row = catalog.find(name.base)
     if row is None:
-        near = [known.name for known in catalog.rows if model_key(name.base) in model_key(known.name)][:5]
-        raise ModelNotFound(
-            f"no model is called {shown(text)}"
-            + (f"; did you mean {', '.join(near)}?" if near else "")
-            + " `gguf-embed list --catalog` shows all names, and ORG/REPO takes any GGUF from the hub"
-        )
+        raise _unknown_name(text, name.base, catalog)
     if name.tag is not None and not is_quant(name.tag):
         raise ModelNotFound(
-            f"{row.name} has no {shown(name.tag)}: give {row.name}, or {row.name}:QUANT with a type such as Q8_0"
+            f"{row.name} has no tag {shown(name.tag)}: give {row.name}, or {row.name}:QUANT with a type such as Q8_0"
         )
     return _plan_row(text, row, name.tag)
+
+
+def _unknown_name(text: str, base: str, catalog: Catalog) -> ModelNotFound:
+    similar = [known.name for known in catalog.rows if model_key(base) in model_key(known.name)][:5]
+    guess = f" Did you mean {', '.join(similar)}?" if similar else ""
+    return ModelNotFound(
+        f"no model is called {shown(text)}.{guess} `gguf-embed list --catalog` shows all names; any GGUF on the hub "
+        "can be given as ORG/REPO"
+    )
 
 
 def _plan_row(text: str, row: CatalogRow, quant: str | None) -> PullPlan:
@@ -63,24 +67,23 @@ def _plan_row(text: str, row: CatalogRow, quant: str | None) -> PullPlan:
         return PullPlan(asked, FileChoice(quant=quant, pattern=row.file), row.repo, is_default=is_default, row=row)
     if quant is not None and quant.lower() not in _CONVERTED_TYPES:
         raise NotSupported(
-            f"{row.name} has no GGUF that we know, so it is converted, to F32, F16, BF16 or Q8_0, not to {quant}"
+            f"{row.name} has no known GGUF, so it is converted; only to F32, F16, BF16 or Q8_0, not to {quant}"
         )
     return PullPlan(asked, FileChoice(quant=quant), convert=row.convert, row=row)
 
 
 def names_of_pulled(plan: PullPlan, file_name: str) -> tuple[str, tuple[str, ...]]:
-    """Under which name and aliases a pulled file goes into the index.
+    """The name and the aliases under which a pulled file is registered.
 
-    A name without quantization is that of the row, with all its aliases, or "org/repo:QUANT", as far as the file's
-    name tells, with "org/repo". A named quantization makes a name of its own.
+    Without a named quantization: the name of the row with all its aliases, or "org/repo:QUANT" (if the file's name has
+    a quantization) with the alias "org/repo". With one: a separate name that includes it.
     """
     quant = plan.choice.quant
     found = quant or quant_of(PurePath(file_name).name)
     if plan.row is not None:
         if quant is not None:
-            return f"{plan.row.name}:{quant}", tuple(
-                f"{alias}:{quant}" for alias in plan.row.aliases if ":" not in alias
-            )
+            aliases = tuple(f"{alias}:{quant}" for alias in plan.row.aliases if ":" not in alias)
+            return f"{plan.row.name}:{quant}", aliases
         return plan.row.name, plan.row.aliases
     repo = plan.repo or ""
     if found is None:

@@ -1,4 +1,4 @@
-"""The models that are on this machine: those that were pulled, and the files of --models-dir."""
+"""The models on this machine: pulled ones, and the files in --models-dir."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gguf_embed.model_store.pulled_index import PulledIndex, PulledModel, users_
 from gguf_embed.types import PullProgress
 
 STALE_S = 1.0
-"""How old the list may be before the disk is looked at again."""
+"""The disk is checked again when the list is older than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +36,21 @@ class StoredModel:
     path: Path  # the first part of a split one
     size_bytes: int  # of all parts
     modified_unix_s: float
-    digest: str  # sha256 of a pulled file; of a folder's file `digest.header_digest`
+    digest: str  # sha256 of a pulled file; `header_digest` of a file in the folder
     origin: Literal["pulled", "folder"]
     repo: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What `remove` did."""
+    """The result of `remove`."""
 
     freed_bytes: int
-    still_used_by: tuple[str, ...]  # other names of the same file, which therefore stays
+    still_used_by: tuple[str, ...]  # other names of the same file, which is kept for them
 
 
 class ModelStore:
-    """All entries, and pulling, copying and removing. Thread-safe; every process reads the same folders."""
+    """Lists, pulls, copies and removes models. Thread-safe, and safe to use from several processes."""
 
     def __init__(
         self,
@@ -65,36 +65,37 @@ class ModelStore:
         self._hub = hub or Hub()
         self.clock = clock
         self._lock = threading.Lock()
-        self._entries: tuple[StoredModel, ...] = ()
-        self.fresh_until_s = -math.inf  # by `clock`: until then `entries` gives what it gave; a change here resets it
+        self._models: tuple[StoredModel, ...] = ()
+        self.fresh_until_s = -math.inf  # by `clock`: until then `models` gives what it gave; a change here resets it
 
-    def entries(self) -> tuple[StoredModel, ...]:
-        """By name, those of the folder first. The very same tuple as long as nothing changed.
+    def models(self) -> tuple[StoredModel, ...]:
+        """All models by name, those in the folder first. The same tuple object as long as nothing has changed.
 
-        A name that both have is the folder's. Looks at the disk at most once a second.
+        A name that exists in both means the folder's file. Checks the disk at most once a second.
         """
         with self._lock:
             now_s = self.clock()
             if now_s >= self.fresh_until_s:
-                found = _merged(self._folder_entries(), self._pulled_entries())
-                if found != self._entries:
-                    self._entries = found
+                found = _merge(self._folder_models(), self._pulled_models())
+                if found != self._models:
+                    self._models = found
                 self.fresh_until_s = now_s + STALE_S
-            return self._entries
+            return self._models
 
     def find(self, name: str) -> StoredModel | None:
-        """The entry with this name, else with this alias; names before aliases, case and ":latest" do not matter."""
-        key, entries = model_key(name), self.entries()
-        for entry in entries:
-            if model_key(entry.name) == key:
-                return entry
-        return next((entry for entry in entries if key in map(model_key, entry.aliases)), None)
+        """The model with this name, else with this alias; case and ":latest" do not matter."""
+        key, models = model_key(name), self.models()
+        for model in models:
+            if model_key(model.name) == key:
+                return model
+        return next((model for model in models if key in map(model_key, model.aliases)), None)
 
     def pull(self, name: str, progress: Callable[[PullProgress], None]) -> StoredModel:
-        """Download a model, or convert its original, check it and enter it; blocks.
+        """Download a model or convert its original, check it and add it to the index; blocks.
 
-        `name` is a catalog alias or a repository, never a path. Files that are here already are not fetched again.
-        What `progress` raises ends it. Raises `InvalidRequest`, `ModelNotFound`, `NotSupported`, `ModelFileError`.
+        `name` is a catalog alias or a repository, never a path. Files on this machine are not downloaded again.
+        An exception from `progress` stops the pull and is passed on. Raises `InvalidRequest`, `ModelNotFound`,
+        `NotSupported`, `ModelFileError`.
         """
         plan = plan_pull(name, load_catalog())
         progress(PullProgress("pulling manifest"))
@@ -106,21 +107,21 @@ class ModelStore:
         repo = plan.repo if from_hub else plan.convert
         size_bytes = sum(file.size_bytes for file in files)
         paths = tuple(file.path for file in files)
-        entry = PulledModel(own_name, aliases, paths, size_bytes, files[0].sha256, repo, time.time())
-        self._index.write(entry)
-        self._forget()
+        model = PulledModel(own_name, aliases, paths, size_bytes, files[0].sha256, repo, time.time())
+        self._index.write(model)
+        self._invalidate()
         progress(PullProgress("success"))
-        return _pulled_entry(entry)
+        return _of_pulled(model)
 
     def add(self, name: str, path: Path, digest: str) -> None:
-        """Enter a file (all parts, where it is the first of a split one) under a name; an earlier pulled one goes.
+        """Register a file (with all parts of a split model) under a name, replacing a pulled model of that name.
 
-        Raises `InvalidRequest` for a name that is none or that a file of the folder has, `ModelFileError`.
+        Raises `InvalidRequest` for an invalid name or one that a file in the folder has, and `ModelFileError`.
         """
         own_name = _bare(name)
         known = self.find(name)
         if known is not None and known.origin == "folder":
-            raise InvalidRequest(f"{shown(name)} is a file of the models folder; choose another name", "destination")
+            raise InvalidRequest(f"{shown(name)} is a file in the models folder; choose another name", "destination")
         same = next((model for model in self._index.models() if model.paths[0] == path), None)
         if same is not None:
             model = replace(same, name=own_name, aliases=(), pulled_unix_s=time.time())
@@ -132,29 +133,27 @@ class ModelStore:
                 raise ModelFileError(f"{exc.filename}: cannot be read: {exc.strerror or exc}") from exc
             model = PulledModel(own_name, (), parts, size_bytes, digest, None, time.time())
         self._index.write(model)
-        self._forget()
+        self._invalidate()
 
     def copy(self, source: str, destination: str) -> None:
-        """Give an entry's files a further name. Raises `ModelNotFound`, and as `add`."""
+        """Give a model's files another name. Raises `ModelNotFound`, and the errors of `add`."""
         parse_model_name(destination)
-        entry = self.find(source)
-        if entry is None:
-            raise ModelNotFound(f"no model is called {shown(source)}; `gguf-embed list` shows those that are here")
-        self.add(destination, entry.path, entry.digest)
+        model = self.find(source)
+        if model is None:
+            raise _not_found(source)
+        self.add(destination, model.path, model.digest)
 
     def remove(self, name: str) -> Removed:
-        """Take a pulled entry away, and its files where no other entry uses them and they are the hub cache's or ours.
+        """Remove a pulled model, with its files if no other model uses them and they are in the hub's cache or ours.
 
-        Raises `ModelNotFound`, or `InvalidRequest` for a file of the models folder: that one is the user's.
+        Raises `ModelNotFound`, or `InvalidRequest` for a file in the models folder, which belongs to the user.
         """
         pulled = self._find_pulled(name)
         if pulled is None:
-            entry = self.find(name)
-            if entry is not None:
-                raise InvalidRequest(
-                    f"{entry.name} is {entry.path}, a file of the models folder; delete it there", "model"
-                )
-            raise ModelNotFound(f"no model is called {shown(name)}; `gguf-embed list` shows those that are here")
+            model = self.find(name)
+            if model is None:
+                raise _not_found(name)
+            raise InvalidRequest(f"{model.name} is {model.path}, a file in the models folder; delete it there", "model")
         self._index.delete(pulled.name)
         others = self._index.models()
         freed, users = 0, set[str]()
@@ -162,11 +161,11 @@ class ModelStore:
             still_used = users_of(path, others)
             users.update(still_used)
             freed += 0 if still_used else delete_cached(path, self._cache_dir)
-        self._forget()
+        self._invalidate()
         return Removed(freed, tuple(sorted(users)))
 
     def _check(self, files: Iterable[FetchedFile]) -> None:
-        """Read the headers; a file that is no model goes again, unless another entry uses it."""
+        """Read the headers; delete files that are not a model, unless another model uses them."""
         files = tuple(files)
         try:
             headers = [read_header(file.path) for file in files]
@@ -179,17 +178,17 @@ class ModelStore:
             raise
 
     def _find_pulled(self, name: str) -> PulledModel | None:
-        """Also one whose files are gone: it can still be removed."""
+        """Find a pulled model, even if its files are gone, so that it can still be removed."""
         key, models = model_key(name), self._index.models()
         by_name = (model for model in models if model_key(model.name) == key)
         by_alias = (model for model in models if key in map(model_key, model.aliases))
         return next(by_name, None) or next(by_alias, None)
 
-    def _forget(self) -> None:
+    def _invalidate(self) -> None:
         with self._lock:
             self.fresh_until_s = -math.inf
 
-    def _folder_entries(self) -> list[StoredModel]:
+    def _folder_models(self) -> list[StoredModel]:
         models = self._folder.models() if self._folder is not None else ()
         return [
             StoredModel(
@@ -198,16 +197,20 @@ class ModelStore:
             for model in models
         ]
 
-    def _pulled_entries(self) -> list[StoredModel]:
-        return [_pulled_entry(model) for model in self._index.models() if model.is_here]
+    def _pulled_models(self) -> list[StoredModel]:
+        return [_of_pulled(model) for model in self._index.models() if model.is_here]
 
 
-def _merged(first: list[StoredModel], second: list[StoredModel]) -> tuple[StoredModel, ...]:
-    taken = {model_key(entry.name) for entry in first}
-    return (*first, *(entry for entry in second if model_key(entry.name) not in taken))
+def _not_found(name: str) -> ModelNotFound:
+    return ModelNotFound(f"no model is called {shown(name)}; `gguf-embed list` shows the models on this machine")
 
 
-def _pulled_entry(model: PulledModel) -> StoredModel:
+def _merge(first: list[StoredModel], second: list[StoredModel]) -> tuple[StoredModel, ...]:
+    taken = {model_key(model.name) for model in first}
+    return (*first, *(model for model in second if model_key(model.name) not in taken))
+
+
+def _of_pulled(model: PulledModel) -> StoredModel:
     return StoredModel(
         model.name,
         model.aliases,
@@ -221,6 +224,6 @@ def _pulled_entry(model: PulledModel) -> StoredModel:
 
 
 def _bare(name: str) -> str:
-    """As a person wrote it, without address and ":latest"."""
+    """The name as written, without the hub's address and ":latest"."""
     found = parse_model_name(name)
     return found.base if found.tag is None else f"{found.base}:{found.tag}"

@@ -1,7 +1,7 @@
-"""Which characters of a text a token stands for, found by laying the tokens' pieces over the text.
+"""Character offsets of tokens, found by aligning the tokens' pieces with the text.
 
-For tokenizers that give no offsets of their own. A place is told only where it is certain: what a tokenizer rewrote
-beyond recognition, or what could stand at two places, gets None.
+For tokenizers that do not report offsets. Only certain offsets are given: a token that the tokenizer changed beyond
+recognition, or that could be at two positions, gets None.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 from gguf_embed.types import Span
 
 MAX_OFFSET_CHARACTERS = 2_000_000
-"""Of one request's texts whose tokens are given their places: every one of them is told in the reply."""
+"""Characters of one request's texts for which offsets are reported: the reply contains all of them."""
 
 MAX_ALIGNED_CHARACTERS = 200_000
-"""Of one request's texts that `align` lays tokens over: up to 15 microseconds each."""
+"""Characters of one request's texts that `align` may process, at up to 15 microseconds each."""
 
 
 class OffsetUnit(StrEnum):
-    """What positions in a text count."""
+    """The unit of positions in a text."""
 
     CODEPOINTS = "codepoints"  # Unicode code points, as Python counts
     UTF16 = "utf16"  # code units, as JavaScript, Java and C# count
@@ -34,29 +34,31 @@ class OffsetUnit(StrEnum):
 
 
 def unit_starts(text: str, unit: OffsetUnit) -> Sequence[int]:
-    """Where each code point of the text begins in this unit, and the text's length at the end."""
+    """The start of each code point of the text in this unit, and the length of the text as last item."""
     if unit is OffsetUnit.CODEPOINTS or text.isascii():
         return range(len(text) + 1)
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    steps = (0xFFFF,) if unit is OffsetUnit.UTF16 else (0x7F, 0x7FF, 0xFFFF)  # each code point above takes one more
+    steps = (
+        (0xFFFF,) if unit is OffsetUnit.UTF16 else (0x7F, 0x7FF, 0xFFFF)
+    )  # each code point above takes one unit more
     starts = np.zeros(len(points) + 1, np.int64)
     np.cumsum(sum((points > step for step in steps), np.ones(len(points), np.int64)), out=starts[1:])
-    return array("q", starts.tobytes())  # bisect reads single numbers from it three times as fast as from numpy's
+    return array("q", starts.tobytes())  # bisect reads it three times as fast as a numpy array
 
 
 def code_point_at(starts: Sequence[int], position: int) -> int | None:
-    """The code point that begins at a position in the unit of `starts`; None where none does."""
+    """The index of the code point that begins at a position, in the unit of `starts`; None if there is none."""
     index = bisect_left(starts, position)
     return index if index < len(starts) and starts[index] == position else None
 
 
 def align(text: str, pieces: Sequence[bytes | None]) -> list[Span | None]:
-    """The characters that each piece stands for: (start, end), end exclusive, in code points.
+    """The characters of each piece: (start, end), end exclusive, in code points.
 
-    `pieces` are in order and cover the text; None stands for an unknown part of it (one or more characters). A
-    piece's white space at its ends is left out, unless there is nothing else; two pieces that share a character's
-    bytes both get the character. First letter by letter, then without regard to Unicode's forms, then to case, then
-    to accents, because tokenizers change these.
+    `pieces` are in order and cover the text; None is an unknown part of it (one or more characters). Whitespace at the
+    ends of a piece is excluded, unless there is nothing else; two pieces that share the bytes of a character both get
+    the character. Compares exactly at first, then ignoring Unicode forms, then case, then accents, because tokenizers
+    change these.
     """
     exact = _align_bytes(text, pieces)
     if exact is not None:
@@ -68,8 +70,8 @@ def align(text: str, pieces: Sequence[bytes | None]) -> list[Span | None]:
     return _align_ends(text, pieces, _FORMS[-1])
 
 
-def place_in_order(text: str, words: Sequence[str]) -> list[Span | None]:
-    """Where each word stands when anything may stand between them; None for a word that could be at two places."""
+def find_in_order(text: str, words: Sequence[str]) -> list[Span | None]:
+    """The position of each word, with anything between them; None for a word that could be at two positions."""
     first = _leftmost(text, words)
     last = [_mirrored(span, len(text)) for span in reversed(_leftmost(text[::-1], [w[::-1] for w in reversed(words)]))]
     return [span if span == other else None for span, other in zip(first, last, strict=True)]
@@ -80,7 +82,7 @@ def _mirrored(span: Span | None, length: int) -> Span | None:
 
 
 def _leftmost(text: str, words: Sequence[str]) -> list[Span | None]:
-    """Each word at the first place after the one before it; None from the first on that has none."""
+    """Each word at its first position after the word before; from the first missing word on, None."""
     found: list[Span | None] = []
     begin = 0
     for word in words:
@@ -91,7 +93,7 @@ def _leftmost(text: str, words: Sequence[str]) -> list[Span | None]:
 
 
 def trim(text: str, start: int, end: int) -> Span:
-    """Without white space at its ends, unless there is nothing else."""
+    """The span without whitespace at its ends, unless there is nothing else."""
     part = text[start:end]
     if not part or part.isspace():
         return start, end
@@ -99,7 +101,7 @@ def trim(text: str, start: int, end: int) -> Span:
 
 
 def _align_bytes(text: str, pieces: Sequence[bytes | None]) -> list[Span | None] | None:
-    """Where the pieces are the text's bytes, perhaps after the space that SentencePiece puts before a text."""
+    """Align pieces that are the text's bytes, possibly after the space that SentencePiece adds before a text."""
     known = [piece for piece in pieces if piece is not None]
     if len(known) < len(pieces):
         return None
@@ -122,7 +124,7 @@ def _align_bytes(text: str, pieces: Sequence[bytes | None]) -> list[Span | None]
 
 @dataclass(frozen=True, slots=True)
 class _Folded:
-    """A text in one form, and which part of the original each of its characters comes from."""
+    """A text in one form, and the part of the original from which each of its characters comes."""
 
     text: str
     sources: Sequence[Span]
@@ -142,12 +144,12 @@ def _fold_text(text: str, form: Callable[[str], str]) -> _Folded:
 
 
 def _fold_pieces(pieces: Sequence[bytes], form: Callable[[str], str]) -> _Folded:
-    """The pieces joined; the source of each character is the range of pieces that it comes from."""
+    """The joined pieces; the source of each character is the range of pieces from which it comes."""
     joined = b"".join(pieces).decode("utf-8", "replace")
     starts = unit_starts(joined, OffsetUnit.UTF8)
     ends = list(itertools.accumulate(map(len, pieces)))
     folded = _fold_text(joined, form)
-    if ends and starts[-1] != ends[-1]:  # not UTF-8: a character that stands for bytes has another length
+    if ends and starts[-1] != ends[-1]:  # not UTF-8: replacement characters have another length than the bytes
         return _Folded("\0", [(0, len(pieces))])
     owners = [
         (bisect_left(ends, starts[first] + 1), bisect_left(ends, starts[stop]) + 1) for first, stop in folded.sources
@@ -156,30 +158,30 @@ def _fold_pieces(pieces: Sequence[bytes], form: Callable[[str], str]) -> _Folded
 
 
 def _align_folded(text: str, pieces: Sequence[bytes | None], form: Callable[[str], str]) -> list[Span | None] | None:
-    """In one form. None when the pieces between the unknown parts are not all there, in order."""
+    """Align in one form. None if the pieces between the unknown parts are not all in the text, in order."""
     whole = _fold_text(text, form)
     segments = list(_segments(pieces, form))
-    places = _places(whole.text, [segment.folded.text for segment in segments])
-    if places is None:
+    positions = _positions(whole.text, [segment.folded.text for segment in segments])
+    if positions is None:
         return None
     spans: list[Span | None] = [None] * len(pieces)
-    for segment, place in zip(segments, places, strict=True):
-        if place is not None:
-            _lay(spans, segment, whole.sources[place : place + len(segment.folded.text)])
+    for segment, position in zip(segments, positions, strict=True):
+        if position is not None:
+            _assign(spans, segment, whole.sources[position : position + len(segment.folded.text)])
     _fill_unknown(text, pieces, spans)
     return [None if span is None else trim(text, *span) for span in spans]
 
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """Known pieces between two unknown ones."""
+    """The known pieces between two unknown ones."""
 
-    first: int  # which piece it begins with
+    first: int  # index of its first piece
     folded: _Folded
 
 
 def _segments(pieces: Sequence[bytes | None], form: Callable[[str], str]) -> Iterator[_Segment]:
-    """One more than there are unknown pieces; some are empty."""
+    """One segment more than there are unknown pieces; some are empty."""
     first, known = 0, list[bytes]()
     for index, piece in enumerate(pieces):
         if piece is not None:
@@ -190,8 +192,8 @@ def _segments(pieces: Sequence[bytes | None], form: Callable[[str], str]) -> Ite
     yield _Segment(first, _fold_pieces(known, form))
 
 
-def _places(text: str, segments: Sequence[str]) -> list[int | None] | None:
-    """Where each segment begins; None for one that could be at two places, and for all when they cannot be laid out."""
+def _positions(text: str, segments: Sequence[str]) -> list[int | None] | None:
+    """The start of each segment, None if it could be at two positions; None if the segments do not fit the text."""
     first, *middle = segments
     if not middle:
         return [0] if text == first else None
@@ -202,20 +204,20 @@ def _places(text: str, segments: Sequence[str]) -> list[int | None] | None:
     leftmost = _leftmost(text[len(first) : end], middle)
     if None in leftmost:
         return None
-    certain = place_in_order(text[len(first) : end], middle)
+    certain = find_in_order(text[len(first) : end], middle)
     return [0, *(None if span is None else span[0] + len(first) for span in certain), end]
 
 
-def _lay(spans: list[Span | None], segment: _Segment, places: Sequence[Span]) -> None:
-    """Give each piece of a segment the characters that its own ones lie on."""
-    for (start, end), (first, stop) in zip(places, segment.folded.sources, strict=True):
+def _assign(spans: list[Span | None], segment: _Segment, sources: Sequence[Span]) -> None:
+    """Give each piece of a segment the characters of the text that match its own; `sources` has one span for each."""
+    for (start, end), (first, stop) in zip(sources, segment.folded.sources, strict=True):
         for index in range(segment.first + first, segment.first + stop):
             span = spans[index]
             spans[index] = (start, end) if span is None else (min(start, span[0]), max(end, span[1]))
 
 
 def _fill_unknown(text: str, pieces: Sequence[bytes | None], spans: list[Span | None]) -> None:
-    """An unknown piece between two known places stands for what is between them; two in a row could share it anyhow."""
+    """An unknown piece between two known spans gets the text between them; two in a row stay None."""
     ends = [(0, 0), *spans, (len(text), len(text))]
     for index, piece in enumerate(pieces):
         before, after = ends[index], ends[index + 2]
@@ -224,45 +226,45 @@ def _fill_unknown(text: str, pieces: Sequence[bytes | None], spans: list[Span | 
 
 
 def _align_ends(text: str, pieces: Sequence[bytes | None], form: Callable[[str], str]) -> list[Span | None]:
-    """When the pieces are not the text: those that agree with it from its beginning, and from its end."""
+    """Align only the pieces that match the text from its beginning and from its end."""
     whole = _fold_text(text, form)
     segments = list(_segments(pieces, form))
     first, last = segments[0], segments[-1]
     spans: list[Span | None] = [None] * len(pieces)
-    n_same = _n_same(whole.text, first.folded.text)
-    _lay_whole(spans, first, whole.sources, 0, range(n_same))
+    n_same = _common_prefix(whole.text, first.folded.text)
+    _assign_complete(spans, first, whole.sources, 0, range(n_same))
     n_left = min(len(whole.text), len(last.folded.text)) - (n_same if len(segments) == 1 else 0)
-    n_end = min(_n_same(whole.text[::-1], last.folded.text[::-1]), max(0, n_left))
+    n_end = min(_common_prefix(whole.text[::-1], last.folded.text[::-1]), max(0, n_left))
     n_letters = len(last.folded.text)
-    _lay_whole(spans, last, whole.sources, len(whole.text) - n_letters, range(n_letters - n_end, n_letters))
+    _assign_complete(spans, last, whole.sources, len(whole.text) - n_letters, range(n_letters - n_end, n_letters))
     return [None if span is None else trim(text, *span) for span in spans]
 
 
-def _n_same(one: str, other: str) -> int:
+def _common_prefix(one: str, other: str) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _lay_whole(
-    spans: list[Span | None], segment: _Segment, sources: Sequence[Span], shift: int, agreeing: range
+def _assign_complete(
+    spans: list[Span | None], segment: _Segment, sources: Sequence[Span], shift: int, matching: range
 ) -> None:
-    """Lay those pieces of a segment whose letters all agree; letter i is the text's `i + shift`."""
-    lacking = {
+    """Assign the pieces of a segment of which all letters match; letter i is letter `i + shift` of the text."""
+    incomplete = {
         index
         for letter, (first, stop) in enumerate(segment.folded.sources)
-        if letter not in agreeing
+        if letter not in matching
         for index in range(first, stop)
     }
-    for letter in agreeing:
+    for letter in matching:
         start, end = sources[letter + shift]
         for index in range(*segment.folded.sources[letter]):
-            if index not in lacking:
+            if index not in incomplete:
                 span = spans[segment.first + index]
                 low, high = (start, end) if span is None else span
                 spans[segment.first + index] = min(start, low), max(end, high)
 
 
 def _compatible(character: str) -> str:
-    """One character in Unicode's most taken-apart form; white space, controls and SentencePiece's "▁" are nothing."""
+    """A character in Unicode's NFKD form; whitespace, control characters and SentencePiece's "▁" become empty."""
     if character.isspace() or character == "▁" or unicodedata.category(character) in ("Cc", "Cf"):
         return ""
     return "".join(part for part in unicodedata.normalize("NFKD", character) if not part.isspace())

@@ -1,6 +1,6 @@
-"""OpenAI's token ids back to text, from the rank files that tiktoken keeps on this machine. Never uses the network.
+"""Decodes OpenAI's token ids to text, with the rank files that tiktoken stores on this machine. No network access.
 
-Decoding needs only the file, not the package tiktoken, which would download what it does not find.
+Only the file is needed, not the package tiktoken, which would download a missing file.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ TokenIdMeaning = Literal["auto", "model", "cl100k_base", "o200k_base", "reject"]
 
 @dataclass(frozen=True, slots=True)
 class RankFile:
-    """One encoding as tiktoken knows it (tiktoken_ext/openai_public.py)."""
+    """One encoding as defined in tiktoken (tiktoken_ext/openai_public.py)."""
 
-    file: str  # in tiktoken's cache: the sha1 of the address it came from
+    file: str  # name in tiktoken's cache: the sha1 of its URL
     sha256: str
     specials: Mapping[int, bytes]
 
@@ -48,11 +48,11 @@ RANK_FILES: Final[Mapping[EncodingName, RankFile]] = {
 }
 
 
-_STEP = 100_000  # ids counted in a millisecond or two, between which other threads run
+_STEP = 100_000  # ids counted in one step of 1 to 2 ms; other threads run in between
 
 
 class OpenAIEncoding:
-    """The way from ids to text. Safe from any thread; some 15 MB for cl100k_base, twice that for o200k_base."""
+    """Decodes ids. Safe from any thread; takes about 15 MB for cl100k_base, twice that for o200k_base."""
 
     def __init__(self, name: EncodingName, pieces: Mapping[int, bytes]) -> None:
         """`pieces`: the bytes of each id."""
@@ -60,9 +60,9 @@ class OpenAIEncoding:
         self._pieces = pieces
 
     def n_bytes(self, tokens: Sequence[int], index: int, limit: int) -> int:
-        """How long one input's text will be, counted until it is over `limit`: an id may stand for 128 bytes.
+        """The length of one input's text in UTF-8; stops counting above `limit`, because an id may mean 128 bytes.
 
-        `index` names the input in errors. Raises `InvalidRequest` for an id that the encoding lacks.
+        `index` is the input's number for errors. Raises `InvalidRequest` for an id that the encoding lacks.
         """
         total = 0
         for at in range(0, len(tokens), _STEP):
@@ -75,11 +75,11 @@ class OpenAIEncoding:
         return total
 
     def decode(self, tokens: Sequence[int], index: int) -> str:
-        """The text of one input's ids; `index` names the input in errors.
+        """The text of one input's ids; `index` is the input's number for errors.
 
-        LangChain cuts long texts between tokens, which may be inside a character: what is left of one at either end
-        is dropped, unless nothing else is there. Raises `InvalidRequest` then, for an id that the encoding lacks, and
-        for bytes that are no text otherwise, because then the ids were made by another tokenizer.
+        LangChain splits long texts between tokens, which may be inside a character. A partial character at either end
+        is therefore dropped. Raises `InvalidRequest` if nothing is left, for an id that the encoding lacks, and for any
+        other invalid UTF-8, because then the ids are from another tokenizer.
         """
         try:
             raw = b"".join(map(self._pieces.__getitem__, tokens))
@@ -89,43 +89,43 @@ class OpenAIEncoding:
         try:
             text = codecs.getincrementaldecoder("utf-8")().decode(raw[begin:])
         except UnicodeDecodeError as exc:
-            raise self._no_text(index) from exc
+            raise self._not_text(index) from exc
         if tokens and not text:
-            raise self._no_text(index)
+            raise self._not_text(index)
         return text
 
     def _unknown(self, index: int, missing: KeyError) -> InvalidRequest:
         return InvalidRequest(
-            f"input {index}: token id {missing.args[0]} is not in {self.name}, which this server reads ids as: {_WAYS}",
+            f"input {index}: token id {missing.args[0]} is not in {self.name}, the encoding expected here: {_WAYS}",
             "input",
         )
 
-    def _no_text(self, index: int) -> InvalidRequest:
+    def _not_text(self, index: int) -> InvalidRequest:
         return InvalidRequest(
-            f"input {index}: its token ids make no text in {self.name}, which this server reads ids as: {_WAYS}",
+            f"input {index}: its token ids are not valid text in {self.name}, the encoding expected here: {_WAYS}",
             "input",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class TokenIdRule:
-    """What token ids on OpenAI's endpoint are taken for. auto: the model's own where that shows, else refused."""
+    """The meaning of token ids on OpenAI's endpoint. auto: the model's own ids if that is certain, else refused."""
 
     meaning: TokenIdMeaning = "auto"
-    encoding: OpenAIEncoding | None = None  # of cl100k_base and o200k_base, where its file is here
-    problem: str = ""  # why it is not
+    encoding: OpenAIEncoding | None = None  # for cl100k_base and o200k_base, if the file was found
+    problem: str = ""  # why it was not
 
 
 _WAYS = "send the text itself, or the model's own ids to POST /embedding"
 
 
 def _continues(byte: int) -> bool:
-    """Whether a byte of UTF-8 is inside a character."""
+    """Whether a byte continues a UTF-8 character."""
     return byte & 0xC0 == 0x80
 
 
 def cache_folders(environment: Mapping[str, str], temporary: Path) -> tuple[Path, ...]:
-    """Where tiktoken keeps its files (tiktoken/load.py); `temporary`: the system's folder for temporary files."""
+    """The folders where tiktoken stores its files (tiktoken/load.py). `temporary` is the system's temporary folder."""
     for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         if name in environment:
             return (Path(environment[name]),) if environment[name] else ()
@@ -133,7 +133,7 @@ def cache_folders(environment: Mapping[str, str], temporary: Path) -> tuple[Path
 
 
 def load_encoding(name: EncodingName, folders: Sequence[Path]) -> OpenAIEncoding:
-    """Read and check the file of an encoding: about 0.1 s. Raises `ConfigError` when no folder has it whole."""
+    """Read and check an encoding's file, in about 0.1 s. Raises `ConfigError` if no folder has an intact one."""
     known = RANK_FILES[name]
     for folder in folders:
         try:
@@ -143,12 +143,12 @@ def load_encoding(name: EncodingName, folders: Sequence[Path]) -> OpenAIEncoding
         if hashlib.sha256(content).hexdigest() != known.sha256:
             raise ConfigError(f"{folder / known.file} is not the file of {name}: its sha256 differs; delete it")
         return OpenAIEncoding(name, dict(_parse_ranks(content)) | dict(known.specials))
-    looked = ", ".join(map(str, folders)) or "nowhere: TIKTOKEN_CACHE_DIR is empty"
-    raise ConfigError(f"the file of {name} ({known.file}) is not on this machine (looked in {looked})")
+    searched = ", ".join(map(str, folders)) or "no folder: TIKTOKEN_CACHE_DIR is empty"
+    raise ConfigError(f"the file of {name} ({known.file}) is not on this machine (searched {searched})")
 
 
 def token_id_rule(meaning: TokenIdMeaning, folders: Sequence[Path]) -> TokenIdRule:
-    """The rule with its encoding loaded. One that cannot be is not fatal: requests with ids are refused, with why."""
+    """The rule with its encoding loaded. If that fails, requests with ids are refused with the reason."""
     if meaning not in ("cl100k_base", "o200k_base"):
         return TokenIdRule(meaning)
     try:
@@ -158,12 +158,12 @@ def token_id_rule(meaning: TokenIdMeaning, folders: Sequence[Path]) -> TokenIdRu
 
 
 def how_to_fetch(name: TokenIdMeaning) -> str:
-    """A line for the terminal that puts the file of an encoding where it is looked for."""
+    """A shell command that downloads the file of an encoding to where it is searched."""
     return f"pip install tiktoken; python -c \"import tiktoken; tiktoken.get_encoding('{name}')\""
 
 
 def _parse_ranks(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """A line is the token's bytes in base64, a space, its id."""
+    """Each line has a token's bytes in base64, a space and its id."""
     for line in content.splitlines():
         piece, _, rank = line.partition(b" ")
         yield int(rank), binascii.a2b_base64(piece)

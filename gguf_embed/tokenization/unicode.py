@@ -1,10 +1,10 @@
-"""Text that UTF-8 can carry."""
+"""Makes text encodable as UTF-8."""
 
 from __future__ import annotations
 
 
 def valid_unicode(text: str) -> str:
-    """Join surrogate pairs and put U+FFFD for lone surrogates, which JSON can carry and UTF-8 cannot."""
+    """Join surrogate pairs and replace lone surrogates by U+FFFD: JSON can contain them, UTF-8 cannot."""
     if text.isascii():
         return text
     try:

@@ -1,8 +1,7 @@
-"""The WordPiece models' own tokenizer, rebuilt from the vocabulary that a GGUF carries.
+"""The original tokenizer of WordPiece models, rebuilt from the vocabulary in a GGUF.
 
 llama.cpp's WordPiece gives other ids than the original for Korean, Hindi and words of more than 100 characters
-(`docs/architecture.md` has the numbers), so the ids come from the `tokenizers` package instead, which the original
-models use. This is the only file that imports that package.
+(`docs/architecture.md` has the numbers). The ids are therefore made by the `tokenizers` package, as in the original.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from gguf_embed.types import Span, Vocabulary
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HfTokenizer
 
-WORD_START: Final = "▁"  # llama.cpp's mark of an entry that begins a word
+WORD_START: Final = "▁"  # llama.cpp's mark for an entry that begins a word
 MAX_WORD_CHARS: Final = 100  # BERT's own: a longer word becomes one unknown token
-ODD_ENTRIES_PER_THOUSAND: Final = 1  # an uncased vocabulary with a few cased additions is still uncased
+ODD_ENTRIES_PER_THOUSAND: Final = 1  # an uncased vocabulary may have a few cased entries
 
-_FILLER: Final = re.compile(r"\[(unused|PAD|EMPTY_)\d+\]")  # entries that stand for nothing
+_FILLER: Final = re.compile(r"\[(unused|PAD|EMPTY_)\d+\]")  # placeholders
 
 
 @dataclass(frozen=True, slots=True)
 class Casing:
-    """What happens to a text before it is split. The two follow each other in most models, not in all."""
+    """How a text is normalized before it is split. The two flags are equal in most models, but not in all."""
 
     lowercase: bool
     strip_accents: bool  # decompose (also Hangul), then drop the combining marks
@@ -39,13 +38,13 @@ class Casing:
 
 @dataclass(frozen=True, slots=True)
 class WordPieceRules:
-    """A vocabulary in the original's form: `##` continues a word, specials stand as written."""
+    """A vocabulary in the original's form: `##` continues a word, special tokens are unchanged."""
 
     ids: dict[str, int]  # entry to id
-    unknown: str  # the entry for what cannot be split
+    unknown: str  # the entry for words that cannot be split
     opening_id: int  # [CLS]
     closing_id: int  # [SEP]
-    specials: tuple[str, ...]  # become their token wherever they are written in a text
+    specials: tuple[str, ...]  # recognized wherever they are written in a text
     casing: Casing
 
 
@@ -56,11 +55,11 @@ class ExactWordPiece:
     max_offset_characters = MAX_OFFSET_CHARACTERS
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        """Some 25 ms for 30,000 entries, and some 20 ms more for the first in a process (the import).
+        """Takes about 25 ms for 30,000 entries, and 20 ms more for the first in a process (the import).
 
-        Sets TOKENIZERS_PARALLELISM to false in the environment where it is not set: its thread pool would only
-        take the cores from the workers, and would warn in every process forked from this one.
-        Raises `ModelFileError` when the vocabulary lacks the tokens that WordPiece cannot do without.
+        Sets TOKENIZERS_PARALLELISM to false in the environment if it is not set: its thread pool would compete with
+        the workers, and would print a warning in every process forked from this one.
+        Raises `ModelFileError` if the vocabulary lacks tokens that WordPiece requires.
         """
         rules = wordpiece_rules(replace(vocabulary, entries=tuple(vocabulary.entries)))
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -68,28 +67,28 @@ class ExactWordPiece:
         self._tokenizer = _build(rules)
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
-        # a batch of one, because the package's `encode` keeps the GIL and counts offsets that nobody reads
+        # a batch of one, because the package's `encode` keeps the GIL and computes offsets that are not needed
         ids: list[int] = self._tokenizer.encode_batch_fast([valid_unicode(text)], add_special_tokens=add_special)[0].ids
         return ids
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
-        """Special tokens added. What the original drops inside a word, a NUL or a joiner, lies inside its token."""
+        """The ids with special tokens, and offsets, which include characters dropped inside a word, such as NUL."""
         encoding = self._tokenizer.encode(valid_unicode(text))
         added = zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
         return encoding.ids, [None if is_added else span for span, is_added in added]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each, in order, in one call without the GIL."""
+        """`encode` for each text, in order, in one call without the GIL."""
         valid = [text if text.isascii() else valid_unicode(text) for text in texts]
         encodings = self._tokenizer.encode_batch_fast(valid, add_special_tokens=True)
         return [encoding.ids for encoding in encodings]
 
 
 def wordpiece_rules(vocabulary: Vocabulary) -> WordPieceRules:
-    """Turn llama.cpp's form of a WordPiece vocabulary back into the original's.
+    """Convert llama.cpp's form of a WordPiece vocabulary back to the original's.
 
-    Where two entries come out the same, the later id counts, as when a vocab.txt is read; [UNK], [CLS] and [SEP]
-    go before both. Raises `ModelFileError` when one of these three is missing.
+    If two entries become the same, the later id wins, as when a vocab.txt is read, but [UNK], [CLS] and [SEP] win over
+    both. Raises `ModelFileError` if one of these three is missing.
     """
     required = {
         name: _required_id(vocabulary, name, token)
@@ -101,10 +100,7 @@ def wordpiece_rules(vocabulary: Vocabulary) -> WordPieceRules:
     }
     bracketed = _bracketed_ids(vocabulary.entries)
     as_written = bracketed | set(required.values())
-    words = [
-        entry[1:] if entry[:1] == WORD_START else entry if token in as_written else "##" + entry
-        for token, entry in enumerate(vocabulary.entries)
-    ]
+    words = [_original_form(entry, token in as_written) for token, entry in enumerate(vocabulary.entries)]
     ids = {word: token for token, word in enumerate(words)}
     ids |= {words[token]: token for token in required.values()}
     return WordPieceRules(
@@ -117,12 +113,19 @@ def wordpiece_rules(vocabulary: Vocabulary) -> WordPieceRules:
     )
 
 
-def casing_of(words: Sequence[str]) -> Casing:
-    """Tell from a vocabulary how its texts were prepared: GGUFs seldom say.
+def _original_form(entry: str, is_special: bool) -> str:
+    if entry.startswith(WORD_START):
+        return entry[1:]
+    return entry if is_special else "##" + entry
 
-    An entry that the preparation would change could never be met, so a vocabulary made after lower-casing (or after
-    stripping accents) has none: none of the 30,522 of BERT uncased. Capitals show a cased one; precomposed Hangul,
-    Hindi vowel signs, "é" or "й" show that accents were kept. More than 1 entry in 1,000 decides.
+
+def casing_of(words: Sequence[str]) -> Casing:
+    """Infer from a vocabulary how texts are normalized, because GGUFs rarely declare it.
+
+    An entry that normalization would change could never match. So a vocabulary made after lowercasing (or after
+    stripping accents) has no such entries: none of the 30,522 of BERT uncased. Capital letters indicate a cased one;
+    precomposed Hangul, Hindi vowel signs, "é" or "й" indicate that accents were kept. More than 1 entry in 1,000
+    decides.
     """
     limit = len(words) * ODD_ENTRIES_PER_THOUSAND / 1000
     n_cased = sum(word.lower() != word for word in words)
@@ -143,7 +146,7 @@ def _required_id(vocabulary: Vocabulary, role: str, token: int | None) -> int:
     if token is None or not 0 <= token < len(vocabulary.entries):
         raise ModelFileError(
             f"the model's WordPiece vocabulary of {len(vocabulary.entries)} entries has no {role} token (id {token}), "
-            "so its own tokenizer cannot be rebuilt: start with --tokenizer llama to use llama.cpp's ids"
+            "so its original tokenizer cannot be rebuilt: start with --tokenizer llama to use llama.cpp's"
         )
     return token
 
@@ -157,10 +160,10 @@ def _bracketed_ids(entries: Sequence[str]) -> set[int]:
 
 
 def _special_ids(vocabulary: Vocabulary, bracketed: set[int]) -> Iterator[int]:
-    """Ids of the tokens that a text may name by writing them, such as "[SEP]".
+    """Ids of the tokens that are recognized when written in a text, such as "[SEP]".
 
-    llama.cpp's converter leaves them without the word mark. An older one left every bracketed entry so, the
-    [unusedN] too, which are ordinary entries in the original: a file with a marked [unusedN] is newer.
+    llama.cpp's converter does not add the word mark to them. Older versions did not add it to any bracketed entry, not
+    even to [unusedN], which are ordinary entries in the original: a file with a marked [unusedN] is from a newer one.
     """
     declared = {vocabulary.unk_id, vocabulary.bos_id, vocabulary.sep_id, vocabulary.eos_id}
     declared |= {vocabulary.pad_id, vocabulary.mask_id}
@@ -174,8 +177,8 @@ def _special_ids(vocabulary: Vocabulary, bracketed: set[int]) -> Iterator[int]:
 
 
 def _build(rules: WordPieceRules) -> HfTokenizer:
-    """BERT's pipeline over these rules. A dict is the fastest way in: 11 ms against 15 ms from JSON."""
-    # imported here: a process that serves no WordPiece model does without these 20 ms
+    """BERT's pipeline with these rules. Building it from a dict is faster than from JSON: 11 ms instead of 15 ms."""
+    # imported here to save 20 ms in a process without WordPiece models
     from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     tokenizer = Tokenizer(
@@ -188,7 +191,7 @@ def _build(rules: WordPieceRules) -> HfTokenizer:
         lowercase=rules.casing.lowercase,
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(  # the names are the template's own, the ids count
+    tokenizer.post_processor = processors.TemplateProcessing(  # these names are local, only the ids matter
         single=["[CLS]", "$A", "[SEP]"],
         pair=["[CLS]", "$A", "[SEP]", "$B:1", "[SEP]:1"],
         special_tokens=[("[CLS]", rules.opening_id), ("[SEP]", rules.closing_id)],

@@ -1,4 +1,4 @@
-"""A tiny random BERT as a Hugging Face directory, written with numpy and json alone, and its forward pass in numpy."""
+"""A tiny random BERT as a Hugging Face directory, written with only numpy and json, and its forward pass in numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""safetensors → GGUF: the same numbers under new names, a file llama.cpp runs, and never half a file."""
+"""safetensors → GGUF: the same numbers under new names, a file that llama.cpp runs, and never an incomplete one."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ def test_a_failure_midway_leaves_the_old_file_and_nothing_else(tmp_path, weights
     assert output.read_bytes() == b"old"
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path, weights):
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, weights):
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelFileError, match="cannot be written"):
         convert_directory(write_bert_directory(tmp_path / "hf", weights), tmp_path / "file" / "m.gguf", report=ignore)

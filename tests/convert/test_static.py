@@ -1,4 +1,4 @@
-"""Static models into GGUFs: what is recognized, what is written, what is refused and leaves nothing behind."""
+"""Converting static models: what is recognized, written and refused, without leaving files behind."""
 
 from __future__ import annotations
 
@@ -92,14 +92,14 @@ def test_repeated_words_and_rows_of_zeros_are_left_out_and_reported(tmp_path):
         (b"a 1 2\nb 3\n", "row 2"),
         (b"a 1 2\nb 3 x\n", r"row 2 \('b'\)"),
         (b"a 1 2\nb 3 nan\n", "not finite"),
-        (b"3 2\na 1 2\nb 3 4\n", "says 3 rows, it has 2"),
-        (b"1 2\na 1 2\nb 3 4\n", "says 1 rows, it has 2"),
+        (b"3 2\na 1 2\nb 3 4\n", "3 rows, it has 2"),
+        (b"1 2\na 1 2\nb 3 4\n", "1 rows, it has 2"),
         (as_binary()[:-10], "ends in row 5 of 5"),
         (b"a 0 0\nb 0 0\n", "no word with a vector"),
         (gzip.compress(as_lines().encode() * 50)[:-30], "truncated or damaged"),
         (b"a,1,2\n" + b"b" * 200_000 + b",1,2\n", "truncated or damaged"),
-        (b"no table at all\n", "no word-vector table"),
-        (b"", "no word-vector table"),
+        (b"no table at all\n", "not a word-vector table"),
+        (b"", "not a word-vector table"),
     ],
 )
 def test_broken_tables_are_refused_and_leave_nothing(content, message, tmp_path):
@@ -123,13 +123,13 @@ def test_broken_tables_are_refused_and_leave_nothing(content, message, tmp_path)
         b"\x1f\x8b\x08garbage",
     ],
 )
-def test_other_files_are_not_taken_for_word_tables(content, tmp_path):
+def test_other_files_are_not_recognized_as_word_tables(content, tmp_path):
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(content)
     assert not is_static(path)
 
 
-def test_other_directories_are_not_taken_for_static_models(tmp_path):
+def test_other_directories_are_not_recognized_as_static_models(tmp_path):
     assert not is_static(tmp_path)
     (tmp_path / "config.json").write_text('{"architectures": ["BertModel"]}')
     assert not is_static(tmp_path)

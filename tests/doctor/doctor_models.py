@@ -1,4 +1,4 @@
-"""GGUFs with faults: copies of the tiny models with keys and tensors changed, written by the gguf package."""
+"""GGUFs with faults: copies of the tiny models with changed keys and tensors, written by the gguf package."""
 
 from __future__ import annotations
 

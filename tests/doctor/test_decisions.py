@@ -1,4 +1,4 @@
-"""The doctor's pure parts: what is known of a model, which special tokens are in force, what --set means."""
+"""The doctor's pure functions: what is known about a model, which special tokens are used, how --set is parsed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import llama_cpp
 import pytest
 
+from gguf_embed.doctor.effective_special_tokens import effective_special_tokens
 from gguf_embed.doctor.findings import Value, ValueType, shown, some
 from gguf_embed.doctor.known import expected_of, plain_name
 from gguf_embed.doctor.llama_facts import ARCHITECTURES, EMBEDDING_ARCHITECTURES, PRE_TOKENIZERS
 from gguf_embed.doctor.settings import parse_setting
-from gguf_embed.doctor.specials import specials_in_force
 from gguf_embed.errors import ConfigError
-from gguf_embed.gguf_file.layout import Entry
+from gguf_embed.gguf_file.layout import MetadataEntry
 from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.types import Pooling
 
@@ -103,8 +103,8 @@ def test_plain_names(name, plain):
         ("rwkv", "", 100, {}, (None, None, None, False, False, False)),
     ],
 )  # fmt: skip
-def test_special_tokens_in_force_are_llama_cpps(kind, pre, n_tokens, metadata, expected):
-    found = specials_in_force(kind, pre, n_tokens, metadata)
+def test_effective_special_tokens_are_llama_cpps(kind, pre, n_tokens, metadata, expected):
+    found = effective_special_tokens(kind, pre, n_tokens, metadata)
     ids = found.ids["bos"], found.ids["eos"], found.ids["sep"]
     assert (*ids, found.adds_bos, found.adds_eos, found.adds_sep) == expected
 
@@ -123,8 +123,8 @@ def test_every_architecture_for_embedding_is_one_that_llama_cpp_knows():
     assert EMBEDDING_ARCHITECTURES <= ARCHITECTURES
 
 
-def entry(kind: int) -> Entry:
-    return Entry("k", kind, kind, 1, 0, 0, 0)
+def entry(kind: int) -> MetadataEntry:
+    return MetadataEntry("k", kind, kind, 1, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -164,11 +164,11 @@ def test_a_string_may_look_like_anything():
         ("k=bool:maybe", "'maybe' is not a value of type BOOL"),
         ("new=3", "give its type"),
         ("list=3", "is an array"),
-        ("general.alignment=64", "how the file is laid out"),
-        ("split.count=u16:1", "how the file is laid out"),
+        ("general.alignment=64", "layout"),
+        ("split.count=u16:1", "layout"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_in_one_line(setting, message):
+def test_invalid_settings_are_refused_in_one_line(setting, message):
     with pytest.raises(ConfigError, match=message) as caught:
         parse_setting(setting, {"k": entry(ValueType.UINT32), "list": entry(9)})
     assert "\n" not in caught.value.message

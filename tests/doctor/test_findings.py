@@ -1,4 +1,4 @@
-"""Each finding has a file with the fault, and the same file without it."""
+"""For each finding, a file with the fault and the same file without it."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def one(diagnosis: Diagnosis, code: str) -> Finding:
 
 
 @pytest.mark.parametrize(("build", "what", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_a_fault_is_found_and_only_where_it_is(tmp_path, build, what, expected):
+def test_a_fault_is_found_and_only_in_the_file_that_has_it(tmp_path, build, what, expected):
     right = build(tmp_path / "right.gguf")
     wrong = edit(right, tmp_path / "wrong.gguf", what)
     assert expected not in found(examine(right))
@@ -150,12 +150,12 @@ def test_bert_files_without_any_flag_are_right_for_single_texts(tmp_path):
 @pytest.mark.parametrize(
     ("outtype", "expected"), [("f32", None), ("f16", None), ("bf16", None), ("q8_0", "note precision")]
 )
-def test_precision_is_told_by_the_layers_weights(tmp_path, outtype, expected):
+def test_precision_is_judged_by_the_layers_weights(tmp_path, outtype, expected):
     lines = found(examine(write_tiny_encoder(tmp_path / "m.gguf", outtype=outtype)))
     assert [line for line in lines if line.endswith("precision")] == ([expected] if expected else [])
 
 
-def test_four_bits_are_a_warning_even_beside_a_finer_table(tmp_path):
+def test_four_bits_are_a_warning_even_with_a_finer_table(tmp_path):
     diagnosis = examine(quantized(tmp_path / "m.gguf", bytes(18)))
     assert "warning precision" in found(diagnosis)
     assert "Q4_0" in one(diagnosis, "precision").message
@@ -166,7 +166,7 @@ def test_a_block_whose_scale_is_not_finite_is_found(tmp_path, scale):
     assert "serious weights_not_finite" in found(examine(quantized(tmp_path / "m.gguf", scale + b"\0" * 16)))
 
 
-def test_a_coarse_table_beside_finer_layers_is_found(tmp_path):
+def test_a_coarse_table_with_finer_layers_is_found(tmp_path):
     assert "warning precision_embeddings" in found(examine(quantized(tmp_path / "m.gguf", bytes(18), "token_embd.")))
 
 

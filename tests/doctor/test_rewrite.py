@@ -1,4 +1,4 @@
-"""Corrected copies: only the metadata differs, and they compute what a right file computes."""
+"""Corrected copies: only the metadata differs, and the results are those of a correct file."""
 
 from __future__ import annotations
 
@@ -123,14 +123,14 @@ def test_a_copy_without_changes_is_the_file_itself(tmp_path, default_model):
     assert output.read_bytes() == default_model.read_bytes()
 
 
-def test_files_are_never_overwritten_unasked(tmp_path):
+def test_files_are_never_overwritten_without_being_asked(tmp_path):
     path = models.encoder(tmp_path / "m.gguf")
     other = models.encoder(tmp_path / "other.gguf")
     (tmp_path / "link.gguf").hardlink_to(path)
     for output in (path, tmp_path / "link.gguf"):
-        with pytest.raises(ConfigError, match="never changed"):
+        with pytest.raises(ConfigError, match=r"itself.*-o"):
             check_can_rewrite(path, output, overwrite=True)
-    with pytest.raises(ConfigError, match="exists already"):
+    with pytest.raises(ConfigError, match="--force"):
         check_can_rewrite(path, other, overwrite=False)
     check_can_rewrite(path, other, overwrite=True)
 
@@ -141,7 +141,7 @@ def test_a_copy_that_fails_leaves_nothing_behind(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     path.write_bytes(path.read_bytes()[:100])  # it changed meanwhile
-    with pytest.raises(ModelFileError, match="changed or was removed"):
+    with pytest.raises(ModelFileError, match=r"m\.gguf: cannot be read again"):
         rewrite(header, folder / "copy.gguf", ())
     with pytest.raises(ModelFileError, match="cannot be written"):
         rewrite(read_header(models.encoder(path)), tmp_path / "no folder" / "copy.gguf", ())
@@ -155,5 +155,5 @@ def test_split_models_are_refused_by_name(tmp_path):
             check_can_rewrite(path, tmp_path / "out.gguf", overwrite=False)
 
 
-def test_the_default_place_is_beside_the_file():
+def test_the_default_output_is_next_to_the_file():
     assert fixed_path(Path("/models/bge-m3-Q8_0.gguf")) == Path("/models/bge-m3-Q8_0-fixed.gguf")

@@ -1,4 +1,4 @@
-"""A pair's rows read from GGUFs of several types: the table's, and the second text's with the other token type."""
+"""Token rows for pairs, read from GGUFs of several types, with the second text's token type."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_file_itself_stays_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["Q8_K", "FROM_TOMORROW"])
-def test_a_type_that_cannot_be_read_is_told_when_the_model_is_opened(tmp_path, kind):
+def test_an_unsupported_type_fails_when_the_model_is_opened(tmp_path, kind):
     write(tmp_path / "m.gguf", gguf.GGMLQuantizationType.F32)
     header = read_header(tmp_path / "m.gguf")
     tensors = header.tensors | {"token_embd.weight": replace(header.tensors["token_embd.weight"], type=kind)}

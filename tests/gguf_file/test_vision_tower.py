@@ -1,4 +1,4 @@
-"""Which files are given to llama.cpp as a vision tower."""
+"""Which files are accepted as a vision tower."""
 
 from dataclasses import replace
 

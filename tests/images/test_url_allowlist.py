@@ -18,7 +18,7 @@ HOSTS = parse_hosts("Images.Example.com, 10.0.0.5:8000,[::1]:90,localhost")
         ("https://localhost/x", "https://localhost:443/x"),
     ],
 )
-def test_a_named_host_is_fetched_by_an_address_put_together_anew(url, fetched):
+def test_the_url_of_an_allowed_host_is_rebuilt(url, fetched):
     assert HOSTS.check(url, "here").url == fetched
 
 
@@ -59,7 +59,7 @@ def test_without_the_flag_no_url_is_fetched_and_the_error_says_how_to_allow_it()
 @pytest.mark.parametrize(
     "value", ["", "a,", "http://a.com", "a.com/path", "a.com:", "a.com:0", "a.com:99999", "*", "a b"]
 )
-def test_a_host_that_is_none_is_refused_at_the_start(value):
+def test_an_invalid_host_is_refused_at_startup(value):
     with pytest.raises(ConfigError, match="--allow-remote-media"):
         parse_hosts(value)
 

@@ -41,7 +41,7 @@ class FakeLibrary:
 
     found: tuple[StoredModel, ...] = ()
 
-    def entries(self) -> tuple[StoredModel, ...]:
+    def models(self) -> tuple[StoredModel, ...]:
         return self.found
 
 

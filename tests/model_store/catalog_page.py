@@ -1,4 +1,4 @@
-"""The table of docs/models.md, made from the catalog: `python -m tests.model_store.catalog_page` writes it anew."""
+"""The table in docs/models.md, made from the catalog; `python -m tests.model_store.catalog_page` regenerates it."""
 
 from __future__ import annotations
 

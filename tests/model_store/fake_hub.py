@@ -1,4 +1,4 @@
-"""A hub on this machine: the few routes a download uses, over plain HTTP, with ranges and with faults."""
+"""A local hub: the few routes that a download uses, over plain HTTP, with ranges and faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalog: its rows are complete and unlike each other, and a name or a file finds the right one."""
+"""The catalog: its rows are complete and distinct, and names and files find the right one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads from a hub on this machine: what is chosen, kept, and said when it goes wrong."""
+"""Downloads from a local hub: which file is chosen, what is cached, and the message when it fails."""
 
 from __future__ import annotations
 
@@ -81,17 +81,17 @@ def test_a_hub_model_is_named_after_its_repository(hub, tmp_path, repo, name):
 @pytest.mark.parametrize(
     ("repo", "quant", "file", "message"),
     [
-        ("org/nothing", None, None, "org/nothing is not on the hub, or is private"),
+        ("org/nothing", None, None, "org/nothing is not on the hub.*HF_TOKEN"),
         (REPO, "Q6_K", None, r"no GGUF of type Q6_K; choose one of: tiny-F16.gguf, tiny-Q8_0.gguf"),
         (REPO, None, "tiny.gguf", r"has no tiny.gguf; choose one of: tiny-F16.gguf"),
         ("org/gated", None, None, "org/gated is gated.*HF_TOKEN"),
-        ("org/secret", None, None, "refused org/secret .403.*HF_TOKEN"),
+        ("org/secret", None, None, "org/secret .403.*HF_TOKEN"),
         ("org/busy", None, None, "answered 418"),
-        ("org/unknown-token", None, None, "refused org/unknown-token .401.*HF_TOKEN"),
-        ("org/limited", None, None, "limits requests for org/limited .429.: wait"),
+        ("org/unknown-token", None, None, "org/unknown-token .401.*HF_TOKEN"),
+        ("org/limited", None, None, "org/limited .429.: wait"),
     ],
 )
-def test_what_the_hub_refuses_is_said_with_the_way_out(fake, hub, repo, quant, file, message):
+def test_what_the_hub_refuses_is_explained_with_the_way_out(fake, hub, repo, quant, file, message):
     fake.refused = {
         "org/gated": (403, "GatedRepo"),
         "org/secret": (403, ""),
@@ -107,7 +107,7 @@ def test_what_the_hub_refuses_is_said_with_the_way_out(fake, hub, repo, quant, f
 def test_a_repository_without_a_gguf_names_the_converter(fake, hub):
     fake.files["org/original"] = {"model.safetensors": b"w", "config.json": b"{}"}
     fake.files["org/text"] = {"README.md": b"#"}
-    with pytest.raises(ModelFileError, match=r"has no GGUF model; .* `gguf-embed convert org/original` makes a GGUF"):
+    with pytest.raises(ModelFileError, match=r"^org/original .*`gguf-embed convert org/original`"):
         fetch_model(hub, "org/original", None, None, ignore)
     with pytest.raises(ModelFileError, match=r"org/text has no GGUF model$"):
         fetch_model(hub, "org/text", None, None, ignore)
@@ -121,7 +121,7 @@ def test_offline_uses_the_cache_without_a_request(fake, hub, tmp_path):
     assert fake.requests == []
 
 
-def test_offline_without_a_cached_file_is_said(fake, hub):
+def test_offline_without_a_cached_file_is_reported(fake, hub):
     offline = Hub(endpoint=hub.endpoint, cache_dir=hub.cache_dir, offline=True)
     with pytest.raises(ModelFileError, match="not in the hub's cache"):
         fetch_model(offline, REPO, None, None, ignore)

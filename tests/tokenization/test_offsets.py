@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from gguf_embed.tokenization.offsets import OffsetUnit, align, code_point_at, place_in_order, trim, unit_starts
+from gguf_embed.tokenization.offsets import OffsetUnit, align, code_point_at, find_in_order, trim, unit_starts
 
 ALPHABET = "ab cd  Éßñ中文한글\u0301\u1112\u1161👩‍🚀🎉\n\t.,İΣς"
 
@@ -80,8 +80,8 @@ def test_two_pieces_of_one_character_both_get_it():
         ("aaa", ["a", "a"], [None, None]),
     ],
 )
-def test_a_word_is_placed_where_it_can_only_be(text, words, spans):
-    assert place_in_order(text, words) == spans
+def test_a_word_with_one_possible_position_is_found(text, words, spans):
+    assert find_in_order(text, words) == spans
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -100,7 +100,7 @@ def test_any_cut_of_the_text_s_bytes_is_found_again(seed):
 
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
 @pytest.mark.parametrize("seed", range(10))
-def test_after_unicode_s_forms_every_piece_lies_on_its_letters(form, seed):
+def test_pieces_match_their_letters_across_unicode_forms(form, seed):
     """A tokenizer that normalizes: words, each normalized, must be found on the words of the text."""
     random = Random(seed)
     for _ in range(20):
@@ -112,7 +112,7 @@ def test_after_unicode_s_forms_every_piece_lies_on_its_letters(form, seed):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_the_pieces_are_no_place_is_outside_and_places_keep_their_order(seed):
+def test_offsets_are_in_range_and_in_order_for_any_pieces(seed):
     random = Random(seed)
     for _ in range(60):
         text = "".join(random.choices(ALPHABET, k=random.randint(0, 20)))

@@ -1,4 +1,4 @@
-"""OpenAI's ids to text: what is dropped, what is refused, where the file is looked for."""
+"""Decoding OpenAI's ids: what is dropped, what is refused, where the file is searched."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_a_text_is_read_and_half_characters_at_its_ends_are_dropped(tokens, text
 
 
 @pytest.mark.parametrize("tokens", [[0, 3, 1], [0, 2, 1], [0, 3], [2], [3], [3, 2], [3, 3, 0]])
-def test_ids_that_make_no_text_are_refused(tokens):
-    with pytest.raises(InvalidRequest, match="input 7: its token ids make no text in cl100k_base") as caught:
+def test_ids_that_are_not_valid_text_are_refused(tokens):
+    with pytest.raises(InvalidRequest, match=r"input 7: .*not valid text in cl100k_base") as caught:
         OpenAIEncoding("cl100k_base", PIECES).decode(tokens, 7)
     assert caught.value.param == "input"
 
@@ -77,7 +77,7 @@ def test_the_text_is_measured_only_until_it_is_over_the_limit():
         ({"TIKTOKEN_CACHE_DIR": "", "DATA_GYM_CACHE_DIR": "/b"}, ()),
     ],
 )
-def test_the_file_is_looked_for_where_tiktoken_keeps_it(environment, folders):
+def test_the_file_is_searched_where_tiktoken_stores_it(environment, folders):
     assert cache_folders(environment, Path("/tmp")) == tuple(map(Path, folders))
 
 

@@ -22,6 +22,7 @@ from gguf_embed.engines.llama.ggml import find_devices, library
 from gguf_embed.engines.llama.log import LlamaLog
 from gguf_embed.engines.llama.memory_pages import release_pages
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.types import Pooling
 
 # At import, because these only work in front of the next line. By default libgomp spins for milliseconds at every
@@ -43,7 +44,6 @@ Handle = Any
 MAX_SEQUENCES = 256
 """llama.cpp's LLAMA_MAX_SEQ (src/llama-cparams.h): more sequences in one context is refused."""
 
-POOLING_CODES = {Pooling.NONE: 0, Pooling.MEAN: 1, Pooling.CLS: 2, Pooling.LAST: 3, Pooling.RANK: 4}
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
 
 _log = LlamaLog()
@@ -145,7 +145,7 @@ def new_context(model: Handle, params: ContextParams) -> Handle:
     native.n_ctx = native.n_batch = _round_up(params.n_tokens, params.n_sequences)
     native.n_ubatch = _round_up(params.n_ubatch, params.n_sequences)
     native.n_seq_max = params.n_sequences
-    native.pooling_type = POOLING_CODES[params.pooling]
+    native.pooling_type = POOLING_NUMBERS[params.pooling]
     native.flash_attn_type = int(params.flash_attention)
     if params.full_memory:
         native.type_k = native.type_v = llama.GGML_TYPE_F32

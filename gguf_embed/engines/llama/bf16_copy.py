@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from gguf_embed.engines.llama import api
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.atomic_write import atomic_write
 from gguf_embed.gguf_file.header import read_header
 
 RETYPED = frozenset({"F32", "F16"})
@@ -57,15 +55,7 @@ def bf16_copy(source: Path, cache_dir: Path, n_threads: int, report: Callable[[s
         else:
             return copy
     report(f"writing a BF16 copy of {source.name}, once: this CPU computes BF16 faster")
-    temporary = copy.with_name(f".{copy.name}.{secrets.token_hex(4)}.tmp")  # two names of one file load at once
-    try:
-        copy.parent.mkdir(parents=True, exist_ok=True)
+    way_out = "set GGUF_EMBED_CACHE to another folder, or start with --weights file, which needs no copy"
+    with atomic_write(copy, way_out=way_out) as temporary:
         api.retype_to_bf16(source, temporary, n_threads)
-        os.replace(temporary, copy)
-    except OSError as exc:
-        way_out = "GGUF_EMBED_CACHE names another folder, --weights file does without a copy"
-        raise ModelFileError(f"cannot write {copy}: {exc.strerror}; {way_out}") from exc
-    finally:
-        with suppress(OSError):  # where its folder could not be made, this fails as well
-            temporary.unlink(missing_ok=True)
     return copy

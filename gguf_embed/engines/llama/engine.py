@@ -14,6 +14,7 @@ from gguf_embed.engines.llama import api
 from gguf_embed.engines.llama import vocabulary as words
 from gguf_embed.engines.llama.context import LlamaContext, LlamaContextSpec, LoadedWeights
 from gguf_embed.errors import InvalidRequest, ModelFileError, NotSupported
+from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.gguf_file.token_rows import PairRows
 from gguf_embed.types import DENSE, SCORES, TOKENS, Pooling, Vocabulary
 
@@ -86,7 +87,7 @@ class LlamaEngine:
         facts, vocabulary = self._facts, self.codec.vocabulary()
         architecture = api.read_metadata(self._model, "general.architecture") or "unknown"
         pooling_code = api.read_metadata(self._model, f"{architecture}.pooling_type")
-        by_code = {str(code): pooling for pooling, code in api.POOLING_CODES.items()}
+        by_code = {str(code): pooling for pooling, code in POOLING_NUMBERS.items()}
 
         def text_of(token: int | None) -> str:
             return "" if token is None else vocabulary.entries[token]

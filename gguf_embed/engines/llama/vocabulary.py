@@ -8,10 +8,10 @@ from typing import overload
 
 from gguf_embed.engines.llama.api import Handle, read_metadata, vocabulary_of
 from gguf_embed.engines.llama.api import bindings as llama
+from gguf_embed.gguf_file.constants import VocabularyType
 from gguf_embed.types import Vocabulary
 
-KINDS = {0: "none", 1: "spm", 2: "bpe", 3: "wpm", 4: "ugm", 5: "rwkv", 6: "plamo2"}
-"""llama.cpp's llama_vocab_type."""
+_KINDS = {int(family): family.kind for family in VocabularyType}
 
 
 def tokenize(vocab: Handle, text: bytes, add_special: bool, parse_special: bool) -> list[int]:
@@ -85,7 +85,7 @@ def read_vocabulary(model: Handle) -> Vocabulary:
         return token if 0 <= token < n else None
 
     return Vocabulary(
-        kind=KINDS.get(int(llama.llama_vocab_type(vocab)), "unknown"),
+        kind=_KINDS.get(int(llama.llama_vocab_type(vocab)), "unknown"),
         entries=entries,
         bos_id=special(llama.llama_vocab_bos(vocab)),
         eos_id=special(llama.llama_vocab_eos(vocab)),

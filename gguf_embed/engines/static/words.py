@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gguf_embed.engines.static.piece_cache import PieceCache, split_at_spaces
-from gguf_embed.tokenization.offsets import place_in_order
+from gguf_embed.tokenization.offsets import find_in_order
 from gguf_embed.types import Span
 
 _PARTS: Final = re.compile(r"<\w+>|\w+(?:['.,&-]\w+)*|[^\w\s]+")
@@ -49,7 +49,7 @@ class WordTokenizer:
         lowered = "".join(map(_lower, match[0].translate(_APOSTROPHES)))
         words = ["".join(map(_lower, self._words[token].translate(_APOSTROPHES))) for token in found]
         begin = match.start()
-        return [span and (begin + span[0], begin + span[1]) for span in place_in_order(lowered, words)]
+        return [span and (begin + span[0], begin + span[1]) for span in find_in_order(lowered, words)]
 
     def piece(self, token: int) -> str:
         return self._words[token]

@@ -1,4 +1,4 @@
-"""Encoders of every kind that we convert: llama.cpp gives what transformers gives, with our own tokenizer's ids."""
+"""Every kind of encoder that we convert: llama.cpp's results equal those of transformers."""
 
 from __future__ import annotations
 

@@ -48,28 +48,28 @@ def write_modules(source: Path, *modules: tuple[str, str]) -> None:
         (
             "bert",
             {"architectures": ["MPNetModel"]},
-            "MPNetModel cannot be converted: its attention adds a learned bias",
+            "MPNetModel cannot be converted: .*bias",
         ),
-        ("bert", {"architectures": ["MPNetForMaskedLM"]}, "use a BERT, such as all-MiniLM-L12-v2"),
+        ("bert", {"architectures": ["MPNetForMaskedLM"]}, "all-MiniLM-L12-v2 instead of all-mpnet-base-v2"),
         (
             "distilbert",
             {"architectures": ["DistilBertForSequenceClassification"]},
-            "ReLU where llama.cpp computes tanh",
+            "DistilBertForSequenceClassification .*ReLU.*tanh",
         ),
         (
             "bert",
             {"architectures": ["ElectraModel"]},
-            "ElectraModel cannot be converted: llama.cpp does not compute it",
+            "ElectraModel cannot be converted: ",
         ),
         ("bert", {"architectures": ["JinaBertForMaskedLM"]}, "use a ready GGUF"),
         ("bert", {"architectures": ["CLIPModel"]}, "not supported yet"),
         ("bert", {"architectures": ["LlamaModel"]}, f"LlamaModel cannot be converted .supported: {SUPPORTED[0]}"),
         ("bert", {"architectures": None, "model_type": None}, "no architecture cannot be converted"),
         ("distilbert", {"activation": "relu"}, "activation 'relu'"),
-        ("bert", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, expected a whole number of 1 to 512"),
-        ("bert", {"num_attention_heads": 5}, "64 dimensions cannot be shared by 5 heads"),
+        ("bert", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, .* 1 to 512"),
+        ("bert", {"num_attention_heads": 5}, "64 dimensions .* 5 heads"),
         ("bert", {"layer_norm_eps": -1}, "layer_norm_eps is -1, expected a number above 0"),
-        ("roberta", {"pad_token_id": 10**30}, "expected a whole number of 0 or more"),
+        ("roberta", {"pad_token_id": 10**30}, "pad_token_id is 10{30}, .* 0$"),
         ("modern_bert", {"rope_parameters": {GLOBAL: {"rope_theta": "x"}}}, "rope_theta is 'x', expected a number"),
         ("roberta", {"position_embedding_type": "rotary"}, "position_embedding_type 'rotary'"),  # jina-embeddings-v3
         ("roberta", {"is_decoder": True}, "decoder"),
@@ -104,7 +104,7 @@ def test_a_head_that_is_declared_but_missing_is_named(tmp_path):
         convert(source)
 
 
-def test_leftovers_of_training_are_no_obstacle(tmp_path):
+def test_tensors_left_from_training_are_ignored(tmp_path):
     source = tiny.write_directory("roberta", tmp_path / "hf")
     weights = {f"roberta.{name}": values for name, values in tiny.weights_of("roberta").items()}
     extra = ("lm_head.bias", "roberta.pooler.dense.bias", "classifier.out_proj.bias", "roberta.embeddings.position_ids")
@@ -112,7 +112,7 @@ def test_leftovers_of_training_are_no_obstacle(tmp_path):
     convert(source)
     stray = weights | {"roberta.encoder.layer.0.adapter.weight": np.zeros(3, np.float32)}
     write_safetensors(source / "model.safetensors", stray)
-    with pytest.raises(ModelFileError, match=r"tensor roberta.encoder.layer.0.adapter.weight has no place in a GGUF"):
+    with pytest.raises(ModelFileError, match=r"tensor roberta.encoder.layer.0.adapter.weight is unknown"):
         convert(source)
 
 
@@ -162,16 +162,16 @@ def test_the_files_of_sentence_transformers_6_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("length", [256, 512, 10**30, None, 0, "100"])
-def test_a_longest_text_that_is_no_shorter_than_the_context_is_not_written(tmp_path, length):
+def test_a_maximum_length_not_below_the_context_is_not_written(tmp_path, length):
     source = tiny.write_directory("bert", tmp_path / "hf")
     (source / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": length}))
     assert "gguf-embed.max_sequence_length" not in convert(source)
 
 
-def test_prompts_that_are_no_texts_are_refused(tmp_path):
+def test_prompts_that_are_not_strings_are_refused(tmp_path):
     source = tiny.write_directory("bert", tmp_path / "hf")
     tiny.change_json(source / "config_sentence_transformers.json", prompts={"query": 1})
-    with pytest.raises(ModelFileError, match="expected names with a text each"):
+    with pytest.raises(ModelFileError, match=r"config_sentence_transformers\.json: prompts is \{'query': 1\}"):
         convert(source)
 
 
@@ -183,7 +183,7 @@ def test_auto_keeps_sixteen_bits(tmp_path, stored, chosen):
     assert choose_outtype(source, "q8_0") == "q8_0"
 
 
-def test_progress_of_large_models_is_told(tmp_path, monkeypatch):
+def test_progress_of_large_models_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(convert_module, "_REPORT_BYTES", 100_000)
     lines: list[str] = []
     convert_directory(tiny.write_directory("bert", tmp_path / "hf"), tmp_path / "m.gguf", "f32", report=lines.append)

@@ -1,4 +1,4 @@
-"""A BERT cross-encoder with token types: its file holds all that the original's scores need.
+"""A BERT cross-encoder with token types: its file contains everything needed for the original's scores.
 
 llama.cpp adds the first token type to every token. Fed with token embeddings instead of ids, to which the difference
 of the two types is added where the second text begins, it gives the original's scores.

@@ -1,4 +1,4 @@
-"""The tiny encoders of `tests/data/convert` as directories, and what transformers answered with them."""
+"""The tiny encoders of `tests/data/convert` as directories, and transformers' results for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny random decoders as Hugging Face directories: the same weights wherever and whenever they are made.
+"""Tiny random decoders as Hugging Face directories, with the same weights on every machine.
 
 Used by the tests and by `tests/data/make_decoder_reference.py`, so it needs numpy and the standard library only, and
 the weights come from numpy's legacy generator, whose numbers never change.

@@ -1,4 +1,4 @@
-"""What `tests/data/make_decoder_reference.py` stored, and llama.cpp's own ids for a vocabulary that we wrote."""
+"""The references of `tests/data/make_decoder_reference.py`, and llama.cpp's ids for a vocabulary that we wrote."""
 
 from __future__ import annotations
 

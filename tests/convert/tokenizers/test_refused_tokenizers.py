@@ -1,4 +1,4 @@
-"""Tokenizers that llama.cpp does not compute are refused by name, damaged files as such."""
+"""Tokenizers that llama.cpp does not compute are refused by name, damaged files as damaged."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_two_tokens_of_one_text_are_refused(tmp_path):
         read_plan(tmp_path, changed("qwen35", ("added_tokens",), added))
 
 
-def test_a_directory_without_a_tokenizer_is_told_what_to_do(tmp_path):
+def test_a_directory_without_a_tokenizer_is_refused_with_the_way_out(tmp_path):
     with pytest.raises(ModelFileError, match=r"neither tokenizer.json nor vocab.txt.*save_pretrained"):
         read_tokenizer(ModelSourceDirectory(tmp_path, {}), 10)
 

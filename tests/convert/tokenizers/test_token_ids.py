@@ -1,4 +1,4 @@
-"""llama.cpp, given a vocabulary that we converted, makes the ids of the original tokenizer."""
+"""llama.cpp gives the original tokenizer's ids with a converted vocabulary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a tokenizer goes into the GGUF: its kind, its special tokens, what is put around a text."""
+"""What is written about a tokenizer: its kind, its special tokens, and which of them surround a text."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import gguf
 import pytest
 
 from gguf_embed.convert.fast_tokenizer import FastTokenizer
-from gguf_embed.convert.frame import Frame, read_frame
 from gguf_embed.convert.source import ModelSourceDirectory
+from gguf_embed.convert.special_tokens import SpecialTokensTemplate, read_special_tokens
 from gguf_embed.convert.spm_bpe import has_all_splits, rank_tokens, stand_together
 from gguf_embed.convert.tokenizer import VocabularyPlan, read_tokenizer
-from gguf_embed.convert.vocabulary import Entry, lay_out
+from gguf_embed.convert.vocabulary import VocabularyEntry, build_table
 from gguf_embed.gguf_file.header import read_header
 from tests.convert.bert_directory import random_weights, write_bert_directory
 from tests.convert.tokenizers.references import n_vocab_of, read_plan, reference_tokenizers
@@ -67,7 +67,7 @@ def test_kind_and_special_tokens(tmp_path, name, expected):
     assert tuple(found.values()) == expected
 
 
-def test_a_role_that_only_config_json_names_is_taken_from_there(tmp_path):
+def test_a_role_that_only_config_json_declares_is_read_from_there(tmp_path):
     tokenizer = reference_tokenizers()["qwen35"]
     metadata = written(read_plan(tmp_path, tokenizer, bos_token_id=0, pad_token_id=0), tmp_path / "v.gguf")
     assert metadata["tokenizer.ggml.bos_token_id"] == 0
@@ -150,27 +150,31 @@ def tokenizer_with(post_processor: object) -> FastTokenizer:
 
 
 @pytest.mark.parametrize(
-    ("post_processor", "frame", "separators"),
+    ("post_processor", "template", "separators"),
     [
-        (None, Frame(None, None, ()), ()),
-        ({"type": "ByteLevel"}, Frame(None, None, ()), ()),
-        ({"type": "BertProcessing", "cls": ["<s>", 0], "sep": ["</s>", 2]}, Frame(0, 2, (2,)), ()),
-        ({"type": "RobertaProcessing", "cls": ["<s>", 0], "sep": ["</s>", 2]}, Frame(0, 2, (2, 2)), (2,)),
-        (template([A, EOS], [A, EOS, B, EOS]), Frame(None, 2, (2,)), ()),
-        (template([BOS, A], [BOS, A, B]), Frame(0, None, ()), ()),
-        (template([A], [A, EOS, B]), Frame(None, None, (2,)), (2,)),
-        (template([BOS, A, EOS], [BOS, A, EOS, EOS, B, EOS]), Frame(0, 2, (2, 2)), (2,)),
-        (template([BOS, A, EOS], []), Frame(0, 2, ()), ()),
+        (None, SpecialTokensTemplate(None, None, ()), ()),
+        ({"type": "ByteLevel"}, SpecialTokensTemplate(None, None, ()), ()),
+        ({"type": "BertProcessing", "cls": ["<s>", 0], "sep": ["</s>", 2]}, SpecialTokensTemplate(0, 2, (2,)), ()),
+        (
+            {"type": "RobertaProcessing", "cls": ["<s>", 0], "sep": ["</s>", 2]},
+            SpecialTokensTemplate(0, 2, (2, 2)),
+            (2,),
+        ),
+        (template([A, EOS], [A, EOS, B, EOS]), SpecialTokensTemplate(None, 2, (2,)), ()),
+        (template([BOS, A], [BOS, A, B]), SpecialTokensTemplate(0, None, ()), ()),
+        (template([A], [A, EOS, B]), SpecialTokensTemplate(None, None, (2,)), (2,)),
+        (template([BOS, A, EOS], [BOS, A, EOS, EOS, B, EOS]), SpecialTokensTemplate(0, 2, (2, 2)), (2,)),
+        (template([BOS, A, EOS], []), SpecialTokensTemplate(0, 2, ()), ()),
         (
             {"type": "Sequence", "processors": [{"type": "ByteLevel"}, template([A, EOS], [])]},
-            Frame(None, 2, ()),
+            SpecialTokensTemplate(None, 2, ()),
             (),
         ),
     ],
 )
-def test_frame_is_what_the_post_processor_adds(post_processor, frame, separators):
-    found = read_frame(tokenizer_with(post_processor))
-    assert found == frame
+def test_the_template_is_what_the_post_processor_adds(post_processor, template, separators):
+    found = read_special_tokens(tokenizer_with(post_processor))
+    assert found == template
     assert found.separators == separators
 
 
@@ -184,7 +188,7 @@ def test_frame_is_what_the_post_processor_adds(post_processor, frame, separators
         ("a b,a bc,b c,ab c", "a b c ab bc", True, True),  # nobody asked about "abc"
     ],
 )
-def test_scores_stand_for_merges_only_where_every_split_is_one(merges, tokens, together, complete):
+def test_scores_replace_merges_only_if_every_split_is_a_merge(merges, tokens, together, complete):
     pairs = [tuple(merge.split()) for merge in merges.split(",")]
     assert stand_together(pairs, set(tokens.split())) is together
     assert has_all_splits(pairs, set(tokens.split())) is complete
@@ -195,8 +199,8 @@ def test_tokens_rank_by_their_first_merge():
 
 
 def test_a_filler_never_takes_the_text_of_a_token(tmp_path):
-    layout = lay_out(tmp_path, {0: Entry("[PAD1]", gguf.TokenType.NORMAL)}, 3)
-    assert [entry.text for entry in layout.entries] == ["[PAD1]", "[[PAD1]]", "[PAD2]"]
+    table = build_table(tmp_path, {0: VocabularyEntry("[PAD1]", gguf.TokenType.NORMAL)}, 3)
+    assert [entry.text for entry in table.entries] == ["[PAD1]", "[[PAD1]]", "[PAD2]"]
 
 
 def changed(name: str, path: tuple[str, ...], value: object) -> dict[str, Any]:

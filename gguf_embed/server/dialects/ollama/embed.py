@@ -10,6 +10,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest, ModelNotFound
+from gguf_embed.gguf_file.constants import VocabularyType
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.ollama.model_names import missing_as, required_name
 from gguf_embed.server.dialects.ollama.options import LOAD_OPTIONS, parse_keep_alive, parse_load_options
@@ -23,7 +24,6 @@ from gguf_embed.server.http.values import JsonObject, describe, is_int, optional
 from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ModelInfo
 
 _NOT_FOUND = 'model "{}" not found, try pulling it first'
-_WORDPIECE = 3  # llama.cpp's LLAMA_VOCAB_TYPE_WPM
 _RAW_ARCHITECTURES = ("nomic-bert", "nomic-bert-moe")
 
 
@@ -177,7 +177,9 @@ def legacy_normalize(info: ModelInfo) -> int:
     Source: llm/llama_server.go, legacyEmbeddingsWereRaw. Its metadata key normalize_embeddings, which only Ollama's own
     converter writes, is not looked at.
     """
-    is_raw = info.architecture in _RAW_ARCHITECTURES or (info.architecture == "bert" and info.vocab_type != _WORDPIECE)
+    is_raw = info.architecture in _RAW_ARCHITECTURES or (
+        info.architecture == "bert" and info.vocab_type != VocabularyType.WPM
+    )
     return -1 if is_raw else 2
 
 

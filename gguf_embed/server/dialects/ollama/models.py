@@ -8,18 +8,21 @@ from datetime import UTC, datetime
 import orjson
 from aiohttp import web
 
+from gguf_embed.gguf_file.constants import POOLING_NUMBERS, VOCABULARY_TYPES, VocabularyType
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.ollama.model_names import missing_as, required_name, with_tag
 from gguf_embed.server.http.body import json_response, read_json_object
-from gguf_embed.types import ModelInfo, ModelStatus, Pooling
+from gguf_embed.types import ModelInfo, ModelStatus
 
 NEVER = "2318-01-01T00:00:00Z"
 """Ollama adds 292 years forever; its command line calls anything beyond 20 "Forever". Not year 9999: that overflows in
 other time zones."""
 
 _CAPABILITIES = ["embedding"]
-_POOLING_TYPES = {Pooling.NONE: 0, Pooling.MEAN: 1, Pooling.CLS: 2, Pooling.LAST: 3, Pooling.RANK: 4}
-_TOKENIZERS = {1: "llama", 2: "gpt2", 3: "bert", 4: "t5", 5: "rwkv"}  # llama_vocab_type → tokenizer.ggml.model
+_TOKENIZERS: dict[int, str] = {
+    family: name for name, family in reversed(VOCABULARY_TYPES.items()) if family is not VocabularyType.NONE
+}
+"""Family → its usual `tokenizer.ggml.model`."""
 
 
 async def tags(context: ServerContext, request: web.Request) -> web.StreamResponse:
@@ -137,7 +140,7 @@ def format_model_info(info: ModelInfo) -> dict[str, object]:
         f"{architecture}.attention.causal": info.causal,
         f"{architecture}.context_length": info.n_ctx_train,
         f"{architecture}.embedding_length": info.n_embd,
-        f"{architecture}.pooling_type": _POOLING_TYPES[info.pooling],
+        f"{architecture}.pooling_type": POOLING_NUMBERS[info.pooling],
         f"{architecture}.vocab_size": info.n_vocab,
         "tokenizer.ggml.model": _TOKENIZERS.get(info.vocab_type, ""),
     }

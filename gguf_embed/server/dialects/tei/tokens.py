@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
+from gguf_embed.gguf_file.constants import VocabularyType
 from gguf_embed.preprocessing.token_offsets import check_offset_budget
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.inputs import check_count, parse_parts
@@ -16,8 +17,8 @@ from gguf_embed.server.http.body import json_response, read_json_object
 from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_bool, optional_str, wrong_value
 from gguf_embed.types import TextTokens
 
-_SPACE_BEFORE = (1, 3, 4)
-"""llama.cpp's LLAMA_VOCAB_TYPE_SPM, WPM and UGM: their first word has a space that was never in the text."""
+_SPACE_BEFORE = (VocabularyType.SPM, VocabularyType.WPM, VocabularyType.UGM)
+"""Their first word has a space that was never in the text."""
 
 
 async def answer_tokenize(context: ServerContext, body: JsonObject) -> web.Response:

@@ -1,4 +1,4 @@
-"""What a tokenizer puts around a text and between the two texts of a pair, in llama.cpp's three flags."""
+"""The special tokens around a text and between the two texts of a pair, and llama.cpp's three flags for them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from gguf_embed.convert.fast_tokenizer import FastTokenizer, steps
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """Ids around `opening A closing`; a pair is `opening A *between B closing`."""
+class SpecialTokensTemplate:
+    """The ids in `opening A closing` and, for a pair, in `opening A *between B closing`."""
 
     opening: int | None
     closing: int | None
@@ -20,35 +20,36 @@ class Frame:
 
     @property
     def separators(self) -> tuple[int, ...]:
-        """What stands between the closing token of the first text and the second text."""
+        """The ids between the closing token of the first text and the second text."""
         if self.closing is not None and self.between[:1] == (self.closing,):
             return self.between[1:]
         return self.between
 
 
-def read_frame(fast: FastTokenizer) -> Frame:
+def read_special_tokens(fast: FastTokenizer) -> SpecialTokensTemplate:
     """Read the post-processor.
 
-    Raises `ModelFileError` for one that puts more than one token before or after a text: llama.cpp has room for one.
+    Raises `ModelFileError` if it adds more than one token before or after a text: llama.cpp adds at most one.
     """
     found = [_read_step(fast, step) for step in steps(fast.post_processor, "processors")]
-    frames = [frame for frame in found if frame is not None]
-    if len(frames) > 1:
-        raise fast.refuse("a post-processor of several templates", "only one can be")
-    return frames[0] if frames else Frame(None, None, ())
+    templates = [template for template in found if template is not None]
+    if len(templates) > 1:
+        raise fast.refuse("a post-processor with several templates", "only one is possible")
+    return templates[0] if templates else SpecialTokensTemplate(None, None, ())
 
 
-def write_frame(writer: gguf.GGUFWriter, frame: Frame, roles: dict[str, int]) -> None:
+def write_special_tokens(writer: gguf.GGUFWriter, template: SpecialTokensTemplate, roles: dict[str, int]) -> None:
     """Write the special ids and `add_bos_token`, `add_eos_token`, `add_sep_token`.
 
-    llama.cpp adds what it calls BOS and EOS, so the frame's ids go before the declared ones: Qwen3-Embedding closes
-    a text with <|endoftext|> although its `eos_token` is <|im_end|>. Of a pair's separator llama.cpp takes one token.
+    llama.cpp adds the tokens it calls BOS and EOS, so the template's ids are preferred to the declared ones:
+    Qwen3-Embedding ends texts with <|endoftext|> although its `eos_token` is <|im_end|>. llama.cpp can use only one
+    separator token for a pair.
     """
-    separators = frame.separators
+    separators = template.separators
     ids = {
-        "bos": _first(frame.opening, roles.get("bos"), roles.get("cls")),
-        "eos": _first(frame.closing, roles.get("eos"), roles.get("sep")),
-        "sep": _first(separators[0] if len(separators) == 1 else None, roles.get("sep"), frame.closing),
+        "bos": _first(template.opening, roles.get("bos"), roles.get("cls")),
+        "eos": _first(template.closing, roles.get("eos"), roles.get("sep")),
+        "sep": _first(separators[0] if len(separators) == 1 else None, roles.get("sep"), template.closing),
         "unk": roles.get("unk"),
         "pad": roles.get("pad"),
         "mask": roles.get("mask"),
@@ -64,8 +65,8 @@ def write_frame(writer: gguf.GGUFWriter, frame: Frame, roles: dict[str, int]) ->
     for role, token in ids.items():
         if token is not None:
             write_id[role](token)
-    writer.add_add_bos_token(frame.opening is not None)
-    writer.add_add_eos_token(frame.closing is not None)
+    writer.add_add_bos_token(template.opening is not None)
+    writer.add_add_eos_token(template.closing is not None)
     writer.add_add_sep_token(len(separators) == 1)
 
 
@@ -73,19 +74,19 @@ def _first(*ids: int | None) -> int | None:
     return next((token for token in ids if token is not None), None)
 
 
-def _read_step(fast: FastTokenizer, step: dict[str, Any]) -> Frame | None:
+def _read_step(fast: FastTokenizer, step: dict[str, Any]) -> SpecialTokensTemplate | None:
     kind = step["type"]
-    if kind == "ByteLevel":  # moves offsets only
+    if kind == "ByteLevel":  # changes only offsets
         return None
     if kind in ("BertProcessing", "RobertaProcessing"):
         opening, closing = int(step["cls"][1]), int(step["sep"][1])
-        return Frame(opening, closing, (closing,) if kind == "BertProcessing" else (closing, closing))
+        return SpecialTokensTemplate(opening, closing, (closing,) if kind == "BertProcessing" else (closing, closing))
     if kind == "TemplateProcessing":
         return _read_template(fast, step)
     raise fast.refuse(f"post-processor {kind!r}", "only ByteLevel, BertProcessing, RobertaProcessing and templates")
 
 
-def _read_template(fast: FastTokenizer, step: dict[str, Any]) -> Frame:
+def _read_template(fast: FastTokenizer, step: dict[str, Any]) -> SpecialTokensTemplate:
     specials = {name: tuple(int(token) for token in entry["ids"]) for name, entry in step["special_tokens"].items()}
     before, after = _around(step["single"], "A", specials)
     if len(before) > 1 or len(after) > 1:
@@ -96,7 +97,7 @@ def _read_template(fast: FastTokenizer, step: dict[str, Any]) -> Frame:
     if step.get("pair"):
         until_b, _ = _around(step["pair"], "B", specials)
         between = until_b[len(_around(step["pair"], "A", specials)[0]) :]
-    return Frame(before[0] if before else None, after[0] if after else None, between)
+    return SpecialTokensTemplate(before[0] if before else None, after[0] if after else None, between)
 
 
 def _around(

@@ -1,4 +1,4 @@
-"""The places that we find for llama.cpp's tokens are those that the original tokenizer tells."""
+"""The offsets that we compute for llama.cpp's tokens are those of the original tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which special tokens llama.cpp will use: what the file declares, over the defaults of its tokenizer's family."""
+"""Which special tokens llama.cpp will use: those the file declares, else the defaults of its tokenizer's family."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ID_KEYS = {
     "bos": "tokenizer.ggml.bos_token_id",
     "eos": "tokenizer.ggml.eos_token_id",
     "unk": "tokenizer.ggml.unknown_token_id",
-    "sep": "tokenizer.ggml.seperator_token_id",  # misspelt in the format itself
+    "sep": "tokenizer.ggml.seperator_token_id",  # misspelled in the format itself
     "pad": "tokenizer.ggml.padding_token_id",
     "cls": "tokenizer.ggml.cls_token_id",
     "mask": "tokenizer.ggml.mask_token_id",
@@ -36,12 +36,12 @@ TEXTS = {
     "cls": ("[CLS]", "<s>"),
     "mask": ("[MASK]", "<mask>"),
 }
-"""How the token of each role is usually written, the likeliest first."""
+"""How the token of each role is usually spelled, the most likely first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Specials:
-    """What is in force once llama.cpp has read the file. None: no such token."""
+class EffectiveSpecialTokens:
+    """What llama.cpp uses once it has read the file. None: no such token."""
 
     ids: Mapping[str, int | None] = field(default_factory=dict)  # by role
     adds_bos: bool = False
@@ -49,10 +49,12 @@ class Specials:
     adds_sep: bool = False
 
 
-def specials_in_force(kind: str, pre: str, n_tokens: int, metadata: Mapping[str, MetadataValue]) -> Specials:
-    """As llama.cpp does it: a default or a declared id beyond the vocabulary is dropped.
+def effective_special_tokens(
+    kind: str, pre: str, n_tokens: int, metadata: Mapping[str, MetadataValue]
+) -> EffectiveSpecialTokens:
+    """Apply llama.cpp's rules: an id outside the vocabulary is ignored, whether declared or a default.
 
-    "cls" is never read by llama.cpp: [CLS] is its BOS.
+    llama.cpp never reads "cls": [CLS] is its BOS.
     """
     defaults = defaults_of(kind, pre)
     ids: dict[str, int | None] = {}
@@ -61,7 +63,7 @@ def specials_in_force(kind: str, pre: str, n_tokens: int, metadata: Mapping[str,
         declared = number(metadata, ID_KEYS[role])
         known = [value for value in (declared, default) if value is not None and 0 <= value < n_tokens]
         ids[role] = known[0] if known else None
-    return Specials(
+    return EffectiveSpecialTokens(
         ids,
         adds_bos=_flag(metadata, ADD_BOS, defaults.adds_bos) or pre in FORCES_BOS_BY_PRE,
         adds_eos=_flag(metadata, ADD_EOS, defaults.adds_eos),
@@ -70,7 +72,7 @@ def specials_in_force(kind: str, pre: str, n_tokens: int, metadata: Mapping[str,
 
 
 def defaults_of(kind: str, pre: str) -> VocabularyDefaults:
-    """Some BPE pre-tokenizers bring flags of their own."""
+    """The family's defaults; some BPE pre-tokenizers have their own flags."""
     defaults = DEFAULTS.get(kind, VocabularyDefaults())
     if kind != "bpe":
         return defaults
