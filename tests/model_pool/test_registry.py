@@ -36,10 +36,14 @@ ROW = CatalogRow(
 
 
 @dataclass
-class FakeLibrary:
-    """Entries as a test sets them."""
+class FakeStore:
+    """Models as a test sets them; never fresh, so that they are always asked for."""
 
     found: tuple[StoredModel, ...] = ()
+    fresh_until_s: float = 0.0
+
+    def clock(self) -> float:
+        return 1.0
 
     def models(self) -> tuple[StoredModel, ...]:
         return self.found
@@ -51,22 +55,22 @@ def entry(path: Path, name: str | None = None, **changes) -> StoredModel:
     return replace(made, **changes)
 
 
-def shelf_of(*named, store=None, rows=(), **config):
+def registry_of(*named, store=None, rows=(), **config):
     base = config.pop("base", BASE)
     models = tuple((LocatedModel(path, name), replace(base, aliases=aliases)) for path, name, *aliases in named)
-    return ModelRegistry(RegistryConfig(models, base, **config), store or FakeLibrary(), Catalog(rows))
+    return ModelRegistry(RegistryConfig(models, base, **config), store or FakeStore(), Catalog(rows))
 
 
 def test_names_are_compared_as_ollama_compares_them(models):
-    registry = shelf_of((models / "encoder.gguf", "org/My-Model:Q8_0"))
+    registry = registry_of((models / "encoder.gguf", "org/My-Model:Q8_0"))
     for name in ("org/My-Model:Q8_0", "ORG/my-model:q8_0", "hf.co/org/My-Model:Q8_0"):
         assert registry.find(name) is registry.specs()[0]
     assert registry.find("my-model") is None
 
 
 def test_aliases_and_the_catalogs_names_mean_the_model(models):
-    store = FakeLibrary((entry(models / "encoder.gguf", repo="org/known-gguf"),))
-    registry = shelf_of(store=store, rows=(ROW,))
+    store = FakeStore((entry(models / "encoder.gguf", repo="org/known-gguf"),))
+    registry = registry_of(store=store, rows=(ROW,))
     (spec,) = registry.specs()
     assert all(registry.find(name) is spec for name in ("encoder", "Known-Model", "known", "known:latest", "KNOWN:33M"))
     assert (spec.info.matryoshka, spec.info.license) == ((16, 8), "mit")
@@ -75,7 +79,7 @@ def test_aliases_and_the_catalogs_names_mean_the_model(models):
 def test_a_models_own_name_beats_anothers_alias(models):
     first = entry(models / "encoder.gguf", repo="org/known-gguf")
     second = entry(models / "decoder.gguf", "known")
-    registry = shelf_of(store=FakeLibrary((first, second)), rows=(ROW,))
+    registry = registry_of(store=FakeStore((first, second)), rows=(ROW,))
     assert registry.find("known").path == models / "decoder.gguf"
 
 
@@ -89,25 +93,25 @@ def test_a_models_own_name_beats_anothers_alias(models):
     ],
 )
 def test_a_found_file_is_pooled_as_itself_then_the_flag_then_the_catalog_says(models, file, flag, pooling):
-    store = FakeLibrary((entry(models / file, repo="org/known-gguf"),))
-    registry = shelf_of(store=store, rows=(ROW,), base=ModelConfig(pooling=flag))
+    store = FakeStore((entry(models / file, repo="org/known-gguf"),))
+    registry = registry_of(store=store, rows=(ROW,), base=ModelConfig(pooling=flag))
     assert registry.specs()[0].info.pooling is pooling
 
 
 def test_a_named_model_takes_the_flag(models):
-    registry = shelf_of((models / "encoder.gguf", "m"), base=ModelConfig(pooling=Pooling.CLS))
+    registry = registry_of((models / "encoder.gguf", "m"), base=ModelConfig(pooling=Pooling.CLS))
     assert registry.specs()[0].info.pooling is Pooling.CLS
 
 
 def test_flags_prompts_beat_the_catalogs(models):
-    store = FakeLibrary((entry(models / "encoder.gguf", repo="org/known-gguf"),))
-    registry = shelf_of(store=store, rows=(ROW,), prompts={"query": "mine: "})
+    store = FakeStore((entry(models / "encoder.gguf", repo="org/known-gguf"),))
+    registry = registry_of(store=store, rows=(ROW,), prompts={"query": "mine: "})
     assert dict(registry.specs()[0].info.prompts) == {"query": "mine: ", "document": ""}
 
 
 def test_files_come_and_go_while_it_runs(models):
-    store = FakeLibrary()
-    registry = shelf_of((models / "encoder.gguf", "first"), store=store)
+    store = FakeStore()
+    registry = registry_of((models / "encoder.gguf", "first"), store=store)
     assert registry.answers_any_name()
     store.found = (entry(models / "decoder.gguf"),)
     assert [spec.info.name for spec in registry.specs()] == ["first", "decoder"]
@@ -118,8 +122,8 @@ def test_files_come_and_go_while_it_runs(models):
 
 def test_a_changed_file_is_another_identity(tmp_path):
     path = write_tiny_encoder(tmp_path / "m.gguf")
-    store = FakeLibrary((entry(path),))
-    registry = shelf_of(store=store)
+    store = FakeStore((entry(path),))
+    registry = registry_of(store=store)
     before = registry.specs()[0].identity
     store.found = (entry(path, modified_unix_s=1.0),)
     assert registry.specs()[0].identity != before
@@ -128,8 +132,8 @@ def test_a_changed_file_is_another_identity(tmp_path):
 def test_a_broken_file_is_left_out_and_said_once(tmp_path, models, caplog):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF")
-    store = FakeLibrary((entry(broken), entry(models / "encoder.gguf")))
-    registry = shelf_of(store=store)
+    store = FakeStore((entry(broken), entry(models / "encoder.gguf")))
+    registry = registry_of(store=store)
     assert [spec.info.name for spec in registry.specs()] == ["encoder"]
     store.found = (entry(broken), entry(models / "encoder.gguf"))
     registry.specs()
@@ -139,7 +143,7 @@ def test_a_broken_file_is_left_out_and_said_once(tmp_path, models, caplog):
 def test_a_named_file_that_is_broken_ends_the_start(tmp_path):
     (tmp_path / "broken.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelFileError, match=r"broken\.gguf"):
-        shelf_of((tmp_path / "broken.gguf", "m"))
+        registry_of((tmp_path / "broken.gguf", "m"))
 
 
 @pytest.mark.parametrize(
@@ -147,15 +151,15 @@ def test_a_named_file_that_is_broken_ends_the_start(tmp_path):
     [(["a"], ["b"], "a"), (["a", "b"], [], "a"), ([], ["b"], "b"), ([], ["b", "c"], None), ([], [], None)],
 )
 def test_a_request_without_a_name_means_the_first_that_was_named_or_the_only_one(models, named, found, first):
-    store = FakeLibrary(tuple(entry(models / "encoder.gguf", name) for name in found))
-    registry = shelf_of(*((models / "encoder.gguf", name) for name in named), store=store)
-    spec = registry.first()
+    store = FakeStore(tuple(entry(models / "encoder.gguf", name) for name in found))
+    registry = registry_of(*((models / "encoder.gguf", name) for name in named), store=store)
+    spec = registry.find(None)
     assert (spec.info.name if spec else None) == first
 
 
 def test_a_header_tells_what_loading_would(models, cache_dir):
     path = models / "encoder.gguf"
-    before = shelf_of((path, "encoder")).specs()[0].info
+    before = registry_of((path, "encoder")).specs()[0].info
     with running(path, BASE, cache_dir) as service:
         after = service.embed("text").model
     for field in ("architecture", "file_type", "pooling", "n_embd", "n_vocab", "n_ctx_train", "n_ctx", "vocab_type",
