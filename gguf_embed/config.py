@@ -30,6 +30,7 @@ class ComputeConfig:
     batch_tokens: int | None = None  # tokens summed over one batch
     flash_attention: Literal["on", "off", "auto"] = "auto"
     weights: Literal["auto", "file", "bf16"] = "auto"  # auto: F32 and F16 become BF16 where that is faster
+    engine: str = "auto"  # a driver's name; auto: the first that takes the file
     amx: bool = True  # multiply BF16 on AMX tiles where the CPU has them
     offload: OffloadConfig = field(default_factory=OffloadConfig)
 
