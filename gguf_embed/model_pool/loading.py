@@ -64,7 +64,7 @@ def load_model(
     check_can_embed(header)
     pooling = choose_pooling(header, config.pooling, report)
     spec = LoadSpec(header, config, OutputSpec.of(pooling), cache_dir, report)
-    driver = select_driver(header)
+    driver = select_driver(header, config.compute.engine)
     with ExitStack() as stack:
         loaded = driver.load(spec)
         stack.callback(loaded.engine.close)

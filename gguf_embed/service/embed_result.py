@@ -130,7 +130,7 @@ def _finished(plan: EmbedPlan, outputs: Sequence[Output | None]) -> Output:
     if first is None:
         first = next((output for output in outputs if output is not None), None)
     if first is None:
-        return Rows.none_of(plan.output.kind, len(outputs))
+        return Rows.none_of(DENSE if request.spans else plan.output.kind, len(outputs))
     joined = type(first).join(outputs)
     kind = info.embd_normalize if request.embd_normalize is None else request.embd_normalize
     return joined.finished(kind, request.dimensions)
