@@ -170,12 +170,12 @@ def test_other_errors_keep_the_shape():
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({"inputs": ["a", 5]}, '"inputs[1]" is the number 5, and an array with a number in it is one input'),
-        ({"inputs": "a", "truncation_direction": "Left"}, 'must be "Right"; cut the text yourself'),
+        ({"inputs": ["a", 5]}, '"inputs[1]" is the number 5'),
+        ({"inputs": "a", "truncation_direction": "Left"}, 'must be "Right"'),
         ({"inputs": "a", "truncation_direction": "up"}, '"truncation_direction" can only be "Right", found'),
-        ({"inputs": "a", "output_dtype": "int8"}, '"output_dtype" has no meaning on this route'),
-        ({"inputs": ["a", "b"], "on_error": "skip"}, '"on_error" has no meaning on this route'),
-        ({"inputs": "a", "spans": [[0, 1]]}, '"spans" has no meaning'),
+        ({"inputs": "a", "output_dtype": "int8"}, '"output_dtype"'),
+        ({"inputs": ["a", "b"], "on_error": "skip"}, '"on_error"'),
+        ({"inputs": "a", "spans": [[0, 1]]}, '"spans"'),
     ],
 )
 def test_what_would_be_misread_or_ignored_is_refused(path, body, says):
@@ -184,17 +184,17 @@ def test_what_would_be_misread_or_ignored_is_refused(path, body, says):
     assert says in reply.json["error"]
 
 
-def test_a_text_that_may_not_be_cut_is_told_what_this_route_takes():
+def test_the_error_for_a_long_text_has_only_the_ways_out_of_this_route():
     message = post("/embed", {"inputs": LONG, "truncate": False}).json["error"]
-    assert message == (
-        "input 0 has 22 tokens, the limit per text is 16: shorten or split it, or send "
-        '"truncate": true to cut it visibly'
-    )
+    assert message.startswith("input 0 has 22 tokens, the limit per text is 16: ")
+    assert '"truncate": true' in message
+    assert "--truncate" not in message
+    assert "long_input" not in message
 
 
 def test_tokenize_takes_content_or_inputs_not_both():
     reply = post("/tokenize", {"content": "a", "inputs": "a"})
-    assert (reply.status, "send one of them" in reply.json["error"]["message"]) == (400, True)
+    assert (reply.status, reply.json["error"]["message"].startswith('"content"')) == (400, True)
     assert '"content" must be provided' in post("/tokenize", {}).json["error"]["message"]
 
 

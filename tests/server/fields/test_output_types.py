@@ -63,7 +63,7 @@ def test_any_of_the_names_asks_for_types(body, expected):
         ({"embedding_types": []}, "embedding_types", "must not be empty"),
         ({"embedding_types": ["int8", None]}, "embedding_types", "found null"),
         ({"embedding_types": [["int8"]]}, "embedding_types", "found an array of 1"),
-        ({"output_dtype": "int8", "embedding_types": ["int8", "float"]}, "embedding_types", "send one of them"),
+        ({"output_dtype": "int8", "embedding_types": ["int8", "float"]}, "embedding_types", '"output_dtype"'),
         ({"output_dtype": "int8", "encoding_format": "int8"}, "encoding_format", "base64"),
     ],
 )

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.fields.prompt_prefix import MAX_PROMPT_CHARACTERS, format_applied_prompt, parse_prompt_choice
+from gguf_embed.server.fields.prompt_prefix import (
+    MAX_PROMPT_CHARACTERS,
+    NOTHING_ADDED,
+    format_applied_prompt,
+    parse_prompt_choice,
+)
 from gguf_embed.types import AppliedPrompt, PromptChoice
 
 
@@ -95,8 +100,8 @@ def test_the_reply_says_which_prefix_was_added(prompt, written):
     assert format_applied_prompt(prompt) == written
 
 
-def test_the_reply_says_plainly_that_nothing_was_known_and_nothing_added():
+def test_the_reply_has_a_note_if_no_prompt_was_added():
     written = format_applied_prompt(AppliedPrompt(None, ""))
     assert written is not None
     assert (written["name"], written["text"]) == (None, "")
-    assert "nothing was added" in str(written["note"])
+    assert written["note"] == NOTHING_ADDED

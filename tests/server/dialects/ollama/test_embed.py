@@ -203,10 +203,11 @@ def test_keys_are_asked_for_in_ollamas_shape():
 
 
 @pytest.mark.parametrize("path", ["/api/generate", "/api/chat", "/api/create", "/api/push", "/api/blobs/sha256:ab"])
-def test_what_writes_text_is_not_supported(path):
+def test_routes_that_generate_text_are_not_supported(path):
     reply = post(path, {"model": "tiny", "prompt": "a"})
     assert reply.status == 501
-    assert reply.json["error"].startswith(f"{path} is not supported: this server embeds texts")
+    assert reply.json["error"].startswith(f"{path} is not supported")
+    assert "/api/embed" in reply.json["error"]
 
 
 @pytest.mark.parametrize(

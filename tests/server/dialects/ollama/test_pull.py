@@ -9,6 +9,7 @@ import pytest
 
 from gguf_embed.errors import InvalidRequest, PermissionDenied, PullFailed
 from gguf_embed.server.context import SERVER_CONTEXT
+from gguf_embed.server.http.errors import INTERNAL_MESSAGE
 from gguf_embed.types import PullProgress
 from tests.server.fake_service import FakeService, serving
 
@@ -99,7 +100,7 @@ def test_an_error_before_the_first_line_has_its_status(error, status, stream):
     ("error", "kind", "message"),
     [
         (PullFailed("the disk is full"), "pull_failed", "the disk is full"),
-        (ZeroDivisionError("secret"), "engine", "internal error; the server's log has the details"),
+        (ZeroDivisionError("secret"), "engine", INTERNAL_MESSAGE),
     ],
 )
 def test_a_later_error_is_the_last_line_and_is_counted(error, kind, message):
