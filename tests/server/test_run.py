@@ -48,7 +48,7 @@ def test_a_stop_answers_what_was_accepted_and_refuses_the_rest():
     asyncio.run(scenario())
 
 
-def test_health_says_no_while_draining():
+def test_health_fails_during_a_shutdown():
     async def scenario():
         service = FakeService()
         service.gate.clear()
@@ -67,7 +67,7 @@ def test_health_says_no_while_draining():
     asyncio.run(scenario())
 
 
-def test_a_drain_gives_up_after_its_time_and_counts_whom_it_left():
+def test_a_shutdown_cancels_requests_after_its_timeout_and_counts_them():
     async def scenario():
         service = FakeService()
         service.gate.clear()

@@ -99,7 +99,7 @@ def _asks(value: object, defaults: Sequence[str] = _DEFAULTS) -> bool:
     return not (value is None or value is False or (isinstance(value, str) and value.lower() in defaults))
 
 
-def refuse_beside_images(body: JsonObject) -> None:
+def refuse_with_images(body: JsonObject) -> None:
     """Raises `NotSupported` for the first option that is only for texts. Call it before the inputs are parsed, because
     an input with images is "" by then."""
     for name in sorted(FIELDS - {"offset_unit"}):

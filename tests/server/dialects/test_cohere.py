@@ -45,7 +45,7 @@ def test_vectors_come_by_type(path):
     assert reply.json["meta"] == {"api_version": {"version": path[2]}, "billed_units": {"input_tokens": 7}}
 
 
-def test_without_types_version_2_gives_floats_by_type_and_version_1_bare_ones():
+def test_without_types_version_2_returns_floats_by_type_and_version_1_plain_ones():
     second, first = (post(path, {"texts": TEXTS}).json for path in PATHS)
     assert np.array_equal(np.array(second["embeddings"]["float"], np.float32), VECTORS)
     assert first["response_type"] == "embeddings_floats"
@@ -70,7 +70,7 @@ def test_the_fields_go_to_the_service():
 
 
 @pytest.mark.parametrize("truncate", [{}, {"truncate": "END"}])
-def test_a_long_text_is_cut_and_the_reply_says_so(truncate):
+def test_a_long_text_is_cut_and_the_reply_reports_it(truncate):
     reply = post("/v2/embed", {"texts": ["a", "a" * 20], **truncate})
     assert reply.headers[TRUNCATED_HEADER] == "1"
     assert reply.json["truncated"] == [{"index": 1, "n_tokens": 22, "n_kept": 16, "n_dropped": 6}]
@@ -123,6 +123,6 @@ def test_a_model_of_token_rows_is_a_501():
     assert (reply.status, "pooling none" in reply.json["message"]) == (501, True)
 
 
-def test_an_overload_says_when_to_come_back():
+def test_an_overload_has_a_retry_after():
     reply = post("/v2/embed", {"texts": TEXTS}, failing(Overloaded("full", retry_after_s=3)))
     assert (reply.status, reply.headers["Retry-After"], reply.json) == (429, "3", {"message": "full: retry later"})

@@ -94,7 +94,7 @@ def test_by_default_other_ids_are_refused_with_every_way_out(given, index):
 
 
 @pytest.mark.parametrize("given", [BARE, [OWN, BARE]])
-def test_ids_are_the_models_own_where_that_was_said(given):
+def test_ids_are_the_models_own_if_the_server_is_configured_so(given):
     service, reply = ask(TokenIdRule("model"), given)
     assert reply.status == 200
     assert tuple(BARE) in service.requests[0].inputs
@@ -174,7 +174,7 @@ def test_without_the_encodings_file_ids_are_refused_and_texts_answered():
 
 
 @pytest.mark.parametrize("meaning", ["auto", "model", "reject", "cl100k_base"])
-def test_texts_pass_whatever_the_rule(meaning):
+def test_texts_are_accepted_under_every_rule(meaning):
     service, reply = ask(TokenIdRule(meaning), ["one", "two"])
     assert reply.status == 200
     assert service.requests[0].inputs == ("one", "two")

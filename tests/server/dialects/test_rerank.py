@@ -209,7 +209,7 @@ def test_the_warning_of_a_cut_document_counts_the_query_only_where_it_was_read_w
     assert reply["meta"]["warnings"] == ["document 1 was cut: 16 of 20 tokens were read"]
 
 
-def test_the_reply_says_which_prompts_were_put_before():
+def test_the_reply_has_the_prompts_that_were_added():
     reply = written(parse(), 1, 2, prompts=(AppliedPrompt("query", "q: "), AppliedPrompt("document", "d: ")))
     assert reply["prompt"] == {
         "query": {"name": "query", "text": "q: "},

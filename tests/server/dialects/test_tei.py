@@ -33,7 +33,7 @@ def post(path, body, service=None, **options):
 
 @pytest.mark.parametrize("path", EMBED_PATHS)
 @pytest.mark.parametrize("inputs", ["ab", ["ab"], ["ab", "c"], [7, 8], [[7, 8], [9]]])
-def test_embed_gives_a_bare_array_of_vectors(path, inputs):
+def test_embed_returns_a_plain_array_of_vectors(path, inputs):
     reply = post(path, {"inputs": inputs})
     one = isinstance(inputs, str) or isinstance(inputs[0], int)
     expected = [vector_of(entry) for entry in ([inputs] if one else inputs)]
@@ -82,7 +82,7 @@ def test_similarity_takes_parameters():
         ("/similarity", {"source_sentence": "a", "sentences": [LONG]}),
     ],
 )
-def test_a_long_text_is_cut_and_the_header_says_so(path, inputs):
+def test_a_long_text_is_cut_and_a_header_reports_it(path, inputs):
     reply = post(path, {"inputs": inputs})
     assert (reply.status, reply.headers[TRUNCATED_HEADER]) == (200, "1")
 
@@ -255,7 +255,7 @@ def test_the_model_type_is_in_teis_words(changes, expected):
     assert found["model_type"] == expected
 
 
-def test_tokenize_with_inputs_gives_tokens_and_their_places():
+def test_tokenize_with_inputs_returns_tokens_and_offsets():
     reply = post("/tokenize", {"inputs": ["a b", "é"]})
     assert reply.json == [
         [
@@ -303,6 +303,6 @@ def test_decode_gives_the_texts(body, texts):
     assert post("/decode", body).json == texts
 
 
-def test_a_token_without_a_certain_place_has_no_start():
+def test_a_token_with_unknown_offsets_has_no_start():
     found = TextTokens(TokenInfo([5, 6], [b"x", b"\xff"], [None, None]), range(2))
     assert [(token["text"], token["start"]) for token in format_tokens("ab", found)] == [("x", None), ("\ufffd", None)]

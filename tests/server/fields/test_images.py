@@ -55,7 +55,7 @@ def marked(words, *data):
         ([1, marked("<__media__>", B64)], [1, marked("<__media__>", B64)], []),  # and refuses this
     ],
 )
-def test_images_are_taken_out_and_texts_are_left(value, left, inputs):
+def test_images_are_extracted_and_texts_are_kept(value, left, inputs):
     parsed = parse_images(value, "input", RULES)
     assert (parsed.value, list(parsed.inputs)) == (left, inputs)
 
@@ -128,12 +128,12 @@ def test_an_error_in_content_parts_names_the_part():
         [marked("no marker", B64)],
     ],
 )
-def test_where_no_images_are_read_that_is_said_before_anything_about_the_image(value):
+def test_a_model_without_a_tower_refuses_an_image_before_checking_it(value):
     with pytest.raises(NotSupported, match="no tower"):
         parse_images(value, "input", ImageRules(RemoteHosts(), 9, refusal=NotSupported("no tower")))
 
 
-def test_fetched_images_are_looked_at_beside_the_event_loop(monkeypatch):
+def test_fetched_images_are_checked_on_a_thread(monkeypatch):
     threads = []
 
     async def fetch(remote, max_bytes):

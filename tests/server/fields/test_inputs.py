@@ -74,7 +74,7 @@ def test_the_error_of_one_of_several_inputs_has_its_index(value, index):
     assert caught.value.index == index
 
 
-def test_an_array_that_a_number_makes_one_input_says_so():
+def test_the_error_for_an_array_that_a_number_makes_one_input_names_the_number():
     with pytest.raises(InvalidRequest, match=r'found null \(the number at "input\[1\]" makes the array one input\)'):
         parse_inputs(["a", 5, None], "input", 10)
 

@@ -188,7 +188,7 @@ def test_other_routes_refuse_what_they_would_ignore(field):
 
 
 @pytest.mark.parametrize("field", [{"return_tokens": True}, {"late_chunking": True}, {"spans": "unread"}])
-def test_all_inputs_count_towards_the_characters_that_can_be_placed(field):
+def test_all_inputs_count_towards_the_offset_budget(field):
     """Before the spans are looked at: finding characters in another unit takes time for each text."""
     texts = ["a" * 25_000] * 100  # equal ones are read once, and told each
     with pytest.raises(InvalidRequest, match="2,000,000 characters per request, this one has 2,500,000"):

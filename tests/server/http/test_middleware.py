@@ -96,7 +96,7 @@ def test_a_key_outside_ascii_is_refused_not_a_crash(key):
 
 
 @pytest.mark.parametrize(("asked", "echoed"), [("a.B-9_", True), ("x" * 128, True), ("x" * 129, False), ("a b", False)])
-def test_a_sane_request_id_is_echoed_and_another_replaced(asked, echoed):
+def test_a_valid_request_id_is_echoed_and_an_invalid_one_replaced(asked, echoed):
     async def scenario():
         async with serving() as running:
             reply = await running.request("GET", "/version", headers={"X-Request-Id": asked})
@@ -190,7 +190,7 @@ def test_a_wrong_method_is_a_405_in_the_routes_dialect(method, path, allowed, co
     asyncio.run(scenario())
 
 
-def test_requests_are_counted_by_route_never_by_what_was_typed():
+def test_requests_are_counted_by_route_and_never_by_the_client_s_path():
     async def scenario():
         async with serving() as running:
             await running.post("/embedding", {"input": "a"})
@@ -234,7 +234,7 @@ def test_a_client_that_leaves_cancels_its_work():
     ],
 )
 @pytest.mark.parametrize(("path", "field"), [("/v1/embeddings", "input"), ("/embed", "inputs")])
-def test_only_the_servers_own_faults_are_logged_with_the_requests_id(caplog, error, logged, path, field):
+def test_only_server_errors_are_logged_with_the_request_id(caplog, error, logged, path, field):
     async def scenario():
         async with serving(failing(error)) as running:
             await running.post(path, {field: "a"}, headers={"X-Request-Id": "mine-1"})

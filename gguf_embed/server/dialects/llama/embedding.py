@@ -18,7 +18,7 @@ from gguf_embed.server.fields import options as option_fields
 from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, parse_embed_fields
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
-from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_beside_images
+from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_with_images
 from gguf_embed.server.fields.options_reply import llama_details, with_option_headers
 from gguf_embed.server.fields.output_types import OutputType, check_output_types, write_matrix
 from gguf_embed.server.fields.outputs import check_output, rows_of
@@ -74,7 +74,7 @@ async def answer_embedding(context: ServerContext, body: JsonObject) -> web.Resp
     if type(given) is dict or (type(given) is list and dict in set(map(type, given))):
         body, images = await take_images(context, body)
         if images:
-            refuse_beside_images(body)
+            refuse_with_images(body)
     parsed = parse_llama_embed(body, context.options.max_inputs)
     result = await context.embed(replace(parsed.request, images=images) if images else parsed.request, parsed.check)
     if parsed.options is None:

@@ -21,7 +21,7 @@ from gguf_embed.server.fields import options as option_fields
 from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, parse_embed_fields
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
-from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_beside_images
+from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_with_images
 from gguf_embed.server.fields.options_reply import openai_data, openai_details, with_option_headers
 from gguf_embed.server.fields.output_types import OutputType, check_decodable, check_output_types, write_rows
 from gguf_embed.server.fields.outputs import check_output
@@ -64,7 +64,7 @@ async def embeddings(context: ServerContext, request: web.Request) -> web.Respon
     if type(given) is dict or (type(given) is list and dict in set(map(type, given))):
         body, images = await take_images(context, body)
         if images:
-            refuse_beside_images(body)
+            refuse_with_images(body)
     parsed = parse_openai_embed(body, context.options.max_inputs)
     if parsed.output_types:
         check_decodable(parsed.output_types, request.headers)
