@@ -36,7 +36,7 @@ SIBLINGS = {(who, whom) for who in ("config", "metrics") for whom in ("types", "
 """Imports within a layer that are meant: (who, whom)."""
 
 HOMES = {
-    "llama_cpp": ("engines/llama/api.py", "engines/llama/mtmd_api.py"),
+    "llama_cpp": ("engines/llama/bindings.py",),
     "huggingface_hub": ("model_store/download.py", "model_store/hub_errors.py"),
     "gguf": ("gguf_file/", "convert/", "doctor/"),
     "aiohttp": ("server/",),
@@ -245,7 +245,7 @@ def test_the_engine_rule_sees_what_crosses(file, source, crosses):
 @pytest.mark.parametrize(
     ("file", "source", "away"),
     [
-        ("engines/llama/api.py", "import llama_cpp.llama_cpp as llama", False),
+        ("engines/llama/bindings.py", "import llama_cpp.llama_cpp as llama", False),
         ("engines/llama/engine.py", "import llama_cpp", True),
         ("convert/bert.py", "import gguf", False),
         ("benchmarks/load.py", "from aiohttp import web", True),
