@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -17,6 +16,7 @@ from gguf_embed.types import PullProgress
 from tests.cli.command import Place
 from tests.gguf_models import write_tiny_encoder
 from tests.model_store.fake_hub import FakeHub, serve
+from tests.server_process import wait_until
 
 REPO = "org/tiny-GGUF"
 MIB = 2**20
@@ -91,13 +91,6 @@ def test_without_the_hub_the_cached_files_are_used_with_a_warning(place):
     done = place.run("pull", REPO, HF_ENDPOINT="http://127.0.0.1:9")
     assert done.returncode == 0
     assert [word for word in ("hub", "org/tiny-GGUF", "cached") if word not in done.stderr] == []
-
-
-def wait_until(condition):
-    deadline_s = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline_s, "it never came true"
-        time.sleep(0.01)
 
 
 def test_ctrl_c_keeps_the_partial_download_and_prints_how_to_resume(fake, place):
