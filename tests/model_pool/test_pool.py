@@ -313,6 +313,7 @@ def test_a_model_whose_file_is_gone_leaves():
         await use(pool, B)
         pool.retain({"b"})
         await until(loader, lambda: loader.closed == ["a"])
+        assert pool.status(B).state == "loaded"
 
     run(scenario)
 
@@ -327,6 +328,7 @@ def test_clients_that_leave_while_it_loads_leave_nothing_behind():
         await asyncio.gather(unloading, return_exceptions=True)
         loader.gates["a"].set()
         await until(loader, lambda: loader.closed == ["a"])  # its keep_alive is 0 and nobody holds it
+        assert pool.status(A).state == "unloaded"
 
     run(scenario, loader, keep_alive_s=0.0)
 
