@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 SCRIPT = Path(__file__).parent.parent / ".ci" / "setup" / "patiently.py"
 COMPILES = """
 import os, pathlib, sys

@@ -11,6 +11,8 @@ import pytest
 from tests.gguf_models import write_tiny_encoder
 from tests.server_process import run_to_end, wait_until
 
+pytestmark = pytest.mark.process
+
 
 def states(server):
     return {model["id"]: model["status"]["value"] for model in server.get("/v1/models").json()["data"]}
