@@ -13,6 +13,8 @@ from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
 from tests.server_process import run_to_end, start_server, stop
 from tests.vision_models import N_PATCHES, noise, png, png_chunk, write_tiny_mmproj
 
+pytestmark = pytest.mark.process
+
 ONE, TWO = png(noise(1)), png(noise(2))
 B64, B64_TWO = (base64.b64encode(data).decode() for data in (ONE, TWO))
 MARKED = {"prompt_string": "hello <__media__> world", "multimodal_data": [B64]}
@@ -70,7 +72,7 @@ def web_site():
 
     site = ThreadingHTTPServer(("127.0.0.1", 0), Site)
     site.asked = []
-    thread = threading.Thread(target=site.serve_forever)
+    thread = threading.Thread(target=site.serve_forever, args=(0.01,))
     thread.start()
     yield site
     site.shutdown()

@@ -21,6 +21,8 @@ from gguf_embed.types import FloatMatrix
 from tests.server_process import Reply, Server, decode, run_to_end
 from tests.test_exactness import assert_close, row_cosines
 
+pytestmark = pytest.mark.process
+
 Launch = Callable[..., Server]
 
 MIXED = ["hello world", "the cat sat on the red mat", "a", "hello world"]

@@ -15,6 +15,7 @@ def contestant(*flags):
     return Contestant("fake", (sys.executable, str(PROGRAM), *flags))
 
 
+@pytest.mark.process
 def test_a_server_is_ready_after_its_first_correct_answer_and_stopped_on_the_way_out(tmp_path):
     with running(contestant("--loading", "2"), tmp_path) as server:
         assert server.start_s > 0
@@ -23,6 +24,7 @@ def test_a_server_is_ready_after_its_first_correct_answer_and_stopped_on_the_way
     assert server.process.poll() is not None
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_counts_the_servers_children_too(tmp_path):
     with running(contestant(), tmp_path) as alone:
@@ -33,12 +35,14 @@ def test_memory_counts_the_servers_children_too(tmp_path):
     assert memory.resident_bytes <= memory.peak_bytes
 
 
+@pytest.mark.process
 def test_a_server_is_stopped_when_the_run_fails(tmp_path):
     with pytest.raises(KeyboardInterrupt), running(contestant(), tmp_path) as server:
         raise KeyboardInterrupt
     assert server.process.poll() is not None
 
 
+@pytest.mark.process
 def test_a_server_that_ends_while_starting_is_one_clear_line(tmp_path):
     with (
         pytest.raises(Unavailable, match="fake exited with code 3 while starting: no such model"),
