@@ -167,7 +167,8 @@ def _unknown(word: str, param: str, prompts: Mapping[str, str]) -> InvalidReques
     shown = word if len(word) <= _MAX_SHOWN else word[:_MAX_SHOWN] + "…"
     if prompts:
         listed = ", ".join(f'"{name}"' for name in prompts)
-        known, ways_out = f"it has {listed}", [WayOut.PROMPT_YOURSELF]
+        message, ways_out = f'this model has no prompt "{shown}", only {listed}', [WayOut.PROMPT_YOURSELF]
     else:
-        known, ways_out = "none are known for it", [WayOut.PROMPT_YOURSELF, WayOut.NAME_PROMPT]
-    return InvalidRequest(f'this model has no prompt "{shown}", {known}', param, ways_out=ways_out)
+        message = f'no prompts are known for this model, so there is no "{shown}"'
+        ways_out = [WayOut.PROMPT_YOURSELF, WayOut.NAME_PROMPT]
+    return InvalidRequest(message, param, ways_out=ways_out)

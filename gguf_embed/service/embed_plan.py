@@ -158,7 +158,7 @@ def text_limits(n_ctx: int, limits: TokenLimits) -> TokenLimits:
         return limits
     if n_ctx < MIN_INPUT_TOKENS:
         raise InvalidRequest(
-            f"a limit of {n_ctx} tokens per text is too small: a text needs at least {MIN_INPUT_TOKENS}", "options"
+            f"a text needs at least {MIN_INPUT_TOKENS} tokens, and the request limits texts to {n_ctx}", "options"
         )
     return replace(limits, max_tokens=n_ctx)
 
