@@ -10,7 +10,7 @@ from pathlib import Path
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import LoadedEngine, LoadSpec, TextCodec
 from gguf_embed.engines.select import select_driver
-from gguf_embed.errors import ConfigError, ModelFileError
+from gguf_embed.errors import ConfigError, ModelFileError, WayOut
 from gguf_embed.gguf_file.facts import check_can_embed, has_rank_head, pooling_type
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.model_pool.model_info import describe_header, describe_loaded
@@ -122,5 +122,6 @@ def _report_limit(info: ModelInfo, config: ModelConfig, report: Callable[[str], 
         )
     if info.max_input_tokens < 4:
         raise ConfigError(
-            f"a context of {config.n_ctx} tokens leaves no room for a text; the model's own has {info.n_ctx_train}"
+            f"a context of {config.n_ctx} tokens leaves no room for a text; the model's own has {info.n_ctx_train}",
+            [WayOut.LARGER_CONTEXT],
         )

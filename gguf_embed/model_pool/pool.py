@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from gguf_embed.config import PoolConfig
-from gguf_embed.errors import EmbedError, ModelLoadFailed, Unavailable, WayOut
+from gguf_embed.errors import EmbedError, EngineFailure, ModelLoadFailed, Unavailable, WayOut
 from gguf_embed.model_pool.entry import DEFAULT_LOAD, Lease, LoadRequest, PoolEntry, PoolObserver, Timer
 from gguf_embed.model_pool.eviction import needs_reload, plan_eviction, seconds_left
 from gguf_embed.model_pool.loader import ModelLoader
@@ -327,7 +327,6 @@ def _under_its_names(loaded: ModelInfo, served: ModelInfo) -> ModelInfo:
 
 def _load_failure(spec: ModelSpec, error: BaseException) -> EmbedError:
     """The error for everyone who waited. It shows the file's name only, because clients must not see folders."""
-    reason = error.message if isinstance(error, EmbedError) else f"{type(error).__name__}: see the server's log"
-    return ModelLoadFailed(
-        f"model {spec.info.name!r} cannot be loaded: {reason.replace(str(spec.path), spec.path.name)}"
-    )
+    known = error if isinstance(error, EmbedError) else EngineFailure(f"{type(error).__name__}: see the server's log")
+    reason = known.message.replace(str(spec.path), spec.path.name)
+    return ModelLoadFailed(f"model {spec.info.name!r} cannot be loaded: {reason}", known.ways_out)
