@@ -1,4 +1,4 @@
-"""What a user may decide, as frozen values; built from flags and environment once, by `cli/`."""
+"""Settings as frozen values. `cli/` builds them once, from flags and environment variables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gguf_embed.types import Pooling
 
 @dataclass(frozen=True, slots=True)
 class OffloadConfig:
-    """Where the weights go. Names are llama.cpp's."""
+    """Where the weights go. The names are llama.cpp's."""
 
     n_gpu_layers: int = 0  # -1: all
     main_gpu: int = 0
@@ -22,15 +22,16 @@ class OffloadConfig:
 
 @dataclass(frozen=True, slots=True)
 class ComputeConfig:
-    """How batches are computed. None: chosen at warm-up by measuring on this machine."""
+    """How batches are computed. None: measured and chosen at warm-up."""
 
-    n_threads: int | None = None  # in all; None: the processors this process may use
+    n_threads: int | None = None  # in total; None: the processors this process may use
     alone_threads: int | None = None  # for a batch that has the machine to itself
     n_workers: int | None = None  # batches computed at once, each with an equal share of the threads
-    batch_tokens: int | None = None  # tokens summed over one batch
+    batch_tokens: int | None = None  # total tokens in one batch
     flash_attention: Literal["on", "off", "auto"] = "auto"
     weights: Literal["auto", "file", "bf16"] = "auto"  # auto: F32 and F16 become BF16 where that is faster
-    amx: bool = True  # multiply BF16 on AMX tiles where the CPU has them
+    engine: str = "auto"  # a driver's name; auto: the first that accepts the file
+    amx: bool = True  # multiply BF16 matrices on AMX tiles where the CPU has them
     offload: OffloadConfig = field(default_factory=OffloadConfig)
 
 
@@ -39,21 +40,21 @@ class ModelConfig:
     """One model to serve."""
 
     aliases: tuple[str, ...] = ()  # the first becomes the served name
-    pooling: Pooling | None = None  # None: as the file says
-    n_ctx: int = 0  # the longest text wanted; 0: what the model was trained for
+    pooling: Pooling | None = None  # None: the file's
+    n_ctx: int = 0  # the longest text, in tokens; 0: what the model was trained for
     embd_normalize: int = 2
     tokenizer: Literal["auto", "llama"] = "auto"
     truncate: bool = False
     strict_name: bool = False
     warmup: bool = True
     max_queued_tokens: int = 2_000_000
-    mmproj: Path | None = None  # file of the vision tower; None: it reads text only
+    mmproj: Path | None = None  # file of the vision tower; None: text only
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """What all loaded models together may take."""
+    """Limits for all loaded models together."""
 
     max_models: int = 4  # 0: no limit
     max_bytes: int | None = None  # None: no limit
@@ -61,7 +62,7 @@ class PoolLimits:
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """How many models may stay, and for how long. `keep_alive_s` inf: forever; 0: no longer than a request."""
+    """How many models may stay loaded, and how long when idle. `keep_alive_s` inf: forever; 0: unload at once."""
 
     limits: PoolLimits = field(default_factory=PoolLimits)
     keep_alive_s: float = 300.0

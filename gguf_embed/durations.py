@@ -11,7 +11,7 @@ _WHOLE = re.compile(rf"[+-]?(?:{_PART.pattern})+|[+-]?0")
 
 
 def parse_go_duration(text: str) -> float:
-    """Seconds; negative ones as they are. Raises `ValueError` for anything that Go's time.ParseDuration refuses."""
+    """The duration in seconds, which may be negative. Raises `ValueError` for what Go's time.ParseDuration refuses."""
     if _WHOLE.fullmatch(text) is None:
         raise ValueError(f"{text!r} is not a duration such as 5m, 1h30m or 300ms")
     seconds = math.fsum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))

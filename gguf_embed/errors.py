@@ -1,7 +1,7 @@
-"""Every way a request or a start can fail: a stable `kind`, and what is wrong with which value, by which limit.
+"""Every way a request or a start can fail: a stable `kind`, and a message that names the wrong value and the limit.
 
-What could be done about it is a `WayOut`, said in the words of each dialect of the server, and of the command line:
-`describe` joins them.
+A message never names a flag, a route or a JSON field. What the caller can do about the error is a `WayOut`; each
+dialect of the server has its own words for it, and `describe` appends them to the message.
 """
 
 from __future__ import annotations
@@ -12,35 +12,38 @@ from typing import ClassVar
 
 
 class WayOut(StrEnum):
-    """What could be done about an error."""
+    """What the caller can do about an error."""
 
-    SHORTEN = "shorten"  # the text, or split it
-    TRUNCATE = "truncate"  # ask for texts that are too long to be cut
-    TRUNCATE_DOCUMENT = "truncate_document"  # the same for documents that are to be ranked
-    AVERAGE = "average"  # ask for the average of a long text's parts
-    FEWER_INPUTS = "fewer_inputs"  # in one request
-    RETRY = "retry"  # later
-    LEAVE_OUT = "leave_out"  # the field
-    EMBED_OPTIONS = "embed_options"  # send the field where it has a meaning
+    SHORTEN = "shorten"  # shorten or split the text
+    TRUNCATE = "truncate"  # ask for long texts to be cut
+    TRUNCATE_DOCUMENT = "truncate_document"  # ask for long documents to be cut before they are ranked
+    AVERAGE = "average"  # ask for the average over a long text's windows
+    NO_AVERAGE = "no_average"  # do not ask for that average
+    FEWER_INPUTS = "fewer_inputs"  # send fewer inputs per request
+    RETRY = "retry"  # retry later
+    LEAVE_OUT = "leave_out"  # leave the field out
+    EMBED_OPTIONS = "embed_options"  # send the field to a route that supports it
     RERANK = "rerank"  # ask this model for scores
     POOL = "pool"  # name a pooling that gives one vector per text
-    TOKEN_VECTORS = "token_vectors"  # ask where one vector per token has a place
+    TOKEN_VECTORS = "token_vectors"  # use a route that can return one vector per token
     COMPARE_VECTORS = "compare_vectors"  # rank by the cosine of vectors
-    PROMPT_YOURSELF = "prompt_yourself"  # put the words before the texts
-    SEND_INLINE = "send_inline"  # an image's bytes instead of its URL
-    LARGER_QUEUE = "larger_queue"  # from here on for whoever starts the server
+    NAME_LABEL = "name_label"  # choose one of the rank head's labels
+    PROMPT_YOURSELF = "prompt_yourself"  # put the prompt before the texts on the client's side
+    SEND_INLINE = "send_inline"  # send an image's bytes instead of its URL
+    # the rest is for the operator
+    LARGER_QUEUE = "larger_queue"
     LARGER_CONTEXT = "larger_context"
     MORE_MODELS = "more_models"
     MORE_MEMORY = "more_memory"
     NAME_PROMPT = "name_prompt"
-    NAME_POOLING = "name_pooling"
     ADD_TOWER = "add_tower"
     ALLOW_HOST = "allow_host"
     REPAIR_FILE = "repair_file"
+    OTHER_FILE = "other_file"  # use another GGUF of the model
 
 
 class EmbedError(Exception):
-    """Base of all errors we raise on purpose. `message` says what is wrong, `ways_out` what could be done about it."""
+    """Base of all errors raised on purpose. `message` says what is wrong, `ways_out` what the caller can do."""
 
     kind: ClassVar[str] = "engine"
 
@@ -50,20 +53,20 @@ class EmbedError(Exception):
         self.ways_out = tuple(ways_out)
 
     def for_input(self, index: int) -> EmbedError:
-        """The same about another input of the request; errors that are about no input stay as they are."""
+        """The same error about input `index`. An error that is not about a single input is returned as it is."""
         return self
 
     def for_document(self, index: int) -> EmbedError:
-        """The same about a document that is to be ranked."""
+        """The same error about document `index` of a rerank request."""
         return self
 
     def for_query(self) -> EmbedError:
-        """The same about the query of a rerank request."""
+        """The same error about the query of a rerank request."""
         return self
 
 
 def describe(error: EmbedError, words: Mapping[WayOut, str]) -> str:
-    """The message with the ways out that `words` has a phrase for: "input 0 has …: shorten it, or …"."""
+    """The message, followed by the ways out that `words` has a phrase for: "input 0 has …: shorten it, or …"."""
     phrases = [words[way] for way in error.ways_out if way in words]
     if not phrases:
         return error.message
@@ -74,7 +77,7 @@ def describe(error: EmbedError, words: Mapping[WayOut, str]) -> str:
 class InvalidRequest(EmbedError):
     """The request itself is wrong: type, value, count.
 
-    `param` names the offending field when known, `index` the input where it is one.
+    `param` names the offending field, and `index` the offending input, where there is one.
     """
 
     kind = "invalid_request"
@@ -88,7 +91,7 @@ class InvalidRequest(EmbedError):
 
 
 class InvalidInput(InvalidRequest):
-    """One of a request's inputs is wrong. `reason` goes on after "input 3"."""
+    """One input of a request is wrong. `reason` continues the sentence that begins with "input 3"."""
 
     index: int
 
@@ -107,9 +110,9 @@ class InvalidInput(InvalidRequest):
 
 
 class InputTooLong(EmbedError):
-    """One input has more tokens than the model takes and truncation was not asked for.
+    """One input has more tokens than the model takes, and the request did not ask for truncation.
 
-    `can_average`: an average of its parts has a meaning.
+    `can_average`: its vector could be the average over windows.
     """
 
     kind = "input_too_long"
@@ -135,45 +138,48 @@ class InputTooLong(EmbedError):
 
     def for_query(self) -> InvalidRequest:
         return InvalidRequest(
-            f"the query has {self.n_tokens} tokens, the limit is {self.limit}: shorten it (a query is never cut)",
+            f"the query has {self.n_tokens} tokens, the limit is {self.limit}: shorten it (queries are never cut)",
             "query",
         )
 
 
 class DocumentTooLong(InputTooLong):
-    """A document has, together with the query, more tokens than the model takes and may not be cut."""
+    """A document and the query together have more tokens than the model takes, and the document must not be cut."""
 
     def _what(self) -> str:
-        return f"document {self.index} and the query have {self.n_tokens} tokens, the limit for both is {self.limit}"
+        return (
+            f"document {self.index} and the query have {self.n_tokens} tokens together, the limit for both is "
+            f"{self.limit}"
+        )
 
     def _ways_out(self) -> Sequence[WayOut]:
         return (WayOut.SHORTEN, WayOut.TRUNCATE_DOCUMENT)
 
 
 class LoneDocumentTooLong(DocumentTooLong):
-    """The same of a document that is read without the query."""
+    """A document that is embedded without the query has more tokens than the model takes."""
 
     def _what(self) -> str:
         return f"document {self.index} has {self.n_tokens} tokens, the limit per document is {self.limit}"
 
 
 class ChunksTooLong(InputTooLong):
-    """Inputs that are the chunks of one text have more tokens together than the model takes; `index` means nothing."""
+    """The inputs are chunks of one text that has more tokens than the model takes. `index` has no meaning here."""
 
     def _what(self) -> str:
-        return f"the inputs, chunks of one text, have {self.n_tokens} tokens together, the limit is {self.limit}"
+        return f"the inputs are chunks of one text of {self.n_tokens} tokens, the limit is {self.limit}"
 
     def _ways_out(self) -> Sequence[WayOut]:
         return (WayOut.FEWER_INPUTS,)
 
 
 class ImageInputTooLong(InputTooLong):
-    """An input with images has more tokens than fit; images are never cut."""
+    """An input with images has too many tokens. Images are never cut."""
 
     def _what(self) -> str:
         return (
-            f"input {self.index} has {self.n_tokens} tokens with its images, the limit is {self.limit}: send fewer "
-            "or smaller images, or a shorter text"
+            f"input {self.index} has {self.n_tokens} tokens including its images, the limit is {self.limit}: send "
+            "fewer or smaller images, or a shorter text"
         )
 
     def _ways_out(self) -> Sequence[WayOut]:
@@ -181,49 +187,49 @@ class ImageInputTooLong(InputTooLong):
 
 
 class AuthenticationFailed(EmbedError):
-    """No API key, or one that is not known."""
+    """The API key is missing or unknown."""
 
     kind = "authentication"
 
 
 class PermissionDenied(EmbedError):
-    """The key is known but may not do this."""
+    """The client may not do this."""
 
     kind = "permission"
 
 
 class ModelNotFound(EmbedError):
-    """The named model is not served here."""
+    """This server does not serve the named model."""
 
     kind = "model_not_found"
 
 
 class ModelLoadFailed(EmbedError):
-    """A served model could not be loaded when a request asked for it. The next request tries again."""
+    """A served model could not be loaded for a request. The next request tries again."""
 
     kind = "model_load"
 
 
 class PullFailed(EmbedError):
-    """A model could not be downloaded for a client: not on the hub, refused, cut off, no room."""
+    """A download failed: not on the hub, refused, interrupted, or no disk space."""
 
     kind = "pull_failed"
 
 
 class PayloadTooLarge(EmbedError):
-    """The request body is over the configured limit."""
+    """The request body is larger than the configured limit."""
 
     kind = "payload_too_large"
 
 
 class NotSupported(EmbedError):
-    """The served model or the way it was started cannot do this at all."""
+    """The served model, or the way it was started, does not support this at all."""
 
     kind = "not_supported"
 
 
 class Overloaded(EmbedError):
-    """The queue is full. `retry_after_s` estimates, in whole seconds, when there will be room."""
+    """The queue is full. `retry_after_s` is an estimate, in whole seconds, of when it will have room."""
 
     kind = "overloaded"
 
@@ -233,13 +239,13 @@ class Overloaded(EmbedError):
 
 
 class Unavailable(EmbedError):
-    """The server is loading, draining, or its workers are dead."""
+    """The server is loading or shutting down, or a worker has died."""
 
     kind = "unavailable"
 
 
 class EngineFailure(EmbedError):
-    """The engine failed twice on this text alone, or gave numbers that are not finite."""
+    """The engine failed on a text, also when it ran alone, or returned numbers that are not finite."""
 
     kind = "engine"
 
@@ -259,12 +265,12 @@ class EngineFailure(EmbedError):
 
 
 class ModelFileError(EmbedError):
-    """A model cannot be found, read or loaded. Raised while starting; one line, no traceback."""
+    """A model cannot be found, read or loaded. One line; the command line shows it without a traceback."""
 
     kind = "model_file"
 
 
 class ConfigError(EmbedError):
-    """Flags or environment contradict each other or this machine. Raised while starting."""
+    """Flags or environment variables contradict each other, or do not fit this machine."""
 
     kind = "config"

@@ -1,4 +1,4 @@
-"""What is counted and timed, for Prometheus. One object, passed in; its methods are named by the event they record."""
+"""Counters and timings for Prometheus: one object, passed in. Its methods are named after the event they record."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Metrics:
         self._define_request_metrics(self.registry)
         self._define_batch_metrics(self.registry)
         self._define_model_metrics(self.registry)
-        # labels() parses and locks at each call; the children are few (our own routes, statuses and kinds)
+        # labels() parses and locks on every call, and there are few label values (our own routes and statuses)
         self._bound: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def _define_request_metrics(self, registry: CollectorRegistry) -> None:
@@ -37,7 +37,7 @@ class Metrics:
         )
         self._request_seconds = Histogram(
             "gguf_embed_request_duration_seconds",
-            "From a request's headers to its finished answer.",
+            "Time from a request's headers to its finished reply.",
             ["route"],
             buckets=_SECONDS,
             registry=registry,
@@ -46,30 +46,31 @@ class Metrics:
         self._texts = Counter("gguf_embed_texts", "Texts embedded.", registry=registry)
         self._tokens = Counter("gguf_embed_tokens", "Tokens of the texts embedded.", registry=registry)
         self._truncated_texts = Counter("gguf_embed_truncated_texts", "Texts cut to the limit.", registry=registry)
-        self._dropped_tokens = Counter(
-            "gguf_embed_dropped_tokens", "Tokens that truncation left unread.", registry=registry
-        )
+        self._dropped_tokens = Counter("gguf_embed_dropped_tokens", "Tokens dropped by truncation.", registry=registry)
         self._duplicate_texts = Counter(
-            "gguf_embed_duplicate_texts", "Texts answered from an equal text, without computing.", registry=registry
+            "gguf_embed_duplicate_texts", "Texts answered from an equal text of the same request.", registry=registry
         )
         self._windowed_texts = Counter(
-            "gguf_embed_windowed_texts", "Texts over the limit that were read in windows.", registry=registry
+            "gguf_embed_windowed_texts", "Texts over the limit that were split into windows.", registry=registry
         )
         self._failed_texts = Counter(
-            "gguf_embed_failed_texts", "Texts that failed alone in an answered request.", ["kind"], registry=registry
+            "gguf_embed_failed_texts",
+            "Texts that failed in a request whose other texts were answered.",
+            ["kind"],
+            registry=registry,
         )
         self._tokenize_seconds = Histogram(
-            "gguf_embed_tokenize_seconds", "A request's tokenizing time.", buckets=_SECONDS, registry=registry
+            "gguf_embed_tokenize_seconds", "Time to tokenize a request's texts.", buckets=_SECONDS, registry=registry
         )
         self._queue_seconds = Histogram(
             "gguf_embed_queue_seconds",
-            "A request's longest wait for a worker over its texts.",
+            "The longest wait for a worker among a request's texts.",
             buckets=_SECONDS,
             registry=registry,
         )
         self._compute_seconds = Histogram(
             "gguf_embed_compute_seconds",
-            "Engine time of the batches a request had a part in.",
+            "Engine time of the batches that held a request's texts.",
             buckets=_SECONDS,
             registry=registry,
         )
@@ -85,7 +86,10 @@ class Metrics:
             "gguf_embed_batch_tokens", "Tokens in one batch.", buckets=_POWERS_OF_TWO, registry=registry
         )
         self._batch_fill = Histogram(
-            "gguf_embed_batch_fill_ratio", "Tokens in one batch ÷ its token budget.", buckets=_TENTHS, registry=registry
+            "gguf_embed_batch_fill_ratio",
+            "Tokens in one batch divided by its token budget.",
+            buckets=_TENTHS,
+            registry=registry,
         )
         self._queued_texts = Gauge("gguf_embed_queued_texts", "Texts waiting for a worker.", registry=registry)
         self._queued_tokens = Gauge("gguf_embed_queued_tokens", "Tokens waiting for a worker.", registry=registry)
@@ -94,13 +98,13 @@ class Metrics:
     def _define_model_metrics(self, registry: CollectorRegistry) -> None:
         self._model_loads = Counter("gguf_embed_model_loads", "Models loaded.", ["outcome"], registry=registry)
         self._model_load_seconds = Histogram(
-            "gguf_embed_model_load_seconds", "From file to first answer possible.", buckets=_SECONDS, registry=registry
+            "gguf_embed_model_load_seconds", "Time to load a model.", buckets=_SECONDS, registry=registry
         )
         self._model_unloads = Counter("gguf_embed_model_unloads", "Models unloaded.", ["reason"], registry=registry)
         self._loaded_models = Gauge("gguf_embed_loaded_models", "Models in memory now.", registry=registry)
 
     def observe_request(self, route: str, status: int, duration_s: float) -> None:
-        """One HTTP request was answered. `route` is a path of the route table, never what a client typed."""
+        """One HTTP request was answered. `route` is a path of the route table, never a client's own string."""
         bound = self._bound.get((route, status))
         if bound is None:
             bound = self._requests.labels(route, str(status)), self._request_seconds.labels(route)
@@ -109,7 +113,7 @@ class Metrics:
         bound[1].observe(duration_s)
 
     def observe_error(self, kind: str) -> None:
-        """One request was refused or failed; `kind` is its error class's."""
+        """One request was refused or failed; `kind` is that of its error class."""
         self._errors.labels(kind).inc()
 
     def observe_texts(self, n_texts: int, n_tokens: int, timings: Timings, truncated: Sequence[Truncation]) -> None:
@@ -124,13 +128,13 @@ class Metrics:
             self._dropped_tokens.inc(sum(cut.n_dropped for cut in truncated))
 
     def observe_exceptions(self, n_windowed: int, failures: Sequence[InputFailure]) -> None:
-        """Of one request's texts, so many were read in windows, and these failed while the others did not."""
+        """In one answered request, `n_windowed` texts were split into windows and `failures` failed."""
         self._windowed_texts.inc(n_windowed)
         for failure in failures:
             self._failed_texts.labels(failure.error.kind).inc()
 
     def observe_load(self, outcome: str, duration_s: float) -> None:
-        """One model was loaded ("ok"), or could not be ("failed")."""
+        """One model was loaded ("ok") or failed to load ("failed")."""
         self._model_loads.labels(outcome).inc()
         self._model_load_seconds.observe(duration_s)
 
@@ -139,23 +143,23 @@ class Metrics:
         self._model_unloads.labels(reason).inc()
 
     def observe_duplicates(self, n_texts: int) -> None:
-        """So many texts were answered from a cache or from an equal text of the same request."""
+        """`n_texts` texts were answered from an equal text of the same request."""
         self._duplicate_texts.inc(n_texts)
 
     def observe_batch(self, n_texts: int, n_tokens: int, budget_tokens: int, compute_s: float) -> None:
-        """The engine ran one batch whose budget was `budget_tokens`."""
+        """The engine ran one batch with a budget of `budget_tokens`."""
         self._batch_texts.observe(n_texts)
         self._batch_tokens.observe(n_tokens)
         self._batch_fill.observe(n_tokens / budget_tokens if budget_tokens else 0.0)
         self._batch_seconds.observe(compute_s)
 
     def set_load(self, queued_texts: int, queued_tokens: int, running_texts: int, loaded_models: int = 0) -> None:
-        """What waits and runs now; set when the metrics are read."""
+        """The current load. Set whenever the metrics are read."""
         self._loaded_models.set(loaded_models)
         self._queued_texts.set(queued_texts)
         self._queued_tokens.set(queued_tokens)
         self._running_texts.set(running_texts)
 
     def render(self) -> bytes:
-        """Everything in Prometheus's text format, `CONTENT_TYPE`."""
+        """All metrics in Prometheus's text format, `CONTENT_TYPE`."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""The rows that models give, and pure numpy on them: normalize, cut dimensions, quantize."""
+"""Vectors as models return them, and pure numpy functions on them: normalize, cut dimensions, quantize."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ INT16_SCALE = 32760.0
 """llama.cpp's scale for max-abs normalization (its --embd-normalize 0)."""
 
 INT8_SCALE = 127.0
-"""Levels between 0 and 1: a number is its level divided by this, within half a level."""
+"""Levels between 0 and 1. A level divided by this is the original number, within half a level."""
 
-_SIGN_BIT = np.uint8(0x80)  # flipped, it adds 128 to a byte or takes it away
+_SIGN_BIT = np.uint8(0x80)  # flipping it adds or subtracts 128
 
 SmallDtype = Literal["int8", "uint8", "binary", "ubinary"]
 SmallMatrix = NDArray[np.int8] | NDArray[np.uint8]
@@ -26,11 +26,11 @@ SmallMatrix = NDArray[np.int8] | NDArray[np.uint8]
 
 
 def normalize(rows: FloatMatrix, kind: int) -> FloatMatrix:
-    """Scale each row of float32[n, d] as llama.cpp's --embd-normalize: float32[n, d].
+    """Scale each row of float32[n, d] as llama.cpp's --embd-normalize does; returns float32[n, d].
 
-    -1 leaves it, 0 makes the largest magnitude 32760, 1 the sum of magnitudes 1, 2 the Euclidean length 1, and p > 2
-    the p-norm 1. A row of zeros stays zeros. Computed in float64 and on rows divided by their largest magnitude, so
-    that no p overflows or loses a row.
+    -1 leaves the row unchanged; 0 scales the largest magnitude to 32760; 1, 2 and p > 2 scale the 1-norm, the
+    Euclidean length and the p-norm to 1. A row of zeros stays zeros. Computed in float64 on rows divided by their
+    largest magnitude, so that no p overflows or underflows.
     """
     if kind < 0 or rows.size == 0:
         return rows
@@ -49,18 +49,18 @@ def normalize(rows: FloatMatrix, kind: int) -> FloatMatrix:
 
 
 def finish(rows: FloatMatrix, kind: int, n_dims: int | None) -> FloatMatrix:
-    """Cut float32[n, d] to the first `n_dims` columns (None: all) and normalize what is left."""
+    """Cut float32[n, d] to the first `n_dims` columns (None: all), then normalize."""
     kept = rows if n_dims is None or n_dims >= rows.shape[1] else rows[:, :n_dims]
     return np.ascontiguousarray(normalize(kept, kind))
 
 
 def quantize(rows: FloatMatrix, dtype: SmallDtype) -> SmallMatrix:
-    """Make one byte per number, or one bit, of float32[n, d]. A row's bytes depend on that row alone.
+    """Quantize float32[n, d] to one byte or one bit per number. A row's bytes depend on that row alone.
 
-    int8[n, d]: round(127 x), a number beyond -1 or 1 becomes -127 or 127; uint8[n, d]: the same plus 128.
-    ubinary uint8[n, ceil(d / 8)]: bit 1 for x > 0, the first number in the highest bit, the last byte filled with
-    zero bits; binary int8: the same minus 128. The bits, and the 128 between signed and unsigned, are those of
-    sentence-transformers' `quantize_embeddings`; its scale is not, because it takes it from a calibration set.
+    int8[n, d]: round(127 x), clipped to -127 and 127; uint8[n, d]: the same plus 128.
+    ubinary, uint8[n, ceil(d / 8)]: bit 1 for x > 0, the first number in the highest bit, the last byte padded with
+    zero bits; binary, int8: the same minus 128. The bits and the offset of 128 match sentence-transformers'
+    `quantize_embeddings`; the scale does not, because theirs comes from a calibration set.
     """
     if dtype in ("binary", "ubinary"):
         bits: NDArray[np.uint8] = np.packbits(rows > 0.0, axis=-1)
@@ -71,36 +71,36 @@ def quantize(rows: FloatMatrix, dtype: SmallDtype) -> SmallMatrix:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """The `Output` of dense vectors, token vectors and scores: a matrix, of which each text owns some rows.
+    """The `Output` for dense vectors, token vectors and scores: a matrix in which each text owns some rows.
 
-    Text i owns `matrix[offsets[i] : offsets[i + 1]]`: one row when pooled, one per token, one per span where spans were
-    asked for, none where the text failed.
+    Text i owns `matrix[offsets[i] : offsets[i + 1]]`: one row when pooled, one per token, one per requested span, or
+    none if the text failed.
     """
 
     kind: str
     matrix: FloatMatrix  # float32[n_rows, n_dims]
-    offsets: Sequence[int]  # rising from 0 to n_rows, one more than there are texts
+    offsets: Sequence[int]  # ascending from 0 to n_rows, n_texts + 1 of them
 
     @classmethod
     def one_each(cls, kind: str, matrix: FloatMatrix) -> Rows:
-        """float32[n_texts, n_dims]: a row per text."""
+        """From float32[n_texts, n_dims]: one row per text."""
         return cls(kind, matrix, range(len(matrix) + 1))
 
     @classmethod
     def per_token(cls, matrix: FloatMatrix, lengths: Sequence[int]) -> Rows:
-        """float32[sum(lengths), n_dims]: as many rows per text as it has tokens."""
+        """From float32[sum(lengths), n_dims]: one row per token."""
         return cls(TOKENS, matrix, (0, *accumulate(lengths)))
 
     @classmethod
     def none_of(cls, kind: str, n_texts: int) -> Rows:
-        """Of texts that all failed."""
+        """For texts that all failed."""
         return cls(kind, np.empty((0, 0), np.float32), (0,) * (n_texts + 1))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def part(self, index: int) -> Rows:
-        """A copy of token rows, so that a slow client does not keep a whole batch in memory; else a view."""
+        """Token rows are copied, so that a slow client does not keep a whole batch in memory; other rows are a view."""
         rows = self.matrix[self.offsets[index] : self.offsets[index + 1]]
         return Rows(self.kind, rows.copy() if self.kind == TOKENS else rows, (0, len(rows)))
 
@@ -116,6 +116,6 @@ class Rows:
         return bool(np.isfinite(self.matrix).all())
 
     def finished(self, embd_normalize: int, dimensions: int | None) -> Rows:
-        """Token vectors and scores are cut, never normalized."""
+        """Token vectors and scores are only cut, never normalized."""
         kind = embd_normalize if self.kind == DENSE else -1
         return Rows(self.kind, finish(self.matrix, kind, dimensions), self.offsets)

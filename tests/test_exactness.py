@@ -78,11 +78,11 @@ def reference() -> Reference:
 def test_the_reference_is_whole(reference: Reference) -> None:
     n_texts = len(reference.texts)
     assert n_texts >= 60
-    assert reference.output.matrix.shape == (n_texts, 384)
+    assert reference.vectors.shape == (n_texts, 384)
     assert reference.n_tokens.shape == (n_texts,)
     assert reference.n_tokens.min() == 2
     assert 500 < reference.n_tokens.max() <= 512
-    np.testing.assert_allclose(np.linalg.norm(reference.output.matrix, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(reference.vectors, axis=1), 1, atol=1e-6)
     for name, ids in reference.ids.items():
         assert len(ids) == reference.n_tokens[reference.names.index(name)]
 
@@ -91,17 +91,17 @@ def test_token_rows_of_the_reference_pool_to_its_vectors(reference: Reference) -
     for name, rows in reference.rows.items():
         index = reference.names.index(name)
         assert len(rows) == reference.n_tokens[index]
-        assert_close(rows.mean(0, keepdims=True), reference.output.matrix[index : index + 1], 0.999999, [name])
+        assert_close(rows.mean(0, keepdims=True), reference.vectors[index : index + 1], 0.999999, [name])
 
 
 def test_assert_close_refuses_what_is_far_or_not_a_number(reference: Reference) -> None:
-    vectors = reference.output.matrix[:3].copy()
-    assert_close(vectors * 7, reference.output.matrix[:3], 0.999999)
+    vectors = reference.vectors[:3].copy()
+    assert_close(vectors * 7, reference.vectors[:3], 0.999999)
     vectors[1, 0] = np.nan
     with pytest.raises(AssertionError, match="nan"):
-        assert_close(vectors, reference.output.matrix[:3])
+        assert_close(vectors, reference.vectors[:3])
     with pytest.raises(AssertionError, match=r"second: -?0\."):
-        assert_close(reference.output.matrix[[0, 2]], reference.output.matrix[:2], names=["first", "second"])
+        assert_close(reference.vectors[[0, 2]], reference.vectors[:2], names=["first", "second"])
 
 
 SAME = 0.99999
@@ -141,12 +141,12 @@ def served(request, cache_dir, default_model, tmp_path_factory) -> Iterator[Serv
 
 
 def test_vectors_equal_the_original_s(served: Served, reference: Reference) -> None:
-    assert_close(served.embed(*reference.texts), reference.output.matrix, names=reference.names)
+    assert_close(served.embed(*reference.texts), reference.vectors, names=reference.names)
 
 
 def test_a_text_alone_equals_the_original_s(served: Served, reference: Reference) -> None:
     alone = np.concatenate([served.embed(text) for text in reference.texts])
-    assert_close(alone, reference.output.matrix, names=reference.names)
+    assert_close(alone, reference.vectors, names=reference.names)
 
 
 def test_a_text_alone_equals_the_same_in_a_batch(served: Served, reference: Reference) -> None:
@@ -181,7 +181,7 @@ def alone(default_server: Server, reference: Reference) -> FloatMatrix:
 
 
 def test_the_server_s_vectors_equal_the_original_s(alone: FloatMatrix, reference: Reference) -> None:
-    assert_close(alone, reference.output.matrix, names=reference.names)
+    assert_close(alone, reference.vectors, names=reference.names)
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])

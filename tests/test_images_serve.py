@@ -279,9 +279,9 @@ def test_nothing_of_llama_cpp_s_log_reaches_the_terminal(files, launch):
         ),
         (
             ["-m", "a=text.gguf", "-m", "b=text.gguf", "--mmproj", "mmproj.gguf"],
-            "--mmproj belongs to one model, 2 are named",
+            "--mmproj applies to a single model, but 2",
         ),
-        (["--mmproj", "mmproj.gguf"], "--mmproj belongs to one model, 0 are named"),
+        (["--mmproj", "mmproj.gguf"], "--mmproj applies to a single model, but 0"),
         (["-m", "text.gguf", "--allow-remote-media", "http://x"], "give HOST or HOST:PORT"),
     ],
 )

@@ -1,7 +1,8 @@
-"""The contract between the rest and whatever runs a model. Nothing of one engine's own crosses it.
+"""The contract between the engines and the rest of the program. Nothing here is specific to one engine.
 
-A driver stands for an engine before anything is loaded: which files it runs, which weights, what to measure, how large
-its contexts are. What it loads is a `LoadedEngine`: weights that open contexts, and a codec for text and token ids.
+A driver represents an engine before a model is loaded: it knows which files it can run and with which weights, what to
+measure, and how large contexts must be. It loads a `LoadedEngine`: weights that open contexts, and a codec between
+text and token ids.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gguf_embed.types import ImageInput, Output, OutputSpec, Pooling, Span, Voca
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What the loaded weights say of themselves."""
+    """Facts about loaded weights."""
 
     architecture: str
     description: str
@@ -27,82 +28,82 @@ class EngineInfo:
     n_ctx_train: int
     n_params: int
     size_bytes: int
-    pooling: Pooling | None  # None: the file names none
-    causal: bool  # has a KV memory (a decoder)
-    n_cls_out: int  # numbers per text of the rank head; 0 without a rank head
+    pooling: Pooling | None  # None: not in the file
+    causal: bool  # a decoder, which has a KV memory
+    n_cls_out: int  # numbers per text from the rank head; 0: no rank head
     vocab_type: int  # llama.cpp's llama_vocab_type
     bos_token: str
     eos_token: str
-    labels: tuple[str, ...] = ()  # what the rank head's numbers stand for; () when the file does not say
-    has_second_text: bool = False  # for scores, id + n_vocab is the same token in a pair's second text
+    labels: tuple[str, ...] = ()  # what the rank head's numbers stand for; () if the file does not name them
+    has_second_text: bool = False  # for scores, id + n_vocab means the same token with the second token type
 
 
 @dataclass(frozen=True, slots=True)
 class ContextSpec:
-    """What a context is asked to be able to run. The engine checks every batch against it.
+    """What a context must be able to run. The engine checks every batch against it.
 
-    An engine that needs more to know has a subclass, which its own `ContextPlanner` makes.
+    An engine that needs more facts has a subclass, which its own `ContextPlanner` creates.
     """
 
     output: OutputSpec
-    max_tokens: int  # summed over one batch
+    max_tokens: int  # total in one batch
     max_sequences: int  # texts in one batch, 1..256
 
 
 class ContextPlanner(Protocol):
-    """Which context runs which batch. Equal specs share one context."""
+    """Decides which context runs a batch. Equal specs share one context."""
 
     @property
     def max_tokens(self) -> int:
-        """Texts up to this long run on every worker; longer ones on worker 0, one at a time."""
+        """Texts up to this length run on every worker, longer ones on worker 0 only, one at a time."""
         ...
 
     @property
     def long_tokens(self) -> int:
-        """The longest text that may come."""
+        """The length of the longest possible text."""
         ...
 
     def spec(self, output: OutputSpec, n_tokens: int, *, long: bool) -> ContextSpec:
-        """The context for a batch of `n_tokens`; `long`: of one text over `max_tokens`."""
+        """The context for a batch of `n_tokens`. `long`: the batch is one text over `max_tokens`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What one engine call may hold. Checked once, here; contexts are sized for it."""
+    """Limits on one engine call. Contexts are sized for them."""
 
     max_tokens: int = 256  # computed in one batch, padding included
     max_sequences: int = 64
     min_share_tokens: int = 48  # sharing work among idle workers never makes batches smaller than this
-    is_padded: bool = False  # a batch costs its texts × the longest of them, not the sum of their tokens
+    is_padded: bool = False  # a batch costs its number of texts times the longest one, not the sum of their tokens
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionPlan:
-    """How a loaded model runs on this machine: chosen by its engine, obeyed by the scheduler, shown in the banner."""
+    """How a loaded model runs on this machine: chosen by the engine, followed by the scheduler, shown at startup."""
 
     contexts: ContextPlanner
     limits: BatchLimits
     n_workers: int  # batches computed at once
-    n_threads: int  # of the machine, shared by the workers
+    n_threads: int  # in total, shared by the workers
     alone_threads: int  # for a batch that has the machine to itself
-    tokens_per_s: float  # a first estimate for all workers; the queue measures the real speed
+    tokens_per_s: float  # initial estimate for all workers; the queue measures the real speed
     kernels: str  # what multiplies the matrices: "ggml", "AMX", "numpy"
-    details: tuple[str, ...] = ()  # what else the engine chose, in words
-    measured: bool = False  # on this machine, at warm-up
+    details: tuple[str, ...] = ()  # other choices of the engine, in words
+    measured: bool = False  # whether this was measured at warm-up
 
 
 class EngineContext(Protocol):
-    """Room to run one batch at a time over shared weights. Owned by one thread after `open_context`."""
+    """Buffers to run one batch at a time over shared weights. Belongs to one thread after `open_context`."""
 
     @property
     def spec(self) -> ContextSpec: ...
 
     def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> Output:
-        """Run the token sequences together; the output has one part per sequence, in their order.
+        """Run the token sequences together. The output has one part per sequence, in order.
 
-        Releases the GIL while it computes. Raises `EngineFailure` when the engine refuses the batch; never lets a size
-        reach an assert of the engine.
+        Releases the GIL while computing. Checks all sizes first, so that no assert in the engine can fail. Raises
+        `EngineFailure` if the engine refuses the batch.
         """
         ...
 
@@ -116,19 +117,19 @@ class Engine(Protocol):
     def info(self) -> EngineInfo: ...
 
     def open_context(self, spec: ContextSpec) -> EngineContext:
-        """Raises `ModelFileError` or `NotSupported` where this model cannot run such a context."""
+        """Raises `ModelFileError` or `NotSupported` if this model cannot run such a context."""
         ...
 
     def close(self) -> None:
-        """Free the weights. Every context must be closed before."""
+        """Free the weights. All contexts must be closed first."""
         ...
 
 
 class TextCodec(Protocol):
-    """Text to token ids and back, by the rules of a file's vocabulary. Any thread, until the engine is closed."""
+    """Text to token ids and back, with the file's vocabulary. Any thread, until the engine is closed."""
 
     def vocabulary(self) -> Vocabulary:
-        """Cheap: its entries are read when they are asked for (30,000 of them take some 15 ms)."""
+        """Cheap, because entries are read on access (30,000 of them take about 15 ms)."""
         ...
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
@@ -136,7 +137,7 @@ class TextCodec(Protocol):
         ...
 
     def token_bytes(self, token: int) -> bytes:
-        """The piece of text that one id stands for; special tokens in their written form.
+        """The text of one id; special tokens in their written form.
 
         Raises `InvalidRequest` for an id outside the vocabulary.
         """
@@ -148,30 +149,30 @@ class TextCodec(Protocol):
 
 
 class ExactTokenizing(Protocol):
-    """A codec of a file that carries the original tokenizer, so that nothing need be rebuilt from its vocabulary."""
+    """A codec for a file that contains the original tokenizer, so that it need not be rebuilt from the vocabulary."""
 
     def tokenize_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`tokenize` of each, special tokens added and parsed, in one call. Any thread."""
+        """`tokenize` each text in one call, with special tokens added and parsed. Any thread."""
         ...
 
     def tokenize_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
-        """The same of one text, and which of its characters each token stands for; None: not known. Any thread."""
+        """The same for one text, with the offsets of each token; None: unknown. Any thread."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRows:
-    """The answer for one text with images."""
+    """The output for one input with images."""
 
     output: Output  # of one text
-    n_tokens: int  # those of the images included
+    n_tokens: int  # including those of the images
 
 
 class ImageReader(Protocol):
-    """A vision tower with a text model behind it. Owned by one thread after it was opened."""
+    """A vision tower together with a text model. Belongs to one thread after it was opened."""
 
     def embed(self, text: ImageInput, output: OutputSpec) -> ImageRows:
-        """Read, check and compute one text with its images. Releases the GIL while it computes.
+        """Decode, check and compute one input with its images. Releases the GIL while computing.
 
         Raises `InvalidRequest` for an image that cannot be read, `ImageInputTooLong`, `NotSupported`, `EngineFailure`.
         """
@@ -182,13 +183,13 @@ class ImageReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """A model that a driver is asked to load."""
+    """What a driver needs to load a model."""
 
     header: GgufHeader  # of the file as the user gave it
     config: ModelConfig
-    output: OutputSpec  # what it is served with
-    cache_dir: Path  # for files that an engine derives from the model's
-    report: Callable[[str], None] = field(compare=False)  # gets one line per thing that the user should know
+    output: OutputSpec  # the default for requests
+    cache_dir: Path  # for files that an engine derives from the model's file
+    report: Callable[[str], None] = field(compare=False)  # gets lines for the operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,18 +199,18 @@ class LoadedEngine:
     engine: Engine
     codec: TextCodec
     weights_type: str  # of the weights that run, e.g. "BF16"
-    exact: ExactTokenizing | None = None  # the codec again, where the file carries the original tokenizer
-    open_images: Callable[[], ImageReader] | None = None  # loads --mmproj; None: this engine reads no images
+    exact: ExactTokenizing | None = None  # the same codec, if the file contains the original tokenizer
+    open_images: Callable[[], ImageReader] | None = None  # loads the vision tower; None: the engine supports none
 
 
 class EngineDriver(Protocol):
-    """Everything that differs between engines. Stateless; methods may block and belong to a load thread."""
+    """Everything that differs between engines. Stateless. Methods may block; call them on a load thread."""
 
     @property
     def name(self) -> str: ...
 
     def refusal(self, header: GgufHeader) -> str | None:
-        """Why this engine cannot run the file; None when it can."""
+        """Why this engine cannot run the file; None if it can."""
         ...
 
     def supports_gpu(self) -> bool:
@@ -217,13 +218,13 @@ class EngineDriver(Protocol):
         ...
 
     def memory_bytes(self, size_bytes: int) -> int:
-        """An estimate, before it is loaded, of what a model whose file has `size_bytes` takes with all its contexts."""
+        """An estimate of the memory that a model and its contexts take, from the size of its file."""
         ...
 
     def load(self, spec: LoadSpec) -> LoadedEngine:
-        """Choose the weights that run and load them. Raises `ModelFileError` or `ConfigError` with one clear line."""
+        """Choose the weights to run and load them. Raises `ModelFileError` or `ConfigError` with one clear line."""
         ...
 
     def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> ExecutionPlan:
-        """Warm up, measure where the configuration wants it, and size the workers."""
+        """Warm up, measure if the configuration allows it, and choose the number of workers."""
         ...

@@ -1,4 +1,4 @@
-"""What this process may use of the machine."""
+"""How many processors this process may use."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def n_processors() -> int:
-    """Processors this process may run on: its affinity mask, less a container's CPU quota (cgroup v2)."""
+    """Processors this process may use: its affinity mask, limited by a container's CPU quota (cgroup v2)."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota(_read(Path("/sys/fs/cgroup/cpu.max")))
     return allowed if quota is None else max(1, min(allowed, quota))
 
 
 def cpu_quota(cpu_max: str) -> int | None:
-    """Whole processors that a cgroup's "quota period" line grants, rounded up; None without a limit."""
+    """Processors granted by a cgroup's "quota period" line, rounded up; None: no limit."""
     quota, _, period = cpu_max.strip().partition(" ")
     if not quota.isdigit() or not period.isdigit() or int(period) == 0:
         return None

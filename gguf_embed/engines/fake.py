@@ -1,6 +1,7 @@
-"""A deterministic engine without weights, for tests and load tests: scripted delays and failures, batches recorded.
+"""A deterministic engine without weights, for tests and load tests. It follows a script of delays and failures, and
+records its batches.
 
-A text's rows depend on its own tokens only, never on the batch around it. One byte of UTF-8 is one token.
+A text's rows depend only on its own tokens, never on the rest of the batch. One byte of UTF-8 is one token.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ MAX_RECORDED_BATCHES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class FakeBatch:
-    """One call of `embed` as it arrived, recorded before anything is done about it."""
+    """The arguments of one call of `embed`, recorded before it does anything."""
 
     spec: ContextSpec
     texts: tuple[tuple[int, ...], ...]
     n_threads: int
-    thread: str  # the name of the thread that called
+    thread: str  # name of the calling thread
 
     @property
     def n_tokens(self) -> int:
@@ -45,7 +46,7 @@ def _run_at_once(_batch: FakeBatch) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FakeScript:
-    """What the fake is, and what it does to which batch. The three sets hold token ids."""
+    """The fake's model facts, and how it treats which batch. The three sets hold token ids."""
 
     before_batch: Callable[[FakeBatch], object] = _run_at_once  # on the worker thread; may wait, sleep or raise
     poison: frozenset[int] = frozenset()  # a batch with one of these raises `EngineFailure`
@@ -53,7 +54,7 @@ class FakeScript:
     deadly: frozenset[int] = frozenset()  # a batch with one of these raises `SystemExit`: the worker dies
     n_embd: int = 8
     n_ctx_train: int = 512
-    n_cls_out: int = 0  # more than 0: there is a rank head
+    n_cls_out: int = 0  # more than 0: it has a rank head
     pooling: Pooling = Pooling.MEAN
 
 
@@ -124,7 +125,7 @@ class FakeCodec:
 
 
 class FakeEngine:
-    """Implements `Engine`. Any thread; `close` refuses while a context is open, so that tests see a leak."""
+    """Implements `Engine`. Any thread. `close` raises if a context is still open, so that tests detect leaks."""
 
     def __init__(self, script: FakeScript | None = None) -> None:
         self.script = script or FakeScript()
@@ -160,7 +161,7 @@ class FakeEngine:
         return FakeContext(self, spec)
 
     def close_context(self) -> None:
-        """A context's own report that it is gone."""
+        """Called by a context when it closes."""
         with self._lock:
             self._n_open -= 1
 
@@ -170,7 +171,7 @@ class FakeEngine:
 
 
 class FakeContext:
-    """Implements `EngineContext`. Checks the sizes that a real context checks."""
+    """Implements `EngineContext`. Checks the same sizes as a real context."""
 
     def __init__(self, engine: FakeEngine, spec: ContextSpec) -> None:
         self.spec = spec
@@ -205,7 +206,7 @@ class FakeContext:
             raise EngineFailure(f"a token id outside 0..{N_VOCAB - 1} reached the engine")
 
     def _rows_of(self, text: tuple[int, ...]) -> Rows:
-        """One text's: float32[n_tokens, n_embd] for tokens, else float32[1, n_embd or n_cls_out]."""
+        """The rows of one text: float32[n_tokens, n_embd] for token output, else float32[1, n_embd or n_cls_out]."""
         script, output = self._engine.script, self.spec.output
         rows = token_rows(text, script.n_embd)
         if script.nan.intersection(text):
@@ -239,7 +240,7 @@ def token_rows(text: Sequence[int], n_embd: int) -> FloatMatrix:
 
 
 def _split_specials(text: bytes) -> list[int]:
-    """Bytes to ids, with "<s>" and "</s>" as the special tokens they name."""
+    """Bytes to ids; "<s>" and "</s>" become special tokens."""
     tokens: list[int] = []
     for part in re.split(b"(<s>|</s>)", text):
         special = next((token for token, piece in _SPECIALS.items() if piece == part), None)

@@ -1,4 +1,4 @@
-"""Which engine runs a file: the first whose driver takes it. A driver is imported when it is asked."""
+"""Selects the engine for a file: the first whose driver accepts it. Drivers are imported on first use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _llama() -> EngineDriver:
 
 
 Drivers = dict[str, tuple[Callable[[], EngineDriver], frozenset[str] | None]]
-"""By name: what imports and makes a driver, and the architectures that it is asked about; None: all."""
+"""By name: a function that imports and creates a driver, and the architectures to ask it about; None: all."""
 
 _DRIVERS: Drivers = {
     "static": (_static, frozenset({STATIC_ARCHITECTURE})),
@@ -32,21 +32,21 @@ _DRIVERS: Drivers = {
 }
 
 
-def select_driver(header: GgufHeader, wish: str = "auto") -> EngineDriver:
-    """The engine for this file, of those that run here; `wish` names one, "auto" leaves the choice.
+def select_driver(header: GgufHeader, engine: str = "auto") -> EngineDriver:
+    """The driver of the engine for this file. `engine` names it, or is "auto".
 
-    Raises `ModelFileError` with every engine's reason where none takes it.
+    Raises `ModelFileError` with the reason of each engine if none accepts the file.
     """
     reasons: list[str] = []
     for name, (make, architectures) in _DRIVERS.items():
-        if wish not in ("auto", name) or (architectures is not None and header.architecture not in architectures):
+        if engine not in ("auto", name) or (architectures is not None and header.architecture not in architectures):
             continue
         driver = make()
         reason = driver.refusal(header)
         if reason is None:
             return driver
         reasons.append(f"{name}: {reason}")
-    listed = "; ".join(reasons) or f"no engine {wish!r} runs {header.architecture} models"
+    listed = "; ".join(reasons) or f"no engine {engine!r} runs {header.architecture} models"
     raise ModelFileError(f"{header.path.name} cannot be run: {listed}")
 
 
@@ -59,7 +59,7 @@ def supports_gpu() -> bool:
 def registered(
     name: str, make: Callable[[], EngineDriver], architectures: frozenset[str] | None = None
 ) -> Iterator[None]:
-    """One more engine while the block runs, asked before the others: for tests, and engines from elsewhere."""
+    """Register another engine while the block runs. It is asked before the others. For tests and external engines."""
     global _DRIVERS
     before = _DRIVERS
     _DRIVERS = {name: (make, architectures), **before}

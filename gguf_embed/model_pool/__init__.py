@@ -1,1 +1,1 @@
-"""Models in memory: how one is loaded and set up for this machine."""
+"""The registry of models that can be served, and the pool of models that are loaded."""

@@ -1,4 +1,4 @@
-"""The pool's words: what it may hold, what a request wishes, one model in memory and the right to use it."""
+"""The pool's values: a request's load options, an entry for one model in memory, and a lease on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions
 
 
 class PoolObserver(Protocol):
-    """Who counts loads (metrics)."""
+    """Counts loads and unloads, for metrics."""
 
     def observe_load(self, outcome: Literal["ok", "failed"], duration_s: float) -> None: ...
 
@@ -28,7 +28,7 @@ class Timer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """How a request wants its model. None: as the pool's configuration says."""
+    """How a request wants its model loaded. None: the pool's configuration."""
 
     keep_alive_s: float | None = None
     options: LoadOptions = NO_LOAD_OPTIONS
@@ -39,18 +39,18 @@ DEFAULT_LOAD = LoadRequest()
 
 @dataclass(slots=True, eq=False)
 class PoolEntry:
-    """Touched by the pool only, on the event loop."""
+    """One model in memory. Belongs to the pool, on the event loop."""
 
     spec: ModelSpec
-    ready: asyncio.Future[LoadedModel]  # everyone who wants the model waits for the same load
+    ready: asyncio.Future[LoadedModel]  # shared by all requests that wait for this load
     memory_bytes: int
     keep_alive_s: float
     last_used_s: float
-    options: LoadOptions = NO_LOAD_OPTIONS  # what requests wished for when it was loaded
-    model: LoadedModel | None = None  # None while it is loading
+    options: LoadOptions = NO_LOAD_OPTIONS  # of the request that loaded it
+    model: LoadedModel | None = None  # None while loading
     n_leases: int = 0
-    retired: bool = False  # nobody new gets it: it is to be loaded anew, or was deleted
-    unloading: bool = False  # is being unloaded
+    retired: bool = False  # gets no new leases: it will be reloaded, or its file is gone
+    unloading: bool = False
     timer: Timer | None = field(default=None, repr=False)
     timer_s: float = 0.0  # when it ends, by the pool's clock
 
@@ -60,8 +60,8 @@ class PoolEntry:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to use a loaded model until it is given back."""
+    """The right to use a loaded model. It stays loaded until the lease is released."""
 
     model: LoadedModel
     spec: ModelSpec
-    load_s: float  # waited for it to be loaded
+    load_s: float  # seconds this request waited for the load

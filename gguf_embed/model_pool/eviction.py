@@ -1,4 +1,4 @@
-"""Which models may be in memory at once, and when one leaves: decisions only, nothing is loaded or freed here."""
+"""Decides which models may be in memory together, and when one is unloaded. Pure: nothing is loaded or freed here."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MAX_THREADS = 512
 
 @dataclass(frozen=True, slots=True)
 class EvictionCandidate:
-    """One model in memory, as the decisions see it."""
+    """What the decisions need to know about one model in memory."""
 
     key: str
     memory_bytes: int
-    n_leases: int  # requests that use it now
+    n_leases: int  # requests that are using it
     last_used_s: float
-    unloading: bool = False  # is being unloaded: its room is not free yet
+    unloading: bool = False  # its memory is not free yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class EvictionPlan:
     """What must happen before one more model can be loaded."""
 
     evict: tuple[str, ...] = ()  # unload these, then decide again
-    wait: bool = False  # nothing can be done now: decide again when a model goes idle or is gone
-    impossible: bool = False  # it is too large for the limit, alone
+    wait: bool = False  # nothing to do now: decide again when a model becomes idle or has been unloaded
+    impossible: bool = False  # the model alone exceeds the limit
 
 
 def plan_eviction(candidates: Sequence[EvictionCandidate], need_bytes: int, limits: PoolLimits) -> EvictionPlan:
-    """Make room for a model of `need_bytes`: the least recently used idle models leave, one in use never does.
+    """Make room for a model of `need_bytes` by evicting the least recently used idle models, never one in use.
 
-    Nothing is evicted in vain: where unloading all idle models would not do, the plan is to wait.
+    If evicting all idle models would not be enough, none is evicted and the plan is to wait.
     """
     if limits.max_bytes is not None and need_bytes > limits.max_bytes:
         return EvictionPlan(impossible=True)
@@ -45,9 +45,10 @@ def plan_eviction(candidates: Sequence[EvictionCandidate], need_bytes: int, limi
         return EvictionPlan()
     staying = [candidate for candidate in candidates if not candidate.unloading]
     if _fits(staying, need_bytes, limits):
-        return EvictionPlan(wait=True)  # those that are unloading make room enough
+        return EvictionPlan(wait=True)  # enough memory will be free once the current unloads are done
     evict: list[str] = []
-    for victim in sorted((o for o in staying if o.n_leases == 0), key=lambda o: o.last_used_s):
+    idle = [candidate for candidate in staying if candidate.n_leases == 0]
+    for victim in sorted(idle, key=lambda candidate: candidate.last_used_s):
         evict.append(victim.key)
         staying.remove(victim)
         if _fits(staying, need_bytes, limits):
@@ -63,12 +64,12 @@ def _fits(candidates: Sequence[EvictionCandidate], need_bytes: int, limits: Pool
 
 
 def seconds_left(last_used_s: float, keep_alive_s: float, now_s: float) -> float | None:
-    """How long an idle model may stay; 0 when its time is up, None forever."""
+    """How long an idle model may stay loaded: 0 if its time is up, None forever."""
     return None if math.isinf(keep_alive_s) else max(0.0, last_used_s + keep_alive_s - now_s)
 
 
 def with_options(config: ModelConfig, options: LoadOptions, has_gpu: bool) -> ModelConfig:
-    """The configuration with a request's wishes in it; out of range, the nearest that is possible."""
+    """The configuration with a request's options applied. Values out of range are clamped."""
     compute = config.compute
     if options.n_threads is not None:
         n_threads = min(max(1, options.n_threads), MAX_THREADS)
@@ -81,10 +82,11 @@ def with_options(config: ModelConfig, options: LoadOptions, has_gpu: bool) -> Mo
     return replace(config, compute=compute, n_ctx=n_ctx)
 
 
-def needs_reload(loaded: ModelConfig, info: ModelInfo, asked: LoadOptions, has_gpu: bool) -> bool:
-    """Whether a loaded model must be loaded anew for these options.
+def needs_reload(loaded: ModelConfig, info: ModelInfo, options: LoadOptions, has_gpu: bool) -> bool:
+    """Whether a loaded model must be reloaded for these options.
 
-    A shorter `n_ctx` needs none: it is a limit on each text of the request. Options that are not given never do.
+    A shorter `n_ctx` needs no reload: it only limits the texts of the request. An option that is None never needs one.
     """
-    wider = asked.n_ctx is not None and asked.n_ctx > info.max_input_tokens and info.max_input_tokens < info.n_ctx_train
-    return wider or with_options(loaded, replace(asked, n_ctx=None), has_gpu).compute != loaded.compute
+    n_ctx, limit = options.n_ctx, info.max_input_tokens
+    wider = n_ctx is not None and n_ctx > limit and limit < info.n_ctx_train
+    return wider or with_options(loaded, replace(options, n_ctx=None), has_gpu).compute != loaded.compute

@@ -1,4 +1,4 @@
-"""Loads a model's file with a request's options: what the pool calls on its threads."""
+"""Loads a model's file with a request's options. The pool calls it on its threads."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from gguf_embed.types import LoadOptions
 
 
 class ModelLoader(Protocol):
-    """Who loads models; may block for seconds, on a thread of its own."""
+    """Loads models. Methods may be called from any thread."""
 
     def load(self, spec: ModelSpec, options: LoadOptions) -> LoadedModel:
-        """Raises `EmbedError`; nothing stays open then."""
+        """May block for seconds. Raises `EmbedError`, and then leaves nothing open."""
         ...
 
     def has_gpu(self) -> bool: ...
 
     def held_bytes(self) -> int:
-        """Memory of this process now; 0 where the system does not tell."""
+        """Resident memory of this process; 0 if the system does not report it."""
         ...
 
 
 class FileLoader:
-    """Loads GGUFs for this process. Methods may be called from any thread."""
+    """Implements `ModelLoader` for GGUF files."""
 
     def __init__(self, cache_dir: Path, observer: BatchObserver, report: Callable[[str], None]) -> None:
         self._cache_dir = cache_dir

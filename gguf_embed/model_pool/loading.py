@@ -1,4 +1,4 @@
-"""From a model file to something that answers: checks, weights, tokenizer, warm-up, workers."""
+"""Loads a model file: checks, weights, tokenizer, warm-up, workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gguf_embed.types import ModelInfo, OutputSpec, Pooling
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that answers. `close` blocks until accepted work is done."""
+    """A model that is ready for requests. `close` blocks until accepted work is done."""
 
     config: ModelConfig
     info: ModelInfo
@@ -32,7 +32,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     limits: TokenLimits  # of one text
     scheduler: Scheduler
-    image_worker: ImageWorker | None = None  # of a model with a vision tower
+    image_worker: ImageWorker | None = None  # None: no vision tower
 
     @property
     def codec(self) -> TextCodec:
@@ -56,15 +56,15 @@ def load_model(
     observer: BatchObserver,
     report: Callable[[str], None],
 ) -> LoadedModel:
-    """Load, warm up and start the workers; seconds for large files. `report` gets one line per thing worth knowing.
+    """Load, warm up and start the workers. Takes seconds for large files. `report` gets lines for the operator.
 
-    Raises `ModelFileError` or `ConfigError` with one clear line; nothing stays open then.
+    Raises `ModelFileError` or `ConfigError` with one clear line, and then leaves nothing open.
     """
     header = read_header(located.path)
     check_can_embed(header)
     pooling = choose_pooling(header, config.pooling, report)
     spec = LoadSpec(header, config, OutputSpec.of(pooling), cache_dir, report)
-    driver = select_driver(header)
+    driver = select_driver(header, config.compute.engine)
     with ExitStack() as stack:
         loaded = driver.load(spec)
         stack.callback(loaded.engine.close)
@@ -85,31 +85,31 @@ def load_model(
     return LoadedModel(config, info, loaded, tokenizer, limits, scheduler, image_worker)
 
 
-def choose_pooling(header: GgufHeader, asked: Pooling | None, report: Callable[[str], None]) -> Pooling:
-    """The asked pooling, else the file's, else llama.cpp's none, which is reported: it is seldom what is meant.
+def choose_pooling(header: GgufHeader, configured: Pooling | None, report: Callable[[str], None]) -> Pooling:
+    """The configured pooling, else the file's, else none like llama.cpp, which is reported because it is rarely meant.
 
-    Raises `ModelFileError` for rank without a head, which llama.cpp would answer with noise.
+    Raises `ModelFileError` for rank without a rank head, for which llama.cpp would return noise.
     """
-    pooling = asked or pooling_type(header)
+    pooling = configured or pooling_type(header)
     if pooling is Pooling.RANK and not has_rank_head(header):
         raise ModelFileError(f"{header.path} has no rank head, so pooling rank cannot work: use a reranker's GGUF")
     if pooling is None:
         report(
-            "the file declares no pooling, so every token gets a vector (none): "
-            "--pooling mean, cls or last makes one per text"
+            "the file declares no pooling, so every token gets its own vector (pooling none): "
+            "use --pooling mean, cls or last for one vector per text"
         )
     return pooling or Pooling.NONE
 
 
 def _open_image_worker(loaded: LoadedEngine, config: ModelConfig, header: GgufHeader) -> ImageWorker | None:
-    """Load the vision tower and start its thread; None where no --mmproj was given. Raises `ModelFileError`."""
+    """Load the vision tower and start its thread; None if none is configured. Raises `ModelFileError`."""
     if config.mmproj is None:
         return None
     if not config.mmproj.exists():
-        raise ModelFileError(f"--mmproj {config.mmproj}: no such file; check the path")
+        raise ModelFileError(f"vision tower {config.mmproj}: no such file; check the path")
     if loaded.open_images is None:
         raise ModelFileError(
-            f"{header.path.name} runs in an engine that reads text only: --mmproj needs a causal decoder"
+            f"{header.path.name} runs in an engine that reads text only: a vision tower needs a causal decoder"
         )
     return ImageWorker(loaded.open_images())
 
@@ -118,7 +118,9 @@ def _report_limit(info: ModelInfo, config: ModelConfig, report: Callable[[str], 
     if config.n_ctx > info.n_ctx_train:
         report(
             f"-c {config.n_ctx} is more than this model was trained for: "
-            f"the true limit is {info.max_input_tokens} tokens per text"
+            f"the limit is {info.max_input_tokens} tokens per text"
         )
     if info.max_input_tokens < 4:
-        raise ConfigError(f"-c {config.n_ctx} leaves no room for a text: use 0 for the model's {info.n_ctx_train}")
+        raise ConfigError(
+            f"a context of {config.n_ctx} tokens leaves no room for a text; the model's own has {info.n_ctx_train}"
+        )

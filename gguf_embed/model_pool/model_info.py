@@ -1,4 +1,4 @@
-"""What is known of a model: from its file's header, and more once it is loaded."""
+"""Facts about a model: from its file's header first, and from the engine once it is loaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gguf_embed.types import ModelInfo, Pooling
 
 
 def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
-    """Everything but what only loading shows: tokens' texts, the tokenizer that is chosen, whether it is a decoder."""
+    """All facts in the header. The texts of special tokens and the tokenizer are known only after loading."""
     architecture = header.architecture
     n_ctx_train = context_length(header) or 0
     n_ctx = config.n_ctx or n_ctx_train
@@ -60,7 +60,7 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
 
 
 def describe_loaded(info: ModelInfo, loaded: LoadedEngine, config: ModelConfig, tokenizer: str) -> ModelInfo:
-    """The same with what loading showed. `tokenizer` is the name of the one that was chosen."""
+    """`info`, updated with the loaded engine's facts. `tokenizer` is the name of the chosen tokenizer."""
     facts = loaded.engine.info
     n_ctx = config.n_ctx or facts.n_ctx_train
     return replace(

@@ -1,4 +1,4 @@
-"""Named models in memory: loaded once when first asked for, unloaded when idle, never while a request uses them."""
+"""The pool of loaded models: each is loaded on first use and unloaded when idle, never while a request uses it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions, ModelInfo, ModelStatu
 logger = logging.getLogger(__name__)
 
 EVICTION_TIMEOUT_S = 60.0
-"""How long a request waits for busy models to make room for its own."""
+"""How long a request waits for memory while all loaded models are in use."""
 
 
 def _loop_timer(delay_s: float, action: Callable[[], None]) -> Timer:
@@ -34,7 +34,7 @@ def _loop_timer(delay_s: float, action: Callable[[], None]) -> Timer:
 
 
 class ModelPool:
-    """Owns all loaded models. Every method belongs to one event loop; loading and freeing happen on threads.
+    """Owns all loaded models. All methods belong to one event loop; models are loaded and freed on threads.
 
     `start_timer` calls an action once after so many seconds of `clock`.
     """
@@ -53,7 +53,7 @@ class ModelPool:
         self._clock = clock
         self._start_timer = start_timer
         self._entries: dict[str, PoolEntry] = {}
-        self._infos: dict[str, tuple[Identity, ModelInfo]] = {}  # of models that were loaded once
+        self._infos: dict[str, tuple[Identity, ModelInfo]] = {}  # of all models that have been loaded once
         self._waiting: list[asyncio.Future[bool]] = []  # True: something changed, False: too late
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="load")  # started as they are needed
@@ -61,10 +61,10 @@ class ModelPool:
 
     @asynccontextmanager
     async def lease(self, spec: ModelSpec, wish: LoadRequest = DEFAULT_LOAD) -> AsyncIterator[Lease]:
-        """Use a model; it is loaded first where it is not, and stays at least until the block ends.
+        """Use a model, which is loaded first if necessary and stays loaded at least until the block ends.
 
-        Raises `ModelLoadFailed` to everyone who waits for a load that fails; the next request tries again.
-        Raises `Unavailable` where it would not fit, or busy models left no room in time.
+        If the load fails, everyone who waits for it gets `ModelLoadFailed`; the next request tries again.
+        Raises `Unavailable` if the model does not fit, or if no memory became free in time.
         """
         started_s = self._clock()
         entry, waited = await self._acquire(spec, wish)
@@ -78,7 +78,7 @@ class ModelPool:
             self._release(entry)
 
     async def _acquire(self, spec: ModelSpec, wish: LoadRequest) -> tuple[PoolEntry, bool]:
-        """A entry with one more lease, and whether that needed waiting."""
+        """An entry with one more lease, and whether this had to wait."""
         deadline_s: float | None = None
         while True:
             entry = self._entries.get(spec.key)
@@ -94,7 +94,7 @@ class ModelPool:
         return entry, deadline_s is not None
 
     def _is_compatible(self, entry: PoolEntry, spec: ModelSpec, options: LoadOptions) -> bool:
-        """Whether it can be used as it is. If not, it leaves as soon as it is idle, and nobody new gets it."""
+        """Whether an entry can be used as it is. If not, it is retired: no new leases, unloaded when idle."""
         if entry.unloading or entry.retired:
             return False
         if entry.spec.identity == spec.identity:
@@ -102,14 +102,14 @@ class ModelPool:
                 return True
             model = entry.model
             if model is None:
-                return False  # what it will be is seen when it is loaded
+                return False  # only known once it is loaded
             if not needs_reload(model.config, model.info, options, self._loader.has_gpu()):
                 return True
         self._retire(entry)
         return False
 
     def _load_if_room(self, spec: ModelSpec, wish: LoadRequest) -> PoolEntry | None:
-        """A entry that is loading, or None after starting what makes room for it."""
+        """A new entry that is loading; None if memory must become free first, after starting the evictions for it."""
         if self._closed:
             raise Unavailable("the server is shutting down")
         need = spec.memory_bytes
@@ -117,7 +117,7 @@ class ModelPool:
         plan = plan_eviction([entry.candidate() for entry in self._entries.values()], need, limits)
         if plan.impossible:
             raise Unavailable(
-                f"model {spec.info.name!r} takes about {need / 2**20:,.0f} MiB, the limit for all models is "
+                f"model {spec.info.name!r} takes about {need / 2**20:,.0f} MiB, the limit for all models together is "
                 f"{(limits.max_bytes or 0) / 2**20:,.0f}",
                 [WayOut.MORE_MEMORY],
             )
@@ -147,7 +147,7 @@ class ModelPool:
             self._observer.observe_load("failed", self._clock() - started_s)
             del self._entries[spec.key]
             entry.ready.set_exception(_load_failure(spec, error))
-            entry.ready.exception()  # seen: nobody may be waiting for it
+            entry.ready.exception()  # mark it as retrieved, because there may be no waiters
             if not isinstance(error, Exception):
                 raise
         else:
@@ -168,7 +168,7 @@ class ModelPool:
             self._on_idle(entry)
 
     def _on_idle(self, entry: PoolEntry) -> None:
-        """It is idle from now on: unload it, or look again when its time may be up."""
+        """Called when an entry becomes idle: unload it now, or schedule its expiry."""
         entry.last_used_s = self._clock()
         if entry.retired:
             self._unload(entry, "replaced")
@@ -180,7 +180,7 @@ class ModelPool:
             self._notify()
 
     def _schedule_expiry(self, entry: PoolEntry) -> None:
-        """One timer at a time: when it fires early, because the model was used since, it is set anew."""
+        """Keep one timer per entry. If it fires early because the model was used again, it is restarted."""
         if entry.timer is None and math.isinf(entry.keep_alive_s):
             return
         now_s = self._clock()
@@ -204,7 +204,7 @@ class ModelPool:
             self._schedule_expiry(entry)
 
     def _retire(self, entry: PoolEntry) -> None:
-        """Let it go as soon as no request uses it."""
+        """Give out no new leases, and unload the entry as soon as no request uses it."""
         entry.retired = True
         if entry.n_leases == 0 and entry.model is not None:
             self._unload(entry, "replaced")
@@ -233,7 +233,7 @@ class ModelPool:
         task.add_done_callback(self._tasks.discard)
 
     async def _next_change(self, deadline_s: float) -> None:
-        """Sleep until a model went idle, was loaded or is gone. Raises `Unavailable` at the deadline."""
+        """Wait until a model is idle, loaded or unloaded. Raises `Unavailable` at the deadline."""
         waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         timer = self._start_timer(max(0.0, deadline_s - self._clock()), partial(_wake, waiter, False))
         self._waiting.append(waiter)
@@ -253,7 +253,7 @@ class ModelPool:
             _wake(waiter, True)
 
     def unload(self, key: str, keep_alive_s: float = 0.0) -> None:
-        """Let a model go as soon as no request uses it; nothing happens where it is not loaded."""
+        """Unload a model as soon as no request uses it. Does nothing if it is not loaded."""
         entry = self._entries.get(key)
         if entry is None or entry.unloading:
             return
@@ -262,13 +262,13 @@ class ModelPool:
             self._unload(entry, "asked")
 
     def retain(self, keys: Collection[str]) -> None:
-        """Let every model go whose key is not among these: its file is not there any more."""
+        """Retire every model whose key is not in `keys`, because its file is gone."""
         for entry in list(self._entries.values()):
             if entry.spec.key not in keys:
                 self._retire(entry)
 
     def status(self, spec: ModelSpec) -> ModelStatus:
-        """How a model is now. Wakes nothing."""
+        """A model's current state. Never loads it."""
         entry = self._entries.get(spec.key)
         info = self.info(spec)
         if entry is None or entry.unloading:
@@ -288,16 +288,16 @@ class ModelPool:
         )
 
     def info(self, spec: ModelSpec) -> ModelInfo:
-        """What is known of a model: more once it was loaded."""
+        """The facts about a model. More of them are known once it has been loaded."""
         found = self._infos.get(spec.key)
         return found[1] if found is not None and found[0] == spec.identity else spec.info
 
     def loaded(self) -> list[LoadedModel]:
-        """All models that answer now."""
+        """All models that are ready now."""
         return [model for entry in self._entries.values() if (model := entry.model) is not None]
 
     async def close(self) -> None:
-        """Load nothing more, and free everything once accepted work is done."""
+        """Load no more models, and free everything once accepted work is done."""
         self._closed = True
         self._notify()
         while self._entries or self._tasks:
@@ -314,7 +314,7 @@ def _wake(waiter: asyncio.Future[bool], in_time: bool) -> None:
 
 
 def _under_its_names(loaded: ModelInfo, served: ModelInfo) -> ModelInfo:
-    """What loading showed, with the names and prompts that the registry gives it."""
+    """The facts of the loaded model, with the names and prompts from the registry."""
     return replace(
         loaded,
         name=served.name,
@@ -326,7 +326,7 @@ def _under_its_names(loaded: ModelInfo, served: ModelInfo) -> ModelInfo:
 
 
 def _load_failure(spec: ModelSpec, error: BaseException) -> EmbedError:
-    """The same answer for everyone who waited. Folders are nobody's business."""
+    """The error for everyone who waited. It shows the file's name only, because clients must not see folders."""
     reason = error.message if isinstance(error, EmbedError) else f"{type(error).__name__}: see the server's log"
     return ModelLoadFailed(
         f"model {spec.info.name!r} cannot be loaded: {reason.replace(str(spec.path), spec.path.name)}"

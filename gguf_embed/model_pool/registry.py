@@ -1,4 +1,4 @@
-"""Which models this process can serve, loaded or not: those named at the start, pulled ones, and a folder's files."""
+"""The registry of models that this process can serve: those named at startup, pulled ones, and files in a folder."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from gguf_embed.types import ModelInfo
 logger = logging.getLogger(__name__)
 
 Identity = tuple[str, int, int]
-"""Path, size and time of change: another file under the same name is another model."""
+"""Path, size and modification time: a changed file under the same name is a different model."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One model that can be served."""
 
-    key: str  # for comparing names
+    key: str  # the name in its normalized form, see `model_key`
     path: Path
     identity: Identity
     config: ModelConfig  # how to load it
@@ -40,24 +40,24 @@ class ModelSpec:
     digest: str
     modified_unix_s: float
     origin: Literal["named", "pulled", "folder"]
-    memory_bytes: int  # an estimate of what it takes when loaded
+    memory_bytes: int  # estimate while loaded
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryConfig:
-    """What was decided at the start."""
+    """What was configured at startup."""
 
     named: tuple[tuple[LocatedModel, ModelConfig], ...]
-    base: ModelConfig  # for pulled models and the folder's files
-    prompts: Mapping[str, str] = field(default_factory=dict)  # --prompt
+    base: ModelConfig  # for pulled models and files in the folder
+    prompts: Mapping[str, str] = field(default_factory=dict)  # from --prompt
     strict_names: bool = False
 
 
 class ModelRegistry:
-    """All models by name. Belongs to the event loop; reads headers (some 10 ms each) when a file is new."""
+    """All models by name. Belongs to the event loop. Reads the header of each new file (about 10 ms)."""
 
     def __init__(self, config: RegistryConfig, store: ModelStore, catalog: Catalog) -> None:
-        """Raises `ModelFileError` where a named model's file cannot be served."""
+        """Raises `ModelFileError` if a named model's file cannot be served."""
         self._config = config
         self._store = store
         self._catalog = catalog
@@ -66,28 +66,28 @@ class ModelRegistry:
         self._entries: tuple[StoredModel, ...] | None = None
         self._by_name: dict[str, ModelSpec] = {}
         self._specs: tuple[ModelSpec, ...] = ()
-        self.on_change: Callable[[Collection[str]], None] = lambda keys: None  # told the keys of all models
-        self._named = tuple(self._named_spec(located, wanted) for located, wanted in config.named)
+        self.on_change: Callable[[Collection[str]], None] = lambda keys: None  # called with the keys of all models
+        self._named = tuple(self._named_spec(located, model_config) for located, model_config in config.named)
 
     def specs(self) -> Sequence[ModelSpec]:
-        """Every model, those named at the start first."""
+        """Every model, those named at startup first."""
         self._refresh()
         return self._specs
 
     def find(self, name: str | None) -> ModelSpec | None:
-        """The model of that name or alias; None: the first that was named at the start, else the only one."""
+        """The model with this name or alias. Without a name: the first one named at startup, else the only one."""
         self._refresh()
         if name is None:
             return self._specs[0] if self._named or len(self._specs) == 1 else None
         return self._by_name.get(name) or self._by_name.get(model_key(name))
 
     def answers_any_name(self) -> bool:
-        """Whether one model is all there is, and names are not strict."""
+        """Whether there is only one model, and names are not strict."""
         self._refresh()
         return len(self._specs) == 1 and not self._config.strict_names
 
     def known_rerankers(self) -> list[str]:
-        """Names that the catalog has for rerankers which can be pulled, those that were seen to be there first."""
+        """Names of rerankers in the catalog that can be pulled, verified ones first."""
         rows = [row for row in self._catalog.rows if row.kind == "rerank" and row.repo is not None]
         return [row.name for row in sorted(rows, key=lambda row: not row.verified)]
 
@@ -104,17 +104,17 @@ class ModelRegistry:
         self._by_name = _by_name(self._specs)
         self.on_change({spec.key for spec in self._specs})
 
-    def _named_spec(self, located: LocatedModel, wanted: ModelConfig) -> ModelSpec:
+    def _named_spec(self, located: LocatedModel, config: ModelConfig) -> ModelSpec:
         header = read_header(located.path)
         check_can_embed(header)
-        names = (*wanted.aliases, located.name) if wanted.aliases else (located.name,)
+        names = (*config.aliases, located.name) if config.aliases else (located.name,)
         modified = located.path.stat().st_mtime
         return self._spec(
-            _Found(header, names, _repo_of(located.name), header_digest([header]), modified, "named"), wanted
+            _FileFacts(header, names, _repo_of(located.name), header_digest([header]), modified, "named"), config
         )
 
     def _entry_spec(self, entry: StoredModel) -> ModelSpec | None:
-        """None for a file that cannot be served: it is logged once, and the others are served."""
+        """None for a file that cannot be served, which is logged once."""
         identity = _identity(entry.path, entry.size_bytes, entry.modified_unix_s)
         known = self._described.get((identity, entry.name))
         if known is not None or identity in self._broken:
@@ -129,13 +129,13 @@ class ModelRegistry:
             return None
         base = self._config.base if own_pooling is None else replace(self._config.base, pooling=None)
         names = (entry.name, *entry.aliases)
-        found = _Found(header, names, entry.repo, entry.digest, entry.modified_unix_s, entry.origin)
+        found = _FileFacts(header, names, entry.repo, entry.digest, entry.modified_unix_s, entry.origin)
         spec = replace(self._spec(found, base), identity=identity)
         self._described[identity, entry.name] = spec
         return spec
 
-    def _spec(self, found: _Found, config: ModelConfig) -> ModelSpec:
-        """What is known of a file, in this order: flags, the file itself, the catalog."""
+    def _spec(self, found: _FileFacts, config: ModelConfig) -> ModelSpec:
+        """Describe a file. Flags take precedence over the file itself, and the file over the catalog."""
         header, names = found.header, found.names
         row = self._catalog.for_file(header.get("general.name", str), header.path.stem, found.repo)
         own_pooling = pooling_type(header)
@@ -161,13 +161,13 @@ class ModelRegistry:
             digest=found.digest,
             modified_unix_s=found.modified_unix_s,
             origin=found.origin,
-            memory_bytes=select_driver(header).memory_bytes(info.size_bytes),
+            memory_bytes=select_driver(header, config.compute.engine).memory_bytes(info.size_bytes),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """A file and what is known of it without its header."""
+class _FileFacts:
+    """A file's header, and the facts about the file that are not in the header."""
 
     header: GgufHeader
     names: tuple[str, ...]
@@ -182,7 +182,7 @@ def _identity(path: Path, size_bytes: int, modified_unix_s: float) -> Identity:
 
 
 def _by_name(specs: Sequence[ModelSpec]) -> dict[str, ModelSpec]:
-    """Names before aliases, earlier models before later ones."""
+    """Names take precedence over aliases, and earlier models over later ones."""
     found: dict[str, ModelSpec] = {}
     for spec in specs:
         found.setdefault(spec.key, spec)

@@ -1,8 +1,8 @@
-"""A query and a document as the one sequence that a cross-encoder reads, in three forms.
+"""Builds the sequence that a cross-encoder reads from a query and a document, in one of three forms.
 
-WordPiece models (BERT): [CLS] query [SEP] document [SEP], the document and the last [SEP] as the second text, where
-the model has token types. Files with a chat template "rerank" (Qwen3's): that text with both put in. All others: one
-after the other, with the tokens between that the file asks for, as llama-server does it
+WordPiece models (BERT): [CLS] query [SEP] document [SEP]; if the model has token types, the document and the last
+[SEP] get the second type. Files with a chat template "rerank" (Qwen3's): the template with both filled in. All
+others: query and document, separated by the tokens that the file asks for, as in llama-server
 (tools/server/server-common.cpp, format_prompt_rerank).
 """
 
@@ -22,17 +22,17 @@ from gguf_embed.tokenization.unicode import valid_unicode
 QUERY: Final = "{query}"
 DOCUMENT: Final = "{document}"
 
-_PLACES = re.compile(r"(\{query\}|\{document\})")
+_PLACEHOLDERS = re.compile(r"(\{query\}|\{document\})")
 _MAYBE_SPECIAL = re.compile(r"(<[^<>\s]+>|\[[A-Z_]+\])")
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One query with one document, uncut. Only `body` may be cut, at its end, down to its first `n_fixed` tokens."""
+    """A query with a document, before truncation, which may only cut `body` at its end, down to `n_fixed` tokens."""
 
     opening: tuple[int, ...]
-    body: tuple[int, ...]  # ends with the document; before it, where tokens may join the two, comes the query
-    n_fixed: int  # tokens of the body that are not the document's
+    body: tuple[int, ...]  # ends with the document; may begin with text that must be tokenized together with it
+    n_fixed: int  # tokens at the beginning of the body that do not belong to the document
     closing: tuple[int, ...]
 
     @property
@@ -41,34 +41,34 @@ class Pair:
 
 
 PairMaker = Callable[[str], Pair]
-"""A document → the pair with the query that the maker was made for."""
+"""Makes the pair of a fixed query and a document."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairLimits:
-    """What a pair may hold."""
+    """Limits on a pair."""
 
     max_tokens: int
     truncate: bool
-    max_document_tokens: int | None = None  # more are cut off whatever `truncate` says
+    max_document_tokens: int | None = None  # longer documents are cut, regardless of `truncate`
 
 
 @dataclass(frozen=True, slots=True)
 class PairForm:
-    """How a model reads a pair."""
+    """How a model expects a pair."""
 
-    template: str = ""  # the file's; "": one text after the other
-    has_second_text: bool = False  # id + n_vocab is the same token in the second text
+    template: str = ""  # from the file; "": concatenated
+    has_second_text: bool = False  # id + n_vocab means the same token with the second token type
 
 
 def pair_maker(codec: TextCodec, tokenizer: Tokenizer, form: PairForm, query: str) -> PairMaker:
-    """Put the query into the model's form.
+    """A maker for pairs with `query`, in the model's form.
 
-    Raises `NotSupported` for a template without a place for the query or the document.
+    Raises `NotSupported` for a template that lacks a placeholder for the query or the document.
     """
     vocabulary = codec.vocabulary()
     if form.template:
-        return _templated(_Plain(codec, vocabulary.composes), form.template, query)
+        return _templated(_PlainTokenizer(codec, vocabulary.composes), form.template, query)
     words = tokenizer.encode(query, add_special=False)
     bos = [vocabulary.bos_id] if vocabulary.bos_id is not None else []
     sep = [vocabulary.sep_id] if vocabulary.sep_id is not None else []
@@ -93,8 +93,8 @@ def _joined(tokenizer: Tokenizer, opening: list[int], closing: list[int], second
     return make
 
 
-class _Plain:
-    """The vocabulary's ids, with special tokens or without: in a template only its own count, never a client's."""
+class _PlainTokenizer:
+    """Tokenizes parts of a template. Only the template's own special tokens count, never those in a client's text."""
 
     def __init__(self, codec: TextCodec, composes: bool) -> None:
         self._codec = codec
@@ -106,40 +106,40 @@ class _Plain:
         return tuple(self._codec.tokenize(read, add_special=False, parse_special=False)) if read else ()
 
     def special(self, text: str) -> int | None:
-        """The id of a special token in its written form; None where this is ordinary text."""
+        """The id of a special token in its written form; None for ordinary text."""
         ids = self._codec.tokenize(text, add_special=False, parse_special=True)
         return ids[0] if len(ids) == 1 else None
 
 
-def _templated(plain: _Plain, template: str, query: str) -> PairMaker:
-    """Text between two special tokens is tokenized as a whole, but ends with the document, which may be cut there."""
+def _templated(tokenizer: _PlainTokenizer, template: str, query: str) -> PairMaker:
+    """Tokenize the text between special tokens in one piece, but end a piece after the document, which may be cut."""
     if template.count(DOCUMENT) != 1 or QUERY not in template:
         raise NotSupported(
-            f"this file's rerank template must contain {QUERY}, and {DOCUMENT} once", [WayOut.REPAIR_FILE]
+            f"this file's rerank template must contain {QUERY}, and {DOCUMENT} exactly once", [WayOut.REPAIR_FILE]
         )
     before, after = template.split(DOCUMENT)
-    *first, start = _runs(plain, before, query)
-    opening = tuple(token for run in first for token in _ids(plain, run))
+    *first, start = _runs(tokenizer, before, query)
+    opening = tuple(token for run in first for token in _ids(tokenizer, run))
     if isinstance(start, int):
         opening, start = (*opening, start), ""
-    closing = tuple(token for run in _runs(plain, after, query) for token in _ids(plain, run))
-    n_fixed = len(plain.text(start))
+    closing = tuple(token for run in _runs(tokenizer, after, query) for token in _ids(tokenizer, run))
+    n_fixed = len(tokenizer.text(start))
 
     def make(document: str) -> Pair:
-        return Pair(opening, plain.text(start + document), n_fixed, closing)
+        return Pair(opening, tokenizer.text(start + document), n_fixed, closing)
 
     return make
 
 
-def _ids(plain: _Plain, run: int | str) -> tuple[int, ...]:
-    return (run,) if isinstance(run, int) else plain.text(run)
+def _ids(tokenizer: _PlainTokenizer, run: int | str) -> tuple[int, ...]:
+    return (run,) if isinstance(run, int) else tokenizer.text(run)
 
 
-def _runs(plain: _Plain, template: str, query: str) -> list[int | str]:
-    """Special tokens' ids and the texts between them, the query in its places; at least one."""
+def _runs(tokenizer: _PlainTokenizer, template: str, query: str) -> list[int | str]:
+    """The ids of special tokens and the texts between them, with the query filled in. Never empty."""
     runs: list[int | str] = [""]
     for part in _parts(template):
-        token = plain.special(part) if _MAYBE_SPECIAL.fullmatch(part) else None
+        token = tokenizer.special(part) if _MAYBE_SPECIAL.fullmatch(part) else None
         last = runs[-1]
         if token is not None:
             runs.append(token)
@@ -151,22 +151,24 @@ def _runs(plain: _Plain, template: str, query: str) -> list[int | str]:
 
 
 def _parts(template: str) -> Iterator[str]:
-    for piece in _PLACES.split(template):
-        yield from ([piece] if _PLACES.fullmatch(piece) else (part for part in _MAYBE_SPECIAL.split(piece) if part))
+    for piece in _PLACEHOLDERS.split(template):
+        yield from (
+            [piece] if _PLACEHOLDERS.fullmatch(piece) else (part for part in _MAYBE_SPECIAL.split(piece) if part)
+        )
 
 
 def check_query(empty: Pair, limits: PairLimits) -> None:
-    """Raise `InvalidRequest` where the query leaves no room for a document; `empty` is its pair with none."""
+    """Raises `InvalidRequest` if the query leaves no room for a document. `empty` is its pair with "" as document."""
     if empty.n_tokens >= limits.max_tokens:
         raise InvalidRequest(
-            f"the query alone takes {empty.n_tokens} tokens with what is put around it, the limit for query and "
-            f"document together is {limits.max_tokens}: shorten the query (a query is never cut)",
+            f"the query alone takes {empty.n_tokens} tokens including special tokens, the limit for query and "
+            f"document together is {limits.max_tokens}: shorten the query (queries are never cut)",
             "query",
         )
 
 
 def check_characters(query: str, documents: tuple[str, ...], max_tokens: int) -> None:
-    """Before tokenizing, which takes some 150 bytes of memory and a microsecond per character."""
+    """Check sizes before tokenizing, which takes about 150 bytes and a microsecond per character."""
     limit = max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * max_tokens)
     if not query.strip():
         raise InvalidRequest("the query is empty", "query")
@@ -181,9 +183,9 @@ def check_characters(query: str, documents: tuple[str, ...], max_tokens: int) ->
 
 
 def cut_pair(pair: Pair, limits: PairLimits, index: int) -> TokenizedText:
-    """The pair's tokens, the end of its document cut off where asked. `check_query` was passed before.
+    """The pair's tokens, with the end of the document cut off if `limits` say so. Call `check_query` first.
 
-    Raises `DocumentTooLong`, naming the document by `index`, where it may not be cut.
+    Raises `DocumentTooLong` with `index` if the document is too long and must not be cut.
     """
     n_kept = len(pair.body)
     if limits.max_document_tokens is not None:

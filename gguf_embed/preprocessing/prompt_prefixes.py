@@ -1,6 +1,6 @@
-"""The model's own prefixes for queries, documents and tasks: which ones it has, and which one a request means.
+"""A model's own prompts for queries, documents and tasks: which ones it has, and which one a request means.
 
-Prefixes only: words that go after the text, or an instruction inside a template, are for the caller to write.
+A prompt is a prefix. Text after the input, or an instruction inside a template, is up to the client.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ METADATA_PREFIX = "gguf-embed.prompt."
 """Our own GGUF keys: llama.cpp's converter writes none for a model's prompts."""
 
 LITERAL_PARAM = "prompt_name"
-"""The request's field whose word must be a name that the model has, as in sentence-transformers and TEI."""
+"""The request's field whose value must be one of the model's prompt names, as in sentence-transformers and TEI."""
 
 QUERY_NAMES = ("query", "search_query", "retrieval_query", "web_search_query", "s2p_query")
 DOCUMENT_NAMES = ("document", "passage", "search_document", "retrieval_document", "retrieval_passage", "corpus")
@@ -32,23 +32,22 @@ SAME_MEANING: tuple[tuple[str, ...], ...] = (
     ("code_retrieval_query", "code_query", "code_retrieval", "instruction_retrieval"),
     ("code_document", "code_passage"),
 )
-"""The words of the dialects, one line per meaning. `names_tried` reads it.
+"""The dialects' names for prompts, one line per meaning.
 
-Requests say: Cohere and Nomic search_query, search_document, classification, clustering; NVIDIA query, passage;
+In requests: Cohere and Nomic search_query, search_document, classification, clustering; NVIDIA query, passage;
 Voyage query, document; Jina retrieval.query, retrieval.passage, text-matching, separation, code.query, code.passage;
 Google RETRIEVAL_QUERY, RETRIEVAL_DOCUMENT, SEMANTIC_SIMILARITY, QUESTION_ANSWERING, FACT_VERIFICATION,
-CODE_RETRIEVAL_QUERY. Models call them: query; document, passage or corpus (what sentence-transformers'
-`encode_document` tries); web_search_query (E5-Mistral); s2p_query (Stella); STS and InstructionRetrieval, for code
-(EmbeddingGemma).
+CODE_RETRIEVAL_QUERY. In models: query; document, passage or corpus (which sentence-transformers' `encode_document`
+tries); web_search_query (E5-Mistral); s2p_query (Stella); STS, and InstructionRetrieval for code (EmbeddingGemma).
 """
 
 _SEPARATORS = re.compile(r"[\W_]+")
 _PLACEHOLDER = re.compile(r"\{\w*\}")
-_MAX_SHOWN = 60  # characters of a client's word repeated in a message
+_MAX_SHOWN = 60  # characters of a client's value repeated in a message
 
 
 def profile(flags: Mapping[str, str], file: Mapping[str, str], catalog: Mapping[str, str]) -> dict[str, str]:
-    """All prefixes of a model. Name by name, a flag's text beats the file's, which beats the catalog's."""
+    """All prompts of a model. For each name, flags take precedence over the file, and the file over the catalog."""
     merged: dict[str, str] = {}
     for source in (catalog, file, flags):
         replaced = {_key(name) for name in source}
@@ -57,7 +56,7 @@ def profile(flags: Mapping[str, str], file: Mapping[str, str], catalog: Mapping[
 
 
 def prompts_of_header(header: GgufHeader) -> dict[str, str]:
-    """What the file itself says: its string values under `gguf-embed.prompt.<name>`."""
+    """The prompts in the file itself: its string values under `gguf-embed.prompt.<name>`."""
     return {
         key.removeprefix(METADATA_PREFIX): value
         for key, value in header.metadata.items()
@@ -66,41 +65,41 @@ def prompts_of_header(header: GgufHeader) -> dict[str, str]:
 
 
 def parse_flag(text: str) -> tuple[str, str]:
-    """Read `--prompt NAME=TEXT`: name and prefix, the latter to the letter, its last space included.
+    """Read `--prompt NAME=TEXT` into a name and a prefix, which keeps its spaces.
 
-    An empty TEXT says that the model wants nothing there. Raises `ConfigError`.
+    An empty TEXT means that the model wants no prefix for this name. Raises `ConfigError`.
     """
     name, equals, prefix = text.partition("=")
     name = name.strip()
     if not equals or not _key(name):
         raise ConfigError(f'--prompt {text!r}: write NAME=TEXT, for example --prompt "query=search_query: "')
     if found := _PLACEHOLDER.search(prefix):
-        raise ConfigError(f"--prompt {name}: TEXT is put before each text as it is; leave {found[0]} out")
+        raise ConfigError(f"--prompt {name}: TEXT is a plain prefix without placeholders; leave {found[0]} out")
     try:
         text.encode()
     except UnicodeEncodeError as exc:
-        raise ConfigError(f"--prompt {text!r}: is not valid UTF-8") from exc
+        raise ConfigError(f"--prompt {text!r} is not valid UTF-8") from exc
     return name, prefix
 
 
 def names_tried(word: str) -> tuple[str, ...]:
-    """The profile names that a request's word may mean, in the order they are looked for: itself, then its synonyms."""
+    """The prompt names to look up for a request's word, in order: the word itself, then its synonyms."""
     return (word, *(name for name in _meaning(word) if _key(name) != _key(word)))
 
 
 def same_meaning(one: str, other: str) -> bool:
-    """Whether two words ask for the same prefix, whatever the model."""
+    """Whether two words ask for the same prompt with every model."""
     return _key(one) == _key(other) or (_meaning(one) != () and _meaning(one) == _meaning(other))
 
 
 def choose(choice: PromptChoice | None, prompts: Mapping[str, str]) -> AppliedPrompt | None:
-    """The prefix that a request gets from a model's profile; None when it asked for none.
+    """The prompt for a request, from a model's profile. None if the request asks for none.
 
-    `AppliedPrompt(None, "")`: a known word was asked for, the profile has no prefix for it, and nothing is added.
-    Clients in Cohere's, NVIDIA's and Voyage's style send `input_type` to every model, so a query or a document is
-    never refused (sentence-transformers' `encode_query` does the same), and the other words of `SAME_MEANING` are
-    not where the profile holds no text at all. Any other word, and a `prompt_name` that the model lacks, raises
-    `InvalidRequest` naming what the model has.
+    `AppliedPrompt(None, "")` means that the word is known but the profile has no prompt for it, so none is added.
+    Clients in Cohere's, NVIDIA's and Voyage's style send `input_type` to every model, so the words for a query or a
+    document are always accepted (as in sentence-transformers' `encode_query`). The other words of `SAME_MEANING` are
+    accepted if the profile has no text at all. Any other word, and a `prompt_name` that the model lacks, raises
+    `InvalidRequest` with the names that the model has.
     """
     if choice is None or choice.text == "":
         return None
@@ -118,27 +117,27 @@ def choose(choice: PromptChoice | None, prompts: Mapping[str, str]) -> AppliedPr
 
 
 def apply(prompt: AppliedPrompt | None, inputs: tuple[Input, ...]) -> tuple[Input, ...]:
-    """Put the prefix before each text, as one string, so that special tokens come once, before the prefix.
+    """Put the prompt before each text. The result is one string, so that special tokens come once, before the prompt.
 
-    In a tuple it joins the text that comes first. Raises `InvalidRequest`, naming the input, for one that begins
-    with a token id, unless there is nothing to add.
+    In a tuple the prompt is joined to a text at the beginning. Raises `InvalidInput` for a tuple that begins with a
+    token id, unless there is no prompt to add.
     """
     if prompt is None or not prompt.text:
         return inputs
-    return tuple(_prefixed(prompt.text, text, index) for index, text in enumerate(inputs))
+    return tuple(_prefixed(prompt.text, item, index) for index, item in enumerate(inputs))
 
 
-def _prefixed(prefix: str, text: Input, index: int) -> Input:
-    if isinstance(text, str):
-        return prefix + text
-    first = text[0] if text else None
+def _prefixed(prefix: str, item: Input, index: int) -> Input:
+    if isinstance(item, str):
+        return prefix + item
+    first = item[0] if item else None
     if not isinstance(first, str):
         raise InvalidInput(
             index,
-            " begins with a token id, and a prompt can only be put before a text: "
-            "send the text, or leave the prompt out",
+            " begins with a token id, and a prompt can only be put before a text: send the text, or leave the prompt "
+            "out",
         )
-    return (prefix + first, *text[1:])
+    return (prefix + first, *item[1:])
 
 
 def _find(word: str, prompts: Mapping[str, str]) -> str | None:
@@ -154,13 +153,13 @@ def _may_lack(word: str, prompts: Mapping[str, str]) -> bool:
 
 
 def _meaning(word: str) -> tuple[str, ...]:
-    """The word's line of `SAME_MEANING`; empty for a word of no dialect."""
+    """The word's line of `SAME_MEANING`; empty for an unknown word."""
     key = _key(word)
     return next((names for names in SAME_MEANING if any(_key(name) == key for name in names)), ())
 
 
 def _key(name: str) -> str:
-    """What is compared: "Retrieval-query", "retrieval.query" and "RETRIEVAL_QUERY" are the same."""
+    """The form in which names are compared: "Retrieval-query", "retrieval.query" and "RETRIEVAL_QUERY" are equal."""
     return _SEPARATORS.sub("", name.casefold())
 
 
@@ -168,7 +167,8 @@ def _unknown(word: str, param: str, prompts: Mapping[str, str]) -> InvalidReques
     shown = word if len(word) <= _MAX_SHOWN else word[:_MAX_SHOWN] + "…"
     if prompts:
         listed = ", ".join(f'"{name}"' for name in prompts)
-        has, ways_out = f"this model has the prompts {listed}: send one of them", [WayOut.PROMPT_YOURSELF]
+        message, ways_out = f'this model has no prompt "{shown}", only {listed}', [WayOut.PROMPT_YOURSELF]
     else:
-        has, ways_out = "no prompts are known for this model", [WayOut.PROMPT_YOURSELF, WayOut.NAME_PROMPT]
-    return InvalidRequest(f'"{param}" is "{shown}", but {has}', param, ways_out=ways_out)
+        message = f'no prompts are known for this model, so there is no "{shown}"'
+        ways_out = [WayOut.PROMPT_YOURSELF, WayOut.NAME_PROMPT]
+    return InvalidRequest(message, param, ways_out=ways_out)

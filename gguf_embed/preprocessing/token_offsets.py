@@ -1,4 +1,4 @@
-"""Where a text's tokens stand in it: found no further than tokens are read, within a budget per request."""
+"""Character offsets of tokens, computed only for the part of a text that is read, within a budget per request."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ from gguf_embed.tokenization.unicode import valid_unicode
 from gguf_embed.types import Input, Span
 
 FOLLOWING_TOKENS = 8
-"""That stand between the last token that is read and the place where its text is cut: a cut changes those beside it."""
+"""Tokens to keep between the last token that is read and the end of the shortened text: cutting a text changes the
+tokens next to the cut."""
 
 FOLLOWING_CHARACTERS = 32
-"""The same for a prompt, whose end is known in characters."""
+"""Characters to keep after a prompt, for the same reason."""
 
 
 def check_offset_budget(inputs: Sequence[Input]) -> None:
-    """Refuse what would be too long in the reply, before anything is done with it. Raises `InvalidRequest`.
+    """Refuse inputs whose offsets would make the reply too long. Raises `InvalidRequest`.
 
-    All inputs count: equal ones are read once, but told each.
+    Duplicates count too: they are tokenized once, but each has its offsets in the reply.
     """
     n_characters = sum(map(len, inputs))
     if n_characters > MAX_OFFSET_CHARACTERS:
         raise InvalidRequest(
-            f"tokens get offsets in {MAX_OFFSET_CHARACTERS:,} characters per request, this one has "
+            f"token offsets are limited to {MAX_OFFSET_CHARACTERS:,} characters per request, this one has "
             f"{n_characters:,}: send several requests"
         )
 
 
 class OffsetMapper:
-    """Places for the texts of one request. Pure Python for some tokenizers, up to 20 microseconds a character."""
+    """Token offsets for the texts of one request. Up to 20 microseconds per character, with some tokenizers."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._n_left = tokenizer.max_offset_characters
 
     def for_kept(self, text: str, kept: TokenizedText) -> list[Span | None]:
-        """Of each token that is read; None for a closing one in the place of the last.
+        """The offsets of each token in `kept`; None for a closing token that replaced the last one.
 
-        Raises `InvalidRequest` when the request's texts, as far as they are read, are over the tokenizer's limit.
+        Raises `InvalidRequest` if the parts of the request's texts that are read exceed the tokenizer's limit.
         """
         beginning = self._read_part(valid_unicode(text), kept)
         self._spend(beginning)
@@ -52,7 +53,7 @@ class OffsetMapper:
         return spans
 
     def count_within(self, text: str, n_characters: int, n_opening: int, tokens: Sequence[int]) -> int:
-        """How many of the `tokens` after the opening ones stand within the first characters. Raises as `for_kept`."""
+        """How many of `tokens`, after the opening ones, end within the first `n_characters`. Raises as `for_kept`."""
         whole = valid_unicode(text)
         for n_read in _growing(n_characters + FOLLOWING_CHARACTERS, len(whole)):
             beginning = whole[:n_read]
@@ -65,11 +66,11 @@ class OffsetMapper:
         return count
 
     def _read_part(self, text: str, kept: TokenizedText) -> str:
-        """The text, or a beginning of it that gives the tokens that are read and some more."""
+        """The text, or a beginning of it that is long enough for the tokens in `kept`."""
         n_kept = len(kept.tokens)
         if n_kept == kept.n_tokens:
             return text
-        wanted = list(kept.tokens[: n_kept - 1])  # a closing token may stand in the place of the last
+        wanted = list(kept.tokens[: n_kept - 1])  # a closing token may have replaced the last one
         share = (n_kept + FOLLOWING_TOKENS) / kept.n_tokens
         for n_read in _growing(int(len(text) * share * 1.25) + FOLLOWING_CHARACTERS, len(text)):
             ids = self._tokenizer.encode(text[:n_read])
@@ -81,13 +82,14 @@ class OffsetMapper:
         self._n_left -= len(text)
         if self._n_left < 0:
             raise InvalidRequest(
-                f"this model's tokens are placed in {self._tokenizer.max_offset_characters:,} characters per request "
-                "(for spans, return_tokens, or a prompt before windows), and this one has more: send several requests"
+                f"this model's token offsets are limited to {self._tokenizer.max_offset_characters:,} characters per "
+                "request, and this one has more (spans, token details, and a prompt before windows need them): send "
+                "several requests"
             )
 
 
 def _growing(n_first: int, n_all: int) -> Iterator[int]:
-    """Lengths of the beginnings to try, each twice the one before; the last is all."""
+    """Lengths to try: `n_first`, then twice as much each time, and finally `n_all`."""
     n_read = n_first
     while n_read < n_all:
         yield n_read

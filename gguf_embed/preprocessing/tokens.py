@@ -1,4 +1,4 @@
-"""From what a client sent to the token ids that the engine runs: choose the rules, tokenize, check, cut."""
+"""Turns inputs into the token ids that the engine runs: choose a tokenizer, tokenize, check, truncate."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from gguf_embed.types import Input, Span, Truncation, Vocabulary
 TokenizerChoice = Literal["auto", "llama"]
 
 MAX_CHARACTERS = 1_000_000
-"""In one text, or `CHARACTERS_PER_TOKEN` times the model's limit where that is more: a text is tokenized as a whole."""
+"""Limit per text, or `CHARACTERS_PER_TOKEN` times the model's limit if that is more. Texts are tokenized whole."""
 
 CHARACTERS_PER_TOKEN = 64
 GROUP_CHARACTERS = 500_000
-"""Texts that are given to the tokenizer together: memory is bounded, the cost of a call is not felt."""
+"""Texts tokenized in one call: enough to make the cost of a call negligible, few enough to bound memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
-    """One input as the model reads it. Unless there are windows, `n_tokens - len(tokens)` were cut."""
+    """One input as the model reads it. Without windows, truncation removed `n_tokens - len(tokens)` tokens."""
 
-    tokens: Sequence[int]  # vocabulary ids, special tokens included; with windows, of one window after the other
+    tokens: Sequence[int]  # vocabulary ids, special tokens included; with windows, those of all windows in order
     n_tokens: int  # before truncation or windows
-    offsets: Sequence[Span | None] = ()  # of `tokens` in the text as it was sent, where they are asked for
+    offsets: Sequence[Span | None] = ()  # of `tokens`, in the text as it was sent, if requested
     windows: Sequence[Window] = ()  # empty: read as a whole
-    n_characters: int = 0  # of the text as it was sent, where `offsets` are asked for; 0 where token ids were sent
+    n_characters: int = 0  # of the text as it was sent, if `offsets` were requested; 0 for an input of token ids
 
     @property
     def sequences(self) -> Sequence[Sequence[int]]:
-        """What the engine runs."""
+        """The token sequences that the engine runs: one, or one per window."""
         if not self.windows:
             return [self.tokens]
         ends = list(accumulate(len(window.positions) for window in self.windows))
@@ -46,7 +46,7 @@ class TokenizedText:
 
 
 class Tokenizer(Protocol):
-    """Text to vocabulary ids. Safe from any thread. "[SEP]" and the like in a text become that token."""
+    """Text to vocabulary ids. Thread-safe. "[SEP]" and the like in a text become that special token."""
 
     name: str  # "exact" (the model's own rules) or "llama" (llama.cpp's)
     max_offset_characters: int  # characters per request that `encode_with_offsets` may be given
@@ -58,18 +58,18 @@ class Tokenizer(Protocol):
         ...
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
-        """`encode` with special tokens added, and where each token stands in the text; None: nowhere, or not known."""
+        """`encode` with special tokens added, and each token's offsets; None: not in the text, or unknown."""
         ...
 
 
 class LlamaTokenizer:
-    """llama.cpp's own ids: for every vocabulary but WordPiece, and for indexes that were built with them."""
+    """llama.cpp's tokenizer: for every vocabulary except WordPiece, or as configured."""
 
     name = "llama"
     max_offset_characters = MAX_ALIGNED_CHARACTERS
 
     def __init__(self, codec: TextCodec, *, composes: bool = False) -> None:
-        """`composes`: bring texts into Unicode's composed form first: the original does it, llama.cpp does not."""
+        """`composes`: normalize texts to NFC first, as the original tokenizer does and llama.cpp does not."""
         self._codec = codec
         self._composes = composes
 
@@ -82,22 +82,22 @@ class LlamaTokenizer:
         return [self.encode(text) for text in texts]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
-        tokens, frame = self.encode(text), special_tokens_of(self)
+        tokens, special = self.encode(text), special_tokens_of(self)
         unknown = self._codec.vocabulary().unk_id
-        own = tokens[len(frame.opening) : len(tokens) - len(frame.closing)]
+        own = tokens[len(special.opening) : len(tokens) - len(special.closing)]
         bytes_of = {token: self._codec.token_bytes(token) for token in set(own)}
         spans = align(valid_unicode(text), [None if token == unknown else bytes_of[token] for token in own])
-        return tokens, [*(None for _ in frame.opening), *spans, *(None for _ in frame.closing)]
+        return tokens, [*(None for _ in special.opening), *spans, *(None for _ in special.closing)]
 
 
 class FileTokenizer:
-    """The original tokenizer that the model's file carries."""
+    """The original tokenizer, stored in the model's file."""
 
     name = "exact"
     max_offset_characters = MAX_OFFSET_CHARACTERS
 
     def __init__(self, codec: TextCodec, exact: ExactTokenizing) -> None:
-        """`exact` is the same codec."""
+        """`codec` and `exact` are the same object, seen as two protocols."""
         self._codec = codec
         self._exact = exact
 
@@ -129,7 +129,7 @@ class SpecialTokens:
 
 
 def special_tokens_around(with_special: Sequence[int], plain: Sequence[int]) -> SpecialTokens | None:
-    """What stands around a text's own ids `plain` in its ids `with_special`; None where they are not found there."""
+    """The special tokens around a text's own ids `plain` in `with_special`; None if `plain` is not found there."""
     begins = range(len(with_special) - len(plain) + 1)
     begin = next((at for at in begins if list(with_special[at : at + len(plain)]) == list(plain)), None)
     if begin is None:
@@ -138,7 +138,7 @@ def special_tokens_around(with_special: Sequence[int], plain: Sequence[int]) -> 
 
 
 def special_tokens_of(tokenizer: Tokenizer) -> SpecialTokens:
-    """Found by tokenizing one letter with them and without."""
+    """Find them by tokenizing one letter with and without special tokens."""
     with_special, plain = tokenizer.encode("a"), tokenizer.encode("a", add_special=False)
     found = special_tokens_around(with_special, plain) if plain else None
     if found is not None:
@@ -148,10 +148,10 @@ def special_tokens_of(tokenizer: Tokenizer) -> SpecialTokens:
 
 
 def choose_tokenizer(codec: TextCodec, exact: ExactTokenizing | None, choice: TokenizerChoice) -> Tokenizer:
-    """The model's own rules where the file has them or we can rebuild them (WordPiece), else llama.cpp's.
+    """The original tokenizer if the file has it or it can be rebuilt (WordPiece), else llama.cpp's.
 
-    "llama" asks for llama.cpp's, where llama.cpp runs the model. Raises `ModelFileError`, with `--tokenizer llama` as
-    the way out, for a WordPiece vocabulary that is not complete.
+    "llama" always means llama.cpp's, if llama.cpp runs the model. Raises `ModelFileError` for an incomplete WordPiece
+    vocabulary.
     """
     if exact is not None:
         return FileTokenizer(codec, exact)
@@ -165,25 +165,25 @@ def choose_tokenizer(codec: TextCodec, exact: ExactTokenizing | None, choice: To
 
 @dataclass(frozen=True, slots=True)
 class TokenLimits:
-    """What one input may hold for this model."""
+    """A model's limits on one input."""
 
     n_vocab: int
     max_tokens: int  # per input, special tokens included; at least 1
-    closing: frozenset[int]  # ids that a cut must leave at the end: see `closing_ids`
+    closing: frozenset[int]  # ids that truncation must keep at the end, see `closing_ids`
 
 
 def closing_ids(vocabulary: Vocabulary) -> frozenset[int]:
-    """The ids that end a sequence: [SEP] for an encoder, EOS for a decoder, where pooling reads it."""
+    """The ids that end a sequence: [SEP] for an encoder, EOS for a decoder, which pooling may read."""
     return frozenset(token for token in (vocabulary.sep_id, vocabulary.eos_id) if token is not None)
 
 
 def prepare(
     inputs: Sequence[Input], tokenizer: Tokenizer, limits: TokenLimits, *, truncate: bool
 ) -> list[TokenizedText]:
-    """Tokenize and check all inputs of a request, in order. Plain texts go to the tokenizer in one call.
+    """Tokenize and check all inputs of a request, in order. Plain texts are tokenized in groups.
 
-    Raises `InvalidInput` for an empty or absurdly long input or an unknown id, `InputTooLong` for one over
-    `limits.max_tokens` unless `truncate`; both name the first such input.
+    Raises `InvalidInput` for an input that is empty, has too many characters or an unknown id, and `InputTooLong` for
+    one over `limits.max_tokens` unless `truncate`. The first such input counts.
     """
     check_characters(inputs, limits)
     encoded = _encode_in_groups([item for item in inputs if isinstance(item, str)], tokenizer)
@@ -205,12 +205,12 @@ def prepare(
 
 
 def character_limit(max_tokens: int) -> int:
-    """Characters in one text of a model that takes so many tokens."""
+    """The limit on the characters of one text, for a model that takes `max_tokens`."""
     return max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * max_tokens)
 
 
 def check_characters(inputs: Sequence[Input], limits: TokenLimits) -> None:
-    """Before tokenizing, which takes some 150 bytes of memory and a microsecond per character."""
+    """Check sizes before tokenizing, which takes about 150 bytes and a microsecond per character."""
     limit = character_limit(limits.max_tokens)
     for index, item in enumerate(inputs):
         n_characters = len(item) if isinstance(item, str) else _longest_part(item)
@@ -223,7 +223,7 @@ def _longest_part(item: Sequence[int | str]) -> int:
 
 
 def _encode_in_groups(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
-    """`encode_batch` over groups of texts, so that a large request never takes more memory than one group."""
+    """`encode_batch` for one group of texts at a time, so that a large request takes no more memory than one group."""
     group: list[str] = []
     n_characters = 0
     for text in texts:
@@ -236,10 +236,10 @@ def _encode_in_groups(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[li
 
 
 def tokenize_input(item: Input, tokenizer: Tokenizer, n_vocab: int, index: int = 0) -> list[int]:
-    """One input's ids. A text gets special tokens; ids alone stay as they are.
+    """The ids of one input. A text gets special tokens; an input of ids alone stays unchanged.
 
-    In a mixed tuple only a text that comes first gets special tokens, as in llama-server.
-    Raises `InvalidRequest`, naming the input by `index`, for an id outside 0..n_vocab-1 and for an empty input.
+    In a mixed tuple, only a text at the beginning gets special tokens, as in llama-server.
+    Raises `InvalidInput` with `index` for an id outside 0..n_vocab-1 and for an empty input.
     """
     tokens: list[int] = []
     for position, part in enumerate((item,) if isinstance(item, str) else item):
@@ -253,10 +253,10 @@ def tokenize_input(item: Input, tokenizer: Tokenizer, n_vocab: int, index: int =
 
 
 def truncate_tokens(tokens: Sequence[int], limit: int, closing: Collection[int]) -> TokenizedText:
-    """Keep the first `limit` tokens; a closing token at the end stays there, in the place of the last one kept.
+    """Keep the first `limit` tokens. A closing token at the end replaces the last one kept.
 
-    So [CLS] a b c [SEP] cut to 4 is [CLS] a b [SEP], as the original models do it; cut to 2 it is [CLS] [SEP], and
-    to 1 only [SEP]. `limit` is at least 1.
+    For example, [CLS] a b c [SEP] cut to 4 is [CLS] a b [SEP], as the original tokenizers do it; cut to 2 it is
+    [CLS] [SEP], and cut to 1 only [SEP]. `limit` is at least 1.
     """
     assert limit >= 1, limit
     if len(tokens) <= limit:
@@ -268,7 +268,7 @@ def truncate_tokens(tokens: Sequence[int], limit: int, closing: Collection[int])
 
 
 def truncations(texts: Sequence[TokenizedText]) -> tuple[Truncation, ...]:
-    """Those of a request's texts that were cut."""
+    """The truncated ones among a request's texts."""
     return tuple(
         Truncation(index, text.n_tokens, len(text.tokens))
         for index, text in enumerate(texts)
@@ -277,14 +277,14 @@ def truncations(texts: Sequence[TokenizedText]) -> tuple[Truncation, ...]:
 
 
 def _empty(index: int, text: str) -> InvalidInput:
-    """For an input without tokens; `text` is what gave none, "" when it was not one text."""
+    """The error for an input without tokens. `text` is the input if it is a text, else ""."""
     if text.strip():
         return InvalidInput(
             index,
             " has no word or character that this model knows, so there is nothing to embed: "
-            "leave it out, or ask another model",
+            "leave it out, or use another model",
         )
-    return InvalidInput(index, " is empty: it gives no tokens, so there is nothing to embed")
+    return InvalidInput(index, " is empty: it has no tokens, so there is nothing to embed")
 
 
 def _known_id(token: int, n_vocab: int, index: int) -> int:

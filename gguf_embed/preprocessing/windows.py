@@ -1,4 +1,4 @@
-"""Long texts in windows and spans of characters as token rows: which tokens belong to which, and the means. Pure."""
+"""Splits long texts into windows, maps spans of characters to token rows, and computes their means. Pure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gguf_embed.types import FloatMatrix, Span
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A part of a text that the model reads by itself."""
+    """A part of a text that the model reads separately."""
 
-    positions: Sequence[int]  # in the whole text's tokens; special tokens are in every window
-    n_own: int  # tokens that are in this window only: its weight
+    positions: Sequence[int]  # in the whole text's tokens; every window contains the special tokens
+    n_own: int  # tokens that only this window contains: its weight
 
 
 def plan_windows(n_tokens: int, n_opening: int, n_closing: int, limit: int) -> list[Window]:
-    """Cut a text into windows of at most `limit` tokens, each within its special tokens, all but the last one full.
+    """Split a text into windows of at most `limit` tokens, each with the special tokens; all but the last are full.
 
-    They do not overlap: each of the text's own tokens is read once. `limit` leaves room for one at least.
+    They do not overlap: each of the text's own tokens is read once. `limit` must leave room for at least one.
     """
     room = limit - n_opening - n_closing
     assert room >= 1, (limit, n_opening, n_closing)
@@ -36,38 +36,38 @@ def plan_windows(n_tokens: int, n_opening: int, n_closing: int, limit: int) -> l
 
 
 def weighted_mean(vectors: FloatMatrix, weights: Sequence[int]) -> FloatMatrix:
-    """float32[1, d] of float32[n, d]."""
+    """The weighted mean of float32[n, d] as float32[1, d]."""
     mean = np.average(vectors, axis=0, weights=weights, keepdims=True)
     return np.asarray(mean, np.float32)
 
 
 def span_rows(offsets: Sequence[Span | None], spans: Sequence[Span], n_characters: int) -> list[range | None]:
-    """Which token rows make up each span of a text of `n_characters`; None for a span that no token lies in.
+    """The token rows of each span of a text of `n_characters`; None for a span that contains no token.
 
-    A token belongs to every span that it overlaps. What stands before the text's first token (special tokens, a
-    prompt) belongs to the spans that begin where the text begins, what stands after its last to those that end with
-    it: so the span of the whole text is the whole text. Jina's late chunking extends its first and last chunk like
-    that. A token whose place is not known belongs to the spans with tokens on both sides of it.
+    A token belongs to every span that it overlaps. Tokens before the text's first one (special tokens, a prompt)
+    belong to the spans that begin where the text begins, and tokens after its last one to the spans that end where it
+    ends, so that a span over the whole text covers all tokens. Jina's late chunking extends its first and last chunk
+    in the same way. A token with unknown offsets belongs to the spans with tokens on both sides of it.
     """
-    placed = [(index, span) for index, span in enumerate(offsets) if span is not None]
-    starts = [start for _, (start, _) in placed]
-    ends = list(accumulate((end for _, (_, end) in placed), max))
+    located = [(index, span) for index, span in enumerate(offsets) if span is not None]
+    starts = [start for _, (start, _) in located]
+    ends = list(accumulate((end for _, (_, end) in located), max))
     rows: list[range | None] = []
     for start, end in spans:
         first, stop = bisect_right(ends, start), bisect_left(starts, end)
         if first >= stop:
             rows.append(None)
             continue
-        low = 0 if start == 0 else placed[first][0]
-        high = len(offsets) if end == n_characters else placed[stop - 1][0] + 1
+        low = 0 if start == 0 else located[first][0]
+        high = len(offsets) if end == n_characters else located[stop - 1][0] + 1
         rows.append(range(low, high))
     return rows
 
 
 def mean_over(rows: FloatMatrix, ranges: Sequence[range]) -> FloatMatrix:
-    """The mean of each range of float32[n, d]: float32[len(ranges), d]. Ranges may overlap; none is empty.
+    """The mean over each range of rows of float32[n, d]: float32[len(ranges), d]. Ranges may overlap; none is empty.
 
-    Each row is added up once, however many ranges there are.
+    Each row is summed only once, even if it belongs to many ranges.
     """
     borders = sorted({0, *(r.start for r in ranges), *(r.stop for r in ranges)})
     begins = [border for border in borders if border < len(rows)]

@@ -1,4 +1,4 @@
-"""Pure decisions: in which order texts are due, and what the next batch holds. No clock, no lock, no thread."""
+"""Pure decisions: when each text is due, and what the next batch holds. No clock, no lock, no thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gguf_embed.scheduler.task import EmbedTask
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """The first `n_taken` of the candidates less the dropped ones; `dropped` are cancelled and never run."""
+    """The tasks to run now, and the cancelled ones to drop. Together they are the first of the candidates."""
 
     taken: Sequence[EmbedTask]
     dropped: Sequence[EmbedTask]
@@ -21,9 +21,9 @@ class BatchPlan:
 def take_batch(waiting: Sequence[EmbedTask], limits: BatchLimits, max_tokens: int) -> BatchPlan:
     """Choose the next batch from tasks in due order, without touching the queue.
 
-    `max_tokens` is this batch's share of `limits.max_tokens`. Stops at the first task that does not fit, so nothing is
-    overtaken; a first task over `max_tokens` goes alone (its context is sized for it). Raises nothing: it runs on the
-    worker thread, which must not die here.
+    `max_tokens` is this batch's share of `limits.max_tokens`. Stops at the first task that does not fit, so that no
+    task overtakes another. A first task over `max_tokens` runs alone (its context is large enough). Raises nothing: it
+    runs on the worker thread, which must not die here.
     """
     taken: list[EmbedTask] = []
     dropped: list[EmbedTask] = []
@@ -43,18 +43,18 @@ def take_batch(waiting: Sequence[EmbedTask], limits: BatchLimits, max_tokens: in
 
 
 def token_budget(limits: BatchLimits, n_waiting_tokens: int, n_idle_workers: int) -> int:
-    """Tokens this worker should take: an equal share when others are idle, so that all cores work on one request.
+    """Tokens this worker should take: an equal share if others are idle, so that all cores work on one request.
 
-    `n_idle_workers` counts the asking worker too.
+    `n_idle_workers` includes the calling worker.
     """
     share = -(-n_waiting_tokens // max(1, n_idle_workers))
     return min(limits.max_tokens, max(share, limits.min_share_tokens))
 
 
 def choose_threads(plan: ExecutionPlan, n_running: int, n_waiting: int) -> int:
-    """Threads for one engine call: an equal share, or as many as pay when this worker is alone with the work.
+    """Threads for one engine call: an equal share, or `alone_threads` if no other work is running or waiting.
 
-    `n_running` counts other workers that compute now, `n_waiting` the texts left in the queue.
+    `n_running` is the number of other workers that are computing, `n_waiting` that of texts left in the queue.
     """
     if n_running == 0 and n_waiting == 0:
         return plan.alone_threads
@@ -62,10 +62,10 @@ def choose_threads(plan: ExecutionPlan, n_running: int, n_waiting: int) -> int:
 
 
 def due_times(now_s: float, lengths: Sequence[int], tokens_per_s: float) -> list[float]:
-    """When each text of one request is due: when this request alone, on an idle server, would have reached it.
+    """When each text of a request is due: the time at which an idle server would have reached it.
 
-    Ordering by it lets a short query overtake the tail of a bulk request but never its head, and nothing waits for
-    ever: a due time is fixed at admission, while new requests get later ones.
+    In this order a short query overtakes the tail of a bulk request but never its head. No text starves: its due time
+    is fixed at admission, and later requests get later due times.
     """
     due: list[float] = []
     n_before = 0

@@ -1,4 +1,4 @@
-"""The way of texts with images: one thread with a context of its own, beside the queue of texts."""
+"""Computes inputs with images, on one thread with its own context, independently of the queue of texts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from gguf_embed.engines.base import ImageReader, ImageRows
-from gguf_embed.errors import InvalidRequest, Overloaded, Unavailable
+from gguf_embed.errors import InvalidRequest, Overloaded, Unavailable, WayOut
 from gguf_embed.scheduler.scheduler import Submission
 from gguf_embed.types import ImageInput, OutputSpec
 
 MAX_WAITING = 64
-"""Texts with images that may wait or run: some seconds each for a large model on a processor."""
+"""Inputs with images that may wait or run at once. Each takes some seconds with a large model on a CPU."""
 
 MAX_WAITING_BYTES = 512 * 2**20
-"""Of their images, as files; a request that finds nobody waiting may have more."""
+"""Limit on the size of their image files. A request may exceed it if no other is waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class _Timed:
 
 
 class ImageWorker:
-    """Computes one text at a time in the order they came. Methods may be called from any event loop."""
+    """Computes one input at a time, in order of arrival. Methods may be called from any event loop."""
 
     def __init__(self, reader: ImageReader, max_waiting: int = MAX_WAITING) -> None:
         self._reader = reader
@@ -42,9 +42,9 @@ class ImageWorker:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="images")
 
     async def submit(self, texts: Sequence[ImageInput], output: OutputSpec) -> Submission:
-        """Compute all of them or raise the first error. Those that have not begun when the caller leaves never run.
+        """Compute all texts, or raise the first error. If the caller is cancelled, texts that wait never run.
 
-        Raises `Overloaded` when they do not all find room, `EmbedError`s of `ImageContext.embed`.
+        Raises `Overloaded` if there is no room for all of them, and the errors of `ImageReader.embed`.
         """
         arrived_s = time.monotonic()
         futures = self._admit(texts, output)
@@ -63,12 +63,13 @@ class ImageWorker:
     def _admit(self, texts: Sequence[ImageInput], output: OutputSpec) -> list[Future[_Timed]]:
         if len(texts) > self._max_waiting:
             raise InvalidRequest(
-                f"{len(texts)} inputs in a request with images, the limit is {self._max_waiting}: send fewer at once"
+                f"a request with images has {len(texts)} inputs, the limit is {self._max_waiting}",
+                ways_out=[WayOut.FEWER_INPUTS],
             )
         sizes = [sum(len(part) for part in text.parts if isinstance(part, bytes)) for text in texts]
         with self._lock:
             if self._is_closed:
-                raise Unavailable("the model is being unloaded: ask again")
+                raise Unavailable("the model is being unloaded", [WayOut.RETRY])
             self._check_room(len(texts), sum(sizes))
             self._n_waiting += len(texts)
             self._waiting_bytes += sum(sizes)
@@ -79,9 +80,13 @@ class ImageWorker:
 
     def _check_room(self, n_texts: int, n_bytes: int) -> None:
         if self._n_waiting + n_texts > self._max_waiting:
-            raise Overloaded(f"{self._n_waiting} inputs with images wait already, the limit is {self._max_waiting}")
+            raise Overloaded(
+                f"{self._n_waiting} inputs with images are already waiting, the limit is {self._max_waiting}"
+            )
         if self._n_waiting and self._waiting_bytes + n_bytes > MAX_WAITING_BYTES:
-            raise Overloaded(f"images of {self._waiting_bytes:,} bytes wait, the limit is {MAX_WAITING_BYTES:,}")
+            raise Overloaded(
+                f"images of {self._waiting_bytes:,} bytes are already waiting, the limit is {MAX_WAITING_BYTES:,}"
+            )
 
     def _run(self, text: ImageInput, output: OutputSpec) -> _Timed:
         started_s = time.monotonic()
@@ -94,7 +99,7 @@ class ImageWorker:
             self._waiting_bytes -= size
 
     def close(self) -> None:
-        """Answer what was accepted, then free the context; safe to call twice."""
+        """Finish accepted work, then free the context. Safe to call twice."""
         with self._lock:
             was_closed, self._is_closed = self._is_closed, True
         self._thread.shutdown(wait=True)

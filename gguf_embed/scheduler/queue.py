@@ -1,4 +1,4 @@
-"""The waiting texts of one model, and the only lock around them."""
+"""The queue of one model's texts, and the lock that protects it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from gguf_embed.scheduler.task import Batch, BatchKey, EmbedTask, PendingRequest
 from gguf_embed.types import OutputSpec
 
 RESERVE = 10
-"""One part in this many more is kept for requests that fit one batch: bulk must not lock out a short query."""
+"""A tenth more than the queue's limit is reserved for requests that fit in one batch, so that bulk requests cannot
+lock out a short query."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """A snapshot for health, props and metrics."""
+    """A snapshot for health checks, properties and metrics."""
 
     n_texts: int
     n_tokens: int
@@ -42,7 +43,7 @@ class TaskQueue:
         self._changed = threading.Condition(threading.Lock())
         self._queues: dict[BatchKey, list[EmbedTask]] = {}
         self._n_tokens = 0
-        self._n_reserved = 0  # of these, tokens of requests that the reserve was needed for
+        self._n_reserved = 0  # the part of them admitted on the reserve
         self._n_texts = 0
         self._n_admitted = 0
         self._running: dict[int, int] = {}  # worker number → texts in its batch
@@ -51,10 +52,10 @@ class TaskQueue:
         self._failure: str | None = None
 
     def admit(self, request: PendingRequest, output: OutputSpec, texts: Sequence[Sequence[int]]) -> None:
-        """Queue all texts of a request or none.
+        """Queue all texts of a request, or none.
 
-        Raises `Overloaded` when they do not fit (a request larger than the whole queue is let in when it is empty, one
-        of a single batch has a reserve), `Unavailable` when closed or failed.
+        Raises `Overloaded` if they do not fit, `Unavailable` if the queue is closed or failed. An empty queue admits a
+        request of any size; a request that fits in one batch may use the reserve.
         """
         lengths = list(map(len, texts))
         n_tokens = sum(lengths)
@@ -75,7 +76,7 @@ class TaskQueue:
                 )
                 for index, tokens in enumerate(texts)
             ]
-            for task in tasks:  # nothing may raise from here on: all or none
+            for task in tasks:  # nothing may raise from here on: all are queued or none
                 heapq.heappush(self._queues.setdefault(task.key, []), task)
             self._n_admitted += len(tasks)
             self._n_tokens += n_tokens
@@ -91,7 +92,7 @@ class TaskQueue:
         return is_small and self._n_reserved + n_tokens <= self._max_tokens // RESERVE
 
     def _drop_cancelled(self) -> None:
-        """Forget texts whose client is gone: in a full queue they would keep living clients out."""
+        """Remove texts whose client has disconnected: in a full queue they would keep other clients out."""
         for tasks in self._queues.values():
             tasks[:] = [task for task in tasks if not task.request.cancelled]
             heapq.heapify(tasks)
@@ -109,15 +110,16 @@ class TaskQueue:
     def _overloaded(self, n_tokens: int) -> Overloaded:
         wait_s = self._n_tokens / self._tokens_per_s
         return Overloaded(
-            f"the queue holds {self._n_tokens} tokens and this request has {n_tokens}, the limit is {self._max_tokens}",
+            f"the queue holds {self._n_tokens} tokens, this request has {n_tokens}, and the limit is "
+            f"{self._max_tokens}",
             retry_after_s=max(1, min(60, round(wait_s))),
             ways_out=[WayOut.RETRY, WayOut.LARGER_QUEUE],
         )
 
     def take(self, worker: int) -> Batch | None:
-        """Wait for work and take one batch; None when the queue is closed and empty, or failed.
+        """Wait for work and take one batch. None if the queue is closed and empty, or has failed.
 
-        Worker 0 alone takes long texts: their context is expensive, so one exists.
+        Only worker 0 takes long texts, because there is only one of the large contexts they need.
         """
         with self._changed:
             self._running.pop(worker, None)
@@ -136,7 +138,7 @@ class TaskQueue:
                     self._changed.wait()
 
     def _next_key(self, worker: int) -> BatchKey | None:
-        """The key whose first text is due first, among those this worker may take."""
+        """The batch key with the earliest due text, among those this worker may take."""
         heads = [tasks[0] for key, tasks in self._queues.items() if tasks and (worker == 0 or not key.long)]
         return min(heads).key if heads else None
 
@@ -166,20 +168,20 @@ class TaskQueue:
         return Batch(key, plan.taken, plan.n_tokens, n_threads, max(limits.max_tokens, plan.n_tokens))
 
     def note_speed(self, n_tokens: int, compute_s: float) -> None:
-        """Follow the workers' real speed (an exponential mean), for due times and Retry-After."""
+        """Update the measured speed of all workers (an exponential mean), for due times and Retry-After."""
         if compute_s > 0:
             measured = self._plan.n_workers * n_tokens / compute_s
             with self._changed:
                 self._tokens_per_s += 0.1 * (measured - self._tokens_per_s)
 
     def close(self) -> None:
-        """Admit nothing more; workers finish what waits and then get None."""
+        """Admit nothing more. Workers finish what is queued and then get None."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def fail(self, reason: str) -> list[EmbedTask]:
-        """A worker died: admit nothing more, hand back what waits so that it can be answered, wake the others."""
+        """A worker died: admit nothing more, wake the other workers, and return the queued tasks to be answered."""
         with self._changed:
             self._failure = self._failure or reason
             waiting = [task for tasks in self._queues.values() for task in tasks]

@@ -1,4 +1,4 @@
-"""The workers of one model and the bridge between the event loop and their threads."""
+"""The workers of one model, and the bridge between the event loop and their threads."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from gguf_embed.types import Output, OutputSpec
 
 
 class BatchObserver(Protocol):
-    """Who counts batches (metrics); called on worker threads."""
+    """Counts batches, for metrics. Called on worker threads."""
 
     def observe_batch(self, n_texts: int, n_tokens: int, budget_tokens: int, compute_s: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What became of the texts of one request, and where its time went."""
+    """The outputs for one request's texts, and where its time went."""
 
-    outputs: Sequence[Output | None]  # of one text each; None where it failed
-    n_tokens: Sequence[int]  # that were read of each
+    outputs: Sequence[Output | None]  # one text each; None if it failed
+    n_tokens: Sequence[int]  # read, per text
     queue_s: float
     compute_s: float
     failures: Mapping[int, EmbedError] = field(default_factory=dict)
 
 
 class Scheduler:
-    """Runs texts of many requests in shared batches. `submit` belongs to event loops, the rest to any thread."""
+    """Runs the texts of many requests in shared batches. Call `submit` on an event loop, the rest on any thread."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class Scheduler:
     async def submit(self, texts: Sequence[Sequence[int]], output: OutputSpec) -> Submission:
         """Run the token sequences, each at most `plan.contexts.long_tokens` long.
 
-        Raises `Overloaded` or `Unavailable`; what failed on one text alone is among the answer's `failures`. When the
-        awaiting task is cancelled, texts that no worker took yet are dropped.
+        Raises `Overloaded` or `Unavailable`; errors of single texts are in the submission's `failures`. If the caller
+        is cancelled, texts that no worker has taken yet are dropped.
         """
         if not texts:
             return Submission([], [], 0.0, 0.0)
@@ -71,7 +71,7 @@ class Scheduler:
         try:
             await request.future
         finally:
-            request.cancelled = True  # after an answer nothing is left to drop
+            request.cancelled = True  # has no effect after an answer
         for error in request.errors.values():
             if isinstance(error, Unavailable):
                 raise error
@@ -79,43 +79,43 @@ class Scheduler:
         return Submission(request.outputs, n_tokens, request.queue_s, request.compute_s, request.errors)
 
     def _deliver(self, outcome: BatchOutcome) -> None:
-        """On a worker thread: count a batch and answer it."""
+        """On a worker thread: count a batch and deliver its outputs."""
         batch = outcome.batch
         compute_s = outcome.done_s - outcome.taken_s
         self._observer.observe_batch(len(batch.tasks), batch.n_tokens, batch.budget_tokens, compute_s)
-        _hand_out(outcome)
+        _deliver_to_loops(outcome)
 
     def _on_death(self, batch: Batch | None, error: BaseException) -> None:
-        """On the dying worker's thread: answer its batch and everything that waits, so that no client hangs."""
+        """On the dying worker's thread: fail its batch and everything queued, so that no client hangs."""
         reason = f"{type(error).__name__}: {error}"
         waiting = [*(batch.tasks if batch else ()), *self._queue.fail(reason)]
         failure = Unavailable(f"the model's worker has failed ({reason}): restart the server")
         now_s = self._clock()
         if waiting:
             orphans = Batch(waiting[0].key, waiting, 0, 0, 0)
-            _hand_out(BatchOutcome(orphans, [failure] * len(waiting), now_s, now_s))
+            _deliver_to_loops(BatchOutcome(orphans, [failure] * len(waiting), now_s, now_s))
 
     def state(self) -> QueueState:
         return self._queue.state()
 
     def close(self) -> None:
-        """Stop admitting, let the workers finish what waits, free their contexts. Blocks; not for the event loop."""
+        """Admit nothing more, wait for the workers to finish, free their contexts. Blocks: not on the event loop."""
         self._queue.close()
         for worker in self._workers:
             worker.join()
 
 
-def _hand_out(outcome: BatchOutcome) -> None:
-    """On a worker thread: hand each event loop its share of a batch, in one call per loop."""
+def _deliver_to_loops(outcome: BatchOutcome) -> None:
+    """On a worker thread: deliver a batch to the event loops of its requests, in one call per loop."""
     for loop in {task.request.loop for task in outcome.batch.tasks}:
         try:
             loop.call_soon_threadsafe(_answer, loop, outcome)
         except RuntimeError:
-            continue  # that loop is closed: nobody waits there any more
+            continue  # that loop is closed, so nothing awaits the result
 
 
 def _answer(loop: asyncio.AbstractEventLoop, outcome: BatchOutcome) -> None:
-    """On the event loop: give each text of this loop's requests its output or error; the last one wakes its request."""
+    """On the event loop: store each text's output or error; the last text of a request wakes it."""
     compute_s = outcome.done_s - outcome.taken_s
     counted: set[int] = set()
     for task, result in zip(outcome.batch.tasks, outcome.results, strict=True):

@@ -1,4 +1,4 @@
-"""One text waiting, and the request it belongs to."""
+"""One queued text, the request it belongs to, and the batch it runs in."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from gguf_embed.types import Output, OutputSpec
 
 @dataclass(frozen=True, slots=True)
 class BatchKey:
-    """Texts that can share a batch: the same output, and all fit the small context or all need the large one."""
+    """Texts with equal keys may share a batch: same output, same context size."""
 
     output: OutputSpec
-    long: bool
+    long: bool  # needs the large context
 
 
 @dataclass(slots=True, eq=False)
 class EmbedTask:
-    """One text waiting for a worker. Ordered by when it is due, see `due_times`."""
+    """One text waiting for a worker. Ordered by due time, see `due_times`."""
 
     due_s: float
-    order: int  # of admission: ties go first come, first served
+    order: int  # of admission, to break ties
     key: BatchKey
     tokens: Sequence[int]
     request: PendingRequest
-    index: int  # which of the request's texts
+    index: int  # among the request's texts
 
     def __lt__(self, other: EmbedTask) -> bool:
         return (self.due_s, self.order) < (other.due_s, other.order)
@@ -35,15 +35,15 @@ class EmbedTask:
 
 @dataclass(slots=True, eq=False)
 class PendingRequest:
-    """All texts of one request until the last is answered. Touched on its event loop only, but for `cancelled`."""
+    """A request until its last text is answered. Belongs to its event loop, except `cancelled` and `on_reserve`."""
 
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[None]  # done when every text has its output or its error
     admitted_s: float
-    outputs: list[Output | None]  # of one text each; None where it failed
+    outputs: list[Output | None]  # one text each; None if it failed
     n_left: int
-    cancelled: bool = False  # set on the loop, read by workers: a plain bool, so no lock
-    on_reserve: bool = False  # the queue was full and let it in all the same; belongs to the queue
+    cancelled: bool = False  # set on the loop, read by workers; a plain bool needs no lock
+    on_reserve: bool = False  # admitted on the queue's reserve; belongs to the queue
     queue_s: float = 0.0
     compute_s: float = 0.0
     errors: dict[int, EmbedError] = field(default_factory=dict)
@@ -51,18 +51,18 @@ class PendingRequest:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a worker runs at once."""
+    """The texts that a worker runs in one engine call."""
 
     key: BatchKey
     tasks: Sequence[EmbedTask]
     n_tokens: int
     n_threads: int
-    budget_tokens: int  # what the batch could have held
+    budget_tokens: int  # how many tokens it could have held
 
 
 @dataclass(frozen=True, slots=True)
 class BatchOutcome:
-    """What became of a batch: `results[i]` answers `batch.tasks[i]`."""
+    """A batch that has run: `results[i]` answers `batch.tasks[i]`."""
 
     batch: Batch
     results: Sequence[Output | EmbedError]

@@ -1,4 +1,4 @@
-"""One thread that owns one set of contexts: take a batch, run it, answer every text of it whatever happens."""
+"""A worker thread with its own contexts. It takes batches, runs them, and answers every text of a batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger("gguf_embed.scheduler")
 
 @dataclass(slots=True)
 class ContextSet:
-    """The contexts of one worker, opened when first needed. Used by one thread; `close` after that thread ended."""
+    """The contexts of one worker, opened on first use. Belongs to one thread; call `close` after it has ended."""
 
     engine: Engine
     planner: ContextPlanner
@@ -41,16 +41,17 @@ class ContextSet:
 
 
 def run_isolated(contexts: ContextSet, batch: Batch) -> list[Output | EmbedError]:
-    """Run a batch; when it fails or gives numbers that are not finite, run its texts one by one, once.
+    """Run a batch. If it fails or returns numbers that are not finite, run its texts once more, one by one.
 
-    So a poison text fails alone. Returns one answer per task; raises only what is no `Exception`.
+    This way a text that makes the engine fail does not affect the others. Returns one result per task; raises only a
+    `BaseException` that is not an `Exception`.
     """
     texts = [task.tokens for task in batch.tasks]
     try:
         output = _run_finite(contexts, batch.key, texts, batch.n_threads)
         return list(map(output.part, range(len(texts))))
     except Exception as error:
-        _log.warning("a batch of %d texts failed (%s): running them one by one", len(texts), error)
+        _log.warning("a batch of %d texts failed (%s): running its texts one by one", len(texts), error)
     results: list[Output | EmbedError] = []
     for text in texts:
         try:
@@ -58,14 +59,14 @@ def run_isolated(contexts: ContextSet, batch: Batch) -> list[Output | EmbedError
         except EmbedError as error:
             results.append(error)
         except Exception as error:
-            results.append(EngineFailure(f"the engine failed on this text alone: {error}"))
+            results.append(EngineFailure(f"the engine failed on this text: {error}"))
     return results
 
 
 def _run_finite(contexts: ContextSet, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int) -> Output:
     output = contexts.embed(key, texts, n_threads)
     if not output.is_finite():
-        raise EngineFailure(f"the model gave numbers that are not finite for {len(texts)} texts together or alone")
+        raise EngineFailure("the model returned numbers that are not finite")
     return output
 
 
@@ -91,9 +92,9 @@ class Worker:
         self._thread.start()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for the thread to end, then free its contexts. False when it still runs after `timeout_s`.
+        """Wait for the thread to end, then free its contexts. False if it still runs after `timeout_s`.
 
-        A worker that never started, because the start of the model failed half-way, has nothing to wait for.
+        Returns at once for a worker that never started because loading the model failed.
         """
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
@@ -107,16 +108,16 @@ class Worker:
         try:
             while (batch := self._queue.take(self.number)) is not None:
                 self._run_batch(batch)
-                batch = None  # answered: should the next `take` raise, it is not to be answered again
+                batch = None  # answered: if the next `take` raises, it must not be answered again
         except BaseException as error:
             _log.critical("worker %d died", self.number, exc_info=True)
             self._on_death(batch, error)
 
     def _run_batch(self, batch: Batch) -> None:
-        """Its own function, so that an idle worker keeps no rows alive."""
+        """A separate function, so that an idle worker keeps no rows in memory."""
         taken_s = time.monotonic()
         results = run_isolated(self._contexts, batch)
         done_s = time.monotonic()
-        if not any(isinstance(result, EmbedError) for result in results):  # a refusal takes no time
+        if not any(isinstance(result, EmbedError) for result in results):  # a refused text takes no time to compute
             self._queue.note_speed(batch.n_tokens, done_s - taken_s)
         self._deliver(BatchOutcome(batch, results, taken_s, done_s))

@@ -1,4 +1,4 @@
-"""A request with images, planned. The vision tower tokenizes, on a thread of its own."""
+"""Plans requests with images. The vision tower tokenizes them, on its own thread."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from gguf_embed.service.embed_plan import EmbedPlan, check_dimensions
 from gguf_embed.service.pipeline import ServedModel
 from gguf_embed.types import DENSE, TOKENS, EmbedRequest, ImageInput
 
-_READ_BY_THE_TOWER = TokenizedText((), 0)
+_TOKENIZED_BY_TOWER = TokenizedText((), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePlan(EmbedPlan):
-    """Inputs of texts and images. Nothing is ever cut, and equal inputs are computed each."""
+    """Inputs of texts and images. They are never truncated, and equal inputs are not deduplicated."""
 
     worker: ImageWorker
     images: Sequence[ImageInput]
 
     def tokenize(self) -> Sequence[TokenizedText | EmbedError]:
-        return [_READ_BY_THE_TOWER] * len(self.images)
+        return [_TOKENIZED_BY_TOWER] * len(self.images)
 
     async def submit(self, sequences: Sequence[Sequence[int]]) -> Submission:
         return await self.worker.submit(self.images, self.output)
 
 
 def plan_images(served: ServedModel, request: EmbedRequest) -> ImagePlan:
-    """Plan all inputs of a request with images, those without images too.
+    """Plan all inputs of a request with images, including those without images.
 
-    Raises `InvalidRequest` or `NotSupported` for what this model, or images, cannot have.
+    Raises `InvalidRequest` or `NotSupported` for options that this model or images do not support.
     """
     model, info = served.model, served.info
     if model.image_worker is None:
@@ -60,21 +60,23 @@ def plan_images(served: ServedModel, request: EmbedRequest) -> ImagePlan:
 
 
 def no_tower(name: str) -> NotSupported:
-    """Why a model cannot answer."""
-    return NotSupported(f"model {name!r} reads text only", [WayOut.ADD_TOWER])
+    """The error for a request with images to a model without a vision tower."""
+    return NotSupported(f"model {name!r} reads text only, not images", [WayOut.ADD_TOWER])
 
 
 def in_order(request: EmbedRequest, prefix: str) -> list[ImageInput]:
-    """Every input as the image worker takes it, with the prefix before its first words.
+    """Every input in the form the image worker takes, with the prefix before its first text.
 
-    Raises `InvalidRequest` for token ids beside images.
+    Raises `InvalidRequest` for token ids in the same request.
     """
     images = {image.index: image.parts for image in request.images}
     found: list[ImageInput] = []
     for index, text in enumerate(request.inputs):
         parts = images.get(index, (text,) if isinstance(text, str) else None)
         if parts is None:
-            raise InvalidRequest(f"input {index} is token ids, others hold images: send it in a request of its own")
+            raise InvalidRequest(
+                f"input {index} is an array of token ids, and other inputs have images: send it in a separate request"
+            )
         found.append(ImageInput(index, _prefixed(prefix, parts)))
     return found
 
@@ -87,7 +89,7 @@ def _prefixed(prefix: str, parts: tuple[str | bytes, ...]) -> tuple[str | bytes,
 
 
 def _check_characters(images: Sequence[ImageInput], max_tokens: int) -> None:
-    """All words of an input count: they are tokenized together, in some 150 bytes of memory each."""
+    """Count all texts of an input together: they are tokenized in one call, at about 150 bytes per character."""
     limit = character_limit(max_tokens)
     for image in images:
         n_characters = sum(len(part) for part in image.parts if isinstance(part, str))
@@ -96,7 +98,7 @@ def _check_characters(images: Sequence[ImageInput], max_tokens: int) -> None:
 
 
 def _composed(image: ImageInput) -> ImageInput:
-    """As the text path does it for models whose original tokenizer composes characters."""
+    """The input in NFC, as `LlamaTokenizer` does it for models whose original tokenizer composes characters."""
     parts = (unicodedata.normalize("NFC", part) if isinstance(part, str) else part for part in image.parts)
     return replace(image, parts=tuple(parts))
 
@@ -104,14 +106,14 @@ def _composed(image: ImageInput) -> ImageInput:
 def _check(request: EmbedRequest, served: ServedModel) -> None:
     output = request.output or served.info.output
     if output.kind not in (DENSE, TOKENS):
-        raise NotSupported(f"images have no {output.kind}, only vectors", [WayOut.POOL])
+        raise NotSupported(f"inputs with images have no {output.kind}, only vectors", [WayOut.POOL])
     if request.dimensions is not None:
         check_dimensions(request.dimensions, served.info.n_embd)
-    asked = {
-        "late_chunking and spans": request.spans,
-        "return_tokens": request.return_tokens,
-        "long_input": request.long_input != "error",
-        "on_error": request.on_error != "fail",
+    requested = {
+        "vectors of spans": request.spans,
+        "token details": request.return_tokens,
+        "averaging over windows": request.long_input != "error",
+        "skipping failed inputs": request.on_error != "fail",
     }
-    for what in (name for name, is_asked in asked.items() if is_asked):
-        raise NotSupported(f"{what} cannot be combined with images: leave it out, or send texts only")
+    for what in (name for name, is_requested in requested.items() if is_requested):
+        raise NotSupported(f"{what} cannot be combined with images: do without, or send texts only")

@@ -1,4 +1,4 @@
-"""A request for vectors, planned: checked, its prompt put before its texts, repetitions taken out, and tokenized."""
+"""Plans requests for vectors: checks options, adds the prompt, removes duplicate inputs, and tokenizes."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from gguf_embed.types import (
     Span,
 )
 
-MAX_TOKEN_ROWS = 1_000_000_000
-"""Bytes of per-token rows that one request may ask for: they are held until the reply is written."""
+MAX_TOKEN_ROW_BYTES = 1_000_000_000
+"""Limit on the token rows of one request, which are held until the reply is written."""
 
 MIN_INPUT_TOKENS = 2
-"""A text is at least one token and what is put around it: a smaller limit leaves no room for any."""
+"""The smallest limit per text that makes sense: one token and one special token."""
 
-_ANY_LENGTH = 2**31 - 1  # tokens; the limit in characters remains
+_ANY_LENGTH = 2**31 - 1  # tokens; the limit in characters still applies
 
 
 class GivesScoresOnly(NotSupported):
-    """A reranker was asked for vectors, without the pooling that makes them."""
+    """A request for vectors names no pooling, and the model is a reranker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,25 +51,25 @@ class EmbedPlan(Plan):
     """Texts to embed."""
 
     request: EmbedRequest
-    inputs: Sequence[Input]  # without repetitions, with the prompt before each
+    inputs: Sequence[Input]  # without duplicates, each with the prompt
     prompt: AppliedPrompt | None = None
-    is_heavy: bool = False  # putting the result together may take long: 1 GB of rows, a million tokens with offsets
+    is_heavy: bool = False  # assembling the result may take long: 1 GB of rows, or a million tokens with offsets
 
     @property
     def n_prefix(self) -> int:
-        """Characters of the prompt that stands before every text."""
+        """Characters of the prompt before every text."""
         return len(self.prompt.text) if self.prompt is not None else 0
 
     def tokenize(self) -> Sequence[TokenizedText | EmbedError]:
         try:
             if self.finds_offsets or self.request.long_input == "chunk_mean" or self.request.on_error == "skip":
-                return _TextReader(self).read_all()
+                return _DetailedTokenizer(self).tokenize_all()
             return self._prepare(self.inputs)
         except (InvalidInput, InputTooLong) as error:
             raise error.for_input(self.index_of.index(error.index)) from error
 
     def _prepare(self, inputs: Sequence[Input]) -> list[TokenizedText]:
-        """Raises the first input's error, numbered as these are."""
+        """Tokenize `inputs`. Raises the error of the first one that fails; its index counts within `inputs`."""
         model, request = self.served.model, self.request
         limits, truncate = model.limits, request.truncate
         if request.load.n_ctx is not None:
@@ -88,7 +88,7 @@ class EmbedPlan(Plan):
         _check_bytes(self._n_held_rows(texts), self.served.info.n_embd)
 
     def _n_held_rows(self, texts: Sequence[TokenizedText | EmbedError]) -> int:
-        """Token rows that are held until the reply is written: those of the texts and of the spans, or the reply's."""
+        """Rows held until the reply is written: with spans, token rows plus one per span; else every input's own."""
         lengths = [len(text.tokens) if isinstance(text, TokenizedText) else 0 for text in texts]
         if self.request.spans:
             return sum(lengths) + sum(map(len, self.request.spans))
@@ -96,7 +96,7 @@ class EmbedPlan(Plan):
 
 
 def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
-    """Raises `InvalidRequest` or `NotSupported` for what this model cannot do, or what has no meaning together."""
+    """Raises `InvalidRequest` or `NotSupported` for options that this model does not support or that conflict."""
     info = served.info
     output = request.output or info.output
     if output.kind == SCORES:
@@ -127,83 +127,89 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
 
 def _check_scores(request: EmbedRequest, info: ModelInfo) -> None:
     if not info.n_scores:
-        raise NotSupported(f"model {info.name!r} has no rank head, so it gives no scores", [WayOut.POOL])
+        raise NotSupported(f"model {info.name!r} has no rank head, so it returns no scores", [WayOut.POOL])
     if request.output is None and not request.scores:
         raise GivesScoresOnly(
-            f"model {info.name!r} is a reranker: it gives scores, and vectors only where a pooling is named",
+            f"model {info.name!r} is a reranker: it returns scores, and vectors only if the request names a pooling",
             [WayOut.RERANK, WayOut.POOL],
         )
 
 
 def check_dimensions(dimensions: int, width: int) -> None:
-    """Raises `InvalidRequest` for more numbers than a row has."""
+    """Raises `InvalidRequest` for more dimensions than a row has."""
     if not 1 <= dimensions <= width:
         raise InvalidRequest(
-            f"dimensions is {dimensions}, this model has {width}: ask for 1 to {width}",
-            "dimensions",
+            f"the request asks for {dimensions} dimensions, this model has {width}: ask for 1 to {width}", "dimensions"
         )
 
 
 def _check_bytes(n_rows: int, n_embd: int) -> None:
     size_bytes = 4 * n_embd * n_rows
-    if size_bytes > MAX_TOKEN_ROWS:
+    if size_bytes > MAX_TOKEN_ROW_BYTES:
         raise InvalidRequest(
-            f"one vector per token makes {size_bytes:,} bytes, the limit per request is {MAX_TOKEN_ROWS:,}",
+            f"one vector per token would take {size_bytes:,} bytes, the limit per request is {MAX_TOKEN_ROW_BYTES:,}",
             ways_out=[WayOut.FEWER_INPUTS],
         )
 
 
 def text_limits(n_ctx: int, limits: TokenLimits) -> TokenLimits:
-    """A request's own, shorter limit on each text, or the model's."""
+    """The limits with a request's own maximum of tokens per text, if that is shorter than the model's."""
     if n_ctx >= limits.max_tokens:
         return limits
     if n_ctx < MIN_INPUT_TOKENS:
-        raise InvalidRequest(f"num_ctx is {n_ctx}, a text needs {MIN_INPUT_TOKENS} tokens at least", "options")
+        raise InvalidRequest(
+            f"a text needs at least {MIN_INPUT_TOKENS} tokens, and the request limits texts to {n_ctx}", "options"
+        )
     return replace(limits, max_tokens=n_ctx)
 
 
 def check_combination(request: EmbedRequest, info: ModelInfo, output: OutputSpec) -> None:
-    """Refuse what has no meaning together. Raises `InvalidRequest` or `NotSupported`."""
+    """Refuse options that conflict. Raises `InvalidRequest` or `NotSupported`."""
     if request.spans:
         _check_spans(request, info, output)
     if request.long_input == "error":
         return
     if output.kind == TOKENS:
         raise InvalidRequest(
-            "long_input chunk_mean averages vectors, and pooling none asks for one per token: leave one of them out",
+            "an average over windows is one vector per text, and pooling none gives one per token: ask for one of them",
             "long_input",
         )
     if output.kind != DENSE:
-        raise NotSupported(f"{output.kind} cannot be averaged over the parts of a text: leave long_input out")
+        raise NotSupported(f"{output.kind} cannot be averaged over the windows of a text", [WayOut.NO_AVERAGE])
     if request.truncate:
         raise InvalidRequest(
-            "truncate cuts a long text and long_input chunk_mean reads all of it: send one of them", "long_input"
+            "truncation cuts a long text, and an average over windows covers all of it: ask for one of them",
+            "long_input",
         )
 
 
 def _check_spans(request: EmbedRequest, info: ModelInfo, output: OutputSpec) -> None:
     assert len(request.spans) == len(request.inputs), request.spans
     if output.kind not in (DENSE, TOKENS):
-        raise NotSupported(f"this model gives {output.kind}, not vectors of spans: ask an embedding model")
+        raise NotSupported(f"this model returns {output.kind}, so spans have no vectors: use an embedding model")
     if output.pooling is not Pooling.MEAN and request.output is not None:
         raise InvalidRequest(
-            f"the vector of a span is the mean of its tokens, and this request asks for pooling {output.pooling_name}: "
-            "leave pooling out, or ask for mean",
+            "the vector of a span is the mean of its token vectors, and this request asks for pooling "
+            f"{output.pooling_name}: ask for pooling mean, or for none in particular",
             "pooling",
         )
     if output.pooling is not Pooling.MEAN:
         raise InvalidRequest(
-            f"the vector of a span is the mean of its tokens, and {info.name} pools by {output.pooling_name}: it was "
-            "probably not trained for that; ask for pooling mean to get it anyway",
+            f"the vector of a span is the mean of its token vectors, and {info.name} was probably not trained for "
+            f"that, because its pooling is {output.pooling_name}: ask for pooling mean to get it nevertheless",
             "pooling",
         )
     if request.long_input != "error":
-        field = "late_chunking reads its chunks" if request.spans_are_inputs else "spans are read"
-        raise InvalidRequest(f"{field} within the whole text, long_input in parts: send one of them", "long_input")
+        what = "chunks" if request.spans_are_inputs else "spans"
+        raise InvalidRequest(
+            f"{what} are read in the context of the whole text, and an average over windows splits the text: ask for "
+            "one of them",
+            "long_input",
+        )
 
 
-class _TextReader:
-    """Tokenizes the texts of a plan that wants offsets, windows, or the good texts among bad ones."""
+class _DetailedTokenizer:
+    """Tokenizes for a plan that needs offsets or windows, or that keeps the errors of single texts."""
 
     def __init__(self, plan: EmbedPlan) -> None:
         self._plan = plan
@@ -212,8 +218,8 @@ class _TextReader:
         self._limit = (limits if n_ctx is None else text_limits(n_ctx, limits)).max_tokens
         self._offsets = OffsetMapper(self._tokenizer)
 
-    def read_all(self) -> list[TokenizedText | EmbedError]:
-        """All inputs, in order; errors among them only where they are to be kept, else the first is raised."""
+    def tokenize_all(self) -> list[TokenizedText | EmbedError]:
+        """All inputs, in order. With on_error "skip", an error takes its text's place; else the first is raised."""
         inputs, plan = self._plan.inputs, self._plan
         if plan.request.return_tokens or plan.request.spans:
             check_offset_budget(inputs)
@@ -226,7 +232,7 @@ class _TextReader:
                 raise
             texts = [self._prepare_one(item, index) for index, item in enumerate(inputs)]
         return [
-            text if isinstance(text, EmbedError) else self._read(item, text, special)
+            text if isinstance(text, EmbedError) else self._with_details(item, text, special)
             for item, text in zip(inputs, texts, strict=True)
         ]
 
@@ -234,7 +240,7 @@ class _TextReader:
         special = special_tokens_of(self._tokenizer)
         if self._limit <= len(special.opening) + len(special.closing):
             raise NotSupported(
-                f"the limit per text is {self._limit} tokens, too few for windows", [WayOut.LARGER_CONTEXT]
+                f"the limit per text is {self._limit} tokens, which is too few for windows", [WayOut.LARGER_CONTEXT]
             )
         return special
 
@@ -244,7 +250,8 @@ class _TextReader:
         except (InvalidInput, InputTooLong) as error:
             return error.for_input(index)
 
-    def _read(self, item: Input, text: TokenizedText, special: SpecialTokens | None) -> TokenizedText:
+    def _with_details(self, item: Input, text: TokenizedText, special: SpecialTokens | None) -> TokenizedText:
+        """The text with offsets if requested, and split into windows if it is too long. `special` is for windows."""
         request = self._plan.request
         if request.return_tokens or request.spans:
             n_characters = len(valid_unicode(item)) - self._plan.n_prefix if isinstance(item, str) else 0
@@ -259,7 +266,7 @@ class _TextReader:
             n_opening += self._n_prefix_tokens(item, n_opening, text.tokens)
         if n_opening + n_closing >= self._limit:
             raise InvalidRequest(
-                f"the prompt is as long as a window of {self._limit} tokens: send a shorter one",
+                f"the prompt leaves no room for the text in a window of {self._limit} tokens: send a shorter one",
                 "prompt",
             )
         windows = plan_windows(text.n_tokens, n_opening, n_closing, self._limit)
@@ -272,16 +279,16 @@ class _TextReader:
         )
 
     def _n_prefix_tokens(self, item: str, n_opening: int, tokens: Sequence[int]) -> int:
-        """How many tokens after the opening ones are the prompt's alone: every window begins with them."""
+        """How many tokens after the opening ones belong to the prompt alone: every window begins with them."""
         n_prefix = self._plan.n_prefix
-        if n_prefix > self._limit:  # perhaps too long for a window: not worth the search for its end
+        if n_prefix > self._limit:  # perhaps too long for a window, and then there is no need to search for its end
             n_tokens = len(self._tokenizer.encode(item[:n_prefix], add_special=False))
             if n_tokens > self._limit:
                 return n_tokens
         return self._offsets.count_within(item, n_prefix, n_opening, tokens)
 
     def _offsets_of(self, item: Input, text: TokenizedText) -> Sequence[Span | None]:
-        """In the text as it was sent, so without the prompt before it. None for all tokens of an input of ids."""
+        """Offsets in the text as it was sent, without the prompt. All None for an input of token ids."""
         if not isinstance(item, str):
             return [None] * len(text.tokens)
         n_prefix = self._plan.n_prefix
@@ -289,7 +296,7 @@ class _TextReader:
 
 
 def _n_around(tokens: Sequence[int], special: SpecialTokens) -> tuple[int, int]:
-    """How many tokens at the ends are the model's special ones; token ids from a client may have none."""
+    """How many special tokens are at the beginning and the end. Token ids from a client may have none."""
     n_opening, n_closing = len(special.opening), len(special.closing)
     opens = tuple(tokens[:n_opening]) == special.opening
     closes = tuple(tokens[len(tokens) - n_closing :]) == special.closing

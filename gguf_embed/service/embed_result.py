@@ -1,4 +1,4 @@
-"""From what the engine gave back to the inputs of a request: vectors, spans, windows, tokens, single failures."""
+"""Turns the engine's output into a request's result: vectors, spans, windows, tokens, failures."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from gguf_embed.vectors import Rows, finish
 
 
 def assemble(plan: EmbedPlan, computed: Computed) -> EmbedResult:
-    """Put the result together. Raises the first input's error unless the request wants it in the result. Any thread."""
+    """Assemble the result. Raises the first error unless the request skips failed inputs. Any thread."""
     request, texts = plan.request, computed.texts
     outcomes = _outcomes(texts, computed.submission)
     outputs: list[Output | None] = []
-    kept: list[TokenizedText | None] = []  # of each input that has an output
+    kept: list[TokenizedText | None] = []  # None: the input failed
     failures: list[InputFailure] = []
     truncated: list[Truncation] = []
     n_read = 0
@@ -71,28 +71,28 @@ def assemble(plan: EmbedPlan, computed: Computed) -> EmbedResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
-    """What the engine gave for a text."""
+class _EngineOutput:
+    """What the engine returned for a text."""
 
     outputs: Sequence[Output]  # one per window
-    n_tokens: int  # that were read
+    n_tokens: int  # tokens it read
 
 
-def _outcomes(texts: Sequence[TokenizedText | EmbedError], submission: Submission) -> list[_Given | EmbedError]:
-    """Of each text what the engine gave, or what failed."""
-    outcomes: list[_Given | EmbedError] = []
+def _outcomes(texts: Sequence[TokenizedText | EmbedError], submission: Submission) -> list[_EngineOutput | EmbedError]:
+    """For each text, the engine's output or the error."""
+    outcomes: list[_EngineOutput | EmbedError] = []
     begin = 0
     for text in texts:
         if isinstance(text, EmbedError):
             outcomes.append(text)
             continue
         end = begin + (len(text.windows) or 1)
-        given = submission.outputs[begin:end]
-        if None in given:
+        outputs = submission.outputs[begin:end]
+        if None in outputs:
             failed = next(index for index in range(begin, end) if index in submission.failures)
             outcomes.append(submission.failures[failed])
         else:
-            outcomes.append(_Given(cast("Sequence[Output]", given), sum(submission.n_tokens[begin:end])))
+            outcomes.append(_EngineOutput(cast("Sequence[Output]", outputs), sum(submission.n_tokens[begin:end])))
         begin = end
     return outcomes
 
@@ -103,16 +103,16 @@ def _windowed(kept: Sequence[TokenizedText | None]) -> tuple[WindowedText, ...]:
 
 
 def _output_of(
-    plan: EmbedPlan, index: int, text: TokenizedText | EmbedError, outcome: _Given | EmbedError
+    plan: EmbedPlan, index: int, text: TokenizedText | EmbedError, outcome: _EngineOutput | EmbedError
 ) -> Output | EmbedError:
-    """What input `index` becomes."""
+    """The output of input `index`, not yet normalized, or its error."""
     if isinstance(outcome, EmbedError):
         return outcome.for_input(index)
     if isinstance(text, EmbedError) or not (text.windows or plan.request.spans):
         n_dims = plan.request.dimensions
         return outcome.outputs[0] if n_dims is None else _with_direction(index, outcome.outputs[0], n_dims)
     rows = [output for output in outcome.outputs if isinstance(output, Rows)]
-    assert len(rows) == len(outcome.outputs), "windows and spans are of rows"
+    assert len(rows) == len(outcome.outputs), "windows and spans have rows"
     if text.windows:
         mean = _averaged(plan, text, rows)
         return Rows.one_each(DENSE, mean) if mean.any() else _without_vector(index, ": the vectors of its windows")
@@ -124,22 +124,22 @@ def _output_of(
 
 
 def _finished(plan: EmbedPlan, outputs: Sequence[Output | None]) -> Output:
-    """All outputs as one, cut and normalized."""
+    """All outputs joined into one, cut and normalized."""
     request, info = plan.request, plan.served.info
     first = outputs[0]
     if first is None:
         first = next((output for output in outputs if output is not None), None)
     if first is None:
-        return Rows.none_of(plan.output.kind, len(outputs))
+        return Rows.none_of(DENSE if request.spans else plan.output.kind, len(outputs))
     joined = type(first).join(outputs)
     kind = info.embd_normalize if request.embd_normalize is None else request.embd_normalize
     return joined.finished(kind, request.dimensions)
 
 
 def _with_direction(index: int, output: Output, n_dims: int) -> Output | EmbedError:
-    """What is wrong with a vector of which the dimensions that are left hold only zeros: static models have such."""
+    """The output, or an error if its first `n_dims` dimensions are all zero, which happens with static models."""
     if isinstance(output, Rows) and output.kind == DENSE and not output.matrix[:, :n_dims].any():
-        return InvalidInput(index, f": the first {n_dims} numbers of its vector are all zero: ask for more dimensions")
+        return InvalidInput(index, f": the first {n_dims} dimensions of its vector are all zero: ask for more")
     return output
 
 
@@ -153,18 +153,18 @@ def _span_means(index: int, rows: FloatMatrix, ranges: Sequence[range], spans: S
 
 
 def _without_vector(index: int, what: str, param: str = "input") -> InvalidInput:
-    return InvalidInput(index, f"{what} add up to zero, so it has no vector: leave it out, or add other words", param)
+    return InvalidInput(index, f"{what} add up to zero, so it has no vector: leave it out, or use other words", param)
 
 
 def _rows_of_spans(
     index: int, text: TokenizedText, spans: Sequence[Span], *, are_inputs: bool
 ) -> list[range] | EmbedError:
-    """The token rows of each span of input `index`, or what is wrong with a span that has none."""
+    """The token rows of each span of input `index`, or the error for the first span that has none."""
     rows = span_rows(text.offsets, spans, text.n_characters)
     for number, (span, found) in enumerate(zip(spans, rows, strict=True)):
         if found is None:
             is_cut = len(text.tokens) < text.n_tokens
-            why = "truncation cut all of its tokens off" if is_cut else "no token lies in it"
+            why = "truncation removed all of its tokens" if is_cut else "it contains no token"
             if are_inputs:
                 return InvalidInput(number, f" is a chunk of one text: {why}, so it has no vector: leave it out")
             return InvalidInput(
@@ -176,9 +176,10 @@ def _rows_of_spans(
 
 
 def _averaged(plan: EmbedPlan, text: TokenizedText, windows: Sequence[Rows]) -> FloatMatrix:
-    """float32[1, d]: each window's vector finished as a text's own, and their mean by the number of their tokens.
+    """float32[1, d]: the mean of the windows' vectors, weighted by their numbers of tokens.
 
-    That is what a client gets that sends the parts and averages their vectors (the recipe of OpenAI's cookbook).
+    Each vector is first cut and normalized like a text's own. A client that embeds the parts separately and averages
+    them gets the same vector (the recipe of OpenAI's cookbook).
     """
     request, info = plan.request, plan.served.info
     kind = info.embd_normalize if request.embd_normalize is None else request.embd_normalize
@@ -187,13 +188,13 @@ def _averaged(plan: EmbedPlan, text: TokenizedText, windows: Sequence[Rows]) -> 
 
 
 def pieces_of(codec: TextCodec, tokens: Sequence[int]) -> list[bytes]:
-    """The text of each token. The codec is asked about each once. Raises `InvalidRequest` for an unknown id."""
+    """The text of each token. Looks up each distinct id once. Raises `InvalidRequest` for an unknown id."""
     known = {token: codec.token_bytes(token) for token in dict.fromkeys(tokens)}
     return [known[token] for token in tokens]
 
 
 def _token_infos(kept: Sequence[TokenizedText | None], codec: TextCodec) -> tuple[TokenInfo | None, ...]:
-    """Of each input; None where it failed. Equal inputs share one object, so that it is written once."""
+    """One per input; None if it failed. Equal inputs share one object, so that it is serialized once."""
     distinct = {id(text): text for text in kept if text is not None}
     pieces = iter(pieces_of(codec, [token for text in distinct.values() for token in text.tokens]))
     infos = {

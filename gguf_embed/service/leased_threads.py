@@ -1,4 +1,4 @@
-"""Threads for work on a loaded model, which must not be unloaded under them."""
+"""Threads for work on a leased model, which must not be unloaded while they use it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _T = TypeVar("_T")
 
 
 class ModelThreads:
-    """A few threads. `run` belongs to the event loop."""
+    """A small thread pool. `run` belongs to the event loop."""
 
     def __init__(self, name: str, n_threads: int) -> None:
         self._pool = ThreadPoolExecutor(max_workers=n_threads, thread_name_prefix=name)
 
     async def run(self, work: Callable[[], _T]) -> _T:
-        """Its result, computed on a thread.
+        """Run `work` on a thread and return its result.
 
-        When the client is gone, work that has begun is waited for all the same: whoever awaits this holds the model's
-        lease, and a model that is unloaded while a thread reads its vocabulary ends the process.
+        If the caller is cancelled, this still waits for work that has begun: the caller holds the model's lease, and
+        unloading a model while a thread reads its vocabulary would crash the process.
         """
         future = self._pool.submit(work)
         waiting = asyncio.wrap_future(future)
@@ -30,17 +30,17 @@ class ModelThreads:
         except asyncio.CancelledError:
             if not future.cancel():
                 await _until_done(waiting)
-                waiting.exception()  # nobody is left to hear of it
+                waiting.exception()  # mark it as retrieved
             raise
         return waiting.result()
 
     def close(self) -> None:
-        """Wait for what runs."""
+        """Wait for running work to end."""
         self._pool.shutdown()
 
 
 async def _until_done(waiting: asyncio.Future[_T]) -> None:
-    """However often this is cancelled meanwhile, and whatever came of it."""
+    """Wait, through any number of cancellations. The outcome does not matter."""
     while not waiting.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([waiting])

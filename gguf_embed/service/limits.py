@@ -1,4 +1,4 @@
-"""What to tell of a text that is too long: whose fault it is, and which ways out its request has."""
+"""Explains why a text is too long, and what the request could do about it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from gguf_embed.types import DENSE, EmbedRequest, ModelInfo
 
 
 def explain(error: InputTooLong, request: EmbedRequest, info: ModelInfo, tokenizer: Tokenizer) -> InputTooLong:
-    """The error with what this request could do instead.
+    """The error with the ways out that apply to this request.
 
-    Raises `InvalidRequest` where the prompt leaves no room for any text: no input is at fault then.
+    Raises `InvalidRequest` if the prompt alone leaves no room for any text.
     """
     prompt = prompts.choose(request.prompt, info.prompts)
     n_tokens = len(tokenizer.encode(prompt.text)) if prompt is not None and prompt.text else 0
     if n_tokens >= error.limit:
         raise InvalidRequest(
-            f"the prompt that is put before every text has {n_tokens} tokens by itself, the limit with a text is "
-            f"{error.limit}: send a shorter one",
+            f"the prompt alone has {n_tokens} tokens, the limit for prompt and text together is {error.limit}: send a "
+            "shorter prompt",
             request.prompt.param if request.prompt else "prompt",
         )
     if request.spans_are_inputs:

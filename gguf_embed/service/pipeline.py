@@ -1,6 +1,7 @@
-"""The one way of a request through a loaded model: a plan is tokenized and run. What becomes of it, its planner says.
+"""Runs every request on a loaded model: a plan is tokenized, then computed.
 
-Planners: texts (`embed_plan`), a query with documents (`rerank`), inputs with images (`embed_images`).
+Planners make the plans: `embed_plan` for texts, `rerank` for a query with documents, `embed_images` for images. Each
+also turns what was computed into the result.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ _T = TypeVar("_T")
 _InputT = TypeVar("_InputT", bound=Hashable)
 
 INLINE_CHARACTERS = 4_000
-"""Requests up to this size are tokenized on the event loop (under 2 ms); larger ones in a thread."""
+"""Requests up to this size are tokenized on the event loop (under 2 ms); larger ones on a thread."""
 
 INLINE_TOKENS = 500
-"""Ids that are turned into text on the event loop."""
+"""Up to this many ids are decoded on the event loop."""
 
 INLINE_OFFSET_CHARACTERS = 500
-"""The same where tokens get their offsets."""
+"""Like `INLINE_CHARACTERS`, for requests that need token offsets."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A loaded model, and what is known of it under the name it is served by."""
+    """A loaded model, with the facts about it under the name it is served by."""
 
     model: LoadedModel
     info: ModelInfo
@@ -41,32 +42,32 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One request on one loaded model, decided; nothing has been computed yet."""
+    """One checked request for one loaded model. Nothing has been computed yet."""
 
     served: ServedModel
     output: OutputSpec  # what the engine computes
     index_of: Sequence[int]  # input i of the request is text `index_of[i]`: equal inputs are computed once
     n_characters: int  # of the texts to tokenize
-    finds_offsets: bool = False  # takes the tokenizer several times as long
+    finds_offsets: bool = False  # tokenizing then takes several times as long
 
     def tokenize(self) -> Sequence[TokenizedText | EmbedError]:
-        """Each text as the model reads it, or why it cannot be read. May take seconds; any thread.
+        """Tokenize each text; an error takes the place of a text that fails alone. May take seconds; any thread.
 
-        Raises one `EmbedError` for the whole request, naming the input as the request counts them.
+        Raises one `EmbedError` for the whole request; its index counts the request's inputs.
         """
         raise NotImplementedError
 
     def check_size(self, texts: Sequence[TokenizedText | EmbedError]) -> None:
-        """Raises `InvalidRequest` for token vectors that would be too large to hold. Not asked of other output."""
+        """Raises `InvalidRequest` for token rows that would take too much memory. Called for token output only."""
 
     async def submit(self, sequences: Sequence[Sequence[int]]) -> Submission:
-        """Run what the texts were tokenized to."""
+        """Compute the token sequences."""
         return await self.served.model.scheduler.submit(sequences, self.output)
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What became of a plan."""
+    """A plan after it has run."""
 
     texts: Sequence[TokenizedText | EmbedError]
     submission: Submission
@@ -74,15 +75,15 @@ class Computed:
 
 
 class Pipeline:
-    """Runs plans on models that are held for them. Methods belong to the event loop."""
+    """Runs plans on leased models. Methods belong to the event loop."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._tokenizers = ModelThreads("tokenize", 2)
-        self._offset_finder = ModelThreads("offsets", 1)  # of its own: it may be busy for seconds
+        self._offset_finder = ModelThreads("offsets", 1)  # separate, because it may be busy for seconds
 
     async def run(self, plan: Plan, load_s: float) -> Computed:
-        """Tokenize and compute. Raises one `EmbedError`; one text's own failure may be in the result instead."""
+        """Tokenize and compute. Raises one `EmbedError`; a failure of a single text may be in the result instead."""
         started_s = time.monotonic()
         texts = await self._tokenize(plan)
         tokenized_s = time.monotonic()
@@ -95,7 +96,7 @@ class Pipeline:
         submission = await plan.submit(sequences)
         for error in submission.failures.values():
             if isinstance(error, NotSupported):
-                raise error  # the model refuses the request, whatever its texts are
+                raise error  # the model cannot do this for any text
         if len(texts) < len(plan.index_of):
             self._metrics.observe_duplicates(len(plan.index_of) - len(texts))
         timings = Timings(tokenized_s - started_s, submission.queue_s, submission.compute_s, load_s)
@@ -109,19 +110,19 @@ class Pipeline:
         return plan.tokenize()
 
     async def find_offsets(self, texts: Sequence[str], work: Callable[[], _T]) -> _T:
-        """Work that gives the tokens of `texts` their offsets."""
+        """Run work that finds the offsets of the tokens of `texts`."""
         if sum(map(len, texts)) > INLINE_OFFSET_CHARACTERS:
             return await self._offset_finder.run(work)
         return work()
 
     async def decode(self, tokens: Sequence[int], work: Callable[[], _T]) -> _T:
-        """Work that asks a codec about `tokens`: 6 microseconds each."""
+        """Run work that looks up `tokens` in a codec, at about 6 microseconds each."""
         if len(tokens) > INLINE_TOKENS:
             return await self._tokenizers.run(work)
         return work()
 
     async def run_on_thread(self, work: Callable[[], _T]) -> _T:
-        """Whatever else takes long and needs the model: see `ModelThreads.run`."""
+        """Run other long work that needs the model, see `ModelThreads.run`."""
         return await self._tokenizers.run(work)
 
     def close(self) -> None:
@@ -130,7 +131,7 @@ class Pipeline:
 
 
 def deduplicate(inputs: Sequence[_InputT]) -> tuple[Sequence[_InputT], Sequence[int]]:
-    """The different inputs, and of each input which of them it is: equal ones are computed once."""
+    """The distinct inputs, and for each input its index among them."""
     if len(inputs) == 1:
         return inputs, range(1)
     first: dict[_InputT, int] = {}

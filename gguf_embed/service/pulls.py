@@ -1,4 +1,4 @@
-"""Downloads that are running: each once, however many clients ask for it, and on when one of them leaves."""
+"""Running downloads. Clients that ask for the same model share one, which continues when one of them leaves."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from gguf_embed.types import PullProgress
 logger = logging.getLogger(__name__)
 
 PullModel = Callable[[str, Callable[[PullProgress], None]], object]
-"""Downloads a model by name, telling how far it is; blocks; raises `EmbedError`."""
+"""Downloads a model by name and reports its progress. Blocks; raises `EmbedError`."""
 
 MAX_PULLS = 4
-"""At a time; more wait for their turn."""
+"""Downloads that run at the same time; others wait."""
 
 
 class PullAbandoned(Exception):
-    """Raised inside a download when nobody wants it any more. Never leaves this file."""
+    """Raised inside a download that has no watchers left. Never leaves this file."""
 
 
 @dataclass(slots=True, eq=False)
 class _Pull:
-    """One download and who watches it. Touched on the event loop; `abandoned` is read by its thread."""
+    """One download and its watchers. Belongs to the event loop, except that its thread reads `abandoned`."""
 
     watchers: set[asyncio.Queue[PullProgress | EmbedError | None]] = field(default_factory=set)
     latest: PullProgress | None = None
     abandoned: bool = False
 
-    def tell(self, step: PullProgress | EmbedError | None) -> None:
-        """One step; at the end None, or the error."""
+    def publish(self, step: PullProgress | EmbedError | None) -> None:
+        """Send one step to all watchers; at the end, None or the error."""
         if isinstance(step, PullProgress):
             self.latest = step
         for watcher in self.watchers:
@@ -42,7 +42,7 @@ class _Pull:
 
 
 class Pulls:
-    """Runs downloads on threads of its own. Belongs to one event loop."""
+    """Runs downloads on its own threads. Belongs to one event loop."""
 
     def __init__(self, pull_model: PullModel) -> None:
         self._pull_model = pull_model
@@ -50,9 +50,9 @@ class Pulls:
         self._turns = threading.Semaphore(MAX_PULLS)
 
     async def watch(self, name: str) -> AsyncIterator[PullProgress]:
-        """Start a download, or join the one that runs, and give its steps. Raises its `EmbedError`.
+        """Start a download, or join the running one, and yield its steps. Raises its `EmbedError`.
 
-        When the last one who watches goes away, the download stops; what has come stays for the next try.
+        The download stops when its last watcher leaves; a partial file is kept for the next attempt.
         """
         pull = self._running.get(name)
         if pull is None or pull.abandoned:
@@ -78,25 +78,25 @@ class Pulls:
         def progress(step: PullProgress) -> None:
             if pull.abandoned:
                 raise PullAbandoned
-            loop.call_soon_threadsafe(pull.tell, step)
+            loop.call_soon_threadsafe(pull.publish, step)
 
         def finish(outcome: EmbedError | None) -> None:
             if self._running.get(name) is pull:
                 del self._running[name]
-            pull.tell(outcome)
+            pull.publish(outcome)
 
         def run() -> None:
             with self._turns:
                 outcome = self._run(name, progress)
-            with suppress(RuntimeError):  # the loop is closed: nobody watches any more
+            with suppress(RuntimeError):  # the loop is closed, so there are no watchers
                 loop.call_soon_threadsafe(finish, outcome)
 
-        # a daemon, so that a hub that does not answer cannot hold up the end of the process
+        # a daemon, so that a hub that does not answer cannot delay the end of the process
         threading.Thread(target=run, name=f"pull {name}", daemon=True).start()
         return pull
 
     def _run(self, name: str, progress: Callable[[PullProgress], None]) -> EmbedError | None:
-        """On the download's thread."""
+        """Runs on the download's thread. Returns the error, if any."""
         try:
             self._pull_model(name, progress)
         except PullAbandoned:
@@ -107,7 +107,7 @@ class Pulls:
             return error
         except Exception as error:
             logger.exception("pulling %s failed", name)
-            return PullFailed(f"{name} cannot be pulled ({type(error).__name__}): the server's log has the details")
+            return PullFailed(f"cannot pull {name} ({type(error).__name__}): see the server's log for details")
         return None
 
     def close(self) -> None:

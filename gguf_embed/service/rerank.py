@@ -1,4 +1,4 @@
-"""A request for scores: by a rank head, planned and put together here, or by the cosine of vectors."""
+"""Requests for scores: from a rank head, or as the cosine of vectors."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from gguf_embed.types import (
 from gguf_embed.vectors import Rows
 
 SOFTMAX_ARCHITECTURES = ("qwen3", "qwen3vl")
-"""llama.cpp answers with probabilities for these (llm_graph_context::build_pooling): no sigmoid on top."""
+"""llama.cpp returns probabilities for these (llm_graph_context::build_pooling), so no sigmoid is applied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankPlan(Plan):
-    """A query with each of some documents, to be scored by a rank head."""
+    """A query with documents, to be scored by a rank head."""
 
     request: RerankRequest
-    documents: Sequence[str]  # without repetitions
+    documents: Sequence[str]  # without duplicates
     column: int  # which of the head's numbers is the relevance
 
     def tokenize(self) -> Sequence[TokenizedText | EmbedError]:
@@ -47,7 +47,7 @@ class RerankPlan(Plan):
 
 
 def plan_rerank(served: ServedModel, request: RerankRequest) -> RerankPlan:
-    """Raises `InvalidRequest` or `NotSupported` for a label that the model has not."""
+    """Raises what `score_column` raises."""
     column = score_column(served.info, request.label)
     documents, index_of = deduplicate(request.documents)
     return RerankPlan(
@@ -62,7 +62,7 @@ def plan_rerank(served: ServedModel, request: RerankRequest) -> RerankPlan:
 
 
 def rank_scores(plan: RerankPlan, computed: Computed) -> RerankResult:
-    """The scores that a rank head gave. Raises the first failed document's error."""
+    """The scores from a rank head. Raises the error of the first document that failed."""
     submission = computed.submission
     if submission.failures:
         first = min(submission.failures)
@@ -84,12 +84,14 @@ Embed = Callable[[EmbedRequest], Awaitable[EmbedResult]]
 
 
 async def rank_by_cosine(request: RerankRequest, embed: Embed, served: ServedModel) -> RerankResult:
-    """The cosine of each document's vector to the query's. Raises the first document's error."""
+    """The cosine between each document's vector and the query's. Raises the error of the first that failed."""
     info = served.info
     output = request.output or info.output
     if output.kind != DENSE:
         raise InvalidRequest(
-            f"pooling {output.pooling_name} gives no vector per text to compare", "pooling", ways_out=[WayOut.POOL]
+            f"pooling {output.pooling_name} does not give one vector per text, so there is nothing to compare",
+            "pooling",
+            ways_out=[WayOut.POOL],
         )
     check_characters(request.query, request.documents, info.max_input_tokens)
     one = EmbedRequest((request.query,), output=output, embd_normalize=2, truncate=False)
@@ -97,7 +99,7 @@ async def rank_by_cosine(request: RerankRequest, embed: Embed, served: ServedMod
     if request.use_prompts:
         one, many = replace(one, prompt=PromptChoice("query")), replace(many, prompt=PromptChoice("document"))
     if request.max_document_tokens is not None:
-        many = shortened(served, many, request.max_document_tokens)
+        many = with_token_limit(served, many, request.max_document_tokens)
     try:
         query = await embed(one)
     except EmbedError as error:
@@ -105,7 +107,7 @@ async def rank_by_cosine(request: RerankRequest, embed: Embed, served: ServedMod
     try:
         documents = await embed(many)
     except EmbedError as error:
-        raise _about_a_document(error) from None
+        raise _for_document(error) from None
     return RerankResult(
         model=info,
         scores=np.clip(_matrix(documents) @ _matrix(query)[0], -1.0, 1.0),
@@ -118,11 +120,11 @@ async def rank_by_cosine(request: RerankRequest, embed: Embed, served: ServedMod
 
 
 def _matrix(result: EmbedResult) -> FloatMatrix:
-    assert isinstance(result.output, Rows), "dense output was asked for"
+    assert isinstance(result.output, Rows), "dense output was requested"
     return result.output.matrix
 
 
-def _about_a_document(error: EmbedError) -> EmbedError:
+def _for_document(error: EmbedError) -> EmbedError:
     match error:
         case InvalidRequest(index=int(index)) | EngineFailure(index=int(index)) | InputTooLong(index=index):
             return error.for_document(index)
@@ -130,10 +132,10 @@ def _about_a_document(error: EmbedError) -> EmbedError:
             return error
 
 
-def shortened(served: ServedModel, request: EmbedRequest, n_tokens: int) -> EmbedRequest:
-    """The request with its texts cut to `n_tokens` of their own: special tokens and the prompt come on top.
+def with_token_limit(served: ServedModel, request: EmbedRequest, n_tokens: int) -> EmbedRequest:
+    """The request with its texts cut to `n_tokens`, not counting special tokens and the prompt.
 
-    Where the model takes fewer anyhow, the request as it was.
+    Unchanged if the model's own limit is not higher.
     """
     tokenizer = served.model.tokenizer
     prompt = prompt_prefixes.choose(request.prompt, served.info.prompts)
@@ -146,7 +148,8 @@ def shortened(served: ServedModel, request: EmbedRequest, n_tokens: int) -> Embe
         return request
     if limit < MIN_INPUT_TOKENS:
         raise InvalidRequest(
-            f"max_tokens_per_doc is {n_tokens}, this model needs at least {MIN_INPUT_TOKENS}", "max_tokens_per_doc"
+            f"a limit of {n_tokens} tokens per document is too small: this model needs at least {MIN_INPUT_TOKENS}",
+            "max_tokens_per_doc",
         )
     return replace(request, truncate=True, load=LoadOptions(n_ctx=limit))
 
@@ -154,9 +157,9 @@ def shortened(served: ServedModel, request: EmbedRequest, n_tokens: int) -> Embe
 def prepare_pairs(
     served: ServedModel, request: RerankRequest, documents: Sequence[str]
 ) -> list[TokenizedText | EmbedError]:
-    """Tokenize and check the query with each of `documents`, the request's without repetitions. Any thread.
+    """Tokenize and check the query with each of `documents`, the request's without duplicates. Any thread.
 
-    Raises the first thing that is wrong, naming a document by its place in the request.
+    Raises the first error; a document's index counts the request's documents.
     """
     model = served.model
     limit = model.limits.max_tokens
@@ -172,23 +175,24 @@ def prepare_pairs(
 def score_column(info: ModelInfo, label: str | None) -> int:
     """Which of the head's numbers is the relevance.
 
-    Raises `InvalidRequest` for a label that the model lacks, `NotSupported` where no one number is it.
+    Raises `InvalidRequest` for an unknown label, `NotSupported` if no single number is the relevance.
     """
     if label is not None:
         return _column_of(info, label)
     if info.architecture in SOFTMAX_ARCHITECTURES:
         if info.n_scores == 1:
             raise NotSupported(
-                f"the rank head of {info.name!r} has one label, whose probability is always 1: use another GGUF",
-                [WayOut.REPAIR_FILE],
+                f"the rank head of {info.name!r} has only one label, whose probability is always 1",
+                [WayOut.REPAIR_FILE, WayOut.OTHER_FILE],
             )
         yes = [index for index, name in enumerate(info.labels) if name.casefold() == "yes"]
         return yes[0] if yes else 0
     if info.n_scores > 1:
         listed = ", ".join(info.labels) or "not named"
         raise NotSupported(
-            f"the rank head of {info.name!r} gives {info.n_scores} numbers ({listed}), and none of them alone is the "
-            "relevance: set label to the name or number of one"
+            f"the rank head of {info.name!r} returns {info.n_scores} numbers ({listed}), and none of them alone is the "
+            "relevance",
+            [WayOut.NAME_LABEL],
         )
     return 0
 
@@ -199,20 +203,20 @@ def _column_of(info: ModelInfo, label: str) -> int:
     if label.isdecimal() and len(label) < 6 and int(label) < info.n_scores:
         return int(label)
     listed = ", ".join(map(repr, info.labels)) or f"0 to {info.n_scores - 1}"
-    raise InvalidRequest(f"label is {label[:60]!r}, this model has {listed}", "label")
+    raise InvalidRequest(f"there is no label {label[:60]!r}, this model has {listed}", "label")
 
 
 def finish_scores(
     rows: FloatMatrix, info: ModelInfo, column: int, *, raw: bool
 ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], ScoreKind]:
-    """float32[n, n_scores] as the engine gives them → one score each, raw or between 0 and 1, and what it is."""
+    """float32[n, n_scores] from the engine → one score per row, raw or between 0 and 1, and its kind."""
     if info.architecture in SOFTMAX_ARCHITECTURES:
         return rows[:, column].copy(), ScoreKind.PROBABILITY
     if raw:
         return rows[:, column].copy(), ScoreKind.LOGIT
     wide = rows.astype(np.float64)
     if info.n_scores == 1:
-        # one of both forms would overflow
+        # the sigmoid in two forms, because exp(-x) overflows for large negative x
         small = np.exp(-np.abs(wide[:, 0]))
         scores = np.where(wide[:, 0] >= 0, 1.0, small) / (1.0 + small)
     else:

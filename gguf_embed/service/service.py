@@ -1,4 +1,4 @@
-"""The use cases over all served models: embed, tokenize, load and unload, pull and delete, say what is there."""
+"""The use cases over all served models: embed, rerank, tokenize, load, unload, pull, delete, list."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MAX_RERANKERS_SHOWN = 3
 
 
 class EmbedService:
-    """Answers requests with whichever model they name. Belongs to one event loop."""
+    """Answers requests with the model they name. Belongs to one event loop."""
 
     def __init__(self, registry: ModelRegistry, pool: ModelPool, store: ModelStore, metrics: Metrics) -> None:
         self._registry = registry
@@ -53,9 +53,9 @@ class EmbedService:
         registry.on_change = pool.retain
 
     async def embed(self, request: EmbedRequest, check: ModelCheck | None = None) -> EmbedResult:
-        """Answer the whole request. Raises one `EmbedError`, naming the first input that fails.
+        """Embed all inputs. Raises one `EmbedError`, for the first input that fails.
 
-        `check` is given what is known of the model that will answer, before it is loaded; what it raises is the answer.
+        `check` is called with the facts about the model before it is loaded, and may raise an `EmbedError`.
         """
         spec = self._find(request.model, strict=request.strict_name)
         if check is not None:
@@ -70,45 +70,46 @@ class EmbedService:
         try:
             plan = plan_images(served, request) if request.images else plan_embed(served, request)
         except GivesScoresOnly as error:
-            raise NotSupported(error.message + self._who_embeds(), error.ways_out) from error
+            raise NotSupported(error.message + self._embedding_models(), error.ways_out) from error
         computed = await self._pipeline.run(plan, load_s)
         if plan.is_heavy:
             return await self._pipeline.run_on_thread(lambda: assemble(plan, computed))
         return assemble(plan, computed)
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
-        """Score all documents or raise one `EmbedError`. A model without a rank head is not loaded for its refusal."""
+        """Score all documents or raise one `EmbedError`. A model without a rank head is refused without loading it."""
         spec = self._find(request.model)
         if request.method == "rank" and not spec.info.n_scores:
             raise self._no_rank_head(spec.info.name)
         async with self._pool.lease(spec) as lease:
             served = ServedModel(lease.model, self._pool.info(lease.spec))
             if request.method == "embedding":
-                return await rank_by_cosine(request, lambda wanted: self._embed(served, wanted, lease.load_s), served)
+                return await rank_by_cosine(request, lambda part: self._embed(served, part, lease.load_s), served)
             plan = plan_rerank(served, request)
             return rank_scores(plan, await self._pipeline.run(plan, lease.load_s))
 
     def _no_rank_head(self, name: str) -> NotSupported:
-        served = [spec.info.name for spec in self._registry.specs() if spec.info.n_scores]
+        names = [spec.info.name for spec in self._registry.specs() if spec.info.n_scores]
         known = self._registry.known_rerankers()[:MAX_RERANKERS_SHOWN]
-        facts = [f"models here that can: {', '.join(map(repr, served[:MAX_NAMES_SHOWN]))}"] if served else []
-        if known and not served:
-            facts.append(f"models that can be pulled: {', '.join(known)}")
-        message = "; ".join([f"model {name!r} has no rank head, so it cannot rerank", *facts])
-        return NotSupported(message, [WayOut.COMPARE_VECTORS])
+        hint = ""
+        if names:
+            hint = f" (rerankers on this server: {', '.join(map(repr, names[:MAX_NAMES_SHOWN]))})"
+        elif known:
+            hint = f" (rerankers that can be pulled: {', '.join(known)})"
+        return NotSupported(f"model {name!r} has no rank head, so it cannot rerank{hint}", [WayOut.COMPARE_VECTORS])
 
-    def _who_embeds(self) -> str:
-        served = [spec.info.name for spec in self._registry.specs() if spec.info.pooling is not Pooling.RANK]
-        shown = ", ".join(map(repr, served[:MAX_NAMES_SHOWN]))
-        return f"; models here that give vectors: {shown}" if served else ""
+    def _embedding_models(self) -> str:
+        names = [spec.info.name for spec in self._registry.specs() if spec.info.pooling is not Pooling.RANK]
+        shown = ", ".join(map(repr, names[:MAX_NAMES_SHOWN]))
+        return f" (embedding models on this server: {shown})" if names else ""
 
     def _find(self, name: str | None, *, strict: bool = False) -> ModelSpec:
-        """Raises `ModelNotFound`, or `InvalidRequest` where a name is needed and none is given."""
+        """Raises `ModelNotFound`, or `InvalidRequest` if a name is required and missing."""
         found = self._registry.find(name)
         if found is not None:
             return found
         if name is None:
-            raise InvalidRequest(f"a model must be named: this server has {self._names()}", "model")
+            raise InvalidRequest(f"the request must name a model: this server has {self._names()}", "model")
         if not strict and self._registry.answers_any_name():
             return self._registry.specs()[0]
         raise ModelNotFound(f"model {name!r} is not served here: this server has {self._names()}")
@@ -116,19 +117,20 @@ class EmbedService:
     def _names(self) -> str:
         names = [spec.info.name for spec in self._registry.specs()]
         more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
-        return (", ".join(map(repr, names[:MAX_NAMES_SHOWN])) + more) or "none: pull one, or put a GGUF into the folder"
+        listed = ", ".join(map(repr, names[:MAX_NAMES_SHOWN])) + more
+        return listed or "no models yet; pull one, or put a GGUF into its models folder"
 
     async def tokenize(self, content: Input, *, model: str | None, add_special: bool, parse_special: bool) -> list[int]:
-        """The ids that the model would run. Without `parse_special`, "[SEP]" in a text is ordinary characters."""
+        """The ids that the model would run. Without `parse_special`, "[SEP]" in a text is ordinary text."""
         async with self._pool.lease(self._find(model)) as lease:
-            held = lease.model
-            return await self._pipeline.run_on_thread(lambda: token_ids(held, content, add_special, parse_special))
+            loaded = lease.model
+            return await self._pipeline.run_on_thread(lambda: token_ids(loaded, content, add_special, parse_special))
 
     async def text_tokens(self, texts: Sequence[str], *, model: str | None, add_special: bool) -> list[TextTokens]:
-        """Each text's tokens with their pieces and offsets. Raises `InvalidRequest` for more text than is aligned."""
+        """Each text's tokens with pieces and offsets. Raises `InvalidRequest` if the texts exceed the offset budget."""
         async with self._pool.lease(self._find(model)) as lease:
-            held = lease.model
-            return await self._pipeline.find_offsets(texts, lambda: tokens_of_texts(held, texts, add_special))
+            loaded = lease.model
+            return await self._pipeline.find_offsets(texts, lambda: tokens_of_texts(loaded, texts, add_special))
 
     async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
         async with self._pool.lease(self._find(model)) as lease:
@@ -147,7 +149,7 @@ class EmbedService:
         return self._pool.status(self._find(name, strict=strict))
 
     async def load_first(self) -> None:
-        """Load the model that answers unnamed requests, if there is one, so that the first request need not wait."""
+        """Load the model for requests that name none, if there is one, so that the first request need not wait."""
         first = self._registry.find(None)
         if first is not None:
             async with self._pool.lease(first):
@@ -173,17 +175,17 @@ class EmbedService:
         spec = self._find(name, strict=True)
         if spec.origin != "pulled":
             raise PermissionDenied(
-                f"model {name!r} was not pulled, so it is not deleted: take its file away, or start without it"
+                f"model {name!r} was not pulled, so it cannot be deleted here: remove its file, or restart without it"
             )
         self._pool.unload(spec.key)
         await asyncio.to_thread(self._store.remove, spec.info.name)
 
     def loaded(self) -> Sequence[LoadedModel]:
-        """All models that answer now."""
+        """All models that are loaded now."""
         return self._pool.loaded()
 
     def state(self) -> ServiceState:
-        """All loaded models together; failed when a worker of any has failed."""
+        """The state of all loaded models together: failed if a worker of any of them has failed."""
         queues = [(model.scheduler.state(), model.scheduler.plan) for model in self._pool.loaded()]
         failure = next((queue.failure for queue, _ in queues if queue.failure), "")
         return ServiceState(
@@ -197,7 +199,7 @@ class EmbedService:
         )
 
     async def close(self) -> None:
-        """Answer what was accepted, then free everything."""
+        """Finish accepted requests, then free everything."""
         self._pulls.close()
         await self._pool.close()
         self._pipeline.close()

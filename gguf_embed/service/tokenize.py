@@ -1,4 +1,4 @@
-"""A text's token ids, and its tokens with their pieces and offsets. Any thread."""
+"""Token ids of a text, and its tokens with pieces and offsets. Any thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gguf_embed.types import Input, TextTokens, TokenInfo
 
 
 def token_ids(model: LoadedModel, content: Input, add_special: bool, parse_special: bool) -> list[int]:
-    """The ids that this server would run."""
+    """The ids that the engine would run."""
     parts = (content,) if isinstance(content, str) else content
     tokens: list[int] = []
     for position, part in enumerate(parts):
@@ -27,7 +27,7 @@ def token_ids(model: LoadedModel, content: Input, add_special: bool, parse_speci
 
 
 def tokens_of_texts(model: LoadedModel, texts: Sequence[str], add_special: bool) -> list[TextTokens]:
-    """All tokens of each text. Raises `InvalidRequest` for more characters than tokens get offsets for."""
+    """All tokens of each text. Raises `InvalidRequest` if the texts exceed the offset budget."""
     check_offset_budget(texts)
     check_characters(texts, model.limits)
     offsets = OffsetMapper(model.tokenizer)

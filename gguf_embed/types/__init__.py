@@ -1,4 +1,4 @@
-"""The values that every layer shares: requests, results, and what is known of a model. No behavior."""
+"""Values shared by all layers: requests, results, and facts about a model. No behavior."""
 
 from gguf_embed.types.model import (
     NO_LOAD_OPTIONS,

@@ -1,4 +1,4 @@
-"""What texts become: a kind of output, asked for by an `OutputSpec`, answered by a value that knows its own shape."""
+"""Kinds of model output: an `OutputSpec` requests one, and an `Output` holds it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Protocol, Self
 
 
 class Pooling(StrEnum):
-    """llama.cpp's names for what becomes of a text's token rows.
+    """llama.cpp's names for how a text's token rows are pooled.
 
-    Mean, cls and last pool them into one vector. None and rank are kinds of output: `OutputSpec.of` tells them apart.
+    Mean, cls and last pool them into one vector. None and rank are other kinds of output, see `OutputSpec.of`.
     """
 
     NONE = "none"
@@ -22,7 +22,7 @@ class Pooling(StrEnum):
 
 
 DENSE = "dense"
-"""Kind of output: one vector per text (or per span of a text)."""
+"""Kind of output: one vector per text, or per span of a text."""
 
 TOKENS = "tokens"
 """Kind of output: one vector per token."""
@@ -33,19 +33,19 @@ SCORES = "scores"
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """The output that is wanted. Texts with equal specs may share a batch."""
+    """The requested output. Texts with equal specs may share a batch."""
 
     kind: str
     pooling: Pooling | None = None  # of dense output: mean, cls or last
 
     @classmethod
     def of(cls, pooling: Pooling) -> OutputSpec:
-        """The output that llama.cpp calls by this pooling."""
+        """The output that llama.cpp gives with this pooling."""
         return _SPECS[pooling]
 
     @property
     def pooling_name(self) -> str:
-        """llama.cpp's word for it, as `--pooling` takes it; the kind where llama.cpp has none."""
+        """The name of llama.cpp's pooling for this output; the kind if llama.cpp has none."""
         return next((pooling.value for pooling, spec in _SPECS.items() if spec == self), self.kind)
 
 
@@ -59,7 +59,7 @@ _SPECS = {
 
 
 class Output(Protocol):
-    """What several texts became. Immutable; a new kind of output is a class of its own with these methods."""
+    """The output for several texts. Immutable. A new kind of output is a new class with these methods."""
 
     @property
     def kind(self) -> str: ...
@@ -69,18 +69,18 @@ class Output(Protocol):
         ...
 
     def part(self, index: int) -> Self:
-        """What text `index` became, alone. Keeps no large memory of the other texts alive."""
+        """The output of text `index` alone. Does not keep a large array of the other texts in memory."""
         ...
 
     @classmethod
     def join(cls, parts: Sequence[Self | None]) -> Self:
-        """The outputs of several parts, of one text each, as one; None for a text that has none. One part at least."""
+        """Join outputs of one text each; None for a text without output. At least one part is not None."""
         ...
 
     def is_finite(self) -> bool:
-        """Whether all numbers are finite: an engine's broken batch is found by this."""
+        """Whether all numbers are finite. Used to detect a failed batch."""
         ...
 
     def finished(self, embd_normalize: int, dimensions: int | None) -> Self:
-        """Cut to `dimensions` (None: all) and normalized (`vectors.normalize`), as far as that has a meaning here."""
+        """Cut to `dimensions` (None: all) and normalized (`vectors.normalize`), where this kind of output allows it."""
         ...

@@ -1,4 +1,4 @@
-"""A parsed request for vectors. No dialect is left in it."""
+"""A request for vectors, independent of the dialect it came in."""
 
 from __future__ import annotations
 
@@ -13,52 +13,51 @@ from gguf_embed.types.outputs import OutputSpec
 Input = str | tuple[int | str, ...]
 """One input: a text; or a tuple of token ids and text parts, joined into one sequence.
 
-A tuple of ids alone gets no special tokens; in a mixed tuple only a text that
-comes first gets them (llama-server's rule).
+A tuple of ids alone gets no special tokens. In a mixed tuple, only a text at the beginning gets them (llama-server's
+rule).
 """
 
-
 Span = tuple[int, int]
-"""Characters of a text, in Unicode code points: the first, and the one after the last."""
+"""A range of characters, in Unicode code points: the first, and the one after the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptChoice:
-    """The prefix that a request asks for: by its name in the model's profile, or its very words. One of them is set."""
+    """The prompt that a request asks for: its name in the model's profile, or its text. Exactly one of them is set."""
 
     name: str | None = None
     text: str | None = None
-    param: str = "input_type"  # the request's field, for errors; the name of a "prompt_name" is taken literally
+    param: str = "input_type"  # the request's field, for errors; the value of "prompt_name" is taken literally
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """One input with images in it: texts, and PNG or JPEG files as bytes, in the order the model reads them."""
+    """One input with images: texts, and PNG or JPEG files as bytes, in the order in which the model reads them."""
 
-    index: int  # among the inputs of its request
+    index: int  # in its request
     parts: tuple[str | bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedRequest:
-    """A parsed request for vectors. No dialect is left in it."""
+    """A request for vectors, independent of the dialect it came in."""
 
     inputs: tuple[Input, ...]
-    model: str | None = None  # as the client named it; None when it did not
+    model: str | None = None  # as the client wrote it; None: not named
     output: OutputSpec | None = None  # None: the model's own
     embd_normalize: int | None = None  # None: the server's default; token vectors and scores are never normalized
     dimensions: int | None = None  # cut to this many and renormalize
     truncate: bool | None = None  # None: the server's default
-    prompt: PromptChoice | None = None  # None: nothing is put before the texts
-    strict_name: bool = False  # an unknown name is `ModelNotFound`, even where one model answers to any
-    keep_alive_s: float | None = None  # how long the model stays loaded after this; inf: forever. None: the server's
+    prompt: PromptChoice | None = None  # None: no prompt before the texts
+    strict_name: bool = False  # an unknown name is `ModelNotFound`, even if the only model answers to any name
+    keep_alive_s: float | None = None  # how long the model stays loaded afterwards; inf: forever. None: the default
     load: LoadOptions = NO_LOAD_OPTIONS
-    spans: tuple[tuple[Span, ...], ...] = ()  # of each input, which is a text: a vector each instead of one for all
-    spans_are_inputs: bool = False  # the one text is the client's inputs joined, its spans are they
-    return_tokens: bool = False  # tell what each text was read as
-    long_input: Literal["error", "chunk_mean"] = "error"  # read a text over the limit in windows, and average them
-    on_error: Literal["fail", "skip"] = "fail"  # skip: an input at fault fails alone
-    refused: Mapping[int, EmbedError] = field(default_factory=dict)  # with skip: inputs at fault already; any text is
-    # in their place
-    images: tuple[ImageInput, ...] = ()  # the inputs that have any, by rising index; their texts in `inputs` are ""
-    scores: bool = False  # a model served with pooling rank may answer with scores, although no pooling was named
+    spans: tuple[tuple[Span, ...], ...] = ()  # per input, which must be a text: one vector per span
+    spans_are_inputs: bool = False  # `inputs` is one text, joined from the client's inputs; its spans are those inputs
+    return_tokens: bool = False  # return each text's tokens
+    long_input: Literal["error", "chunk_mean"] = "error"  # chunk_mean: average over windows of a text over the limit
+    on_error: Literal["fail", "skip"] = "fail"  # skip: one wrong input does not fail the others
+    refused: Mapping[int, EmbedError] = field(default_factory=dict)  # with skip: inputs that could not be parsed;
+    # `inputs` holds a placeholder for each
+    images: tuple[ImageInput, ...] = ()  # the inputs with images, by ascending index; each is "" in `inputs`
+    scores: bool = False  # a model served with pooling rank may return scores although the request names no pooling

@@ -1,4 +1,4 @@
-"""The nouns of reranking: documents in, scores out."""
+"""Rerank requests and results: documents in, scores out."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from gguf_embed.types.results import AppliedPrompt, Timings, Truncation, Usage
 class ScoreKind(StrEnum):
     """What a rerank score is."""
 
-    LOGIT = "logit"  # unbounded, as the head gives it
+    LOGIT = "logit"  # unbounded, straight from the rank head
     PROBABILITY = "probability"  # 0 to 1
     COSINE = "cosine"  # of two vectors, -1 to 1
 
 
 @dataclass(frozen=True, slots=True)
 class RerankRequest:
-    """A parsed request for scores. No dialect is left in it."""
+    """A request for scores, independent of the dialect it came in."""
 
     query: str
     documents: tuple[str, ...]
-    model: str | None = None  # as the client named it; None when it did not
-    method: Literal["rank", "embedding"] = "rank"  # embedding: the cosine of their vectors
-    raw_scores: bool = True  # False: between 0 and 1, by a sigmoid where the model gives a logit
-    label: str | None = None  # which of several labels is the score
+    model: str | None = None  # as the client wrote it; None: not named
+    method: Literal["rank", "embedding"] = "rank"  # embedding: the cosine of two vectors
+    raw_scores: bool = True  # False: between 0 and 1, with a sigmoid where the model gives a logit
+    label: str | None = None  # the label to use as the score, if the model has several
     truncate: bool | None = None  # cut documents that are too long; None: the server's default
-    max_document_tokens: int | None = None  # cut documents to this many, whatever `truncate` says
-    output: OutputSpec | None = None  # method embedding: None is the model's own
-    use_prompts: bool = False  # method embedding: put the model's prefixes for queries and documents before them
+    max_document_tokens: int | None = None  # cut documents to this many, regardless of `truncate`
+    output: OutputSpec | None = None  # method embedding only; None: the model's own
+    use_prompts: bool = False  # method embedding only: use the model's prompts for queries and documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,4 +48,4 @@ class RerankResult:
     usage: Usage
     truncated: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)
-    prompts: tuple[AppliedPrompt | None, AppliedPrompt | None] = (None, None)  # before the query, before documents
+    prompts: tuple[AppliedPrompt | None, AppliedPrompt | None] = (None, None)  # of the query, of the documents

@@ -1,4 +1,4 @@
-"""The answer to a request for vectors, and what is told beside them."""
+"""The result of a request for vectors, and the details returned with it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FloatMatrix = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """What one input was read as: three sequences of equal length, special tokens included."""
+    """The tokens of one input: three sequences of equal length, special tokens included."""
 
     ids: Sequence[int]
-    pieces: Sequence[bytes]  # the text of each; may be a part of a character
-    offsets: Sequence[Span | None]  # in the text as it was sent; None: none of it, or not known
+    pieces: Sequence[bytes]  # the text of each token; may be a part of a character
+    offsets: Sequence[Span | None]  # in the text as it was sent; None: not in the text, or unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class TextTokens:
     """All tokens of a text."""
 
     tokens: TokenInfo
-    own: range  # which of them are the text's, not special tokens around it
+    own: range  # the indexes of the text's own tokens, without special tokens around it
 
 
 @dataclass(frozen=True, slots=True)
 class WindowedText:
-    """One input that was read in windows because it was too long for one."""
+    """One input that was split into windows because it was over the limit."""
 
     index: int
     n_tokens: int  # special tokens counted once
@@ -46,7 +46,7 @@ class WindowedText:
 
 @dataclass(frozen=True, slots=True)
 class InputFailure:
-    """One input that has no vector, in a request where the others may have theirs."""
+    """One input that failed in a request whose other inputs may have succeeded."""
 
     index: int
     error: EmbedError
@@ -54,7 +54,7 @@ class InputFailure:
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """One input that was cut, for the reply, the header and the log."""
+    """One input that was cut."""
 
     index: int
     n_tokens: int  # before the cut
@@ -67,7 +67,7 @@ class Truncation:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens the model really read for this request (duplicates counted as sent)."""
+    """Tokens the model read for this request. Repeated inputs count every time."""
 
     prompt_tokens: int
 
@@ -77,16 +77,16 @@ class Timings:
     """Seconds this request spent in each stage."""
 
     tokenize_s: float = 0.0
-    queue_s: float = 0.0  # the longest wait of any of its texts before a worker took it
-    compute_s: float = 0.0  # the engine's time over the batches this request had a part in
-    load_s: float = 0.0  # waited for the model to be loaded
+    queue_s: float = 0.0  # the longest wait for a worker among its texts
+    compute_s: float = 0.0  # engine time of the batches that held its texts
+    load_s: float = 0.0  # waiting for the model to load
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedPrompt:
-    """The prefix that was put before every text of a request."""
+    """The prompt that was put before every text of a request."""
 
-    name: str | None  # its name in the model's profile; None when the request gave the words
+    name: str | None  # its name in the model's profile; None if the request gave the text itself
     text: str
 
 
@@ -95,22 +95,22 @@ class EmbedResult:
     """The finished output of one request, in the order of its inputs."""
 
     model: ModelInfo
-    output: Output  # of as many texts as the request has inputs
+    output: Output  # one text per input
     usage: Usage
     truncated: tuple[Truncation, ...] = ()
     timings: Timings = field(default_factory=Timings)
-    prompt: AppliedPrompt | None = None  # what was put before every text
-    tokens: tuple[TokenInfo | None, ...] = ()  # of each input, where they were asked for; None: it failed
+    prompt: AppliedPrompt | None = None
+    tokens: tuple[TokenInfo | None, ...] = ()  # per input, if requested; None: the input failed
     windowed: tuple[WindowedText, ...] = ()
     failures: tuple[InputFailure, ...] = ()  # in the order of the inputs
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """How the service is now: for `/health`, `/ready`, `/props` and the gauges."""
+    """The service's current state, for `/health`, `/ready`, `/props` and the gauges."""
 
     status: Literal["ok", "loading", "draining", "failed"]
-    detail: str = ""  # why it is not ok, for the client
+    detail: str = ""  # the reason if it is not ok, for the client
     queued_texts: int = 0
     queued_tokens: int = 0
     running_texts: int = 0
@@ -120,9 +120,9 @@ class ServiceState:
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """One step of a download. Words as Ollama's: "pulling manifest", "pulling 797b70c4edf8", …, "success"."""
+    """One step of a download. `status` is Ollama's: "pulling manifest", "pulling 797b70c4edf8", …, "success"."""
 
     status: str
-    digest: str = ""  # "sha256:…" of the file that is coming
+    digest: str = ""  # "sha256:…" of the file
     total_bytes: int = 0  # 0: this step has no size
     completed_bytes: int = 0

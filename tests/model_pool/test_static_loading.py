@@ -81,7 +81,7 @@ def test_token_rows_can_be_asked_for(load, words):
 @pytest.mark.parametrize("unknown", ["zebra", "\u4e2d\u6587"])
 def test_a_text_of_unknown_words_is_an_error_that_names_it(load, words, unknown):
     loaded, _ = load(words, ModelConfig(compute=TWO))
-    with pytest.raises(InvalidRequest, match="input 1 has no word or character that this model knows"):
+    with pytest.raises(InvalidRequest, match=r"^input 1 has no word"):
         answer(loaded, ["a", unknown])
     with pytest.raises(InvalidRequest, match="input 1 is empty"):
         answer(loaded, ["a", " \n"])
@@ -102,24 +102,24 @@ def test_a_mean_of_zero_fails_alone(load, words):
 
 def test_a_limit_is_kept_and_a_cut_is_seen(load, words):
     loaded, _ = load(words, ModelConfig(n_ctx=4, compute=TWO))
-    with pytest.raises(InputTooLong, match="5 tokens, the limit per text is 4"):
+    with pytest.raises(InputTooLong, match=r"^input 0 has 5 tokens.*\b4$"):
         answer(loaded, ["a a a a b"])
     assert answer(loaded, ["a a a a b"], truncate=True)[0].tolist() == [[1, 0]]
 
 
 def test_poolings_without_meaning_are_refused_at_the_start_and_by_request(load, words):
     for pooling in (Pooling.CLS, Pooling.LAST):
-        with pytest.raises(ModelFileError, match=f"--pooling {pooling} has no meaning"):
+        with pytest.raises(ModelFileError, match=rf"words\.gguf .*pooling {pooling}\b"):
             load(words, ModelConfig(pooling=pooling, compute=TWO))
     loaded, _ = load(words, ModelConfig(compute=TWO))
-    with pytest.raises(NotSupported, match="pooling cls has no meaning"):
+    with pytest.raises(NotSupported, match="pooling cls"):
         answer(loaded, ["a"], Pooling.CLS)
 
 
-def test_a_gpu_changes_nothing_and_that_is_said(load, words):
+def test_a_gpu_has_no_effect_and_this_is_reported(load, words):
     offload = dataclasses.replace(TWO, offload=OffloadConfig(n_gpu_layers=-1))
     _, said = load(words, ModelConfig(compute=offload))
-    assert any("-ngl changes nothing" in line for line in said)
+    assert any("-ngl" in line for line in said)
 
 
 def test_llama_cpps_tokenizer_is_no_choice_here(load, words):

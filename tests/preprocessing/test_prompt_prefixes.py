@@ -79,27 +79,29 @@ def test_a_word_of_any_dialect_finds_the_models_own_prefix(prompts, word, name):
         (UNKNOWN, "text-matching", AppliedPrompt(None, "")),
     ],
 )
-def test_a_known_word_without_a_prefix_adds_nothing_and_says_so(prompts, word, applied):
+def test_a_known_word_without_a_prefix_adds_nothing_and_is_in_the_result(prompts, word, applied):
     assert choose(PromptChoice(name=word), prompts) == applied
 
 
 @pytest.mark.parametrize(
-    ("prompts", "choice", "message"),
+    ("prompts", "choice", "shown"),
     [
-        (BGE, PromptChoice("clustering"), '"input_type" is "clustering", but this model has the prompts "query": send'),
-        (GEMMA, PromptChoice("nonsense", param="task"), '"task" is "nonsense", but this model has the prompts "query"'),
-        (UNKNOWN, PromptChoice("nonsense"), '"input_type" is "nonsense", but no prompts are known'),
-        (MINILM, PromptChoice("image"), 'the prompts "query", "document"'),
-        (MINILM, PromptChoice("x" * 100), '"' + "x" * 60 + '…"'),
-        (NOMIC, PromptChoice("query", param="prompt_name"), '"prompt_name" is "query", but this model has the prompts'),
-        (UNKNOWN, PromptChoice("query", param="prompt_name"), "no prompts are known for this model"),
+        (BGE, PromptChoice("clustering"), "clustering"),
+        (GEMMA, PromptChoice("nonsense", param="task"), "nonsense"),
+        (UNKNOWN, PromptChoice("nonsense"), "nonsense"),
+        (MINILM, PromptChoice("image"), "image"),
+        (MINILM, PromptChoice("x" * 100), "x" * 60 + "…"),
+        (NOMIC, PromptChoice("query", param="prompt_name"), "query"),
+        (UNKNOWN, PromptChoice("query", param="prompt_name"), "query"),
     ],
 )
-def test_an_unknown_word_is_refused_with_what_the_model_has(prompts, choice, message):
+def test_an_unknown_word_is_refused_with_the_names_that_the_model_has(prompts, choice, shown):
     with pytest.raises(InvalidRequest) as caught:
         choose(choice, prompts)
-    assert message in caught.value.message
+    for name in (shown, *prompts):
+        assert f'"{name}"' in caught.value.message
     assert caught.value.param == choice.param
+    assert WayOut.PROMPT_YOURSELF in caught.value.ways_out
     assert (WayOut.NAME_PROMPT in caught.value.ways_out) is (prompts is UNKNOWN)
 
 
@@ -112,7 +114,7 @@ def test_an_unknown_word_is_refused_with_what_the_model_has(prompts, choice, mes
         (PromptChoice(name="retrieval_QUERY", param="prompt_name"), AppliedPrompt("Retrieval-query", "rq: ")),
     ],
 )
-def test_nothing_the_callers_words_or_an_exact_name(choice, applied):
+def test_a_request_may_ask_for_no_prompt_its_own_text_or_an_exact_name(choice, applied):
     assert choose(choice, GEMMA) == applied
 
 

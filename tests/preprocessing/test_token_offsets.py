@@ -113,18 +113,18 @@ def test_a_request_s_texts_share_one_budget(tokenizer):
     whole = truncate_tokens(tokenizer.encode(text), 10**9, ())
     placing.for_kept(text, whole)
     placing.for_kept(text, whole)
-    with pytest.raises(InvalidRequest, match="are placed in 1,000 characters per request"):
+    with pytest.raises(InvalidRequest, match="1,000 characters per request"):
         placing.for_kept("a", truncate_tokens(tokenizer.encode("a"), 10, ()))
     assert counting.n_placed == 1_000
 
 
-def test_laying_tokens_over_a_text_is_dearer_than_being_told_their_places(tokenizer):
-    laid = tokenizer.name == "llama"
-    assert tokenizer.max_offset_characters == (MAX_ALIGNED_CHARACTERS if laid else MAX_OFFSET_CHARACTERS)
+def test_aligning_tokens_has_a_smaller_budget_than_a_tokenizer_s_own_offsets(tokenizer):
+    is_aligned = tokenizer.name == "llama"
+    assert tokenizer.max_offset_characters == (MAX_ALIGNED_CHARACTERS if is_aligned else MAX_OFFSET_CHARACTERS)
 
 
 def test_all_inputs_of_a_request_count_although_equal_ones_are_read_once():
     half = "a" * (MAX_OFFSET_CHARACTERS // 2)
     check_offset_budget([half, half])
-    with pytest.raises(InvalidRequest, match="2,000,000 characters per request, this one has 2,000,003"):
+    with pytest.raises(InvalidRequest, match=r"2,000,000.*2,000,003"):
         check_offset_budget([half, half, (1, 2, 3)])

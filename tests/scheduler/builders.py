@@ -59,8 +59,7 @@ def make_queue(
 def admit(queue: TaskQueue, lengths: Sequence[int], at_s: float = 0.0, output: OutputSpec = MEAN) -> PendingRequest:
     """Admit one request of texts with these lengths; texts over MAX_TOKENS go to the long key."""
     request = make_request(len(lengths), at_s)
-    keys = [BatchKey(output, length > MAX_TOKENS) for length in lengths]
-    queue.admit(request, keys, [[7] * length for length in lengths])
+    queue.admit(request, output, [[7] * length for length in lengths])
     return request
 
 

@@ -81,7 +81,7 @@ def test_a_request_that_finds_no_room_is_refused_whole_and_room_comes_back(worke
         reader.go_on.clear()
         running = asyncio.ensure_future(worker.submit(texts(0, 1), MEAN))
         await asyncio.to_thread(reader.begun.wait, 20)
-        with pytest.raises(Overloaded, match="2 inputs with images wait already, the limit is 3"):
+        with pytest.raises(Overloaded, match=r"\b2 inputs.*\b3\b"):
             await worker.submit(texts(2, 3), MEAN)
         reader.go_on.set()
         await running
@@ -98,7 +98,7 @@ def test_images_that_wait_are_bounded_in_bytes_too(worker, reader):
         reader.go_on.clear()
         running = asyncio.ensure_future(worker.submit([large], MEAN))
         await asyncio.to_thread(reader.begun.wait, 20)
-        with pytest.raises(Overloaded, match="bytes wait, the limit is"):
+        with pytest.raises(Overloaded, match=r"268,435,457 bytes.*536,870,912"):
             await worker.submit([large], MEAN)
         reader.go_on.set()
         await running
@@ -108,7 +108,7 @@ def test_images_that_wait_are_bounded_in_bytes_too(worker, reader):
 
 
 def test_a_request_over_the_limit_can_never_be_answered_and_says_so(worker):
-    with pytest.raises(InvalidRequest, match="4 inputs in a request with images, the limit is 3"):
+    with pytest.raises(InvalidRequest, match=r"\b4 inputs.*\b3\b"):
         asyncio.run(worker.submit(texts(0, 1, 2, 3), MEAN))
 
 

@@ -10,7 +10,6 @@ from tests.scheduler.builders import (
     LONG,
     MAX_TOKENS,
     MEAN,
-    SHORT,
     TOKEN_ROWS,
     admit,
     lengths_of,
@@ -110,8 +109,8 @@ def test_a_request_larger_than_the_queue_is_let_in_when_it_is_empty():
 
 def test_a_failing_admission_leaves_nothing_behind():
     queue = make_queue()
-    with pytest.raises(IndexError):
-        queue.admit(make_request(2), [SHORT], [[7], [7, 7]])
+    with pytest.raises(TypeError):
+        queue.admit(make_request(2), MEAN, [[7], None])
     admit(queue, [3])
     assert drain(queue) == [[3]]
     assert (queue.state().n_texts, queue.state().n_tokens) == (0, 0)

@@ -11,7 +11,7 @@ from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome
 from gguf_embed.scheduler.worker import ContextSet, Worker, run_isolated
 from gguf_embed.types import OutputSpec
 from gguf_embed.vectors import Rows
-from tests.scheduler.builders import MEAN, SCORE, SHORT, TOKEN_ROWS, admit, make_queue, make_request, make_tasks
+from tests.scheduler.builders import MEAN, SCORE, TOKEN_ROWS, admit, make_queue, make_request, make_tasks
 
 POISON, NAN, DEADLY = 66, 77, 88
 PLAN = FakeContexts(max_tokens=16, max_sequences=8, long_tokens=64)
@@ -144,7 +144,7 @@ def test_a_dying_worker_reports_the_batch_it_had(engine, caplog):
     queue, seen = make_queue(), Recorder()
     worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
     request = make_request()
-    queue.admit(request, [SHORT], [[DEADLY]])
+    queue.admit(request, MEAN, [[DEADLY]])
     worker.start()
     assert worker.join(SAFETY_S)
     ((batch, error),) = seen.deaths
@@ -172,7 +172,7 @@ def test_failed_batches_do_not_count_as_speed(engine, monkeypatch):
     noted: list[int] = []
     monkeypatch.setattr(queue, "note_speed", lambda n_tokens, _compute_s: noted.append(n_tokens))
     worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
-    queue.admit(make_request(2), [SHORT, SHORT], [[POISON], [1, 2]])
+    queue.admit(make_request(2), MEAN, [[POISON], [1, 2]])
     queue.close()
     worker.start()
     assert worker.join(SAFETY_S)

@@ -40,35 +40,35 @@ def service(tmp_path, mmproj):
         (("a", "", "b"), [ImageInput(1, (IMAGE,))], "q: ", [("q: a",), ("q: ", IMAGE), ("q: b",)]),
     ],
 )
-def test_every_input_goes_in_its_place_with_the_prefix_before_its_first_words(inputs, images, prefix, expected):
+def test_every_input_keeps_its_index_and_gets_the_prefix_before_its_first_text(inputs, images, prefix, expected):
     texts = in_order(EmbedRequest(inputs, images=tuple(images)), prefix)
     assert [text.index for text in texts] == list(range(len(inputs)))
     assert [text.parts for text in texts] == expected
 
 
-def test_token_ids_beside_images_are_refused_with_their_place():
-    with pytest.raises(InvalidRequest, match="input 1 is token ids"):
+def test_token_ids_in_a_request_with_images_are_refused_with_their_index():
+    with pytest.raises(InvalidRequest, match=r"^input 1 .*token ids"):
         in_order(EmbedRequest(("", (1, 2)), images=(ONE,)), "")
 
 
 @pytest.mark.parametrize(
     ("fields", "error", "problem"),
     [
-        ({"spans": (((0, 1),),)}, NotSupported, "late_chunking and spans"),
-        ({"return_tokens": True}, NotSupported, "return_tokens"),
-        ({"long_input": "chunk_mean"}, NotSupported, "long_input"),
-        ({"on_error": "skip"}, NotSupported, "on_error"),
+        ({"spans": (((0, 1),),)}, NotSupported, "spans"),
+        ({"return_tokens": True}, NotSupported, "token details"),
+        ({"long_input": "chunk_mean"}, NotSupported, "windows"),
+        ({"on_error": "skip"}, NotSupported, "failed inputs"),
         ({"pooling": Pooling.RANK}, NotSupported, "scores"),
-        ({"dimensions": 33}, InvalidRequest, "this model has 32"),
-        ({"dimensions": 0}, InvalidRequest, "this model has 32"),
+        ({"dimensions": 33}, InvalidRequest, r"\b33\b.*\b32\b"),
+        ({"dimensions": 0}, InvalidRequest, r"\b0\b.*\b32\b"),
     ],
 )
-def test_what_a_request_with_images_cannot_have_is_named(service, fields, error, problem):
+def test_an_option_that_a_request_with_images_cannot_have_is_named(service, fields, error, problem):
     with pytest.raises(error, match=problem):
         service.embed("", images=(ONE,), **fields)
 
 
-def test_a_model_without_a_tower_says_what_is_missing(tmp_path):
+def test_a_model_without_a_tower_refuses_images_and_names_the_way_out(tmp_path):
     with (
         running(write_tiny_decoder(tmp_path / "text.gguf"), ModelConfig(), tmp_path) as service,
         pytest.raises(NotSupported, match="'text'") as caught,
@@ -77,7 +77,7 @@ def test_a_model_without_a_tower_says_what_is_missing(tmp_path):
     assert caught.value.ways_out == (WayOut.ADD_TOWER,)
 
 
-def test_the_prompt_is_told_and_the_tokens_are_counted(service):
+def test_the_result_has_the_prompt_and_the_number_of_tokens(service):
     result = service.embed("", images=(ONE,), prompt=PromptChoice(name="query"))
     assert (result.prompt.name, result.prompt.text) == ("query", "say ")
     plain = service.embed("", images=(ImageInput(0, ("say hello ", IMAGE)),))
@@ -92,7 +92,7 @@ def test_characters_are_composed_where_the_text_path_composes_them(service):
     np.testing.assert_allclose(with_image, service.embed(decomposed).output.matrix[0], atol=1e-5)
 
 
-def test_a_model_that_was_unloaded_comes_back_with_its_tower(service):
+def test_a_model_that_is_loaded_again_has_its_tower_again(service):
     before = service.embed("", images=(ONE,)).output.matrix
     service.run(service.service.unload("text"))
     after = service.embed("", images=(ONE,))
@@ -100,7 +100,7 @@ def test_a_model_that_was_unloaded_comes_back_with_its_tower(service):
     assert after.timings.load_s > 0
 
 
-def test_a_tower_that_is_gone_when_the_model_is_loaded_fails_the_load(service, mmproj):
+def test_a_load_fails_if_the_tower_s_file_is_gone(service, mmproj):
     mmproj.unlink()
     with pytest.raises(ModelLoadFailed, match="no such file"):
         service.embed("", images=(ONE,))

@@ -45,7 +45,7 @@ def test_windows_are_named_where_they_would_help(encoder, fields, helps, more):
         assert "chunk_mean" not in message
 
 
-def test_a_skipped_text_is_told_the_same(encoder):
+def test_a_skipped_text_s_error_has_the_same_ways_out(encoder):
     result = encoder.embed("a", LONG, on_error="skip")
     assert WayOut.AVERAGE in result.failures[0].error.ways_out
 
@@ -57,27 +57,28 @@ def test_spans_cannot_be_averaged(encoder):
 
 
 @pytest.mark.parametrize("fields", [{}, {"on_error": "skip"}, {"return_tokens": True}])
-def test_a_prompt_that_leaves_no_room_is_at_fault_and_no_input(encoder, fields):
-    with pytest.raises(InvalidRequest, match="the prompt that is put before every text has 102 tokens") as caught:
+def test_an_error_for_a_prompt_that_leaves_no_room_names_the_prompt_and_no_input(encoder, fields):
+    with pytest.raises(InvalidRequest, match=r"prompt .*102 tokens.*64") as caught:
         encoder.embed("a", "b", prompt=PromptChoice(text="the cat " * 50, param="prompt"), **fields)
     assert (caught.value.param, caught.value.index) == ("prompt", None)
-    with pytest.raises(InputTooLong, match="input 1 has"):
+    with pytest.raises(InputTooLong) as long:
         encoder.embed("a", LONG, prompt=PromptChoice(text="the cat ", param="prompt"))
+    assert long.value.index == 1
 
 
-def test_chunks_are_named_as_the_inputs_that_they_are(encoder):
+def test_errors_of_chunks_have_the_indexes_of_the_inputs(encoder):
     chunks = {"spans_are_inputs": True}
-    with pytest.raises(InvalidInput, match=r"^input 1 is a chunk of one text: no token lies in it") as caught:
+    with pytest.raises(InvalidInput, match=r"^input 1 .*chunk of one text: .*no token") as caught:
         encoder.embed("the cat", spans=(((0, 3), (3, 4)),), **chunks)
     assert (caught.value.index, caught.value.param) == (1, "input")
-    with pytest.raises(InvalidInput, match=r"^input 1 is a chunk of one text: truncation cut all of its tokens off"):
+    with pytest.raises(InvalidInput, match=r"^input 1 .*chunk of one text: truncation"):
         encoder.embed(LONG, spans=(((0, 300), (300, 310)),), truncate=True, **chunks)
-    with pytest.raises(ChunksTooLong, match="82 tokens together") as long:
+    with pytest.raises(ChunksTooLong, match=r"82 tokens.*64") as long:
         encoder.embed(LONG, spans=(((0, 8), (8, 320)),), **chunks)
     assert position_of(long.value) == {"n_prompt_tokens": 82, "n_ctx": 64}
 
 
-def test_an_input_at_fault_is_named_in_param_and_index(encoder):
+def test_an_error_about_one_input_has_its_param_and_index(encoder):
     with pytest.raises(InvalidInput) as caught:
         encoder.embed("a", (10_000,))
     assert (caught.value.param, caught.value.index) == ("input", 1)

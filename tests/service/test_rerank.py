@@ -149,12 +149,14 @@ def test_special_tokens_in_a_document_stay_text_inside_a_template(serving):
     assert attack in codec.detokenize(attacked)
 
 
-def test_several_labels_are_no_score_until_one_is_named(serving):
+def test_a_head_with_several_labels_gives_scores_only_if_one_is_named(serving):
     server = serving("roberta_reranker")
-    with pytest.raises(NotSupported, match=r"3 numbers \(contradiction, entailment, neutral\)"):
+    with pytest.raises(NotSupported, match=r"\b3\b.*\(contradiction, entailment, neutral\)") as caught:
         rerank(server, "a", "b")
-    with pytest.raises(InvalidRequest, match="'nothing', this model has 'contradiction'"):
+    assert caught.value.ways_out == (WayOut.NAME_LABEL,)
+    with pytest.raises(InvalidRequest, match=r"'nothing'.*'contradiction'") as unknown:
         rerank(server, "a", "b", label="nothing")
+    assert unknown.value.param == "label"
     assert rerank(server, "a", "b", label="entailment").scores == rerank(server, "a", "b", label="1").scores
     shares = [rerank(server, "a", "b", label=str(label), raw_scores=False).scores[0] for label in range(3)]
     assert sum(shares) == pytest.approx(1.0, abs=1e-6)
@@ -186,7 +188,7 @@ def test_its_vectors_are_what_the_head_scores_and_the_mean_of_its_token_rows(ber
 
 
 def test_a_reranker_gives_no_vectors_unless_a_pooling_is_named(bert):
-    with pytest.raises(NotSupported, match="is a reranker") as caught:
+    with pytest.raises(NotSupported, match="reranker") as caught:
         bert.embed("text")
     assert caught.value.ways_out == (WayOut.RERANK, WayOut.POOL)
     assert bert.embed("text", scores=True).output.matrix.shape == (1, 1)
@@ -210,15 +212,15 @@ def test_equal_documents_are_computed_once_and_counted_as_sent(bert):
 
 def test_a_document_that_is_too_long_is_an_error_that_names_it_or_a_visible_cut(bert):
     documents = ("short", "short", "long " * 400)
-    with pytest.raises(DocumentTooLong, match="document 2 and the query have") as caught:
+    with pytest.raises(DocumentTooLong, match="document 2 and the query") as caught:
         rerank(bert, "fox", *documents)
-    assert caught.value.limit == 256
+    assert (caught.value.index, caught.value.limit) == (2, 256)
     (cut,) = rerank(bert, "fox", *documents, truncate=True).truncated
     assert (cut.index, cut.n_kept, cut.n_tokens) == (2, 256, caught.value.n_tokens)
 
 
 def test_a_query_is_never_cut(bert):
-    with pytest.raises(InvalidRequest, match="the query alone takes") as caught:
+    with pytest.raises(InvalidRequest, match=r"query.*\b256\b") as caught:
         rerank(bert, "fox " * 400, "short", truncate=True)
     assert caught.value.param == "query"
 
@@ -233,8 +235,8 @@ def test_absurd_texts_are_refused_before_they_are_tokenized(bert, query, documen
         rerank(bert, query, document)
 
 
-def test_a_model_without_a_rank_head_says_what_could_and_is_not_loaded(embedder):
-    with pytest.raises(NotSupported, match="'encoder' has no rank head") as caught:
+def test_a_model_without_a_rank_head_is_refused_with_a_way_out(embedder):
+    with pytest.raises(NotSupported, match="'encoder'") as caught:
         rerank(embedder, "a", "b")
     assert caught.value.ways_out == (WayOut.COMPARE_VECTORS,)
 
@@ -271,11 +273,12 @@ def test_cosines_take_the_model_s_prompts_only_when_asked(models, folder):
 
 
 def test_a_cosine_s_query_and_documents_have_the_model_s_limit(embedder):
-    with pytest.raises(InvalidRequest, match="the query has"):
+    with pytest.raises(InvalidRequest, match=r"query has 82 tokens.*64") as query:
         rerank(embedder, "cat " * 80, "dog", method="embedding", truncate=True)
-    with pytest.raises(DocumentTooLong, match=r"document 1 has 82 tokens, the limit per document is 64$") as caught:
+    assert query.value.param == "query"
+    with pytest.raises(DocumentTooLong, match=r"^document 1 .*82 tokens.*64$") as caught:
         rerank(embedder, "cat", "dog", "dog " * 80, method="embedding")
-    assert (caught.value.index, caught.value.n_tokens) == (1, 82)
+    assert (caught.value.index, caught.value.n_tokens, caught.value.limit) == (1, 82, 64)
     (cut,) = rerank(embedder, "cat", "dog", "dog " * 80, method="embedding", truncate=True).truncated
     assert (cut.index, cut.n_kept) == (1, 64)
 
@@ -287,7 +290,7 @@ def test_scores_are_in_the_order_of_the_documents_also_where_some_are_equal(bert
 
 
 @pytest.mark.parametrize(("labels", "column"), [(("yes", "no"), 0), (("no", "yes"), 1), (("No", "Yes"), 1), ((), 0)])
-def test_a_qwen_reranker_s_relevance_is_its_yes_wherever_it_stands(serving, labels, column):
+def test_a_qwen_reranker_s_relevance_is_its_label_yes_in_any_column(serving, labels, column):
     info = serving(reranker_models.QWEN).service.models()[0].info
     assert score_column(replace(info, n_scores=2, labels=labels), None) == column
 
@@ -303,23 +306,23 @@ def test_max_document_tokens_cut_documents_for_cosines_too(embedder):
         rerank(embedder, "cat", document * 2, method="embedding", max_document_tokens=100)
 
 
-def test_a_prompt_is_no_part_of_the_tokens_that_a_document_may_have(models, folder):
+def test_the_limit_on_a_document_s_tokens_does_not_count_the_prompt(models, folder):
     with running(models / "encoder.gguf", EXACT, folder / "cache", prompts={"document": "the red dog "}) as server:
         fields = {"method": "embedding", "max_document_tokens": 4, "use_prompts": True}
         (cut,) = rerank(server, "cat", "cat sat on the mat", **fields).truncated
     assert (cut.n_tokens, cut.n_kept) == (10, 9)
 
 
-def test_the_time_of_loading_is_told_for_cosines_too(models, folder):
+def test_timings_include_the_load_for_cosines_too(models, folder):
     with running(models / "encoder.gguf", EXACT, folder / "cache") as server:
         assert rerank(server, "cat", "dog", method="embedding").timings.load_s > 0
 
 
 @pytest.mark.parametrize(("query", "documents", "message"), [
-    ("☃", ("cat",), "the query has no word or character"),
-    ("cat", ("cat", "cat", "☃"), "document 2 has no word or character"),
+    ("☃", ("cat",), "^the query has no word"),
+    ("cat", ("cat", "cat", "☃"), "^document 2 has no word"),
 ])  # fmt: skip
-def test_a_text_without_known_words_is_named_as_what_it_is(folder, query, documents, message):
+def test_an_error_for_a_text_without_known_words_names_the_query_or_the_document(folder, query, documents, message):
     rows = np.eye(2, dtype=np.float32)
     path = write_static(folder / "static.gguf", ["cat", "dog"], rows)
     with running(path, EXACT, folder / "cache") as server, pytest.raises(InvalidRequest, match=message) as caught:

@@ -10,7 +10,7 @@ import pytest
 
 from gguf_embed.config import ModelConfig, PoolConfig
 from gguf_embed.engines.fake import FakeScript
-from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound, PermissionDenied
+from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound, PermissionDenied, Unavailable
 from gguf_embed.model_pool.pool import ModelPool
 from gguf_embed.model_pool.registry import ModelRegistry, RegistryConfig
 from gguf_embed.model_store.catalog import Catalog
@@ -105,8 +105,9 @@ def test_token_rows_are_one_per_token_and_never_normalized(models):
 
 @pytest.mark.parametrize("dimensions", [0, -1, 9])
 def test_dimensions_beyond_the_model_are_refused(models, dimensions):
-    with serving(models) as running, pytest.raises(InvalidRequest, match="this model has 8"):
+    with serving(models) as running, pytest.raises(InvalidRequest, match=rf"{dimensions}\b.*\b8\b") as caught:
         running.embed("text", dimensions=dimensions)
+    assert caught.value.param == "dimensions"
 
 
 def test_dimensions_cut_and_renormalize(models):
@@ -119,19 +120,19 @@ def test_a_model_with_a_rank_head_gives_scores_and_vectors(models):
     for served, asked, width in [(Pooling.MEAN, Pooling.RANK, 1), (Pooling.RANK, Pooling.MEAN, 8)]:
         with serving(models, pooling=served) as running:
             assert running.embed("text", pooling=asked).output.matrix.shape == (1, width)
-            with pytest.raises(InvalidRequest, match=f"this model has {width}"):
+            with pytest.raises(InvalidRequest, match=rf"\b9\b.*\b{width}\b"):
                 running.embed("text", pooling=asked, dimensions=9)
 
 
 def test_one_model_answers_to_any_name_unless_names_are_strict(models):
     with serving(models) as running:
         assert running.service.resolve("anything").info.name == "encoder"
-        with pytest.raises(ModelNotFound, match="'anything' is not served"):
+        with pytest.raises(ModelNotFound, match=r"'anything'.*'encoder'"):
             running.service.resolve("anything", strict=True)
     with serving(models, strict_name=True) as running:
         for name in (None, "encoder", "ENCODER:latest"):
             assert running.service.resolve(name).info.name == "encoder"
-        with pytest.raises(ModelNotFound, match="'wrong' is not served here: this server has 'encoder'"):
+        with pytest.raises(ModelNotFound, match=r"'wrong'.*'encoder'"):
             running.service.resolve("wrong")
 
 
@@ -140,7 +141,7 @@ def test_several_models_are_never_mixed_up(models):
         assert running.embed("text", model="two").model.name == "two"
         assert running.embed("text").model.name == "one"  # the first that was named
         assert running.loader.loads == ["two", "one"]
-        with pytest.raises(ModelNotFound, match="this server has 'one', 'two'"):
+        with pytest.raises(ModelNotFound, match=r"'three'.*'one', 'two'"):
             running.embed("text", model="three")
 
 
@@ -170,12 +171,13 @@ def test_a_request_may_shorten_its_texts_further(models, n_ctx, kept):
 
 
 def test_a_limit_that_leaves_no_room_for_a_text_is_refused(models):
-    with serving(models) as running, pytest.raises(InvalidRequest, match="num_ctx is 1"):
+    with serving(models) as running, pytest.raises(InvalidRequest, match=r"\b2 tokens.*\b1\b") as caught:
         running.embed("x", load=LoadOptions(n_ctx=1))
+    assert caught.value.param == "options"
 
 
-def test_what_was_not_pulled_is_not_deleted(models):
-    with serving(models) as running, pytest.raises(PermissionDenied, match="was not pulled"):
+def test_a_model_that_was_not_pulled_is_not_deleted(models):
+    with serving(models) as running, pytest.raises(PermissionDenied, match="'encoder'"):
         running.run(running.service.delete("encoder"))
 
 
@@ -198,26 +200,27 @@ def test_load_and_unload_by_name(models):
 
 
 def test_too_many_token_rows_are_refused_before_they_are_computed(models, monkeypatch):
-    monkeypatch.setattr("gguf_embed.service.embed_plan.MAX_TOKEN_ROWS", 100)
-    with serving(models) as running, pytest.raises(InvalidRequest, match="the limit per request is 100"):
+    monkeypatch.setattr("gguf_embed.service.embed_plan.MAX_TOKEN_ROW_BYTES", 100)
+    with serving(models) as running, pytest.raises(InvalidRequest, match=r"bytes.*\b100\b"):
         running.embed("abcdef", pooling=Pooling.NONE)
     assert not running.batches
 
 
 def test_a_dead_worker_shows_in_the_state(models):
     with serving(models, script=FakeScript(deadly=frozenset({ord("!")}))) as running:
-        with pytest.raises(Exception, match="restart the server"):
+        with pytest.raises(Unavailable, match="SystemExit"):
             running.embed("!")
         assert running.service.state().status == "failed"
         assert "restart" in running.service.state().detail
 
 
-def test_unknown_ids_are_the_clients_mistake(models):
+def test_unknown_ids_are_an_invalid_request(models):
     with serving(models) as running:
         service, run = running.service, running.run
         assert run(service.token_pieces([ord("a")], model=None)) == [b"a"]
         assert run(service.detokenize([], model=None)) == ""
-        with pytest.raises(InvalidRequest, match="token id 258 is not in"):
+        with pytest.raises(InvalidRequest, match=r"token id 258\b") as caught:
             run(service.token_pieces([258], model=None))
-        with pytest.raises(InvalidRequest, match="token id -1 is not in"):
+        assert caught.value.param == "tokens"
+        with pytest.raises(InvalidRequest, match=r"token id -1\b"):
             run(service.detokenize([97, -1], model=None))

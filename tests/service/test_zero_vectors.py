@@ -24,24 +24,24 @@ def static(tmp_path_factory):
 
 
 CASES = [
-    (("the", "the", "plus minus"), {}, "input 2: the rows of its tokens add up to zero"),
+    (("the", "the", "plus minus"), {}, "input 2: the rows of its tokens .*zero"),
     (("the", "the plus minus"), {"dimensions": 1}, None),
-    (("the", "the", "plus"), {"dimensions": 1}, "input 2: the first 1 numbers of its vector are all zero"),
-    (("the", "plus minus"), {"return_tokens": True}, "input 1: the rows of its tokens add up to zero"),
-    (("the", "plus"), {"return_tokens": True, "dimensions": 1}, "input 1: the first 1 numbers of its vector"),
+    (("the", "the", "plus"), {"dimensions": 1}, "input 2: the first 1 .*zero"),
+    (("the", "plus minus"), {"return_tokens": True}, "input 1: the rows of its tokens .*zero"),
+    (("the", "plus"), {"return_tokens": True, "dimensions": 1}, "input 1: the first 1 .*zero"),
     (
         ("the", "the plus minus"),
         {"spans": (((0, 3),), ((0, 3), (4, 14)))},
-        r"input 1, span 1 \(characters 4 to 14\): the rows of its tokens add up to zero",
+        r"input 1, span 1 \(characters 4 to 14\): the rows of its tokens .*zero",
     ),
     (("the nil",), {"spans": (((4, 7),),)}, r"input 0, span 0 \(characters 4 to 7\)"),
-    (("the", LONG), {"long_input": "chunk_mean"}, "input 1: the vectors of its windows add up to zero"),
+    (("the", LONG), {"long_input": "chunk_mean"}, "input 1: the vectors of its windows .*zero"),
     (("the", "nil"), {"pooling": Pooling.NONE, "return_tokens": True}, None),
 ]
 
 
 @pytest.mark.parametrize(("inputs", "fields", "message"), CASES)
-def test_the_input_is_named(static, inputs, fields, message):
+def test_the_error_names_the_input(static, inputs, fields, message):
     if message is None:
         assert len(static.embed(*inputs, **fields).output.matrix) >= len(inputs)
         return
@@ -50,7 +50,7 @@ def test_the_input_is_named(static, inputs, fields, message):
 
 
 @pytest.mark.parametrize(("inputs", "fields", "message"), [case for case in CASES if case[2]])
-def test_with_skip_it_fails_alone(static, inputs, fields, message):
+def test_with_skip_the_other_inputs_have_vectors(static, inputs, fields, message):
     result = static.embed(*inputs, on_error="skip", **fields)
     [failure] = result.failures
     assert failure.index == len(inputs) - 1

@@ -1,9 +1,9 @@
-"""BF16 matrix multiplication on Intel AMX tiles, put in the place of ggml's own where the CPU has them.
+"""BF16 matrix multiplication on Intel AMX tiles, which replaces ggml's own on CPUs that have them.
 
 ggml has AMX code for quantized weights only; BF16 goes through AVX-512, at about a third of the speed for a small
-encoder (docs/benchmarks.md has the numbers). `native/amx_gemm.c` exports ggml-cpu's `llamafile_sgemm` by the same
-name. The dynamic linker gives ggml's calls to the library that was loaded first with global scope, so `preload` must
-run before llama-cpp-python is imported. Whether the calls really arrive is checked, never assumed.
+encoder (docs/benchmarks.md has the numbers). `native/amx_gemm.c` exports a function with the name of ggml-cpu's
+`llamafile_sgemm`. The dynamic linker resolves ggml's calls to the library that was loaded first with global scope, so
+`preload` must run before llama-cpp-python is imported. A counter shows whether the calls really arrive.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NEEDED_CPU_FLAGS = frozenset({"amx_tile", "amx_bf16", "avx512f", "avx512bw", "av
 
 
 class AmxGemm:
-    """The loaded library. Off until `enable`; then every BF16 multiplication of a suitable shape goes through it."""
+    """The loaded library. Once enabled, it computes every BF16 multiplication of a suitable shape."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
@@ -33,14 +33,14 @@ class AmxGemm:
         library.gguf_embed_amx_computed.restype = ctypes.c_uint64
 
     def enable(self, ggml_cpu: ctypes.CDLL, on: bool) -> None:
-        """Switch it for the whole process. `ggml_cpu` is the library whose function takes all other shapes."""
+        """Switch it on or off for the whole process. `ggml_cpu` is the library that computes all other shapes."""
         original = ctypes.cast(ggml_cpu.llamafile_sgemm, ctypes.c_void_p)
         self._library.gguf_embed_amx_enable(original, on)
 
     def multiply(self, weights: NDArray[np.uint16], tokens: FloatMatrix) -> FloatMatrix:
-        """float32[n, m] from BF16 weights uint16[m, k] and tokens float32[n, k]; m and k multiples of 32.
+        """float32[n, m] from BF16 weights uint16[m, k] and tokens float32[n, k]; m and k must be multiples of 32.
 
-        On the calling thread, GIL released, whether enabled or not: for measuring.
+        For measuring: runs on the calling thread with the GIL released, even if the library is not enabled.
         """
         (m, k), n = weights.shape, len(tokens)
         sums = np.empty((n, m), np.float32)
@@ -52,14 +52,14 @@ class AmxGemm:
 
     @property
     def n_computed(self) -> int:
-        """Multiplications done so far: grows only when ggml's calls arrive here."""
+        """Multiplications so far. Grows only if ggml's calls arrive here."""
         return int(self._library.gguf_embed_amx_computed())
 
 
 def preload() -> AmxGemm | None:
-    """Map the library in front of ggml's. None where it was not compiled, or CPU or kernel have no tiles.
+    """Load the library before ggml's. None if it was not compiled, or the CPU or the kernel does not support tiles.
 
-    Raises nothing: without it everything works, slower.
+    Raises nothing, because everything works without it, only slower.
     """
     if not sys.platform.startswith("linux") or not cpu_flags() >= NEEDED_CPU_FLAGS:
         return None
@@ -68,14 +68,14 @@ def preload() -> AmxGemm | None:
             library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
             request = library.gguf_embed_amx_request
         except (OSError, AttributeError):
-            continue  # compiled for another machine, or as an empty shell
+            continue  # compiled for another machine, or as an empty stub
         request.restype = ctypes.c_long
         return AmxGemm(library) if request() == 0 else None
     return None
 
 
 def cpu_flags() -> frozenset[str]:
-    """What the CPU offers, in Linux's words; empty where the system does not say."""
+    """The CPU's features, with Linux's names; empty if the system does not list them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,14 +1,13 @@
-"""The only door to llama-cpp-python: low-level calls, made typed and safe to call.
+"""The only module that calls llama.cpp: llama-cpp-python's low-level calls, made typed and safe.
 
-Everything here either returns a plain Python value or an opaque handle (`int` address or ctypes pointer).
-llama.cpp writes its log through our logger `gguf_embed.llama`; nothing reaches the terminal unless that logger says so.
+Functions return plain Python values or opaque handles (an `int` address or a ctypes pointer). llama.cpp's log goes to
+our logger `gguf_embed.llama`, so nothing reaches the terminal unless that logger is configured to print it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from gguf_embed.config import OffloadConfig
 from gguf_embed.engines.llama import amx
+from gguf_embed.engines.llama.bindings import import_bindings, is_package_imported
 from gguf_embed.engines.llama.ggml import find_devices, library
 from gguf_embed.engines.llama.log import LlamaLog
 from gguf_embed.engines.llama.memory_pages import release_pages
@@ -25,24 +25,21 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.types import Pooling
 
-# At import, because these only work in front of the next line. By default libgomp spins for milliseconds at every
-# barrier: beside other work a 5 ms computation then takes 300 ms, with 1000 turns 11 ms. And once the process has more
-# of its threads than processors it hardly spins at all, 10 ms; "active" keeps the 1000 turns there too, 3.7 ms.
+# These must be set before llama_cpp is imported. By default libgomp spins for milliseconds at every barrier: a 5 ms
+# computation then takes 300 ms while other work is running, and 11 ms with 1000 spins. If the process has more libgomp
+# threads than processors, it hardly spins by default (10 ms); "active" keeps the 1000 spins in that case (3.7 ms).
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OMP_WAIT_POLICY", "active")
-# An assert in ggml starts gdb where there is one and waits for it, for minutes: a dead server is restarted sooner.
+# A failed assert in ggml starts gdb, if installed, and waits minutes for it. A crashed server can restart sooner.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-_amx_gemm = None if "llama_cpp" in sys.modules else amx.preload()
-
-import llama_cpp.llama_cpp as llama  # noqa: E402
-
-bindings = llama  # for `_llama_batch` and `_llama_vocabulary`, which do not import the package
+_amx_gemm = None if is_package_imported() else amx.preload()
+llama = import_bindings("llama_cpp")
 
 Handle = Any
 """An opaque llama.cpp pointer."""
 
 MAX_SEQUENCES = 256
-"""llama.cpp's LLAMA_MAX_SEQ (src/llama-cparams.h): more sequences in one context is refused."""
+"""llama.cpp's LLAMA_MAX_SEQ (src/llama-cparams.h): it refuses more sequences in one context."""
 
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
 
@@ -53,22 +50,22 @@ _start = threading.Lock()
 
 
 def start_backend() -> None:
-    """Initialise llama.cpp once for the process and take over its log. Any thread, any number of times."""
+    """Initialize llama.cpp once per process and redirect its log. Any thread, any number of times."""
     global _started
     with _start:
         if not _started:
             llama.llama_log_set(_log_callback, ctypes.c_void_p(0))
             llama.llama_backend_init()
-            _switch_amx_gemm(False)  # ggml's own functions until a model asks: its calls arrive there already
+            _switch_amx_gemm(False)  # the library already receives ggml's calls: pass them on until a model enables it
             _started = True
 
 
 @dataclass(frozen=True, slots=True)
 class ContextParams:
-    """What one context is sized for."""
+    """The size and settings of one context."""
 
-    n_tokens: int  # the largest batch
-    n_ubatch: int  # the largest part of it that llama.cpp computes at once
+    n_tokens: int  # of the largest batch
+    n_ubatch: int  # of the largest part of it that llama.cpp computes at once
     n_sequences: int
     pooling: Pooling
     flash_attention: bool
@@ -76,13 +73,13 @@ class ContextParams:
 
 
 def supports_gpu() -> bool:
-    """Whether this build of llama.cpp has a GPU back end with a device."""
+    """Whether this build of llama.cpp has a GPU backend with a device."""
     start_backend()
     return bool(llama.llama_supports_gpu_offload())
 
 
 def cpu_features() -> frozenset[str]:
-    """What the compiled library uses of this CPU, e.g. {"AVX2", "AVX512_BF16"}; llama.cpp's own words."""
+    """The CPU features that the compiled library uses, with llama.cpp's names, e.g. {"AVX2", "AVX512_BF16"}."""
     start_backend()
     words = llama.llama_print_system_info().decode().replace(":", "|").split("|")
     return frozenset(word.split("=")[0].strip() for word in words if word.strip().endswith("= 1"))
@@ -94,7 +91,7 @@ def has_amx_gemm() -> bool:
 
 
 def use_amx_gemm(on: bool) -> None:
-    """Switch AMX multiplication for the whole process, while nothing computes; does nothing where there is none."""
+    """Switch AMX multiplication for the whole process, while nothing computes. No effect if it is not available."""
     start_backend()
     _switch_amx_gemm(on)
 
@@ -105,12 +102,12 @@ def _switch_amx_gemm(on: bool) -> None:
 
 
 def n_amx_multiplications() -> int:
-    """How many were really done on tiles."""
+    """How many multiplications were computed on tiles."""
     return _amx_gemm.n_computed if _amx_gemm is not None else 0
 
 
 def load_model(path: Path, params: OffloadConfig) -> Handle:
-    """Raises `ModelFileError` with llama.cpp's own first reason. With n_gpu_layers 0 no GPU memory is used."""
+    """Raises `ModelFileError` with llama.cpp's first reason. With n_gpu_layers 0, no GPU memory is used."""
     start_backend()
     native = llama.llama_model_default_params()
     native.n_gpu_layers = params.n_gpu_layers
@@ -136,10 +133,10 @@ def load_model(path: Path, params: OffloadConfig) -> Handle:
 
 
 def new_context(model: Handle, params: ContextParams) -> Handle:
-    """Raises `ModelFileError` when llama.cpp refuses it.
+    """Raises `ModelFileError` if llama.cpp refuses it.
 
-    Room is rounded up to a multiple of the sequences: llama.cpp reserves its graph for one, and where mean pooling then
-    finds more tokens than the micro-batch has, an assert ends the process.
+    Sizes are rounded up to a multiple of the number of sequences. llama.cpp reserves its graph for such a multiple, and
+    if mean pooling then finds more tokens than the micro-batch has, a failed assert ends the process.
     """
     native = llama.llama_context_default_params()
     native.n_ctx = native.n_batch = _round_up(params.n_tokens, params.n_sequences)
@@ -164,13 +161,13 @@ def _round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def encode(context: Handle, batch: llama.llama_batch) -> int:
-    """Compute a batch of a model without memory, GIL released. 0 is success, anything else llama.cpp's refusal."""
+def encode(context: Handle, batch: Handle) -> int:
+    """Compute a batch of a model without KV memory; releases the GIL. Returns 0, or llama.cpp's error code."""
     return int(llama.llama_encode(context, batch))
 
 
-def decode(context: Handle, batch: llama.llama_batch) -> int:
-    """Compute a batch behind what the memory holds, GIL released. 0 is success."""
+def decode(context: Handle, batch: Handle) -> int:
+    """Compute a batch that continues the KV memory's content; releases the GIL. Returns 0, or an error code."""
     return int(llama.llama_decode(context, batch))
 
 
@@ -180,12 +177,12 @@ def clear_memory(context: Handle) -> None:
 
 
 def set_embeddings(context: Handle, on: bool) -> None:
-    """Whether the next batches give rows. Off, tokens only go to memory, without the cost of logits."""
+    """Whether the next batches return rows. If not, tokens only go to the KV memory, without the cost of logits."""
     llama.llama_set_embeddings(context, on)
 
 
 def copy_sequence_rows(context: Handle, out: np.ndarray) -> bool:
-    """Copy sequence i's pooled row into out[i], float32[n, width]. False when llama.cpp has none for some sequence."""
+    """Copy the pooled row of sequence i into out[i], float32[n, width]. False if llama.cpp has none for a sequence."""
     address, row_bytes = out.ctypes.data, out.strides[0]
     for number in range(len(out)):
         row = llama.llama_get_embeddings_seq(context, number)
@@ -196,7 +193,7 @@ def copy_sequence_rows(context: Handle, out: np.ndarray) -> bool:
 
 
 def copy_token_rows(context: Handle, out: np.ndarray) -> bool:
-    """Copy all token rows, in batch order, into float32[n_tokens, n_embd]. False when llama.cpp has none."""
+    """Copy all token rows, in batch order, into float32[n_tokens, n_embd]. False if llama.cpp has none."""
     rows = llama.llama_get_embeddings(context)
     if not rows:
         return False
@@ -205,9 +202,9 @@ def copy_token_rows(context: Handle, out: np.ndarray) -> bool:
 
 
 def release_logits(context: Handle, n_vocab: int, n_tokens: int) -> None:
-    """Give the memory of an encoder's logits back, `n_tokens * n_vocab` floats in every context.
+    """Release the memory of an encoder's logits, `n_tokens * n_vocab` floats in every context.
 
-    llama.cpp zeroes them, and an encoder neither writes nor reads them. Not for a model with a KV cache: it does.
+    llama.cpp zeroes them, but an encoder neither writes nor reads them. Not for models with a KV cache, which do.
     """
     logits = llama.llama_get_logits(context)
     if logits:
@@ -240,7 +237,7 @@ def model_facts(model: Handle) -> ModelFacts:
 
 
 def input_width(model: Handle) -> int:
-    """Numbers per token that a row in the place of an id has; for some models more than n_embd (deepstack)."""
+    """Numbers per row if rows replace token ids; for some models more than n_embd (deepstack)."""
     return int(llama.llama_model_n_embd_inp(model))
 
 
@@ -271,7 +268,7 @@ def free_model(model: Handle) -> None:
 
 
 def read_metadata(model: Handle, key: str) -> str | None:
-    """One scalar of the file's metadata as text."""
+    """One scalar value of the file's metadata, as text."""
     value = ctypes.create_string_buffer(512)
     n = llama.llama_model_meta_val_str(model, key.encode(), value, len(value))
     return value.value.decode("utf-8", "replace") if n >= 0 else None
@@ -285,7 +282,7 @@ def describe(model: Handle) -> str:
 
 
 def retype_to_bf16(source: Path, output: Path, n_threads: int) -> None:
-    """Write `source` again with BF16 matrices by llama.cpp's own quantize call. Raises `ModelFileError`."""
+    """Write a copy of `source` with BF16 matrices, using llama.cpp's quantize call. Raises `ModelFileError`."""
     start_backend()
     params = llama.llama_model_quantize_default_params()
     params.nthread = n_threads
@@ -293,4 +290,4 @@ def retype_to_bf16(source: Path, output: Path, n_threads: int) -> None:
     _log.forget_errors()
     code = llama.llama_model_quantize(str(source).encode(), str(output).encode(), ctypes.byref(params))
     if code != 0:
-        raise ModelFileError(f"llama.cpp cannot re-type {source.name} to BF16: {_log.first_error()}")
+        raise ModelFileError(f"llama.cpp cannot convert {source.name} to BF16: {_log.first_error()}")

@@ -1,4 +1,4 @@
-"""The arrays of a llama_batch, kept from call to call."""
+"""The arrays of a llama_batch, reused from call to call."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gguf_embed.engines.llama.api import bindings as llama
+from gguf_embed.engines.llama.api import Handle, llama
 from gguf_embed.types import FloatMatrix
 
 
 class BatchBuffers:
-    """The arrays of one llama_batch, filled in place: no allocation per call, and no Python loop over tokens.
+    """The arrays of one llama_batch, filled in place without allocations per call or Python loops over tokens.
 
-    One thread at a time. Every token belongs to one sequence and every token is an output.
+    One thread at a time. Every token belongs to one sequence, and by default every token is an output.
     """
 
     def __init__(self, max_tokens: int) -> None:
@@ -22,7 +22,7 @@ class BatchBuffers:
         self.position = np.zeros(max_tokens, np.int32)
         self.sequence = np.zeros(max_tokens, np.int32)
         self._one_sequence = np.ones(max_tokens, np.int32)
-        self._output = np.ones(max_tokens, np.int8)  # 1: the token's row or logits are wanted
+        self._output = np.ones(max_tokens, np.int8)  # 1: compute the token's row or logits
         base = self.sequence.ctypes.data
         self._sequence_at = (base + 4 * np.arange(max_tokens)).astype(np.uint64)
         self._count_up = np.arange(max_tokens, dtype=np.int32)
@@ -39,10 +39,10 @@ class BatchBuffers:
 
     def fill(
         self, batch: Sequence[Sequence[int]], starts: Sequence[int] | None = None, *, output: bool = True
-    ) -> llama.llama_batch:
-        """Write sequences one after another, numbered from 0, positions from `starts` (None: 0). They must fit.
+    ) -> Handle:
+        """Write sequences one after another, numbered from 0, with positions from `starts` (None: 0). They must fit.
 
-        `output` says whether rows of these tokens are wanted.
+        `output`: whether to compute rows for these tokens.
         """
         end = 0
         for number, tokens in enumerate(batch):
@@ -56,10 +56,10 @@ class BatchBuffers:
         self._batch.n_tokens = end
         return self._batch
 
-    def fill_rows(self, batch: Sequence[Sequence[int]], rows: FloatMatrix) -> llama.llama_batch:
-        """The same, with float32[n_tokens, n_embd] in the place of the ids' own embeddings.
+    def fill_rows(self, batch: Sequence[Sequence[int]], rows: FloatMatrix) -> Handle:
+        """The same, with float32[n_tokens, n_embd] instead of the embeddings of the ids.
 
-        It is good for one call, until the next `fill`.
+        Valid until the next `fill`.
         """
         filled = self.fill(batch)
         self._rows = np.ascontiguousarray(rows, np.float32)  # keeps them alive

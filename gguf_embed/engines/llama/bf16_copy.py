@@ -1,4 +1,4 @@
-"""BF16 copies of F32 and F16 models, for CPUs that multiply BF16 faster; made once and kept in the cache."""
+"""BF16 copies of F32 and F16 models, for CPUs that multiply BF16 faster. Made once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ RETYPED = frozenset({"F32", "F16"})
 
 
 def computes_bf16_faster(use_amx: bool) -> bool:
-    """Whether BF16 weights run faster here than F16 and F32, and as exactly.
+    """Whether BF16 weights run faster here than F16 and F32, with the same precision.
 
-    Only on AMX tiles. ggml's AVX-512 BF16 rounds every activation to 8 bits, so that a text's vector depends on the
-    batch around it (cosine 0.99997), and on CPUs that have AMX it is slower than F16 (docs/benchmarks.md).
+    True only on AMX tiles. ggml's AVX-512 BF16 rounds every activation to 8 bits, so that a text's vector depends on
+    its batch (cosine 0.99997), and on CPUs with AMX it is slower than F16 (docs/benchmarks.md).
     """
     return use_amx and api.has_amx_gemm()
 
@@ -27,9 +27,9 @@ def computes_bf16_faster(use_amx: bool) -> bool:
 def wants_bf16(
     choice: Literal["auto", "file", "bf16"], file_type: str, on_gpu: bool, fast_bf16: bool, *, scores: bool = False
 ) -> bool:
-    """Whether to run a BF16 copy instead of the file. Quantized weights always stay as they are.
+    """Whether to run a BF16 copy instead of the file. Quantized weights are never converted.
 
-    `scores`: the model has a rank head. Rounded weights move a logit by some 0.005, so that who kept F32 gets F32.
+    `scores`: the model has a rank head. Rounding the weights changes a logit by about 0.005, so F32 stays F32.
     """
     if file_type not in RETYPED or choice == "file":
         return False
@@ -39,10 +39,10 @@ def wants_bf16(
 
 
 def bf16_copy(source: Path, cache_dir: Path, n_threads: int, report: Callable[[str], None]) -> Path:
-    """The BF16 copy of `source`: from the cache, or written now (about as long as copying the file), atomically.
+    """The BF16 copy of `source`: from the cache, or written now, which takes about as long as copying the file.
 
-    The copy's name holds the source's path, size and time of change, so a changed file gets a new copy.
-    Raises `ModelFileError` when it cannot be written.
+    The copy's name depends on the source's path, size and modification time, so a changed file gets a new copy.
+    Raises `ModelFileError` if it cannot be written.
     """
     facts = source.stat()
     identity = f"{source.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}".encode()
@@ -55,7 +55,7 @@ def bf16_copy(source: Path, cache_dir: Path, n_threads: int, report: Callable[[s
         else:
             return copy
     report(f"writing a BF16 copy of {source.name}, once: this CPU computes BF16 faster")
-    way_out = "set GGUF_EMBED_CACHE to another folder, or start with --weights file, which needs no copy"
+    way_out = "set GGUF_EMBED_CACHE to another folder, or use --weights file, which needs no copy"
     with atomic_write(copy, way_out=way_out) as temporary:
         api.retype_to_bf16(source, temporary, n_threads)
     return copy

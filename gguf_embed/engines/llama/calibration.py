@@ -1,4 +1,4 @@
-"""How batches are best computed on this machine: measured in a fraction of a second at warm-up, then decided."""
+"""Measures, in a fraction of a second at warm-up, how this machine computes batches best."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from gguf_embed.engines.llama.context import LlamaContextSpec
 from gguf_embed.types import OutputSpec
 
 TEXT_TOKENS = 21
-"""The length of the texts measured with: a typical query or short sentence."""
+"""The length of the texts to measure with: a typical query or short sentence."""
 
 BUDGETS_TEXTS = (3, 6, 12)  # 63 to 252 tokens
-FLASH_TEXTS = (1, 2, 3, 6)  # where flash attention may begin to pay
-TOO_SLOW_S = 0.025  # one text takes longer: keep the defaults, for measuring would take over a second
+FLASH_TEXTS = (1, 2, 3, 6)  # batches from which flash attention may be faster
+TOO_SLOW_S = 0.025  # if one text takes longer, keep the defaults: measuring would take over a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Calibration:
     """What was chosen, and whether it was measured."""
 
     batch_tokens: int = 256
-    flash_min_tokens: int = 0  # flash attention in batches of this many tokens and more
+    flash_min_tokens: int = 0  # use flash attention in batches of at least this many tokens
     alone_threads: int = 1  # for a batch that has the machine to itself
     tokens_per_s: float = 1000.0  # of one thread
     measured: bool = False
@@ -30,7 +30,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """Best times in seconds per batch of n texts of `TEXT_TOKENS` tokens, one thread unless said."""
+    """Best times in seconds per batch of n texts of `TEXT_TOKENS` tokens, on one thread unless stated otherwise."""
 
     with_flash_s: Mapping[int, float] = field(default_factory=dict)
     without_flash_s: Mapping[int, float] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Measurements:
 
 
 def decide(measured: Measurements) -> Calibration:
-    """Pure: the best budget by tokens per second, where flash attention begins, threads for a text alone."""
+    """Choose the batch size with the most tokens per second, the use of flash attention, and `alone_threads`. Pure."""
     rates = {n: n * TEXT_TOKENS / measured.with_flash_s[n] for n in BUDGETS_TEXTS}
     n_texts = max(rates, key=lambda n: rates[n])
     return Calibration(
@@ -51,7 +51,7 @@ def decide(measured: Measurements) -> Calibration:
 
 
 def _flash_from(measured: Measurements) -> int:
-    """The smallest batch from which on flash attention is never slower; 0 when it never is."""
+    """The smallest batch from which flash attention is never slower, in tokens; 0 if it never is."""
     slower = [n for n, seconds in measured.without_flash_s.items() if seconds < measured.with_flash_s[n]]
     if not slower:
         return 0
@@ -64,7 +64,7 @@ def calibrate(
 ) -> Calibration:
     """Measure and decide, on the calling thread. `tokens` is one valid text of `TEXT_TOKENS` ids.
 
-    Takes some 0.2 s for a small encoder; a model that needs over 25 ms for one text keeps the defaults.
+    Takes about 0.2 s for a small encoder. A model that needs over 25 ms for one text keeps the defaults.
     """
     room = max(BUDGETS_TEXTS)
     specs = {flash: LlamaContextSpec(output, room * TEXT_TOKENS, room, flash) for flash in (True, False)}

@@ -1,4 +1,4 @@
-"""Batches that are computed part by part: what is in each part, and one row of the rows that come out. Pure."""
+"""Splits a batch into parts to compute one after another, and pools the rows they return. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from gguf_embed.types import FloatMatrix, Pooling
 
 
 def cut_parts(lengths: Sequence[int], n_tokens: int) -> Iterator[list[range]]:
-    """Texts of these lengths in parts of `n_tokens`, the last one shorter: of each text the positions in the part."""
+    """Split texts of these lengths into parts of `n_tokens`; the last may be shorter. Each part is, for every text,
+    the range of its positions in the part."""
     begins = list(accumulate(lengths, initial=0))
     for begin in range(0, begins[-1], n_tokens):
         end = begin + n_tokens
@@ -22,7 +23,7 @@ def cut_parts(lengths: Sequence[int], n_tokens: int) -> Iterator[list[range]]:
 
 
 def pool_rows(rows: FloatMatrix, lengths: Sequence[int], pooling: Pooling) -> FloatMatrix:
-    """float32[total tokens, n_embd] as it is with pooling none, else each text's mean or first row."""
+    """Pool float32[total tokens, n_embd]: unchanged with pooling none, else each text's mean or first row."""
     if pooling is Pooling.NONE:
         return rows
     begins = np.array([0, *accumulate(lengths[:-1])])

@@ -1,4 +1,4 @@
-"""A llama.cpp context: room to run one batch at a time over loaded weights."""
+"""A llama.cpp context, which runs one batch at a time over loaded weights."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from gguf_embed.types import SCORES, TOKENS, FloatMatrix, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
 
 MAX_UBATCH_TOKENS = 512
-"""A causal model computes long texts in parts of this many tokens: its compute buffers grow with the part."""
+"""A causal model computes long texts in parts of this many tokens, because compute buffers grow with the part."""
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaContextSpec(ContextSpec):
-    """A context, and whether it computes attention with llama.cpp's flash attention."""
+    """A context spec that also says whether to use llama.cpp's flash attention."""
 
     flash_attention: bool = True
 
     @property
     def pooling(self) -> Pooling:
-        """llama.cpp's word for the output."""
+        """llama.cpp's pooling for the output."""
         return Pooling(self.output.pooling_name)
 
 
 @dataclass(frozen=True, slots=True)
 class FlashContexts:
-    """Implements `ContextPlanner`: flash attention in batches from some size on."""
+    """Implements `ContextPlanner`. Uses flash attention for batches from a certain size."""
 
     max_tokens: int
     max_sequences: int
     long_tokens: int
-    flash_min_tokens: int | None  # flash attention from this many tokens per batch on; 0: always, None: never
+    flash_min_tokens: int | None  # use flash attention for batches of at least this many tokens; None: never
 
     def spec(self, output: OutputSpec, n_tokens: int, *, long: bool) -> LlamaContextSpec:
         flash = self.flash_min_tokens is not None and n_tokens >= self.flash_min_tokens
@@ -48,22 +48,22 @@ class FlashContexts:
             return LlamaContextSpec(output, self.long_tokens, 1, flash)
         room = self.max_tokens
         if not flash and self.flash_min_tokens is not None:
-            room = min(room, self.flash_min_tokens)  # without flash attention no batch is larger than where it begins
+            room = min(room, self.flash_min_tokens)  # larger batches use flash attention
         return LlamaContextSpec(output, room, min(self.max_sequences, room), flash)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeights:
-    """What contexts share."""
+    """What all contexts of a model share."""
 
     model: api.Handle
     info: EngineInfo
-    runs_in_parts: bool  # a text may be computed piece by piece
+    runs_in_parts: bool  # a text may be computed part by part
     pair_rows: PairRows | None
 
 
 class LlamaContext:
-    """One llama.cpp context with its batch arrays. After opening it belongs to one thread."""
+    """One llama.cpp context with its batch arrays. Belongs to one thread after it was opened."""
 
     def __init__(self, weights: LoadedWeights, spec: LlamaContextSpec) -> None:
         if not 1 <= spec.max_sequences <= api.MAX_SEQUENCES:
@@ -71,10 +71,10 @@ class LlamaContext:
         self.spec = spec
         self._info = weights.info
         pooling = spec.pooling
-        # a decoder's logits moved by 0.05 with flash attention and F16 memory, by 1e-5 without (tiny Qwen3 reranker)
+        # a decoder's logits varied by 0.05 with flash attention and F16 memory, by 1e-5 without (tiny Qwen3 reranker)
         scores = weights.info.causal and pooling is Pooling.RANK
         self._reads_last = weights.runs_in_parts and pooling in (Pooling.LAST, Pooling.RANK)
-        # llama.cpp pools within one part only, so token rows are asked for and pooled here
+        # llama.cpp pools within one part only, so token rows are requested and pooled here
         self._reads_rows = weights.runs_in_parts and not self._reads_last and spec.max_tokens > MAX_UBATCH_TOKENS
         in_parts = self._reads_last or self._reads_rows
         self._context = api.new_context(
@@ -91,7 +91,7 @@ class LlamaContext:
         self._buffers = BatchBuffers(spec.max_tokens)
         self._pairs = weights.pair_rows if self._info.has_second_text and pooling is Pooling.RANK else None
         self._n_threads = 0
-        self._released_tokens = 0  # the largest batch whose logits were given back
+        self._released_tokens = 0  # size of the largest batch whose logits were released
         self._closing = threading.Lock()
 
     def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> Rows:
@@ -114,7 +114,7 @@ class LlamaContext:
         if code != 0:
             raise EngineFailure(f"llama.cpp refused a batch of {len(batch)} texts, {n_tokens} tokens (code {code})")
         if not self._info.causal and n_tokens > self._released_tokens:
-            # after the first batch of each new size llama.cpp has made a larger buffer
+            # llama.cpp has allocated a larger buffer for the first batch of this size
             api.release_logits(self._context, self._info.n_vocab, n_tokens)
             self._released_tokens = n_tokens
         if self.spec.output.kind == TOKENS:
@@ -125,11 +125,11 @@ class LlamaContext:
             rows = np.empty((len(batch), width), np.float32)
             copied = api.copy_sequence_rows(self._context, rows)
         if not copied:
-            raise EngineFailure(f"llama.cpp gave no embeddings for a batch of {len(batch)} texts, {n_tokens} tokens")
+            raise EngineFailure(f"llama.cpp returned no rows for a batch of {len(batch)} texts, {n_tokens} tokens")
         return rows
 
     def _run(self, batch: Sequence[Sequence[int]]) -> int:
-        """llama.cpp's code: 0 when all went well."""
+        """Run a batch. Returns 0, or llama.cpp's error code."""
         if not self._info.causal:
             if self._pairs is not None and max(map(max, batch)) >= self._info.n_vocab:
                 ids = np.fromiter((token for tokens in batch for token in tokens), np.int64)
@@ -141,9 +141,9 @@ class LlamaContext:
         return self._run_up_to_last(batch)
 
     def _run_up_to_last(self, batch: Sequence[Sequence[int]]) -> int:
-        """Only the last token of each text is read, so all others go to memory without rows.
+        """Compute a row for the last token of each text only; the other tokens just fill the KV memory.
 
-        llama.cpp computes logits over the whole vocabulary for every token of a batch that gives rows: for a small
+        llama.cpp computes logits over the whole vocabulary for every token of a batch that returns rows. For a small
         model with a large vocabulary they are most of the work, and gigabytes for a long text.
         """
         starts = [len(tokens) - 1 for tokens in batch]
@@ -156,10 +156,10 @@ class LlamaContext:
         return api.decode(self._context, self._buffers.fill([tokens[-1:] for tokens in batch], starts))
 
     def _rows_in_parts(self, batch: Sequence[Sequence[int]]) -> FloatMatrix:
-        """All token rows, float32[n_tokens, n_embd], a part at a time.
+        """All token rows, float32[n_tokens, n_embd], computed part by part.
 
-        llama.cpp holds logits over the whole vocabulary for every row that one call gives, and keeps the room for the
-        largest: 3,000 tokens of a vocabulary of 152,000 took 1.8 GB of it.
+        llama.cpp holds logits over the whole vocabulary for every row that a call returns, and keeps the largest
+        buffer: 1.8 GB for 3,000 tokens with a vocabulary of 152,000.
         """
         rows = np.empty((sum(map(len, batch)), self._info.n_embd), np.float32)
         api.clear_memory(self._context)
@@ -174,7 +174,7 @@ class LlamaContext:
         return rows
 
     def _check(self, batch: Sequence[Sequence[int]]) -> int:
-        """Everything that llama.cpp asserts on, sizes and ids. Returns the tokens in all."""
+        """Check all sizes and ids that llama.cpp asserts on. Returns the total number of tokens."""
         if not 1 <= len(batch) <= self.spec.max_sequences:
             raise EngineFailure(f"a batch of {len(batch)} texts in a context for {self.spec.max_sequences}")
         longest, n_tokens = max(map(len, batch)), sum(map(len, batch))
@@ -191,7 +191,7 @@ class LlamaContext:
         return n_tokens
 
     def close(self) -> None:
-        """Frees it; safe to call twice."""
+        """Free the context. Safe to call twice."""
         with self._closing:
             context, self._context = self._context, None
         if context is not None:

@@ -1,4 +1,4 @@
-"""The driver of llama.cpp: which weights run, what is measured at warm-up, how large contexts are. Runs any GGUF."""
+"""The driver for llama.cpp: chooses the weights to run, measures at warm-up, sizes contexts. Accepts any GGUF."""
 
 from __future__ import annotations
 
@@ -30,22 +30,23 @@ from gguf_embed.gguf_file.vision_tower import check_tower
 from gguf_embed.types import OutputSpec
 
 CONTEXT_BYTES = 96 * 2**20
-"""An estimate of a model's contexts and buffers: what all-MiniLM-L6-v2 takes on two workers."""
+"""Estimate of the memory for a model's contexts and buffers: what all-MiniLM-L6-v2 takes on two workers."""
 
 GPU_BATCH_TOKENS = 2048
-"""Tokens per batch when layers run on a GPU. Not measured yet: set -ub to try others."""
+"""Tokens per batch if layers run on a GPU. Not measured yet: set -ub to try other sizes."""
 
 SMALL_CONTEXT_TOKENS = 1024
-"""Texts up to this long run on every worker; longer ones on one worker that has a context for the longest."""
+"""Texts up to this length run on every worker, longer ones on the one worker that has a large context."""
 
 LOGITS_BYTES = 2**30
-"""llama.cpp writes 4 bytes per token of a batch and entry of the vocabulary in every context of a decoder, though
-embedding never reads them: 155 MB for 256 tokens of 151,000 entries. All workers' together stay below this."""
+"""Limit on the logits of all workers together. In every context of a decoder, llama.cpp writes 4 bytes per token of a
+batch and entry of the vocabulary, which embedding never reads: 155 MB for 256 tokens and 151,000 entries."""
 
 MAX_SEQUENCES = 64
 
 MAX_IMAGE_TOKENS = 8192
-"""Of a text with its images. The context holds KV memory for them at all times: 0.9 GB for a model of 2 billion."""
+"""Limit on the tokens of an input with images. The context always holds KV memory for all of them: 0.9 GB for a model
+of 2 billion parameters."""
 
 
 class LlamaDriver:
@@ -54,7 +55,7 @@ class LlamaDriver:
     name = "llama"
 
     def refusal(self, header: GgufHeader) -> str | None:
-        return None  # what llama.cpp cannot run shows when it loads it
+        return None  # llama.cpp itself refuses what it cannot run, on loading
 
     def supports_gpu(self) -> bool:
         return api.supports_gpu()
@@ -72,7 +73,7 @@ class LlamaDriver:
         compute = config.compute
         on_gpu = compute.offload.n_gpu_layers != 0
         n_threads = compute.n_threads or n_processors()
-        n_logits = info.n_vocab if info.causal else 0  # per token; an encoder's are given back
+        n_logits = info.n_vocab if info.causal else 0  # per token; an encoder's memory for them is released
         measured = Calibration(alone_threads=n_threads)
         if config.warmup and max_input_tokens >= TEXT_TOKENS:
             measured = _calibrate(loaded.engine, loaded.codec, spec.output, n_threads)
@@ -99,7 +100,7 @@ class LlamaDriver:
 
 
 def _choose_weights(spec: LoadSpec) -> tuple[Path, str]:
-    """Which file to run and its weights' type; switches the AMX kernels with it."""
+    """The file to run and the type of its weights. Also switches the AMX kernels on or off."""
     header, compute = spec.header, spec.config.compute
     api.use_amx_gemm(compute.amx)
     file_type = file_type_name(header)
@@ -111,7 +112,7 @@ def _choose_weights(spec: LoadSpec) -> tuple[Path, str]:
         except ModelFileError as error:
             if compute.weights == "bf16":
                 raise
-            spec.report(f"{error}. Running {header.path.name} as it is, slower")
+            spec.report(f"{error}. Running {header.path.name} unchanged, which is slower")
     return header.path, file_type
 
 
@@ -124,16 +125,16 @@ def _engine_config(path: Path, spec: LoadSpec) -> LlamaEngineConfig:
 
 
 def _open_images(engine: LlamaEngine, spec: LoadSpec) -> ImageReader:
-    """Load the vision tower of --mmproj. Raises `ModelFileError`."""
-    from gguf_embed.engines.llama.images import ImageSpec  # loads another library of llama.cpp's
+    """Load the vision tower. Raises `ModelFileError`."""
+    from gguf_embed.engines.llama.images import ImageSpec  # imported here, because it loads another library
 
     config, mmproj = spec.config, spec.config.mmproj
     assert mmproj is not None
     check_tower(read_header(mmproj))
     if not engine.runs_in_parts:
         raise ModelFileError(
-            f"{spec.header.path.name} reads a text as a whole, so no images can be put between its tokens: "
-            "--mmproj needs a causal decoder"
+            f"{spec.header.path.name} reads a text as a whole, so images cannot be inserted between its tokens: "
+            "a vision tower needs a causal decoder"
         )
     longest = min(config.n_ctx or engine.info.n_ctx_train, engine.info.n_ctx_train)
     return engine.open_images(
@@ -151,7 +152,7 @@ def _calibrate(engine: Engine, codec: TextCodec, output: OutputSpec, n_threads: 
 
 
 def _sample_ids(info: EngineInfo, codec: TextCodec) -> list[int]:
-    """A text of `TEXT_TOKENS` ids from all over the vocabulary."""
+    """A text of `TEXT_TOKENS` ids spread over the vocabulary."""
     bos = codec.vocabulary().bos_id
     start = [bos] if bos is not None else []
     ids = [*start, *(i * info.n_vocab // (TEXT_TOKENS + 1) for i in range(1, TEXT_TOKENS + 1))]
@@ -161,7 +162,7 @@ def _sample_ids(info: EngineInfo, codec: TextCodec) -> list[int]:
 def _kernels(config: ModelConfig) -> str:
     if api.n_amx_multiplications():
         return "AMX"
-    return "ggml" if config.warmup else "unchecked"  # without warm-up nothing was computed that could show it
+    return "ggml" if config.warmup else "unchecked"  # without warm-up nothing has been computed yet
 
 
 def _flash_in_words(flash_from: int | None) -> str:
@@ -171,11 +172,11 @@ def _flash_in_words(flash_from: int | None) -> str:
 
 
 def affordable_workers(n_threads: int, batch_tokens: int, n_logits: int) -> int:
-    """One worker per thread, fewer when their contexts' logits would not fit `LOGITS_BYTES`; at least one."""
+    """One worker per thread, but fewer if the logits of their contexts would exceed `LOGITS_BYTES`; at least one."""
     return max(1, min(n_threads, LOGITS_BYTES // max(1, 4 * batch_tokens * n_logits)))
 
 
 def small_context_tokens(batch_tokens: int, max_input_tokens: int, n_workers: int, n_logits: int) -> int:
-    """The longest text that every worker takes: as long as `LOGITS_BYTES` lets it be, never less than a batch."""
+    """The length of the longest text that every worker takes: limited by `LOGITS_BYTES`, but at least one batch."""
     affordable = LOGITS_BYTES // max(1, 4 * n_logits * n_workers)
     return max(batch_tokens, min(max_input_tokens, SMALL_CONTEXT_TOKENS, affordable))

@@ -1,4 +1,4 @@
-"""The llama.cpp engine: loaded weights, their vocabulary, and contexts that run one batch at a time."""
+"""The llama.cpp engine: loaded weights, their vocabulary, and the contexts that run batches."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class LlamaEngineConfig:
 
     path: Path
     offload: OffloadConfig = field(default_factory=OffloadConfig)
-    rank_head: bool = False  # the file has a classification head; without one llama.cpp would score with noise
+    rank_head: bool = False  # the file has a classification head; without one, llama.cpp's scores would be noise
     labels: tuple[str, ...] = ()  # of the head's numbers
-    pair_rows: PairRows | None = None  # of a model that knows a pair's second text by its token type
+    pair_rows: PairRows | None = None  # for a model with token types
 
 
 class LlamaCodec:
-    """A model's vocabulary in llama.cpp: text to ids by its rules, and back. Any thread, until the model is freed."""
+    """Implements `TextCodec` with llama.cpp's own tokenizer. Any thread, until the model is freed."""
 
     def __init__(self, model: api.Handle) -> None:
         self._model = model
@@ -61,17 +61,17 @@ class LlamaCodec:
         return words.detokenize(self._vocab, tokens).decode("utf-8", "replace")
 
     def _check_known(self, tokens: Sequence[int]) -> None:
-        """llama.cpp ends the process over an id outside its vocabulary."""
+        """llama.cpp ends the process for an id outside its vocabulary."""
         for token in tokens:
             if not 0 <= token < self._n_vocab:
                 raise InvalidRequest(f"token id {token} is not in the model's vocabulary of {self._n_vocab}", "tokens")
 
 
 class LlamaEngine:
-    """Loaded weights. Contexts share them. Methods may be called from any thread; `close` after all contexts closed."""
+    """Implements `Engine`: loaded weights, shared by contexts. Any thread; `close` after all contexts are closed."""
 
     def __init__(self, config: LlamaEngineConfig) -> None:
-        """Loads the weights (seconds for large files). Raises `ModelFileError` with one clear reason."""
+        """Load the weights, which takes seconds for large files. Raises `ModelFileError` with one clear reason."""
         self._config = config
         with ExitStack() as stack:
             self._model = api.load_model(config.path, config.offload)
@@ -79,7 +79,7 @@ class LlamaEngine:
             self.codec = LlamaCodec(self._model)
             self._facts = api.model_facts(self._model)
             if self._facts.has_encoder_and_decoder:
-                raise ModelFileError(f"{config.path.name} is an encoder-decoder model, which gives no text embeddings")
+                raise ModelFileError(f"{config.path.name} is an encoder-decoder model, which has no text embeddings")
             self.info = self._read_info()
             self._stack = stack.pop_all()
 
@@ -112,15 +112,16 @@ class LlamaEngine:
 
     @property
     def runs_in_parts(self) -> bool:
-        """Whether a text may be computed piece by piece: it has a KV memory, and no token looks ahead.
+        """Whether a text may be computed part by part: the model has a KV memory, and its attention is causal.
 
-        A decoder whose file says that attention is not causal (gte-Qwen2) needs each batch whole: llama.cpp asserts it.
+        A decoder whose file says that attention is not causal (gte-Qwen2) needs each batch whole, which llama.cpp
+        asserts.
         """
         key = f"{self.info.architecture}.attention.causal"
         return self.info.causal and api.read_metadata(self._model, key) != "false"
 
     def _probe_memory(self) -> bool:
-        """Only a context knows whether the model keeps a KV cache: open the smallest one and ask."""
+        """Whether the model has a KV memory. Only a context knows, so this opens the smallest one."""
         params = api.ContextParams(n_tokens=32, n_ubatch=32, n_sequences=1, pooling=Pooling.NONE, flash_attention=False)
         context = api.new_context(self._model, params)
         try:
@@ -133,20 +134,20 @@ class LlamaEngine:
             raise NotSupported(f"llama.cpp does not compute {spec.output.kind} output")
         if spec.output.kind == SCORES and not self.info.n_cls_out:
             raise ModelFileError(
-                f"{self._config.path.name} has no rank head, so --pooling rank cannot work: use a reranker's GGUF"
+                f"{self._config.path.name} has no rank head, so pooling rank cannot work: use a reranker's GGUF"
             )
         if not isinstance(spec, LlamaContextSpec):
             spec = LlamaContextSpec(spec.output, spec.max_tokens, spec.max_sequences)
         return LlamaContext(LoadedWeights(self._model, self.info, self.runs_in_parts, self._config.pair_rows), spec)
 
     def open_images(self, spec: ImageSpec) -> ImageContext:
-        """The file's vision tower, `spec.mmproj`, with this model behind it. Raises `ModelFileError`."""
-        from gguf_embed.engines.llama.images import ImageContext  # loads another library of llama.cpp's
+        """Load the vision tower `spec.mmproj` for this model. Raises `ModelFileError`."""
+        from gguf_embed.engines.llama.images import ImageContext  # imported here, because it loads another library
 
         if not self.runs_in_parts:
             raise ModelFileError(
-                f"{self._config.path.name} reads a text as a whole, so no images can be put between its tokens: "
-                "--mmproj needs a causal decoder"
+                f"{self._config.path.name} reads a text as a whole, so images cannot be inserted between its tokens: "
+                "a vision tower needs a causal decoder"
             )
         return ImageContext(self.info, self._model, spec)
 

@@ -1,4 +1,4 @@
-"""ggml's own libraries, as llama-cpp-python has loaded them, for what it does not bind: devices, addresses."""
+"""Direct access to the ggml libraries that llama-cpp-python has loaded, for functions that it does not bind."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gguf_embed.errors import ConfigError
 
 
 def library(stem: str) -> ctypes.CDLL:
-    """One of the libraries that llama-cpp-python has loaded, for what it does not bind.
+    """One of the libraries that llama-cpp-python has loaded.
 
-    A wheel holds each library three times, under three names. Opening another name would load a second copy, whose
-    tables nobody has filled: on Linux the system is asked which file is the loaded one.
+    A wheel contains each library three times, under three names. Opening it by another name would load a second,
+    uninitialized copy, so on Linux this asks the system which file is loaded.
     """
     llama_cpp = find_spec("llama_cpp")
     assert llama_cpp is not None
@@ -25,11 +25,11 @@ def library(stem: str) -> ctypes.CDLL:
 
 
 def find_devices(names: Sequence[str]) -> ctypes.Array[ctypes.c_void_p]:
-    """A NULL-terminated list from ggml's registry; "none" names no device. Raises `ConfigError` for another name."""
-    known = [name for name in device_names() if name != "CPU"]  # llama.cpp takes no CPU for a device to offload to
+    """A NULL-terminated list of ggml devices; "none" stands for no device. Raises `ConfigError` for an unknown name."""
+    known = [name for name in device_names() if name != "CPU"]  # llama.cpp does not offload to the CPU
     missing = [name for name in names if name != "none" and name not in known]
     if missing:
-        raise ConfigError(f"--device {missing[0]}: this build of llama.cpp has {', '.join([*known, 'none'])}")
+        raise ConfigError(f"there is no device {missing[0]}: this build of llama.cpp has {', '.join([*known, 'none'])}")
     by_name = library("libggml").ggml_backend_dev_by_name
     by_name.argtypes, by_name.restype = [ctypes.c_char_p], ctypes.c_void_p
     found = [by_name(name.encode()) for name in names if name != "none"]
@@ -37,7 +37,7 @@ def find_devices(names: Sequence[str]) -> ctypes.Array[ctypes.c_void_p]:
 
 
 def device_names() -> list[str]:
-    """ggml's devices in this build, "CPU" among them."""
+    """ggml's devices in this build, including "CPU"."""
     ggml = library("libggml")
     ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
     ggml.ggml_backend_dev_get.argtypes, ggml.ggml_backend_dev_get.restype = [ctypes.c_size_t], ctypes.c_void_p

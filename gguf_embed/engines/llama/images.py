@@ -1,4 +1,4 @@
-"""Texts with images in them: a vision tower's rows and token ids, run one after another in one llama.cpp context."""
+"""Inputs with images: token ids and the rows of a vision tower, computed in order in one llama.cpp context."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from gguf_embed.vectors import Rows
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """What an image context is asked to be able to run."""
+    """What an image context must be able to run."""
 
     mmproj: Path  # file of the vision tower
-    max_tokens: int  # of one text with its images
+    max_tokens: int  # of one input with its images
     n_threads: int
     use_gpu: bool = False
-    part_tokens: int = 512  # computed at once: each writes logits over the vocabulary where its row is read
+    part_tokens: int = 512  # computed at once; limits the memory for logits
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one call computes: some token ids, or a whole image."""
+    """What one call computes: token ids, or a whole image."""
 
     chunk: mtmd.Chunk
     tokens: tuple[int, ...] | None
@@ -43,14 +43,14 @@ class Part:
 
 @dataclass(slots=True)
 class RowPool:
-    """Makes one row of all token rows, which come part by part; with pooling none it keeps them."""
+    """Pools token rows, which are added part by part. With pooling none, it keeps them all."""
 
     pooling: Pooling
     _kept: list[FloatMatrix] = field(default_factory=list)
     _n: int = 0
 
     def add(self, rows: FloatMatrix) -> None:
-        """float32[n, n_embd], in reading order; the caller may reuse them."""
+        """Add float32[n, n_embd], in reading order. The caller may reuse the array."""
         self._n += len(rows)
         match self.pooling:
             case Pooling.MEAN:
@@ -69,10 +69,10 @@ class RowPool:
 
 
 class ImageContext:
-    """A vision tower with one context of the text model. After opening it belongs to one thread."""
+    """Implements `ImageReader`: a vision tower with a context of the text model. Belongs to one thread once opened."""
 
     def __init__(self, info: EngineInfo, model: api.Handle, spec: ImageSpec) -> None:
-        """Loads the tower. Raises `ModelFileError` with one clear reason."""
+        """Load the tower. Raises `ModelFileError` with one clear reason."""
         self.spec = spec
         self._info = info
         self._width = api.input_width(model)
@@ -81,8 +81,8 @@ class ImageContext:
             self._tower = mtmd.open_tower(spec.mmproj, model, params)
             stack.callback(mtmd.free_tower, self._tower)
             if not mtmd.supports_vision(self._tower):
-                raise ModelFileError(f"--mmproj {spec.mmproj.name} hears only: give one with a vision encoder")
-            # flash attention, because without it the scores of a part with everything before it are held
+                raise ModelFileError(f"{spec.mmproj.name} has an audio encoder only: use one with a vision encoder")
+            # flash attention, because without it the attention scores take memory for each part times the whole text
             self._context = api.new_context(
                 model, api.ContextParams(spec.max_tokens, self._part_tokens(), 1, Pooling.NONE, True)
             )
@@ -96,14 +96,14 @@ class ImageContext:
 
     def embed(self, text: ImageInput, output: OutputSpec) -> ImageRows:
         if output.kind not in (DENSE, TOKENS):
-            raise NotSupported(f"images have no {output.kind}, only vectors", [WayOut.POOL])
+            raise NotSupported(f"inputs with images have no {output.kind}, only vectors", [WayOut.POOL])
         pooling = Pooling(output.pooling_name)
         _check_files(text)
         with ExitStack() as stack:
             parts = [self._decode(text, number, stack) for number in range(len(text.parts))]
             handle = mtmd.tokenize(self._tower, parts)
             if handle is None:
-                raise InvalidRequest(f"input {text.index}: the vision tower cannot prepare an image of it")
+                raise InvalidRequest(f"input {text.index}: the vision tower cannot process one of its images")
             stack.callback(mtmd.free_chunks, handle)
             chunks = mtmd.list_chunks(self._tower, handle)
             self._check(text.index, chunks)
@@ -111,23 +111,23 @@ class ImageContext:
             self._compute(plan_parts(chunks, self._part_tokens(), pooling), pool)
             rows = pool.result()
         if not np.isfinite(rows).all():
-            raise EngineFailure(f"input {text.index}: the model gave numbers that are not finite")
+            raise EngineFailure(f"input {text.index}: the model returned numbers that are not finite")
         return ImageRows(Rows(output.kind, rows, (0, len(rows))), sum(chunk.n_tokens for chunk in chunks))
 
     def _decode(self, text: ImageInput, number: int, stack: ExitStack) -> str | api.Handle:
         part = text.parts[number]
         if isinstance(part, str):
             return part
-        where = _place(text, number)
+        where = _part_name(text, number)
         check_pixels(part, where)
         bitmap = mtmd.decode_image(self._tower, part)
         if bitmap is None:
-            raise InvalidRequest(f"{where} the image is damaged: save it again and send that")
+            raise InvalidRequest(f"{where} the image is damaged: save it again, and send the new file")
         stack.callback(mtmd.free_image, bitmap)
         return bitmap
 
     def _check(self, index: int, chunks: Sequence[mtmd.Chunk]) -> None:
-        """Every size that llama.cpp asserts on."""
+        """Check all sizes that llama.cpp asserts on."""
         n_tokens = sum(chunk.n_tokens for chunk in chunks)
         if n_tokens > self.spec.max_tokens:
             raise ImageInputTooLong(index, n_tokens, self.spec.max_tokens)
@@ -136,7 +136,7 @@ class ImageContext:
         whole = max((chunk.n_tokens for chunk in chunks if chunk.looks_ahead), default=0)
         if whole > self._part_tokens():
             raise NotSupported(
-                f"input {index}: an image of {whole} tokens which must be computed together, the limit is "
+                f"input {index}: an image has {whole} tokens, which must be computed together, and the limit is "
                 f"{self._part_tokens()}: send a smaller one"
             )
 
@@ -159,7 +159,7 @@ class ImageContext:
     def _run_image(self, part: Part, pool: RowPool) -> int:
         rows = mtmd.encode_image(self._tower, part.chunk, self._width)
         if rows is None or not np.isfinite(rows).all():
-            raise EngineFailure("the vision tower gave no numbers for an image")
+            raise EngineFailure("the vision tower returned no finite numbers for an image")
 
         def on_rows(n_rows: int) -> None:
             if part.wants_rows:
@@ -171,30 +171,30 @@ class ImageContext:
     def _take_rows(self, n_rows: int, pool: RowPool) -> None:
         rows = np.empty((n_rows, self._info.n_embd), np.float32)
         if not api.copy_token_rows(self._context, rows):
-            raise EngineFailure(f"llama.cpp gave no embeddings for {n_rows} tokens")
+            raise EngineFailure(f"llama.cpp returned no rows for {n_rows} tokens")
         pool.add(rows)
 
     def close(self) -> None:
-        """Frees it; call it once, before the engine's `close`."""
+        """Free everything. Call it once, before the engine's `close`."""
         self._stack.close()
 
 
-def _place(text: ImageInput, number: int) -> str:
+def _part_name(text: ImageInput, number: int) -> str:
     return f"input {text.index}, part {number}:"
 
 
 def _check_files(text: ImageInput) -> None:
-    """What can be known before anything is decoded; then all of its images are in memory at the same time."""
+    """Check the image files before they are decoded, because decoded images are all in memory at the same time."""
     for number, part in enumerate(text.parts):
         if isinstance(part, bytes):
-            check_image(part, _place(text, number))
+            check_image(part, _part_name(text, number))
     check_together((part for part in text.parts if isinstance(part, bytes)), f"input {text.index}")
 
 
 def plan_parts(chunks: Sequence[mtmd.Chunk], part_tokens: int, pooling: Pooling) -> list[Part]:
-    """What to compute in which order. Rows are asked for where pooling reads them: they cost logits.
+    """The parts to compute, in order. Rows are requested only where pooling needs them, because they cost logits.
 
-    With pooling last the last id is a part of its own; with cls the first is.
+    With pooling last, the last id is a separate part; with cls, the first id is.
     """
     parts: list[Part] = []
     position = 0
@@ -211,5 +211,5 @@ def plan_parts(chunks: Sequence[mtmd.Chunk], part_tokens: int, pooling: Pooling)
             for start, end in pairwise(edges):
                 parts.append(Part(chunk, chunk.tokens[start:end], position + start))
         position += chunk.n_positions
-    read = {Pooling.LAST: {len(parts) - 1}, Pooling.CLS: {0}}.get(pooling, set(range(len(parts))))
-    return [Part(p.chunk, p.tokens, p.position, number in read) for number, p in enumerate(parts)]
+    needed = {Pooling.LAST: {len(parts) - 1}, Pooling.CLS: {0}}.get(pooling, set(range(len(parts))))
+    return [Part(p.chunk, p.tokens, p.position, number in needed) for number, p in enumerate(parts)]

@@ -1,4 +1,4 @@
-"""Where llama.cpp's log lines go: our logger, quiet by default, and the reasons of a failed call."""
+"""Receives llama.cpp's log: passes it to our logger, and keeps the errors of a failed call."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import threading
 
 _logger = logging.getLogger("gguf_embed.llama")
 
-_DEBUG, _INFO, _WARNING, _ERROR = 1, 2, 3, 4  # ggml.h, enum ggml_log_level; 5 continues the line before
+_DEBUG, _INFO, _WARNING, _ERROR = 1, 2, 3, 4  # ggml.h, enum ggml_log_level; 5 continues the previous line
 _LEVELS = {_DEBUG: logging.DEBUG, _INFO: logging.DEBUG, _WARNING: logging.INFO, _ERROR: logging.WARNING}
 
 
 class LlamaLog:
-    """Receives log lines on any thread. One level lower than llama.cpp's: what matters is raised as our own error."""
+    """Receives log lines on any thread. Logs them one level lower, because important errors are raised as our own."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,11 +31,11 @@ class LlamaLog:
         _logger.log(self._level, "%s", line)
 
     def forget_errors(self) -> None:
-        """Before a call whose failure is to be explained."""
+        """Call this before a call whose failure should be explained."""
         with self._lock:
             self._errors = []
 
     def first_error(self) -> str:
-        """The first reason given since `forget_errors`: the later ones only follow from it."""
+        """The first error since `forget_errors`; later ones usually follow from it."""
         with self._lock:
             return self._errors[0] if self._errors else "llama.cpp gave no reason"

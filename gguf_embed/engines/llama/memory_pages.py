@@ -1,4 +1,4 @@
-"""What the system knows of this process's memory: files loaded into it, and pages to give back."""
+"""This process's memory: which library files are loaded, and how to release pages to the system."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def release_pages(address: int, size_bytes: int) -> None:
-    """Tell Linux that the whole pages inside this private memory may go; read again, they are zeros.
+    """Release the whole pages inside this private memory to Linux. When read again, they are zeros.
 
-    Does nothing on other systems, and nothing for less than one whole page.
+    Does nothing on other systems, or for less than one whole page.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -22,7 +22,7 @@ def release_pages(address: int, size_bytes: int) -> None:
 
 
 def loaded_file(folder: Path, stem: str) -> Path | None:
-    """The file in `folder` named `stem`.so… that is loaded into this process; None where Linux cannot say."""
+    """The file in `folder` named `stem`.so… that this process has loaded; None if the system does not tell."""
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:

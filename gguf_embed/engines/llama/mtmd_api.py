@@ -1,7 +1,7 @@
-"""The only door to llama.cpp's multimodal library (mtmd): low-level calls, made typed and safe to call.
+"""The only module that calls llama.cpp's multimodal library (mtmd): its low-level calls, made typed and safe.
 
-Loaded when the first vision tower is opened. Its log goes through our logger `gguf_embed.llama`.
-The interface is llama.cpp's tools/mtmd/mtmd.h and mtmd-helper.h, which it calls experimental.
+Imported when the first vision tower is opened. The library's log goes to our logger `gguf_embed.llama`.
+The interface is llama.cpp's tools/mtmd/mtmd.h and mtmd-helper.h, which are marked as experimental.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from pathlib import Path
 import numpy as np
 
 from gguf_embed.engines.llama import api
+from gguf_embed.engines.llama.bindings import import_bindings
 from gguf_embed.engines.llama.log import LlamaLog
 from gguf_embed.errors import ModelFileError
 from gguf_embed.types import FloatMatrix
 
-import llama_cpp.mtmd_cpp as mtmd  # isort: skip  # after _llama_api, which prepares the process for llama.cpp
-
+mtmd = import_bindings("mtmd_cpp")  # after `api`, which prepares the process for llama.cpp
 _log = LlamaLog()
-_log_callback = api.bindings.llama_log_callback(_log.receive)
+_log_callback = api.llama.llama_log_callback(_log.receive)
 _opening = threading.Lock()
 
 _NO_FOLDER = b"/dev/null"
 
 OnRows = Callable[[int], None]
-"""Called after each part of an image was computed, with its number of rows."""
+"""Called with the number of rows after each computed part of an image."""
 
 
 @dataclass(frozen=True, slots=True)
 class TowerParams:
-    """How a vision tower is opened."""
+    """Settings for opening a vision tower."""
 
     use_gpu: bool
     n_threads: int
 
 
 def open_tower(path: Path, model: api.Handle, params: TowerParams) -> api.Handle:
-    """Raises `ModelFileError` with llama.cpp's own first reason, a width that is not the text model's among them."""
+    """Raises `ModelFileError` with llama.cpp's first reason, for example if its width is not the text model's."""
     with _opening:
         mtmd.mtmd_helper_log_set(_log_callback, ctypes.c_void_p(0))
         native = mtmd.mtmd_context_params_default()
@@ -52,7 +52,7 @@ def open_tower(path: Path, model: api.Handle, params: TowerParams) -> api.Handle
         _log.forget_errors()
         tower = mtmd.mtmd_init_from_file(str(path).encode(), model, native)
         if not tower:
-            raise ModelFileError(f"llama.cpp cannot load --mmproj {path.name}: {_log.first_error()}")
+            raise ModelFileError(f"llama.cpp cannot load vision tower {path.name}: {_log.first_error()}")
         return tower
 
 
@@ -61,15 +61,15 @@ def free_tower(tower: api.Handle) -> None:
 
 
 def supports_vision(tower: api.Handle) -> bool:
-    """Whether it has a vision encoder; it may have one for sound only."""
+    """Whether it has a vision encoder. It may have only an audio encoder."""
     return bool(mtmd.mtmd_support_vision(tower))
 
 
 def decode_image(tower: api.Handle, data: bytes) -> api.Handle | None:
-    """A PNG or JPEG file as a bitmap, to be freed; None when it is damaged. Its size was checked before.
+    """Decode a PNG or JPEG file. The caller frees the bitmap; None if the file is damaged. Check its size first.
 
-    What stb_image cannot read llama.cpp gives to the programs ffprobe and ffmpeg, as a video, and keeps them: so it is
-    told a folder that cannot hold them (mtmd_helper_bitmap_init_from_buf in mtmd-helper.cpp).
+    llama.cpp passes files that stb_image cannot read to ffprobe and ffmpeg, as a video. To prevent that, it gets a
+    folder that cannot contain them (mtmd_helper_bitmap_init_from_buf in mtmd-helper.cpp).
     """
     buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
     options = mtmd.mtmd_helper_init_opt_default()
@@ -87,9 +87,9 @@ def free_image(bitmap: api.Handle) -> None:
 
 
 def tokenize(tower: api.Handle, parts: Sequence[str | api.Handle]) -> api.Handle | None:
-    """Texts and bitmaps in the order they are read → chunks, to be freed; None when llama.cpp refuses an image.
+    """Texts and bitmaps, in order → chunks, which the caller frees; None if llama.cpp refuses an image.
 
-    Special tokens are added and parsed, as for a text alone.
+    Special tokens are added and parsed, as for a text without images.
     """
     keep_alive: list[object] = []
     pointers = (ctypes.POINTER(mtmd.mtmd_input_part) * len(parts))()
@@ -119,13 +119,13 @@ def free_chunks(chunks: api.Handle) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a read input: token ids, or an image, whose `tokens` is None. Lives as long as its chunks."""
+    """A part of a tokenized input: token ids, or an image. Valid until the chunks are freed."""
 
     handle: api.Handle
     n_tokens: int  # cells of the KV memory
-    n_positions: int  # fewer than tokens for models whose images have positions in two dimensions
-    tokens: tuple[int, ...] | None
-    looks_ahead: bool = False  # its tokens attend to each other both ways, so it must be computed whole
+    n_positions: int  # fewer than `n_tokens` for models whose images have two-dimensional positions
+    tokens: tuple[int, ...] | None  # None: an image
+    looks_ahead: bool = False  # its attention is not causal, so it must be computed whole
 
 
 def list_chunks(tower: api.Handle, chunks: api.Handle) -> list[Chunk]:
@@ -144,7 +144,7 @@ def list_chunks(tower: api.Handle, chunks: api.Handle) -> list[Chunk]:
 
 
 def encode_image(tower: api.Handle, chunk: Chunk, width: int) -> FloatMatrix | None:
-    """Compute the tower: float32[n_tokens, width], what the text model reads in the place of tokens; None: refused."""
+    """Run the tower on an image. Returns float32[n_tokens, width] for the text model; None if it failed."""
     if mtmd.mtmd_encode_chunk(tower, chunk.handle) != 0:
         return None
     rows = mtmd.mtmd_get_output_embd(tower)
@@ -156,7 +156,7 @@ def encode_image(tower: api.Handle, chunk: Chunk, width: int) -> FloatMatrix | N
 def decode_rows(
     tower: api.Handle, context: api.Handle, chunk: Chunk, rows: FloatMatrix, place: tuple[int, int], on_rows: OnRows
 ) -> int:
-    """Run an image's rows in the text model at `place` (its first position, tokens at once). 0 is success."""
+    """Run an image's rows in the text model. `place` is the first position, and the tokens per part. 0 is success."""
     start, n_batch = place
     end = ctypes.c_int32(0)
 

@@ -1,4 +1,4 @@
-"""A loaded model's vocabulary through llama.cpp: text to ids and back, entries, special tokens."""
+"""A loaded model's vocabulary in llama.cpp: text to ids and back, entries, special tokens."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import overload
 
-from gguf_embed.engines.llama.api import Handle, read_metadata, vocabulary_of
-from gguf_embed.engines.llama.api import bindings as llama
+from gguf_embed.engines.llama.api import Handle, llama, read_metadata, vocabulary_of
 from gguf_embed.gguf_file.constants import VocabularyType
 from gguf_embed.types import Vocabulary
 
@@ -26,7 +25,7 @@ def tokenize(vocab: Handle, text: bytes, add_special: bool, parse_special: bool)
 
 
 def token_bytes(vocab: Handle, token: int) -> bytes:
-    """The text of one id as UTF-8 bytes (a part of a character is possible), special tokens written out."""
+    """The text of one id as UTF-8 bytes, possibly a part of a character; special tokens in their written form."""
     room = 64
     while True:
         piece = ctypes.create_string_buffer(room)
@@ -37,7 +36,7 @@ def token_bytes(vocab: Handle, token: int) -> bytes:
 
 
 def detokenize(vocab: Handle, tokens: Sequence[int]) -> bytes:
-    """Text of a whole sequence, special tokens written out."""
+    """The text of a sequence of ids, with special tokens in their written form."""
     ids = (ctypes.c_int32 * len(tokens))(*tokens)
     room = max(64, 8 * len(tokens))
     while True:
@@ -50,11 +49,11 @@ def detokenize(vocab: Handle, tokens: Sequence[int]) -> bytes:
 
 _COMPOSING_RULES = ("qwen2", "qwen35")
 _COMPOSING_ARCHITECTURES = ("modern-bert",)
-"""Their tokenizer.json has the normalizer NFC, which llama.cpp leaves out."""
+"""Models whose tokenizer.json normalizes to NFC, which llama.cpp does not."""
 
 
 class VocabularyEntries(Sequence[str]):
-    """The vocabulary's entries, read from the model one by one; the model must stay loaded."""
+    """The vocabulary's entries, read from the model on access. The model must stay loaded."""
 
     def __init__(self, vocab: Handle) -> None:
         self._vocab = vocab

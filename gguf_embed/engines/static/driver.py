@@ -1,4 +1,4 @@
-"""The driver of static models: a table of rows, computed by numpy on the processor."""
+"""The driver for static models, which are a table of rows, computed by numpy on the CPU."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from gguf_embed.types import OutputSpec
 
 BATCH_TOKENS = 8192
 MAX_SEQUENCES = 1024
-"""A static model's batch: so many texts that handing them over costs little, few enough to be done in a millisecond."""
+"""A static model's batch: enough texts to make handing them over cheap, few enough to compute in a millisecond."""
 
 TOKENS_PER_S = 5_000_000.0
-"""A first estimate of one worker's speed; the queue measures the real one."""
+"""Initial estimate of one worker's speed; the queue measures the real one."""
 
 BUFFER_BYTES = 32 * 2**20
-"""An estimate of what a model takes beside its rows: the tokenizer, and the workers' buffers."""
+"""Estimate of the memory that a model takes in addition to its rows: the tokenizer, and the workers' buffers."""
 
 
 @dataclass(frozen=True, slots=True)
 class StaticContexts:
-    """Implements `ContextPlanner`: no context is large, so every worker takes texts of any length."""
+    """Implements `ContextPlanner`. Contexts are small, so every worker takes texts of any length."""
 
     max_tokens: int
     long_tokens: int
@@ -53,16 +53,16 @@ class StaticDriver:
         header = spec.header
         if spec.output not in OUTPUTS:
             raise ModelFileError(
-                f"{header.path} is a static model, which has no order of tokens, so --pooling "
+                f"{header.path} is a static model, which ignores the order of tokens, so pooling "
                 f"{spec.output.pooling_name} has no meaning: use mean or none"
             )
         if spec.config.compute.offload.n_gpu_layers != 0:
-            spec.report(f"{header.path.name} is a static model and runs on the processor: -ngl changes nothing")
+            spec.report(f"{header.path.name} is a static model and runs on the CPU: -ngl has no effect")
         engine = StaticEngine(header)
         return LoadedEngine(engine, engine.codec, file_type_name(header), exact=engine.codec)
 
     def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> ExecutionPlan:
-        """Nothing to measure."""
+        """There is nothing to measure."""
         compute = spec.config.compute
         batch_tokens = compute.batch_tokens or BATCH_TOKENS
         n_workers = compute.n_workers or 1

@@ -1,4 +1,4 @@
-"""The engine of static models: a row per token, and the mean of a text's rows. numpy alone."""
+"""The engine for static models: one row per token, and the mean of a text's rows. Uses numpy only."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from gguf_embed.vectors import Rows
 OUTPUTS = (OutputSpec.of(Pooling.MEAN), OutputSpec.of(Pooling.NONE))
 
 BUFFER_BYTES = 2**20
-"""Rows that are summed at once: they stay in a core's cache between the copy and the sum."""
+"""Size of the rows that are summed at once: they stay in a core's cache between the copy and the sum."""
 
 
 class StaticCodec:
-    """Implements `TextCodec` and `ExactTokenizing`: the tokenizer that the file carries. Any thread."""
+    """Implements `TextCodec` and `ExactTokenizing` with the tokenizer in the file. Any thread."""
 
     def __init__(self, header: GgufHeader, n_tokens: int) -> None:
-        """Some 50 ms for 30,000 tokens, a second for a million words. Raises `ModelFileError`."""
+        """Takes about 50 ms for 30,000 tokens, a second for a million words. Raises `ModelFileError`."""
         try:
             self._tokenizer = _open_tokenizer(header, n_tokens)
         except ModelFileError as error:
@@ -54,7 +54,7 @@ class StaticCodec:
         )
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """There are no special tokens around a text, so `add_special` changes nothing."""
+        """Static models have no special tokens around a text, so `add_special` has no effect."""
         return self._tokenizer.encode_batch([text], parse_special=parse_special)[0]
 
     def tokenize_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -81,9 +81,9 @@ class StaticEngine:
     """Implements `Engine`. Any thread."""
 
     def __init__(self, header: GgufHeader) -> None:
-        """Maps the rows and builds the tokenizer.
+        """Map the rows and build the tokenizer.
 
-        Raises `ModelFileError` where the file is not as docs/static-models.md describes it.
+        Raises `ModelFileError` if the file does not follow docs/static-models.md.
         """
         self._table: TokenTable | None = open_table(header)
         table = self._table
@@ -107,7 +107,7 @@ class StaticEngine:
     def open_context(self, spec: ContextSpec) -> StaticContext:
         if spec.output not in OUTPUTS:
             raise NotSupported(
-                f"a static model has no order of tokens, so pooling {spec.output.pooling_name} has no meaning: "
+                f"a static model ignores the order of tokens, so pooling {spec.output.pooling_name} has no meaning: "
                 "use mean or none"
             )
         if self._table is None:
@@ -115,12 +115,12 @@ class StaticEngine:
         return StaticContext(self._table, spec)
 
     def close(self) -> None:
-        """The rows are unmapped when the last context is closed too."""
+        """The rows are unmapped once the last context is closed, too."""
         self._table = None
 
 
 class StaticContext:
-    """Implements `EngineContext`. One thread; `n_threads` changes nothing, for copying rows is bound by memory."""
+    """Implements `EngineContext`. One thread. Ignores `n_threads`, because copying rows is bound by memory."""
 
     def __init__(self, table: TokenTable, spec: ContextSpec) -> None:
         self.spec = spec
@@ -129,7 +129,7 @@ class StaticContext:
         self._buffer: FloatMatrix = np.empty((n_rows, table.n_embd), np.float32)
 
     def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> Rows:
-        """Raises `InvalidInput` for the first text whose mean is zero: that vector would have no direction."""
+        """Raises `InvalidInput` for the first text whose mean is zero, because that vector has no direction."""
         table = self._table
         if table is None:
             raise EngineFailure("this context is closed")
@@ -148,11 +148,11 @@ class StaticContext:
         has_direction = means.any(axis=1)
         if not has_direction.all():
             first = int(np.argmin(has_direction))
-            raise InvalidInput(first, ": the rows of its tokens add up to zero, so it has no vector: add other words")
+            raise InvalidInput(first, ": the rows of its tokens add up to zero, so it has no vector: use other words")
         return Rows.one_each(DENSE, means)
 
     def _flat_ids(self, batch: Sequence[Sequence[int]], lengths: Sequence[int], n_vocab: int) -> Ids:
-        """All ids in a row, checked. Numpy would read other memory for some that are out of range."""
+        """All ids in one array, checked, because numpy would read wrong rows for some ids out of range."""
         n_tokens = sum(lengths)
         if not 1 <= len(batch) <= self.spec.max_sequences or n_tokens > self.spec.max_tokens or min(lengths) < 1:
             raise EngineFailure(
@@ -165,7 +165,7 @@ class StaticContext:
         return ids
 
     def _sum_rows(self, table: TokenTable, ids: Ids, total: FloatMatrix) -> None:
-        """Into `total`, float32[n_embd], a buffer of rows at a time."""
+        """Sum rows into `total`, float32[n_embd], one buffer of rows at a time."""
         buffer = self._buffer
         if len(ids) <= len(buffer):
             rows = buffer[: len(ids)]

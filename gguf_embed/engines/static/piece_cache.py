@@ -1,4 +1,4 @@
-"""Tokenizing by remembering: what each piece of a text became the last time it was seen."""
+"""A cache for tokenizers: the ids of each piece of text that was tokenized before."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Final
 
-MAX_PIECES: Final = 65_536  # remembered at once, some 16 MB; then all are forgotten and learned again
-MAX_PIECE_CHARACTERS: Final = 64  # longer ones are seldom seen twice
+MAX_PIECES: Final = 65_536  # in the cache, about 16 MB; when it is full, it is cleared
+MAX_PIECE_CHARACTERS: Final = 64  # longer pieces rarely occur twice
 
 EncodePieces = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 SplitText = Callable[[str], list[str]]
-"""A text's pieces in order, such that their ids, one after the other, are the text's."""
+"""Splits a text into pieces whose ids, concatenated, are the text's ids."""
 
 _AT_SPACES: Final = frozenset({"BertPreTokenizer", "Whitespace", "WhitespaceSplit"})
 _WITHIN: Final = frozenset({"Punctuation", "Digits"})
 _BY_CHARACTER: Final = ("BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD")
-_FEW_ADDED: Final = 16  # each is looked for in every text
-_MARK: Final = r"[!-/:-@\[-`{-~]"  # ASCII punctuation: BERT makes each a token of its own
+_FEW_ADDED: Final = 16  # because every text is searched for each of them
+_MARK: Final = r"[!-/:-@\[-`{-~]"  # ASCII punctuation: BERT makes each a separate token
 _BEFORE_SPACES: Final = re.compile(" [^ ]*|[^ ]+")
 _BRACKETED: Final = re.compile(f"{_MARK}.*{_MARK}")
-_BORDERS: Final = r" \t\n\r"  # the white space that every rule agrees on; other kinds stay inside a piece
+_BORDERS: Final = r" \t\n\r"  # the whitespace that all rules agree on; other kinds stay inside a piece
 
 
 class PieceCache:
-    """Turns texts into ids piece by piece. Safe from any thread.
+    """Turns texts into ids piece by piece. Thread-safe.
 
-    A text of words met before takes some 0.15 µs per word, where the tokenizers package takes 2 µs and more.
+    A text of cached words takes about 0.15 µs per word; the tokenizers package takes 2 µs and more.
     """
 
     def __init__(self, split: SplitText, encode: EncodePieces) -> None:
@@ -48,7 +48,7 @@ class PieceCache:
             for index in lacking:
                 pieces = zip(split[index], found[index], strict=True)
                 found[index] = [new[piece] if ids is None else ids for piece, ids in pieces]
-        return [list(chain.from_iterable(ids)) for ids in found]  # type: ignore[arg-type]  # none of them is None now
+        return [list(chain.from_iterable(ids)) for ids in found]  # type: ignore[arg-type]  # none is None here
 
     def _remember(self, new: dict[str, tuple[int, ...]]) -> None:
         if len(self._known) + len(new) > MAX_PIECES:
@@ -59,11 +59,11 @@ class PieceCache:
 
 
 def choose_split(tokenizer: dict[str, Any]) -> SplitText | None:
-    """How texts fall into pieces that a tokenizer.json's rules treat each for itself; None where that is not certain.
+    """How to split texts into pieces that a tokenizer.json's rules treat independently; None if there is no safe way.
 
-    At white space where the rules change a text character by character, then split at white space, and no added token
-    reaches over it. BERT's rules split at ASCII marks too, and without regard to case if they lower it: then words are
-    met again sooner.
+    Splitting at whitespace is safe if the rules change a text character by character, then split at whitespace, and no
+    added token contains whitespace. BERT's rules also allow splitting at ASCII punctuation, and lowering the case
+    first if they do, which gives more cache hits.
     """
     normalizers = _steps(tokenizer.get("normalizer"), "normalizers")
     splitters = _steps(tokenizer.get("pre_tokenizer"), "pretokenizers")
@@ -79,10 +79,10 @@ def choose_split(tokenizer: dict[str, Any]) -> SplitText | None:
 
 
 def joins_spaces(tokenizer: dict[str, Any]) -> bool:
-    """Whether its rules cut a normalized text before spaces, as SentencePiece does: each word with the space before it.
+    """Whether the rules split a normalized text before spaces, as SentencePiece does: each word with its leading space.
 
-    Not where only a text's first word gets a space, for what was first is read off the original text; and not where
-    many tokens are added, for each must be looked for in every text.
+    False if only a text's first word gets a space, because which word is first depends on the original text. False if
+    there are many added tokens, because every text must be searched for each of them.
     """
     splitters = _steps(tokenizer.get("pre_tokenizer"), "pretokenizers")
     metaspaces = [
@@ -104,13 +104,13 @@ def split_at_spaces(text: str) -> list[str]:
 
 
 def bert_split(added: Sequence[str], *, lowercase: bool) -> SplitText:
-    """Words, single ASCII marks, and added tokens (which begin and end with a mark) as they are written."""
+    """Split into words, single ASCII punctuation marks, and added tokens, which begin and end with such a mark."""
     longest_first = sorted(map(re.escape, added), key=len, reverse=True)
     find = re.compile("|".join([*longest_first, rf"[^{_BORDERS}{_MARK[1:-1]}]+", _MARK])).findall
     first_marks = tuple({content[0] for content in added})
 
     def split(text: str) -> list[str]:
-        # Python lowers some letters beyond ASCII by their neighbors, the original never does
+        # Python's lower() of some non-ASCII letters depends on their neighbors; the original's never does
         if lowercase and text.isascii() and not any(mark in text for mark in first_marks):
             text = text.lower()
         pieces: list[str] = find(text)

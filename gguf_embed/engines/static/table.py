@@ -1,4 +1,4 @@
-"""The rows of a static model: read from the GGUF where they lie, as float32, a few at a time."""
+"""The rows of a static model, read from the memory-mapped GGUF as float32, a few at a time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gguf_embed.gguf_file.static_format import MAPPING, TABLE, WEIGHTS
 from gguf_embed.types import FloatMatrix
 
 UNPACKED_BYTES = 256 * 2**20
-"""Tables of F16, BF16 and Q8_0 become float32 in memory up to this size; larger ones are unpacked row by row.
+"""Tables of F16, BF16 and Q8_0 up to this size are converted to float32 in memory; larger ones row by row.
 
-Row by row takes 1.5 to 5 times as long for these rows (docs/static-models.md has the numbers), a float32 table two to
-four times the file's memory.
+Converting row by row takes 1.5 to 5 times as long (docs/static-models.md has the numbers); a float32 table takes two
+to four times the file's size.
 """
 
 _Q8_BLOCK = 32
@@ -32,12 +32,12 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 Ids = NDArray[np.int64]
 TakeRows = Callable[[Ids, FloatMatrix], None]
-"""Writes the rows of the ids, all in range, into float32[len(ids), n_embd]."""
+"""Writes the rows of `ids`, which must be in range, into float32[len(ids), n_embd]."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenTable:
-    """A row per token id. Safe from any thread."""
+    """One row per token id. Thread-safe."""
 
     n_tokens: int
     n_embd: int
@@ -55,14 +55,14 @@ class TokenTable:
 
 
 def open_table(header: GgufHeader) -> TokenTable:
-    """Map the file's tensors. Raises `ModelFileError` where one is missing or they do not fit each other."""
+    """Map the file's tensors. Raises `ModelFileError` if one is missing or their shapes do not match."""
     tensor = _tensor(header, TABLE, 2)
     n_embd, n_rows = tensor.shape
     take = _opener(header, tensor)
     weights, mapping = _vector(header, WEIGHTS, "F32"), _vector(header, MAPPING, "I32")
     n_tokens = n_rows if mapping is None else len(mapping)
     if mapping is not None and not (mapping.min(initial=0) >= 0 and mapping.max(initial=0) < n_rows):
-        raise ModelFileError(f"{header.path}: {MAPPING} names rows outside the {n_rows} there are; convert it again")
+        raise ModelFileError(f"{header.path}: {MAPPING} has rows outside the table's {n_rows}; convert it again")
     if weights is not None and len(weights) != n_tokens:
         raise ModelFileError(
             f"{header.path}: {WEIGHTS} has {len(weights)} values for {n_tokens} tokens; convert it again"
@@ -74,7 +74,7 @@ def _tensor(header: GgufHeader, name: str, n_dims: int) -> TensorInfo:
     tensor = header.tensors.get(name)
     if tensor is None or len(tensor.shape) != n_dims or 0 in tensor.shape:
         found = "is missing" if tensor is None else f"has shape {tensor.shape}"
-        raise ModelFileError(f"{header.path}: tensor {name} {found}, so this is no static model; convert it again")
+        raise ModelFileError(f"{header.path}: tensor {name} {found}, so this is not a static model; convert it again")
     return tensor
 
 
@@ -96,11 +96,11 @@ def _opener(header: GgufHeader, tensor: TensorInfo) -> TakeRows:
     n_embd, n_rows = tensor.shape
     if tensor.type not in _READERS:
         raise ModelFileError(
-            f"{header.path}: its rows are {tensor.type}; static models run as {', '.join(_READERS)}: convert it to one"
+            f"{header.path}: its rows are {tensor.type}, supported are {', '.join(_READERS)}: convert it to one of them"
         )
     if tensor.type == "Q8_0" and n_embd % _Q8_BLOCK:
         raise ModelFileError(
-            f"{header.path}: Q8_0 rows of {n_embd} numbers are no whole blocks of {_Q8_BLOCK}; use F16"
+            f"{header.path}: Q8_0 rows of {n_embd} numbers do not fill whole blocks of {_Q8_BLOCK}; use F16"
         )
     n_blocks = n_embd // _Q8_BLOCK if tensor.type == "Q8_0" else n_embd
     take = _READERS[tensor.type](_mapped(header, tensor, (n_rows, n_blocks)))

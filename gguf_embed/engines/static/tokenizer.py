@@ -1,4 +1,4 @@
-"""The tokenizers of static models: the original tokenizer.json, kept word for word in the GGUF."""
+"""The tokenizer of static models: the original tokenizer.json, stored unchanged in the GGUF."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TextTokenizer(Protocol):
-    """Texts to ids and back. Safe from any thread."""
+    """Texts to ids and back. Thread-safe."""
 
     @property
     def entries(self) -> Sequence[str]: ...
@@ -31,23 +31,23 @@ class TextTokenizer(Protocol):
     def encode_batch(self, texts: Sequence[str], *, parse_special: bool = True) -> list[list[int]]: ...
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
-        """One text's ids, and the characters that each stands for; None: not known."""
+        """One text's ids and their offsets; None: unknown."""
         ...
 
     def piece(self, token: int) -> str:
-        """What one id adds to a text."""
+        """The text of one id."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str: ...
 
 
 class HuggingFaceTokenizer:
-    """Implements `TextTokenizer` with the `tokenizers` package: no special tokens, nothing cut, nothing padded."""
+    """Implements `TextTokenizer` with the `tokenizers` package. Adds no special tokens, never truncates or pads."""
 
     def __init__(self, source: str, n_tokens: int, skipped_id: int | None) -> None:
-        """`source` is the text of a tokenizer.json; `skipped_id` is left out of every text (None: nothing is).
+        """`source` is the content of a tokenizer.json; `skipped_id` is removed from every text (None: no id is).
 
-        Raises `ModelFileError` when it cannot be read, or has ids that are not below `n_tokens`.
+        Raises `ModelFileError` if it cannot be read, or has ids of `n_tokens` and more.
         """
         self._source = source
         self._skipped_id = skipped_id
@@ -57,13 +57,13 @@ class HuggingFaceTokenizer:
         ids: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         if max(ids.values(), default=-1) >= n_tokens:
             raise ModelFileError(
-                f"its tokenizer has ids up to {max(ids.values())}, the table {n_tokens} rows; convert the model again"
+                f"its tokenizer has ids up to {max(ids.values())}, its table {n_tokens} rows; convert the model again"
             )
         names = {token: entry for entry, token in ids.items()}
         self._entries = tuple(names.get(token, f"[PAD{token}]") for token in range(n_tokens))
         rules = json.loads(source)
         split = choose_split(rules)
-        self._memory = PieceCache(split, self._encode_all) if split is not None else None
+        self._cache = PieceCache(split, self._encode_all) if split is not None else None
         self._words = _SpacedWords(self._tokenizer, rules, skipped_id) if joins_spaces(rules) else None
 
     @property
@@ -73,8 +73,8 @@ class HuggingFaceTokenizer:
     def encode_batch(self, texts: Sequence[str], *, parse_special: bool = True) -> list[list[int]]:
         if not parse_special:
             return self._encode_with(self._literal_tokenizer(), texts)
-        if self._memory is not None:
-            return self._memory.encode_batch(texts)
+        if self._cache is not None:
+            return self._cache.encode_batch(texts)
         encoded = self._words.encode_batch(texts) if self._words is not None else None
         return self._encode_all(texts) if encoded is None else encoded
 
@@ -85,7 +85,7 @@ class HuggingFaceTokenizer:
         return [token for token, _ in kept], [span for _, span in kept]
 
     def piece(self, token: int) -> str:
-        """Decoded after itself, as tokens stand inside a text: " the" or "ing" rather than "▁the" or "##ing"."""
+        """The text of an id inside a sentence: " the" or "ing", not "▁the" or "##ing". Found by decoding it twice."""
         once = self._tokenizer.decode([token], skip_special_tokens=False)
         twice = self._tokenizer.decode([token, token], skip_special_tokens=False)
         return twice[len(once) :] if twice.startswith(once) else self._entries[token]
@@ -108,7 +108,7 @@ class HuggingFaceTokenizer:
         ]
 
     def _literal_tokenizer(self) -> HfTokenizer:
-        """One to which "[SEP]" in a text is ordinary characters; made when first asked for."""
+        """A tokenizer that treats "[SEP]" in a text as ordinary text. Created on first use."""
         with self._lock:
             if self._literal is None:
                 self._literal = _load(self._source)
@@ -117,21 +117,21 @@ class HuggingFaceTokenizer:
 
 
 class _SpacedWords:
-    """SentencePiece's rules: the text is normalized, then each word with the space before it stands for itself."""
+    """SentencePiece's rules: normalize the text, then tokenize each word independently, with its leading space."""
 
     def __init__(self, tokenizer: HfTokenizer, rules: dict[str, Any], skipped_id: int | None) -> None:
         self._normalizer, self._splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
         self._model = tokenizer.model
         self._added = added_tokens(rules)
         self._skipped_id = skipped_id
-        self._memory = PieceCache(split_before_spaces, lambda pieces: list(map(self._encode_piece, pieces)))
+        self._cache = PieceCache(split_before_spaces, lambda pieces: list(map(self._encode_piece, pieces)))
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]] | None:
-        """None where a text may hold an added token: those are cut out before anything else."""
+        """None if a text may contain an added token, because those are split off before all other rules."""
         plain = [self._normalizer.normalize_str(text) for text in texts] if self._normalizer is not None else texts
         if any(content in text for content in self._added for text in (*texts, *plain)):
             return None
-        return self._memory.encode_batch(plain)
+        return self._cache.encode_batch(plain)
 
     def _encode_piece(self, piece: str) -> list[int]:
         words = (word for word, _ in self._splitter.pre_tokenize_str(piece))
@@ -140,7 +140,7 @@ class _SpacedWords:
 
 
 def _load(source: str) -> HfTokenizer:
-    # imported here: a word table does without these 20 ms
+    # imported here, because a word table does not need it and it takes 20 ms
     from tokenizers import Tokenizer
 
     try:

@@ -1,4 +1,4 @@
-"""Texts as words of a word-vector table, the unknown left out. docs/static-models.md has the rules."""
+"""Tokenizes texts into the words of a word-vector table, without unknown words (rules: docs/static-models.md)."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ _APOSTROPHES: Final = str.maketrans({"’": "'", "ʼ": "'"})
 
 
 class WordTokenizer:
-    """Implements `TextTokenizer` for a list of words. Safe from any thread."""
+    """Implements `TextTokenizer` for a list of words. Thread-safe."""
 
     def __init__(self, words: Sequence[str], lowercase: bool) -> None:
-        """Where a word is there twice, the first counts."""
+        """If a word occurs twice, its first row is used."""
         self._words = words
         self._ids = {word: token for token, word in zip(range(len(words) - 1, -1, -1), reversed(words), strict=True)}
         self._lowercase = lowercase
-        self._memory = PieceCache(split_at_spaces, lambda pieces: [self._encode_piece(piece) for piece in pieces])
+        self._cache = PieceCache(split_at_spaces, lambda pieces: [self._encode_piece(piece) for piece in pieces])
 
     @property
     def entries(self) -> Sequence[str]:
         return self._words
 
     def encode_batch(self, texts: Sequence[str], *, parse_special: bool = True) -> list[list[int]]:
-        """Known words only. There are no special tokens, so `parse_special` changes nothing."""
-        return self._memory.encode_batch(texts)
+        """Known words only. There are no special tokens, so `parse_special` has no effect."""
+        return self._cache.encode_batch(texts)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
-        """A word that stands for several parts of what is between two spaces is placed where that is certain."""
+        """Offsets within a piece of text that has several words are given only where they are certain."""
         ids: list[int] = []
         spans: list[Span | None] = []
         for match in re.finditer(r"\S+", text):
             found = self._encode_piece(match[0])
             ids += found
-            spans += self._places(match, found)
+            spans += self._offsets_in(match, found)
         return ids, spans
 
-    def _places(self, match: re.Match[str], found: Sequence[int]) -> Sequence[Span | None]:
+    def _offsets_in(self, match: re.Match[str], found: Sequence[int]) -> Sequence[Span | None]:
         if len(found) == 1 and self._look_up(match[0]) is not None:
             return [match.span()]
         lowered = "".join(map(_lower, match[0].translate(_APOSTROPHES)))
@@ -58,7 +58,7 @@ class WordTokenizer:
         return " ".join(self._words[token] for token in tokens)
 
     def _encode_piece(self, piece: str) -> list[int]:
-        """The longest known parts of what stands between two spaces (or other white space inside it)."""
+        """The longest known parts of a piece of text between two spaces, which may contain other whitespace."""
         return [token for part in piece.split() for token in self._encode_part(part)]
 
     def _encode_part(self, text: str) -> Iterator[int]:
@@ -74,7 +74,7 @@ class WordTokenizer:
                 yield from self._contracted(part) or self._finest(part)
 
     def _contracted(self, part: str) -> list[int]:
-        """ "don't" as "do" and "n't", "cat's" as "cat" and "'s", where the table has both: tables of parsed text do."""
+        """ "don't" as "do" and "n't", "cat's" as "cat" and "'s", if the table has both (those from parsed text do)."""
         head, apostrophe, tail = part.rpartition("'")
         if not apostrophe:
             return []
@@ -90,7 +90,7 @@ class WordTokenizer:
         return [token for token in found if token is not None]
 
     def _look_up(self, word: str) -> int | None:
-        """As written, else in lower case; only in lower case where the table has no capitals."""
+        """Look up the word as written, then in lower case; only in lower case if the table has no capitals."""
         if self._lowercase:
             return self._ids.get(word.lower())
         token = self._ids.get(word)
@@ -98,6 +98,6 @@ class WordTokenizer:
 
 
 def _lower(character: str) -> str:
-    """Without regard to case, one for one: "İ" has two characters in lower case and stays as it is."""
+    """The character in lower case, if that is one character: "İ" has two in lower case and stays unchanged."""
     lowered = character.lower()
     return lowered if len(lowered) == 1 else character

@@ -139,7 +139,7 @@ def test_a_marker_in_the_words_is_words(context):
 
 def test_too_many_tokens_are_refused_and_the_context_goes_on(context):
     parts = [png(noise(number)) for number in range(4)]
-    with pytest.raises(ImageInputTooLong, match="input 3 has 65 tokens with its images, the limit is 64"):
+    with pytest.raises(ImageInputTooLong, match=r"^input 3 has 65 tokens.*\b64\b"):
         context.embed(ImageInput(3, tuple(parts)), MEAN)
     assert embed(context, *parts[:3], "hello").shape == (1, 32)
 
@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_decoded_is_given_to_no_other_program(context, tmp
     )
     n_open = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        with pytest.raises(InvalidRequest, match="input 0, part 0: the image is damaged"):
+        with pytest.raises(InvalidRequest, match=r"^input 0, part 0: .*damaged"):
             embed(context, undecodable)
     assert not (tmp_path / "started").exists()
     assert len(os.listdir("/proc/self/fd")) == n_open
@@ -186,7 +186,7 @@ def test_a_file_that_cannot_be_decoded_is_given_to_no_other_program(context, tmp
 def test_what_is_too_large_together_is_refused_before_anything_is_decoded(context):
     header = struct.pack(">IIBBBBB", 4096, 4096, 8, 2, 0, 0, 0)
     undecodable = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
-    with pytest.raises(InvalidRequest, match="input 0 has images of 33,554,688 pixels together"):
+    with pytest.raises(InvalidRequest, match=r"^input 0 .*33,554,688 pixels"):
         embed(context, undecodable, "and", undecodable, png(noise(1)))
 
 
@@ -221,7 +221,7 @@ def test_a_file_cut_short_is_refused(engine, mmproj, tmp_path):
 def test_a_model_that_reads_a_text_as_a_whole_is_refused(mmproj, tmp_path):
     encoder = LlamaEngine(LlamaEngineConfig(write_tiny_encoder(tmp_path / "bert.gguf")))
     try:
-        with pytest.raises(ModelFileError, match=r"bert\.gguf.*needs a causal decoder"):
+        with pytest.raises(ModelFileError, match=r"bert\.gguf.*causal decoder"):
             encoder.open_images(ImageSpec(mmproj, MAX_TOKENS, n_threads=1))
     finally:
         encoder.close()

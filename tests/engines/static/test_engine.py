@@ -128,7 +128,7 @@ def test_a_mean_of_zero_is_an_error_and_no_vector(tiny):
 
 @pytest.mark.parametrize("pooling", [Pooling.CLS, Pooling.LAST, Pooling.RANK])
 def test_poolings_without_meaning_are_refused(tiny, pooling):
-    with pytest.raises(NotSupported, match=f"pooling {pooling} has no meaning"):
+    with pytest.raises(NotSupported, match=f"pooling {pooling}"):
         tiny.open_context(context_spec(pooling, 10, 1))
 
 
@@ -157,8 +157,8 @@ def test_closed_is_closed(tiny):
         ({"rows": np.zeros((3,), np.float32)}, "token_embd.weight has shape"),
         ({"tokens": ("a", "b")}, "2 words and 3 rows"),
         ({"weights": np.ones(2, np.float32)}, "2 values for 3 tokens"),
-        ({"mapping": np.array([0, 1, 3], np.int32)}, "outside the 3"),
-        ({"mapping": np.array([0, -1, 1], np.int32)}, "outside the 3"),
+        ({"mapping": np.array([0, 1, 3], np.int32)}, r"token_mapping .*outside .*\b3\b"),
+        ({"mapping": np.array([0, -1, 1], np.int32)}, r"token_mapping .*outside .*\b3\b"),
         ({"weights": np.ones(3, np.int32)}, "token_weight is I32, expected F32"),
         ({"rows": np.ones((3, 2), np.int8)}, "its rows are I8"),
         ({"tokenizer": "gpt2"}, "tokenizer 'gpt2' is unknown"),
@@ -166,7 +166,7 @@ def test_closed_is_closed(tiny):
         ({"tokenizer": "huggingface", "tokenizer_json": "{}"}, "tokenizer.json cannot be read"),
     ],
 )
-def test_files_that_do_not_hold_together_are_refused(tmp_path, change, message):
+def test_inconsistent_files_are_refused(tmp_path, change, message):
     facts = {"tokens": ("a", "b", "c"), "rows": np.ones((3, 2), np.float32)} | change
     path = write_static(tmp_path / "odd.gguf", **facts)
     with pytest.raises(ModelFileError, match=message) as caught:

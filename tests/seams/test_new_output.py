@@ -1,0 +1,96 @@
+"""A new kind of output is a class with the methods of `Output`: from the engine through scheduler and service.
+
+Nothing else knows of it, and it is written here in under 100 lines.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gguf_embed.engines.base import ContextSpec
+from gguf_embed.engines.fake import BOS, EOS, FakeContext, FakeEngine
+from gguf_embed.errors import EngineFailure
+from gguf_embed.types import DENSE, EmbedRequest, OutputSpec
+from tests.service.test_service import serving
+
+SPARSE = OutputSpec("sparse")
+BROKEN = ord("!")
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Of each text, the weights of some vocabulary entries."""
+
+    weights: tuple[dict[int, float], ...]
+    kind = "sparse"
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def part(self, index: int) -> Sparse:
+        return Sparse((self.weights[index],))
+
+    @classmethod
+    def join(cls, parts: Sequence[Sparse | None]) -> Sparse:
+        return cls(tuple({} if part is None else part.weights[0] for part in parts))
+
+    def is_finite(self) -> bool:
+        return all(weight == weight for text in self.weights for weight in text.values())
+
+    def finished(self, embd_normalize: int, dimensions: int | None) -> Sparse:
+        return Sparse(tuple(dict(Counter(text).most_common(dimensions)) for text in self.weights))
+
+
+class SparseContext(FakeContext):
+    """Counts a text's tokens; a "!" counts NaN."""
+
+    def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> Sparse:
+        counts = [{token: float(n) for token, n in Counter(text).items()} for text in batch]
+        return Sparse(tuple({t: n if t != BROKEN else float("nan") for t, n in text.items()} for text in counts))
+
+
+@pytest.fixture(autouse=True)
+def sparse_contexts(monkeypatch):
+    """The fake engine opens one where this output is asked for."""
+    dense = FakeEngine.open_context
+
+    def open_context(engine: FakeEngine, spec: ContextSpec) -> FakeContext:
+        context = dense(engine, spec)
+        return SparseContext(engine, spec) if spec.output == SPARSE else context
+
+    monkeypatch.setattr(FakeEngine, "open_context", open_context)
+
+
+def weights_of(text: str) -> dict[int, float]:
+    return {BOS: 1.0, EOS: 1.0} | {token: float(text.encode().count(token)) for token in text.encode()}
+
+
+def ask(running, *inputs: str, **fields: object):
+    return running.run(running.service.embed(EmbedRequest(inputs, output=SPARSE, **fields)))
+
+
+def test_texts_become_the_new_output_in_their_order(models):
+    with serving(models) as running:
+        result = ask(running, "aab", "c", "aab")
+        dense = running.embed("aab")
+    assert result.output == Sparse((weights_of("aab"), weights_of("c"), weights_of("aab")))
+    assert (result.output.kind, dense.output.kind) == ("sparse", DENSE)
+
+
+def test_dimensions_and_broken_numbers_are_the_new_outputs_to_judge(models):
+    with serving(models) as running:
+        assert ask(running, "aab", dimensions=1).output == Sparse(({ord("a"): 2.0},))
+        with pytest.raises(EngineFailure):
+            ask(running, "good", "bad!")
+        skipped = ask(running, "good", "bad!", on_error="skip")
+    assert skipped.output == Sparse((weights_of("good"), {}))
+    assert [failure.index for failure in skipped.failures] == [1]
+
+
+def test_this_file_is_short():
+    assert len(Path(__file__).read_text("utf-8").splitlines()) < 100

@@ -1,0 +1,78 @@
+"""How far one text travels: files, functions and moves between files for one `/v1/embeddings`, on a loaded model.
+
+A newcomer who follows a text opens these files. The numbers are limits, not goals: what is absent from a request must
+cost no visit to a file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import json, os, sys, threading, time
+from http.client import HTTPConnection
+import gguf_embed
+from gguf_embed.cli.main import main
+
+ROOT = os.path.dirname(gguf_embed.__file__)
+PORT, PATH, BODY, *OPTIONS = sys.argv[1:]
+events, recording = [], threading.Event()
+
+
+def record(frame, event, argument):
+    if event == "call" and recording.is_set() and frame.f_code.co_filename.startswith(ROOT):
+        events.append((frame.f_code.co_filename[len(ROOT) + 1 :], frame.f_code.co_qualname))
+
+
+def ask():
+    while True:
+        connection = HTTPConnection("127.0.0.1", int(PORT))
+        try:
+            connection.request("GET", "/health")
+            connection.getresponse().read()
+            break
+        except OSError:
+            time.sleep(0.05)
+    for n in range(9):
+        if n == 8:
+            recording.set()
+        connection.request("POST", PATH, BODY, {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        text = reply.read().decode()
+        if reply.status != 200:
+            print(text, file=sys.stderr, flush=True)
+            os._exit(1)
+    time.sleep(0.2)
+    recording.clear()
+    print(json.dumps(events), flush=True)
+    os._exit(0)
+
+
+threading.setprofile(record)
+threading.Thread(target=ask, daemon=True).start()
+sys.setprofile(record)
+sys.argv = ["gguf-embed", "serve", "--port", PORT, *OPTIONS]
+main()
+"""
+
+
+@pytest.mark.process
+def test_a_text_alone_visits_few_files(models):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", PROGRAM, str(port), "/v1/embeddings", '{"input": "hello world"}']
+    command += ["-m", str(models / "encoder.gguf")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    events = json.loads(done.stdout.splitlines()[-1])
+    files = [file for file, _ in events]
+    moves = sum(one != other for one, other in itertools.pairwise(files))
+    found = len(set(files)), len({tuple(event) for event in events}), moves
+    limits = 22, 90, 60
+    assert all(n <= limit for n, limit in zip(found, limits, strict=True)), (found, sorted(set(files)))
