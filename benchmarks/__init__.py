@@ -1,1 +1,1 @@
-"""The measuring library: seeded scenarios, one load generator, the servers it drives, and the report."""
+"""Benchmarks: seeded scenarios, a load generator, the servers it drives, and the report."""

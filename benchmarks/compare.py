@@ -1,7 +1,7 @@
 """Compare gguf-embed with llama-server over HTTP on the same GGUF and cores: `python -m benchmarks.compare`.
 
-The scenario "static" compares static models with the package model2vec, where that is installed. Prints tables with the
-ratios and writes everything measured to benchmarks/results/. See docs/benchmarks.md.
+The scenario "static" compares static models with the package model2vec, if it is installed. Prints tables with the
+ratios and writes all measurements to benchmarks/results/. See docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("-m", "--model", type=Path, help="GGUF file (the default model)")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each scenario on each server (5)")
-    parser.add_argument("--quick", action="store_true", help="2 rounds of a quarter of the requests: a look, no result")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of a quarter of the requests: for a first look")
     names = [*(scenario.name for scenario in SCENARIOS), STATIC]
     parser.add_argument("--scenario", action="append", choices=names, help="only this one; may be repeated")
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="compare with another checkout of gguf-embed")
@@ -70,11 +70,11 @@ def compare(arguments: argparse.Namespace) -> Comparison:
 
 
 def compare_static_models(arguments: argparse.Namespace) -> None:
-    """Print a table; nothing where model2vec is missing and nobody named the scenario."""
+    """Print a table. Does nothing if model2vec is missing and the scenario was not named."""
     if STATIC not in (arguments.scenario or [STATIC]):
         return
     if not arguments.scenario and find_spec("model2vec") is None:
-        say("static models are left out: they are compared with the package model2vec (pip install model2vec)")
+        say("skipping static models: they are compared with the package model2vec (pip install model2vec)")
         return
     settings = StaticSettings(
         model=arguments.static_model,
@@ -103,7 +103,7 @@ def say(line: str) -> None:
 
 
 def interrupt(*_: object) -> NoReturn:
-    """Ctrl-C and SIGTERM both stop the servers on the way out."""
+    """Make Ctrl-C and SIGTERM both stop the servers before the program ends."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""Runs a comparison: starts every contestant, alternates the runs between them, and collects what was measured."""
+"""Runs a comparison: starts all contestants, alternates the runs between them, and collects the measurements."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.servers import EMBED_PATH, Contestant, RunningServer, running
 
 @dataclass(frozen=True, slots=True)
 class CompareSettings:
-    """What to measure, and how long."""
+    """What to measure, and how much."""
 
     model: Path
     n_rounds: int = 5
@@ -35,7 +35,7 @@ class CompareSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """One run on one server, before it is compared with the others."""
+    """One run on one server, not yet compared with the others."""
 
     load: LoadResult
     answers: Answers
@@ -46,9 +46,9 @@ class _Timed:
 def run_comparison(
     settings: CompareSettings, contestants: Sequence[Contestant], say: Callable[[str], None]
 ) -> Comparison:
-    """Measure all contestants on all scenarios. The first contestant is the one the others are compared with.
+    """Measure all contestants on all scenarios. The others are compared with the first contestant.
 
-    `say` is told what is going on. All servers are stopped when this returns or raises, Ctrl-C included. Raises
+    `say` gets lines about the progress. All servers are stopped when this returns or raises, also on Ctrl-C. Raises
     `ConfigError`, `ModelFileError`, `Unavailable` or `EngineFailure`, each with one clear line.
     """
     cost = read_model_cost(settings.model)
@@ -83,7 +83,7 @@ def _measure_starts(contestant: Contestant, n_starts: int, log_folder: Path) -> 
 
 
 def _warm_up(settings: CompareSettings, servers: Sequence[RunningServer]) -> None:
-    """One untimed request per client and scenario: every buffer a scenario needs exists before it counts."""
+    """Send one untimed request per client and scenario, so that all buffers exist before the measurement."""
     for scenario in settings.scenarios:
         workload = make_workload(replace(scenario, n_requests=scenario.n_clients), f"{settings.seed}/warm-up")
         for server in servers:
@@ -93,7 +93,8 @@ def _warm_up(settings: CompareSettings, servers: Sequence[RunningServer]) -> Non
 def _run_rounds(
     settings: CompareSettings, servers: Sequence[RunningServer], cost: ModelCost, say: Callable[[str], None]
 ) -> list[Run]:
-    """A B C, B C A, …: neighbors in time are compared, and nobody always goes first. Each round has new texts."""
+    """Run A B C, B C A, …: runs that are compared are close in time, and each server goes first once in a while. Each
+    round has new texts."""
     runs = []
     for round_ in range(settings.n_rounds):
         for scenario in settings.scenarios:
@@ -114,7 +115,7 @@ def _run_rounds(
 def _time_one(
     server: RunningServer, servers: Sequence[RunningServer], requests: Sequence[bytes], workload: Workload
 ) -> _Timed:
-    """Drive one server while the others idle, and check what it answered after the clock has stopped."""
+    """Drive one server while the others are idle, and check its replies after the clock has stopped."""
     others = [other for other in servers if other is not server]
     before_s, others_before_s = server.cpu_s(), sum(other.cpu_s() for other in others)
     load = run_load(server.port, requests, workload.n_clients)
@@ -126,10 +127,10 @@ def _time_one(
 
 
 def _make_run(key: tuple[int, str, str], workload: Workload, cost: ModelCost, timed: _Timed, first: Answers) -> Run:
-    """`key` is round, scenario, server; `first` the vectors to agree with."""
+    """`key` is round, scenario, server; `first` has the reference vectors."""
     lengths = [n for request in workload.n_tokens for n in request]
     n_tokens = sum(timed.answers.n_tokens)
-    stretch = n_tokens / sum(lengths)  # other tokenizers cut the same words differently
+    stretch = n_tokens / sum(lengths)  # other tokenizers split the same words differently
     load = timed.load
     return Run(
         *key,

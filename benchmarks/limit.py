@@ -1,8 +1,8 @@
-"""How fast this machine multiplies matrices: the limit an embedding server on it runs into.
+"""Measures how fast this machine multiplies matrices, which limits an embedding server on it.
 
-No single library shows it. ggml's BF16 product is what llama.cpp itself can reach; our kernel and torch's (oneDNN) use
-AMX where the processor has it; numpy's F32 is there on every machine. Each is measured on all cores, the best run
-counts, and the report names the rate it divides by.
+No single library shows this limit. ggml's BF16 product is the limit for llama.cpp itself; our kernel and torch's
+(oneDNN) use AMX if the CPU has it; numpy's F32 product is available everywhere. Each is measured on all cores, and the
+best run counts. The report names the rate that it divides by.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class MatmulRate:
 
 
 def measure_rates(n_cores: int, torch_python: str = sys.executable) -> tuple[MatmulRate, ...]:
-    """Every rate that can be measured here, fastest first; torch in a process of its own, so that none of it stays.
+    """All rates that can be measured here, fastest first; numpy's is always among them.
 
-    Takes about a second on an idle machine; numpy's is always among them.
+    Takes about a second on an idle machine. torch runs in a separate process, so that nothing of it stays loaded.
     """
     shape = f"{_M}x{_K}x{_N}"
     measured = [
@@ -86,7 +86,7 @@ def _numpy_f32() -> float:
 
 
 def _torch_bf16(n_threads: int, python: str) -> float:
-    """Zero where that interpreter has no torch."""
+    """Zero if that interpreter has no torch."""
     try:
         command = [python, "-c", _TORCH_PROGRAM, str(n_threads)]
         output = subprocess.run(command, capture_output=True, text=True, timeout=_TORCH_TIMEOUT_S, check=True).stdout
@@ -96,7 +96,7 @@ def _torch_bf16(n_threads: int, python: str) -> float:
 
 
 def _ggml_bf16(n_cores: int) -> float:
-    """One single-threaded graph of BF16 products per core, as llama.cpp runs them. Zero without ggml."""
+    """Run a single-threaded graph of BF16 products on each core, like llama.cpp. Zero without ggml."""
     ggml = _load_ggml()
     if ggml is None:
         return 0.0
@@ -110,7 +110,7 @@ def _ggml_bf16(n_cores: int) -> float:
 
 
 def _amx_bf16(n_cores: int) -> float:
-    """One product after another per core on this project's AMX kernel. Zero without AMX."""
+    """Run products one after another on each core, with this project's AMX kernel. Zero without AMX."""
     kernel = amx.preload()
     if kernel is None:
         return 0.0
@@ -131,7 +131,7 @@ class _InitParams(ctypes.Structure):
 
 
 class _Ggml:
-    """The few functions of ggml.h that a product needs, from the libraries llama-cpp-python brings."""
+    """The few functions of ggml.h needed for a product, from llama-cpp-python's libraries."""
 
     def __init__(self, folder: Path) -> None:
         pointer, int64 = ctypes.c_void_p, ctypes.c_int64
@@ -169,7 +169,7 @@ def _load_ggml() -> _Ggml | None:
         return None
     try:
         return _Ggml(Path(spec.origin).parent / "lib")
-    except (OSError, AttributeError):  # other file names, or a function that is gone
+    except (OSError, AttributeError):  # other file names, or a missing function
         return None
 
 

@@ -1,8 +1,8 @@
 """The load generator: a closed loop of keep-alive HTTP/1.1 clients in one thread, on raw sockets.
 
-It shares the cores with the server it measures, so it does as little as possible while the clock runs: requests are
-encoded before, replies are kept as bytes and read after. One thread over a selector was the cheapest of three designs
-measured (`docs/benchmarks.md`).
+It shares the cores with the server that it measures, so it does as little as possible while the clock runs: requests
+are encoded before and replies parsed after. One thread with a selector was the cheapest of three designs measured
+(`docs/benchmarks.md`).
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from gguf_embed.errors import EngineFailure, Unavailable
 
 HOST = "127.0.0.1"
 REPLY_TIMEOUT_S = 120.0
-_RECEIVE_BYTES = 64 * 1024  # below the size from which malloc asks the kernel for fresh pages every time
+_RECEIVE_BYTES = 64 * 1024  # malloc gets larger buffers from the kernel every time
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection:[ \t]*close", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """One run: when each request was answered, and the raw answers, both in the order of the requests."""
+    """One run: the latency and the raw reply of each request, in the order of the requests."""
 
     wall_s: float  # first byte sent to last byte received
     latencies_s: tuple[float, ...]
     replies: tuple[bytes, ...]  # bodies only
-    generator_cpu_s: float  # this process's own, over the same time
-    n_reconnects: int  # connections the server closed on its own and a client opened again
+    generator_cpu_s: float  # CPU time of this process
+    n_reconnects: int  # connections that the server closed and a client opened again
 
 
 @dataclass(slots=True)
 class _Client:
-    """One connection and the request it waits for."""
+    """One connection, and the request that it is waiting for."""
 
     connection: socket.socket
     index: int = 0
@@ -46,11 +46,11 @@ class _Client:
     received: bytearray = field(default_factory=bytearray)
     n_expected: int = 0  # bytes of the whole reply; 0 until its header is complete
     body_start: int = 0
-    closes: bool = False  # the server said it closes after this reply
+    closes: bool = False  # the server closes the connection after this reply
 
 
 def frame_request(path: str, body: bytes) -> bytes:
-    """The bytes of one POST on a connection that stays open."""
+    """The bytes of one POST request on a keep-alive connection."""
     head = (
         f"POST {path} HTTP/1.1",
         f"Host: {HOST}",
@@ -62,9 +62,9 @@ def frame_request(path: str, body: bytes) -> bytes:
 
 
 def run_load(port: int, requests: Sequence[bytes], n_clients: int) -> LoadResult:
-    """Send every request, in order, each by the client that is free first, and wait for all answers.
+    """Send all requests in order, each from the first client that is free, and wait for all replies.
 
-    Raises `EngineFailure` on a reply other than 200, `Unavailable` when the server does not answer. Blocks; needs no
+    Raises `EngineFailure` for a reply other than 200, `Unavailable` if the server does not answer. Blocks; needs no
     event loop.
     """
     with ExitStack() as stack, _quiet_collector():
@@ -79,7 +79,7 @@ def run_load(port: int, requests: Sequence[bytes], n_clients: int) -> LoadResult
 
 
 class _ClosedLoop:
-    """The clients of one run. Lives on one thread."""
+    """The clients of one run. Belongs to one thread."""
 
     def __init__(self, port: int, requests: Sequence[bytes], selector: DefaultSelector) -> None:
         self._port = port
@@ -117,8 +117,8 @@ class _ClosedLoop:
 
     def _send_next(self, client: _Client) -> None:
         if self._next == len(self._requests):
-            # A client with nothing left to ask hangs up. llama-server ties a thread to each open connection, and by
-            # default has fewer threads than our clients: an idle connection would keep another client waiting for 5 s.
+            # A client without further requests closes its connection. llama-server uses one thread per connection, and
+            # by default it has fewer threads than there are clients: an idle one would make another wait for 5 s.
             self._selector.unregister(client.connection)
             client.connection.close()
             return
@@ -128,7 +128,7 @@ class _ClosedLoop:
         client.connection.sendall(self._requests[client.index])
 
     def _receive(self, client: _Client) -> None:
-        """Take what has arrived; when that ends the reply, send this client's next request."""
+        """Read what has arrived. If the reply is complete, send this client's next request."""
         received = client.connection.recv(_RECEIVE_BYTES)
         if not received:
             self._reopen(client)
@@ -150,7 +150,7 @@ class _ClosedLoop:
         self._send_next(client)
 
     def _reopen(self, client: _Client) -> None:
-        """The server closed the connection: between replies that is its right, and the request is sent again."""
+        """The server closed the connection. It may do so between replies, so send the request again."""
         if client.received:
             raise ConnectionResetError("closed in the middle of a reply")
         self._replace_connection(client)
@@ -168,7 +168,7 @@ class _ClosedLoop:
 
 
 def _read_head(client: _Client) -> None:
-    """Once the header is complete, know where the reply ends; refuse anything but a 200 of known length."""
+    """Once the header is complete, find where the reply ends. Refuse anything but a 200 with a Content-Length."""
     end = client.received.find(b"\r\n\r\n")
     if end < 0:
         return
@@ -179,14 +179,14 @@ def _read_head(client: _Client) -> None:
         raise EngineFailure(f"the server answered {status!r} to request {client.index}: {excerpt}")
     length = _CONTENT_LENGTH.search(head)
     if length is None:
-        raise EngineFailure("the server answered without Content-Length, which this load generator needs")
+        raise EngineFailure("the reply has no Content-Length, which this load generator needs")
     client.body_start = end + 4
     client.n_expected = client.body_start + int(length[1])
     client.closes = _CLOSES.search(head) is not None
 
 
 def _open_connection(port: int) -> socket.socket:
-    """A blocking socket: requests are short, and it is read only when the selector says there is something."""
+    """A blocking socket: requests are short, and it is read only when the selector reports data."""
     connection = socket.create_connection((HOST, port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection

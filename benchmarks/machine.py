@@ -1,4 +1,4 @@
-"""What a measurement was made on: processor, memory, versions. Written into every report."""
+"""Facts about the machine: processor, memory, versions. Included in every report."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "am
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
-    """Read once, before the first run. Unknown facts are empty or zero."""
+    """Facts read once, before the first run. Unknown facts are empty or zero."""
 
     processor: str
-    features: tuple[str, ...]  # of those that matter to matrix products
-    n_cores: int  # this process and the servers may use
+    features: tuple[str, ...]  # those that matter for matrix products
+    n_cores: int  # that this process and the servers may use
     memory_bytes: int
     system: str
     python: str
-    load_average: float  # over the last minute: above about 0.3 something else is running
-    commit: str  # of the working directory; "+" when it has changes
+    load_average: float  # over the last minute; above about 0.3, something else is running
+    commit: str  # of the working directory, with "+" if it has changes
     versions: dict[str, str]
 
 
 def read_machine_facts() -> MachineFacts:
-    """Ask the system. Starts git once; never fails."""
+    """Read the facts. Runs git; never fails."""
     processor, flags = _read_processor()
     return MachineFacts(
         processor=processor,
@@ -45,7 +45,7 @@ def read_machine_facts() -> MachineFacts:
 
 
 def count_cores() -> int:
-    """Cores this process may run on: `taskset` counts."""
+    """Cores that this process may run on, for example as set with `taskset`."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Reads `/v1/embeddings` replies, after the clock has stopped. Pure."""
+"""Parses `/v1/embeddings` replies, after the clock has stopped. Pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gguf_embed.types import FloatMatrix
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """All vectors of one run in the order of its texts, and the tokens each request was charged."""
+    """All vectors of one run, in the order of its texts, and the number of tokens of each request."""
 
     vectors: FloatMatrix  # float32[n_texts, n_embd]
     n_tokens: tuple[int, ...]  # per request, the server's own `usage`
 
 
 def read_replies(replies: Sequence[bytes], n_texts: Sequence[int]) -> Answers:
-    """Decode every reply. Raises `EngineFailure` for a wrong number of vectors or numbers not finite."""
+    """Decode all replies. Raises `EngineFailure` for a wrong number of vectors, or numbers that are not finite."""
     vectors: list[FloatMatrix] = []
     n_tokens: list[int] = []
     for index, (reply, expected) in enumerate(zip(replies, n_texts, strict=True)):
@@ -45,7 +45,7 @@ def read_replies(replies: Sequence[bytes], n_texts: Sequence[int]) -> Answers:
 
 
 def min_cosine(ours: FloatMatrix, theirs: FloatMatrix) -> float:
-    """The worst agreement between two float32[n, d], row by row."""
+    """The lowest cosine between corresponding rows of two float32[n, d]."""
     if ours.shape != theirs.shape:
         raise EngineFailure(f"two servers answered the same requests in different shapes: {ours.shape}, {theirs.shape}")
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)

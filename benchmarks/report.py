@@ -1,4 +1,4 @@
-"""From runs to ratios with their spread, and to a table. Pure."""
+"""Turns runs into ratios with their spread, and into tables. Pure."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from benchmarks.servers import Memory
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One scenario, once, on one server."""
+    """One run of one scenario on one server."""
 
     round: int
     scenario: str
     server: str
     n_texts: int
-    n_tokens: int  # as this server counted them
-    model_flops: float  # what the model needs for these texts, each alone
+    n_tokens: int  # as counted by this server
+    model_flops: float  # operations that the model needs for these texts, without padding
     wall_s: float
     latencies_s: tuple[float, ...]
-    generator_cpu_share: float  # of all cores, while the clock ran
+    generator_cpu_share: float  # of all cores, during the run
     server_cpu_share: float
-    others_cpu_share: float  # of the servers that should have been idle
+    others_cpu_share: float  # of the servers that should be idle
     n_reconnects: int
     min_cosine: float  # to the first server's vectors of the same texts
 
@@ -50,7 +50,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class ServerSummary:
-    """One server in one scenario: rates are medians over the rounds, latencies are of all requests of all rounds."""
+    """One server in one scenario. Rates are medians over the rounds; latencies are over all requests of all rounds."""
 
     scenario: str
     server: str
@@ -73,17 +73,17 @@ class RatioSummary:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What does not depend on a scenario."""
+    """Facts about a server that do not depend on a scenario."""
 
     server: str
     command: tuple[str, ...]
-    starts_s: tuple[float, ...]  # from exec to the first correct answer, each a new process
+    starts_s: tuple[float, ...]  # from exec to the first correct reply, each time in a new process
     memory: Memory  # after all runs
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Everything that was measured. `servers[0]` is the one the others are compared with."""
+    """All measurements. The other servers are compared with `servers[0]`."""
 
     settings: dict[str, str]
     machine: MachineFacts
@@ -93,7 +93,7 @@ class Comparison:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` (0..1] of all are not above: nearest rank, no interpolation."""
+    """The smallest value such that at least `share` (0..1] of all values are not above it: nearest rank."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
@@ -103,7 +103,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def summarize_servers(runs: Sequence[Run]) -> list[ServerSummary]:
-    """One line per scenario and server, in the order they first ran."""
+    """One line per scenario and server, in the order of their first runs."""
     summaries = []
     for scenario, server in dict.fromkeys((run.scenario, run.server) for run in runs):
         chosen = _select(runs, scenario, server)
@@ -123,7 +123,7 @@ def summarize_servers(runs: Sequence[Run]) -> list[ServerSummary]:
 
 
 def summarize_ratios(runs: Sequence[Run], ours: str) -> list[RatioSummary]:
-    """Pair the runs of one round, so that a machine that slows down slows both of a pair."""
+    """Compare runs of the same round, so that a machine that slows down affects both."""
     ratios = []
     for scenario, server in dict.fromkeys((run.scenario, run.server) for run in runs):
         pairs = list(zip(_select(runs, scenario, ours), _select(runs, scenario, server), strict=True))
@@ -136,7 +136,7 @@ def summarize_ratios(runs: Sequence[Run], ours: str) -> list[RatioSummary]:
 
 
 def render(comparison: Comparison) -> str:
-    """The report as text: machine, one table per question, and the notes that keep it honest."""
+    """The report as text: the machine, the tables, and notes on how far to trust them."""
     parts = [
         _render_machine(comparison),
         _render_servers(comparison),
@@ -148,7 +148,7 @@ def render(comparison: Comparison) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Aligned columns in Markdown; the first two are text, the others numbers."""
+    """A Markdown table with aligned columns: the first two are text, the others numbers."""
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
 

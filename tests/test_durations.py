@@ -34,5 +34,5 @@ def test_what_go_refuses_is_refused(text):
 
 
 @pytest.mark.parametrize(("given", "kept"), [(-1.0, math.inf), (0.0, 0.0), (300.0, 300.0)])
-def test_a_negative_time_to_stay_is_for_ever(given, kept):
+def test_a_negative_keep_alive_means_forever(given, kept):
     assert keep_alive_seconds(given) == kept

@@ -57,7 +57,7 @@ def test_spans_are_the_same_on_both_routes_and_say_what_they_are(tiny_server):
     np.testing.assert_allclose(reply.vectors()[0], mean / np.linalg.norm(mean), atol=TOLERANCE)
 
 
-def test_native_spans_are_normalised_as_asked(tiny_server):
+def test_vectors_of_spans_are_normalized_as_requested_on_llama_cpps_route(tiny_server):
     body = {"input": "the cat sat", "spans": [[4, 7]], "embd_normalize": -1}
     rows = tiny_server.post("/embedding", {"input": "the cat sat", "pooling": "none"}).vectors()
     np.testing.assert_allclose(tiny_server.post("/embedding", body).vectors()[0], rows[2], atol=TOLERANCE)
@@ -69,7 +69,7 @@ def test_late_chunking_on_the_native_route_is_one_item_with_a_row_per_chunk(tiny
     assert (item["index"], item["spans"], len(item["embedding"])) == (0, [[0, 8], [8, 11]], 2)
 
 
-def test_tokens_come_with_pieces_and_places(tiny_server):
+def test_tokens_have_pieces_and_offsets(tiny_server):
     text = "Cats, é🎉!"
     reply = tiny_server.post("/v1/embeddings", {"input": text, "return_tokens": True})
     first = reply.json()["tokens"][0]
@@ -83,7 +83,7 @@ def test_tokens_come_with_pieces_and_places(tiny_server):
 
 
 @pytest.mark.parametrize(("unit", "end"), [("codepoints", 3), ("utf16", 4), ("utf8", 6)])
-def test_places_count_in_the_unit_that_was_asked_for(tiny_server, unit, end):
+def test_offsets_count_in_the_requested_unit(tiny_server, unit, end):
     body = {"input": "a 🎉", "return_tokens": True, "offset_unit": unit}
     offsets = tiny_server.post("/v1/embeddings", body).json()["tokens"][0]["offsets"]
     assert offsets == [None, [0, 1], [2, end], None]
@@ -96,7 +96,7 @@ def test_pieces_that_are_no_whole_characters_are_bytes(launch, models):
     assert [byte for piece, _ in party for byte in piece] == list("🎉".encode())
 
 
-def test_long_texts_are_averaged_when_asked_and_the_reply_says_so(tiny_server):
+def test_long_texts_are_averaged_if_requested_and_the_reply_reports_it(tiny_server):
     before = counter(tiny_server, "windowed_texts_total")
     body = {"input": ["hello", LONG], "long_input": "chunk_mean"}
     reply = tiny_server.post("/v1/embeddings", body)
@@ -158,11 +158,11 @@ def test_when_all_inputs_fail_the_answer_is_200_without_vectors(tiny_server, mor
     assert reply.json()["usage"]["prompt_tokens"] == 0
 
 
-def test_skip_says_that_nothing_failed(tiny_server):
+def test_with_skip_the_list_of_errors_may_be_empty(tiny_server):
     assert tiny_server.post("/v1/embeddings", {"input": "a", "on_error": "skip"}).json()["errors"] == []
 
 
-def test_by_default_one_bad_input_refuses_all_and_is_named(tiny_server):
+def test_by_default_one_wrong_input_fails_the_request_and_is_named(tiny_server):
     reply = tiny_server.post("/v1/embeddings", {"input": ["a", "a", LONG, "b"]})
     assert (reply.status, reply.json()["error"]["index"]) == (400, 2)
     reply = tiny_server.post("/embedding", {"input": ["a", "a", [5, 999_999]]})

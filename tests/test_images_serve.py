@@ -117,7 +117,7 @@ def test_content_takes_parts_as_one_input(server, content):
     np.testing.assert_array_equal(server.post("/embedding", {"content": content}).vectors(), server.embed(MARKED))
 
 
-def test_texts_beside_images_keep_their_place_and_their_vectors(server, text_server):
+def test_texts_in_a_request_with_images_keep_their_index_and_their_vectors(server, text_server):
     vectors = server.embed(["hello world", MARKED, "", {**MARKED, "multimodal_data": [B64_TWO]}])
     np.testing.assert_allclose(vectors[[0, 2]], text_server.embed(["hello world", ""]), atol=1e-5)
     np.testing.assert_allclose(vectors[1], server.embed(MARKED)[0], atol=1e-6)
@@ -166,7 +166,7 @@ def test_images_from_a_named_host_are_fetched(server, web_site):
         ("/large", "larger than 16,777,216 bytes"),
     ],
 )
-def test_what_a_named_host_gives_instead_of_an_image_is_a_400(server, web_site, path, problem):
+def test_anything_but_an_image_from_an_allowed_host_is_a_400(server, web_site, path, problem):
     reply = server.post("/v1/embeddings", {"input": parts(f"http://127.0.0.1:{web_site.server_port}{path}")})
     assert reply.status == 400
     assert problem in message(reply)
@@ -181,7 +181,7 @@ def test_nothing_is_fetched_from_a_host_that_was_not_named(server, text_server, 
     assert len(web_site.asked) == n_asked
 
 
-def test_a_host_that_is_not_there_is_a_400(files, launch):
+def test_an_unknown_host_is_a_400(files, launch):
     server = launch("-m", files / "text.gguf", "-mm", files / "mmproj.gguf", "--allow-remote-media", "127.0.0.1:1")
     reply = server.post("/embedding", {"input": parts("http://127.0.0.1:1/x.png")})
     assert reply.status == 400
@@ -190,7 +190,7 @@ def test_a_host_that_is_not_there_is_a_400(files, launch):
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
 @pytest.mark.parametrize("value", [MARKED, PARTS, ["text", MARKED]])
-def test_without_a_tower_images_are_a_501_that_says_what_is_missing(text_server, path, value):
+def test_without_a_tower_images_are_a_501_with_the_way_out(text_server, path, value):
     reply = text_server.post(path, {"input": value})
     assert reply.status == 501
     assert "--mmproj FILE" in message(reply)
@@ -245,7 +245,7 @@ def test_without_a_tower_parts_of_text_are_a_text(text_server, path):
         (501, "sound", {"input": {"content": [{"type": "input_audio", "input_audio": {"data": "AA=="}}]}}),
     ],
 )
-def test_what_is_wrong_with_a_request_is_said_and_the_server_goes_on(server, status, problem, body):
+def test_a_wrong_request_is_an_error_and_the_server_still_works(server, status, problem, body):
     reply = server.post("/embedding", body)
     assert reply.status == status, message(reply)
     assert problem in message(reply)

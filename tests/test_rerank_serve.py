@@ -1,4 +1,4 @@
-"""Rerank by the real process: beside other work, with several models, what it says of itself."""
+"""Rerank with a real server process: alongside other work, with several models, and in the banner."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_one_number_is_never_passed_off_as_a_vector(launch, models, path, body):
     assert "is a reranker" in reply.body.decode()
 
 
-def test_the_start_says_that_it_is_a_reranker_and_its_curl_line_works(launch, models):
+def test_the_banner_shows_that_it_is_a_reranker_and_its_curl_line_works(launch, models):
     server = launch("-m", models / "reranker.gguf")
     assert "reranker: reranker, 1 score per document, 32 dimensions, pooling rank" in "\n".join(server.banner)
     *_, address, _, _, _, body = shlex.split(server.banner[-1])

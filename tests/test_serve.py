@@ -43,7 +43,7 @@ def error(reply: Reply, status: int) -> dict[str, object]:
 # What is printed and asked for at the start
 
 
-def test_the_banner_says_what_was_chosen_and_its_curl_line_works(default_server):
+def test_the_banner_shows_what_was_chosen_and_its_curl_line_works(default_server):
     banner = "\n".join(default_server.banner)
     assert "all-MiniLM-L6-v2: 384 dimensions, pooling mean, context 8192, up to 512 tokens per text" in banner
     assert re.search(r"\d+ workers? on \d+ threads?, \d+ threads? for a batch running alone", banner)
@@ -55,7 +55,7 @@ def test_the_banner_says_what_was_chosen_and_its_curl_line_works(default_server)
     assert len(json.loads(printed)["data"][0]["embedding"]) == 384
 
 
-def test_a_context_beyond_the_model_starts_and_the_true_limit_is_told_everywhere(default_server):
+def test_a_context_beyond_the_model_starts_and_every_route_shows_the_real_limit(default_server):
     assert any("-c 8192" in line and "512 tokens" in line for line in default_server.banner)
     props = default_server.get("/props").json()
     assert (props["n_ctx"], props["n_ctx_train"], props["max_input_tokens"]) == (8192, 512, 512)
@@ -196,7 +196,7 @@ def counter(server: Server, name: str) -> float:
     return float(found[1])
 
 
-def test_truncation_says_so_in_the_body_a_header_and_a_metric(tiny_server):
+def test_truncation_is_reported_in_the_body_a_header_and_a_metric(tiny_server):
     before = counter(tiny_server, "gguf_embed_truncated_texts_total")
     reply = tiny_server.post("/v1/embeddings", {"input": ["a", LONG], "truncate": True})
     (cut,) = reply.json()["truncated"]
@@ -286,7 +286,7 @@ def send_request(server: Server, body: bytes, promised: int | None = None) -> so
     return client
 
 
-def test_clients_that_leave_harm_nobody(default_server):
+def test_clients_that_disconnect_do_not_affect_others(default_server):
     body = json.dumps({"input": [f"text number {number} of a client that leaves" for number in range(500)]}).encode()
     for _ in range(5):
         send_request(default_server, body).close()
@@ -460,7 +460,7 @@ def test_every_way_to_run_gives_the_same_vectors(launch, models, tiny_server, fl
     assert_close(server.embed(texts), tiny_server.embed(texts), min_cosine)
 
 
-def test_layers_for_a_gpu_that_is_not_there_are_explained_and_it_serves(launch, models):
+def test_gpu_layers_without_a_gpu_are_reported_and_the_server_starts(launch, models):
     server = launch("-m", models / "encoder.gguf", "-ngl", "99")
     if any("no GPU to use" in line for line in server.banner):
         assert server.embed("hello").shape == (1, 32)
@@ -498,13 +498,13 @@ def test_a_decoder_pools_its_last_token(launch, models):
         assert row_cosines(rows[-1:], vector[None])[0] > 0.9999
 
 
-def test_a_reranker_gives_scores_on_the_native_endpoint(launch, models):
+def test_a_reranker_returns_scores_on_llama_cpps_route(launch, models):
     server = launch("-m", models / "reranker.gguf")
     assert server.get("/props").json()["pooling"] == "rank"
     assert embedding(server.post("/embedding", {"content": ["a", "b"]}))[0].shape == (1, 1)
 
 
-def test_a_file_without_pooling_serves_token_rows_and_says_so(launch, models):
+def test_a_file_without_pooling_serves_token_vectors_and_reports_it(launch, models):
     server = launch("-m", models / "bare.gguf")
     assert any("declares no pooling" in line for line in server.banner)
     assert len(embedding(server.post("/embedding", {"content": "hello"}))[0]) == 3

@@ -47,7 +47,7 @@ def test_an_unknown_name_is_a_404_that_lists_the_models(launch, models):
     assert server.get("/props?model=gpt-4").status == 404
 
 
-def test_a_reranker_that_is_asked_for_vectors_names_who_embeds(launch, models):
+def test_a_reranker_that_is_asked_for_vectors_names_embedding_models(launch, models):
     reply = launch("-m", models / "reranker.gguf", "-m", f"dec={models / 'decoder.gguf'}").post(
         "/v1/embeddings", {"input": "x"}
     )
@@ -92,7 +92,7 @@ def test_a_folders_files_come_and_go_without_a_restart(launch, folder, models):
     assert server.post("/v1/embeddings", {"input": "x", "model": "third"}).status == 404
 
 
-def test_a_replaced_file_is_loaded_anew(launch, folder):
+def test_a_replaced_file_is_reloaded(launch, folder):
     server = launch("--models-dir", folder)
     assert server.post("/embedding", {"input": [5] * 40, "model": "second"}).status == 400  # over 32 tokens
     fresh = folder / "fresh"

@@ -1,4 +1,4 @@
-"""The dialects that are served, and the aiohttp application made from their routes."""
+"""The list of dialects, and the aiohttp application built from their routes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gguf_embed.server.dialects.tei.dialect import TEI
 from gguf_embed.server.http.middleware import RequestMiddleware
 
 DIALECTS: tuple[Dialect, ...] = (
-    LLAMA,  # the first one's errors are those of paths that nobody knows
+    LLAMA,  # unknown paths get the errors of the first dialect
     OPENAI,
     COHERE,
     TEI,
@@ -25,13 +25,13 @@ DIALECTS: tuple[Dialect, ...] = (
 )
 
 ROUTES: tuple[Route, ...] = tuple(route for dialect in DIALECTS for route in dialect.routes)
-"""All that are served."""
+"""The routes of all dialects."""
 
 
 def build_app(
     service: Service, options: ServerOptions, metrics: Metrics, dialects: tuple[Dialect, ...] = DIALECTS
 ) -> web.Application:
-    """Make the application. Starts nothing; `run.serve_all` does."""
+    """Build the application. It is started by `run.serve_all`."""
     context = ServerContext(service, options, metrics, dialects, started_unix_s=int(time.time()))
     served: dict[web.AbstractRoute, tuple[Route, Dialect]] = {}
     middleware = RequestMiddleware(context, served).middleware

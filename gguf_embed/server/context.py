@@ -1,6 +1,6 @@
-"""What every handler is given: the service, the options, the metrics, and the dialects with their routes.
+"""The context passed to every handler: the service, the options, the metrics, and the dialects with their routes.
 
-A new dialect is a folder in `dialects/` with a `Dialect`, and its line in `app.py`.
+To add a dialect, add a folder in `dialects/` with a `Dialect`, and a line in `app.py`.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ ModelCheck = Callable[[ModelInfo], None]
 
 
 class Service(Protocol):
-    """The use cases behind HTTP. Every method raises `EmbedError`s only.
+    """The use cases behind HTTP. Every method raises only `EmbedError`s.
 
-    A model's name is matched without case, "x" means "x:latest"; None is the one that a request without a name means.
+    Model names are not case-sensitive, and "x" means "x:latest". None stands for the default model.
     """
 
     async def embed(self, request: EmbedRequest, check: ModelCheck | None = None) -> EmbedResult:
-        """`check` is given what is known of the model, before it is loaded; what it raises is the answer."""
+        """`check` is called with the facts about the model before it is loaded, and may raise an `EmbedError`."""
         ...
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
-        """Raises `NotSupported` where the model has no rank head, and says which models could."""
+        """Raises `NotSupported` if the model has no rank head; the message lists models that have one."""
         ...
 
     async def tokenize(
@@ -54,47 +54,47 @@ class Service(Protocol):
     ) -> list[int]: ...
 
     async def text_tokens(self, texts: Sequence[str], *, model: str | None, add_special: bool) -> list[TextTokens]:
-        """Each text's tokens with their pieces and offsets. Raises `InvalidRequest` for more text than is aligned."""
+        """Each text's tokens with pieces and offsets. Raises `InvalidRequest` if the texts exceed the offset budget."""
         ...
 
     async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
-        """The bytes of each id. Raises `InvalidRequest` for an id the vocabulary does not have."""
+        """The bytes of each id. Raises `InvalidRequest` for an id that is not in the vocabulary."""
         ...
 
     async def detokenize(self, tokens: Sequence[int], *, model: str | None) -> str: ...
 
     def models(self) -> Sequence[ModelStatus]:
-        """All that are served, the one that answers unnamed requests first. Never blocks, never wakes anything."""
+        """All served models, the default first. Never blocks, and never loads a model."""
         ...
 
     def resolve(self, name: str | None, *, strict: bool = False) -> ModelStatus:
-        """The model that would answer for `name`. Never wakes it.
+        """The model that would answer to `name`. Never loads it.
 
-        Raises `ModelNotFound` for an unknown name where several models are served, where names are strict, or with
-        `strict`; and `InvalidRequest` for no name where none of several models is the first choice.
+        Raises `ModelNotFound` for an unknown name if several models are served, if names are strict, or with `strict`;
+        `InvalidRequest` for no name if there is no default model.
         """
         ...
 
     async def load(
         self, name: str, *, keep_alive_s: float | None = None, options: LoadOptions = NO_LOAD_OPTIONS
     ) -> float:
-        """Make sure that it is loaded; returns the seconds that took. The name is strict."""
+        """Load a model unless it is loaded; returns the seconds this took. The name is strict."""
         ...
 
     async def unload(self, name: str) -> None:
-        """Unload it as soon as no request uses it; returns at once. The name is strict."""
+        """Unload a model as soon as no request uses it. Returns at once. The name is strict."""
         ...
 
     def pull(self, name: str) -> AsyncIterator[PullProgress]:
-        """Download a model, so that it is served from then on; the last step says "success"."""
+        """Download a model, which is then served. The status of the last step is "success"."""
         ...
 
     async def copy(self, source: str, destination: str) -> None:
-        """Serve a model under one more name."""
+        """Serve a model under another name as well."""
         ...
 
     async def delete(self, name: str) -> None:
-        """Forget a pulled model and its file. Raises `PermissionDenied` for one that was not pulled."""
+        """Delete a pulled model and its file. Raises `PermissionDenied` for a model that was not pulled."""
         ...
 
     def state(self) -> ServiceState: ...
@@ -102,21 +102,21 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What the server itself may be told. Checked where flags are read."""
+    """The server's own settings. Validated where flags are read."""
 
     version: str
     api_keys: tuple[str, ...] = ()  # empty: open to everyone
     max_body_bytes: int = 64 * 1024 * 1024  # after decompression
     max_inputs: int = 2048  # texts in one request
     metrics_enabled: bool = True
-    ollama_port: int = 11434  # on this port `GET /` answers exactly as Ollama does
-    token_ids: TokenIdRule = field(default_factory=TokenIdRule)  # on /v1/embeddings
-    remote_hosts: RemoteHosts = field(default_factory=RemoteHosts)  # that images may be fetched from
+    ollama_port: int = 11434  # on this port, the reply to `GET /` is exactly Ollama's
+    token_ids: TokenIdRule = field(default_factory=TokenIdRule)  # how /v1/embeddings reads token ids
+    remote_hosts: RemoteHosts = field(default_factory=RemoteHosts)  # hosts from which images may be fetched
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One line of the route table; documentation and tests read it too."""
+    """One line of the route table, which documentation and tests read, too."""
 
     method: str
     path: str  # aiohttp's pattern
@@ -127,19 +127,19 @@ class Route:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
-    """One API that clients speak."""
+    """One of the APIs that clients use."""
 
-    name: str  # as people write it: "OpenAI"
+    name: str  # for people: "OpenAI"
     routes: tuple[Route, ...]
     errors: ErrorFormat
-    error_schema: str  # what its errors are called in `openapi`, or in the shared file
-    openapi: tuple[Traversable, ...]  # TOML: its routes in words and JSON Schema, see `docs/openapi.py`
-    path_prefix: str = ""  # an unknown path below it gets its errors; "": none
+    error_schema: str  # the name of its errors' schema in `openapi`, or in the shared file
+    openapi: tuple[Traversable, ...]  # TOML files that describe its routes, see `docs/openapi.py`
+    path_prefix: str = ""  # unknown paths with this prefix get its errors; "": none
 
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """One server's share of everything, made once by `build_app`."""
+    """Everything that the handlers of one server share. Created once, by `build_app`."""
 
     service: Service
     options: ServerOptions
@@ -154,7 +154,7 @@ class ServerContext:
         return tuple(route for dialect in self.dialects for route in dialect.routes)
 
     async def embed(self, request: EmbedRequest, check: ModelCheck | None = None) -> EmbedResult:
-        """Let the service answer, and count what it did."""
+        """Embed with the service, and count the result."""
         result = await self.service.embed(request, check)
         self.metrics.observe_texts(
             len(result.output) - len(result.failures),
@@ -167,7 +167,7 @@ class ServerContext:
         return result
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
-        """The same for scores; a text is a query with one document."""
+        """Rerank with the service, and count the result: each document with the query is one text."""
         result = await self.service.rerank(request)
         self.metrics.observe_texts(len(result.scores), result.usage.prompt_tokens, result.timings, result.truncated)
         return result

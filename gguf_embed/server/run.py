@@ -1,4 +1,4 @@
-"""Start, signals, and a stop that answers what was accepted."""
+"""Starts the server, handles signals, and shuts down after finishing accepted requests."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from aiohttp import web
 from gguf_embed.errors import ConfigError
 from gguf_embed.server.context import SERVER_CONTEXT
 
-CLOSE_TIMEOUT_S = 5.0  # for writing the last answers to slow clients, after the handlers are done
+CLOSE_TIMEOUT_S = 5.0  # for sending the last replies to slow clients, after the handlers are done
 
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where to listen; port 0 takes a free one."""
+    """Where to listen. Port 0 means any free port."""
 
     host: str = "127.0.0.1"
     port: int = 8080
-    flag: str = "--port"  # what the port was given with, for errors
+    flag: str = "--port"  # the flag that sets the port, for errors
 
 
 def handle_signals(stop: asyncio.Event, report: Callable[[bool], None] = lambda again: None) -> None:
-    """Let SIGTERM and SIGINT set `stop`; a second one ends the process at once, with 128 + its number.
+    """Make SIGTERM and SIGINT set `stop`. A second signal ends the process at once, with status 128 + its number.
 
-    `report` is called before either takes effect: with False for the first, with True for the second.
+    `report` is called first: with False for the first signal, with True for the second.
     """
     loop = asyncio.get_running_loop()
 
@@ -46,7 +46,7 @@ def handle_signals(stop: asyncio.Event, report: Callable[[bool], None] = lambda 
 
 
 def check_address(address: ListenAddress) -> None:
-    """Find out before a model is loaded whether the address can be had. Raises `ConfigError` when not."""
+    """Check that the address is free before a model is loaded. Raises `ConfigError` if it is not."""
     if address.port == 0:
         return
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
@@ -55,23 +55,7 @@ def check_address(address: ListenAddress) -> None:
         try:
             probe.bind((address.host, address.port))
         except OSError as exc:
-            raise ConfigError(_why_not(exc, address)) from exc
-
-
-async def serve(
-    app: web.Application,
-    address: ListenAddress,
-    stop: asyncio.Event,
-    on_ready: Callable[[str], None] | None = None,
-    drain_timeout_s: float = 60.0,
-) -> int:
-    """`serve_all` with one address."""
-
-    def ready(urls: Sequence[str]) -> None:
-        if on_ready is not None:
-            on_ready(urls[0])
-
-    return await serve_all(app, [address], stop, ready, drain_timeout_s)
+            raise ConfigError(_bind_error(exc, address)) from exc
 
 
 async def serve_all(
@@ -81,17 +65,17 @@ async def serve_all(
     on_ready: Callable[[Sequence[str]], None] | None = None,
     drain_timeout_s: float = 60.0,
 ) -> int:
-    """Serve until `stop` is set, take no new work then, answer what was accepted; returns how many were not answered.
+    """Serve until `stop` is set, then refuse new work, finish accepted requests, and return how many were cancelled.
 
-    `on_ready` is called once with the URLs, one per address and in their order, when all ports are open. A client that
-    goes away cancels its handler. Raises `ConfigError` when an address cannot be had.
+    `on_ready` is called once, when all ports are open, with one URL per address, in order. A client that disconnects
+    cancels its handler. Raises `ConfigError` if an address is not available.
     """
     runner = web.AppRunner(
         app,
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=CLOSE_TIMEOUT_S,
-        auto_decompress=False,  # body.py does it
+        auto_decompress=False,  # http/body.py does it
     )
     await runner.setup()
     try:
@@ -107,24 +91,24 @@ async def serve_all(
 
 
 async def _listen(runner: web.AppRunner, address: ListenAddress) -> str:
-    """Open one port; returns its URL, with the port that was really taken."""
+    """Open one port. Returns its URL, with the actual port."""
     if not 0 <= address.port <= 65535:
         raise ConfigError(f"port {address.port} does not exist: choose one from 0 to 65535 with {address.flag}")
     n_open = len(runner.addresses)
     try:
         await web.TCPSite(runner, address.host, address.port).start()
     except OSError as exc:
-        raise ConfigError(_why_not(exc, address)) from exc
+        raise ConfigError(_bind_error(exc, address)) from exc
     port = runner.addresses[n_open][1]
     host = f"[{address.host}]" if ":" in address.host else address.host
     return f"http://{host}:{port}"
 
 
-def _why_not(error: OSError, address: ListenAddress) -> str:
+def _bind_error(error: OSError, address: ListenAddress) -> str:
     host, port, flag = address.host, address.port, address.flag
     match error.errno:
         case errno.EADDRINUSE:
-            return f"port {port} on {host} is in use: stop what uses it, or choose another with {flag}"
+            return f"port {port} on {host} is in use: stop the program that uses it, or choose another with {flag}"
         case errno.EACCES:
             return f"port {port} on {host} needs privileges: choose one above 1023 with {flag}"
         case _:

@@ -1,4 +1,4 @@
-"""Who is still being answered, so that a stop can wait for them."""
+"""The requests in flight, so that a shutdown can wait for them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 
 
 class InFlightRequests:
-    """The requests in flight, each known by its task. Lives on the event loop's thread only."""
+    """The requests in flight, identified by their tasks. Belongs to the event loop."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self.stopping = asyncio.Event()  # set: no new work is taken
+        self.stopping = asyncio.Event()  # when set, new work is refused
 
     @property
     def n_running(self) -> int:
@@ -20,18 +20,18 @@ class InFlightRequests:
         return len(self._tasks)
 
     def enter(self, task: asyncio.Task[object]) -> None:
-        """When a request's body is here: half a body may never end. A request without a body is answered at once."""
+        """Call it once a request's body has been read, because half a body may never be completed."""
         self._tasks.add(task)
         self._idle.clear()
 
     def leave(self, task: asyncio.Task[object]) -> None:
-        """When it is answered; nothing happens where it never entered."""
+        """Call it once a request has been answered. Does nothing if it never entered."""
         self._tasks.discard(task)
         if not self._tasks:
             self._idle.set()
 
     async def finish(self, timeout_s: float) -> int:
-        """Refuse new work from now on and wait for what was accepted; then cancel the rest and return its number."""
+        """Refuse new work, wait for requests in flight, then cancel those that remain and return their number."""
         self.stopping.set()
         try:
             async with asyncio.timeout(timeout_s):

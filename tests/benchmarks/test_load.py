@@ -9,7 +9,7 @@ REQUESTS = [frame_request("/v1/embeddings", b"request %d" % i) for i in range(20
 
 
 @pytest.mark.parametrize("n_clients", [1, 4, 50])
-def test_every_reply_lands_at_its_requests_place(n_clients):
+def test_every_reply_is_matched_to_its_request(n_clients):
     with fake_server(lambda _, body: ([ok(b"echo " + body)], False)) as port:
         result = run_load(port, REQUESTS, n_clients)
     assert result.replies == tuple(b"echo request %d" % i for i in range(20))
@@ -40,7 +40,7 @@ def test_a_reply_may_arrive_in_pieces():
     assert result.replies[2] == b"request 2" * 50_000
 
 
-def test_a_client_connects_again_when_the_server_says_it_closes():
+def test_a_client_reconnects_when_the_server_closes_the_connection():
     with fake_server(lambda _, body: ([ok(body, close=True)], True)) as port:
         result = run_load(port, REQUESTS[:5], 1)
     assert result.replies[4] == b"request 4"
@@ -63,7 +63,7 @@ def test_a_request_is_sent_again_when_an_idle_connection_turns_out_closed():
         (b"", Unavailable, "closes every connection"),
     ],
 )
-def test_a_reply_that_is_no_answer_stops_the_run_with_one_line(reply, error, message):
+def test_an_invalid_reply_stops_the_run_with_one_line(reply, error, message):
     with fake_server(lambda *_: ([reply], True)) as port, pytest.raises(error, match=message) as caught:
         run_load(port, REQUESTS[:3], 1)
     assert "\n" not in str(caught.value)

@@ -45,7 +45,7 @@ def test_a_wrong_reply_is_refused(replies, n_texts, message):
         read_replies(replies, n_texts)
 
 
-def test_agreement_is_the_worst_row_whatever_the_lengths():
+def test_agreement_is_the_worst_cosine_of_all_rows():
     ours = np.array([[1, 0], [3, 4]], np.float32)
     theirs = np.array([[5, 0], [4, 3]], np.float32)
     assert min_cosine(ours, theirs) == pytest.approx(24 / 25, abs=1e-6)

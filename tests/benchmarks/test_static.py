@@ -53,7 +53,7 @@ def test_the_table_shows_medians_and_spread_of_the_ratios():
     assert "0.50 (0.50 to 0.50)" in text
 
 
-def test_without_the_package_one_line_says_how_to_get_it(monkeypatch):
+def test_without_the_package_the_error_has_the_command_to_install_it(monkeypatch):
     monkeypatch.setattr("benchmarks.static.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install model2vec"):
         compare_static(StaticSettings(), lambda line: None)

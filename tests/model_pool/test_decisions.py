@@ -38,7 +38,7 @@ def test_only_float_weights_are_run_as_bf16(choice, file_type, on_gpu, fast, wan
     ("auto", "F16", True),
     ("bf16", "F32", True),
 ])  # fmt: skip
-def test_a_reranker_in_f32_is_rounded_only_when_asked(choice, file_type, wanted):
+def test_a_reranker_in_f32_is_converted_only_if_configured(choice, file_type, wanted):
     assert wants_bf16(choice, file_type, False, True, scores=True) is wanted
 
 

@@ -59,7 +59,7 @@ def test_an_idle_model_may_stay_until_its_time_is_up(keep_alive_s, now_s, left):
     assert seconds_left(100.0, keep_alive_s, now_s) == left
 
 
-def test_for_ever_has_no_end():
+def test_forever_has_no_expiry():
     assert seconds_left(0.0, math.inf, 1e12) is None
 
 

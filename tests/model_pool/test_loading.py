@@ -37,7 +37,7 @@ def test_the_file_decides_pooling_limit_and_name(load, tmp_path):
     assert not [line for line in said if "limit" in line]
 
 
-def test_a_context_beyond_training_says_the_true_limit(load, tmp_path):
+def test_a_context_beyond_training_reports_the_real_limit(load, tmp_path):
     loaded, said = load(write_tiny_encoder(tmp_path / "m.gguf", n_ctx=64), ModelConfig(n_ctx=8192, compute=TWO))
     assert (loaded.info.n_ctx, loaded.info.max_input_tokens) == (8192, 64)
     assert any("8192" in line and "64 tokens per text" in line for line in said)
@@ -77,7 +77,7 @@ def test_a_decoder_is_read_at_its_last_token(load, tmp_path):
     assert (loaded.info.causal, loaded.info.pooling) == (True, Pooling.LAST)
 
 
-def test_no_pooling_in_the_file_means_one_vector_per_token_and_is_said(load, tmp_path):
+def test_no_pooling_in_the_file_means_one_vector_per_token_and_is_reported(load, tmp_path):
     loaded, said = load(write_tiny_encoder(tmp_path / "m.gguf", pooling=None), ModelConfig(compute=TWO))
     assert loaded.info.pooling is Pooling.NONE
     assert any("--pooling" in line for line in said)

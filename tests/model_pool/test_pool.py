@@ -1,4 +1,4 @@
-"""Models come when asked for and go when idle; nobody waits for another's, and nobody loses one in use."""
+"""The model pool: models are loaded on first use and unloaded when idle, never while in use, each independently."""
 
 import asyncio
 import heapq
@@ -193,7 +193,7 @@ def test_room_that_is_too_small_does_not_extend_the_wait():
     run(scenario, max_bytes=300 * 2**20)
 
 
-def test_a_model_too_large_for_the_limit_says_so():
+def test_a_model_larger_than_the_limit_is_refused():
     async def scenario(pool, loader, time):
         with pytest.raises(Unavailable, match=r"'a' takes about 96 MiB, .* is 10$") as caught:
             await use(pool, A)
@@ -284,7 +284,7 @@ def test_a_request_after_an_unload_loads_again():
     run(scenario)
 
 
-def test_other_options_load_the_model_anew_when_nobody_uses_it():
+def test_other_options_reload_the_model_once_it_is_idle():
     async def scenario(pool, loader, time):
         async with pool.lease(A) as first:
             changed = asyncio.create_task(use(pool, A, LoadRequest(options=LoadOptions(n_threads=1))))

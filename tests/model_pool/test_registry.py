@@ -92,7 +92,7 @@ def test_a_models_own_name_beats_anothers_alias(models):
         ("bare.gguf", Pooling.LAST, Pooling.LAST),
     ],
 )
-def test_a_found_file_is_pooled_as_itself_then_the_flag_then_the_catalog_says(models, file, flag, pooling):
+def test_pooling_comes_from_the_file_then_the_flag_then_the_catalog(models, file, flag, pooling):
     store = FakeStore((entry(models / file, repo="org/known-gguf"),))
     registry = registry_of(store=store, rows=(ROW,), base=ModelConfig(pooling=flag))
     assert registry.specs()[0].info.pooling is pooling
@@ -129,7 +129,7 @@ def test_a_changed_file_is_another_identity(tmp_path):
     assert registry.specs()[0].identity != before
 
 
-def test_a_broken_file_is_left_out_and_said_once(tmp_path, models, caplog):
+def test_a_broken_file_is_not_served_and_logged_once(tmp_path, models, caplog):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF")
     store = FakeStore((entry(broken), entry(models / "encoder.gguf")))

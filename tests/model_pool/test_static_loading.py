@@ -73,7 +73,7 @@ def test_many_texts_share_batches_and_come_back_in_order(load, words):
     np.testing.assert_allclose(rows, np.array([[1, 0], [0.5, 0.5], [-0.25, 0.75]] * 3000), atol=1e-7)
 
 
-def test_token_rows_can_be_asked_for(load, words):
+def test_token_vectors_can_be_requested(load, words):
     loaded, _ = load(words, ModelConfig(compute=TWO))
     assert [row.tolist() for row in answer(loaded, ["b a", "c"], Pooling.NONE)] == [[[0, 1], [1, 0]], [[-1, 0]]]
 
@@ -122,7 +122,7 @@ def test_a_gpu_has_no_effect_and_this_is_reported(load, words):
     assert any("-ngl" in line for line in said)
 
 
-def test_llama_cpps_tokenizer_is_no_choice_here(load, words):
+def test_llama_cpps_tokenizer_cannot_be_chosen_for_static_models(load, words):
     loaded, _ = load(words, ModelConfig(tokenizer="llama", compute=TWO))
     assert loaded.info.tokenizer == "exact"
     assert loaded.tokenizer.encode("b a") == [1, 0]

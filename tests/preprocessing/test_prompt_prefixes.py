@@ -144,7 +144,7 @@ def test_same_meaning(one, other, same):
     assert same_meaning(one, other) is same_meaning(other, one) is same
 
 
-def test_no_word_stands_for_two_meanings():
+def test_no_word_has_two_meanings():
     words = [name.replace("_", "") for names in SAME_MEANING for name in names]
     assert len(words) == len(set(words))
 

@@ -48,7 +48,7 @@ def tokenizer(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_places_of_a_cut_text_are_those_in_the_whole_one(tokenizer, seed):
+def test_offsets_of_a_truncated_text_are_those_in_the_whole_text(tokenizer, seed):
     random = Random(seed)
     n_told = 0
     for _ in range(10):
@@ -63,7 +63,7 @@ def test_places_of_a_cut_text_are_those_in_the_whole_one(tokenizer, seed):
     assert n_told > 50
 
 
-def test_only_as_much_of_a_text_is_placed_as_is_read(tokenizer):
+def test_offsets_are_computed_only_for_the_part_of_a_text_that_is_read(tokenizer):
     counting = Counting(tokenizer)
     text = "the cat hello " * 5_000
     ids = tokenizer.encode(text)
@@ -72,7 +72,7 @@ def test_only_as_much_of_a_text_is_placed_as_is_read(tokenizer):
     assert counting.n_placed < 2_000
 
 
-def test_a_text_whose_beginning_reads_otherwise_alone_is_placed_whole(tokenizer):
+def test_a_text_whose_beginning_has_other_tokens_alone_gets_offsets_as_a_whole(tokenizer):
     class Backwards(Counting):
         """Reads a text from its end: no beginning of it gives the tokens that are read."""
 

@@ -106,7 +106,7 @@ def test_choose_threads_gives_all_to_a_lone_worker_and_equal_shares_otherwise(
 
 
 @pytest.mark.parametrize(("n_running", "n_threads"), [(0, 5), (1, 4)])
-def test_choose_threads_gives_a_lone_worker_as_many_as_pay(n_running, n_threads):
+def test_choose_threads_gives_a_lone_worker_the_measured_number(n_running, n_threads):
     plan = replace(fake_plan(n_workers=2), n_threads=8, alone_threads=5)
     assert choose_threads(plan, n_running, n_waiting=0) == n_threads
 

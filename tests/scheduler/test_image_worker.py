@@ -76,7 +76,7 @@ def test_the_first_error_is_raised_and_what_had_not_begun_is_not_computed(worker
     assert 2 not in reader.read  # text 1 had begun
 
 
-def test_a_request_that_finds_no_room_is_refused_whole_and_room_comes_back(worker, reader):
+def test_a_request_that_does_not_fit_is_refused_whole_and_room_becomes_free_again(worker, reader):
     async def scenario() -> None:
         reader.go_on.clear()
         running = asyncio.ensure_future(worker.submit(texts(0, 1), MEAN))
@@ -102,12 +102,12 @@ def test_images_that_wait_are_bounded_in_bytes_too(worker, reader):
             await worker.submit([large], MEAN)
         reader.go_on.set()
         await running
-        await worker.submit([large], MEAN)  # nobody waits: there is room again
+        await worker.submit([large], MEAN)  # nothing is waiting, so there is room again
 
     asyncio.run(scenario())
 
 
-def test_a_request_over_the_limit_can_never_be_answered_and_says_so(worker):
+def test_a_request_over_the_limit_is_invalid(worker):
     with pytest.raises(InvalidRequest, match=r"\b4 inputs.*\b3\b"):
         asyncio.run(worker.submit(texts(0, 1, 2, 3), MEAN))
 

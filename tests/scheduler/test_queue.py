@@ -91,7 +91,7 @@ def test_the_reserve_is_for_requests_of_one_batch():
     admit(queue, [MAX_TOKENS - 1, 1])
 
 
-def test_a_client_that_leaves_gives_its_reserve_back():
+def test_a_client_that_disconnects_frees_its_part_of_the_reserve():
     queue = make_queue(max_queued_tokens=100)
     admit(queue, [100])
     gone = admit(queue, [10])
@@ -166,7 +166,7 @@ def test_long_texts_go_to_worker_0_alone_one_at_a_time():
     assert lengths_of(queue.take(0)) == [30]
 
 
-def test_cancelled_long_texts_do_not_fill_the_place_of_a_living_one():
+def test_cancelled_long_texts_do_not_take_the_place_of_another():
     queue = make_queue()
     admit(queue, [20]).cancelled = True
     admit(queue, [30])
@@ -204,7 +204,7 @@ def test_state_counts_what_waits_and_what_runs():
     assert (state.n_texts, state.n_tokens, state.n_running_workers, state.n_running_texts) == (2, 10, 1, 1)
 
 
-def test_a_closed_queue_refuses_and_gives_out_what_it_holds():
+def test_a_closed_queue_refuses_new_texts_and_hands_out_the_queued_ones():
     queue = make_queue()
     admit(queue, [5])
     queue.close()

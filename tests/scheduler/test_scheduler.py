@@ -156,7 +156,7 @@ def test_a_cancelled_request_is_dropped_before_it_runs():
     assert scheduler.state().n_texts == 0
 
 
-def test_a_request_cancelled_while_it_runs_disturbs_nobody():
+def test_cancelling_a_running_request_does_not_affect_others():
     gate = Gate()
 
     async def main() -> Submission:
@@ -209,7 +209,7 @@ def test_a_full_queue_refuses_at_once_and_serves_what_it_holds():
     assert [batch.n_tokens for batch in engine.batches] == [1, 8]
 
 
-def test_a_worker_s_death_answers_everyone_shows_and_closes_the_door():
+def test_a_worker_s_death_fails_all_requests_and_closes_the_queue():
     gate = Gate()
 
     async def main() -> list[BaseException]:
@@ -227,7 +227,7 @@ def test_a_worker_s_death_answers_everyone_shows_and_closes_the_door():
         outcomes = run(main())
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
     assert "SystemExit" in scheduler.state().failure
-    engine.close()  # its contexts were freed all the same
+    engine.close()  # its contexts were freed nevertheless
 
 
 def test_one_worker_s_death_lets_the_other_finish_the_batch_it_runs():

@@ -1,4 +1,4 @@
-"""A service without an engine, and a real HTTP server round it."""
+"""A service without an engine, and a real HTTP server around it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import build_app
 from gguf_embed.server.context import ServerOptions
-from gguf_embed.server.run import ListenAddress, serve
+from gguf_embed.server.run import ListenAddress, serve_all
 from gguf_embed.types import (
     NO_LOAD_OPTIONS,
     TOKENS,
@@ -289,14 +289,14 @@ class Reply:
 
 @asynccontextmanager
 async def serving(service: FakeService | None = None, **options: object) -> AsyncIterator[Running]:
-    """Serve on a free loopback port through the product's own `serve`."""
+    """Serve on a free loopback port through the product's own `serve_all`."""
     service = service or FakeService()
     metrics = Metrics()
     app = build_app(service, ServerOptions(**{"version": "1.2.3", **options}), metrics)
     stop = asyncio.Event()
-    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    done = asyncio.create_task(serve(app, ListenAddress(port=0), stop, ready.set_result))
-    url = await ready
+    ready: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
+    done = asyncio.create_task(serve_all(app, [ListenAddress(port=0)], stop, ready.set_result))
+    (url,) = await ready
     try:
         async with aiohttp.ClientSession() as http:
             yield Running(url, app, service, metrics, http, stop, done)

@@ -17,7 +17,7 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.server import run as server_run
 from gguf_embed.server.app import build_app
 from gguf_embed.server.context import SERVER_CONTEXT, ServerOptions
-from gguf_embed.server.run import ListenAddress, serve
+from gguf_embed.server.run import ListenAddress, serve_all
 from tests.server.fake_service import FakeService, serving
 
 
@@ -49,7 +49,7 @@ def test_a_stop_answers_what_was_accepted_and_refuses_the_rest():
     asyncio.run(scenario())
 
 
-def test_health_says_no_while_draining():
+def test_health_fails_during_a_shutdown():
     async def scenario():
         service = FakeService()
         service.gate.clear()
@@ -68,16 +68,16 @@ def test_health_says_no_while_draining():
     asyncio.run(scenario())
 
 
-def test_a_drain_gives_up_after_its_time_and_counts_whom_it_left():
+def test_a_shutdown_cancels_requests_after_its_timeout_and_counts_them():
     async def scenario():
         service = FakeService()
         service.gate.clear()
         app = build_app(service, ServerOptions("1"), Metrics())
         stop = asyncio.Event()
         ready = asyncio.get_running_loop().create_future()
-        done = asyncio.create_task(serve(app, ListenAddress(port=0), stop, ready.set_result, drain_timeout_s=0))
+        done = asyncio.create_task(serve_all(app, [ListenAddress(port=0)], stop, ready.set_result, drain_timeout_s=0))
         async with aiohttp.ClientSession() as http:
-            stuck = asyncio.create_task(http.post(await ready + "/embedding", json={"input": "a"}))
+            stuck = asyncio.create_task(http.post((await ready)[0] + "/embedding", json={"input": "a"}))
             await service.entered.wait()
             stop.set()
             await service.cancelled.wait()
@@ -96,13 +96,13 @@ def test_a_stop_does_not_wait_for_half_a_body(monkeypatch):
         app = build_app(FakeService(), ServerOptions("1"), Metrics())
         stop = asyncio.Event()
         ready = asyncio.get_running_loop().create_future()
-        done = asyncio.create_task(serve(app, ListenAddress(port=0), stop, ready.set_result))
-        port = int((await ready).rsplit(":", 1)[1])
+        done = asyncio.create_task(serve_all(app, [ListenAddress(port=0)], stop, ready.set_result))
+        port = int((await ready)[0].rsplit(":", 1)[1])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST /embedding HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
-        assert b"100" in await reader.readline()  # the server has stopping to read the body
+        assert b"100" in await reader.readline()  # the server has begun to read the body
         stop.set()
-        async with asyncio.timeout(20):  # the in_flight alone would wait 60 s
+        async with asyncio.timeout(20):  # waiting for requests in flight alone would take 60 s
             n_unanswered = await done
         writer.close()
         return n_unanswered
@@ -116,7 +116,7 @@ def serve_at(host: str, port: int) -> None:
     async def scenario():
         stop = asyncio.Event()
         stop.set()
-        await serve(build_app(FakeService(), ServerOptions("1"), Metrics()), ListenAddress(host, port), stop)
+        await serve_all(build_app(FakeService(), ServerOptions("1"), Metrics()), [ListenAddress(host, port)], stop)
 
     asyncio.run(scenario())
 
@@ -143,7 +143,7 @@ def test_ready_gets_the_real_port_and_ipv6_gets_brackets():
         stop.set()
         urls: list[str] = []
         app = build_app(FakeService(), ServerOptions("1"), Metrics())
-        await serve(app, ListenAddress("::1", 0), stop, urls.append)
+        await serve_all(app, [ListenAddress("::1", 0)], stop, urls.extend)
         return urls
 
     if not socket.has_ipv6:
@@ -161,7 +161,7 @@ SERVER = textwrap.dedent("""
     from gguf_embed.metrics import Metrics
     from gguf_embed.server.app import build_app
     from gguf_embed.server.context import ServerOptions
-    from gguf_embed.server.run import ListenAddress, handle_signals, serve
+    from gguf_embed.server.run import ListenAddress, handle_signals, serve_all
     from tests.server.fake_service import FakeService
 
     def say(line):
@@ -172,7 +172,7 @@ SERVER = textwrap.dedent("""
         service.gate.clear()
         handle_signals(stop, lambda again: say(f"signal {again}"))
         app = build_app(service, ServerOptions("1"), Metrics())
-        serving = asyncio.create_task(serve(app, ListenAddress(port=0), stop, say))
+        serving = asyncio.create_task(serve_all(app, [ListenAddress(port=0)], stop, lambda urls: say(urls[0])))
         if "hold" in sys.argv:
             await service.entered.wait()
             say("holding")

@@ -96,7 +96,7 @@ def test_an_input_of_ids_has_pieces_and_no_offsets(encoder):
     assert (list(tokens.ids), list(tokens.offsets)) == ([2, 5, 3], [None] * 3)
 
 
-def test_places_are_in_the_text_as_sent_also_after_a_prompt(encoder):
+def test_offsets_are_in_the_text_as_sent_also_after_a_prompt(encoder):
     plain = encoder.embed("the cat", return_tokens=True)
     prompted = encoder.embed("the cat", return_tokens=True, prompt=PromptChoice("query"))
     assert told(prompted, "the cat")[-3:] == told(plain, "the cat")[-3:]

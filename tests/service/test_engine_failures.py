@@ -15,7 +15,7 @@ POISON = FakeScript(poison=frozenset(b"!"), nan=frozenset(b"?"))
 
 @pytest.mark.parametrize("fields", [{}, {"return_tokens": True}, {"pooling": Pooling.NONE}])
 @pytest.mark.parametrize("bad", ["x!", "x?"])
-def test_the_first_one_is_named_by_its_place_in_the_request(models, bad, fields):
+def test_the_first_error_has_its_index_in_the_request(models, bad, fields):
     with serving(models, script=POISON) as running:
         with pytest.raises(EngineFailure, match="input 3: ") as caught:
             running.embed("a", "a", "b", bad, "also!", **fields)
@@ -38,7 +38,7 @@ def test_a_long_text_of_which_a_window_fails_fails(models):
     assert [text.index for text in result.windowed] == [0]
 
 
-def test_a_dead_worker_is_no_single_failure(models):
+def test_a_dead_worker_is_not_a_failure_of_a_single_text(models):
     with serving(models, script=FakeScript(deadly=frozenset(b"!"))) as running, pytest.raises(Unavailable):
         running.embed("a", "x!", on_error="skip")
 
@@ -48,7 +48,7 @@ RANKING = FakeScript(poison=frozenset(b"!"), nan=frozenset(b"?"), n_cls_out=1, p
 
 @pytest.mark.parametrize("fields", [{}, {"method": "embedding", "output": OutputSpec.of(Pooling.MEAN)}])
 @pytest.mark.parametrize("bad", ["x!", "x?"])
-def test_a_document_that_the_engine_fails_on_is_named_by_its_place(models, bad, fields):
+def test_an_engine_failure_names_the_document_by_its_index(models, bad, fields):
     request = RerankRequest("q", ("a", "a", "b", bad, "also!"), **fields)
     with serving(models, pooling=Pooling.RANK, script=RANKING) as running:
         with pytest.raises(EngineFailure, match=r"^document 3: ") as caught:

@@ -50,7 +50,7 @@ def test_pooled_vectors_are_under_no_such_limit(models, monkeypatch):
         assert len(running.embed(TEXT).output.matrix) == 1
 
 
-def test_requests_whose_tokens_are_placed_do_not_hold_up_long_texts(models, monkeypatch):
+def test_requests_for_offsets_do_not_delay_long_texts(models, monkeypatch):
     """Four of them wait in their own thread; what only has to be tokenized is answered meanwhile."""
     go_on = threading.Event()
     tokenize = embed_plan.EmbedPlan.tokenize
@@ -81,7 +81,7 @@ def test_requests_whose_tokens_are_placed_do_not_hold_up_long_texts(models, monk
     assert [len(result.output.matrix) for result in (plain, *placed)] == [3] * 5
 
 
-def test_equal_inputs_share_what_is_told_of_their_tokens(models):
+def test_equal_inputs_share_their_token_details(models):
     with serving(models) as running:
         first, other, again = running.embed("abc", "de", "abc", return_tokens=True).tokens
     assert first is again

@@ -32,7 +32,7 @@ def threads():
     opened.close()
 
 
-def test_a_cancelled_waiter_goes_on_only_when_the_thread_has_ended(threads):
+def test_a_cancelled_caller_waits_until_the_thread_has_ended(threads):
     async def scenario():
         work = Work()
         waiter = asyncio.create_task(threads.run(work))

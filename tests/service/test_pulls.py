@@ -1,4 +1,4 @@
-"""A download runs once for all who watch it, tells them how far it is, and stops when nobody watches."""
+"""Downloads: all watchers of a model share one, get its progress, and it stops with the last of them."""
 
 import asyncio
 import threading
@@ -67,7 +67,7 @@ def test_two_who_ask_for_one_model_share_its_download():
         (RuntimeError("secret path"), PullFailed, "server's log"),
     ],
 )
-def test_everyone_is_told_why_a_download_failed(raised, kind, message):
+def test_all_watchers_get_the_error_of_a_failed_download(raised, kind, message):
     async def main():
         download = FakeDownload(raised)
         pulls = Pulls(download)
@@ -82,7 +82,7 @@ def test_everyone_is_told_why_a_download_failed(raised, kind, message):
     asyncio.run(main())
 
 
-def test_a_download_that_nobody_watches_stops_and_may_begin_again():
+def test_a_download_without_watchers_stops_and_can_be_started_again():
     async def main():
         download = FakeDownload()
         pulls = Pulls(download)

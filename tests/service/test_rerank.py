@@ -187,7 +187,7 @@ def test_its_vectors_are_what_the_head_scores_and_the_mean_of_its_token_rows(ber
         )
 
 
-def test_a_reranker_gives_no_vectors_unless_a_pooling_is_named(bert):
+def test_a_reranker_returns_no_vectors_unless_a_pooling_is_named(bert):
     with pytest.raises(NotSupported, match="reranker") as caught:
         bert.embed("text")
     assert caught.value.ways_out == (WayOut.RERANK, WayOut.POOL)

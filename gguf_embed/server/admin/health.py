@@ -1,4 +1,4 @@
-"""`GET /health` and `/ready`: whether requests are answered. Loads and wakes nothing."""
+"""`GET /health` and `/ready`: whether the server answers requests. They never load a model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gguf_embed.types import ServiceState
 
 
 async def health(context: ServerContext, request: web.Request) -> web.Response:
-    """`GET /health`: 200 when a request would be answered, else 503 with the reason."""
+    """`GET /health`: 200 if a request would be answered, else 503 with the reason."""
     _check_serving(context)
     return json_response(b'{"status":"ok"}')
 
 
 async def ready(context: ServerContext, request: web.Request) -> web.Response:
-    """`GET /ready`: as `/health`, with what waits and runs."""
+    """`GET /ready`: like `/health`, with the current load."""
     state = _check_serving(context)
     load = {
         "status": "ready",

@@ -1,4 +1,4 @@
-"""`GET /`: the page in a browser, a list of the routes elsewhere, Ollama's sentence on Ollama's port."""
+"""`GET /`: the page for browsers, a list of the routes for other clients, Ollama's greeting on Ollama's port."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ GREETING = "Ollama is running"
 
 
 async def root(context: ServerContext, request: web.Request) -> web.StreamResponse:
-    """`GET /`: in a browser the page; else on Ollama's port its sentence alone, elsewhere the index with it at the end.
+    """`GET /`: the page for browsers. For others: the greeting alone on Ollama's port, else the index ending with it.
 
-    Clients look there before anything else. Many search the text for the sentence, some compare the whole
+    Ollama's clients probe this route first. Many search the text for the greeting, some compare the whole text
     (hass-ollama-conversation, Reins).
     """
     if wants_page(request.headers.get("Accept", "")):
@@ -30,26 +30,26 @@ async def root(context: ServerContext, request: web.Request) -> web.StreamRespon
 
 
 async def index(context: ServerContext, request: web.Request) -> web.Response:
-    """`GET /`: what is here, for a person with a browser or curl."""
-    served = context.service.models()
+    """`GET /`: the served models and the routes, as plain text for people."""
+    statuses = context.service.models()
     methods = max(len(route.method) for route in context.routes)
     paths = max(len(shown_path(route)) for route in context.routes)
     lines = [
         f"gguf-embed {context.options.version} serves",
-        *map(_index_line, served),
+        *map(_index_line, statuses),
         "",
         *(f"{route.method:{methods}}  {shown_path(route):{paths}}  {route.summary}" for route in context.routes),
         "",
-        example(f"{request.scheme}://{request.host}", served[0].info if served else None),
+        example(f"{request.scheme}://{request.host}", statuses[0].info if statuses else None),
         "",
     ]
-    # a Host header that is not UTF-8 comes as surrogates
+    # a Host header that is not UTF-8 contains surrogates
     page = "\n".join(lines).encode("utf-8", "replace")
     return web.Response(body=page, headers={"Content-Type": "text/plain; charset=utf-8"})
 
 
 def example(url: str, info: ModelInfo | None, *, named: bool = False, headers: str = "") -> str:
-    """A line for a terminal that asks this model, None: one yet to come; `named`: it must be asked by name."""
+    """A shell command with a request for this model; None: there is no model yet. `named`: include the model's name."""
     model = f'"model": "{info.name if info else "NAME"}", ' if named else ""
     path, body = "/v1/embeddings", '"input": "hello"'
     if info is not None and info.pooling is Pooling.RANK:

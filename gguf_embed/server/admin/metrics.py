@@ -14,7 +14,7 @@ from gguf_embed.server.http.body import json_response
 async def metrics(context: ServerContext, request: web.Request) -> web.Response:
     """`GET /metrics`: Prometheus's text format."""
     if not context.options.metrics_enabled:
-        raise NotSupported("This server does not support metrics endpoint. Start it without --no-metrics")
+        raise NotSupported("This server does not support metrics endpoint: start it without --no-metrics")
     state = context.service.state()
     n_loaded = sum(status.state == "loaded" for status in context.service.models())
     context.metrics.set_load(state.queued_texts, state.queued_tokens, state.running_texts, n_loaded)

@@ -1,4 +1,4 @@
-"""`GET /v1/models`, `/models` and `/props`: the served models and their limits. Loads and wakes nothing."""
+"""`GET /v1/models`, `/models` and `/props`: the served models and their limits. They never load a model."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from gguf_embed.types import ModelInfo, ModelStatus, Pooling
 
 
 async def models(context: ServerContext, request: web.Request) -> web.Response:
-    """`GET /v1/models` and `/models`: every model that can be asked for, loaded or not; llama-server's shape."""
-    served = context.service.models()
+    """`GET /v1/models` and `/models`: all served models, loaded or not, in llama-server's shape."""
+    statuses = context.service.models()
     reply = {
-        "models": [_ollama_stub(status.info) for status in served],
+        "models": [_ollama_stub(status.info) for status in statuses],
         "object": "list",
-        "data": [format_model(status) for status in served],
+        "data": [format_model(status) for status in statuses],
     }
     return json_response(orjson.dumps(reply))
 
 
 async def model(context: ServerContext, request: web.Request) -> web.Response:
-    """`GET /v1/models/{id}`: the model that would answer for that name."""
+    """`GET /v1/models/{id}`: the model that would answer to this name."""
     return json_response(orjson.dumps(format_model(context.service.resolve(request.match_info["model"]))))
 
 
 def format_model(status: ModelStatus) -> dict[str, object]:
-    """One entry of `data`; `meta` has llama-server's keys and the limits it hides."""
+    """One entry of `data`. `meta` has llama-server's keys, and limits that llama-server does not show."""
     info = status.info
     return {
         "id": info.name,
@@ -88,7 +88,7 @@ def _ollama_stub(info: ModelInfo) -> dict[str, object]:
 
 
 async def props(context: ServerContext, request: web.Request) -> web.Response:
-    """`GET /props`, or `/props?model=…`: llama-server's keys that mean something here, and what it does not tell."""
+    """`GET /props`, or `/props?model=…`: llama-server's keys as far as they apply, and some of our own."""
     state, options = context.service.state(), context.options
     reply = format_props(context.service.resolve(request.query.get("model"))) | {
         "total_slots": state.n_workers,
@@ -102,9 +102,9 @@ async def props(context: ServerContext, request: web.Request) -> web.Response:
 
 
 def format_props(status: ModelStatus) -> dict[str, object]:
-    """The model's share of `/props`. `model_path` is the file's name only: directories are nobody's business.
+    """The model's part of `/props`. `model_path` is only the file's name, so that clients do not see directories.
 
-    Of a model that was never loaded, the texts of its special tokens and its tokenizer are not known yet: "".
+    The texts of special tokens and the tokenizer's name are "" until the model has been loaded once.
     """
     info = status.info
     return {

@@ -1,7 +1,7 @@
-"""`GET /openapi.json`: the dialects' routes and their TOML files → an OpenAPI 3.1 description.
+"""`GET /openapi.json`: an OpenAPI 3.1 description, made from the dialects' routes and their TOML files.
 
-The table says which routes there are; the TOML files say in words and JSON Schema what goes in and out. In them
-`ref = "Name"` is short for a `$ref` to `[schemas.Name]`. A route without an entry is described by its summary alone.
+The route table lists the routes; the TOML files describe requests and replies in words and JSON Schema. In them,
+`ref = "Name"` is short for a `$ref` to `[schemas.Name]`. A route without an entry only has its summary.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KEY_SCHEMES = {
 
 @dataclass(frozen=True, slots=True)
 class Descriptions:
-    """What the TOML files say."""
+    """The content of the TOML files."""
 
     routes: Mapping[str, Json]  # by "POST /v1/embeddings"
     schemas: Mapping[str, Json]
@@ -63,7 +63,7 @@ def load_descriptions(dialects: tuple[Dialect, ...]) -> Descriptions:
 
 
 def expand(value: Any) -> Any:
-    """Write out at every depth what TOML says shortly: `ref = "Name"`, and null in an enum (TOML has no null)."""
+    """Expand the short forms at every depth: `ref = "Name"`, and null in an enum (TOML has no null)."""
     if isinstance(value, list):
         return [expand(entry) for entry in value]
     if not isinstance(value, dict):
@@ -101,7 +101,7 @@ def describe(dialects: tuple[Dialect, ...], version: str, *, key_needed: bool) -
         "info": {
             "title": "gguf-embed",
             "version": version,
-            "description": "Vectors, scores and tokens from GGUF models, in the dialects that clients speak.",
+            "description": "Vectors, scores and tokens from GGUF models, over the APIs that clients already use.",
         },
         "servers": [{"url": "."}],
         "tags": [{"name": name} for name in dict.fromkeys(used)],

@@ -1,4 +1,4 @@
-"""`GET /docs`: the OpenAPI description as one page for people, without scripts."""
+"""`GET /docs`: the OpenAPI description as one page, without scripts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from gguf_embed.server.docs.page.page import Page, make_page, read_part
 from gguf_embed.server.docs.schema_text import Field, Json, fields_of, name_of, type_words
 
 _SCHEMA_WORDS = re.compile(r"\b[A-Z]\w+")
-_ANY_URL = "http://[host]"  # its brackets are quoted for the shell, as an IPv6 address needs it
-_PLAIN_URL = re.compile(r"https?://[\w.:\[\]-]+", re.ASCII)  # another one, which no browser sends, is not shown
+_ANY_URL = "http://[host]"  # with brackets, so that it is quoted for the shell as an IPv6 address must be
+_PLAIN_URL = re.compile(r"https?://[\w.:\[\]-]+", re.ASCII)  # browsers send no others, so others are not shown
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One section: routes that take and give the same."""
+    """One section: routes with the same requests and replies."""
 
     group: str
     routes: tuple[tuple[str, str], ...]  # method and path
@@ -32,7 +32,7 @@ class Entry:
 
 
 async def docs(context: ServerContext, request: web.Request) -> web.StreamResponse:
-    """`GET /docs`. Asks for no key: it says nothing that this project's repository does not say."""
+    """`GET /docs`. It needs no key, because everything on it is public."""
     made = load_docs(context.dialects, context.options.version, key_needed=bool(context.options.api_keys))
     url = f"{request.scheme}://{request.host}"
     if not _PLAIN_URL.fullmatch(url):
@@ -42,13 +42,13 @@ async def docs(context: ServerContext, request: web.Request) -> web.StreamRespon
 
 @functools.lru_cache(maxsize=2)  # with a key and without
 def load_docs(dialects: tuple[Dialect, ...], version: str, *, key_needed: bool) -> Page:
-    """Make the page, whose examples send to `_ANY_URL`. It takes milliseconds, and anybody may ask for it."""
+    """Build the page, with `_ANY_URL` in its examples. Cached, because it takes milliseconds and needs no key."""
     html = render(describe(dialects, version, key_needed=key_needed), _ANY_URL)
     return make_page(html, style=read_part("page.css") + read_part("docs.css"))
 
 
 def render(description: Json, url: str) -> str:
-    """The page, its style still to be put in. `url`: where the examples send to; any text is escaped."""
+    """The page, without its style. `url` is the server in the examples; it is escaped."""
     schemas = description["components"]["schemas"]
     entries = list(entries_of(description["paths"]))
     key_needed = any(operation["security"] for path in description["paths"].values() for operation in path.values())
@@ -59,14 +59,14 @@ def render(description: Json, url: str) -> str:
             group = entry.group
             parts.append(f'<h2 class="group">{escape(group)}</h2>')
         parts.append(_section(entry, schemas, url))
-    parts.append('<h2 class="group">What the names stand for</h2>')
+    parts.append('<h2 class="group">Schemas</h2>')
     parts += [_schema_section(name, schemas) for name in sorted(schemas)]
     template = read_part("docs.html").replace("@VERSION@", escape(description["info"]["version"]))
     return template.replace("@CONTENT@", "\n".join(parts).encode("utf-8", "replace").decode())
 
 
 def entries_of(paths: Mapping[str, Json]) -> Iterator[Entry]:
-    """The operations, group by group, those that take and give the same as one."""
+    """The operations, group by group. Operations with the same requests and replies share an entry."""
     found: dict[bytes, Entry] = {}
     for path, operations in paths.items():
         for method, operation in operations.items():
@@ -85,13 +85,14 @@ def entries_of(paths: Mapping[str, Json]) -> Iterator[Entry]:
 
 def _introduction(description: Json, key_needed: bool) -> str:
     key = (
-        "This server asks for an API key: put yours where the examples have <code>YOUR_KEY</code>."
+        "This server requires an API key: replace <code>YOUR_KEY</code> in the examples with yours."
         if key_needed
         else ""
     )
     return (
         f'<section class="card"><p>{_words(description["info"]["description"])} {key}</p>'
-        "<p>Bodies are JSON objects; a field that is <code>null</code> counts as absent, an unknown one is ignored.</p>"
+        "<p>Bodies are JSON objects. A field that is <code>null</code> counts as absent. Unknown fields are ignored."
+        "</p>"
         "</section>"
     )
 
@@ -142,7 +143,7 @@ def _sentence(summary: str) -> str:
 
 
 def _example(entry: Entry, example: Json, url: str) -> str:
-    """A line that can be pasted as it is."""
+    """A command that can be pasted into a shell."""
     method, path = entry.routes[0]
     body = shlex.quote(orjson.dumps(example["value"]).decode())
     verb = "" if method == "POST" else f"-X {method} "
@@ -158,7 +159,7 @@ def _schema_section(name: str, schemas: Mapping[str, Json]) -> str:
 
 
 def _schema_table(title: str, schema: Json, schemas: Mapping[str, Json]) -> str:
-    """The fields of an object; of everything else, what it is in words."""
+    """The fields of an object; for other types, a description in words."""
     named = schemas[name] if (name := name_of(schema)) else schema
     text = f"<p>{_words(named['description'])}</p>" if "description" in named else ""
     fields = list(fields_of(named, schemas))
@@ -187,7 +188,7 @@ def _table(title: str, rows: list[str], text: str = "") -> str:
 
 
 def _linked(words: str, schemas: Mapping[str, Json]) -> str:
-    """Words in which the names of schemas lead to them."""
+    """Text in which the names of schemas are links."""
 
     def link(found: re.Match[str]) -> str:
         return f'<a href="#schema-{found[0]}">{found[0]}</a>' if found[0] in schemas else found[0]
@@ -196,5 +197,5 @@ def _linked(words: str, schemas: Mapping[str, Json]) -> str:
 
 
 def _words(text: str) -> str:
-    """Escaped, with `code` in backticks."""
+    """Escaped text, with backticks turned into <code>."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))

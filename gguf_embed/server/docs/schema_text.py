@@ -1,4 +1,4 @@
-"""JSON Schema in words, for people: which fields an object has, and what a type is called."""
+"""JSON Schema in words: the fields of an object, and the names of types."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def name_of(schema: Json) -> str | None:
 
 
 def fields_of(schema: Json, schemas: Mapping[str, Json]) -> Iterator[Field]:
-    """The properties of an object, its own first, then those of the schemas that it includes (allOf)."""
+    """The properties of an object: its own first, then those of the schemas it includes (allOf)."""
     required = schema.get("required", [])
     for name, described in schema.get("properties", {}).items():
         text = described.get("description", "")
@@ -41,7 +41,7 @@ def fields_of(schema: Json, schemas: Mapping[str, Json]) -> Iterator[Field]:
 
 
 def type_words(schema: Json, *, many: bool = False) -> str:
-    """What a value of this schema is: "array of strings", "a schema's name or string". Null means absence: left out."""
+    """The type of a schema in words: "array of strings", "Vector or string". Null means absent, so it is left out."""
     if name := name_of(schema):
         return name
     if choices := [choice for choice in schema.get("enum", []) if choice is not None]:

@@ -1,6 +1,6 @@
-"""The optional fields that OpenAI's and llama.cpp's embedding routes share: JSON → `EmbedFields`.
+"""The optional fields shared by OpenAI's and llama.cpp's embedding routes: JSON → `EmbedFields`.
 
-A body without any of them costs nothing: look at `EMBED_FIELDS` and `options.FIELDS` before calling their parsers.
+To keep requests without any of them cheap, check `EMBED_FIELDS` and `options.FIELDS` before calling the parsers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EMBED_FIELDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class EmbedFields:
-    """None and (): the field is absent."""
+    """The parsed fields. None and (): absent."""
 
     model: str | None = None
     output: OutputSpec | None = None

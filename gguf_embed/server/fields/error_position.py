@@ -1,4 +1,4 @@
-"""Which input of a request an error is about, and its tokens, for the dialects that tell."""
+"""The input that an error is about, for the dialects whose errors include it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from gguf_embed.errors import ChunksTooLong, EmbedError, EngineFailure, InputToo
 
 
 def position_of(error: EmbedError) -> dict[str, object]:
-    """`index`; and of a text that is too long `n_prompt_tokens` and `n_ctx`, llama-server's names."""
+    """`index`; for a text that is too long also `n_prompt_tokens` and `n_ctx`, which are llama-server's names."""
     match error:
         case ChunksTooLong():
             return {"n_prompt_tokens": error.n_tokens, "n_ctx": error.limit}

@@ -1,4 +1,4 @@
-"""Fetches images that a request names by URL, from hosts that the operator named and nowhere else."""
+"""Fetches images that a request names by URL, only from hosts that the operator has allowed."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from gguf_embed.errors import InvalidRequest
+from gguf_embed.errors import InvalidRequest, WayOut
 from gguf_embed.images.checks import MAX_BYTES
 from gguf_embed.images.url_allowlist import RemoteUrl, is_public
 
 TIMEOUT_S = 20.0
-"""For all images of a request."""
+"""Time limit for all images of a request together."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteImage:
-    """An image that is still elsewhere; `where` it stands in the request."""
+    """An image to be fetched. `where` is its place in the request."""
 
     url: RemoteUrl
     where: str
 
 
 class _NoPublicAddress(OSError):
-    """The host's name leads to addresses inside a private network only."""
+    """A host's name has no public address."""
 
 
 class PublicResolver(AbstractResolver):
-    """Looks names up, and gives addresses of the open internet only: a name may not lead inside.
+    """Resolves names to public addresses only, so that a name cannot lead into a private network.
 
-    aiohttp connects to what it is given here, so a second look-up cannot give another address. It does not ask for a
-    host that is itself an address: that one was named as such.
+    aiohttp connects to the address returned here, so a second lookup cannot return a different one. It does not resolve
+    a host that is itself an address, which the operator has allowed explicitly.
     """
 
     def __init__(self, lookup: AbstractResolver | None = None) -> None:
@@ -56,14 +56,14 @@ class PublicResolver(AbstractResolver):
 async def fetch_images(
     images: Sequence[RemoteImage], max_bytes: int, lookup: AbstractResolver | None = None
 ) -> list[bytes]:
-    """Fetch them one after another. Redirects are not followed. Raises `InvalidRequest`.
+    """Fetch images one after another, without following redirects. Raises `InvalidRequest`.
 
-    `max_bytes` is for all together; `lookup` asks the system when None.
+    `max_bytes` is the limit for all of them together. `lookup` None: the system's resolver.
     """
     found: list[bytes] = []
     deadline_s = asyncio.get_running_loop().time() + TIMEOUT_S
     connector = aiohttp.TCPConnector(resolver=PublicResolver(lookup), limit=1)
-    # no proxy, which would look names up itself, and no compressed bodies, which may be small and become large
+    # no proxy, because it would resolve names itself, and no compressed bodies, because they may expand to any size
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -82,16 +82,17 @@ async def fetch_images(
                 if isinstance(exc, aiohttp.ClientConnectorDNSError) and isinstance(exc.os_error, _NoPublicAddress):
                     raise InvalidRequest(_private(image)) from exc
                 raise InvalidRequest(
-                    f"{image.where}: {image.url.host} did not give the image within {TIMEOUT_S:.0f} s "
-                    f"({type(exc).__name__}): send it as data:image/png;base64,…"
+                    f"{image.where}: {image.url.host} did not send the image within {TIMEOUT_S:.0f} s "
+                    f"({type(exc).__name__})",
+                    ways_out=[WayOut.SEND_INLINE],
                 ) from exc
     return found
 
 
 def _private(image: RemoteImage) -> str:
     return (
-        f"{image.where}: {image.url.host} leads to a private address, which is not fetched by name: "
-        "name the address itself in the URL and in --allow-remote-media"
+        f"{image.where}: {image.url.host} resolves to a private address, which is not fetched by name: "
+        "use the address itself, in the URL and in --allow-remote-media"
     )
 
 
@@ -100,8 +101,7 @@ async def _fetch(session: aiohttp.ClientSession, image: RemoteImage, max_bytes: 
     async with session.get(image.url.url, allow_redirects=False) as reply:
         if reply.status != 200:
             raise InvalidRequest(
-                f"{image.where}: {image.url.host} answered {reply.status}, and only a 200 is read: "
-                "redirects are not followed"
+                f"{image.where}: {image.url.host} answered {reply.status} instead of 200 (redirects are not followed)"
             )
         async for piece in reply.content.iter_chunked(65_536):
             data += piece

@@ -1,4 +1,4 @@
-"""Images in `input` and `content`, in both of llama-server's shapes, taken out before the texts are parsed."""
+"""Extracts images from `input` and `content`, in both of llama-server's shapes, before the texts are parsed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
 from gguf_embed.images.checks import MAX_BYTES, check_image, check_together
 from gguf_embed.images.url_allowlist import RemoteHosts
 from gguf_embed.server.context import ServerContext
@@ -19,42 +19,42 @@ from gguf_embed.service.embed_images import no_tower
 from gguf_embed.types import ImageInput
 
 MEDIA_MARKER = "<__media__>"
-"""Stands in a "prompt_string" where an image belongs; llama.cpp's default (mtmd_default_marker)."""
+"""Marks the place of an image in a "prompt_string"; llama.cpp's default (mtmd_default_marker)."""
 
 MAX_IMAGES = 64
-"""In one request."""
+"""Limit per request."""
 
 MAX_PARTS = 10_000
-"""Parts of `content` in one request, each of which costs a microsecond."""
+"""Limit on the parts of `content` per request; each takes about a microsecond."""
 
 _SPACES = b" \t\r\n\f\v"
-_UNHEARD = {"input_audio": "sound", "audio_url": "sound", "input_video": "video", "video_url": "video"}
+_UNSUPPORTED_MEDIA = {"input_audio": "sound", "audio_url": "sound", "input_video": "video", "video_url": "video"}
 
 _Part = str | bytes | RemoteImage
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedImages:
-    """What a body holds of images."""
+    """The images in a body, and the rest of the field."""
 
-    value: object  # the field without them: an input with images is "", content parts of text are joined
+    value: object  # the field without images: an input with images is "", parts that are texts are joined
     inputs: tuple[tuple[int, tuple[_Part, ...]], ...]  # index and parts of each input with images
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRules:
-    """What a request may hold."""
+    """What images a request may contain."""
 
     hosts: RemoteHosts
     max_inputs: int
-    refusal: NotSupported | None = None  # why the model reads no images
+    refusal: NotSupported | None = None  # raised for any image, if the model reads none
 
 
 async def take_images(context: ServerContext, body: JsonObject) -> tuple[JsonObject, tuple[ImageInput, ...]]:
-    """The body with texts only, and its inputs with images, fetched where that is allowed.
+    """The body without images, and the inputs with images, which are fetched if they are URLs.
 
-    For a body with an object among its inputs: nothing else can hold images.
-    Raises `InvalidRequest`, and `NotSupported` where the model has no vision tower.
+    Only needed for a body with an object among its inputs, because images cannot be anywhere else.
+    Raises `InvalidRequest`, and `NotSupported` if the model has no vision tower.
     """
     param = "content" if body.get("input") is None else "input"
     value = body.get(param)
@@ -65,37 +65,38 @@ async def take_images(context: ServerContext, body: JsonObject) -> tuple[JsonObj
     parsed = await asyncio.to_thread(parse_images, value, param, rules)
     remote = [part for _, parts in parsed.inputs for part in parts if isinstance(part, RemoteImage)]
     files = await fetch_images(remote, options.max_body_bytes) if remote else []
-    images = await asyncio.to_thread(_put_together, parsed, files) if parsed.inputs else ()
+    images = await asyncio.to_thread(_assemble, parsed, files) if parsed.inputs else ()
     return {**body, param: parsed.value}, images
 
 
-def _put_together(parsed: ParsedImages, fetched: list[bytes]) -> tuple[ImageInput, ...]:
-    """`fetched`: the files of all remote images, in order."""
+def _assemble(parsed: ParsedImages, fetched: list[bytes]) -> tuple[ImageInput, ...]:
+    """The inputs, with `fetched` in place of the remote images, in order."""
     files = iter(fetched)
     found: list[ImageInput] = []
     for index, parts in parsed.inputs:
-        texts: list[str | bytes] = []
+        complete: list[str | bytes] = []
         for part in parts:
             if isinstance(part, RemoteImage):
                 data = next(files)
                 check_image(data, part.where)
-                texts.append(data)
+                complete.append(data)
             else:
-                texts.append(part)
-        check_together((part for part in texts if isinstance(part, bytes)), f"input {index}")
-        found.append(ImageInput(index, tuple(texts)))
+                complete.append(part)
+        check_together((part for part in complete if isinstance(part, bytes)), f"input {index}")
+        found.append(ImageInput(index, tuple(complete)))
     return tuple(found)
 
 
 def parse_images(value: object, param: str, rules: ImageRules) -> ParsedImages:
-    """Read every entry that is an object with `multimodal_data` or `content`; leave the others for the text parser.
+    """Parse the entries that are objects with `multimodal_data` or `content`; leave the others for the text parser.
 
-    Raises `InvalidRequest` naming the place, `NotSupported` for sound and video, and for images where none are read.
+    Raises `InvalidRequest` naming the place, and `NotSupported` for sound, for video, and for images if the model reads
+    none.
     """
-    reader = _Reader(param, rules)
+    parser = _ImageParser(param, rules)
     if param == "content" and isinstance(value, list) and _is_parts(value):
-        parts = reader.parts(value, f'"{param}[', ']"')
-        return ParsedImages([_words(parts)], _with_images([(0, parts)]))
+        parts = parser.parse_parts(value, f'"{param}[', ']"')
+        return ParsedImages([_text_of(parts)], _with_images([(0, parts)]))
     is_list = isinstance(value, list)
     entries: list[object] = list(value) if isinstance(value, list) else [value]
     if {int, float} & set(map(type, entries)):
@@ -104,14 +105,14 @@ def parse_images(value: object, param: str, rules: ImageRules) -> ParsedImages:
     inputs: list[tuple[int, tuple[_Part, ...]]] = []
     for index, entry in enumerate(entries):
         if isinstance(entry, dict) and (entry.get("multimodal_data") or "content" in entry):
-            parts = reader.entry(entry, f'"{param}[{index}]"' if is_list else f'"{param}"')
-            entries[index] = _words(parts)
+            parts = parser.parse_entry(entry, f'"{param}[{index}]"' if is_list else f'"{param}"')
+            entries[index] = _text_of(parts)
             inputs.append((index, parts))
     return ParsedImages(entries if is_list else entries[0], _with_images(inputs))
 
 
-def _words(parts: tuple[_Part, ...]) -> str:
-    """The text of an input without images; "" where it has some."""
+def _text_of(parts: tuple[_Part, ...]) -> str:
+    """The text of an input without images; "" if it has images."""
     texts = [part for part in parts if isinstance(part, str)]
     return "".join(texts) if len(texts) == len(parts) else ""
 
@@ -121,12 +122,12 @@ def _with_images(inputs: Sequence[tuple[int, tuple[_Part, ...]]]) -> tuple[tuple
 
 
 def _is_parts(value: list[object]) -> bool:
-    """Whether `content` is itself a list of parts, one input, as in a chat message."""
+    """Whether `content` is itself a list of the parts of one input, as in a chat message."""
     return bool(value) and all(isinstance(part, dict) and "type" in part for part in value)
 
 
-class _Reader:
-    """Reads the entries of one request, and counts what it may hold only so much of."""
+class _ImageParser:
+    """Parses the entries of one request, and enforces the limits on images and parts."""
 
     def __init__(self, param: str, rules: ImageRules) -> None:
         self._param = param
@@ -134,25 +135,26 @@ class _Reader:
         self._n_images = 0
         self._n_parts = 0
 
-    def entry(self, entry: JsonObject, where: str) -> tuple[_Part, ...]:
+    def parse_entry(self, entry: JsonObject, where: str) -> tuple[_Part, ...]:
         if "content" not in entry:
-            return self._marked(entry, where)
+            return self._parse_prompt_string(entry, where)
         content = entry["content"]
         if not isinstance(content, list) or not content:
             raise InvalidRequest(f"{where}.content must be an array of parts, found {describe(content)}")
-        return self.parts(content, f"{where}.content[", "]")
+        return self.parse_parts(content, f"{where}.content[", "]")
 
-    def parts(self, content: list[object], before: str, after: str) -> tuple[_Part, ...]:
-        """`before` and `after` its number, they name a part."""
+    def parse_parts(self, content: list[object], before: str, after: str) -> tuple[_Part, ...]:
+        """`before`, a part's number and `after` name the part in errors."""
         self._n_parts += len(content)
         if self._n_parts > MAX_PARTS:
             raise InvalidRequest(
-                f'"{self._param}" holds over {MAX_PARTS:,} parts, the limit per request: join the texts', self._param
+                f'"{self._param}" has over {MAX_PARTS:,} parts, which is the limit per request: join the texts',
+                self._param,
             )
-        return tuple(self._part(part, f"{before}{number}{after}") for number, part in enumerate(content))
+        return tuple(self._parse_part(part, f"{before}{number}{after}") for number, part in enumerate(content))
 
-    def _marked(self, entry: JsonObject, where: str) -> tuple[_Part, ...]:
-        """`prompt_string` with a marker for each entry of `multimodal_data`."""
+    def _parse_prompt_string(self, entry: JsonObject, where: str) -> tuple[_Part, ...]:
+        """`prompt_string` has a marker for each entry of `multimodal_data`."""
         text, data = entry.get("prompt_string"), entry["multimodal_data"]
         if not isinstance(text, str):
             raise InvalidRequest(f"{where}.prompt_string must be a string, found {describe(text)}")
@@ -162,8 +164,8 @@ class _Reader:
         n_markers = text.count(MEDIA_MARKER)
         if n_markers != len(data):
             raise InvalidRequest(
-                f"{where}.prompt_string has {n_markers} times {MEDIA_MARKER}, multimodal_data {len(data)} entries: "
-                "write it once for each, where the image belongs"
+                f"{where}.prompt_string contains {MEDIA_MARKER} {n_markers} times, and multimodal_data has {len(data)} "
+                "entries: write it once for each image, where the image belongs"
             )
         texts = text.split(MEDIA_MARKER)
         parts: list[_Part] = [texts[0]]
@@ -171,7 +173,7 @@ class _Reader:
             parts += [_read_base64(item, f"{where}.multimodal_data[{number}]"), following]
         return tuple(part for part in parts if part != "")
 
-    def _part(self, part: object, where: str) -> _Part:
+    def _parse_part(self, part: object, where: str) -> _Part:
         kind = part.get("type") if isinstance(part, dict) else None
         match part:
             case {"type": "text", "text": str(text)}:
@@ -179,8 +181,8 @@ class _Reader:
             case {"type": "image_url", "image_url": {"url": str(url)}} | {"type": "image_url", "image_url": str(url)}:
                 self._count_images(1)
                 return _read_url(url, f"{where}.image_url", self._rules.hosts)
-            case _ if isinstance(kind, str) and kind in _UNHEARD:
-                raise NotSupported(f"{where} is {_UNHEARD[kind]}: this server reads text and images only")
+            case _ if isinstance(kind, str) and kind in _UNSUPPORTED_MEDIA:
+                raise NotSupported(f"{where} is {_UNSUPPORTED_MEDIA[kind]}: this server reads only text and images")
             case _:
                 raise InvalidRequest(
                     f'{where} must be {{"type": "text", "text": "…"}} or '
@@ -188,13 +190,13 @@ class _Reader:
                 )
 
     def _count_images(self, n_more: int) -> None:
-        """Before they are decoded."""
+        """Check the number of images before they are decoded."""
         if self._rules.refusal is not None:
             raise self._rules.refusal
         self._n_images += n_more
         if self._n_images > MAX_IMAGES:
             raise InvalidRequest(
-                f'"{self._param}" holds over {MAX_IMAGES} images, the limit per request: send several requests',
+                f'"{self._param}" has over {MAX_IMAGES} images, which is the limit per request: send several requests',
                 self._param,
             )
 
@@ -212,18 +214,20 @@ def _read_url(url: str, where: str, hosts: RemoteHosts) -> _Part:
         case "http" | "https":
             return RemoteImage(hosts.check(url, where), where)
         case _:
-            raise InvalidRequest(f"{where}: files and other schemes are never read: send data:image/png;base64,…")
+            raise InvalidRequest(
+                f"{where}: only http, https and data URLs are supported", ways_out=[WayOut.SEND_INLINE]
+            )
 
 
 def _read_base64(value: object, where: str) -> bytes:
     if not isinstance(value, str):
         raise InvalidRequest(f"{where} must be a base64 string, found {describe(value)}")
     if len(value) > MAX_BYTES * 3 // 2:
-        raise InvalidRequest(f"{where} has {len(value):,} characters, the limit is {MAX_BYTES:,} bytes decoded")
+        raise InvalidRequest(f"{where} has {len(value):,} characters, the limit is {MAX_BYTES:,} bytes when decoded")
     try:
         data = base64.b64decode(value.encode("ascii").translate(None, _SPACES), validate=True)
     except UnicodeEncodeError as exc:
-        raise InvalidRequest(f"{where} is not base64 (it has characters beyond ASCII)") from exc
+        raise InvalidRequest(f"{where} is not base64 (it has non-ASCII characters)") from exc
     except binascii.Error as exc:
         raise InvalidRequest(f"{where} is not base64 ({exc})") from exc
     check_image(data, where)

@@ -1,31 +1,31 @@
-"""`input` and `content` → prompts. The rules are llama-server's, a superset of OpenAI's."""
+"""Parses `input` and `content`. The rules are llama-server's, a superset of OpenAI's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NoReturn, cast
 
-from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
 from gguf_embed.server.http.errors import NoInputs, TooManyInputs
 from gguf_embed.server.http.values import describe, is_int
 from gguf_embed.types import Input
 
 MAX_TOKEN_ID = 2**31 - 1
-"""llama.cpp's token ids are int32; the vocabulary's own limit is checked where it is known."""
+"""llama.cpp's token ids are int32. The vocabulary's own limit is checked later, when the model is known."""
 
 _EXPECTED = "a string, an array of token ids, or an array of those"
 
 
 class MixedInputs(InvalidRequest):
-    """An array of texts and numbers, which could be meant as one input or as several."""
+    """An array of texts and numbers, which may be meant as one input or as several."""
 
 
 def parse_inputs(value: object, param: str, max_inputs: int, *, joins_mixed: bool = True) -> tuple[Input, ...]:
-    """Read one or many inputs.
+    """Parse one or many inputs.
 
-    A string, or an array with a number in it (token ids, texts between them allowed), is one prompt; any other array
-    holds one prompt per entry. Without `joins_mixed`, numbers beside texts are `MixedInputs`. Raises `InvalidRequest`
-    naming the entry, `NotSupported` for images and sound.
+    A string is one input. So is an array with a number in it: token ids, possibly with texts between them. Any other
+    array has one input per entry. Without `joins_mixed`, an array of texts and numbers raises `MixedInputs`. Raises
+    `InvalidRequest` naming the entry, `NotSupported` for images and sound.
     """
     if not isinstance(value, list):
         return (parse_input(value, param, param),)
@@ -53,7 +53,7 @@ def check_count(entries: Sequence[object], param: str, max_inputs: int) -> None:
 
 
 def parse_entry(entry: object, param: str, index: int) -> Input:
-    """Read one input of several; errors have its index."""
+    """Parse one input of several. Errors have its index."""
     try:
         return parse_input(entry, f"{param}[{index}]", param)
     except InvalidRequest as error:
@@ -63,14 +63,14 @@ def parse_entry(entry: object, param: str, index: int) -> Input:
 def _refuse_mixture(value: list[object], param: str) -> NoReturn:
     index = next(index for index, entry in enumerate(value) if is_int(entry))
     raise MixedInputs(
-        f'"{param}[{index}]" is {describe(value[index])}, and an array with a number in it is one input, not one per '
-        "entry: send each text as a string, or such an input in an array of its own",
+        f'"{param}[{index}]" is {describe(value[index])}, which makes the array one input instead of one per entry: '
+        "send each text as a string, and token ids in an array of their own",
         param,
     )
 
 
 def parse_parts(value: list[object], param: str, where: str | None = None) -> tuple[int | str, ...]:
-    """Read one sequence given as token ids, texts, or both. `where` names it in errors; default `param`."""
+    """Parse one sequence of token ids, texts, or both. `where` names it in errors; default `param`."""
     where = where or param
     kinds = set(map(type, value))
     if not kinds <= {int, str}:
@@ -84,7 +84,7 @@ def parse_parts(value: list[object], param: str, where: str | None = None) -> tu
                 raise InvalidRequest(f'"{where}[{index}]" must be {expected}, found {describe(entry)}{why}', param)
     parts = cast("tuple[int | str, ...]", tuple(value))
     ids = cast("list[int]", value if str not in kinds else [part for part in value if isinstance(part, int)])
-    # min and max, not a loop: a request may hold a hundred thousand ids
+    # min and max instead of a loop, because a request may have a hundred thousand ids
     if ids and not (min(ids) >= 0 and max(ids) <= MAX_TOKEN_ID):
         _refuse_token_id(parts, param, where)
     return parts
@@ -99,18 +99,22 @@ def _refuse_token_id(parts: tuple[int | str, ...], param: str, where: str) -> No
 
 
 def parse_input(value: object, where: str, param: str) -> Input:
-    """Read one input; `where` names it in errors."""
+    """Parse one input. `where` names it in errors."""
     match value:
         case str():
             return value
         case list():
             return _parse_nested(value, where, param)
         case {"multimodal_data": data, **_rest} if data:
-            raise NotSupported(f'"{where}" carries multimodal_data, which only the embedding routes take')
+            raise NotSupported(
+                f'"{where}" has multimodal_data, which this route does not support', [WayOut.EMBED_OPTIONS]
+            )
         case {"prompt_string": str(text)}:
             return text
         case {"content": _}:
-            raise NotSupported(f'"{where}" carries content parts, which only the embedding routes take')
+            raise NotSupported(
+                f'"{where}" has content parts, which this route does not support', [WayOut.EMBED_OPTIONS]
+            )
         case {"prompt_string": other}:
             raise InvalidRequest(f'"{where}.prompt_string" must be a string, found {describe(other)}', param)
         case _:
@@ -119,10 +123,10 @@ def parse_input(value: object, where: str, param: str) -> Input:
 
 def _parse_nested(value: list[object], where: str, param: str) -> Input:
     if not value:
-        raise InvalidRequest(f'"{where}" must not be empty: it holds the token ids of one text', param)
+        raise InvalidRequest(f'"{where}" must not be empty: it must contain the token ids of one text', param)
     parts = parse_parts(value, param, where)
     if not any(isinstance(part, int) for part in parts):
         raise InvalidRequest(
-            f'"{where}" must hold token ids, found an array of strings: put each text in "{param}" itself', param
+            f'"{where}" must contain token ids, found an array of strings: put the texts directly into "{param}"', param
         )
     return parts

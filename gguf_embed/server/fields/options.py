@@ -1,6 +1,6 @@
-"""Fields that ask for more than vectors, or for less than all: JSON → `EmbedOptions`, which go onto an `EmbedRequest`.
+"""The embed options: JSON → `EmbedOptions`, which are then applied to an `EmbedRequest`.
 
-`return_tokens`, `spans`, `late_chunking` (Jina's), `long_input`, `on_error`, `offset_unit`.
+The fields are `return_tokens`, `spans`, `late_chunking` (Jina's), `long_input`, `on_error` and `offset_unit`.
 """
 
 from __future__ import annotations
@@ -19,29 +19,27 @@ from gguf_embed.tokenization.offsets import OffsetUnit, code_point_at, unit_star
 from gguf_embed.types import EmbedRequest, Input, Span
 
 FIELDS = frozenset({"return_tokens", "spans", "late_chunking", "long_input", "on_error", "offset_unit"})
-_ASKING = ("return_tokens", "spans", "late_chunking", "long_input", "on_error")
-_PLAIN = ("error", "fail")  # what long_input and on_error are anyhow
-_NOTHING = (*_PLAIN, "float")  # the words that ask for what is done anyhow
+_OPTION_FIELDS = ("return_tokens", "spans", "late_chunking", "long_input", "on_error")
+_OPTION_DEFAULTS = ("error", "fail")  # of long_input and on_error
+_DEFAULTS = (*_OPTION_DEFAULTS, "float")  # values that ask for nothing but the default
 MAX_SPANS = 10_000
-"""In one request: each is a vector in the reply."""
+"""Limit per request, because each is a vector in the reply."""
 
 _PAIR = "a pair [start, end]"
-_NO_SPANS: tuple[Span, ...] = ((0, 0),)  # of an input that is not read
+_NO_SPANS: tuple[Span, ...] = ((0, 0),)  # for an input that is not read
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedOptions:
-    """What the fields ask for, with the inputs, which some of them change."""
+    """The parsed fields, with the inputs, which some of them change."""
 
     inputs: tuple[Input, ...]
     return_tokens: bool = False
-    spans: tuple[tuple[Span, ...], ...] = ()  # in code points, of each input
-    chunks_joined: bool = False  # the spans are the texts that the client sent as inputs
+    spans: tuple[tuple[Span, ...], ...] = ()  # in code points, per input
+    chunks_joined: bool = False  # `inputs` is one text joined from the client's inputs, and the spans are those inputs
     long_input: Literal["error", "chunk_mean"] = "error"
     on_error: Literal["fail", "skip"] = "fail"
-    refused: Mapping[int, EmbedError] = field(
-        default_factory=dict
-    )  # inputs that cannot be read, with "" in their place
+    refused: Mapping[int, EmbedError] = field(default_factory=dict)  # inputs that cannot be parsed; "" in `inputs`
     unit: OffsetUnit = OffsetUnit.CODEPOINTS  # of the spans and offsets in the reply
 
     def apply_to(self, request: EmbedRequest) -> EmbedRequest:
@@ -57,16 +55,16 @@ class EmbedOptions:
 
 
 def parse_options(body: JsonObject, param: str, max_inputs: int) -> EmbedOptions:
-    """The fields and the inputs of field `param`. For a body that has one of `FIELDS`.
+    """Parse the options, and the inputs in the field `param`. For a body that has at least one of `FIELDS`.
 
-    Raises `InvalidRequest` naming the field, for fields that contradict each other too.
+    Raises `InvalidRequest` naming the field, also for fields that conflict.
     """
     on_error = cast(Literal["fail", "skip"], optional_choice(body, "on_error", ("fail", "skip")) or "fail")
     refused: dict[int, EmbedError] = {}
     if on_error == "skip":
         inputs = _parse_readable(body[param], param, max_inputs, refused)
     else:
-        joins_mixed = not any(_asks(body.get(name)) for name in _ASKING)
+        joins_mixed = not any(_asks(body.get(name)) for name in _OPTION_FIELDS)
         inputs = parse_inputs(body[param], param, max_inputs, joins_mixed=joins_mixed)
     options = EmbedOptions(
         inputs,
@@ -88,28 +86,29 @@ def parse_options(body: JsonObject, param: str, max_inputs: int) -> EmbedOptions
 
 
 def refuse_elsewhere(body: JsonObject, fields: Iterable[str] = ()) -> None:
-    """On a route that has none of them: refuse these fields, and `fields`, instead of ignoring what they ask for."""
-    for name in (*_ASKING, *fields):
+    """Refuse the options, and `fields`, on a route that does not support them, instead of ignoring them."""
+    for name in (*_OPTION_FIELDS, *fields):
         if name in body and _asks(body[name]):
             raise InvalidRequest(
-                f'"{name}" has no meaning on this route', name, ways_out=[WayOut.LEAVE_OUT, WayOut.EMBED_OPTIONS]
+                f'"{name}" is not supported on this route', name, ways_out=[WayOut.LEAVE_OUT, WayOut.EMBED_OPTIONS]
             )
 
 
-def _asks(value: object, plain: Sequence[str] = _NOTHING) -> bool:
-    return not (value is None or value is False or (isinstance(value, str) and value.lower() in plain))
+def _asks(value: object, defaults: Sequence[str] = _DEFAULTS) -> bool:
+    """Whether a field's value asks for anything but the default."""
+    return not (value is None or value is False or (isinstance(value, str) and value.lower() in defaults))
 
 
-def refuse_beside_images(body: JsonObject) -> None:
-    """Raises `NotSupported` for the first field that asks what only texts can have. To be called before parsing:
+def refuse_with_images(body: JsonObject) -> None:
+    """Raises `NotSupported` for the first option that is only for texts. Call it before the inputs are parsed, because
     an input with images is "" by then."""
     for name in sorted(FIELDS - {"offset_unit"}):
-        if _asks(body.get(name), _PLAIN):
-            raise NotSupported(f'"{name}" is for texts, and this request has images: leave it out, or send texts')
+        if _asks(body.get(name), _OPTION_DEFAULTS):
+            raise NotSupported(f'"{name}" is only for texts, and this request has images: leave it out, or send texts')
 
 
 def _parse_readable(value: object, param: str, max_inputs: int, refused: dict[int, EmbedError]) -> tuple[Input, ...]:
-    """Entries of an array that cannot be read go into `refused`; an array that is no list of inputs is an error."""
+    """Parse all inputs; put the errors of array entries into `refused`. Raises if the value is not a list of inputs."""
     try:
         return parse_inputs(value, param, max_inputs, joins_mixed=False)
     except (NoInputs, TooManyInputs, MixedInputs):
@@ -128,21 +127,23 @@ def _parse_readable(value: object, param: str, max_inputs: int, refused: dict[in
 
 
 def _join_chunks(options: EmbedOptions, body: JsonObject, param: str) -> EmbedOptions:
-    """The inputs as one text, nothing between them, and each one's place as a span: as Jina's API does it.
+    """Join the inputs into one text without separators, with one span per input, as Jina's API does.
 
-    A chunk without words is refused here, where it has its own number.
+    A chunk without words is refused here, where its own index is known.
     """
     for name, is_there in (("spans", body.get("spans") is not None), ("on_error", options.on_error == "skip")):
         if is_there:
             raise InvalidRequest(
-                f'"late_chunking" makes one text of all inputs, "{name}" is about several texts or parts of one: '
-                "send one of them",
+                f'"late_chunking" joins all inputs into one text, so "{name}" cannot be used with it: send only one of '
+                "them",
                 "late_chunking",
             )
     for index, chunk in enumerate(options.inputs):
         if not isinstance(chunk, str):
             raise InvalidRequest(
-                f'"late_chunking" joins texts, and "{param}[{index}]" is token ids: send text', "late_chunking", index
+                f'"late_chunking" joins texts, and "{param}[{index}]" is an array of token ids: send text',
+                "late_chunking",
+                index,
             )
         if not chunk.strip():
             raise InvalidRequest(
@@ -154,9 +155,9 @@ def _join_chunks(options: EmbedOptions, body: JsonObject, param: str) -> EmbedOp
 
 
 def _with_spans(options: EmbedOptions, value: object) -> EmbedOptions:
-    """`[[0, 5], [5, 9]]` of a single input, or a list of such lists, one for each.
+    """Parse spans: `[[0, 5], [5, 9]]` for a single input, or a list of such lists, one per input.
 
-    With skip, an input whose spans are not in its text fails alone.
+    With on_error "skip", invalid spans only fail their own input.
     """
     inputs, refused = list(options.inputs), dict(options.refused)
     spans: list[tuple[Span, ...]] = []
@@ -172,7 +173,7 @@ def _with_spans(options: EmbedOptions, value: object) -> EmbedOptions:
 
 
 def _spans_by_input(value: object, options: EmbedOptions) -> list[tuple[str, object]]:
-    """Of each input, its part of the field and that part's name."""
+    """For each input, the name of its part of the field, and that part."""
     n_inputs = len(options.inputs)
     if not isinstance(value, list):
         raise InvalidRequest(f'"spans" must be an array of pairs [start, end], found {describe(value)}', "spans")
@@ -180,19 +181,19 @@ def _spans_by_input(value: object, options: EmbedOptions) -> list[tuple[str, obj
     if isinstance(first, int | float):
         whole = f"[[{value[0]}, {value[1]}]]" if n_inputs == 1 and len(value) == 2 else "[[0, 3]]"
         raise InvalidRequest(
-            f'"spans" must be an array of pairs [start, end], found numbers in it: write {whole}', "spans"
+            f'"spans" must be an array of pairs [start, end], found an array of numbers: write {whole}', "spans"
         )
     is_flat = n_inputs == 1 and (not value or (isinstance(first, list) and _begins_with_a_number(first)))
     per_input: list[tuple[str, object]]
     per_input = [("spans", value)] if is_flat else [(f"spans[{index}]", part) for index, part in enumerate(value)]
     if len(per_input) != n_inputs:
         raise InvalidRequest(
-            f'"spans" has {len(per_input)} entries and there are {n_inputs} inputs: send a list of pairs for each',
+            f'"spans" has {len(per_input)} entries for {n_inputs} inputs: send one list of pairs per input',
             "spans",
         )
     if sum(len(pairs) for _, pairs in per_input if isinstance(pairs, list)) > MAX_SPANS:
         raise InvalidRequest(
-            f'"spans" has over {MAX_SPANS:,} pairs, the limit per request: send several requests', "spans"
+            f'"spans" has over {MAX_SPANS:,} pairs, which is the limit per request: send several requests', "spans"
         )
     return per_input
 
@@ -202,10 +203,12 @@ def _begins_with_a_number(pair: list[object]) -> bool:
 
 
 def _parse_pairs(value: object, where: str, index: int, options: EmbedOptions) -> tuple[Span, ...]:
-    """Raises `InvalidInput` for what is not in the text, `InvalidRequest` for what are no pairs."""
+    """Raises `InvalidRequest` for values that are not pairs, and `InvalidInput` for spans that are not in the text."""
     text, unit = options.inputs[index], options.unit
     if not isinstance(text, str):
-        raise InvalidInput(index, f': "{where}" are characters of a text, and this is token ids: send text', "spans")
+        raise InvalidInput(
+            index, f' is an array of token ids, and "{where}" counts the characters of a text: send text', "spans"
+        )
     starts = unit_starts(text, unit)
     if not isinstance(value, list) or not value:
         whole = f": [[0, {starts[-1]}]] is the whole text" if value == [] else ""
@@ -213,7 +216,9 @@ def _parse_pairs(value: object, where: str, index: int, options: EmbedOptions) -
             f'"{where}" must be an array of pairs [start, end], found {describe(value)}{whole}', "spans"
         )
     pairs = [_parse_pair(pair, f"{where}[{number}]") for number, pair in enumerate(value)]
-    return tuple(_place(pair, f': "{where}[{number}]"', index, starts, unit) for number, pair in enumerate(pairs))
+    return tuple(
+        _to_code_points(pair, f': "{where}[{number}]"', index, starts, unit) for number, pair in enumerate(pairs)
+    )
 
 
 def _parse_pair(value: object, where: str) -> Span:
@@ -222,22 +227,22 @@ def _parse_pair(value: object, where: str) -> Span:
             return start, end
         case [start, end]:
             wrong = end if is_int(start) else start
-            raise InvalidRequest(f'"{where}" must be {_PAIR} of integers, found {describe(wrong)} in it', "spans")
+            raise InvalidRequest(f'"{where}" must be {_PAIR} of integers, found {describe(wrong)}', "spans")
         case _:
             raise InvalidRequest(f'"{where}" must be {_PAIR} of integers, found {describe(value)}', "spans")
 
 
-def _place(pair: Span, where: str, index: int, starts: Sequence[int], unit: OffsetUnit) -> Span:
+def _to_code_points(pair: Span, where: str, index: int, starts: Sequence[int], unit: OffsetUnit) -> Span:
     """The pair in code points."""
     start, end = pair
     if not 0 <= start < end <= starts[-1]:
         raise InvalidInput(
             index,
-            f"{where} is [{start}, {end}]: it must begin before it ends, within 0 and {starts[-1]}, the length of "
-            f"the text in {unit}",
+            f"{where} is [{start}, {end}], but it must begin before it ends and lie between 0 and {starts[-1]}, the "
+            f"length of the text in {unit}",
             "spans",
         )
     first, stop = code_point_at(starts, start), code_point_at(starts, end)
     if first is None or stop is None:
-        raise InvalidInput(index, f"{where} is [{start}, {end}], which cuts a character in two ({unit})", "spans")
+        raise InvalidInput(index, f"{where} is [{start}, {end}], which splits a character ({unit})", "spans")
     return first, stop

@@ -1,7 +1,7 @@
-"""What `EmbedOptions` asked for, in OpenAI's shape, with lists beside `data`, and in llama.cpp's, in the items.
+"""Formats what `EmbedOptions` asked for: as lists next to `data` in OpenAI's shape, inside the items in llama.cpp's.
 
-A code point's number becomes the unit that the request counts in. Not for the event loop: a request may ask for the
-places of a million tokens. What is long is written in parts of its own, because orjson keeps the GIL until it is done.
+Offsets are converted from code points to the request's unit. Do not call this on the event loop: a request may ask for
+the offsets of a million tokens. Long values are serialized separately, because orjson holds the GIL for a whole call.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ WINDOWED_HEADER = "X-Gguf-Embed-Windowed"
 FAILED_HEADER = "X-Gguf-Embed-Failed"
 
 DescribeError = Callable[[EmbedError], dict[str, object]]
-"""One input's failure as the dialect's error object."""
+"""Formats the error of one input as the dialect's error object."""
 
 
 def openai_data(result: EmbedResult, rows: Iterable[object], options: EmbedOptions) -> list[dict[str, object]]:
-    """The items of `data`: `index` is the input's, with spans it counts the vectors of the reply."""
+    """The items of `data`. `index` counts the inputs; with spans, it counts the vectors of the reply."""
     labels = _labels(options, {failure.index for failure in result.failures})
     return [{"object": "embedding", "embedding": _dump(row), **label} for label, row in zip(labels, rows, strict=True)]
 
 
 def _labels(options: EmbedOptions, failed: set[int]) -> list[dict[str, object]]:
-    """What stands beside each vector of the reply."""
+    """The other fields of each item of the reply."""
     if not options.spans:
         return [{"index": index} for index in range(len(options.inputs)) if index not in failed]
     if options.chunks_joined:
@@ -43,7 +43,7 @@ def _labels(options: EmbedOptions, failed: set[int]) -> list[dict[str, object]]:
 
 
 def openai_details(result: EmbedResult, options: EmbedOptions, describe: DescribeError) -> dict[str, object]:
-    """The lists beside `data`, each only where there is something to tell, `errors` whenever skipping was asked for."""
+    """The lists next to `data`, each only if it applies. `errors` is always present with on_error "skip"."""
     details: dict[str, object] = {}
     if options.return_tokens:
         written = _written_tokens(result, options)
@@ -56,7 +56,7 @@ def openai_details(result: EmbedResult, options: EmbedOptions, describe: Describ
 
 
 def llama_details(result: EmbedResult, options: EmbedOptions, describe: DescribeError) -> list[dict[str, object]]:
-    """What stands in each input's item beside its rows; one that failed has `error` and no rows."""
+    """The additional fields of each input's item. A failed input has `error` and no rows."""
     spans = _written_spans(options) if options.spans else ()
     tokens = _written_tokens(result, options)
     details: list[dict[str, object]] = [{} for _ in options.inputs]
@@ -73,7 +73,7 @@ def llama_details(result: EmbedResult, options: EmbedOptions, describe: Describe
 
 
 def with_option_headers(response: web.Response, result: EmbedResult) -> web.Response:
-    """Say which inputs were read in windows, and which failed, as `X-Gguf-Embed-Truncated` does for those cut."""
+    """Add headers with the indexes of inputs that were split into windows or failed."""
     if result.windowed:
         response.headers[WINDOWED_HEADER] = format_indices([text.index for text in result.windowed])
     if result.failures:
@@ -86,9 +86,9 @@ def _written_windows(text: WindowedText) -> dict[str, object]:
 
 
 def _written_tokens(result: EmbedResult, options: EmbedOptions) -> list[dict[str, object]]:
-    """Of each input, nothing where it failed: three arrays of equal length, which equal inputs share.
+    """The tokens of each input as three arrays of equal length, which equal inputs share; {} if the input failed.
 
-    A piece that is no whole UTF-8 is an array of its bytes, as in `/tokenize`.
+    A piece that is not valid UTF-8 is an array of its bytes, as in `/tokenize`.
     """
     known: dict[int, dict[str, object]] = {id(None): {}}
     for tokens, text in zip(result.tokens, options.inputs, strict=bool(result.tokens)):
@@ -106,7 +106,7 @@ def _dump(value: object) -> orjson.Fragment:
 
 
 def _written_offsets(offsets: Sequence[Span | None], text: Input, unit: OffsetUnit) -> Sequence[Span | None]:
-    """None for all tokens of an input that was not sent as text."""
+    """The offsets in the request's unit. All None for an input that is not a text."""
     if not isinstance(text, str):
         return [None] * len(offsets)
     if unit is OffsetUnit.CODEPOINTS:

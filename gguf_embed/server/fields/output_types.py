@@ -1,7 +1,7 @@
-"""The request's wish for another number type (`output_dtype` and its aliases), and vectors written in it.
+"""Parses the requested number types (`output_dtype` and its aliases), and formats vectors with them.
 
-Any of the names may be used on any endpoint that has this choice, and means the same there. Facts: Voyage and Mistral
-say `output_dtype`, Cohere `embedding_types` (a list), Jina `embedding_type`, vLLM `embed_dtype`.
+Every route that supports the field accepts all of its names. Voyage and Mistral call it `output_dtype`, Cohere
+`embedding_types` (a list), Jina `embedding_type`, vLLM `embed_dtype`.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ Dtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
 FIELDS = ("output_dtype", "embedding_types", "embedding_type", "embed_dtype")
 _ANY_FIELD = frozenset(FIELDS)
 TYPES = ("float", "base64", "int8", "uint8", "binary", "ubinary")
-_SYNONYMS = {"float32": "float"}  # vLLM's word for it
+_SYNONYMS = {"float32": "float"}  # vLLM's name
 _IN_UNIT_RANGE = frozenset({"int8", "uint8"})
 _STAINLESS = "X-Stainless-Lang"
-"""The header of openai's own clients, Python and Node."""
+"""A header that OpenAI's own clients send (Python and Node)."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputType:
     """One form of a vector in a reply."""
 
-    name: str  # the request's word for it, and the reply's where there are several
+    name: str  # in the request, and in the reply if there are several types
     dtype: Dtype
     base64: bool  # of the raw bytes, little-endian for float32
 
 
 def parse_output_types(body: JsonObject) -> tuple[OutputType, ...]:
-    """What the request asks for, in its order; empty when no field asks for anything.
+    """The requested types, in the request's order; empty if it requests none.
 
-    `encoding_format` says whether the bytes come as base64; the type "base64" is float32 in base64. Raises
-    `InvalidRequest` for an unknown word, an empty list, and two fields that contradict each other.
+    `encoding_format` decides whether numbers are sent as base64; the type "base64" is float32 in base64. Raises
+    `InvalidRequest` for an unknown type, an empty list, and two fields that contradict each other.
     """
     if _ANY_FIELD.isdisjoint(body):
         return ()
-    asked = [(field, _words(body, field)) for field in FIELDS if body.get(field) is not None]
-    if not asked:
+    requested = [(field, _words(body, field)) for field in FIELDS if body.get(field) is not None]
+    if not requested:
         return ()
-    first_field, words = asked[0]
-    for field, other in asked[1:]:
+    first_field, words = requested[0]
+    for field, other in requested[1:]:
         if set(other) != set(words):
-            raise InvalidRequest(f'"{first_field}" and "{field}" ask for different types: send one of them', field)
+            raise InvalidRequest(f'"{first_field}" and "{field}" ask for different types: send only one of them', field)
     base64 = optional_choice(body, "encoding_format", ("float", "base64")) == "base64"
     return tuple(_output_type(word, base64) for word in words)
 
@@ -80,55 +80,58 @@ def _word(value: object, field: str) -> str:
 
 
 def parse_dimensions(body: JsonObject) -> int | None:
-    """`dimensions`, or `output_dimension` as Voyage, Mistral and Cohere call it; None when neither is there."""
+    """`dimensions`, or `output_dimension` as Voyage, Mistral and Cohere call it; None if both are absent."""
     one = optional_int(body, "dimensions", minimum=1)
     if body.get("output_dimension") is None:
         return one
     other = optional_int(body, "output_dimension", minimum=1)
     if one not in (None, other):
         raise InvalidRequest(
-            f'"dimensions" is {one} and "output_dimension" is {other}: send one of them', "output_dimension"
+            f'"dimensions" is {one} and "output_dimension" is {other}: send only one of them', "output_dimension"
         )
     return other
 
 
 def check_output_types(types: Sequence[OutputType], output: OutputSpec, embd_normalize: int) -> None:
-    """Refuse what would be cut off: int8 and uint8 hold numbers from -1 to 1 only. Raises `InvalidRequest`."""
+    """Refuse types that would clip the output: int8 and uint8 only represent -1 to 1. Raises `InvalidRequest`."""
     small = next((output for output in types if output.dtype != "float"), None)
     if output.kind == SCORES and small is not None:
-        raise InvalidRequest(f'scores come as float, "{small.name}" is for vectors: ask for float', "output_dtype")
+        raise InvalidRequest(
+            f'"{small.name}" is only for vectors, and this output is scores: ask for float', "output_dtype"
+        )
     found = next((output for output in types if output.dtype in _IN_UNIT_RANGE), None)
     if found is None:
         return
     if output.kind == TOKENS:
         raise InvalidRequest(
-            f'token rows are not normalized, and "{found.name}" holds numbers from -1 to 1: '
+            f'"{found.name}" only represents numbers from -1 to 1, and token vectors are not normalized: '
             'ask for float, binary or ubinary, or for another "pooling"',
             "output_dtype",
         )
     if embd_normalize < 1:
         raise InvalidRequest(
-            f'"{found.name}" holds numbers from -1 to 1, and embd_normalize {embd_normalize} gives larger ones: '
-            'send "embd_normalize": 2, or ask for float',
+            f'"{found.name}" only represents numbers from -1 to 1, and "embd_normalize": {embd_normalize} gives larger '
+            'ones: send "embd_normalize": 2, or ask for float',
             "embd_normalize",
         )
 
 
 def check_decodable(types: Sequence[OutputType], headers: Mapping[str, str]) -> None:
-    """Refuse what openai's clients would misread: unless told otherwise they ask for base64 and read float32 from it.
+    """Refuse replies that OpenAI's clients would misread: by default they request base64 and decode it as float32.
 
-    openai-python and openai-node decode only what they asked for on their own, and that cannot be told from here.
+    openai-python and openai-node decode base64 only if they requested it by default, but the server cannot tell whether
+    the user or the client set `encoding_format`.
     """
     if len(types) == 1 and types[0].base64 and types[0].dtype != "float" and _STAINLESS in headers:
         raise InvalidRequest(
-            f"openai's client asks for base64 by itself and would read your {types[0].name} as float32: "
+            f"OpenAI's client requests base64 by default and would decode {types[0].name} as float32: "
             'pass encoding_format="float" to get integers',
             "encoding_format",
         )
 
 
 def write_rows(vectors: FloatMatrix, types: Sequence[OutputType]) -> Sequence[object]:
-    """One JSON value per row of float32[n, d]: the row in the one type asked for, or an object with a key per type."""
+    """One JSON value per row of float32[n, d]: the row itself for a single type, else an object with a key per type."""
     columns = [_write_column(vectors, output) for output in types]
     if len(columns) == 1:
         return columns[0]
@@ -137,14 +140,14 @@ def write_rows(vectors: FloatMatrix, types: Sequence[OutputType]) -> Sequence[ob
 
 
 def write_matrix(vectors: FloatMatrix, types: Sequence[OutputType]) -> object:
-    """All rows of float32[n, d] as one JSON value: an array of rows, or an object with such an array per type."""
+    """All rows of float32[n, d] as one JSON value: an array for one type, else an object with an array per type."""
     if len(types) == 1:
         return _write_column(vectors, types[0])
     return {output.name: _write_column(vectors, output) for output in types}
 
 
 def _write_column(vectors: FloatMatrix, output: OutputType) -> Sequence[object]:
-    """Rows that orjson writes as numbers (it takes C-contiguous numpy arrays), or their bytes in base64."""
+    """Rows as C-contiguous arrays, which orjson writes as numbers, or as base64 strings."""
     rows: FloatMatrix | SmallMatrix
     rows = np.ascontiguousarray(vectors, "<f4") if output.dtype == "float" else quantize(vectors, output.dtype)
     if output.base64:

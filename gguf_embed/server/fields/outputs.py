@@ -1,4 +1,4 @@
-"""Which output a request asks for, and whether its route can hold it."""
+"""Parses the requested pooling, and checks that a route's reply can hold the output."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _POOLINGS = ("none", "mean", "cls", "last")  # rank gives scores, not vectors
 
 
 def parse_pooling(body: JsonObject, poolings: tuple[str, ...] = _POOLINGS) -> OutputSpec | None:
-    """The output of the pooling that is asked for this request alone; None when none is."""
+    """The output for the request's `pooling`; None if it is absent."""
     name = optional_choice(body, "pooling", poolings)
     return None if name is None else OutputSpec.of(Pooling(name))
 
 
 def check_output(output: OutputSpec, kinds: Collection[str], *, on_request: bool) -> None:
-    """Refuse an output that a route's replies cannot hold; `kinds` are those that they can.
+    """Refuse an output whose kind is not among `kinds`, which are those that the route's replies can hold.
 
-    Raises `InvalidRequest` where the request asked for it, `NotSupported` where the model is served so.
+    Raises `InvalidRequest` with `on_request`, that is if the request asked for it, else `NotSupported`.
     """
     if output.kind in kinds:
         return
     what = "one vector per token" if output.kind == TOKENS else output.kind
-    message = f"pooling {output.pooling_name} gives {what}, which has no place in this route's replies"
+    message = f"pooling {output.pooling_name} gives {what}, which this route cannot return"
     ways_out = [WayOut.POOL, *([WayOut.TOKEN_VECTORS] if output.kind == TOKENS else [])]
     error: EmbedError = NotSupported(message, ways_out)
     if on_request:
@@ -35,6 +35,6 @@ def check_output(output: OutputSpec, kinds: Collection[str], *, on_request: bool
 
 
 def rows_of(output: Output) -> Rows:
-    """The output of a route whose `check_output` lets rows through only."""
+    """The output as rows, for a route that has checked its kind with `check_output`."""
     assert isinstance(output, Rows), output.kind
     return output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def format_piece(piece: bytes) -> str | list[int]:
-    """A token's text; the bytes themselves where they are part of a character only."""
+    """A token's text, or its bytes if they are only a part of a character."""
     try:
         return piece.decode("utf-8")
     except UnicodeDecodeError:

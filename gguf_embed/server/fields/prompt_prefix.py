@@ -1,6 +1,6 @@
-"""The request's wish for a prefix (`input_type`, `task`, `prompt_name`, `prompt`), and how the reply says which it got.
+"""Parses the requested prompt (`input_type`, `task`, `prompt_name`, `prompt`), and formats it for the reply.
 
-Every dialect has these fields. What a word means for a model is `gguf_embed.preprocessing.prompt_prefixes`' business.
+All dialects accept these fields. `gguf_embed.preprocessing.prompt_prefixes` decides what a word means for a model.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from gguf_embed.server.http.values import JsonObject, describe, optional_str
 from gguf_embed.types import AppliedPrompt, PromptChoice
 
 MAX_PROMPT_CHARACTERS = 10_000
-"""It is put before each of thousands of texts: 20 MB at most for `--max-inputs` texts, instead of gigabytes."""
+"""A prompt is put before thousands of texts. This limits the total to 20 MB for `--max-inputs` texts."""
 
-NOTHING_ADDED = "nothing was added: the model's profile has no prompt of this kind"
+NOTHING_ADDED = "no prompt was added: the model's profile has none of this kind"
 
 FIELDS = ("input_type", "task", LITERAL_PARAM, "prompt")
 
@@ -24,27 +24,28 @@ _TEXT_FIELD = "prompt"
 
 
 def parse_prompt_choice(body: JsonObject, *, prompt_is_text: bool = True) -> PromptChoice | None:
-    """Read the four fields; None when none is there. Where `prompt` is the input itself, pass `prompt_is_text=False`.
+    """Parse the four fields; None if all are absent. If `prompt` is the input itself, pass `prompt_is_text=False`.
 
-    Several fields may say the same ("query" and "retrieval.query"); the most specific one is kept. Raises
-    `InvalidRequest` naming a field that is not a string, is empty or too long, or two that contradict each other.
+    Several fields may have the same meaning ("query" and "retrieval.query"); then the most specific one is used. Raises
+    `InvalidRequest` for a field that is not a string, is empty or too long, and for two that contradict each other.
     """
-    asked = [PromptChoice(name=word, param=field) for field in _WORD_FIELDS if (word := _word(body, field)) is not None]
+    words = ((field, _word(body, field)) for field in _WORD_FIELDS)
+    choices = [PromptChoice(name=word, param=field) for field, word in words if word is not None]
     text = _text(body) if prompt_is_text else None
     if text is not None:
-        asked.append(PromptChoice(text=text, param=_TEXT_FIELD))
-    for one, other in itertools.pairwise(asked):
+        choices.append(PromptChoice(text=text, param=_TEXT_FIELD))
+    for one, other in itertools.pairwise(choices):
         if one.name is None or other.name is None or not same_meaning(one.name, other.name):
             raise InvalidRequest(
                 f'"{one.param}" ({describe(body[one.param])}) and "{other.param}" ({describe(body[other.param])}) '
-                "ask for different prompts: send one of them",
+                "ask for different prompts: send only one of them",
                 other.param,
             )
-    return asked[-1] if asked else None
+    return choices[-1] if choices else None
 
 
 def format_applied_prompt(prompt: AppliedPrompt | None) -> dict[str, object] | None:
-    """The reply's extra field "prompt"; None when the request asked for no prefix, and the field is left out."""
+    """The reply's field "prompt"; None if the request asked for no prompt and the field is left out."""
     if prompt is None:
         return None
     written: dict[str, object] = {"name": prompt.name, "text": prompt.text}
@@ -64,7 +65,7 @@ def _text(body: JsonObject) -> str | None:
     if text is not None and len(text) > MAX_PROMPT_CHARACTERS:
         raise InvalidRequest(
             f'"{_TEXT_FIELD}" has {len(text):,} characters, the limit is {MAX_PROMPT_CHARACTERS:,}: '
-            "put the words before your texts yourself",
+            "put the prompt before your texts yourself",
             _TEXT_FIELD,
         )
     return text

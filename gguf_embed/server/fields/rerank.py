@@ -1,4 +1,4 @@
-"""A rerank request's fields, which all dialects share: JSON → `RerankRequest`; and the parts that replies share."""
+"""Parses the fields of a rerank request, which all dialects share, and formats the shared parts of replies."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from gguf_embed.types import RerankRequest, RerankResult
 
 @dataclass(frozen=True, slots=True)
 class RerankDefaults:
-    """What a dialect does where a request says nothing."""
+    """A dialect's defaults for absent fields."""
 
     raw_scores: bool = True
-    truncate: bool | None = None  # None: as the server was started
+    truncate: bool | None = None  # None: the server's setting
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRerank:
-    """What to compute, and how to write it."""
+    """A parsed body: what to compute, and how to format the reply."""
 
     request: RerankRequest
-    documents: tuple[object, ...]  # as they came: strings or objects
+    documents: tuple[object, ...]  # as the client sent them: strings or objects
     top_n: int | None = None
     return_documents: bool = False
 
 
 def parse_rerank(body: JsonObject, max_inputs: int, defaults: RerankDefaults) -> ParsedRerank:
-    """Read a request body. Raises `InvalidRequest` naming the field."""
+    """Parse a request body. Raises `InvalidRequest` naming the field."""
     query = body.get("query")
     if not isinstance(query, str):
         raise wrong_value("query", "a string", query)
@@ -77,22 +77,22 @@ def _documents_field(body: JsonObject) -> str:
     if body.get("texts") is None:
         return "documents"
     if body.get("documents") is not None:
-        raise InvalidRequest('"documents" and "texts" are two names for one field: send one of them', "texts")
+        raise InvalidRequest('"documents" and "texts" are names of the same field: send only one of them', "texts")
     return "texts"
 
 
 def _check_method(body: JsonObject, request: RerankRequest) -> None:
-    """Refuse what would be ignored: a field of the other method."""
+    """Refuse fields of the other method, which would be ignored."""
     if request.method == "rank":
         if request.output is not None or request.use_prompts:
             name = "use_prompts" if request.output is None else "pooling"
-            raise InvalidRequest(f'"{name}" goes with "method": "embedding" only: send that, or leave it out', name)
+            raise InvalidRequest(f'"{name}" needs "method": "embedding": send that too, or leave it out', name)
         return
     if request.label is not None:
-        raise InvalidRequest('"label" is about a rank head, "method": "embedding" uses none: leave it out', "label")
+        raise InvalidRequest('"label" is for a rank head, and "method": "embedding" has none: leave it out', "label")
     if body.get("raw_scores") is False:
         raise InvalidRequest(
-            '"method": "embedding" gives cosines, from -1 to 1, and nothing else: leave "raw_scores" out', "raw_scores"
+            '"method": "embedding" always returns cosines, from -1 to 1: leave "raw_scores" out', "raw_scores"
         )
 
 
@@ -120,19 +120,19 @@ def _parse_label(body: JsonObject) -> str | None:
     return optional_str(body, "label")
 
 
-def _text_of(document: object, place: str, fields: tuple[str, ...]) -> str:
-    """A document's words: itself, or an object's fields in the order of `rank_fields`, several as lines of YAML."""
+def _text_of(document: object, where: str, fields: tuple[str, ...]) -> str:
+    """A document's text: the string itself, or an object's `rank_fields` in order, as lines of YAML if several."""
     if isinstance(document, str):
         return document
     if not isinstance(document, dict):
         raise InvalidRequest(
-            f'"{place}" must be a string or an object with "text", found {describe(document)}', place.partition("[")[0]
+            f'"{where}" must be a string or an object with "text", found {describe(document)}', where.partition("[")[0]
         )
     found = [(field, value) for field in fields if (value := _scalar(document.get(field))) is not None]
     if not found:
         listed = ", ".join(f'"{field}"' for field in fields)
         raise InvalidRequest(
-            f'"{place}" has no text in {listed}: name the fields to read in "rank_fields"', place.partition("[")[0]
+            f'"{where}" has no text in {listed}: name the fields to read in "rank_fields"', where.partition("[")[0]
         )
     return found[0][1] if len(fields) == 1 else "\n".join(f"{field}: {text}" for field, text in found)
 
@@ -150,12 +150,12 @@ def _scalar(value: object) -> str | None:
 
 
 def ranking(result: RerankResult, top_n: int | None) -> list[int]:
-    """The documents' indices, best first, equal ones in their order; the first `top_n`."""
+    """The indexes of the best `top_n` documents, best first, equal scores in the request's order."""
     return [int(index) for index in np.argsort(-result.scores, kind="stable")[:top_n]]
 
 
 def ranked_items(parsed: ParsedRerank, result: RerankResult) -> list[dict[str, object]]:
-    """`{"index", "relevance_score"}` of each document, best first, with the document where it is asked for."""
+    """`{"index", "relevance_score"}` for each document, best first, with the document itself if requested."""
     return [_item(parsed, result, index) for index in ranking(result, parsed.top_n)]
 
 
@@ -168,7 +168,7 @@ def _item(parsed: ParsedRerank, result: RerankResult, index: int) -> dict[str, o
 
 
 def rerank_details(result: RerankResult) -> dict[str, object]:
-    """What a reply tells beyond its dialect."""
+    """Our own fields in a reply."""
     details: dict[str, object] = {"score_kind": result.score_kind.value}
     if any(result.prompts):
         query, document = map(format_applied_prompt, result.prompts)

@@ -1,4 +1,4 @@
-"""Whether a text that is too long is cut, from which end, and how a reply reports it."""
+"""Parses whether and where long texts are cut, and formats what was cut."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from gguf_embed.types import Truncation
 
 
 def parse_truncate(body: JsonObject) -> bool:
-    """Whether to cut what is too long: yes, as TEI does unasked (its `--auto-truncate`), unless it is told not to.
+    """Whether to cut long texts. The default is true, as in TEI (its `--auto-truncate`).
 
-    Raises `InvalidRequest` for `truncation_direction` "left": only the beginning of a text can be kept here.
+    Raises `InvalidRequest` for `truncation_direction` "left", because this server only cuts the end.
     """
     check_direction(body)
     truncate = optional_bool(body, "truncate")
@@ -22,13 +22,12 @@ def check_direction(body: JsonObject) -> None:
     value = body.get("truncation_direction")
     if isinstance(value, str) and value.lower() == "left":
         raise InvalidRequest(
-            'this server keeps the beginning of a text: "truncation_direction" must be "Right"; '
-            "cut the text yourself to keep its end",
+            'this server only cuts the end of a text: "truncation_direction" must be "Right", or cut the text yourself',
             "truncation_direction",
         )
     optional_choice(body, "truncation_direction", ("Right",))
 
 
 def format_truncation(cut: Truncation) -> dict[str, int]:
-    """What was cut, in the words of our replies."""
+    """What was cut, in our replies' format."""
     return {"n_tokens": cut.n_tokens, "n_kept": cut.n_kept, "n_dropped": cut.n_dropped}

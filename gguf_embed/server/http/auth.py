@@ -10,26 +10,26 @@ from gguf_embed.errors import AuthenticationFailed
 
 
 class ApiKeys:
-    """The accepted keys, as digests; one at least."""
+    """The accepted keys, as digests. There is at least one."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._digests = tuple(_digest(key) for key in keys if key)
 
     def check(self, authorization: str | None, x_api_key: str | None) -> None:
-        """Let the bearer of a known key pass, from either header. Raises `AuthenticationFailed`."""
+        """Accept a known key from either header. Raises `AuthenticationFailed`."""
         scheme, _, bearer = (authorization or "").partition(" ")
         offered = [key for key in (bearer.strip() if scheme.lower() == "bearer" else "", x_api_key or "") if key]
         if not offered:
             raise AuthenticationFailed('Invalid API Key: send "Authorization: Bearer KEY" or "X-Api-Key: KEY"')
         if not sum(self._count_equal(key) for key in offered):
-            raise AuthenticationFailed("Invalid API Key: the key is not one of this server's")
+            raise AuthenticationFailed("Invalid API Key: this server does not accept the key")
 
     def _count_equal(self, key: str) -> int:
-        # A sum, not any(): every key is compared, so the time tells nothing about which one matched.
+        # a sum instead of any(), so that every key is compared and the time does not reveal which one matched
         digest = _digest(key)
         return sum(hmac.compare_digest(digest, known) for known in self._digests)
 
 
 def _digest(key: str) -> bytes:
-    # aiohttp hands undecodable header bytes over as surrogates
+    # aiohttp passes undecodable header bytes as surrogates
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

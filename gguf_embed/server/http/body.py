@@ -1,4 +1,4 @@
-"""Request bodies in, reply bytes out: the only place that reads from or writes to a connection."""
+"""Reads request bodies and builds replies."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ TRUNCATED_HEADER = "X-Gguf-Embed-Truncated"
 BODY_TIMEOUT_S = 60.0
 _MAX_INDICES_IN_HEADER = 50
 
-# Any escape is consumed whole, so that an escaped backslash before a "u" is not taken for a surrogate.
+# Matches any escape as a whole, so that an escaped backslash before a "u" is not mistaken for a surrogate.
 _ESCAPES = re.compile(
     rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
 )
 
 
 async def read_json_object(context: ServerContext, request: web.Request) -> JsonObject:
-    """The body as a JSON object, unpacked, whatever its Content-Type says (`curl -d` sends a form's).
+    """The decompressed body as a JSON object. Ignores the Content-Type, because `curl -d` sends that of a form.
 
-    Raises `PayloadTooLarge`, or `InvalidRequest` with the position of what is wrong.
+    Raises `PayloadTooLarge`, or `InvalidRequest` with the position of the error.
     """
     limit = context.options.max_body_bytes
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
     try:
-        raw = await _read_unaccepted(context, request)
+        raw = await _read_body(context, request)
     except TimeoutError as exc:
         raise InvalidRequest(f"the body did not arrive within {BODY_TIMEOUT_S:g} s: send it again") from exc
     except web.HTTPRequestEntityTooLarge as exc:
         raise _too_large(limit) from exc
     except (web.RequestPayloadError, ClientPayloadError) as exc:
-        raise InvalidRequest("the body could not be read: it is cut off or not encoded as its headers say") from exc
+        raise InvalidRequest("the body could not be read: it is incomplete or not encoded as its headers say") from exc
     encoding = request.headers.get("Content-Encoding")
     return parse_json_object(raw) if encoding is None else await _parse_encoded(raw, encoding, limit)
 
 
 async def _parse_encoded(raw: bytes, encoding: str, limit: int) -> JsonObject:
-    """A body that is JSON all the same is taken: some clients write "utf-8" there."""
-    if not content_encoding.is_read(encoding):
+    """Parse a body with a Content-Encoding. Plain JSON is accepted too, because some clients send "utf-8" there."""
+    if not content_encoding.is_supported(encoding):
         try:
             return parse_json_object(raw)
         except InvalidRequest as exc:
-            raise exc if _is_identity(encoding) else content_encoding.not_read(encoding) from exc
+            raise exc if _is_identity(encoding) else content_encoding.unsupported(encoding) from exc
     unpacked = await asyncio.to_thread(content_encoding.unpack, raw, encoding, limit)
     if len(unpacked) > limit:
         raise _too_large(limit)
@@ -63,8 +63,8 @@ def _is_identity(encoding: str) -> bool:
     return encoding.strip().lower() in ("", "identity")
 
 
-async def _read_unaccepted(context: ServerContext, request: web.Request) -> bytes:
-    """A request is accepted, so that a stop waits for it, when its body is here: half a body may never end."""
+async def _read_body(context: ServerContext, request: web.Request) -> bytes:
+    """Read the body, then count the request as in flight, so that a shutdown waits for it but not for half a body."""
     task = asyncio.current_task()
     assert task is not None
     async with asyncio.timeout(BODY_TIMEOUT_S):
@@ -76,11 +76,13 @@ async def _read_unaccepted(context: ServerContext, request: web.Request) -> byte
 
 
 def _too_large(limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"the body is over {limit} bytes: send less at once, or start with a larger --max-body-size")
+    return PayloadTooLarge(
+        f"the body is over {limit} bytes: send less in one request, or start the server with a larger --max-body-size"
+    )
 
 
 def parse_json_object(raw: bytes) -> JsonObject:
-    """JSON bytes → object. A lone surrogate, as JavaScript leaves when it cuts an emoji in two, becomes U+FFFD."""
+    """Parse a JSON object. A lone surrogate, which JavaScript produces when it splits an emoji, becomes U+FFFD."""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
@@ -111,13 +113,13 @@ def _malformed(raw: bytes, error: orjson.JSONDecodeError) -> InvalidRequest:
 
 
 def json_response(body: bytes | AsyncIterator[bytes], status: int = 200) -> web.Response:
-    """JSON bytes as a reply, finished or a stream of them."""
-    # content_type= would parse and rebuild what is constant here
+    """A reply from JSON bytes, complete or as a stream."""
+    # content_type= would parse and rebuild this constant value every time
     return web.Response(body=body, status=status, headers={"Content-Type": "application/json"})
 
 
 def embed_response(body: bytes | AsyncIterator[bytes], truncated: Sequence[Truncation]) -> web.Response:
-    """Vectors as a reply, with `X-Gguf-Embed-Truncated: 0,3` when inputs 0 and 3 were cut."""
+    """A reply with vectors, and with `X-Gguf-Embed-Truncated: 0,3` if inputs 0 and 3 were cut."""
     response = json_response(body)
     if truncated:
         response.headers[TRUNCATED_HEADER] = format_truncated_header(truncated)
@@ -125,12 +127,12 @@ def embed_response(body: bytes | AsyncIterator[bytes], truncated: Sequence[Trunc
 
 
 def format_truncated_header(truncated: Sequence[Truncation]) -> str:
-    """The indices of the inputs that were cut."""
+    """The indexes of the inputs that were cut."""
     return format_indices([cut.index for cut in truncated])
 
 
 def format_indices(indices: Sequence[int]) -> str:
-    """50 at most, then how many more, as in "0,1,2,+12"."""
+    """The first 50 indexes, then the number of others, as in "0,1,2,+12"."""
     shown = ",".join(map(str, indices[:_MAX_INDICES_IN_HEADER]))
     n_more = len(indices) - _MAX_INDICES_IN_HEADER
     return f"{shown},+{n_more}" if n_more > 0 else shown

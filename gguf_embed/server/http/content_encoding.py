@@ -1,6 +1,7 @@
-"""Compressed request bodies: gzip and deflate. Pure; aiohttp is told to leave bodies as they came.
+"""Decompresses request bodies: gzip and deflate. Pure.
 
-aiohttp itself answers what it cannot decompress in plain text, before any handler, so without the request's id.
+aiohttp's own decompression is off, because its error replies are plain text, sent before any handler runs, and without
+the request's id.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from gguf_embed.errors import InvalidRequest
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
-def is_read(encoding: str) -> bool:
-    """Whether a body with this Content-Encoding can be unpacked."""
+def is_supported(encoding: str) -> bool:
+    """Whether a body with this Content-Encoding can be decompressed."""
     return _plain(encoding) in ("gzip", "x-gzip", "deflate")
 
 
 def unpack(raw: bytes, encoding: str, limit: int) -> bytes:
-    """What was compressed; of more than `limit` bytes the first `limit + 1`, so that no bomb is ever unpacked whole.
+    """Decompress at most `limit + 1` bytes, so that a decompression bomb is never unpacked completely.
 
-    Raises `InvalidRequest` for bytes that are cut off, damaged, or followed by others.
+    Raises `InvalidRequest` for bytes that are incomplete, damaged, or followed by others.
     """
     if not raw:
         return raw
@@ -34,10 +35,10 @@ def unpack(raw: bytes, encoding: str, limit: int) -> bytes:
     return unpacked
 
 
-def not_read(encoding: str) -> InvalidRequest:
-    """For a body that is no JSON as it came."""
+def unsupported(encoding: str) -> InvalidRequest:
+    """The error for a body with another encoding that is not plain JSON either."""
     return InvalidRequest(
-        f"Content-Encoding {encoding[:40]!r} is not read here: send gzip, deflate, or the JSON as it is"
+        f"Content-Encoding {encoding[:40]!r} is not supported: send gzip, deflate, or uncompressed JSON"
     )
 
 
@@ -54,4 +55,4 @@ def _window_bits(raw: bytes, encoding: str) -> int:
 
 
 def _damaged(encoding: str) -> InvalidRequest:
-    return InvalidRequest(f"the body could not be read: it is cut off, damaged, or not {encoding.strip()[:40]}")
+    return InvalidRequest(f"the body could not be read: it is incomplete, damaged, or not {encoding.strip()[:40]}")

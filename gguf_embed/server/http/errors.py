@@ -1,4 +1,4 @@
-"""An error's kind → HTTP status; its body, and what it calls the ways out, are the dialect's."""
+"""Maps errors to HTTP statuses. Dialects add the shape of the body, and their own words for the ways out."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import orjson
 from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidRequest, Overloaded, WayOut, describe
 
 _MAX_PATH_SHOWN = 100
-_CLOSE = 0.8  # of difflib's ratio: one or two letters of a word
+_CLOSE = 0.8  # difflib's ratio for one or two different letters in a word
 _GENERATION = re.compile(r"\b(chat|completions?|infill|messages|responses|generate|generate_stream)\b")
 
 
 class RouteNotFound(EmbedError):
-    """No such path here. Names it, and the one that was probably meant, or says that nothing here generates text."""
+    """There is no such route. Suggests a similar one, or says that this server does not generate text."""
 
     kind = "not_found"
 
     def __init__(self, path: str, known: Iterable[str] = ()) -> None:
-        # a path that is not UTF-8 comes as surrogates, which JSON cannot hold
+        # a path that is not UTF-8 contains surrogates, which JSON cannot represent
         shown = path[:_MAX_PATH_SHOWN].encode("utf-8", "replace").decode()
         hint = ""
         if _GENERATION.search(shown):
-            hint = "this server embeds texts and generates none; "
+            hint = "this server embeds text and does not generate it; "
         elif meant := difflib.get_close_matches(shown, known, n=1, cutoff=_CLOSE):
             hint = f"did you mean {meant[0]}? "
-        super().__init__(f"there is no route {shown} here: {hint}GET / lists all")
+        super().__init__(f"there is no route {shown}: {hint}GET / lists all routes")
 
 
 class MethodNotAllowed(EmbedError):
-    """The path exists, not for this method."""
+    """The path exists, but not with this method."""
 
     kind = "method_not_allowed"
 
@@ -43,11 +43,11 @@ class MethodNotAllowed(EmbedError):
 
 
 class NoInputs(InvalidRequest):
-    """An empty list of texts. TEI has a status of its own for it."""
+    """An empty list of texts. TEI has a separate status for it."""
 
 
 class TooManyInputs(InvalidRequest):
-    """More texts than one request may hold. TEI answers 413, others 400."""
+    """More texts than one request may have. TEI's status is 413, others use 400."""
 
 
 STATUSES: Mapping[str, int] = {
@@ -66,19 +66,20 @@ STATUSES: Mapping[str, int] = {
     "not_supported": 501,
     "unavailable": 503,
 }
-"""Of each kind that has a place on the wire; a dialect may have another one for it."""
+"""The status of each kind that a reply may have. A dialect may use another one."""
 
-# openai-python repeats every answer of 500 and above unless told not to: these would only fail again.
+# openai-python retries every status of 500 and above unless a header forbids it, but these would only fail again.
 _NEVER_RETRIED = frozenset({"engine", "model_load", "pull_failed", "not_supported"})
 
 WORDS: Mapping[WayOut, str] = {
     WayOut.SHORTEN: "shorten or split it",
-    WayOut.TRUNCATE: 'send "truncate": true to cut it visibly',
-    WayOut.TRUNCATE_DOCUMENT: 'send "truncate": true to cut the document visibly',
+    WayOut.TRUNCATE: 'send "truncate": true to have it cut',
+    WayOut.TRUNCATE_DOCUMENT: 'send "truncate": true to have the document cut',
     WayOut.LEAVE_OUT: "leave it out",
     WayOut.FEWER_INPUTS: "send fewer inputs in one request",
     WayOut.RETRY: "retry later",
-    WayOut.PROMPT_YOURSELF: "put the words before your texts yourself",
+    WayOut.PROMPT_YOURSELF: "put the prompt before your texts yourself",
+    WayOut.NAME_LABEL: 'set "label" to the name or number of one of them',
     WayOut.SEND_INLINE: "send the image as data:image/png;base64,…",
     WayOut.POOL: "start the server with --pooling mean, cls or last",
     WayOut.COMPARE_VECTORS: 'send "method": "embedding" to rank by the cosine of this model\'s vectors',
@@ -90,26 +91,27 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.ADD_TOWER: "start the server with --mmproj FILE, the model's vision tower",
     WayOut.ALLOW_HOST: "start the server with --allow-remote-media HOST",
     WayOut.REPAIR_FILE: "run gguf-embed doctor --fix on the file",
+    WayOut.OTHER_FILE: "use another GGUF of the model",
 }
-"""What a dialect says that has no field or route of its own for a way out."""
+"""The words of all dialects, which each may override with those for its own fields and routes."""
 
-INTERNAL_MESSAGE = "internal error; the server's log has the details"
+INTERNAL_MESSAGE = "internal error: see the server's log for details"
 
 ShapeError = Callable[[EmbedError, str, int], tuple[int, object]]
-"""An error, its message, its status → the status and the JSON body that a dialect gives it."""
+"""Turns an error, its message and its status into a dialect's status and JSON body."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorFormat:
-    """How a dialect's errors are written."""
+    """How a dialect formats its errors."""
 
     shape: ShapeError
-    words: Mapping[WayOut, str]  # of all ways out that its clients have
+    words: Mapping[WayOut, str]  # for the ways out that its clients have
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReply:
-    """A finished error answer."""
+    """A formatted error reply."""
 
     status: int
     body: bytes
@@ -122,7 +124,7 @@ def is_servers_fault(error: EmbedError) -> bool:
 
 
 def format_error(error: EmbedError, errors: ErrorFormat) -> ErrorReply:
-    """Put an error into a dialect's shape. A kind that has no place on the wire becomes a bare `engine`."""
+    """Format an error for a dialect. A kind without a status becomes an `engine` error with a generic message."""
     if error.kind not in STATUSES:
         error = EngineFailure(INTERNAL_MESSAGE)
     status, body = errors.shape(error, describe(error, errors.words), STATUSES[error.kind])
@@ -130,7 +132,7 @@ def format_error(error: EmbedError, errors: ErrorFormat) -> ErrorReply:
 
 
 def param_of(error: EmbedError) -> str | None:
-    """The request's field that is wrong, where one is."""
+    """The request's field that is wrong, if the error is about one."""
     match error:
         case InvalidRequest():
             return error.param

@@ -1,4 +1,4 @@
-"""The one middleware: request id, in_flight, CORS, key, errors in the route's dialect, metrics, debug log."""
+"""The middleware: request id, requests in flight, CORS, API key, errors in the route's dialect, metrics, debug log."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CORS = {
 }
 
 CLIENT_GONE_STATUS = 499
-"""nginx's number for a client that left before its answer; only metrics and the log see it."""
+"""nginx's status for a client that disconnected before its reply. Only seen in metrics and the log."""
 
 _UNKNOWN_ROUTE = "unknown"
 _NONE: tuple[None, None] = (None, None)
@@ -46,7 +46,7 @@ ServedRoutes = Mapping[web.AbstractRoute, tuple[Route, Dialect]]
 
 
 class RequestMiddleware:
-    """The middleware of one application. `served` says which route of which dialect an aiohttp route came from."""
+    """The middleware of one application. `served` maps aiohttp's routes to our routes and their dialects."""
 
     def __init__(self, context: ServerContext, served: ServedRoutes) -> None:
         self._context = context
@@ -59,7 +59,7 @@ class RequestMiddleware:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
-        """Answer one request, and count it whatever happens."""
+        """Answer one request, and count it in any case."""
         started_s = time.perf_counter()
         route, dialect = self._served.get(request.match_info.route, _NONE)
         if route is None and has_double_slash(request):
@@ -68,10 +68,10 @@ class RequestMiddleware:
             handler = request.match_info.handler
         status = CLIENT_GONE_STATUS
         task = asyncio.current_task()
-        assert task is not None  # a handler is a coroutine of a task
+        assert task is not None  # a handler always runs in a task
         try:
             response = await self._answer(request, route, handler, dialect)
-            if not response.prepared:  # a stream has sent its headers
+            if not response.prepared:  # else it is a stream that has already sent its headers
                 set_common_headers(self._context, request, response)
             status = response.status
             return response
@@ -103,7 +103,7 @@ class RequestMiddleware:
         return self._error_response(failure, request, dialect or self._dialect_of(request.path))
 
     def _dialect_of(self, path: str) -> Dialect:
-        """For a path whose method is wrong, or that nobody knows."""
+        """The dialect of a path that is unknown, or that was requested with a wrong method."""
         named = (dialect for dialect in self._context.dialects if dialect.path_prefix)
         by_prefix = next((dialect for dialect in named if path.startswith(dialect.path_prefix)), None)
         return self._dialects.get(path) or by_prefix or self._context.dialects[0]
@@ -129,18 +129,18 @@ class RequestMiddleware:
 
 
 def request_id(request: web.Request) -> str:
-    """The client's own where it is sane, else a new one with each call."""
+    """The client's own request id if it is valid, else a new one with each call."""
     asked = request.headers.get(REQUEST_ID_HEADER)
     return asked if asked and _SANE_ID.fullmatch(asked) else os.urandom(12).hex()
 
 
 def set_common_headers(context: ServerContext, request: web.Request, response: web.StreamResponse) -> None:
-    """Request id, server, CORS, and the end of the connection where the server is stopping.
+    """Set request id, server and CORS headers, and close the connection afterwards if the server is shutting down.
 
-    The middleware calls it for whatever a handler returns; one that streams calls it before its first byte.
+    The middleware calls this for every response, except that a streaming handler must call it before the first byte.
     """
     headers = response.headers
-    if REQUEST_ID_HEADER not in headers:  # an error has the one that was logged
+    if REQUEST_ID_HEADER not in headers:  # an error already has the one that was logged
         headers[REQUEST_ID_HEADER] = request_id(request)
     headers["Server"] = "gguf-embed"
     origin = request.headers.get("Origin")

@@ -1,4 +1,4 @@
-"""Paths with a slash too many, as from a client that joins "http://host/" and "/api/embed"."""
+"""Handles paths with double slashes, sent by clients that join "http://host/" and "/api/embed"."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _SLASHES = re.compile("/{2,}")
 
 
 def has_double_slash(request: web.Request) -> bool:
-    """Whether the path as it was sent has one."""
+    """Whether the path, as it was sent, has a double slash."""
     return "//" in request.rel_url.raw_path
 
 
 async def without_double_slashes(request: web.Request) -> web.Request:
-    """The request for the path with single slashes, routed anew; no redirect, which not every client follows.
+    """The request with single slashes in its path, routed again. Not a redirect, because not every client follows one.
 
-    Meant for paths that no route knew, so that the others pay nothing; the body must not have been read.
+    Only for paths that match no route, so that the others have no overhead. The body must not have been read.
     """
     url = request.rel_url
     single = url.with_path(_SLASHES.sub("/", url.raw_path), encoded=True, keep_query=True)

@@ -1,4 +1,4 @@
-"""Reading one field of a JSON object: the right type, or an `InvalidRequest` that names what was found."""
+"""Reads single fields of a JSON object. A value of the wrong type raises `InvalidRequest` naming what was found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_SHOWN = 60  # characters of a client's value repeated in a message
 
 
 def describe(value: object) -> str:
-    """Name a JSON value for an error message, shortly: `the string "abc"`, `an empty array`, `null`."""
+    """A short description of a JSON value for an error message: `the string "abc"`, `an empty array`, `null`."""
     match value:
         case None:
             return "null"
@@ -30,19 +30,19 @@ def describe(value: object) -> str:
 
 
 def wrong_value(name: str, expected: str, value: object) -> InvalidRequest:
-    """What to raise for a required field that is missing, or is not what it must be."""
+    """The error for a required field that is missing or has a wrong value."""
     if value is None:
         return InvalidRequest(f'"{name}" must be provided: {expected}', name)
     return InvalidRequest(f'"{name}" must be {expected}, found {describe(value)}', name)
 
 
 def is_int(value: object) -> bool:
-    """Whether a JSON value is an integer; Python counts true and false in, JSON does not."""
+    """Whether a JSON value is an integer. In Python, but not in JSON, true and false are integers."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def optional_bool(body: JsonObject, name: str) -> bool | None:
-    """The field, or None when absent or null."""
+    """The field, or None if it is absent or null."""
     value = body.get(name)
     if value is None or isinstance(value, bool):
         return value
@@ -50,7 +50,7 @@ def optional_bool(body: JsonObject, name: str) -> bool | None:
 
 
 def optional_int(body: JsonObject, name: str, minimum: int) -> int | None:
-    """The field, or None when absent or null."""
+    """The field, or None if it is absent or null."""
     value = body.get(name)
     if value is None:
         return None
@@ -60,7 +60,7 @@ def optional_int(body: JsonObject, name: str, minimum: int) -> int | None:
 
 
 def optional_str(body: JsonObject, name: str) -> str | None:
-    """The field, or None when absent or null."""
+    """The field, or None if it is absent or null."""
     value = body.get(name)
     if value is None or isinstance(value, str):
         return value
@@ -68,7 +68,7 @@ def optional_str(body: JsonObject, name: str) -> str | None:
 
 
 def optional_choice(body: JsonObject, name: str, choices: tuple[str, ...]) -> str | None:
-    """The field in lower case, one of `choices` in whatever case, or None when absent or null."""
+    """The field in lower case, one of `choices` ignoring case, or None if it is absent or null."""
     value = body.get(name)
     if value is None:
         return None

@@ -213,7 +213,7 @@ def test_very_large_and_very_small_values_keep_their_size(kernel):
         pytest.param((32, 4, 32), (BF16, F32, F16), id="F16 sums"),
     ],
 )
-def test_what_does_not_suit_goes_on_to_ggml(kernel, shape, types):
+def test_unsuitable_shapes_are_passed_to_ggml(kernel, shape, types):
     product = make_product(*shape)
     assert kernel.run(product, 1, 2, types)
     assert kernel.passed_on == [(1, types[0])]

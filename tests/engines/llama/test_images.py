@@ -113,7 +113,7 @@ def test_the_vector_does_not_depend_on_how_it_is_cut_into_parts(engine, mmproj, 
         small.close()
 
 
-def test_equal_images_give_equal_vectors_whatever_came_between(context):
+def test_equal_images_have_equal_vectors_regardless_of_other_requests(context):
     first = embed(context, "a ", png(noise(1)))
     embed(context, "another ", png(noise(2)), png(noise(3)))
     np.testing.assert_array_equal(embed(context, "a ", png(noise(1))), first)
@@ -137,7 +137,7 @@ def test_a_marker_in_the_words_is_words(context):
     assert context.embed(ImageInput(0, ("<__media__>",)), MEAN).n_tokens > 2
 
 
-def test_too_many_tokens_are_refused_and_the_context_goes_on(context):
+def test_too_many_tokens_are_refused_and_the_context_still_works(context):
     parts = [png(noise(number)) for number in range(4)]
     with pytest.raises(ImageInputTooLong, match=r"^input 3 has 65 tokens.*\b64\b"):
         context.embed(ImageInput(3, tuple(parts)), MEAN)
@@ -153,7 +153,7 @@ def test_too_many_tokens_are_refused_and_the_context_goes_on(context):
         b"RIFF0000WAVE",
     ],
 )
-def test_an_image_that_cannot_be_read_is_refused_and_the_context_goes_on(context, data):
+def test_an_image_that_cannot_be_read_is_refused_and_the_context_still_works(context, data):
     with pytest.raises(InvalidRequest, match="input 0, part 0"):
         embed(context, data)
     assert embed(context, png(noise(1))).shape == (1, 32)

@@ -58,7 +58,7 @@ def test_v1_embeddings_takes_another_pooling_where_the_server_has_none():
 
 
 @pytest.mark.parametrize("path", ["/embedding", "/embeddings"])
-def test_native_gives_token_rows_when_asked(path):
+def test_llama_cpps_route_returns_token_vectors_if_requested(path):
     async def scenario():
         async with serving() as running:
             reply = await running.post(path, {"content": ["ab", "c"], "pooling": "none"})
@@ -81,7 +81,7 @@ def test_truncation_shows_in_body_header_and_metric():
     asyncio.run(scenario())
 
 
-def test_nothing_is_said_of_truncation_when_nothing_was_cut():
+def test_a_reply_without_truncation_does_not_mention_it():
     async def scenario():
         async with serving() as running:
             reply = await running.post("/v1/embeddings", {"input": "a", "truncate": True})

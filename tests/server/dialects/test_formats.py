@@ -58,7 +58,7 @@ def test_written_floats_read_back_as_the_same_float32(columns):
     np.testing.assert_array_equal(np.array(read, dtype=np.float32).view(np.uint32), vectors.view(np.uint32))
 
 
-def test_truncation_is_told_in_both_shapes():
+def test_truncation_is_reported_in_both_shapes():
     result = replace(RESULT, truncated=(Truncation(1, 20, 16),))
     cut = {"n_tokens": 20, "n_kept": 16, "n_dropped": 4}
     assert json.loads(format_openai_embed(result, asked("float")))["truncated"] == [{"index": 1, **cut}]
@@ -76,7 +76,7 @@ def test_native_nests_one_row_per_token():
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
-def test_a_large_native_reply_comes_in_pieces_that_join(n):
+def test_a_large_reply_in_llama_cpps_shape_comes_in_pieces_that_join(n):
     vectors = np.zeros((n, 100_000), np.float32)
     result = replace(RESULT, output=Rows.one_each(DENSE, vectors))
     pieces = list(iter_llama_embed(result))
@@ -133,7 +133,7 @@ def test_too_long_tells_the_numbers_in_both_dialects():
         assert (shape["index"], shape["n_prompt_tokens"], shape["n_ctx"]) == (3, 700, 512)
 
 
-def test_overload_says_when_to_come_back():
+def test_an_overload_has_the_time_to_retry():
     assert format_error(Overloaded("full", retry_after_s=7), OPENAI.errors).headers["Retry-After"] == "7"
     assert format_error(Overloaded("full", retry_after_s=0), OPENAI.errors).headers["Retry-After"] == "1"
 

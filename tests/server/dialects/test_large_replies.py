@@ -81,7 +81,7 @@ class Telling(FakeService):
     ("path", "module", "name"),
     [("/v1/embeddings", openai, "format_openai_embed"), ("/embedding", native, "llama_details")],
 )
-def test_what_was_asked_beside_vectors_is_written_on_another_thread(monkeypatch, path, module, name):
+def test_details_next_to_vectors_are_serialized_on_another_thread(monkeypatch, path, module, name):
     threads: list[threading.Thread] = []
     write = getattr(module, name)
 

@@ -37,7 +37,7 @@ def test_texts_get_a_bare_array(path):
     assert reply.json == [{"index": 1, "score": 0.0, "text": "a"}, {"index": 0, "score": -1.0, "text": "x"}]
 
 
-def test_a_cut_is_in_the_header_and_on_coheres_path_the_default():
+def test_truncation_is_in_a_header_and_is_the_default_on_coheres_route():
     body = {"query": "a", "documents": ["x" * 20, "a"]}
     for path, fields in (("/rerank", {"truncate": True}), ("/v2/rerank", {})):
         reply = post(path, body | fields)

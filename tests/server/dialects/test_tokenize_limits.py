@@ -14,7 +14,7 @@ HALF = "x" * (MAX_CHARACTERS // 2)
 
 
 @pytest.mark.parametrize("content", [HALF + HALF, [HALF, 5, HALF]])
-def test_as_much_as_a_text_may_have_is_taken(content):
+def test_a_text_of_the_maximum_length_is_accepted(content):
     taken = parse_tokenize({"content": content}).content
     assert sum(len(part) for part in taken if isinstance(part, str)) == MAX_CHARACTERS
 

@@ -52,7 +52,7 @@ def test_every_route_has_an_entry_and_no_entry_is_without_a_route():
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=route_name)
-def test_an_entry_says_what_goes_in_and_what_comes_out(route: Route):
+def test_an_entry_describes_the_request_and_the_reply(route: Route):
     entry = KNOWN.routes[route_name(route)]
     succeeds = entry.get("succeeds", True)
     assert ("request" in entry) == (succeeds and route.method != "GET")

@@ -1,4 +1,4 @@
-"""GET /: the page for browsers, the plain text for everyone else. What the page does is in tests/ui."""
+"""GET /: the page for browsers, plain text for other clients. tests/ui tests what the page does."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_cache_is_told_of_both_headers_that_matter():
 
 
 @pytest.mark.parametrize("accept", ["*/*", BROWSER])
-def test_head_says_the_same_without_the_body(accept):
+def test_head_returns_the_same_headers_without_a_body(accept):
     asked, full = get(accept, "HEAD"), get(accept)
     assert asked.raw == b""
     for name in ("Content-Type", "Vary"):
@@ -87,7 +87,7 @@ def test_a_page_without_a_script_may_run_none():
     assert page.body == b"<style>p{}</style>"
 
 
-def test_the_page_asks_nobody_else_and_is_free_of_its_place():
+def test_the_page_loads_nothing_from_elsewhere_and_works_under_any_path():
     addresses = set(re.findall(r"https?://[\w./-]+", HTML))
     assert addresses == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xhtml"}  # names, not asked
     assert re.findall(r"(?:href|src|action)=\"/", HTML) == []

@@ -55,7 +55,7 @@ def marked(words, *data):
         ([1, marked("<__media__>", B64)], [1, marked("<__media__>", B64)], []),  # and refuses this
     ],
 )
-def test_images_are_taken_out_and_texts_are_left(value, left, inputs):
+def test_images_are_extracted_and_texts_are_kept(value, left, inputs):
     parsed = parse_images(value, "input", RULES)
     assert (parsed.value, list(parsed.inputs)) == (left, inputs)
 
@@ -75,8 +75,8 @@ def test_a_url_of_a_named_host_waits_to_be_fetched():
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        (marked("no marker", B64), 'input".prompt_string has 0 times <__media__>, multimodal_data 1 entries'),
-        (marked("<__media__><__media__>", B64), "2 times <__media__>, multimodal_data 1 entries"),
+        (marked("no marker", B64), 'input".prompt_string .*<__media__> 0 times.*multimodal_data has 1 entries'),
+        (marked("<__media__><__media__>", B64), "<__media__> 2 times.*multimodal_data has 1 entries"),
         ([marked("<__media__>", "§§§")], r'"input\[0\]".multimodal_data\[0\] is not base64'),
         (marked("<__media__>", B64[:-3]), r"multimodal_data\[0\] is not base64"),
         (marked("<__media__>", 7), "must be a base64 string, found the number 7"),
@@ -89,32 +89,32 @@ def test_a_url_of_a_named_host_waits_to_be_fetched():
         ({"content": [{"type": "image", "image": B64}]}, r'content\[0\] must be {"type": "text"'),
         ({"content": ["words"]}, r"content\[0\] must be"),
         ({"content": [{"type": "image_url"}]}, r"content\[0\] must be"),
-        ({"content": [image("file:///etc/passwd")]}, "files and other schemes are never read"),
+        ({"content": [image("file:///etc/passwd")]}, "only http, https and data URLs"),
         ({"content": [image("/etc/passwd")]}, "is not base64"),
-        ({"content": [image("ftp://a.com/x.png")]}, "files and other schemes are never read"),
+        ({"content": [image("ftp://a.com/x.png")]}, "only http, https and data URLs"),
         ({"content": [image("data:text/plain;base64,AAAA")]}, "must be data:image/png;base64"),
         ({"content": [image("data:image/png,raw")]}, "must be data:image/png;base64"),
         ({"content": [image("https://a.com/x.png")]}, "a.com:443, "),
-        ([marked("<__media__>", B64)] * (MAX_IMAGES + 1), "holds over 64 images, the limit per request"),
-        (marked("x", *["AAAA"] * (MAX_IMAGES + 1)), "holds over 64 images"),
-        ({"content": [text("a")] * (MAX_PARTS + 1)}, "holds over 10,000 parts"),
-        ([{"content": [text("a")] * 5001}] * 2, "holds over 10,000 parts"),
-        (marked("<__media__>", "é" + B64), r"is not base64 \(it has characters beyond ASCII\)"),
+        ([marked("<__media__>", B64)] * (MAX_IMAGES + 1), "over 64 images.*limit per request"),
+        (marked("x", *["AAAA"] * (MAX_IMAGES + 1)), "over 64 images"),
+        ({"content": [text("a")] * (MAX_PARTS + 1)}, "over 10,000 parts"),
+        ([{"content": [text("a")] * 5001}] * 2, "over 10,000 parts"),
+        (marked("<__media__>", "é" + B64), r"is not base64 \(.*ASCII"),
         ([text("a"), {"content": [text("a"), image("§")]}], r'"input\[1\]".content\[1\].image_url is not base64'),
     ],
 )
-def test_what_is_wrong_is_named_with_its_place(value, problem):
+def test_an_error_names_the_place_in_the_request(value, problem):
     with pytest.raises(InvalidRequest, match=problem):
         parse_images(value, "input", RULES)
 
 
 @pytest.mark.parametrize("kind", ["input_audio", "input_video", "video_url"])
 def test_sound_and_video_are_not_supported(kind):
-    with pytest.raises(NotSupported, match="reads text and images only"):
+    with pytest.raises(NotSupported, match=r'^"input"\.content\[0\] is (sound|video)'):
         parse_images({"content": [{"type": kind, kind: {"data": "AAAA"}}]}, "input", RULES)
 
 
-def test_a_place_in_the_parts_themselves_is_named_as_it_was_sent():
+def test_an_error_in_content_parts_names_the_part():
     with pytest.raises(InvalidRequest, match=r'^"content\[1\]".image_url is not base64'):
         parse_images([text("a"), image("§")], "content", RULES)
 
@@ -128,12 +128,12 @@ def test_a_place_in_the_parts_themselves_is_named_as_it_was_sent():
         [marked("no marker", B64)],
     ],
 )
-def test_where_no_images_are_read_that_is_said_before_anything_about_the_image(value):
+def test_a_model_without_a_tower_refuses_an_image_before_checking_it(value):
     with pytest.raises(NotSupported, match="no tower"):
         parse_images(value, "input", ImageRules(RemoteHosts(), 9, refusal=NotSupported("no tower")))
 
 
-def test_fetched_images_are_looked_at_beside_the_event_loop(monkeypatch):
+def test_fetched_images_are_checked_on_a_thread(monkeypatch):
     threads = []
 
     async def fetch(remote, max_bytes):

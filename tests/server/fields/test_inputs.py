@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
 from gguf_embed.server.fields.inputs import MAX_TOKEN_ID, MixedInputs, parse_inputs
 
 
@@ -62,8 +62,9 @@ def test_a_bad_input_is_named_with_its_index_and_what_was_found(value, message):
     [{"prompt_string": "a", "multimodal_data": ["AA=="]}, {"content": [{"type": "text", "text": "a"}]}],
 )
 def test_images_and_sound_are_not_supported(value):
-    with pytest.raises(NotSupported, match="which only the embedding routes take"):
+    with pytest.raises(NotSupported, match=r'^"input\[0\]"') as caught:
         parse_inputs([value], "input", 10)
+    assert caught.value.ways_out == (WayOut.EMBED_OPTIONS,)
 
 
 @pytest.mark.parametrize(("value", "index"), [(["a", None], 1), ([[1], {}], 1), ([["a", "b"], "c"], 0), (3, None)])
@@ -73,7 +74,7 @@ def test_the_error_of_one_of_several_inputs_has_its_index(value, index):
     assert caught.value.index == index
 
 
-def test_an_array_that_a_number_makes_one_input_says_so():
+def test_the_error_for_an_array_that_a_number_makes_one_input_names_the_number():
     with pytest.raises(InvalidRequest, match=r'found null \(the number at "input\[1\]" makes the array one input\)'):
         parse_inputs(["a", 5, None], "input", 10)
 

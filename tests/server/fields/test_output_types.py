@@ -1,4 +1,4 @@
-"""The number types of a reply: reading the wish, and what comes over a real connection."""
+"""Number types: parsing the requested ones, and replies over a real connection."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_any_of_the_names_asks_for_types(body, expected):
         ({"embedding_types": []}, "embedding_types", "must not be empty"),
         ({"embedding_types": ["int8", None]}, "embedding_types", "found null"),
         ({"embedding_types": [["int8"]]}, "embedding_types", "found an array of 1"),
-        ({"output_dtype": "int8", "embedding_types": ["int8", "float"]}, "embedding_types", "send one of them"),
+        ({"output_dtype": "int8", "embedding_types": ["int8", "float"]}, "embedding_types", '"output_dtype"'),
         ({"output_dtype": "int8", "encoding_format": "int8"}, "encoding_format", "base64"),
     ],
 )
@@ -161,7 +161,7 @@ def test_dimensions_are_cut_before_the_numbers_are_made():
         ("/v1/embeddings", {"input": "a", "output_dimension": 9, "output_dtype": "binary"}, "dimensions"),
     ],
 )
-def test_wrong_wishes_are_a_400_in_openais_shape(path, body, param):
+def test_wrong_types_are_a_400_in_openais_shape(path, body, param):
     reply = post(path, body)
     assert (reply.status, reply.json["error"]["param"]) == (400, param)
 
@@ -200,6 +200,6 @@ def test_bytes_that_openais_client_would_read_as_float32_are_refused():
     assert post("/v1/embeddings", body | {"output_dtype": "float"}, headers=headers).status == 200
 
 
-def test_an_empty_wish_changes_nothing():
-    plain, wished = (post("/v1/embeddings", {"input": TEXTS, **more}) for more in ({}, {"output_dtype": "float"}))
-    assert plain.raw == wished.raw
+def test_requesting_the_default_type_changes_nothing():
+    plain, requested = (post("/v1/embeddings", {"input": TEXTS, **more}) for more in ({}, {"output_dtype": "float"}))
+    assert plain.raw == requested.raw

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.fields.prompt_prefix import MAX_PROMPT_CHARACTERS, format_applied_prompt, parse_prompt_choice
+from gguf_embed.server.fields.prompt_prefix import (
+    MAX_PROMPT_CHARACTERS,
+    NOTHING_ADDED,
+    format_applied_prompt,
+    parse_prompt_choice,
+)
 from gguf_embed.types import AppliedPrompt, PromptChoice
 
 
@@ -35,7 +40,7 @@ def test_each_field_asks_in_its_own_way(body, choice):
         ({"task": "clustering", "prompt_name": "Clustering"}, PromptChoice(name="Clustering", param="prompt_name")),
     ],
 )
-def test_fields_that_say_the_same_are_one_wish_in_its_most_specific_form(body, choice):
+def test_of_fields_with_the_same_meaning_the_most_specific_one_is_used(body, choice):
     assert parse_prompt_choice(body) == choice
 
 
@@ -91,12 +96,12 @@ def test_where_prompt_is_the_input_it_is_left_alone(prompt):
         (AppliedPrompt(None, "mine: "), {"name": None, "text": "mine: "}),
     ],
 )
-def test_the_reply_says_which_prefix_was_added(prompt, written):
+def test_the_reply_has_the_prompt_that_was_added(prompt, written):
     assert format_applied_prompt(prompt) == written
 
 
-def test_the_reply_says_plainly_that_nothing_was_known_and_nothing_added():
+def test_the_reply_has_a_note_if_no_prompt_was_added():
     written = format_applied_prompt(AppliedPrompt(None, ""))
     assert written is not None
     assert (written["name"], written["text"]) == (None, "")
-    assert "nothing was added" in str(written["note"])
+    assert written["note"] == NOTHING_ADDED

@@ -37,7 +37,7 @@ def test_a_lone_surrogate_becomes_the_replacement_character(raw, text):
         (rb'{"a": "\ud83d" ', "not valid JSON"),
     ],
 )
-def test_a_malformed_body_says_what_is_wrong_and_where(raw, message):
+def test_the_error_for_a_malformed_body_names_the_problem_and_its_position(raw, message):
     with pytest.raises(InvalidRequest) as caught:
         parse_json_object(raw)
     assert message in caught.value.message

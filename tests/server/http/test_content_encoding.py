@@ -64,10 +64,10 @@ def test_what_is_damaged_is_refused(raw, encoding):
         ("identity", BODY, 200, ""),
         ("identity", b"{", 400, "not valid JSON"),
         ("utf-8", BODY, 200, ""),
-        ("br", b"\x0b\x08\x80{}\x03", 400, "Content-Encoding 'br' is not read here: send gzip, deflate"),
-        ("zstd", b"\x28\xb5\x2f\xfd", 400, "Content-Encoding 'zstd' is not read here: send gzip, deflate"),
-        ("foo", b"?", 400, "Content-Encoding 'foo' is not read here: send gzip, deflate"),
-        ("gzip, gzip", gzip.compress(gzip.compress(BODY)), 400, "Content-Encoding 'gzip, gzip' is not read here"),
+        ("br", b"\x0b\x08\x80{}\x03", 400, "Content-Encoding 'br'"),
+        ("zstd", b"\x28\xb5\x2f\xfd", 400, "Content-Encoding 'zstd'"),
+        ("foo", b"?", 400, "Content-Encoding 'foo'"),
+        ("gzip, gzip", gzip.compress(gzip.compress(BODY)), 400, "Content-Encoding 'gzip, gzip'"),
     ],
 )
 def test_a_body_is_read_or_refused_in_the_routes_shape_and_with_its_id(encoding, raw, status, words):

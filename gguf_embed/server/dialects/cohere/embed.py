@@ -28,16 +28,16 @@ from gguf_embed.server.http.values import JsonObject, describe, optional_choice,
 from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ModelInfo
 
 _FLOAT = OutputType("float", "float", base64=False)
-_TEXT_ONLY = "text only here; images go to POST /v1/embeddings, where the model has a vision tower"
+_TEXT_ONLY = "this route takes text only; send images to POST /v1/embeddings, for a model with a vision tower"
 
 
 @dataclass(frozen=True, slots=True)
 class CohereEmbed:
-    """A parsed body: what to compute, and how to write it."""
+    """A parsed body: what to compute, and how to format the reply."""
 
     request: EmbedRequest
-    texts: tuple[str, ...]  # as they came, for the reply
-    output_types: tuple[OutputType, ...]  # none asked: version 1 answers with bare floats
+    texts: tuple[str, ...]  # as the client sent them, for the reply
+    output_types: tuple[OutputType, ...]  # (): not requested; version 1 then returns plain floats
 
 
 async def embed(context: ServerContext, request: web.Request) -> web.Response:
@@ -46,29 +46,29 @@ async def embed(context: ServerContext, request: web.Request) -> web.Response:
 
 
 async def embed_v1(context: ServerContext, request: web.Request) -> web.Response:
-    """`POST /v1/embed`: the same, or bare floats where no types are asked for."""
+    """`POST /v1/embed`: vectors by type, or plain floats if no types are requested."""
     return await _answer(context, await read_json_object(context, request), version=1)
 
 
 async def _answer(context: ServerContext, body: JsonObject, version: int) -> web.Response:
-    asked = parse_cohere_embed(body, context.options.max_inputs)
+    parsed = parse_cohere_embed(body, context.options.max_inputs)
 
     def check(info: ModelInfo) -> None:
-        check_output(info.output, (DENSE, SCORES), on_request=False)  # scores are the service's to refuse
-        check_output_types(asked.output_types, info.output, embd_normalize=2)
+        check_output(info.output, (DENSE, SCORES), on_request=False)  # the service refuses scores
+        check_output_types(parsed.output_types, info.output, embd_normalize=2)
         _refuse_fewer_tokens(body, info.max_input_tokens)
 
-    result = await context.embed(asked.request, check)
-    return embed_response(format_cohere_embed(asked, result, version), result.truncated)
+    result = await context.embed(parsed.request, check)
+    return embed_response(format_cohere_embed(parsed, result, version), result.truncated)
 
 
 def _refuse_fewer_tokens(body: JsonObject, limit: int) -> None:
-    """`max_tokens` may say what holds anyhow; a text is not cut shorter than the model needs."""
+    """Refuse a `max_tokens` below the model's limit, because texts are not cut any shorter than that."""
     max_tokens = optional_int(body, "max_tokens", minimum=1)
     if max_tokens is not None and max_tokens < limit:
         raise NotSupported(
-            f'"max_tokens" is {max_tokens}, and texts are cut at this model\'s {limit} tokens only: '
-            "leave it out, or cut the texts yourself"
+            f'"max_tokens" is {max_tokens}, but texts can only be cut at this model\'s limit of {limit}: leave it out, '
+            "or cut the texts yourself"
         )
 
 
@@ -89,10 +89,10 @@ def parse_cohere_embed(body: JsonObject, max_inputs: int) -> CohereEmbed:
 
 def _parse_texts(body: JsonObject, max_inputs: int) -> tuple[str, ...]:
     if body.get("images"):
-        raise NotSupported(f'"images" is not supported: {_TEXT_ONLY}')
+        raise NotSupported(f'"images" is not supported here: {_TEXT_ONLY}')
     field = "texts" if body.get("inputs") is None else "inputs"
     if field == "inputs" and body.get("texts") is not None:
-        raise InvalidRequest('"texts" and "inputs" are two ways to send the same: send one of them', "inputs")
+        raise InvalidRequest('"texts" and "inputs" mean the same: send only one of them', "inputs")
     value = body.get(field)
     if not isinstance(value, list):
         here = ' (not "input", as in OpenAI\'s API)' if value is None and body.get("input") is not None else ""
@@ -101,20 +101,20 @@ def _parse_texts(body: JsonObject, max_inputs: int) -> tuple[str, ...]:
     for index, entry in enumerate(entries):
         if not isinstance(entry, str):
             raise InvalidRequest(f'"{field}[{index}]" must be a string, found {describe(entry)}', field, index)
-    return tuple(prompt for prompt in parse_inputs(entries, field, max_inputs) if isinstance(prompt, str))
+    return tuple(item for item in parse_inputs(entries, field, max_inputs) if isinstance(item, str))
 
 
 def _text_of(entry: object, index: int) -> object:
-    """The text of `{"content": [{"type": "text", "text": "…"}]}`; anything else as it is."""
+    """The text of `{"content": [{"type": "text", "text": "…"}]}`. Raises for anything else."""
     match entry:
         case {"content": [{"type": "text", "text": str(text)}]}:
             return text
         case {"content": list(parts)} if any(isinstance(part, dict) and _is_image(part) for part in parts):
-            raise NotSupported(f'"inputs[{index}].content" holds an image: {_TEXT_ONLY}')
+            raise NotSupported(f'"inputs[{index}].content" has an image: {_TEXT_ONLY}')
         case {"content": content}:
             raise InvalidRequest(
                 f'"inputs[{index}].content" must be one part {{"type": "text", "text": "…"}}, found '
-                f"{describe(content)}: join several texts, or send an input for each",
+                f"{describe(content)}: join the texts, or send one input for each",
                 "inputs",
                 index,
             )
@@ -129,17 +129,15 @@ def _is_image(part: JsonObject) -> bool:
 
 
 def _parse_truncate(body: JsonObject) -> bool:
-    """Cohere cuts the end unasked ("END"). Raises `InvalidRequest` for "START": only the beginning can be kept."""
+    """Cohere's default is "END". Raises `InvalidRequest` for "START", because this server only cuts the end."""
     value = body.get("truncate")
     if isinstance(value, str) and value.lower() == "start":
-        raise InvalidRequest(
-            'this server keeps the beginning of a text: "truncate" must be "END" or "NONE"', "truncate"
-        )
+        raise InvalidRequest('this server only cuts the end of a text: "truncate" must be "END" or "NONE"', "truncate")
     return optional_choice(body, "truncate", ("END", "NONE")) != "none"
 
 
 def format_cohere_embed(parsed: CohereEmbed, result: EmbedResult, version: int) -> bytes:
-    """Write the reply; `prompt` and `truncated` are ours, added where they have something to say."""
+    """Format the reply. `prompt` and `truncated` are our own fields, present only if they apply."""
     bare = version == 1 and not parsed.output_types
     vectors = rows_of(result.output).matrix
     types: Sequence[OutputType] = parsed.output_types or (_FLOAT,)

@@ -7,8 +7,8 @@ from gguf_embed.server.http.errors import WORDS, ErrorFormat
 
 _WORDS = {
     **WORDS,
-    WayOut.TRUNCATE: 'send "truncate": "END" to cut it visibly',
-    WayOut.RERANK: "POST /v2/rerank",
+    WayOut.TRUNCATE: 'send "truncate": "END" to have it cut',
+    WayOut.RERANK: "use POST /v2/rerank for scores",
 }
 
 

@@ -1,4 +1,4 @@
-"""Cohere's `/v2/rerank`: scores between 0 and 1, and documents that are too long are cut unless told otherwise."""
+"""Cohere's `/v2/rerank`: scores are between 0 and 1, and long documents are cut by default."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gguf_embed.server.fields.rerank import ParsedRerank, RerankDefaults, parse_
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.types import RerankResult, ScoreKind
 
-DOCUMENTS_PER_SEARCH_UNIT = 100  # Cohere's: a query with up to 100 documents
+DOCUMENTS_PER_SEARCH_UNIT = 100  # Cohere bills a query with up to 100 documents as one unit
 DEFAULTS = RerankDefaults(raw_scores=False, truncate=True)
 
 
@@ -25,7 +25,7 @@ async def rerank(context: ServerContext, request: web.Request) -> web.Response:
 
 
 def format_rerank(parsed: ParsedRerank, result: RerankResult) -> bytes:
-    """Write Cohere's reply."""
+    """Format Cohere's reply."""
     meta: dict[str, object] = {
         "api_version": {"version": "2"},
         "billed_units": {"search_units": -(-len(result.scores) // DOCUMENTS_PER_SEARCH_UNIT)},

@@ -18,7 +18,7 @@ from gguf_embed.server.fields import options as option_fields
 from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, parse_embed_fields
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
-from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_beside_images
+from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_with_images
 from gguf_embed.server.fields.options_reply import llama_details, with_option_headers
 from gguf_embed.server.fields.output_types import OutputType, check_output_types, write_matrix
 from gguf_embed.server.fields.outputs import check_output, rows_of
@@ -39,21 +39,21 @@ from gguf_embed.types import (
     ModelInfo,
 )
 
-_NUMBERS_PER_PIECE = 200_000  # about 5 ms
-_STREAMED_BYTES = 16 * 2**20  # a longer reply is sent as it is written, without a Content-Length
-_KINDS = (DENSE, TOKENS, SCORES)  # of output, all of which are rows
+_NUMBERS_PER_PIECE = 200_000  # take about 5 ms to serialize
+_STREAMED_BYTES = 16 * 2**20  # longer replies are streamed, without a Content-Length
+_KINDS = (DENSE, TOKENS, SCORES)  # kinds of output that have rows
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaEmbed:
-    """A parsed body: what to compute, and how to write it."""
+    """A parsed body: what to compute, and how to format the reply."""
 
     request: EmbedRequest
     output_types: tuple[OutputType, ...] = ()
     options: EmbedOptions | None = None
 
     def check(self, info: ModelInfo) -> None:
-        """Whether this reply can hold what the model gives."""
+        """Check that the reply can hold the model's output. Raises `InvalidRequest` or `NotSupported`."""
         request = self.request
         output = request.output or info.output
         check_output(output, _KINDS, on_request=request.output is not None)
@@ -74,20 +74,20 @@ async def answer_embedding(context: ServerContext, body: JsonObject) -> web.Resp
     if type(given) is dict or (type(given) is list and dict in set(map(type, given))):
         body, images = await take_images(context, body)
         if images:
-            refuse_beside_images(body)
-    asked = parse_llama_embed(body, context.options.max_inputs)
-    result = await context.embed(replace(asked.request, images=images) if images else asked.request, asked.check)
-    if asked.options is None:
-        return embed_response(await _as_body(iter_llama_embed(result, asked.output_types)), result.truncated)
-    details = await asyncio.to_thread(llama_details, result, asked.options, _error_object)
-    written = await _as_body(iter_llama_embed(result, asked.output_types, details))
+            refuse_with_images(body)
+    parsed = parse_llama_embed(body, context.options.max_inputs)
+    result = await context.embed(replace(parsed.request, images=images) if images else parsed.request, parsed.check)
+    if parsed.options is None:
+        return embed_response(await _as_body(iter_llama_embed(result, parsed.output_types)), result.truncated)
+    details = await asyncio.to_thread(llama_details, result, parsed.options, _error_object)
+    written = await _as_body(iter_llama_embed(result, parsed.output_types, details))
     return with_option_headers(embed_response(written, result.truncated), result)
 
 
 async def _as_body(pieces: Iterator[bytes]) -> bytes | AsyncIterator[bytes]:
-    """All of a reply, or a stream where it is large: token rows may be gigabytes.
+    """The whole reply, or a stream if it is large: token rows may take gigabytes.
 
-    Other requests get their turn between any two pieces.
+    The event loop can serve other requests between two pieces.
     """
     pieces_so_far: list[bytes] = []
     n_bytes = 0
@@ -107,7 +107,7 @@ async def _streamed(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def parse_llama_embed(body: JsonObject, max_inputs: int) -> LlamaEmbed:
-    """Read a request body; `input` is preferred over `content`. Raises `InvalidRequest` naming the field."""
+    """Parse a request body. `input` takes precedence over `content`. Raises `InvalidRequest` naming the field."""
     param = "content" if body.get("input") is None else "input"
     if body.get(param) is None:
         raise InvalidRequest('"input" or "content" must be provided', "input")
@@ -127,13 +127,13 @@ def parse_llama_embed(body: JsonObject, max_inputs: int) -> LlamaEmbed:
         dimensions=fields.dimensions,
         truncate=fields.truncate,
         prompt=fields.prompt,
-        scores=True,  # as from llama-server
+        scores=True,  # as in llama-server
     )
     return LlamaEmbed(request if options is None else options.apply_to(request), fields.output_types, options)
 
 
 def _error_object(error: EmbedError) -> dict[str, object]:
-    """One input's failure, as it stands in its item."""
+    """The error object for one failed input."""
     return error_object(error, describe(error, ERRORS.words), STATUSES[error.kind])
 
 
@@ -149,10 +149,10 @@ def iter_llama_embed(
     output_types: Sequence[OutputType] = (),
     details: Sequence[dict[str, object]] | None = None,
 ) -> Iterator[bytes]:
-    """Write `[{"index": 0, "embedding": [[…], …]}, …]` in pieces of some milliseconds each, to be joined.
+    """Format `[{"index": 0, "embedding": [[…], …]}, …]` in pieces that take a few milliseconds each.
 
-    Rows are always nested, one when pooled. A piece ends with the item that fills it; an item larger than a piece has
-    several. `details` are what `llama_details` tells of each input.
+    Rows are always nested, even a single pooled one. A piece ends after the item that fills it; an item larger than a
+    piece is split. `details` comes from `llama_details`, one per input.
     """
     output = rows_of(result.output)
     vectors = np.ascontiguousarray(output.matrix)
@@ -183,7 +183,7 @@ def iter_llama_embed(
 
 
 def _dump_large(item: dict[str, object], rows: FloatMatrix, output_types: Sequence[OutputType]) -> Iterator[bytes]:
-    """An item whose rows are too many for one piece."""
+    """Format an item that has too many rows for one piece."""
     yield b'{"index":' + orjson.dumps(item["index"]) + b',"embedding":'
     if len(output_types) < 2:
         yield from _dump_rows(rows, output_types)
@@ -197,7 +197,7 @@ def _dump_large(item: dict[str, object], rows: FloatMatrix, output_types: Sequen
 
 
 def _dump_rows(rows: FloatMatrix, output_types: Sequence[OutputType]) -> Iterator[bytes]:
-    """One array of rows, in one type."""
+    """Format one array of rows, in one type."""
     n_rows = max(1, _NUMBERS_PER_PIECE // rows.shape[1])
     for begin in range(0, len(rows), n_rows):
         part = rows[begin : begin + n_rows]

@@ -24,22 +24,23 @@ TYPES: Mapping[str, str] = {
     "not_supported": "not_supported_error",
     "unavailable": "unavailable_error",
 }
-"""llama-server's `type` of each kind."""
+"""llama-server's `type` for each kind of error."""
 
 _WORDS = {
     **WORDS,
-    WayOut.TRUNCATE: 'send "truncate": true to cut it visibly (or start the server with --truncate)',
-    WayOut.TRUNCATE_DOCUMENT: 'send "truncate": true to cut the document visibly (or start the server with --truncate)',
-    WayOut.AVERAGE: 'send "long_input": "chunk_mean" to average its parts',
-    WayOut.POOL: 'send "pooling": "mean", "cls" or "last"',
+    WayOut.TRUNCATE: 'send "truncate": true to have it cut (or start the server with --truncate)',
+    WayOut.TRUNCATE_DOCUMENT: 'send "truncate": true to have the document cut (or start the server with --truncate)',
+    WayOut.AVERAGE: 'send "long_input": "chunk_mean" to get the average over its windows',
+    WayOut.NO_AVERAGE: 'leave "long_input" out',
+    WayOut.POOL: 'send "pooling": "mean", "cls" or "last" for one vector per text',
     WayOut.EMBED_OPTIONS: "send it to POST /v1/embeddings or POST /embedding",
-    WayOut.RERANK: "POST /rerank",
-    WayOut.TOKEN_VECTORS: 'send "pooling": "none"',
+    WayOut.RERANK: "use POST /rerank for scores",
+    WayOut.TOKEN_VECTORS: 'send "pooling": "none" to POST /embedding for one vector per token',
 }
 
 
 def error_object(error: EmbedError, message: str, status: int) -> dict[str, object]:
-    """What stands under `error`."""
+    """The value of `error`."""
     return {"code": status, "message": message, "type": TYPES[error.kind]} | position_of(error)
 
 

@@ -1,4 +1,4 @@
-"""llama-server's `/rerank` and its like, which have Jina's shape; a body with `texts` gets TEI's bare array."""
+"""llama-server's `/rerank` and its other paths, in Jina's shape. A body with `texts` gets TEI's plain array."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def rerank(context: ServerContext, request: web.Request) -> web.Response:
 
 
 def format_jina(parsed: ParsedRerank, result: RerankResult) -> bytes:
-    """Write Jina's reply, which is llama-server's too."""
+    """Format Jina's reply, which is also llama-server's."""
     n_tokens = result.usage.prompt_tokens
     reply = {
         "model": result.model.name,
@@ -41,7 +41,7 @@ def format_jina(parsed: ParsedRerank, result: RerankResult) -> bytes:
 
 
 def format_tei(parsed: ParsedRerank, result: RerankResult) -> bytes:
-    """Write TEI's reply."""
+    """Format TEI's reply."""
     cuts = {cut.index: cut for cut in result.truncated}
     reply = [_tei_item(parsed, result, index, cuts.get(index)) for index in ranking(result, parsed.top_n)]
     return orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)

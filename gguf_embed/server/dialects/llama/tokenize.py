@@ -20,12 +20,12 @@ from gguf_embed.server.http.values import JsonObject, optional_bool, optional_st
 from gguf_embed.types import Input
 
 MAX_INLINE_TOKENS = 2_000
-"""A reply of more pieces (some 2 ms) is written in a thread."""
+"""Larger replies are serialized on a thread; this many pieces take about 2 ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizeRequest:
-    """A parsed `/tokenize` body; the defaults are llama-server's."""
+    """A parsed `/tokenize` body. The defaults are llama-server's."""
 
     content: Input
     model: str | None = None
@@ -39,7 +39,7 @@ async def tokenize(context: ServerContext, request: web.Request) -> web.Response
     body = await read_json_object(context, request)
     if body.get("inputs") is not None:
         if body.get("content") is not None:
-            raise InvalidRequest('"content" is llama.cpp\'s field, "inputs" is TEI\'s: send one of them', "inputs")
+            raise InvalidRequest('"content" is llama.cpp\'s field, "inputs" is TEI\'s: send only one of them', "inputs")
         return await answer_tokenize(context, body)
     parsed = parse_tokenize(body)
     tokens = await context.service.tokenize(
@@ -61,7 +61,7 @@ async def detokenize(context: ServerContext, request: web.Request) -> web.Respon
 
 
 def parse_tokenize(body: JsonObject) -> TokenizeRequest:
-    """Read a request body. `content` is a string, or texts and ids that make one sequence."""
+    """Parse a request body. `content` is a string, or texts and ids that form one sequence."""
     content = body.get("content")
     if isinstance(content, list):
         content = parse_parts(content, "content")
@@ -83,18 +83,18 @@ def parse_tokenize(body: JsonObject) -> TokenizeRequest:
 
 
 def parse_detokenize(body: JsonObject) -> tuple[int, ...]:
-    """Read a request body. Raises `InvalidRequest` naming the entry that is no token id."""
+    """Parse a request body. Raises `InvalidRequest` for an entry that is not a token id."""
     tokens = body.get("tokens")
     if not isinstance(tokens, list):
         raise wrong_value("tokens", "an array of token ids", tokens)
     parts = parse_parts(tokens, "tokens")
     ids = tuple(part for part in parts if isinstance(part, int))
     if len(ids) != len(parts):
-        raise InvalidRequest('"tokens" must hold token ids only, found a string in it', "tokens")
+        raise InvalidRequest('"tokens" must contain only token ids, found a string', "tokens")
     return ids
 
 
 def format_pieces(tokens: Sequence[int], pieces: Sequence[bytes]) -> bytes:
-    """Write each token with its text."""
+    """Format each token with its text."""
     written = [{"id": token, "piece": format_piece(piece)} for token, piece in zip(tokens, pieces, strict=True)]
     return orjson.dumps({"tokens": written})

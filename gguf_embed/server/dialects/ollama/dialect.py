@@ -20,11 +20,11 @@ OLLAMA = Dialect(
         Route("GET", "/api/ps", ps, "the loaded models"),
         Route("POST", "/api/show", show, "one model by name"),
         Route("POST", "/api/pull", pull, "download a model"),
-        Route("POST", "/api/copy", copy, "give a model one more name"),
+        Route("POST", "/api/copy", copy, "give a model another name"),
         Route("DELETE", "/api/delete", delete, "remove a pulled model"),
         Route("GET", "/api/version", version, "this server's version"),
         *(
-            Route("POST", path, refuse, "501: this server embeds only")
+            Route("POST", path, refuse, "501: not supported, this server only embeds")
             for path in ("/api/generate", "/api/chat", "/api/create", "/api/push", "/api/blobs/{digest}")
         ),
     ),

@@ -29,11 +29,11 @@ _RAW_ARCHITECTURES = ("nomic-bert", "nomic-bert-moe")
 
 @dataclass(frozen=True, slots=True)
 class OllamaEmbed:
-    """A parsed body. Without inputs it asks for the model to be loaded, or unloaded."""
+    """A parsed body. Without inputs, it asks to load or unload the model."""
 
-    name: str  # the model's, as the client wrote it
+    name: str  # the model's name, as the client wrote it
     request: EmbedRequest
-    as_prompt: bool = False  # the text came as `prompt`
+    as_prompt: bool = False  # the text came in the field `prompt`
 
 
 async def embed(context: ServerContext, request: web.Request) -> web.StreamResponse:
@@ -50,7 +50,7 @@ async def embed(context: ServerContext, request: web.Request) -> web.StreamRespo
 
 
 async def embeddings(context: ServerContext, request: web.Request) -> web.StreamResponse:
-    """`POST /api/embeddings`: one vector, of the length it had when clients began to store them."""
+    """`POST /api/embeddings`: one vector, normalized or not exactly as Ollama does it for this model."""
     parsed = parse_embeddings(await read_json_object(context, request))
     info = _find(context, parsed.name)
     if not parsed.request.inputs:
@@ -63,7 +63,7 @@ async def embeddings(context: ServerContext, request: web.Request) -> web.Stream
 def _find(context: ServerContext, name: str) -> ModelInfo:
     with missing_as(_NOT_FOUND, name):
         info = context.service.resolve(name, strict=True).info
-    check_output(info.output, (DENSE, SCORES), on_request=True)  # a 400 there too; scores are the service's to refuse
+    check_output(info.output, (DENSE, SCORES), on_request=True)  # a 400 in Ollama, too; the service refuses scores
     return info
 
 
@@ -76,26 +76,29 @@ async def _load_or_unload(context: ServerContext, parsed: OllamaEmbed) -> None:
 
 
 def _dimensions_within(request: EmbedRequest, info: ModelInfo) -> int | None:
-    """Ollama leaves the vector whole where more is asked for than it has."""
+    """Ollama does not cut the vector if the request asks for more dimensions than it has."""
     wanted = request.dimensions
     return wanted if wanted is not None and wanted < info.n_embd else None
 
 
 def parse_embed(body: JsonObject, max_inputs: int) -> OllamaEmbed:
-    """Read a body of `/api/embed`. Raises `InvalidRequest` naming the field, `ModelNotFound` without a model's name.
+    """Parse a body of `/api/embed`. Raises `InvalidRequest` naming the field, `ModelNotFound` without a model's name.
 
-    `prompt` is the text where there is no `input`, and options may then stand beside it: so ollama-toolkit sends it.
-    With another `input` it is a prefix, see `fields/prompt_prefix.py`.
+    Without `input`, `prompt` is the text, and load options may be top-level fields: ollama-toolkit sends them so.
+    With a different `input`, `prompt` is a prefix, see `fields/prompt_prefix.py`.
     """
     name = optional_str(body, "model")
     if not name:
-        raise ModelNotFound("model '' not found: \"model\" must name one")  # 404 there too
+        raise ModelNotFound("model '' not found: \"model\" must name one")  # a 404 in Ollama, too
     refuse_elsewhere(body, output_types.FIELDS)
     as_prompt = _is_text(body.get("prompt"), body.get("input"))
     options = body.get("options")
     if as_prompt:
-        beside = {option: body[option] for option in LOAD_OPTIONS if option in body}
-        options = {**beside, **options} if isinstance(options, dict) else beside if options is None else options
+        top_level = {option: body[option] for option in LOAD_OPTIONS if option in body}
+        if options is None:
+            options = top_level
+        elif isinstance(options, dict):
+            options = {**top_level, **options}
     truncate = optional_bool(body, "truncate")
     request = EmbedRequest(
         inputs=_parse_inputs(body.get("prompt" if as_prompt else "input"), max_inputs),
@@ -112,12 +115,12 @@ def parse_embed(body: JsonObject, max_inputs: int) -> OllamaEmbed:
 
 
 def _is_text(prompt: object, given: object) -> bool:
-    """Whether `prompt` is the text itself; some clients send it in both fields, for Ollamas old and new."""
+    """Whether `prompt` is the text itself. Some clients send it in both fields, for old and new versions of Ollama."""
     return prompt is not None and (given is None or given in (prompt, [prompt]))
 
 
 def parse_embeddings(body: JsonObject) -> OllamaEmbed:
-    """Read a body of `/api/embeddings`; its text is `prompt`, one string. Raises `InvalidRequest` naming the field."""
+    """Parse a body of `/api/embeddings`. The text is the string `prompt`. Raises `InvalidRequest` naming the field."""
     name = required_name(body, "model")
     refuse_elsewhere(body, output_types.FIELDS)
     text = optional_str(body, "prompt")
@@ -135,7 +138,7 @@ def parse_embeddings(body: JsonObject) -> OllamaEmbed:
 
 
 def _parse_inputs(value: object, max_inputs: int) -> tuple[str, ...]:
-    """A string, or an array of strings; "" alone, [] and nothing are no input at all."""
+    """A string, or an array of strings. "", [] and a missing field mean no input."""
     match value:
         case None | "":
             return ()
@@ -163,7 +166,7 @@ def _parse_texts(value: list[object], max_inputs: int) -> tuple[str, ...]:
 
 
 def _parse_dimensions(value: object) -> int | None:
-    """None for what Ollama ignores: nothing, 0 and less."""
+    """None for values that Ollama ignores: missing, 0 and negative."""
     if value is None:
         return None
     if not (isinstance(value, int) and is_int(value)):
@@ -172,10 +175,10 @@ def _parse_dimensions(value: object) -> int | None:
 
 
 def legacy_normalize(info: ModelInfo) -> int:
-    """-1 (raw) for the models whose vectors `/api/embeddings` never normalized, else 2.
+    """-1 (raw) for models whose vectors Ollama's `/api/embeddings` never normalized, else 2.
 
-    Source: llm/llama_server.go, legacyEmbeddingsWereRaw. Its metadata key normalize_embeddings, which only Ollama's own
-    converter writes, is not looked at.
+    Source: llm/llama_server.go, legacyEmbeddingsWereRaw. Its metadata key normalize_embeddings is ignored, because only
+    Ollama's own converter writes it.
     """
     is_raw = info.architecture in _RAW_ARCHITECTURES or (
         info.architecture == "bert" and info.vocab_type != VocabularyType.WPM
@@ -184,7 +187,7 @@ def legacy_normalize(info: ModelInfo) -> int:
 
 
 def format_embed(parsed: OllamaEmbed, result: EmbedResult, duration_s: float) -> bytes:
-    """Write the reply; `embedding`, `prompt` and `truncated` are ours, added where they have something to say."""
+    """Format the reply. `embedding`, `prompt` and `truncated` are our own fields, present only if they apply."""
     vectors = np.ascontiguousarray(rows_of(result.output).matrix)
     reply: dict[str, object] = {
         "model": parsed.name,
@@ -195,22 +198,22 @@ def format_embed(parsed: OllamaEmbed, result: EmbedResult, duration_s: float) ->
     }
     if parsed.as_prompt:
         reply["embedding"] = vectors[0]
-    return orjson.dumps(reply | _format_extras(result), option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(reply | _format_details(result), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def format_embeddings(result: EmbedResult) -> bytes:
-    """Write the older reply: float64, so that the digits are those of Ollama."""
+    """Format the older reply, with float64 numbers, so that they have the same digits as Ollama's."""
     reply: dict[str, object] = {"embedding": rows_of(result.output).matrix[0].astype(np.float64)}
-    return orjson.dumps(reply | _format_extras(result), option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(reply | _format_details(result), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _format_extras(result: EmbedResult) -> dict[str, object]:
-    extras: dict[str, object] = {}
+def _format_details(result: EmbedResult) -> dict[str, object]:
+    details: dict[str, object] = {}
     if result.prompt is not None:
-        extras["prompt"] = format_applied_prompt(result.prompt)
+        details["prompt"] = format_applied_prompt(result.prompt)
     if result.truncated:
-        extras["truncated"] = [{"index": cut.index, **format_truncation(cut)} for cut in result.truncated]
-    return extras
+        details["truncated"] = [{"index": cut.index, **format_truncation(cut)} for cut in result.truncated]
+    return details
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -1,6 +1,6 @@
 """Ollama's error object: `{"error": "…"}`.
 
-Its clients look for some of its sentences, so ours come after them (ollama: server/sched.go ErrMaxQueue,
+Clients search for some of Ollama's own messages, so ours are appended to these (ollama: server/sched.go ErrMaxQueue,
 server/routes.go handleScheduleError, llm/llama_server.go).
 """
 

@@ -1,4 +1,4 @@
-"""Models' names as Ollama's clients write and read them."""
+"""Model names in Ollama's requests and replies."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _MAX_SHOWN = 200  # characters
 
 
 def required_name(body: JsonObject, *fields: str) -> str:
-    """The first of these fields that is set. Raises `InvalidRequest` where none is."""
+    """The first of these fields that is set. Raises `InvalidRequest` if none is."""
     for field in fields:
         if name := optional_str(body, field):
             return name
     found = describe(body.get(fields[0]))
-    raise InvalidRequest(f'{fields[0]} is required: send "{fields[0]}": "a model\'s name", found {found}', fields[0])
+    raise InvalidRequest(f'{fields[0]} is required: send "{fields[0]}" with a model\'s name, found {found}', fields[0])
 
 
 @contextmanager
 def missing_as(words: str, name: str) -> Iterator[None]:
-    """Say that a model is missing in the words Ollama has for it on this route; `{}` in them is the name."""
+    """Report a missing model with Ollama's own message for this route. `{}` in `words` stands for the name."""
     try:
         yield
     except ModelNotFound as exc:

@@ -1,4 +1,4 @@
-"""Which models there are, which are loaded, and what is known of one. Nothing here wakes a model."""
+"""Ollama's lists of models and of loaded models, and its facts about one model. Nothing here loads a model."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gguf_embed.server.http.body import json_response, read_json_object
 from gguf_embed.types import ModelInfo, ModelStatus
 
 NEVER = "2318-01-01T00:00:00Z"
-"""Ollama adds 292 years forever; its command line calls anything beyond 20 "Forever". Not year 9999: that overflows in
-other time zones."""
+"""When a model with an infinite keep-alive expires. Ollama adds 292 years, and its command line shows anything beyond
+20 years as "Forever". The year 9999 would overflow in other time zones."""
 
 _CAPABILITIES = ["embedding"]
 _TOKENIZERS: dict[int, str] = {
@@ -44,13 +44,13 @@ async def show(context: ServerContext, request: web.Request) -> web.StreamRespon
 
 
 def format_tags(statuses: Sequence[ModelStatus]) -> list[dict[str, object]]:
-    """An entry per name, the newest file first: a copy is one more name for the same content, as in Ollama."""
+    """One entry per name, the newest file first. A copy is another name for the same content, as in Ollama."""
     newest_first = sorted(statuses, key=lambda status: -status.modified_unix_s)
     return [_format_tag(name, status) for name, status in _names(newest_first)]
 
 
 def _names(statuses: Sequence[ModelStatus]) -> Iterator[tuple[str, ModelStatus]]:
-    """Each name once, in whatever case: a model's own name means it, whoever else has it for an alias."""
+    """Each name once, ignoring case. A model's own name takes precedence over another model's alias."""
     own = {with_tag(status.info.name).lower() for status in statuses}
     seen: set[str] = set()
     for status in statuses:
@@ -76,7 +76,7 @@ def _format_tag(name: str, status: ModelStatus) -> dict[str, object]:
 
 
 def format_ps(statuses: Sequence[ModelStatus]) -> list[dict[str, object]]:
-    """The loaded ones, the one that stays longest first. `context_length` is the true limit of a text."""
+    """The loaded models, the one that stays longest first. `context_length` is the limit that applies to a text."""
     loaded = [status for status in statuses if status.state == "loaded"]
     loaded.sort(key=lambda status: -(status.expires_unix_s if status.expires_unix_s is not None else float("inf")))
     return [_format_loaded(status) for status in loaded]
@@ -97,12 +97,12 @@ def _format_loaded(status: ModelStatus) -> dict[str, object]:
 
 
 def format_show(status: ModelStatus) -> dict[str, object]:
-    """Ollama's fields, and after `modified_at` what it does not tell."""
+    """Ollama's fields, followed by our own after `modified_at`."""
     info = status.info
     name = with_tag(info.name)
     return {
         "license": info.license,
-        "modelfile": f'# Modelfile of "{name}": written for reading, nothing here is built from it\nFROM {name}\n',
+        "modelfile": f'# Modelfile of "{name}", for information only: nothing is built from it\nFROM {name}\n',
         "parameters": f"{'num_ctx':30} {info.max_input_tokens}",
         "template": "",
         "details": format_details(info),
@@ -132,7 +132,7 @@ def format_details(info: ModelInfo) -> dict[str, object]:
 
 
 def format_model_info(info: ModelInfo) -> dict[str, object]:
-    """The GGUF's metadata, as far as it is known here, under its own keys."""
+    """The parts of the GGUF's metadata that are known here, under their own keys."""
     architecture = info.architecture
     return {
         "general.architecture": architecture,

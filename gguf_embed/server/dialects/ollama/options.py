@@ -1,4 +1,4 @@
-"""Ollama's `options` and `keep_alive` → how the model is loaded, and for how long."""
+"""Ollama's `options` and `keep_alive`: how the model is loaded, and for how long."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from gguf_embed.server.http.values import describe
 from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions
 
 LOAD_OPTIONS = ("num_ctx", "num_thread", "num_gpu", "num_batch")
-"""Those that mean something to an embedding model here; all others (temperature, use_mmap, …) are ignored."""
+"""Options that apply to an embedding model here. All others (temperature, use_mmap, …) are ignored."""
 
 _MAX_INT = 2**31 - 1  # llama.cpp keeps them in an int32
 _LONGEST_S = (2**63 - 1) / 1e9  # Go counts nanoseconds in an int64: 292 years
 
 
 def parse_load_options(value: object) -> LoadOptions:
-    """Read `options`. Raises `InvalidRequest` naming the option.
+    """Parse `options`. Raises `InvalidRequest` naming the option.
 
-    0 threads or batch tokens mean Ollama's "automatic": as the server was started. Its -1 layers on the GPU, "as many
-    as fit", are all.
+    For threads and batch tokens, 0 is Ollama's "automatic" and means the server's setting. For layers on the GPU, -1 is
+    Ollama's "as many as fit" and means all.
     """
     if value is None:
         return NO_LOAD_OPTIONS
     if not isinstance(value, Mapping):
         raise InvalidRequest(f'"options" must be an object, found {describe(value)}', "options")
-    wish = LoadOptions(
+    options = LoadOptions(
         n_ctx=_option(value, "num_ctx", minimum=1),
         n_threads=_option(value, "num_thread", minimum=0) or None,
         n_gpu_layers=_option(value, "num_gpu", minimum=-1),
         batch_tokens=_option(value, "num_batch", minimum=0) or None,
     )
-    return NO_LOAD_OPTIONS if wish == NO_LOAD_OPTIONS else wish
+    return NO_LOAD_OPTIONS if options == NO_LOAD_OPTIONS else options
 
 
 def _option(options: Mapping[str, object], name: str, minimum: int) -> int | None:
@@ -49,7 +49,7 @@ def _option(options: Mapping[str, object], name: str, minimum: int) -> int | Non
 
 
 def _whole(value: object) -> int | None:
-    """A whole number, also written as 512.0: Ollama reads every JSON number as a float (api/types.go, FromMap)."""
+    """A whole number; 512.0 counts, because Ollama reads every JSON number as a float (api/types.go, FromMap)."""
     match value:
         case bool():
             return None
@@ -62,11 +62,11 @@ def _whole(value: object) -> int | None:
 
 
 def parse_keep_alive(value: object) -> float | None:
-    """`keep_alive` → seconds; inf forever, None when absent.
+    """`keep_alive` in seconds; inf: forever, None: absent.
 
-    A number is seconds, a string a Go duration; below zero means forever, 0 as soon as the model is idle. "-1" is
-    taken too, as people set it in OLLAMA_KEEP_ALIVE; another string without a unit is refused, as there.
-    Source: api/types.go, Duration.UnmarshalJSON. Raises `InvalidRequest`.
+    A number is seconds, a string a Go duration. Negative values mean forever, 0 means to unload as soon as the model is
+    idle. "-1" is accepted too, because people set it in OLLAMA_KEEP_ALIVE; as in Ollama, other strings without a unit
+    are refused. Source: api/types.go, Duration.UnmarshalJSON. Raises `InvalidRequest`.
     """
     seconds = _seconds(value)
     if seconds is not None:
@@ -75,7 +75,7 @@ def parse_keep_alive(value: object) -> float | None:
         return None
     raise InvalidRequest(
         '"keep_alive" must be seconds as a number, or a duration with units such as "5m", "1h30m" or "300ms" '
-        f"(below zero: forever, 0: unload), found {describe(value)}",
+        f"(negative: forever, 0: unload), found {describe(value)}",
         "keep_alive",
     )
 

@@ -1,4 +1,4 @@
-"""What changes the models that are served: pull, copy, delete."""
+"""Ollama's routes that change which models are served: pull, copy, delete."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gguf_embed.types import PullProgress
 
 
 async def pull(context: ServerContext, request: web.Request) -> web.StreamResponse:
-    """`POST /api/pull`: a line of JSON per step as it happens, or with `"stream": false` the last step only.
+    """`POST /api/pull`: a line of JSON for each step as it happens; with `"stream": false`, the last step only.
 
-    A client that leaves closes the iterator of steps: the download ends with the last one who watches it. A stop of
-    the server ends it too; what has come stays for the next try.
+    When a client disconnects, the iterator of steps is closed, and the download stops with its last watcher. It also
+    stops when the server shuts down. A partial file is kept for the next attempt.
     """
     check_same_site(context, request)
     body = await read_json_object(context, request)
@@ -33,7 +33,7 @@ async def pull(context: ServerContext, request: web.Request) -> web.StreamRespon
 
 
 def format_step(step: PullProgress) -> bytes:
-    """One step; what it does not have is left out."""
+    """One step, without the fields that it does not have."""
     line: dict[str, object] = {"status": step.status}
     if step.digest:
         line["digest"] = step.digest
@@ -45,7 +45,7 @@ def format_step(step: PullProgress) -> bytes:
 
 
 async def copy(context: ServerContext, request: web.Request) -> web.StreamResponse:
-    """`POST /api/copy`: one more name; 200 without a body."""
+    """`POST /api/copy`: give a model another name. Returns 200 without a body."""
     check_same_site(context, request)
     body = await read_json_object(context, request)
     source, destination = required_name(body, "source"), required_name(body, "destination")
@@ -55,7 +55,7 @@ async def copy(context: ServerContext, request: web.Request) -> web.StreamRespon
 
 
 async def delete(context: ServerContext, request: web.Request) -> web.StreamResponse:
-    """`DELETE /api/delete`: 200 without a body."""
+    """`DELETE /api/delete`: delete a pulled model. Returns 200 without a body."""
     check_same_site(context, request)
     name = required_name(await read_json_object(context, request), "model", "name")
     with missing_as("model '{}' not found", name):

@@ -1,4 +1,4 @@
-"""Replies of one JSON object per line, written while the work goes on."""
+"""Streamed replies with one JSON object per line."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ FormatLine = Callable[[PullProgress], bytes]
 async def stream_lines(
     context: ServerContext, request: web.Request, steps: AsyncIterator[PullProgress], format_line: FormatLine
 ) -> web.StreamResponse:
-    """Send each step when it comes.
+    """Send each step when it arrives.
 
-    An error before the first is raised, and gets its status; a later one becomes the last line, `{"error": "…"}`,
-    because the status is out already.
+    An error before the first step is raised and gets its own status. A later one becomes the last line,
+    `{"error": "…"}`, because the status has already been sent.
     """
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     set_common_headers(context, request, response)
@@ -47,7 +47,7 @@ async def stream_lines(
 
 
 async def _send(request: web.Request, response: web.StreamResponse, line: bytes) -> None:
-    """Raises `asyncio.CancelledError` where the client has gone, as its handler would be told a moment later."""
+    """Raises `asyncio.CancelledError` if the client has disconnected, like aiohttp does a moment later."""
     try:
         if not response.prepared:
             await response.prepare(request)
@@ -60,9 +60,9 @@ async def _send(request: web.Request, response: web.StreamResponse, line: bytes)
 async def watching(
     context: ServerContext, steps: AsyncIterator[PullProgress]
 ) -> AsyncIterator[AsyncIterator[PullProgress]]:
-    """The steps, until the server begins to stop: then `Unavailable`, a download would hold it up for long.
+    """The steps, until the server shuts down: then it raises `Unavailable`, because a download may take long.
 
-    However this ends, the source of the steps is told that nobody listens any more.
+    In any case, the source of the steps is closed at the end.
     """
     try:
         yield _until_stop(context, steps)
@@ -89,7 +89,7 @@ async def _ended_by_stop(context: ServerContext) -> AsyncIterator[None]:
 
             def end(waited: asyncio.Task[bool]) -> None:
                 if not waited.cancelled():
-                    with suppress(RuntimeError):  # all inside was done in this very moment
+                    with suppress(RuntimeError):  # the block has just ended
                         scope.reschedule(0)  # in the past: now
 
             stopping.add_done_callback(end)
@@ -97,6 +97,6 @@ async def _ended_by_stop(context: ServerContext) -> AsyncIterator[None]:
     except TimeoutError as exc:
         if not scope.expired():
             raise
-        raise Unavailable("the server is shutting down: ask again when it is back") from exc
+        raise Unavailable("the server is shutting down: retry after it has restarted") from exc
     finally:
         stopping.cancel()

@@ -18,15 +18,15 @@ async def version(context: ServerContext, request: web.Request) -> web.StreamRes
 
 
 def plain_version(version: str) -> str:
-    """ "1.2.3" of "1.2.3.dev4+local": clients split it at the dots and expect numbers (Open WebUI)."""
+    """ "1.2.3" from "1.2.3.dev4+local": clients split it at the dots and expect numbers (Open WebUI)."""
     numbers = re.match(r"\d+(\.\d+){0,2}", version)
     parts = numbers[0].split(".") if numbers else []
     return ".".join((*parts, *("0" * (3 - len(parts)))))
 
 
 async def refuse(context: ServerContext, request: web.Request) -> web.StreamResponse:
-    """What needs a model that writes text, or Ollama's own registry."""
+    """Refuses routes that need a generative model, or Ollama's own registry."""
     raise NotSupported(
-        f"{request.path} is not supported: this server embeds texts and generates none; "
+        f"{request.path} is not supported, because this server embeds text and does not generate it: "
         "use POST /api/embed, or POST /api/pull to add a model"
     )

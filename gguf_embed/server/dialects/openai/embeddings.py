@@ -21,7 +21,7 @@ from gguf_embed.server.fields import options as option_fields
 from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, parse_embed_fields
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
-from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_beside_images
+from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_with_images
 from gguf_embed.server.fields.options_reply import openai_data, openai_details, with_option_headers
 from gguf_embed.server.fields.output_types import OutputType, check_decodable, check_output_types, write_rows
 from gguf_embed.server.fields.outputs import check_output
@@ -38,24 +38,24 @@ EncodingFormat = Literal["float", "base64"]
 
 @dataclass(frozen=True, slots=True)
 class OpenAIEmbed:
-    """A parsed body: what to compute, and how to write it."""
+    """A parsed body: what to compute, and how to format the reply."""
 
     request: EmbedRequest
     encoding_format: EncodingFormat = "float"
-    output_types: tuple[OutputType, ...] = ()  # none: float, in `encoding_format`
+    output_types: tuple[OutputType, ...] = ()  # (): floats, in `encoding_format`
     options: EmbedOptions | None = None
 
     def check(self, info: ModelInfo) -> None:
-        """Whether this reply can hold what the model gives. Scores are the service's to refuse."""
+        """Check that the reply can hold the model's output. Raises `InvalidRequest`. The service refuses scores."""
         output = self.request.output or info.output
         if output.kind != DENSE:
-            check_output(output, _ENCODERS, on_request=True)  # as llama-server, a 400 either way
+            check_output(output, _ENCODERS, on_request=True)  # always a 400, as in llama-server
         if self.output_types:
             check_output_types(self.output_types, output, embd_normalize=2)
 
 
 async def embeddings(context: ServerContext, request: web.Request) -> web.Response:
-    """`POST /v1/embeddings`; a body with `content` and no `input` gets the native shape, as from llama-server."""
+    """`POST /v1/embeddings`. A body with `content` and no `input` gets llama.cpp's shape, as in llama-server."""
     body = await read_json_object(context, request)
     given = body.get("input")
     if given is None and body.get("content") is not None:
@@ -64,23 +64,23 @@ async def embeddings(context: ServerContext, request: web.Request) -> web.Respon
     if type(given) is dict or (type(given) is list and dict in set(map(type, given))):
         body, images = await take_images(context, body)
         if images:
-            refuse_beside_images(body)
-    asked = parse_openai_embed(body, context.options.max_inputs)
-    if asked.output_types:
-        check_decodable(asked.output_types, request.headers)
-    wanted = asked.request
-    if tuple in set(map(type, wanted.inputs)):
-        asked.check(context.service.resolve(wanted.model).info)  # before anything about the ids
-        wanted = await resolve_token_ids(context, wanted)
-    result = await context.embed(replace(wanted, images=images) if images else wanted, asked.check)
-    if asked.options is None:
-        return embed_response(format_openai_embed(result, asked), result.truncated)
-    written = await asyncio.to_thread(format_openai_embed, result, asked)
+            refuse_with_images(body)
+    parsed = parse_openai_embed(body, context.options.max_inputs)
+    if parsed.output_types:
+        check_decodable(parsed.output_types, request.headers)
+    embed_request = parsed.request
+    if tuple in set(map(type, embed_request.inputs)):
+        parsed.check(context.service.resolve(embed_request.model).info)  # its errors take precedence over those of ids
+        embed_request = await resolve_token_ids(context, embed_request)
+    result = await context.embed(replace(embed_request, images=images) if images else embed_request, parsed.check)
+    if parsed.options is None:
+        return embed_response(format_openai_embed(result, parsed), result.truncated)
+    written = await asyncio.to_thread(format_openai_embed, result, parsed)
     return with_option_headers(embed_response(written, result.truncated), result)
 
 
 def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
-    """Read a request body. Raises `InvalidRequest` naming the field."""
+    """Parse a request body. Raises `InvalidRequest` naming the field."""
     if body.get("input") is None:
         raise InvalidRequest('"input" or "content" must be provided', "input")
     fields = NO_EMBED_FIELDS if EMBED_FIELDS.isdisjoint(body) else parse_embed_fields(body)
@@ -115,23 +115,23 @@ def _parse_own_fields(body: JsonObject) -> EncodingFormat:
     embd_normalize = optional_int(body, "embd_normalize", minimum=-1)
     if embd_normalize not in (None, 2):
         raise InvalidRequest(
-            '"embd_normalize" must be 2 here: /v1/embeddings always gives vectors of length 1; '
-            "POST /embedding takes other values",
+            '"embd_normalize" must be 2 here, because /v1/embeddings always returns vectors of length 1: use '
+            "POST /embedding for other values",
             "embd_normalize",
         )
-    optional_str(body, "user")  # accepted, checked, not used: nothing here is kept per user
+    optional_str(body, "user")  # checked, but not used
     return cast(EncodingFormat, optional_choice(body, "encoding_format", ("float", "base64")) or "float")
 
 
 def _error_object(error: EmbedError) -> dict[str, object]:
-    """One input's failure, as it stands in `errors`."""
+    """The error object for one failed input, in `errors`."""
     return error_object(error, describe(error, ERRORS.words), STATUSES[error.kind])
 
 
-def format_openai_embed(result: EmbedResult, asked: OpenAIEmbed) -> bytes:
-    """Write OpenAI's reply, pooled results only; `truncated` is added when something was cut, `prompt` when asked."""
+def format_openai_embed(result: EmbedResult, parsed: OpenAIEmbed) -> bytes:
+    """Format OpenAI's reply, for pooled results. `truncated` and `prompt` are our own fields, present if they apply."""
     n_tokens = result.usage.prompt_tokens
-    rows, options = _ENCODERS[result.output.kind](result.output, asked), asked.options
+    rows, options = _ENCODERS[result.output.kind](result.output, parsed), parsed.options
     reply: dict[str, object] = {
         "object": "list",
         "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
@@ -149,17 +149,16 @@ def format_openai_embed(result: EmbedResult, asked: OpenAIEmbed) -> bytes:
     return orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _encode_rows(output: Output, asked: OpenAIEmbed) -> Iterable[object]:
+def _encode_rows(output: Output, parsed: OpenAIEmbed) -> Iterable[object]:
     assert isinstance(output, Rows), output.kind
-    if asked.output_types:
-        return write_rows(output.matrix, asked.output_types)
-    if asked.encoding_format == "float":
-        return np.ascontiguousarray(
-            output.matrix
-        )  # orjson writes the shortest digits that read back as the same float32
+    if parsed.output_types:
+        return write_rows(output.matrix, parsed.output_types)
+    if parsed.encoding_format == "float":
+        # orjson writes the shortest digits that read back as the same float32
+        return np.ascontiguousarray(output.matrix)
     little_endian = np.ascontiguousarray(output.matrix, dtype="<f4")
     return [binascii.b2a_base64(row, newline=False).decode("ascii") for row in little_endian]
 
 
 _ENCODERS = {DENSE: _encode_rows, SCORES: _encode_rows}
-"""What writes the `embedding`s of each kind of output."""
+"""The function that formats `embedding` for each kind of output."""

@@ -24,21 +24,22 @@ TYPES: Mapping[str, tuple[str, str]] = {
     "not_supported": ("not_supported_error", "not_supported"),
     "unavailable": ("unavailable_error", "service_unavailable"),
 }
-"""OpenAI's `type` and `code` of each kind."""
+"""OpenAI's `type` and `code` for each kind of error."""
 
 _WORDS = {
     **WORDS,
-    WayOut.TRUNCATE: 'send "truncate": true to cut it visibly (or start the server with --truncate)',
-    WayOut.AVERAGE: 'send "long_input": "chunk_mean" to average its parts',
-    WayOut.POOL: 'send "pooling": "mean", "cls" or "last"',
+    WayOut.TRUNCATE: 'send "truncate": true to have it cut (or start the server with --truncate)',
+    WayOut.AVERAGE: 'send "long_input": "chunk_mean" to get the average over its windows',
+    WayOut.NO_AVERAGE: 'leave "long_input" out',
+    WayOut.POOL: 'send "pooling": "mean", "cls" or "last" for one vector per text',
     WayOut.EMBED_OPTIONS: "send it to POST /v1/embeddings or POST /embedding",
-    WayOut.RERANK: "POST /v1/rerank",
-    WayOut.TOKEN_VECTORS: "POST /embedding for one vector per token",
+    WayOut.RERANK: "use POST /v1/rerank for scores",
+    WayOut.TOKEN_VECTORS: "use POST /embedding for one vector per token",
 }
 
 
 def error_object(error: EmbedError, message: str, status: int) -> dict[str, object]:
-    """What stands under `error`."""
+    """The value of `error`."""
     kind, code = TYPES[error.kind]
     detail = {"message": message, "type": kind, "param": param_of(error), "code": code}
     return detail | position_of(error)

@@ -1,7 +1,8 @@
-"""Whose token ids a client sends to `POST /v1/embeddings`: this model's own, or OpenAI's.
+"""Decides whether token ids sent to `POST /v1/embeddings` are this model's own, or OpenAI's.
 
-LangChain's OpenAIEmbeddings sends cl100k_base ids unless it is told not to. Read as another model's ids they are other
-words, and the vectors look like any other: so ids count as the model's own only where that shows, or was said.
+LangChain's OpenAIEmbeddings sends cl100k_base ids by default. Read with another vocabulary they are different words,
+and nothing about the vectors shows the mistake. So ids are taken as the model's own only if their special tokens prove
+it, or if the server is configured that way.
 """
 
 from __future__ import annotations
@@ -18,45 +19,48 @@ from gguf_embed.tokenization.openai_encodings import OpenAIEncoding, how_to_fetc
 from gguf_embed.types import EmbedRequest, Input
 
 MAX_CHARACTER_BYTES = 4
-"""Of UTF-8."""
+"""The longest character in UTF-8."""
 
 MAX_INLINE_TOKENS = 10_000
-"""Requests up to this size are decoded on the event loop (about 1 ms); larger ones in a thread."""
+"""Requests up to this size are decoded on the event loop (about 1 ms); larger ones on a thread."""
 
 N_CL100K = 100_277
-"""Ids from here on are in no text of cl100k_base. Texts of o200k_base have ids up to 199,998, so one of them may end in
-Qwen3's 151643; no closing token that we know is higher, so that encoding cannot be told too."""
+"""Texts of cl100k_base have only ids below this. In o200k_base they go up to 199,998, so a text may end with Qwen3's
+151643; no known closing token is higher, so o200k_base cannot be ruled out in the same way."""
 
 INNER_BYTES = frozenset((*range(94, 124), *range(222, 256)))
-"""The ids of the bytes 0x80 to 0xBF, in cl100k_base and o200k_base: inside a character, so no whole text begins so.
+"""The ids of the bytes 0x80 to 0xBF in cl100k_base and o200k_base. They are inside a character, so a text never begins
+with one.
 
-The second piece of a text that LangChain cut may; it would have to end in a model's closing token too.
+The second piece of a text that LangChain split may begin with one, but it would also have to end with the model's
+closing token.
 """
 
-_LANGCHAIN = "LangChain's OpenAIEmbeddings sends OpenAI's ids: set check_embedding_ctx_length=False there"
+_LANGCHAIN = "LangChain's OpenAIEmbeddings sends OpenAI's token ids unless you set check_embedding_ctx_length=False"
 
 
 def identify_model(special: SpecialTokens) -> bool:
-    """Whether ids inside these special tokens cannot be OpenAI's: they begin as no text does, or hold an id of no text.
+    """Whether ids between these special tokens cannot be OpenAI's: no OpenAI text begins with them or contains them.
 
-    BERT's 101 is a byte inside a character there. Gemma's 2 … 1 identifies nothing: it is a text in # and ".
+    For example, BERT's 101 is a byte inside a character in OpenAI's encodings. Gemma's 2 … 1 proves nothing, because
+    these ids are # and " there.
     """
     begins_inside = bool(INNER_BYTES.intersection(special.opening[:1]))
     return begins_inside or any(token >= N_CL100K for token in special.opening + special.closing)
 
 
 async def resolve_token_ids(context: ServerContext, request: EmbedRequest) -> EmbedRequest:
-    """The request with OpenAI's ids turned into text; as it was where they are the model's own. For one that has ids.
+    """The request with OpenAI's ids decoded to text. Unchanged if they are the model's own. For a request with ids.
 
     An array that mixes texts and ids is llama-server's form, so its ids are the model's. Raises `InvalidRequest` for
-    ids that are refused, or that nobody can tell.
+    ids that are refused or ambiguous.
     """
     rule = context.options.token_ids
     match rule.meaning:
         case "model":
             return request
         case "auto":
-            await _refuse_unframed(context.service, request)
+            await _refuse_ambiguous(context.service, request)
             return request
         case "reject":
             _refuse_any(request.inputs)
@@ -64,8 +68,9 @@ async def resolve_token_ids(context: ServerContext, request: EmbedRequest) -> Em
         case name:
             if rule.encoding is None and any(map(is_ids_only, request.inputs)):
                 raise InvalidRequest(
-                    f"this server reads token ids as {name} and cannot: {rule.problem}. Send text. {_LANGCHAIN}; or "
-                    f"fetch the file on the server's machine, {how_to_fetch(name)}, and start the server again",
+                    f"this server is configured to read token ids as {name}, but cannot: {rule.problem}. Send text "
+                    f"({_LANGCHAIN}); or fetch the file on the server's machine, {how_to_fetch(name)}, and restart the "
+                    "server",
                     "input",
                 )
             if rule.encoding is None:
@@ -75,39 +80,39 @@ async def resolve_token_ids(context: ServerContext, request: EmbedRequest) -> Em
             return await _decode(rule.encoding, request, limits)
 
 
-def is_ids_only(prompt: Input) -> bool:
-    """Whether an input is token ids and nothing else."""
-    return isinstance(prompt, tuple) and set(map(type, prompt)) == {int}
+def is_ids_only(item: Input) -> bool:
+    """Whether an input consists of token ids only."""
+    return isinstance(item, tuple) and set(map(type, item)) == {int}
 
 
-async def _refuse_unframed(service: Service, request: EmbedRequest) -> None:
-    bare = [index for index, prompt in enumerate(request.inputs) if is_ids_only(prompt)]
-    if not bare:
+async def _refuse_ambiguous(service: Service, request: EmbedRequest) -> None:
+    only_ids = [index for index, item in enumerate(request.inputs) if is_ids_only(item)]
+    if not only_ids:
         return
     with_special = await service.tokenize("a", model=request.model, add_special=True, parse_special=True)
     plain = await service.tokenize("a", model=request.model, add_special=False, parse_special=True)
     special = (special_tokens_around(with_special, plain) if plain else None) or SpecialTokens((), ())
-    for index in bare:
+    for index in only_ids:
         tokens = [part for part in request.inputs[index] if isinstance(part, int)]
         if not (identify_model(special) and special.surround(tokens)):
-            raise InvalidRequest(_cannot_be_known(special, index), "input", index)
+            raise InvalidRequest(_ambiguous_message(special, index), "input", index)
 
 
-def _cannot_be_known(special: SpecialTokens, index: int) -> str:
+def _ambiguous_message(special: SpecialTokens, index: int) -> str:
     around = " … ".join(" ".join(map(str, tokens)) for tokens in (special.opening, special.closing))
     lack = f" without this model's special tokens ({around.strip()})" if identify_model(special) else ""
     return (
-        f"input {index} is token ids{lack}, so it cannot be known whose they are: send text. {_LANGCHAIN}, or start "
-        "the server with --openai-token-ids cl100k_base. This model's own ids: POST /embedding, or --openai-token-ids "
-        "model"
+        f"input {index} contains token ids{lack}, and the server cannot tell which tokenizer produced them: send text. "
+        f"{_LANGCHAIN}; the server decodes them if it is started with --openai-token-ids cl100k_base. Send this "
+        "model's own ids to POST /embedding, or start the server with --openai-token-ids model"
     )
 
 
 def _refuse_any(inputs: Sequence[Input]) -> None:
-    for index, prompt in enumerate(inputs):
-        if not isinstance(prompt, str):
+    for index, item in enumerate(inputs):
+        if not isinstance(item, str):
             raise InvalidRequest(
-                f"input {index} holds token ids, and this server takes text only (--openai-token-ids reject): send "
+                f"input {index} contains token ids, and this server takes text only (--openai-token-ids reject): send "
                 f"text. {_LANGCHAIN}",
                 "input",
                 index,
@@ -116,40 +121,44 @@ def _refuse_any(inputs: Sequence[Input]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TextLimits:
-    """How much text ids may become."""
+    """Limits on the text that ids are decoded to."""
 
-    characters: int  # of one input
-    total_bytes: int  # of a request
+    characters: int  # per input
+    total_bytes: int  # per request
 
 
 async def _decode(encoding: OpenAIEncoding, request: EmbedRequest, limits: TextLimits) -> EmbedRequest:
     def run() -> EmbedRequest:
         return replace(request, inputs=decode_all(encoding, request.inputs, limits))
 
-    if sum(len(prompt) for prompt in request.inputs if not isinstance(prompt, str)) <= MAX_INLINE_TOKENS:
+    if sum(len(item) for item in request.inputs if not isinstance(item, str)) <= MAX_INLINE_TOKENS:
         return run()
     return await asyncio.to_thread(run)
 
 
 def decode_all(encoding: OpenAIEncoding, inputs: Sequence[Input], limits: TextLimits) -> tuple[Input, ...]:
-    """Every input that is ids alone as its text, the others as they are. All are measured before one is decoded.
+    """Decode every input that consists of ids only; the others stay unchanged. All sizes are checked first.
 
-    Raises `InvalidRequest` above the limits too.
+    Raises `InvalidRequest` for unknown ids, or for more text than `limits` allow.
     """
-    bare = {index: cast("tuple[int, ...]", prompt) for index, prompt in enumerate(inputs) if is_ids_only(prompt)}
-    most, total = MAX_CHARACTER_BYTES * limits.characters, 0
-    for index, tokens in bare.items():
-        n_bytes = encoding.n_bytes(tokens, index, most)
-        if n_bytes > most:
-            reason = f"over {most:,} bytes of text, the limit per text is {limits.characters:,} characters: split it"
-            raise InvalidInput(index, f" is token ids of {reason}", "input")
+    ids_of = {index: cast("tuple[int, ...]", item) for index, item in enumerate(inputs) if is_ids_only(item)}
+    max_bytes, total = MAX_CHARACTER_BYTES * limits.characters, 0
+    for index, tokens in ids_of.items():
+        n_bytes = encoding.n_bytes(tokens, index, max_bytes)
+        if n_bytes > max_bytes:
+            raise InvalidInput(
+                index,
+                f" has token ids for over {max_bytes:,} bytes of text, the limit per text is {limits.characters:,} "
+                "characters: split it",
+                "input",
+            )
         total += n_bytes
         if total > limits.total_bytes:
             raise InvalidRequest(
-                f"the token ids are over {limits.total_bytes:,} bytes of text, the limit per request "
-                "(--max-body-size): send fewer at once",
+                f"the token ids are for over {limits.total_bytes:,} bytes of text, which is the limit per request "
+                "(--max-body-size): send fewer inputs in one request",
                 "input",
             )
     return tuple(
-        encoding.decode(bare[index], index) if index in bare else prompt for index, prompt in enumerate(inputs)
+        encoding.decode(ids_of[index], index) if index in ids_of else item for index, item in enumerate(inputs)
     )

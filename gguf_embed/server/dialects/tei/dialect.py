@@ -15,7 +15,7 @@ TEI = Dialect(
     routes=(
         Route("POST", "/embed", embed, "vectors, TEI's shape"),
         Route("POST", "/embed_all", embed_all, "one vector per token, TEI's shape"),
-        Route("POST", "/similarity", similarity, "the cosine of sentences to one"),
+        Route("POST", "/similarity", similarity, "cosines between one sentence and others"),
         Route("POST", "/decode", decode, "token ids to text, TEI's shape"),
         Route("GET", "/info", info, "the model and its limits, TEI's shape"),
         Route("POST", "/", root, "/embed or /similarity, as TEI's clients send it"),

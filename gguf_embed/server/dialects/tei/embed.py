@@ -43,7 +43,7 @@ async def embed_all(context: ServerContext, request: web.Request) -> web.Respons
     pieces = []
     for start, end in itertools.pairwise(output.offsets):
         pieces.append(_dump(output.matrix[start:end]))
-        await asyncio.sleep(0)  # a million token rows take seconds to write: let other requests in between
+        await asyncio.sleep(0)  # serializing a million token rows takes seconds, so let other requests run in between
     return embed_response(b"[" + b",".join(pieces) + b"]", result.truncated)
 
 
@@ -53,7 +53,7 @@ async def similarity(context: ServerContext, request: web.Request) -> web.Respon
 
 
 async def root(context: ServerContext, request: web.Request) -> web.Response:
-    """`POST /`: where TEI serves the model's own task. huggingface_hub's client posts both of ours there."""
+    """`POST /`: TEI serves the model's own task here. huggingface_hub's client uses it to embed and for similarity."""
     body = await read_json_object(context, request)
     if isinstance(body.get("inputs"), dict):
         return await _answer_similarity(context, body)
@@ -71,11 +71,11 @@ async def _answer_similarity(context: ServerContext, body: JsonObject) -> web.Re
 
 
 def _check_model(info: ModelInfo) -> None:
-    check_output(info.output, (DENSE, SCORES), on_request=False)  # scores are the service's to refuse
+    check_output(info.output, (DENSE, SCORES), on_request=False)  # the service refuses scores
 
 
 def parse_embed(body: JsonObject, max_inputs: int, output: OutputSpec | None = None) -> EmbedRequest:
-    """Read a body of `/embed` or `/embed_all`. Raises `InvalidRequest` naming the field."""
+    """Parse a body of `/embed` or `/embed_all`. Raises `InvalidRequest` naming the field."""
     refuse_elsewhere(body, output_types.FIELDS)
     if body.get("inputs") is None:
         raise InvalidRequest('"inputs" must be provided: a string, or an array of strings', "inputs")
@@ -92,7 +92,7 @@ def parse_embed(body: JsonObject, max_inputs: int, output: OutputSpec | None = N
 
 
 def parse_similarity(body: JsonObject, max_inputs: int) -> EmbedRequest:
-    """Read a body of `/similarity`; input 0 is the source sentence. Raises `InvalidRequest` naming the field."""
+    """Parse a body of `/similarity`. Input 0 is the source sentence. Raises `InvalidRequest` naming the field."""
     refuse_elsewhere(body, output_types.FIELDS)
     inputs = _object(body, "inputs")
     if not isinstance(inputs, dict):
@@ -131,7 +131,7 @@ def _object(body: JsonObject, field: str) -> dict[str, object] | None:
 
 
 def cosines(vectors: FloatMatrix) -> FloatMatrix:
-    """The cosine of row 0 to each other row of float32[n + 1, d], all of length 1 or zeros: float32[n], -1 to 1."""
+    """The cosine between row 0 and each other row of float32[n + 1, d]: float32[n]. Rows have length 1 or are zero."""
     wide = vectors.astype(np.float64)
     return np.asarray(np.clip(wide[1:] @ wide[0], -1.0, 1.0), np.float32)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gguf_embed.errors import EmbedError, WayOut
 from gguf_embed.server.http.errors import WORDS, ErrorFormat, NoInputs, TooManyInputs
 
-# A request that it cannot read is axum's 422 there. The last four have no type in TEI, which sends no body with them.
+# In TEI, axum answers 422 to a request that it cannot parse. The last four kinds have no type in TEI, nor a body.
 SHAPES = {
     "invalid_request": (422, "Validation"),
     "input_too_long": (413, "Validation"),
@@ -20,13 +20,13 @@ SHAPES = {
     "not_found": (404, "NotFound"),
     "method_not_allowed": (405, "MethodNotAllowed"),
 }
-"""Status and `error_type` of each kind."""
+"""Status and `error_type` for each kind of error."""
 
 _WORDS = {
     **WORDS,
     WayOut.EMBED_OPTIONS: "send it to POST /v1/embeddings or POST /embedding",
-    WayOut.RERANK: 'POST /rerank with "texts"',
-    WayOut.TOKEN_VECTORS: "POST /embed_all for one vector per token",
+    WayOut.RERANK: 'use POST /rerank with "texts" for scores',
+    WayOut.TOKEN_VECTORS: "use POST /embed_all for one vector per token",
 }
 
 

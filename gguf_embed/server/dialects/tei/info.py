@@ -1,4 +1,4 @@
-"""Text Embeddings Inference's `/info`: what is served, in TEI's words. Never loads or wakes a model."""
+"""Text Embeddings Inference's `/info`: the served model, with TEI's keys. Never loads a model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gguf_embed.server.http.body import json_response
 from gguf_embed.types import SCORES, ModelInfo, ModelStatus, Pooling
 
 MAX_CONCURRENT_REQUESTS = 512
-"""TEI's default for what this server does not count: its queue is limited in tokens (`--max-queue-tokens`)."""
+"""TEI's default. This server does not limit the number of requests: its queue is limited in tokens."""
 
 TOKENIZATION_WORKERS = 2
 
 _DTYPES = {"F16": "float16", "F32": "float32", "BF16": "bfloat16"}
-_POOLINGS = {Pooling.LAST: "last_token"}  # where TEI's word is another (backends/core/src/lib.rs)
+_POOLINGS = {Pooling.LAST: "last_token"}  # where TEI's name differs (backends/core/src/lib.rs)
 
 
 async def info(context: ServerContext, request: web.Request) -> web.Response:
@@ -25,7 +25,7 @@ async def info(context: ServerContext, request: web.Request) -> web.Response:
 
 
 def format_info(status: ModelStatus, options: ServerOptions) -> dict[str, object]:
-    """All of TEI's keys. `max_batch_tokens` is the longest text: batches are chosen when a model is loaded."""
+    """All of TEI's keys. `max_batch_tokens` is the longest text, because batch sizes are only chosen on loading."""
     model = status.info
     return {
         "model_id": model.name,
@@ -48,7 +48,7 @@ def format_info(status: ModelStatus, options: ServerOptions) -> dict[str, object
 def _model_type(model: ModelInfo) -> dict[str, object]:
     if model.output.kind != SCORES:
         return {"embedding": {"pooling": _POOLINGS.get(model.pooling, model.pooling.value)}}
-    # transformers' names for labels that have none
+    # transformers' names for unnamed labels
     labels = model.labels or tuple(f"LABEL_{index}" for index in range(max(1, model.n_scores)))
     names = {
         "id2label": {str(index): label for index, label in enumerate(labels)},

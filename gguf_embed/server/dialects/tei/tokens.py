@@ -18,11 +18,11 @@ from gguf_embed.server.http.values import JsonObject, describe, is_int, optional
 from gguf_embed.types import TextTokens
 
 _SPACE_BEFORE = (VocabularyType.SPM, VocabularyType.WPM, VocabularyType.UGM)
-"""Their first word has a space that was never in the text."""
+"""Vocabularies that put a space before the first word when decoding."""
 
 
 async def answer_tokenize(context: ServerContext, body: JsonObject) -> web.Response:
-    """Answer a parsed body: for each input its tokens, with their text and the characters they stand for."""
+    """Answer a parsed body: for each input, its tokens with their texts and offsets."""
     texts = parse_texts(body, context.options.max_inputs)
     model, add_special = optional_str(body, "model"), optional_bool(body, "add_special_tokens")
     found = await context.service.text_tokens(texts, model=model, add_special=add_special is not False)
@@ -49,7 +49,7 @@ async def decode(context: ServerContext, request: web.Request) -> web.Response:
 
 
 def parse_texts(body: JsonObject, max_inputs: int) -> Sequence[str]:
-    """`inputs`: a string, or an array of strings. Raises `InvalidRequest` naming an entry that is none."""
+    """`inputs`: a string, or an array of strings. Raises `InvalidRequest` for an entry that is not a string."""
     inputs = body.get("inputs")
     entries = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(entries, list):
@@ -64,7 +64,7 @@ def parse_texts(body: JsonObject, max_inputs: int) -> Sequence[str]:
 
 
 def parse_ids(body: JsonObject, max_inputs: int) -> Sequence[Sequence[int]]:
-    """`ids`: token ids, or an array of such arrays. Raises `InvalidRequest` naming the entry that is none."""
+    """`ids`: token ids, or an array of such arrays. Raises `InvalidRequest` for an entry that is not a token id."""
     ids = body.get("ids")
     if not isinstance(ids, list):
         raise wrong_value("ids", "an array of token ids, or of such arrays", ids)
@@ -80,12 +80,12 @@ def _ids_of(value: object, where: str) -> list[int]:
     parts = parse_parts(value, "ids", where)
     ids = [part for part in parts if isinstance(part, int)]
     if len(ids) != len(parts):
-        raise InvalidRequest(f'"{where}" must hold token ids only, found a string in it', "ids")
+        raise InvalidRequest(f'"{where}" must contain only token ids, found a string', "ids")
     return ids
 
 
 def format_tokens(text: str, found: TextTokens) -> list[dict[str, object]]:
-    """TEI's tokens of one input. `start` and `stop` count code points and are null where the place is not certain."""
+    """TEI's tokens of one input. `start` and `stop` count code points; they are null if the offsets are unknown."""
     tokens = found.tokens
     written: list[dict[str, object]] = []
     for index, (token, piece, span) in enumerate(zip(tokens.ids, tokens.pieces, tokens.offsets, strict=True)):

@@ -1,4 +1,4 @@
-"""`GET /` in a browser: one self-contained page, made of this folder's files; its policy allows no others."""
+"""`GET /` in a browser: one self-contained page, built from this folder's files. Its policy allows no other sources."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from aiohttp import web
 from gguf_embed.server.context import ServerContext
 
 SCRIPTS = ("math.js", "api.js", "form.js", "charts.js", "tokens.js", "status.js", "main.js")
-"""In this order they are one script; none of them puts a name into the window."""
+"""Joined in this order into one script, which adds no names to the window."""
 
 VARY = {"Vary": "Accept"}
-"""What `GET /` answers depends on it, so a cache must ask."""
+"""The reply to `GET /` depends on the Accept header, so caches must distinguish by it."""
 
 _STYLE, _SCRIPT = "@STYLE@", "@SCRIPT@"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A finished document and the headers that it needs."""
+    """A finished document, and the headers to send with it."""
 
     body: bytes
     headers: Mapping[str, str]
@@ -34,12 +34,12 @@ class Page:
 
 
 async def page(context: ServerContext, request: web.Request) -> web.StreamResponse:
-    """The page to look at. Asks for no key: it holds nothing of this server, and asks the API for everything."""
+    """Serve the page. It needs no key, because it has no data itself and gets everything from the API."""
     return load_page().response()
 
 
 def wants_page(accept: str) -> bool:
-    """Whether an Accept header is a browser's; `*/*` is curl's and every library's."""
+    """Whether an Accept header is a browser's. curl and libraries send `*/*`."""
     return "text/html" in accept
 
 
@@ -55,7 +55,7 @@ def read_part(name: str) -> str:
 
 
 def make_page(html: str, *, style: str, script: str = "") -> Page:
-    """Put style and script into the document, and allow exactly these by their hashes (CSP 3, 8.4)."""
+    """Insert style and script into the document, and allow exactly these by their hashes (CSP 3, 8.4)."""
     body = html.replace(_STYLE, style).replace(_SCRIPT, script)
     policy = {
         "default-src": "'none'",
@@ -72,7 +72,7 @@ def make_page(html: str, *, style: str, script: str = "") -> Page:
         "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-cache",  # an update of the server is an update of its page
+        "Cache-Control": "no-cache",  # the page must change as soon as the server is updated
         **VARY,
     }
     return Page(body.encode(), headers)

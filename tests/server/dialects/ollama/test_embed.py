@@ -82,7 +82,7 @@ def test_a_text_and_no_time_is_embedded_and_then_unloaded_by_the_service():
 
 
 @pytest.mark.parametrize(("path", "field"), [("/api/embed", "input"), ("/api/embeddings", "prompt")])
-def test_truncation_is_the_default_and_is_told(path, field):
+def test_truncation_is_the_default_and_is_reported(path, field):
     reply = post(path, {"model": "tiny", field: "a" * 30})
     assert reply.status == 200
     assert reply.headers["X-Gguf-Embed-Truncated"] == "0"
@@ -96,13 +96,13 @@ def test_without_truncation_a_long_text_is_refused_in_ollamas_words(path, field)
     assert reply.json["error"].startswith("the input length exceeds the context length: input 0 has 32 tokens")
 
 
-def test_nothing_cut_nothing_told():
+def test_a_reply_has_no_truncation_if_nothing_was_cut():
     reply = post("/api/embed", {"model": "tiny", "input": "a"})
     assert "truncated" not in reply.json
     assert "X-Gguf-Embed-Truncated" not in reply.headers
 
 
-def test_the_older_endpoint_gives_one_vector_with_all_digits():
+def test_the_older_route_returns_one_vector_with_all_digits():
     reply = post("/api/embeddings", {"model": "tiny", "prompt": "ab"})
     assert list(reply.json) == ["embedding"]
     assert reply.json["embedding"] == vector_of("ab").astype(np.float64).tolist()
@@ -122,7 +122,7 @@ def test_the_older_endpoint_leaves_some_models_raw(model, normalize):
     assert service.requests[0].embd_normalize == normalize
 
 
-def test_the_applied_prompt_is_told():
+def test_the_reply_has_the_applied_prompt():
     service = FakeService(replace(MODEL, prompts={"query": "query: "}))
     reply = post("/api/embed", {"model": "tiny", "input": "a", "input_type": "query"}, service)
     assert reply.json["prompt"] == {"name": "query", "text": "query: "}
@@ -159,7 +159,7 @@ def test_a_long_unknown_name_is_not_repeated_whole():
 
 
 @pytest.mark.parametrize("path", ["/api/embed", "/api/embeddings"])
-def test_token_rows_have_no_place_here(path):
+def test_token_vectors_are_refused_on_this_route(path):
     reply = post(path, {"model": "tiny", "input": "a", "prompt": "a"}, with_pooling(Pooling.NONE))
     assert reply.status == 400
     assert "pooling none" in reply.json["error"]
@@ -203,10 +203,11 @@ def test_keys_are_asked_for_in_ollamas_shape():
 
 
 @pytest.mark.parametrize("path", ["/api/generate", "/api/chat", "/api/create", "/api/push", "/api/blobs/sha256:ab"])
-def test_what_writes_text_is_not_supported(path):
+def test_routes_that_generate_text_are_not_supported(path):
     reply = post(path, {"model": "tiny", "prompt": "a"})
     assert reply.status == 501
-    assert reply.json["error"].startswith(f"{path} is not supported: this server embeds texts")
+    assert reply.json["error"].startswith(f"{path} is not supported")
+    assert "/api/embed" in reply.json["error"]
 
 
 @pytest.mark.parametrize(

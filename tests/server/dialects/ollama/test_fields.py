@@ -46,7 +46,7 @@ from tests.server.fake_service import MODEL
         (2**60, math.inf),
     ],
 )
-def test_keep_alive_is_seconds_or_a_go_duration_and_below_zero_for_ever(value, seconds):
+def test_keep_alive_is_seconds_or_a_go_duration_and_negative_means_forever(value, seconds):
     found = parse_keep_alive(value)
     assert found == (seconds if seconds is None else pytest.approx(seconds, rel=1e-12))
 
@@ -61,7 +61,7 @@ def test_any_other_keep_alive_is_refused_by_name(value):
 
 
 @pytest.mark.parametrize(
-    ("options", "wish"),
+    ("options", "expected"),
     [
         (None, LoadOptions()),
         ({}, LoadOptions()),
@@ -75,10 +75,10 @@ def test_any_other_keep_alive_is_refused_by_name(value):
         ({"num_gpu": 99}, LoadOptions(n_gpu_layers=99)),
     ],
 )
-def test_the_options_of_loading_are_taken_and_the_others_ignored(options, wish):
+def test_load_options_are_read_and_others_ignored(options, expected):
     found = parse_load_options(options)
-    assert found == wish
-    assert (found is NO_LOAD_OPTIONS) == (wish == NO_LOAD_OPTIONS)  # the service compares so, it is quicker
+    assert found == expected
+    assert (found is NO_LOAD_OPTIONS) == (expected == NO_LOAD_OPTIONS)  # the service compares with `is`
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_an_embed_body_is_read(body, expected):
         ({"prompt": "", "input": ""}, {}),
     ],
 )
-def test_prompt_without_another_input_is_the_text_and_options_may_stand_beside_it(body, expected):
+def test_prompt_without_another_input_is_the_text_and_options_may_be_top_level_fields(body, expected):
     parsed = parse_embed({"model": "tiny", **body}, 10)
     assert parsed.as_prompt
     assert parsed.request == replace(BASE, **expected)
@@ -166,7 +166,7 @@ def test_the_number_of_texts_has_a_limit():
         parse_embed({"model": "tiny", "input": ["a"] * 11}, 10)
 
 
-def test_a_body_without_a_model_is_not_found_there_and_required_here():
+def test_a_body_without_a_model_is_a_404_on_one_route_and_a_400_on_the_other():
     for body in ({"input": "a"}, {"input": "a", "model": ""}, {"input": "a", "model": None}):
         with pytest.raises(ModelNotFound):
             parse_embed(body, 10)
@@ -310,6 +310,6 @@ def test_errors_have_ollamas_shape_status_and_words(error, status, message):
     "name", ["output_dtype", "embedding_types", "spans", "return_tokens", "on_error", "late_chunking", "long_input"]
 )
 def test_fields_of_other_routes_are_refused_instead_of_ignored(parse, field, name):
-    with pytest.raises(InvalidRequest, match="has no meaning on this route") as caught:
+    with pytest.raises(InvalidRequest, match=f'"{name}"') as caught:
         parse({"model": "m", field: "a", name: "skip"})
     assert caught.value.param == name

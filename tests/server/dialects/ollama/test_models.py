@@ -76,7 +76,7 @@ def test_ps_lists_the_loaded_ones_the_longest_staying_first():
     assert entries[0]["details"]["parameter_size"] == "22M"
 
 
-def test_for_ever_is_a_time_that_every_zone_can_show():
+def test_forever_is_a_time_that_every_time_zone_can_show():
     assert datetime.fromisoformat(NEVER).astimezone().year >= 2317
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from gguf_embed.errors import InvalidRequest, PermissionDenied, PullFailed
 from gguf_embed.server.context import SERVER_CONTEXT
+from gguf_embed.server.http.errors import INTERNAL_MESSAGE
 from gguf_embed.types import PullProgress
 from tests.server.fake_service import FakeService, serving
 
@@ -74,7 +75,7 @@ def test_each_line_is_sent_when_it_happens():
     asyncio.run(scenario())
 
 
-def test_without_a_stream_only_the_end_is_told():
+def test_without_a_stream_the_reply_is_the_last_step_only():
     reply = post("/api/pull", {"model": "new", "stream": False}, pulling(*STEPS))
     assert (reply.status, reply.json) == (200, {"status": "success"})
 
@@ -99,7 +100,7 @@ def test_an_error_before_the_first_line_has_its_status(error, status, stream):
     ("error", "kind", "message"),
     [
         (PullFailed("the disk is full"), "pull_failed", "the disk is full"),
-        (ZeroDivisionError("secret"), "engine", "internal error; the server's log has the details"),
+        (ZeroDivisionError("secret"), "engine", INTERNAL_MESSAGE),
     ],
 )
 def test_a_later_error_is_the_last_line_and_is_counted(error, kind, message):
@@ -134,7 +135,7 @@ def test_a_client_that_leaves_ends_its_watch_of_the_pull(stream):
     asyncio.run(scenario())
 
 
-def test_a_stop_does_not_wait_for_a_pull_and_says_so_in_its_last_line():
+def test_a_shutdown_does_not_wait_for_a_pull_whose_last_line_is_an_error():
     async def scenario():
         service = pulling(*STEPS)
         service.gate.clear()
@@ -145,7 +146,7 @@ def test_a_stop_does_not_wait_for_a_pull_and_says_so_in_its_last_line():
             assert [json.loads(await reply.content.readline()) for _ in range(3)] == LINES[:3]
             running.stop.set()
             assert json.loads(await reply.content.readline())["error"].startswith("the server is shutting down")
-            async with asyncio.timeout(20):  # the in_flight alone would wait 60 s
+            async with asyncio.timeout(20):  # waiting for requests in flight alone would take 60 s
                 await running.done
             assert running.app[SERVER_CONTEXT].in_flight.stopping.is_set()
             assert service.cancelled.is_set()
@@ -153,7 +154,7 @@ def test_a_stop_does_not_wait_for_a_pull_and_says_so_in_its_last_line():
     asyncio.run(scenario())
 
 
-def test_a_copy_is_one_more_name():
+def test_a_copy_is_another_name_of_the_model():
     async def scenario():
         async with serving() as running:
             reply = await running.post("/api/copy", {"source": "tiny", "destination": "mine"})
@@ -178,7 +179,7 @@ def test_a_deleted_model_is_gone(field):
     asyncio.run(scenario())
 
 
-def test_a_model_that_cannot_be_deleted_says_why():
+def test_a_refused_deletion_has_a_reason():
     class Fixed(FakeService):
         async def delete(self, name: str) -> None:
             self.resolve(name, strict=True)
