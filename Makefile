@@ -11,7 +11,9 @@ COMPILE_LESS := CMAKE_PROJECT_llama_cpp_INCLUDE=$(CURDIR)/.ci/setup/llama-cpp.cm
 UV ?= uv
 UVX := $(UV) tool run --quiet
 CHECK_SCHEMA := check-jsonschema==0.39.0 --quiet
-QUICK_TESTS := $(addprefix tests/,scheduler preprocessing tokenization service model_pool)
+QUICK_TESTS := $(addprefix tests/,engines/test_fake.py gguf_file images model_pool preprocessing scheduler server service tokenization \
+	test_architecture.py test_docs.py test_durations.py test_metrics.py test_vectors.py) \
+	--ignore=tests/server/http/test_bad_input.py -p no:langsmith_plugin  # a plugin that takes a second to import
 ARGS ?=
 UPGRADE ?= --upgrade
 TAG ?= v$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -34,7 +36,7 @@ install: $(VENV)/.project  ## set up .venv with everything that serving needs
 test: install $(VENV)/.test-tools  ## set up what is missing, then run the tests
 	@$(PY) -m pytest $(ARGS)
 
-quick: install $(VENV)/.test-tools  ## run the unit tests that start no server: under half a minute
+quick: install $(VENV)/.test-tools  ## run most unit tests, those that start no process: 15 to 30 seconds
 	@$(PY) -m pytest -q -m "not process and not slow and not ui" $(QUICK_TESTS) $(ARGS)
 
 test-compat: install $(COMPAT)/.installed $(NODE_MODULES)/.installed  ## drive a real server with the clients of docs/clients.md

@@ -21,7 +21,7 @@ from typing import NoReturn
 from benchmarks.comparison import CompareSettings, run_comparison
 from benchmarks.report import Comparison, render, summarize_ratios, summarize_servers
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.servers import CONTESTANTS, make_contestant
+from benchmarks.servers import CONTESTANTS, OURS, make_before, make_contestant
 from benchmarks.static import StaticSettings, compare_static, render_static
 from gguf_embed.errors import EmbedError
 from gguf_embed.model_store.default_model import cache_dir, resolve_default
@@ -37,6 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="2 rounds of a quarter of the requests: for a first look")
     names = [*(scenario.name for scenario in SCENARIOS), STATIC]
     parser.add_argument("--scenario", action="append", choices=names, help="only this one; may be repeated")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="compare with another checkout of gguf-embed")
     parser.add_argument("--server", action="append", choices=CONTESTANTS, help="only this one; may be repeated")
     parser.add_argument(
         "--encoding-format", choices=("base64", "float"), default="base64", help="base64, as clients do"
@@ -60,8 +61,12 @@ def compare(arguments: argparse.Namespace) -> Comparison:
         torch_python=arguments.torch_python,
     )
     flags = tuple(shlex.split(arguments.serve_flags))
-    chosen = [name for name in CONTESTANTS if name in (arguments.server or CONTESTANTS)]
-    return run_comparison(settings, [make_contestant(name, settings.model, flags) for name in chosen], say)
+    default = [OURS] if arguments.before else CONTESTANTS
+    chosen = [name for name in CONTESTANTS if name in (arguments.server or default)]
+    contestants = [make_contestant(name, settings.model, flags) for name in chosen]
+    if arguments.before:
+        contestants.append(make_before(arguments.before, settings.model, flags))
+    return run_comparison(settings, contestants, say)
 
 
 def compare_static_models(arguments: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from benchmarks.scenarios import encode_body
 from gguf_embed.errors import ConfigError, Unavailable
 
 OURS = "gguf-embed"
+BEFORE = "before"
 _LLAMA_FLAGS = {
     "llama-server": (),  # with its defaults
     "llama-server-best": ("-np", "32", "-b", "2048", "-ub", "2048", "--cache-ram", "0"),  # its best for many texts
@@ -72,6 +73,15 @@ def make_contestant(name: str, model: Path, our_flags: tuple[str, ...] = ()) -> 
     if name == OURS:
         return Contestant(name, (sys.executable, "-m", "gguf_embed", "serve", "-m", str(model), *our_flags))
     return Contestant(name, (str(find_llama_server()), "-m", str(model), "--embedding", *_LLAMA_FLAGS[name]))
+
+
+def make_before(checkout: Path, model: Path, our_flags: tuple[str, ...] = ()) -> Contestant:
+    """gguf-embed as it is in another checkout, which must have been built there. Raises `ConfigError` for none."""
+    if not (checkout / "gguf_embed" / "__main__.py").exists():
+        raise ConfigError(f"{checkout} is not a checkout of gguf-embed")
+    # -P: the working directory's own package is not in the way
+    python = ("env", f"PYTHONPATH={checkout.resolve()}", sys.executable, "-P")
+    return Contestant(BEFORE, (*python, "-m", "gguf_embed", "serve", "-m", str(model), *our_flags))
 
 
 def find_llama_server() -> Path:

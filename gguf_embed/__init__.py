@@ -4,4 +4,4 @@ import logging
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library is silent until its user wants a log
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -36,7 +36,6 @@ class WayOut(StrEnum):
     MORE_MODELS = "more_models"
     MORE_MEMORY = "more_memory"
     NAME_PROMPT = "name_prompt"
-    NAME_POOLING = "name_pooling"
     ADD_TOWER = "add_tower"
     ALLOW_HOST = "allow_host"
     REPAIR_FILE = "repair_file"

@@ -13,6 +13,8 @@ from gguf_embed.types import Pooling
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
 from tests.server_process import Server, start_server, stop
 
+SERVER_FIXTURES = {"launch", "tiny_server", "default_server", "server_process"}
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes half a minute or more; only run when asked for with -m slow")
@@ -20,7 +22,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave slow tests and those of the page out of a run that names no markers."""
+    """Mark the tests that start a server; leave slow ones and those of the page out of a run that names no markers."""
+    for item in items:
+        if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("process")
     if not config.option.markexpr:
         left_out = [item for item in items if item.get_closest_marker("slow") or item.get_closest_marker("ui")]
         config.hook.pytest_deselected(items=left_out)

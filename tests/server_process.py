@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -137,6 +138,14 @@ def start_server(cache_dir: Path, *flags: str | Path, **environment: str) -> Ser
     url = next(line for line in banner if line.startswith(READY)).removeprefix(READY)
     host, _, port = url.removeprefix("http://").rpartition(":")
     return Server(process, host.strip("[]"), int(port), tuple(banner))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what another process does and tells nobody: the only way is to look again."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "it never came true"
+        time.sleep(0.02)
 
 
 def stop(server: Server) -> None:

@@ -36,7 +36,7 @@ SIBLINGS = {(who, whom) for who in ("config", "metrics") for whom in ("types", "
 """Imports within a layer that are meant: (who, whom)."""
 
 HOMES = {
-    "llama_cpp": ("engines/llama/api.py", "engines/llama/mtmd_api.py"),
+    "llama_cpp": ("engines/llama/bindings.py",),
     "huggingface_hub": ("model_store/download.py", "model_store/hub_errors.py"),
     "gguf": ("gguf_file/", "convert/", "doctor/"),
     "aiohttp": ("server/",),
@@ -48,6 +48,16 @@ HOMES = {
     "numpy": ("",),
 }
 """Where each third-party package may be imported; a package that is not here is not a dependency."""
+
+DIALECTS_JOINED = {
+    # a body with `content` on /v1/embeddings gets the native shape, as from llama-server
+    ("openai", "llama"): "gguf_embed.server.dialects.llama.embedding",
+    # /tokenize is a route of both servers: TEI's body gets TEI's shape
+    ("llama", "tei"): "gguf_embed.server.dialects.tei.tokens",
+}
+"""The two rules that are the dialects' own: who asks whom, and for which module."""
+
+ENGINES = {path.name for path in (PACKAGE / "engines").iterdir() if (path / "driver.py").exists()}
 
 VAGUE_NAMES = ("util", "helper", "manager", "misc", "common")
 
@@ -98,6 +108,28 @@ def wrong_direction(found: Import) -> bool:
     return LEVEL[whom] > LEVEL[who] or (LEVEL[whom] == LEVEL[who] and (who, whom) not in SIBLINGS)
 
 
+def crosses_dialects(found: Import) -> bool:
+    """A dialect imports another one, or shared fields import a dialect."""
+    if not found.name.startswith("gguf_embed.server.dialects."):
+        return False
+    whom = found.name.split(".")[3]
+    if found.file.startswith("server/fields/"):
+        return True
+    who = found.file.removeprefix("server/dialects/").split("/")[0]
+    is_dialect = found.file.startswith("server/dialects/") and found.file.count("/") > 2
+    return is_dialect and who != whom and DIALECTS_JOINED.get((who, whom)) != found.name
+
+
+def crosses_engines(found: Import) -> bool:
+    """An engine's folder imports another engine's, or anything outside `engines/` imports an engine's folder."""
+    name = found.name.split(".")
+    if name[:2] != ["gguf_embed", "engines"] or len(name) < 3 or name[2] not in ENGINES:
+        return False
+    folder = found.file.split("/")
+    is_engine = folder[0] == "engines" and len(folder) > 2
+    return folder[1] != name[2] if is_engine else found.file != "engines/select.py"
+
+
 def away_from_home(found: Import) -> bool:
     return found.top in HOMES and not found.file.startswith(HOMES[found.top])
 
@@ -131,6 +163,38 @@ def test_nothing_but_declared_dependencies_is_imported():
     assert names([found for found in IMPORTS if found.top not in known]) == []
 
 
+def test_dialects_stay_apart_and_shared_fields_know_none():
+    assert names([found for found in IMPORTS if crosses_dialects(found)]) == []
+
+
+def test_engines_stay_apart_and_are_known_to_their_selection_only():
+    assert {"llama", "static"} <= ENGINES
+    assert names([found for found in IMPORTS if crosses_engines(found)]) == []
+
+
+def asks_for_engine_type(path: Path, source: str) -> list[str]:
+    """`isinstance` with a name from `engines/`: what differs between engines belongs behind their protocols."""
+    tree = ast.parse(source)
+    names = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gguf_embed.engines")
+        for alias in node.names
+    }
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance"]
+    asked = [
+        call for call in calls if names & {word.id for word in ast.walk(call.args[1]) if isinstance(word, ast.Name)}
+    ]
+    return [f"{path.relative_to(PACKAGE)}:{call.lineno} {ast.unparse(call)}" for call in asked]
+
+
+def test_nothing_outside_the_engines_asks_which_engine_it_has():
+    outside = [path for path in FILES if part_of(path.relative_to(PACKAGE).as_posix()) != "engines"]
+    assert [found for path in outside for found in asks_for_engine_type(path, path.read_text())] == []
+    source = "from gguf_embed.engines.base import Engine\nisinstance(x, (int, Engine))\nisinstance(x, int)"
+    assert asks_for_engine_type(PACKAGE / "cli/main.py", source) == ["cli/main.py:2 isinstance(x, (int, Engine))"]
+
+
 @pytest.mark.parametrize(
     ("file", "source", "wrong"),
     [
@@ -150,9 +214,38 @@ def test_the_layer_rule_sees_every_form_of_import(file, source, wrong):
 
 
 @pytest.mark.parametrize(
+    ("file", "source", "crosses"),
+    [
+        ("server/dialects/tei/embed.py", "from gguf_embed.server.dialects.cohere.embed import embed", True),
+        ("server/dialects/tei/embed.py", "from gguf_embed.server.dialects.tei.errors import ERRORS", False),
+        ("server/dialects/openai/embeddings.py", "from gguf_embed.server.dialects.llama.embedding import a", False),
+        ("server/dialects/openai/embeddings.py", "from gguf_embed.server.dialects.llama.errors import a", True),
+        ("server/fields/inputs.py", "from gguf_embed.server.dialects.tei.errors import ERRORS", True),
+        ("server/app.py", "from gguf_embed.server.dialects.tei.dialect import TEI", False),
+    ],
+)
+def test_the_dialect_rule_sees_what_crosses(file, source, crosses):
+    assert [crosses_dialects(found) for found in imports_of(PACKAGE / file, source)] == [crosses]
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "crosses"),
+    [
+        ("engines/static/engine.py", "from gguf_embed.engines.llama.api import a", True),
+        ("engines/static/engine.py", "from gguf_embed.engines.base import Engine", False),
+        ("engines/select.py", "from gguf_embed.engines.llama.driver import LlamaDriver", False),
+        ("model_pool/loading.py", "from gguf_embed.engines.llama.engine import LlamaEngine", True),
+        ("doctor/check.py", "from gguf_embed.engines.llama import api", True),
+    ],
+)
+def test_the_engine_rule_sees_what_crosses(file, source, crosses):
+    assert [crosses_engines(found) for found in imports_of(PACKAGE / file, source)] == [crosses]
+
+
+@pytest.mark.parametrize(
     ("file", "source", "away"),
     [
-        ("engines/llama/api.py", "import llama_cpp.llama_cpp as llama", False),
+        ("engines/llama/bindings.py", "import llama_cpp.llama_cpp as llama", False),
         ("engines/llama/engine.py", "import llama_cpp", True),
         ("convert/bert.py", "import gguf", False),
         ("benchmarks/load.py", "from aiohttp import web", True),

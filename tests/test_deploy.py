@@ -99,6 +99,7 @@ def test_nothing_runs_as_root():
     assert unit("DynamicUser") == ["yes"]
 
 
+@pytest.mark.process
 def test_the_flags_are_those_of_serve():
     (entry,) = arguments("ENTRYPOINT")
     (start,) = unit("ExecStart")
@@ -131,6 +132,7 @@ def test_the_port_is_the_same_everywhere():
     assert COMPOSE["services"]["gguf-embed"]["ports"] == [f"127.0.0.1:{port}:{port}"]
 
 
+@pytest.mark.process
 def test_the_health_check_is_a_program_that_tells_well_from_ill():
     command = json.loads(arguments("HEALTHCHECK")[0].partition("CMD ")[2])
     (program, flag, code) = command

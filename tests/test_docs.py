@@ -12,7 +12,7 @@ from prometheus_client import Metric
 
 from gguf_embed import errors
 from gguf_embed.cli import reference
-from gguf_embed.cli.main import cli
+from gguf_embed.cli.main import COMMANDS, load_command
 from gguf_embed.engines.llama import calibration
 from gguf_embed.errors import EmbedError
 from gguf_embed.metrics import Metrics
@@ -32,8 +32,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 
 def all_options() -> Iterator[click.Option]:
-    for command in cli.commands.values():
-        yield from (param for param in command.params if isinstance(param, click.Option))
+    for name in COMMANDS:
+        yield from (param for param in load_command(name).params if isinstance(param, click.Option))
 
 
 def shown_path(route: Route) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -12,16 +13,18 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 SCRIPT = Path(__file__).parent.parent / ".ci" / "setup" / "patiently.py"
 COMPILES = """
-import os, pathlib, time
+import os, pathlib, sys
 build = pathlib.Path(os.environ["SKBUILD_BUILD_DIR"])
 (build / "CMakeFiles").mkdir(parents=True)
 rules = [f"build CMakeFiles/{name}.o: CXX {name}.cpp\\n" for name in "abc"]
 (build / "build.ninja").write_text("".join(rules) + "build all: phony\\n")
 for name in "ab":
     (build / f"CMakeFiles/{name}.o").touch()
-time.sleep(2.5)
+sys.stdin.read()
 print(build)
 """
 WAITS = "import time; print('ready', flush=True); time.sleep(60)"
@@ -35,9 +38,13 @@ def start(program: str, **options: object) -> subprocess.Popen[str]:
 
 def test_a_terminal_sees_how_many_files_are_compiled_in_one_line():
     ours, theirs = pty.openpty()
-    with start(COMPILES, stdout=theirs) as child:
+    with start(COMPILES, stdin=subprocess.PIPE, stdout=theirs) as child:
         os.close(theirs)
         said = b""
+        while b"2 of 3" not in said:
+            said += os.read(ours, 1024)
+        assert child.stdin is not None
+        child.stdin.close()
         # Linux reports the other end's close as an error
         try:
             while some := os.read(ours, 1024):
@@ -54,7 +61,9 @@ def test_a_terminal_sees_how_many_files_are_compiled_in_one_line():
 
 
 def test_elsewhere_only_the_commands_own_words_come_before_half_a_minute():
-    child = start(COMPILES, stdout=subprocess.PIPE)
+    child = start(COMPILES, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    said_early, _, _ = select.select([child.stdout], [], [], 2)  # real time: a terminal's line would come after 1 s
+    assert said_early == []
     said, _ = child.communicate(timeout=30)
     assert re.fullmatch(r"\S+gguf-embed-build-\S+\n", said)
 

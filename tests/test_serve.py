@@ -21,6 +21,8 @@ from gguf_embed.types import FloatMatrix
 from tests.server_process import Reply, Server, decode, run_to_end
 from tests.test_exactness import assert_close, row_cosines
 
+pytestmark = pytest.mark.process
+
 Launch = Callable[..., Server]
 
 MIXED = ["hello world", "the cat sat on the red mat", "a", "hello world"]
@@ -54,7 +56,7 @@ def test_the_banner_shows_what_was_chosen_and_its_curl_line_works(default_server
 
 
 def test_a_context_beyond_the_model_starts_and_every_route_shows_the_real_limit(default_server):
-    assert any("-c 8192" in line and "limit is 512 tokens" in line for line in default_server.banner)
+    assert any("-c 8192" in line and "512 tokens" in line for line in default_server.banner)
     props = default_server.get("/props").json()
     assert (props["n_ctx"], props["n_ctx_train"], props["max_input_tokens"]) == (8192, 512, 512)
     assert default_server.get("/v1/models").json()["data"][0]["meta"]["max_input_tokens"] == 512
@@ -388,7 +390,7 @@ def assert_one_line(ended: subprocess.CompletedProcess[str], message: str) -> No
     ("flags", "message"),
     [
         (["--pooling", "rank"], "rank head"),
-        (["-c", "2"], "a context of 2 tokens"),
+        (["-c", "2"], "context of 2 tokens"),
         (["-m", "other.gguf", "-a", "x"], "--alias"),
         (["--api-key", " , "], "--api-key"),
         (["--api-key-file", "/nowhere/keys"], "/nowhere/keys"),

@@ -3,25 +3,19 @@
 import json
 import shutil
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from tests.gguf_models import write_tiny_encoder
-from tests.server_process import run_to_end
+from tests.server_process import run_to_end, wait_until
+
+pytestmark = pytest.mark.process
 
 
 def states(server):
     return {model["id"]: model["status"]["value"] for model in server.get("/v1/models").json()["data"]}
-
-
-def wait_until(condition):
-    deadline_s = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline_s, "it never came true"
-        time.sleep(0.02)
 
 
 @pytest.fixture

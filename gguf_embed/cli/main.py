@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import cast
 
 import click
 
 from gguf_embed import __version__
-from gguf_embed.cli.convert import convert
-from gguf_embed.cli.doctor import doctor
-from gguf_embed.cli.list_models import list_models
-from gguf_embed.cli.ps import ps
-from gguf_embed.cli.pull import pull
-from gguf_embed.cli.rm import rm
-from gguf_embed.cli.serve import serve
-from gguf_embed.cli.show import show
-from gguf_embed.errors import EmbedError
+from gguf_embed.errors import EmbedError, WayOut, describe
+
+COMMANDS = {
+    "serve": "serve",
+    "convert": "convert",
+    "doctor": "doctor",
+    "pull": "pull",
+    "list": "list_models",
+    "show": "show",
+    "rm": "rm",
+    "ps": "ps",
+}
+"""Name → module and function in `gguf_embed.cli`."""
+
+WORDS: Mapping[WayOut, str] = {
+    WayOut.REPAIR_FILE: "run gguf-embed doctor --fix on the file",
+    WayOut.LARGER_CONTEXT: "use a larger -c",
+    WayOut.MORE_MEMORY: "use a larger --max-memory",
+    WayOut.ADD_TOWER: "add --mmproj FILE, the model's vision tower",
+    WayOut.ALLOW_HOST: "add --allow-remote-media HOST",
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is used: `serve` starts without those of the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return load_command(cmd_name) if cmd_name in COMMANDS else None
+
+
+def load_command(name: str) -> click.Command:
+    """One of `COMMANDS`."""
+    module = import_module(f"gguf_embed.cli.{COMMANDS[name]}")
+    return cast(click.Command, getattr(module, COMMANDS[name]))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="gguf-embed")
 def cli() -> None:
     """Serve GGUF embedding models and rerankers. Start with `gguf-embed serve`."""
-
-
-cli.add_command(serve)
-cli.add_command(convert)
-cli.add_command(doctor)
-cli.add_command(pull)
-cli.add_command(list_models)
-cli.add_command(show)
-cli.add_command(rm)
-cli.add_command(ps)
 
 
 def main() -> None:
@@ -39,7 +60,7 @@ def main() -> None:
     try:
         cli.main(standalone_mode=False)
     except EmbedError as error:
-        fail(error.message)
+        fail(describe(error, WORDS))
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(0)

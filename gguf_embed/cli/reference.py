@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import click
 
-from gguf_embed.cli.main import cli
+from gguf_embed.cli.main import COMMANDS, load_command
 
 HEAD = """\
 # Command line
@@ -43,7 +43,7 @@ _DEFAULT_IN_HELP = re.compile(r"\s*\[default: ([^]]*)\]$")
 
 def render() -> str:
     """The whole page."""
-    commands = [describe_command(command, f"gguf-embed {name}") for name, command in sorted(cli.commands.items())]
+    commands = [describe_command(load_command(name), f"gguf-embed {name}") for name in sorted(COMMANDS)]
     return "\n".join([HEAD, *commands, TAIL])
 
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from gguf_embed.errors import ConfigError, InvalidRequest
+from gguf_embed.errors import ConfigError, InvalidRequest, WayOut
 
 _PORTS = {"http": 80, "https": 443}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
@@ -41,12 +41,12 @@ class RemoteHosts:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
         except ValueError as exc:
-            raise InvalidRequest(f"{where} is not a URL: send the image as data:image/png;base64,…") from exc
+            raise InvalidRequest(f"{where} is not a URL", ways_out=[WayOut.SEND_INLINE]) from exc
         shown = f"[{host}]" if ":" in host else host
         if parts.scheme not in _PORTS or not self._allows(shown, port, parts.scheme):
             raise InvalidRequest(
-                f"{where} is a URL of {shown or 'no host'}:{port}, from which this server does not fetch: send the "
-                "image as data:image/png;base64,…, or allow the host with --allow-remote-media"
+                f"{where} is a URL of {shown or 'no host'}:{port}, from which this server does not fetch",
+                ways_out=[WayOut.SEND_INLINE, WayOut.ALLOW_HOST],
             )
         rest = _path_and_query(parts)
         if parts.username is not None or parts.password is not None or not _PATH.fullmatch(rest):

@@ -20,6 +20,12 @@ class PoolObserver(Protocol):
     def observe_unload(self, reason: str) -> None: ...
 
 
+class Timer(Protocol):
+    """Calls something once, later, unless it is canceled first."""
+
+    def cancel(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
     """How a request wants its model loaded. None: the pool's configuration."""
@@ -45,7 +51,8 @@ class PoolEntry:
     n_leases: int = 0
     retired: bool = False  # gets no new leases: it will be reloaded, or its file is gone
     unloading: bool = False
-    timer: asyncio.TimerHandle | None = field(default=None, repr=False)
+    timer: Timer | None = field(default=None, repr=False)
+    timer_s: float = 0.0  # when it ends, by the pool's clock
 
     def candidate(self) -> EvictionCandidate:
         return EvictionCandidate(self.spec.key, self.memory_bytes, self.n_leases, self.last_used_s, self.unloading)

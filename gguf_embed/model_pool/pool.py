@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from gguf_embed.config import PoolConfig
-from gguf_embed.errors import EmbedError, ModelLoadFailed, Unavailable, WayOut
-from gguf_embed.model_pool.entry import DEFAULT_LOAD, Lease, LoadRequest, PoolEntry, PoolObserver
+from gguf_embed.errors import EmbedError, EngineFailure, ModelLoadFailed, Unavailable, WayOut
+from gguf_embed.model_pool.entry import DEFAULT_LOAD, Lease, LoadRequest, PoolEntry, PoolObserver, Timer
 from gguf_embed.model_pool.eviction import needs_reload, plan_eviction, seconds_left
 from gguf_embed.model_pool.loader import ModelLoader
 from gguf_embed.model_pool.loading import LoadedModel
@@ -27,8 +28,16 @@ EVICTION_TIMEOUT_S = 60.0
 """How long a request waits for memory while all loaded models are in use."""
 
 
+def _loop_timer(delay_s: float, action: Callable[[], None]) -> Timer:
+    """A timer of the running loop."""
+    return asyncio.get_running_loop().call_later(delay_s, action)
+
+
 class ModelPool:
-    """Owns all loaded models. All methods belong to one event loop; models are loaded and freed on threads."""
+    """Owns all loaded models. All methods belong to one event loop; models are loaded and freed on threads.
+
+    `start_timer` calls an action once after so many seconds of `clock`.
+    """
 
     def __init__(
         self,
@@ -36,14 +45,16 @@ class ModelPool:
         config: PoolConfig,
         observer: PoolObserver,
         clock: Callable[[], float] = time.monotonic,
+        start_timer: Callable[[float, Callable[[], None]], Timer] = _loop_timer,
     ) -> None:
         self._loader = loader
         self._config = config
         self._observer = observer
         self._clock = clock
+        self._start_timer = start_timer
         self._entries: dict[str, PoolEntry] = {}
         self._infos: dict[str, tuple[Identity, ModelInfo]] = {}  # of all models that have been loaded once
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[bool]] = []  # True: something changed, False: too late
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="load")  # started as they are needed
         self._closed = False
@@ -172,14 +183,16 @@ class ModelPool:
         """Keep one timer per entry. If it fires early because the model was used again, it is restarted."""
         if entry.timer is None and math.isinf(entry.keep_alive_s):
             return
-        left_s = seconds_left(entry.last_used_s, entry.keep_alive_s, self._clock())
+        now_s = self._clock()
+        left_s = seconds_left(entry.last_used_s, entry.keep_alive_s, now_s)
         if entry.timer is not None:
-            if left_s is not None and entry.timer.when() <= asyncio.get_running_loop().time() + left_s:
+            if left_s is not None and entry.timer_s <= now_s + left_s:
                 return
             entry.timer.cancel()
             entry.timer = None
         if left_s is not None:
-            entry.timer = asyncio.get_running_loop().call_later(left_s, self._check_expiry, entry)
+            entry.timer = self._start_timer(left_s, partial(self._check_expiry, entry))
+            entry.timer_s = now_s + left_s
 
     def _check_expiry(self, entry: PoolEntry) -> None:
         entry.timer = None
@@ -220,24 +233,24 @@ class ModelPool:
         task.add_done_callback(self._tasks.discard)
 
     async def _next_change(self, deadline_s: float) -> None:
-        """Wait until a model becomes idle, has been loaded or has been unloaded."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Wait until a model is idle, loaded or unloaded. Raises `Unavailable` at the deadline."""
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        timer = self._start_timer(max(0.0, deadline_s - self._clock()), partial(_wake, waiter, False))
         self._waiting.append(waiter)
         try:
-            async with asyncio.timeout(max(0.0, deadline_s - self._clock())):
-                await waiter
-        except TimeoutError as exc:
+            in_time = await waiter
+        finally:
+            timer.cancel()
+            self._waiting.remove(waiter)
+        if not in_time:
             raise Unavailable(
                 f"timed out after {EVICTION_TIMEOUT_S:g} s waiting for memory: all loaded models are in use",
                 [WayOut.RETRY, WayOut.MORE_MODELS, WayOut.MORE_MEMORY],
-            ) from exc
-        finally:
-            self._waiting.remove(waiter)
+            )
 
     def _notify(self) -> None:
         for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+            _wake(waiter, True)
 
     def unload(self, key: str, keep_alive_s: float = 0.0) -> None:
         """Unload a model as soon as no request uses it. Does nothing if it is not loaded."""
@@ -295,6 +308,11 @@ class ModelPool:
         self._threads.shutdown()
 
 
+def _wake(waiter: asyncio.Future[bool], in_time: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(in_time)
+
+
 def _under_its_names(loaded: ModelInfo, served: ModelInfo) -> ModelInfo:
     """The facts of the loaded model, with the names and prompts from the registry."""
     return replace(
@@ -309,8 +327,6 @@ def _under_its_names(loaded: ModelInfo, served: ModelInfo) -> ModelInfo:
 
 def _load_failure(spec: ModelSpec, error: BaseException) -> EmbedError:
     """The error for everyone who waited. It shows the file's name only, because clients must not see folders."""
-    reason = error.message if isinstance(error, EmbedError) else f"{type(error).__name__}: see the server's log"
-    return ModelLoadFailed(
-        f"model {spec.info.name!r} cannot be loaded: {reason.replace(str(spec.path), spec.path.name)}",
-        error.ways_out if isinstance(error, EmbedError) else (),
-    )
+    known = error if isinstance(error, EmbedError) else EngineFailure(f"{type(error).__name__}: see the server's log")
+    reason = known.message.replace(str(spec.path), spec.path.name)
+    return ModelLoadFailed(f"model {spec.info.name!r} cannot be loaded: {reason}", known.ways_out)

@@ -240,14 +240,18 @@ def _stream(file: _HubFile, partial: Path, start: PullProgress, listener: Listen
             n_here = output.tell()
             check_room(partial.parent, size - n_here, file.label)
             counted = CountedFile(output, report_size)
-            counted.announce()
-            http_get(
-                file.url,
-                cast(BinaryIO, counted),
-                resume_size=n_here,
-                headers=build_hf_headers(),
-                expected_size=size or None,
-            )
+            try:
+                counted.announce()
+                http_get(
+                    file.url,
+                    cast(BinaryIO, counted),
+                    resume_size=n_here,
+                    headers=build_hf_headers(),
+                    expected_size=size or None,
+                )
+            except KeyboardInterrupt:
+                counted.announce()  # it may have come between a write and its report
+                raise
 
 
 def _with_hint(error: ModelFileError, partial: Path, size: int) -> ModelFileError:

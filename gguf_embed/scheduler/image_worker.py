@@ -51,7 +51,7 @@ class ImageWorker:
         try:
             done = await asyncio.gather(*map(asyncio.wrap_future, futures))
         finally:
-            for future in futures:
+            for future in reversed(futures):  # the last first: the thread takes none of them up meanwhile
                 future.cancel()
         return Submission(
             outputs=[timed.rows.output for timed in done],

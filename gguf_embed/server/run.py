@@ -15,7 +15,7 @@ from aiohttp import web
 from gguf_embed.errors import ConfigError
 from gguf_embed.server.context import SERVER_CONTEXT
 
-_CLOSE_TIMEOUT_S = 5.0  # for sending the last replies to slow clients, after the handlers are done
+CLOSE_TIMEOUT_S = 5.0  # for sending the last replies to slow clients, after the handlers are done
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ async def serve_all(
         app,
         access_log=None,
         handler_cancellation=True,
-        shutdown_timeout=_CLOSE_TIMEOUT_S,
+        shutdown_timeout=CLOSE_TIMEOUT_S,
         auto_decompress=False,  # http/body.py does it
     )
     await runner.setup()

@@ -158,7 +158,9 @@ def text_limits(n_ctx: int, limits: TokenLimits) -> TokenLimits:
         return limits
     if n_ctx < MIN_INPUT_TOKENS:
         raise InvalidRequest(
-            f"a text needs at least {MIN_INPUT_TOKENS} tokens, and the request limits texts to {n_ctx}", "options"
+            f"a text needs at least {MIN_INPUT_TOKENS} tokens, and the request limits texts to {n_ctx}",
+            "options",
+            ways_out=[WayOut.LARGER_CONTEXT],
         )
     return replace(limits, max_tokens=n_ctx)
 

@@ -14,6 +14,8 @@ from benchmarks.report import render
 from benchmarks.scenarios import Scenario
 from benchmarks.servers import Contestant
 
+pytestmark = pytest.mark.process
+
 PROGRAM = str(Path(__file__).parent / "tiny_server.py")
 CONTESTANTS = [Contestant(name, (sys.executable, PROGRAM)) for name in ("ours", "theirs")]
 SCENARIOS = (Scenario("one", 1, 4, (1, 1), (21, 21)), Scenario("many", 2, 4, (1, 3), (5, 40)))

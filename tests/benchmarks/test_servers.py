@@ -1,10 +1,11 @@
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks import servers
-from benchmarks.servers import Contestant, find_llama_server, make_contestant, running
+from benchmarks.servers import Contestant, find_llama_server, make_before, make_contestant, running
 from gguf_embed.errors import ConfigError, Unavailable
 
 PROGRAM = Path(__file__).parent / "tiny_server.py"
@@ -14,6 +15,7 @@ def contestant(*flags):
     return Contestant("fake", (sys.executable, str(PROGRAM), *flags))
 
 
+@pytest.mark.process
 def test_a_server_is_ready_after_its_first_correct_answer_and_stopped_on_the_way_out(tmp_path):
     with running(contestant("--loading", "2"), tmp_path) as server:
         assert server.start_s > 0
@@ -22,6 +24,7 @@ def test_a_server_is_ready_after_its_first_correct_answer_and_stopped_on_the_way
     assert server.process.poll() is not None
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_counts_the_servers_children_too(tmp_path):
     with running(contestant(), tmp_path) as alone:
@@ -32,12 +35,14 @@ def test_memory_counts_the_servers_children_too(tmp_path):
     assert memory.resident_bytes <= memory.peak_bytes
 
 
+@pytest.mark.process
 def test_a_server_is_stopped_when_the_run_fails(tmp_path):
     with pytest.raises(KeyboardInterrupt), running(contestant(), tmp_path) as server:
         raise KeyboardInterrupt
     assert server.process.poll() is not None
 
 
+@pytest.mark.process
 def test_a_server_that_ends_while_starting_is_one_clear_line(tmp_path):
     with (
         pytest.raises(Unavailable, match="fake exited with code 3 while starting: no such model"),
@@ -58,3 +63,18 @@ def test_a_missing_llama_server_names_what_to_install(monkeypatch):
 def test_our_own_server_runs_in_this_interpreter_with_the_flags_given():
     ours = make_contestant("gguf-embed", Path("m.gguf"), ("--threads", "1"))
     assert ours.command == (sys.executable, "-m", "gguf_embed", "serve", "-m", "m.gguf", "--threads", "1")
+
+
+def test_another_checkout_runs_its_own_package(tmp_path):
+    package = tmp_path / "gguf_embed"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text("import sys; print(__file__, *sys.argv[1:])")
+    before = make_before(tmp_path, Path("m.gguf"), ("--threads", "1"))
+    printed = subprocess.run(before.command, capture_output=True, text=True, check=True).stdout
+    assert printed.split() == [str(package / "__main__.py"), "serve", "-m", "m.gguf", "--threads", "1"]
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="not a checkout"):
+        make_before(tmp_path, Path("m.gguf"))

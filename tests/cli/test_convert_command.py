@@ -97,6 +97,7 @@ def run_process(folder: Path, *arguments: str, **environment: str) -> subprocess
     )
 
 
+@pytest.mark.process
 def test_a_repository_is_fetched_and_converted(tmp_path):
     source = tiny.write_directory("bert", tmp_path / "hf")
     files = {path.relative_to(source).as_posix(): path.read_bytes() for path in source.rglob("*") if path.is_file()}
@@ -115,6 +116,7 @@ def test_a_repository_is_fetched_and_converted(tmp_path):
     assert "HF_TOKEN" in line
 
 
+@pytest.mark.process
 def test_what_cannot_be_converted_is_one_line_on_stderr(tmp_path):
     tiny.write_directory("bert", tmp_path / "hf", architectures=["MPNetModel"])
     done = run_process(tmp_path, "hf")

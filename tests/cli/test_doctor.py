@@ -36,6 +36,7 @@ def broken(tmp_path) -> Path:
     )
 
 
+@pytest.mark.process
 def test_the_line_for_a_clean_file_names_what_was_checked(tmp_path):
     done = doctor(models.decoder(tmp_path / "m.gguf"))
     lines = done.stdout.splitlines()
@@ -43,6 +44,7 @@ def test_the_line_for_a_clean_file_names_what_was_checked(tmp_path):
     assert lines[0].startswith(f"{tmp_path / 'm.gguf'}: no problems found; checked: qwen3, pooling last, ")
 
 
+@pytest.mark.process
 def test_the_default_model_is_clean(default_model):
     done = doctor(default_model, "--deep", "--run")
     assert done.returncode == 0
@@ -50,6 +52,7 @@ def test_the_default_model_is_clean(default_model):
     assert "every weight, a run" in done.stdout
 
 
+@pytest.mark.process
 def test_serious_findings_are_one_line_each_and_make_the_exit_code_1(broken):
     done = doctor(broken)
     assert done.returncode == 1
@@ -59,6 +62,7 @@ def test_serious_findings_are_one_line_each_and_make_the_exit_code_1(broken):
     assert ": 2 serious, 1 note; checked: " in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.process
 def test_warnings_alone_leave_the_exit_code_0(tmp_path):
     path = edit(models.encoder(tmp_path / "m.gguf"), tmp_path / "w.gguf", Edit({"bert.pooling_type": 0}))
     done = doctor(path)
@@ -66,6 +70,7 @@ def test_warnings_alone_leave_the_exit_code_0(tmp_path):
     assert "warning  pooling_none: " in done.stdout
 
 
+@pytest.mark.process
 def test_fix_writes_a_copy_prints_every_change_and_checks_it(broken):
     before = broken.read_bytes()
     done = doctor(broken, "--fix")
@@ -82,6 +87,7 @@ def test_fix_writes_a_copy_prints_every_change_and_checks_it(broken):
     assert doctor(broken, "--fix", "--force").returncode == 0
 
 
+@pytest.mark.process
 def test_set_makes_changes_of_ones_own_over_the_doctors(broken, tmp_path):
     output = tmp_path / "mine.gguf"
     done = doctor(broken, "--fix", "-o", output, "--set", "qwen3.pooling_type=1", "--set", "general.name=str:mine: all")
@@ -90,6 +96,7 @@ def test_set_makes_changes_of_ones_own_over_the_doctors(broken, tmp_path):
     assert done.returncode == 0  # the new name does not imply pooling last
 
 
+@pytest.mark.process
 def test_nothing_to_fix_writes_nothing(tmp_path):
     path = models.decoder(tmp_path / "m.gguf")
     done = doctor(path, "--fix")
@@ -97,6 +104,7 @@ def test_nothing_to_fix_writes_nothing(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.gguf"]
 
 
+@pytest.mark.process
 def test_what_cannot_be_fixed_stays_serious_in_the_copy(tmp_path):
     what = Edit({"bert.pooling_type": 4, "bert.context_length": 512})
     path = edit(models.encoder(tmp_path / "m.gguf"), tmp_path / "w.gguf", what)
@@ -109,6 +117,7 @@ def test_what_cannot_be_fixed_stays_serious_in_the_copy(tmp_path):
     ]
 
 
+@pytest.mark.process
 def test_json_has_the_same_findings(broken):
     done = doctor(broken, "--json")
     report = json.loads(done.stdout)
@@ -118,6 +127,7 @@ def test_json_has_the_same_findings(broken):
     assert [found["fixable"] for found in report["findings"]] == [True, True, False]
 
 
+@pytest.mark.process
 def test_a_truncated_file_is_a_finding_with_and_without_fix(tmp_path):
     path = models.encoder(tmp_path / "m.gguf")
     path.write_bytes(path.read_bytes()[:-500])
@@ -127,6 +137,7 @@ def test_a_truncated_file_is_a_finding_with_and_without_fix(tmp_path):
         assert "serious  unreadable: " in done.stdout
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
@@ -145,6 +156,7 @@ def test_wrong_flags_get_a_message(tmp_path, flags, code, message):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.process
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
     done = doctor(tmp_path / "m.gguf")
     assert (done.returncode, done.stdout) == (1, "")

@@ -24,6 +24,7 @@ runpy.run_module("gguf_embed", run_name="__main__")
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("module", ["gguf_embed.cli.main", "numpy", "click", "aiohttp"])
 def test_ctrl_c_during_imports_prints_one_word(module):
     ended = subprocess.run([sys.executable, "-c", INTERRUPTED, module], capture_output=True, text=True, timeout=60)

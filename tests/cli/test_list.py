@@ -69,6 +69,7 @@ def test_a_folder_that_is_not_there_is_a_wrong_flag(place):
     assert place.call("list", "--models-dir", place.folder / "nothing").returncode == 2
 
 
+@pytest.mark.process
 def test_listing_loads_neither_hub_client_nor_engine(place):
     done = place.run("list", PYTHONPROFILEIMPORTTIME="1")
     assert "gguf_embed.model_store.store" in done.stderr

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -17,6 +16,7 @@ from gguf_embed.types import PullProgress
 from tests.cli.command import Place
 from tests.gguf_models import write_tiny_encoder
 from tests.model_store.fake_hub import FakeHub, serve
+from tests.server_process import wait_until
 
 REPO = "org/tiny-GGUF"
 MIB = 2**20
@@ -40,6 +40,7 @@ def place(fake, tmp_path):
     return Place(tmp_path, fake.endpoint)
 
 
+@pytest.mark.process
 def test_a_model_is_pulled_with_one_line_per_step(place):
     done = place.run("pull", REPO)
     assert (done.returncode, done.stdout) == (
@@ -52,6 +53,7 @@ def test_a_model_is_pulled_with_one_line_per_step(place):
     assert line.endswith(" (99 kB)")
 
 
+@pytest.mark.process
 def test_quant_chooses_the_file_and_a_second_pull_is_silent(fake, place):
     assert "tiny-F16.gguf" in place.run("pull", REPO, "--quant", "f16").stdout
     fake.requests.clear()
@@ -59,6 +61,7 @@ def test_quant_chooses_the_file_and_a_second_pull_is_silent(fake, place):
     assert (done.returncode, done.stderr, fake.downloads) == (0, "", [])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -78,6 +81,7 @@ def test_an_error_is_one_line_and_exit_code_1(place, arguments, words):
     assert [word for word in words if word not in line] == []
 
 
+@pytest.mark.process
 def test_offline_is_an_error_for_missing_files_only(place):
     place.run("pull", REPO)
     assert place.run("pull", REPO, HF_HUB_OFFLINE="1").returncode == 0
@@ -86,6 +90,7 @@ def test_offline_is_an_error_for_missing_files_only(place):
     assert "offline" in done.stderr
 
 
+@pytest.mark.process
 def test_without_the_hub_the_cached_files_are_used_with_a_warning(place):
     place.run("pull", REPO)
     done = place.run("pull", REPO, HF_ENDPOINT="http://127.0.0.1:9")
@@ -93,13 +98,7 @@ def test_without_the_hub_the_cached_files_are_used_with_a_warning(place):
     assert [word for word in ("hub", "org/tiny-GGUF", "cached") if word not in done.stderr] == []
 
 
-def wait_until(condition):
-    deadline_s = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline_s, "it never came true"
-        time.sleep(0.01)
-
-
+@pytest.mark.process
 def test_ctrl_c_keeps_the_partial_download_and_prints_how_to_resume(fake, place):
     pty = pytest.importorskip("pty")
     fake.holds_after = 12 * MIB

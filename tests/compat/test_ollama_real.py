@@ -16,6 +16,8 @@ from tests.model_store.fake_hub import FakeHub, serve
 from tests.server_process import Server, start_server, stop
 from tests.test_exactness import assert_close
 
+pytestmark = pytest.mark.process
+
 MINILM = "all-minilm"  # Ollama's name for the default model
 SKY = "why is the sky blue?"
 TEXTS = ["How do I boil an egg?", "안녕하세요 세계", "नमस्ते दुनिया", "🦊" * 20, ""]

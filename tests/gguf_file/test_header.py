@@ -8,7 +8,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from gguf_embed.engines.llama.api import bindings
+from gguf_embed.engines.llama.api import llama
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import constants as gguf_types
 from gguf_embed.gguf_file.facts import (
@@ -99,7 +99,7 @@ def test_type_tables_agree_with_the_gguf_package():
 
 def test_vocabulary_types_are_those_of_llama_cpp():
     for family in gguf_types.VocabularyType:
-        assert getattr(bindings, f"LLAMA_VOCAB_TYPE_{family.name}") == family
+        assert getattr(llama, f"LLAMA_VOCAB_TYPE_{family.name}") == family
 
 
 @pytest.mark.parametrize(

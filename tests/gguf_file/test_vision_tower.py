@@ -11,7 +11,7 @@ from tests.gguf_models import write_tiny_encoder
 from tests.vision_models import write_tiny_mmproj, write_tiny_qwen2vl_tower
 
 
-def test_towers_of_both_kinds_pass(tmp_path):
+def test_a_tower_of_either_kind_is_accepted(tmp_path):
     check_tower(read_header(write_tiny_mmproj(tmp_path / "a.gguf")))
     check_tower(read_header(write_tiny_qwen2vl_tower(tmp_path / "b.gguf")))
 

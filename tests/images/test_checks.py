@@ -129,7 +129,7 @@ def test_a_png_whose_data_do_not_fit_its_size_is_refused(data):
 
 
 @pytest.mark.parametrize("data", [png(noise(1)), png(np.zeros((300, 400, 3), np.uint8)), jpeg_of(3, 3)])
-def test_a_sound_image_passes(data):
+def test_a_sound_image_is_accepted(data):
     check_pixels(data, "here")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from gguf_embed.config import ModelConfig
@@ -44,11 +46,22 @@ class FakeLoader:
     loads: list[str] = field(default_factory=list)  # names in the order in which loading began
     engines: list[FakeEngine] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
+    changed: threading.Condition = field(default_factory=threading.Condition)  # guards `loads` and `closed`
     pooling: Pooling = Pooling.MEAN
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Block until the loads and closes so far make `condition` true."""
+        with self.changed:
+            assert self.changed.wait_for(condition, 10), f"loaded {self.loads}, closed {self.closed}"
+
+    def record(self, names: list[str], name: str) -> None:
+        with self.changed:
+            names.append(name)
+            self.changed.notify_all()
 
     def load(self, spec: ModelSpec, options: LoadOptions) -> LoadedModel:
         name = spec.info.name
-        self.loads.append(name)
+        self.record(self.loads, name)
         if name in self.gates:
             assert self.gates[name].wait(10), f"nobody opened the gate of {name}"
         if name in self.failing:
@@ -62,8 +75,8 @@ class FakeLoader:
         info = replace(spec.info, pooling=self.pooling, n_embd=8, max_input_tokens=LIMIT, n_ctx_train=512, n_vocab=258)
         limits = TokenLimits(258, LIMIT, closing_ids(engine.codec.vocabulary()))
         loaded = LoadedEngine(engine, engine.codec, "F16")
-        record = self.closed, name
-        return _Recorded(config, info, loaded, LlamaTokenizer(engine.codec), limits, scheduler, record=record)
+        on_close = partial(self.record, self.closed, name)
+        return _Recorded(config, info, loaded, LlamaTokenizer(engine.codec), limits, scheduler, on_close=on_close)
 
     def has_gpu(self) -> bool:
         return True
@@ -76,9 +89,8 @@ class FakeLoader:
 class _Recorded(LoadedModel):
     """Tells when it is closed."""
 
-    record: tuple[list[str], str] = ([], "")
+    on_close: Callable[[], None] = lambda: None
 
     def close(self) -> None:
         LoadedModel.close(self)
-        names, name = self.record
-        names.append(name)
+        self.on_close()

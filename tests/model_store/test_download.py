@@ -147,6 +147,7 @@ def test_the_default_model_comes_from_the_hub_last(fake, hub, model, tmp_path):
     assert resolve_default(tmp_path / "cache", ignore, hub=hub, find_package=lambda _: None).name == name
 
 
+@pytest.mark.process
 def test_the_environment_names_hub_cache_and_token(fake, tmp_path):
     script = (
         "import sys; from pathlib import Path\n"

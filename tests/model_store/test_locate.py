@@ -87,6 +87,7 @@ def convert_in_process(source: Path, output: Path) -> None:
     convert_directory(source, output, report=ignore)
 
 
+@pytest.mark.process
 def test_two_processes_converting_at_once_both_end_well(tmp_path):
     source = write_bert_directory(tmp_path / "hf", random_weights())
     output = tmp_path / "cache" / "m.gguf"

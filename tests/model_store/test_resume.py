@@ -77,6 +77,21 @@ def test_a_stopped_download_continues_where_it_stopped(fake, hub):
     assert not blob(hub, ".incomplete").exists()
 
 
+def test_after_an_interrupt_the_last_report_counts_all_bytes_that_are_kept(hub):
+    reported: list[int] = []
+    interrupts = [KeyboardInterrupt]
+
+    def progress(step: PullProgress) -> None:
+        if step.completed_bytes and interrupts:  # the bytes are written, but not reported yet
+            raise interrupts.pop()
+        reported.append(step.completed_bytes)
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch_files(hub, REPO, FileChoice(), Listener(lambda line: None, progress))
+    assert reported == [0, 10 * MIB]
+    assert blob(hub, ".incomplete").stat().st_size == 10 * MIB
+
+
 def test_an_interrupted_download_is_resumed(fake, hub):
     fake.cuts = [15 * MIB]
     (file,) = fetch_files(hub, REPO, FileChoice(), listener([]))

@@ -14,6 +14,7 @@ import pytest
 
 from gguf_embed.errors import ConfigError
 from gguf_embed.metrics import Metrics
+from gguf_embed.server import run as server_run
 from gguf_embed.server.app import build_app
 from gguf_embed.server.context import SERVER_CONTEXT, ServerOptions
 from gguf_embed.server.run import ListenAddress, serve_all
@@ -88,7 +89,9 @@ def test_a_shutdown_cancels_requests_after_its_timeout_and_counts_them():
     assert asyncio.run(scenario()) == 1
 
 
-def test_a_stop_does_not_wait_for_half_a_body():
+def test_a_stop_does_not_wait_for_half_a_body(monkeypatch):
+    monkeypatch.setattr(server_run, "CLOSE_TIMEOUT_S", 0.1)
+
     async def scenario():
         app = build_app(FakeService(), ServerOptions("1"), Metrics())
         stop = asyncio.Event()

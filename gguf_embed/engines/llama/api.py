@@ -1,4 +1,4 @@
-"""The only module that imports llama-cpp-python: its low-level calls, made typed and safe.
+"""The only module that calls llama.cpp: llama-cpp-python's low-level calls, made typed and safe.
 
 Functions return plain Python values or opaque handles (an `int` address or a ctypes pointer). llama.cpp's log goes to
 our logger `gguf_embed.llama`, so nothing reaches the terminal unless that logger is configured to print it.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from gguf_embed.config import OffloadConfig
 from gguf_embed.engines.llama import amx
+from gguf_embed.engines.llama.bindings import import_bindings, is_package_imported
 from gguf_embed.engines.llama.ggml import find_devices, library
 from gguf_embed.engines.llama.log import LlamaLog
 from gguf_embed.engines.llama.memory_pages import release_pages
@@ -32,11 +32,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OMP_WAIT_POLICY", "active")
 # A failed assert in ggml starts gdb, if installed, and waits minutes for it. A crashed server can restart sooner.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-_amx_gemm = None if "llama_cpp" in sys.modules else amx.preload()
-
-import llama_cpp.llama_cpp as llama  # noqa: E402
-
-bindings = llama  # for the other modules of this folder, which do not import the package themselves
+_amx_gemm = None if is_package_imported() else amx.preload()
+llama = import_bindings("llama_cpp")
 
 Handle = Any
 """An opaque llama.cpp pointer."""
@@ -164,12 +161,12 @@ def _round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def encode(context: Handle, batch: llama.llama_batch) -> int:
+def encode(context: Handle, batch: Handle) -> int:
     """Compute a batch of a model without KV memory; releases the GIL. Returns 0, or llama.cpp's error code."""
     return int(llama.llama_encode(context, batch))
 
 
-def decode(context: Handle, batch: llama.llama_batch) -> int:
+def decode(context: Handle, batch: Handle) -> int:
     """Compute a batch that continues the KV memory's content; releases the GIL. Returns 0, or an error code."""
     return int(llama.llama_decode(context, batch))
 

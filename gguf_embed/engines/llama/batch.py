@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gguf_embed.engines.llama.api import bindings as llama
+from gguf_embed.engines.llama.api import Handle, llama
 from gguf_embed.types import FloatMatrix
 
 
@@ -39,7 +39,7 @@ class BatchBuffers:
 
     def fill(
         self, batch: Sequence[Sequence[int]], starts: Sequence[int] | None = None, *, output: bool = True
-    ) -> llama.llama_batch:
+    ) -> Handle:
         """Write sequences one after another, numbered from 0, with positions from `starts` (None: 0). They must fit.
 
         `output`: whether to compute rows for these tokens.
@@ -56,7 +56,7 @@ class BatchBuffers:
         self._batch.n_tokens = end
         return self._batch
 
-    def fill_rows(self, batch: Sequence[Sequence[int]], rows: FloatMatrix) -> llama.llama_batch:
+    def fill_rows(self, batch: Sequence[Sequence[int]], rows: FloatMatrix) -> Handle:
         """The same, with float32[n_tokens, n_embd] instead of the embeddings of the ids.
 
         Valid until the next `fill`.

@@ -1,4 +1,4 @@
-"""The only module that imports llama.cpp's multimodal library (mtmd): its low-level calls, made typed and safe.
+"""The only module that calls llama.cpp's multimodal library (mtmd): its low-level calls, made typed and safe.
 
 Imported when the first vision tower is opened. The library's log goes to our logger `gguf_embed.llama`.
 The interface is llama.cpp's tools/mtmd/mtmd.h and mtmd-helper.h, which are marked as experimental.
@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from gguf_embed.engines.llama import api
+from gguf_embed.engines.llama.bindings import import_bindings
 from gguf_embed.engines.llama.log import LlamaLog
 from gguf_embed.errors import ModelFileError
 from gguf_embed.types import FloatMatrix
 
-import llama_cpp.mtmd_cpp as mtmd  # isort: skip  # after `api`, which prepares the process for llama.cpp
-
+mtmd = import_bindings("mtmd_cpp")  # after `api`, which prepares the process for llama.cpp
 _log = LlamaLog()
-_log_callback = api.bindings.llama_log_callback(_log.receive)
+_log_callback = api.llama.llama_log_callback(_log.receive)
 _opening = threading.Lock()
 
 _NO_FOLDER = b"/dev/null"

@@ -6,8 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import overload
 
-from gguf_embed.engines.llama.api import Handle, read_metadata, vocabulary_of
-from gguf_embed.engines.llama.api import bindings as llama
+from gguf_embed.engines.llama.api import Handle, llama, read_metadata, vocabulary_of
 from gguf_embed.gguf_file.constants import VocabularyType
 from gguf_embed.types import Vocabulary
 

@@ -54,7 +54,7 @@ def load_descriptions(dialects: tuple[Dialect, ...]) -> Descriptions:
     """Read the TOML files, once per process."""
     routes: dict[str, Json] = {}
     schemas: dict[str, Json] = {}
-    shared = files("gguf_embed.server.docs") / "openapi_data" / "shared.toml"
+    shared = files(__package__) / "shared.toml"
     for file in (shared, *(file for dialect in dialects for file in dialect.openapi)):
         data = expand(tomllib.loads(file.read_text("utf-8")))
         schemas |= data.get("schemas", {})

@@ -88,7 +88,6 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.MORE_MODELS: "start the server with a larger --models-max",
     WayOut.MORE_MEMORY: "start the server with a larger --max-memory",
     WayOut.NAME_PROMPT: "start the server with --prompt NAME=TEXT",
-    WayOut.NAME_POOLING: "start the server with --pooling mean, cls or last",
     WayOut.ADD_TOWER: "start the server with --mmproj FILE, the model's vision tower",
     WayOut.ALLOW_HOST: "start the server with --allow-remote-media HOST",
     WayOut.REPAIR_FILE: "run gguf-embed doctor --fix on the file",

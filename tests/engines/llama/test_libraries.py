@@ -22,6 +22,7 @@ print(sorted((stem, len(paths)) for stem, paths in files.items()))
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_no_library_is_loaded_twice():
     # a process of its own: what other tests have loaded does not count

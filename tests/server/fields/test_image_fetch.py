@@ -73,7 +73,7 @@ def site():
 
     site = ThreadingHTTPServer(("127.0.0.1", 0), Site)
     site.ended = threading.Event()
-    thread = threading.Thread(target=site.serve_forever)
+    thread = threading.Thread(target=site.serve_forever, args=(0.01,))
     thread.start()
     yield site
     site.ended.set()

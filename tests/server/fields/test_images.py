@@ -94,7 +94,7 @@ def test_a_url_of_a_named_host_waits_to_be_fetched():
         ({"content": [image("ftp://a.com/x.png")]}, "only http, https and data URLs"),
         ({"content": [image("data:text/plain;base64,AAAA")]}, "must be data:image/png;base64"),
         ({"content": [image("data:image/png,raw")]}, "must be data:image/png;base64"),
-        ({"content": [image("https://a.com/x.png")]}, "a.com:443, .* --allow-remote-media"),
+        ({"content": [image("https://a.com/x.png")]}, "a.com:443, "),
         ([marked("<__media__>", B64)] * (MAX_IMAGES + 1), "over 64 images.*limit per request"),
         (marked("x", *["AAAA"] * (MAX_IMAGES + 1)), "over 64 images"),
         ({"content": [text("a")] * (MAX_PARTS + 1)}, "over 10,000 parts"),

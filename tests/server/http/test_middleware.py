@@ -25,7 +25,7 @@ from tests.server.fake_service import FakeService, failing, serving
         ("Basic b25l", "one"),
     ],
 )
-def test_any_known_key_passes_from_either_header(authorization, x_api_key):
+def test_any_known_key_is_accepted_from_either_header(authorization, x_api_key):
     ApiKeys(["one", "two", "clé"]).check(authorization, x_api_key)
 
 

@@ -12,8 +12,6 @@ from gguf_embed.server.dialects.llama.rerank import rerank
 from gguf_embed.server.dialects.llama.tokenize import detokenize, tokenize
 from gguf_embed.server.docs import openapi, reference
 
-_DATA = files("gguf_embed.server.docs") / "openapi_data"
-
 LLAMA = Dialect(
     name="llama.cpp",
     routes=(
@@ -36,5 +34,5 @@ LLAMA = Dialect(
     ),
     errors=ERRORS,
     error_schema="LlamaError",
-    openapi=(files(__package__) / "openapi.toml", _DATA / "server.toml", _DATA / "rerank.toml"),
+    openapi=(files(__package__) / "openapi.toml", files("gguf_embed.server.admin") / "openapi.toml"),
 )

@@ -12,7 +12,7 @@ from aiohttp import web
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.preprocessing.tokens import MAX_CHARACTERS
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.dialects.tei import tokens as tei_tokens
+from gguf_embed.server.dialects.tei.tokens import answer_tokenize
 from gguf_embed.server.fields.inputs import parse_parts
 from gguf_embed.server.fields.pieces import format_piece
 from gguf_embed.server.http.body import json_response, read_json_object
@@ -40,7 +40,7 @@ async def tokenize(context: ServerContext, request: web.Request) -> web.Response
     if body.get("inputs") is not None:
         if body.get("content") is not None:
             raise InvalidRequest('"content" is llama.cpp\'s field, "inputs" is TEI\'s: send only one of them', "inputs")
-        return await tei_tokens.answer_tokenize(context, body)
+        return await answer_tokenize(context, body)
     parsed = parse_tokenize(body)
     tokens = await context.service.tokenize(
         parsed.content, model=parsed.model, add_special=parsed.add_special, parse_special=parsed.parse_special

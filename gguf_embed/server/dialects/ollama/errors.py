@@ -6,7 +6,7 @@ server/routes.go handleScheduleError, llm/llama_server.go).
 
 from __future__ import annotations
 
-from gguf_embed.errors import EmbedError
+from gguf_embed.errors import EmbedError, WayOut
 from gguf_embed.server.http.errors import WORDS, ErrorFormat
 
 _STATUSES = {"overloaded": 503}
@@ -22,4 +22,4 @@ def _shape(error: EmbedError, message: str, status: int) -> tuple[int, object]:
     return _STATUSES.get(error.kind, status), {"error": text}
 
 
-ERRORS = ErrorFormat(_shape, WORDS)
+ERRORS = ErrorFormat(_shape, {**WORDS, WayOut.LARGER_CONTEXT: 'send a larger "num_ctx"'})

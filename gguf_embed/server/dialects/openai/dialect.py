@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
 from gguf_embed.server.admin import models
 from gguf_embed.server.context import Dialect, Route
 from gguf_embed.server.dialects.openai.embeddings import embeddings
@@ -16,5 +18,5 @@ OPENAI = Dialect(
     ),
     errors=ERRORS,
     error_schema="OpenAIError",
-    openapi=(),
+    openapi=(files(__package__) / "openapi.toml",),
 )
