@@ -35,7 +35,7 @@ class Reply:
         return json.loads(self.body)
 
     def vectors(self) -> FloatMatrix:
-        """All rows of an OpenAI or native reply, whatever its encoding: float32[n_rows, n_dims]."""
+        """All rows of a reply in OpenAI's or llama.cpp's shape, in any encoding: float32[n_rows, n_dims]."""
         assert self.status == 200, self.body
         reply = self.json()
         if isinstance(reply, list):
@@ -141,7 +141,7 @@ def start_server(cache_dir: Path, *flags: str | Path, **environment: str) -> Ser
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what another process does and tells nobody: the only way is to look again."""
+    """Poll for something that another process does without notification."""
     deadline_s = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline_s, "it never came true"
@@ -149,6 +149,6 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def stop(server: Server) -> None:
-    """End it whatever it is doing; for fixtures."""
+    """End the process in any state; for fixtures."""
     server.process.kill()
     server.process.communicate()

@@ -64,7 +64,7 @@ VAGUE_NAMES = ("util", "helper", "manager", "misc", "common")
 
 @dataclass(frozen=True)
 class Import:
-    """One import, as the dotted name of the module or of what is taken from it."""
+    """One import, as the dotted name of the module or of the object imported from it."""
 
     file: str  # relative to the package
     line: int

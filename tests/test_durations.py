@@ -28,7 +28,7 @@ def test_a_go_duration_is_seconds(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "10", "5 m", "m", "1d", "5m ", "--1s", "1e3s", "five", "-"])
-def test_what_go_refuses_is_refused(text):
+def test_durations_that_go_refuses_are_refused(text):
     with pytest.raises(ValueError, match="is not a duration"):
         parse_go_duration(text)
 

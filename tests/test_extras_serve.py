@@ -89,7 +89,7 @@ def test_offsets_count_in_the_requested_unit(tiny_server, unit, end):
     assert offsets == [None, [0, 1], [2, end], None]
 
 
-def test_pieces_that_are_no_whole_characters_are_bytes(launch, models):
+def test_pieces_that_are_parts_of_characters_are_bytes(launch, models):
     server = launch("-m", models / "decoder.gguf", "--pooling", "mean")
     [tokens] = server.post("/v1/embeddings", {"input": "a🎉", "return_tokens": True}).json()["tokens"]
     party = [(piece, span) for piece, span in zip(tokens["pieces"], tokens["offsets"], strict=True) if span == [1, 2]]
@@ -195,7 +195,7 @@ def test_spans_of_skipped_inputs_are_missing_and_the_others_are_counted(tiny_ser
         {"input": {"prompt_string": "<__media__>", "multimodal_data": ["aGVsbG8="]}, "return_tokens": True},
     ],
 )
-def test_what_makes_no_sense_is_a_4xx(tiny_server, path, body):
+def test_invalid_requests_are_a_4xx(tiny_server, path, body):
     reply = tiny_server.post(path, body)
     assert reply.status in (400, 501)
     assert reply.json()["error"]["message"]

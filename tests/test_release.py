@@ -60,7 +60,7 @@ def test_the_section_is_that_release_alone(script):
         ("v1.2.0", PACKAGE, CHANGELOG.replace("### Added\n\n- A thing.\n", ""), "is empty"),
     ],
 )
-def test_what_does_not_fit_is_named(script, tag, package, changelog, problem):
+def test_a_mismatch_between_tag_package_and_changelog_is_named(script, tag, package, changelog, problem):
     (found,) = script.problems(tag, PYPROJECT, package, changelog)
     assert problem in found
 

@@ -207,7 +207,7 @@ def test_truncation_is_reported_in_the_body_a_header_and_a_metric(tiny_server):
     assert_close(reply.vectors()[1:], tiny_server.embed([[*tokens[:63], tokens[-1]]]), 0.99999)
 
 
-def test_a_server_may_truncate_by_itself_and_a_request_refuse_it(launch, models):
+def test_a_server_may_truncate_by_default_and_a_request_may_refuse_it(launch, models):
     server = launch("-m", models / "encoder.gguf", "--truncate", "-c", "10")
     reply = server.post("/embedding", {"content": LONG})
     assert reply.json()[0]["truncated"]["n_kept"] == 10

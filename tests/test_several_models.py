@@ -57,7 +57,7 @@ def test_a_reranker_that_is_asked_for_vectors_names_embedding_models(launch, mod
     assert alone.status == 501
 
 
-def test_only_the_first_model_is_loaded_at_the_start_and_looking_wakes_none(launch, models):
+def test_only_the_first_model_is_loaded_at_startup_and_listing_loads_none(launch, models):
     server = launch("-m", f"enc={models / 'encoder.gguf'}", "-m", f"dec={models / 'decoder.gguf'}")
     for path in ("/v1/models", "/models", "/props?model=dec", "/v1/models/dec", "/metrics", "/health", "/ready", "/"):
         assert server.get(path).status == 200, path

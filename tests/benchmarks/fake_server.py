@@ -1,4 +1,4 @@
-"""A server that answers each request as a script says, on a thread of its own, for one test."""
+"""A server for one test that answers each request according to a script, on its own thread."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_an_invalid_reply_stops_the_run_with_one_line(reply, error, message):
     assert "\n" not in str(caught.value)
 
 
-def test_no_server_is_one_clear_line():
+def test_a_missing_server_is_one_clear_line():
     with fake_server(lambda *_: ([], True)) as port:
         pass
     with pytest.raises(Unavailable, match=f"port {port}"):

@@ -32,7 +32,7 @@ def test_spread_is_median_and_both_ends():
 
 
 def test_ratios_pair_the_runs_of_one_round():
-    """The machine halves its speed in round 1: each pair still says twice as fast."""
+    """The machine is half as fast in round 1, but both pairs still have the ratio 2."""
     runs = [run("ours", 0, wall_s=1), run("theirs", 0, wall_s=2), run("theirs", 1, wall_s=4), run("ours", 1, wall_s=2)]
     (ratio,) = summarize_ratios(runs, "ours")
     assert ratio.against == "theirs"

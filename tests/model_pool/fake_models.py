@@ -1,4 +1,4 @@
-"""Models on the fake engine, for tests of what holds them: a loader that counts, waits and fails as it is told."""
+"""Models on the fake engine, and a loader that counts, waits and fails as a test wants."""
 
 from __future__ import annotations
 

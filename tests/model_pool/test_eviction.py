@@ -87,7 +87,7 @@ def test_without_a_gpu_its_layers_change_nothing():
     assert not needs_reload(ModelConfig(), info, LoadOptions(n_gpu_layers=-1), has_gpu=False)
 
 
-def test_options_out_of_range_become_the_nearest_possible():
+def test_options_out_of_range_are_clamped():
     asked = LoadOptions(n_ctx=99, n_threads=10_000, batch_tokens=0, n_gpu_layers=-7)
     config = with_options(ModelConfig(), asked, has_gpu=True)
     assert (config.n_ctx, config.compute.n_threads, config.compute.batch_tokens) == (99, 512, 1)

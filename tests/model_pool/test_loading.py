@@ -88,7 +88,7 @@ def test_rank_without_a_head_is_refused(load, tmp_path):
         load(write_tiny_encoder(tmp_path / "m.gguf"), ModelConfig(pooling=Pooling.RANK, compute=TWO))
 
 
-def test_no_room_for_a_text_is_refused(load, tmp_path):
+def test_a_context_without_room_for_a_text_is_refused(load, tmp_path):
     with pytest.raises(ConfigError, match=r"\b2 tokens.*\b64\b"):
         load(write_tiny_encoder(tmp_path / "m.gguf"), ModelConfig(n_ctx=2, compute=TWO))
 

@@ -341,7 +341,7 @@ def test_looking_wakes_nothing():
     assert run(scenario).loads == []
 
 
-def test_what_loading_showed_is_remembered():
+def test_facts_from_loading_are_remembered():
     async def scenario(pool, loader, time):
         assert pool.status(A).info.n_vocab == 1000
         await use(pool, A, LoadRequest(keep_alive_s=0.0))

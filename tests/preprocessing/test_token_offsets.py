@@ -25,7 +25,7 @@ LETTERS = "abc dogÉ中한☃  ,'the cat hello\n"
 
 
 class Counting:
-    """A tokenizer, and how many characters it was asked to place."""
+    """A tokenizer that counts the characters for which offsets were requested."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.name, self.max_offset_characters = tokenizer.name, tokenizer.max_offset_characters
@@ -72,9 +72,9 @@ def test_offsets_are_computed_only_for_the_part_of_a_text_that_is_read(tokenizer
     assert counting.n_placed < 2_000
 
 
-def test_a_text_whose_beginning_has_other_tokens_alone_gets_offsets_as_a_whole(tokenizer):
+def test_offsets_use_the_whole_text_if_its_beginning_has_other_tokens(tokenizer):
     class Backwards(Counting):
-        """Reads a text from its end: no beginning of it gives the tokens that are read."""
+        """Tokenizes a text from its end, so that a beginning of it has other tokens."""
 
         def __init__(self) -> None:
             super().__init__(tokenizer)
@@ -123,7 +123,7 @@ def test_aligning_tokens_has_a_smaller_budget_than_a_tokenizer_s_own_offsets(tok
     assert tokenizer.max_offset_characters == (MAX_ALIGNED_CHARACTERS if is_aligned else MAX_OFFSET_CHARACTERS)
 
 
-def test_all_inputs_of_a_request_count_although_equal_ones_are_read_once():
+def test_duplicate_inputs_count_towards_the_offset_budget():
     half = "a" * (MAX_OFFSET_CHARACTERS // 2)
     check_offset_budget([half, half])
     with pytest.raises(InvalidRequest, match=r"2,000,000.*2,000,003"):

@@ -1,4 +1,4 @@
-"""The image worker: order, room, cancelling, closing; with a reader that waits to be told."""
+"""The image worker: order, limits, cancelling and closing, with a reader that waits for the test."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_request_over_the_limit_is_invalid(worker):
         asyncio.run(worker.submit(texts(0, 1, 2, 3), MEAN))
 
 
-def test_texts_of_a_caller_that_left_do_not_run_and_leave_their_room(worker, reader):
+def test_texts_of_a_cancelled_caller_do_not_run_and_free_their_room(worker, reader):
     async def scenario() -> None:
         reader.go_on.clear()
         running = asyncio.ensure_future(worker.submit(texts(0, 1, 2), MEAN))

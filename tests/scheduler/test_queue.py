@@ -62,7 +62,7 @@ def test_retry_after_stays_between_one_second_and_a_minute(n_waiting, retry_afte
     assert refusal.value.retry_after_s == retry_after_s
 
 
-def test_a_short_query_is_let_into_a_full_queue_while_the_reserve_lasts():
+def test_a_short_query_is_admitted_to_a_full_queue_while_the_reserve_lasts():
     queue = make_queue(max_queued_tokens=100)
     admit(queue, [90, 10])
     for _ in range(2):
@@ -101,7 +101,7 @@ def test_a_client_that_disconnects_frees_its_part_of_the_reserve():
         admit(queue, [1])
 
 
-def test_a_request_larger_than_the_queue_is_let_in_when_it_is_empty():
+def test_a_request_larger_than_the_queue_is_admitted_when_it_is_empty():
     queue = make_queue(max_queued_tokens=10)
     admit(queue, [8, 8])
     assert queue.state().n_tokens == 16

@@ -230,7 +230,7 @@ def test_a_worker_s_death_fails_all_requests_and_closes_the_queue():
     engine.close()  # its contexts were freed nevertheless
 
 
-def test_one_worker_s_death_lets_the_other_finish_the_batch_it_runs():
+def test_when_one_worker_dies_the_other_finishes_its_batch():
     gate = Gate()
 
     async def main() -> tuple[Submission, BaseException]:
@@ -247,7 +247,7 @@ def test_one_worker_s_death_lets_the_other_finish_the_batch_it_runs():
 
 
 @pytest.mark.parametrize("token", [DEADLY, 1])
-def test_closed_event_loops_do_not_keep_others_from_their_answers(token):
+def test_closed_event_loops_do_not_affect_others(token):
     gate = Gate()
 
     async def main() -> list[object]:

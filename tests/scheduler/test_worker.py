@@ -101,7 +101,7 @@ def test_a_context_that_cannot_be_opened_answers_every_text_with_its_reason(cont
     assert [type(result) for result in results] == [ModelFileError, ModelFileError]
 
 
-def test_token_rows_go_to_their_texts(contexts):
+def test_token_rows_are_assigned_to_their_texts(contexts):
     results = run_isolated(contexts, make_batch([1, 2, 3], [4], output=TOKEN_ROWS))
     np.testing.assert_array_equal(results[0].matrix, token_rows([1, 2, 3], 4))
     np.testing.assert_array_equal(results[1].matrix, token_rows([4], 4))

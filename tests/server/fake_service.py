@@ -138,7 +138,7 @@ class FakeService:
         return [101, *tokens, 102] if add_special else tokens
 
     async def text_tokens(self, texts: Sequence[str], *, model: str | None, add_special: bool) -> list[TextTokens]:
-        """A token per byte; one that is a character of its own has its place."""
+        """One token per byte. A token that is a whole character has offsets."""
         return [_text_tokens(text, [101], [102]) if add_special else _text_tokens(text, [], []) for text in texts]
 
     async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:

@@ -23,7 +23,7 @@ _Strict: type[Validator] = extend(
 
 
 def faults(value: object, schema: Schema, known: Mapping[str, Schema]) -> list[str]:
-    """Where a value is not what the schema says, and why. `known`: the schemas that a `$ref` may name."""
+    """Where and why a value does not match the schema. `known`: the schemas that a `$ref` may name."""
     validator = _Strict({**schema, "components": {"schemas": known}})
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
 

@@ -186,7 +186,7 @@ SERVER = textwrap.dedent("""
 
 @pytest.fixture
 def server_process():
-    """Start the script above with arguments; killed at the end whatever happens."""
+    """Start the script above with arguments. It is always killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:

@@ -23,7 +23,7 @@ def test_the_first_error_has_its_index_in_the_request(models, bad, fields):
         assert len(running.embed("a", "b", **fields).output.offsets) == 3
 
 
-def test_with_skip_they_fail_alone_wherever_they_are_repeated(models):
+def test_with_skip_repeated_inputs_fail_at_all_of_their_indexes(models):
     with serving(models, script=POISON) as running:
         result = running.embed("a", "x!", "y?", "b", "x!", on_error="skip")
         assert [failure.index for failure in result.failures] == [1, 2, 4]

@@ -67,7 +67,7 @@ def test_work_that_has_not_begun_is_dropped_with_its_waiter(threads):
     asyncio.run(scenario())
 
 
-def test_what_work_raises_reaches_its_waiter_and_is_lost_with_one_that_has_gone(threads, caplog):
+def test_an_error_reaches_the_caller_and_is_dropped_if_the_caller_was_cancelled(threads, caplog):
     async def scenario():
         work = Work()
 

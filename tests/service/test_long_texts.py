@@ -1,4 +1,4 @@
-"""What a text that is too long is told, on real engines: whose fault it is and which ways out there are."""
+"""The errors for texts that are too long, on real engines: what they are about, and their ways out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The AMX kernel against numpy, called as ggml calls it; and its place in front of ggml's own."""
+"""The AMX kernel against numpy, called like ggml calls it; and how it replaces ggml's own function."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_unsuitable_shapes_are_passed_to_ggml(kernel, shape, types):
 
 @needs_amx
 @pytest.mark.parametrize("n", [0, -1])
-def test_no_tokens_are_no_work_here(kernel, n):
+def test_a_product_without_tokens_is_passed_on(kernel, n):
     product = make_product(32, 2, 32)
     empty = Product(32, n, 32, product.weights, product.tokens, product.sums)
     kernel.run(empty)
@@ -232,7 +232,7 @@ def test_no_tokens_are_no_work_here(kernel, n):
 
 
 @needs_amx
-def test_switched_off_everything_goes_on_and_without_an_original_nothing_is_done(kernel):
+def test_when_disabled_calls_are_passed_on_and_without_an_original_nothing_happens(kernel):
     product = make_product(32, 4, 32)
     kernel.library.gguf_embed_amx_enable(kernel.original, False)
     assert kernel.run(product)
@@ -243,7 +243,7 @@ def test_switched_off_everything_goes_on_and_without_an_original_nothing_is_done
 
 
 @needs_amx
-def test_threads_that_were_there_before_and_after_the_permission_compute_at_once(kernel):
+def test_threads_started_before_and_after_the_permission_compute_concurrently(kernel):
     def work(seed: int) -> None:
         for n in range(2, 40):
             product = make_product(96, n, 384, seed=seed * 100 + n)

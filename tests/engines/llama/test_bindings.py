@@ -14,7 +14,7 @@ assert llama_cpp.Llama and llama_cpp.llama_cpp is api.llama
 """
 
 
-def test_the_package_s_high_level_part_is_left_out_until_somebody_asks_for_it():
+def test_the_package_s_high_level_part_is_imported_only_on_use():
     subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=60)
 
 

@@ -1,4 +1,4 @@
-"""What warm-up decides from its measurements, and that measuring asks the engine for what it says."""
+"""What warm-up decides from its measurements, and which batches it measures."""
 
 import itertools
 

@@ -145,7 +145,7 @@ def test_as_many_texts_as_llama_cpp_takes_run_together(model):
     assert cosines(rows, embed(engine, [texts[1]], Pooling.MEAN)).min() > SAME
 
 
-def test_a_long_text_computed_in_parts_equals_itself_whole(decoder, monkeypatch):
+def test_a_long_text_computed_in_parts_equals_the_whole(decoder, monkeypatch):
     text = [number % 250 for number in range(200)]
     spec = context_spec(Pooling.LAST, 256, 1, False)
     with closing(decoder.open_context(spec)) as context:
@@ -203,7 +203,7 @@ def test_rows_stay_valid_after_the_next_batch_and_after_closing(encoder):
         ([[CLS], [-1]], "token id"),
     ],
 )
-def test_what_llama_cpp_would_abort_on_is_refused_and_the_context_lives_on(encoder, batch, reason):
+def test_batches_that_llama_cpp_would_abort_on_are_refused_and_the_context_still_works(encoder, batch, reason):
     with closing(encoder.open_context(context_spec(Pooling.MEAN, 100, 4, False))) as context:
         with pytest.raises(EngineFailure, match=reason):
             context.embed(batch, 1)
@@ -379,7 +379,7 @@ def test_closing_twice_is_harmless(tmp_path):
         engine.close()
 
 
-def test_a_decoder_that_looks_ahead_runs_long_texts_whole(tmp_path):
+def test_a_decoder_without_causal_attention_computes_long_texts_whole(tmp_path):
     """llama.cpp ends the process where such a text is given in parts."""
     path = write_tiny_decoder(tmp_path / "ahead.gguf", n_ctx=1024, causal=False)
     text = [7 + i % 90 for i in range(700)]

@@ -90,7 +90,7 @@ def test_positions_in_two_dimensions_give_the_vector_of_transformers_qwen2_vl(tm
 
 
 @pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.LAST, Pooling.CLS, Pooling.NONE])
-def test_words_alone_give_the_vector_of_the_text_path(engine, context, pooling):
+def test_an_input_with_text_only_has_the_vector_of_the_text_path(engine, context, pooling):
     text = "hello the world, and more"
     tokens = engine.codec.tokenize(text, add_special=True, parse_special=True)
     plain = engine.open_context(context_spec(pooling, MAX_TOKENS, 1))
@@ -183,7 +183,7 @@ def test_a_file_that_cannot_be_decoded_is_given_to_no_other_program(context, tmp
     assert len(os.listdir("/proc/self/fd")) == n_open
 
 
-def test_what_is_too_large_together_is_refused_before_anything_is_decoded(context):
+def test_images_that_are_too_large_together_are_refused_before_decoding(context):
     header = struct.pack(">IIBBBBB", 4096, 4096, 8, 2, 0, 0, 0)
     undecodable = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
     with pytest.raises(InvalidRequest, match=r"^input 0 .*33,554,688 pixels"):

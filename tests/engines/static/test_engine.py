@@ -1,4 +1,4 @@
-"""The static engine: the answers of the packages that the models come from, whatever type the rows are stored in."""
+"""The static engine gives the same vectors as the original packages, with every type of stored rows."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_an_id_outside_the_vocabulary_is_refused(tiny):
                 read(token)
 
 
-def test_closed_is_closed(tiny):
+def test_a_closed_engine_or_context_refuses_work(tiny):
     context = tiny.open_context(context_spec(Pooling.MEAN, 10, 1))
     for _ in range(2):
         context.close()

@@ -59,7 +59,7 @@ def test_inputs_with_one_text_each_are_texts():
     assert np.array_equal(np.array(reply.json["embeddings"]["float"], np.float32), VECTORS)
 
 
-def test_the_fields_go_to_the_service():
+def test_the_service_gets_the_fields():
     service = FakeService(replace(MODEL, prompts={"search_query": "q: "}))
     body = {"texts": TEXTS, "model": "tiny", "input_type": "search_query", "output_dimension": 4, "truncate": "NONE"}
     assert post("/v2/embed", body | {"max_tokens": 16}, service).status == 200

@@ -156,7 +156,7 @@ def test_all_ids_of_a_request_may_become_as_much_text_as_a_body_may_have():
 @pytest.mark.parametrize(
     ("given", "words"), [([104, 300], "token id 300 is not in"), ([104, 128, 104], "not valid text in cl100k_base")]
 )
-def test_what_cannot_be_openais_is_refused(given, words):
+def test_ids_that_cannot_be_openais_are_refused(given, words):
     service, reply = ask(TokenIdRule("cl100k_base", BYTES), ["text", given])
     assert (reply.status, service.requests) == (400, [])
     assert "input 1: " in reply.json["error"]["message"]

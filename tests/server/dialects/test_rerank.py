@@ -83,7 +83,7 @@ def test_both_names_ask_for_the_documents_in_every_shape(shape, name):
     ],
 )
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_would_be_ignored_is_refused(shape, fields, param):
+def test_fields_that_would_be_ignored_are_refused(shape, fields, param):
     with pytest.raises(InvalidRequest, match=f'"{param}"') as caught:
         parse(shape, **fields)
     assert caught.value.param == param

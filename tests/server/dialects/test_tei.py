@@ -41,7 +41,7 @@ def test_embed_returns_a_plain_array_of_vectors(path, inputs):
     assert np.array_equal(np.array(reply.json, np.float32), expected)
 
 
-def test_embed_goes_to_the_service_with_teis_defaults_and_fields():
+def test_the_service_gets_teis_defaults_and_fields():
     service = FakeService(replace(MODEL, prompts={"query": "q: "}))
     post("/embed", {"inputs": "ab"}, service)
     fields = {"normalize": False, "truncate": False, "truncation_direction": "Right", "dimensions": 4}
@@ -178,7 +178,7 @@ def test_other_errors_keep_the_shape():
         ({"inputs": "a", "spans": [[0, 1]]}, '"spans"'),
     ],
 )
-def test_what_would_be_misread_or_ignored_is_refused(path, body, says):
+def test_fields_that_would_be_misread_or_ignored_are_refused(path, body, says):
     reply = post(path, body)
     assert (reply.status, reply.json["error_type"]) == (422, "Validation")
     assert says in reply.json["error"]

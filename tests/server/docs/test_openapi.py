@@ -137,7 +137,7 @@ LLAMAS = {
 @pytest.mark.parametrize(
     "route", [route for route in ROUTES if "succeeds" in KNOWN.routes[route_name(route)]], ids=route_name
 )
-def test_what_always_fails_does(tiny_server, route):
+def test_a_command_that_always_fails_fails_in_the_end(tiny_server, route):
     assert tiny_server.post(route.path.replace("{digest}", "sha256:0"), {}).status == 501
 
 
@@ -197,7 +197,7 @@ def test_every_example_of_the_page_can_be_pasted_alone():
         assert isinstance(json.loads(words[-1]), dict)
 
 
-def test_no_field_of_the_page_may_be_anything():
+def test_every_field_of_the_page_has_a_type():
     assert type_words(SCHEMAS["ExtraFields"]["properties"]["spans"]) == "array of Span or array of arrays of Span"
     fields = [field for schema in SCHEMAS.values() for field in fields_of(schema, SCHEMAS)]
     assert [field.name for field in fields if "anything" in type_words(field.schema)] == []

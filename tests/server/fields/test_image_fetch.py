@@ -1,4 +1,4 @@
-"""What is fetched from a named host, what is not, and how much and how long at most."""
+"""Fetching images from allowed hosts, and its limits in bytes and time."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""Both shapes of a request with images → what the service is asked, and what is refused."""
+"""Parsing requests with images in both shapes, and refusing invalid ones."""
 
 import asyncio
 import base64
@@ -162,7 +162,7 @@ def test_too_many_inputs_are_refused_before_the_first_is_read():
         parse_images([{"content": "not even parts"}] * 10, "input", ImageRules(RemoteHosts(), 9))
 
 
-def test_white_space_in_base64_is_skipped_without_a_list_of_its_pieces():
+def test_whitespace_in_base64_is_skipped_without_a_list_of_its_pieces():
     spaced = " ".join(B64) + "\r\n\t\v\f" + " " * 1_000_000
     began_s = time.thread_time()
     parsed = parse_images(marked("<__media__>", spaced), "input", RULES)

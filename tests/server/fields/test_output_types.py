@@ -176,7 +176,7 @@ def test_wrong_types_are_a_400_in_openais_shape(path, body, param):
         ({"embedding_types": ["float", "uint8"], "embd_normalize": 0}, Pooling.MEAN),
     ],
 )
-def test_what_would_be_cut_off_is_a_400_and_never_computed(body, pooling):
+def test_types_that_would_clip_the_vectors_are_a_400_before_computing(body, pooling):
     service = with_pooling(pooling)
     reply = post("/embedding", {"content": "a", **body}, service)
     assert reply.status == 400

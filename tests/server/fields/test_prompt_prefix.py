@@ -81,7 +81,7 @@ def test_a_bad_value_is_named_with_its_field(body, param, message):
 
 
 @pytest.mark.parametrize("prompt", ["why is the sky blue?", ["a", "b"], "x" * (MAX_PROMPT_CHARACTERS + 1)])
-def test_where_prompt_is_the_input_it_is_left_alone(prompt):
+def test_a_prompt_field_that_is_the_input_is_not_a_prefix(prompt):
     assert parse_prompt_choice({"prompt": prompt}, prompt_is_text=False) is None
     asked = parse_prompt_choice({"prompt": prompt, "input_type": "query"}, prompt_is_text=False)
     assert asked == PromptChoice(name="query", param="input_type")

@@ -1,4 +1,4 @@
-"""Compressed bodies: what is read, what is refused, and in which words."""
+"""Compressed bodies: which are read, which are refused, and how."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_no_more_than_one_byte_over_the_limit_is_unpacked(limit):
         (zlib.compress(BODY)[:-1], "deflate"),
     ],
 )
-def test_what_is_damaged_is_refused(raw, encoding):
+def test_a_damaged_body_is_refused(raw, encoding):
     with pytest.raises(InvalidRequest, match=f"damaged, or not {encoding}"):
         unpack(raw, encoding, 1000)
 

@@ -39,7 +39,7 @@ def test_vectors_come_with_durations_in_nanoseconds_and_tokens():
     assert reply.json["prompt_eval_count"] == 7
 
 
-def test_a_request_goes_to_the_service_as_ollama_would_run_it():
+def test_the_service_gets_a_request_with_ollamas_defaults():
     service = FakeService()
     body = {"model": "tiny", "input": "ab", "keep_alive": "1m", "options": {"num_thread": 2, "temperature": 0}}
     post("/api/embed", body, service)
@@ -152,7 +152,7 @@ def test_an_unknown_model_is_never_another_one(path, body, message, strict):
     assert (reply.status, reply.json) == (404, {"error": message})
 
 
-def test_a_long_unknown_name_is_not_repeated_whole():
+def test_a_long_unknown_name_is_shortened_in_the_error():
     reply = post("/api/embed", {"model": "n" * 10_000, "input": "a"})
     assert reply.status == 404
     assert len(reply.raw) < 400

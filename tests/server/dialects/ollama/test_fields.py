@@ -156,7 +156,7 @@ def test_prompt_without_another_input_is_the_text_and_options_may_be_top_level_f
 
 
 @pytest.mark.parametrize("given", [[1, 2], [[1, 2]], ["a", 1], 5, True, {"text": "a"}, [["a"]]])
-def test_all_but_texts_is_an_invalid_input_type(given):
+def test_anything_but_texts_is_an_invalid_input_type(given):
     with pytest.raises(InvalidRequest, match=r"^invalid input type: "):
         parse_embed({"model": "tiny", "input": given}, 10)
 
