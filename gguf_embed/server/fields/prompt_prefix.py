@@ -15,7 +15,7 @@ from gguf_embed.types import AppliedPrompt, PromptChoice
 MAX_PROMPT_CHARACTERS = 10_000
 """A prompt is put before thousands of texts. This limits the total to 20 MB for `--max-inputs` texts."""
 
-NOTHING_ADDED = "no prompt was added: the model's profile has none of this kind"
+NOTHING_ADDED = "nothing was added: the model's profile has no prompt of this kind"
 
 FIELDS = ("input_type", "task", LITERAL_PARAM, "prompt")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -144,7 +145,7 @@ def test_ids_that_would_be_a_huge_text_are_refused_before_they_are_one():
     service, reply = ask(TokenIdRule("cl100k_base", encoding), [[97], [0] * 40_001])
     assert (reply.status, service.requests) == (400, [])
     assert reply.json["error"]["index"] == 1
-    assert "over 4,000,000 bytes of text, the limit per text is 1,000,000 characters" in reply.json["error"]["message"]
+    assert re.search(r"over 4,000,000 bytes.* 1,000,000 characters", reply.json["error"]["message"])
 
 
 def test_all_ids_of_a_request_may_become_as_much_text_as_a_body_may_have():

@@ -21,7 +21,7 @@ def test_a_text_of_the_maximum_length_is_accepted(content):
 
 @pytest.mark.parametrize("content", [HALF + HALF + "x", [HALF, 5, HALF, "x"]])
 def test_more_is_refused_with_the_limit(content):
-    with pytest.raises(InvalidRequest, match="has 1,000,001 characters, the limit is 1,000,000: split it") as caught:
+    with pytest.raises(InvalidRequest, match=r"1,000,001 characters.*1,000,000") as caught:
         parse_tokenize({"content": content})
     assert caught.value.param == "content"
 
@@ -29,5 +29,5 @@ def test_more_is_refused_with_the_limit(content):
 def test_with_offsets_a_request_s_texts_have_a_limit_together():
     quarter = "x" * (MAX_OFFSET_CHARACTERS // 4)
     assert parse_texts({"inputs": [quarter] * 4}, 10) == [quarter] * 4
-    with pytest.raises(InvalidRequest, match="2,000,000 characters per request, this one has 2,500,000"):
+    with pytest.raises(InvalidRequest, match=r"2,000,000.*2,500,000"):
         parse_texts({"inputs": [quarter] * 5}, 10)

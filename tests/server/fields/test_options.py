@@ -191,6 +191,6 @@ def test_other_routes_refuse_what_they_would_ignore(field):
 def test_all_inputs_count_towards_the_offset_budget(field):
     """Before the spans are looked at: finding characters in another unit takes time for each text."""
     texts = ["a" * 25_000] * 100  # equal ones are read once, and told each
-    with pytest.raises(InvalidRequest, match="2,000,000 characters per request, this one has 2,500,000"):
+    with pytest.raises(InvalidRequest, match=r"2,000,000.*2,500,000"):
         parse(input=texts, **field)
     assert parse(input=texts, on_error="skip").inputs == tuple(texts)

@@ -162,7 +162,7 @@ def test_anything_but_texts_is_an_invalid_input_type(given):
 
 
 def test_the_number_of_texts_has_a_limit():
-    with pytest.raises(InvalidRequest, match="11 entries, the limit per request is 10"):
+    with pytest.raises(InvalidRequest, match=r"\b11 entries.*\b10\b"):
         parse_embed({"model": "tiny", "input": ["a"] * 11}, 10)
 
 
