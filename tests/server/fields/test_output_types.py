@@ -184,7 +184,7 @@ def test_what_would_be_cut_off_is_a_400_and_never_computed(body, pooling):
     assert service.requests == []
 
 
-def test_the_servers_own_normalisation_counts_too():
+def test_the_servers_own_normalization_counts_too():
     reply = post("/embedding", {"content": "a", "output_dtype": "int8"}, FakeService(replace(MODEL, embd_normalize=-1)))
     assert reply.status == 400
     assert '"embd_normalize": 2' in reply.json["error"]["message"]
