@@ -161,7 +161,7 @@ def test_images_from_a_named_host_are_fetched(server, web_site):
     ("path", "problem"),
     [
         ("/none.png", "answered 404"),
-        ("/moved", "answered 302, and only a 200 is read: redirects are not followed"),
+        ("/moved", "answered 302"),
         ("/words", "neither a PNG nor a JPEG"),
         ("/large", "larger than 16,777,216 bytes"),
     ],
@@ -185,7 +185,8 @@ def test_an_unknown_host_is_a_400(files, launch):
     server = launch("-m", files / "text.gguf", "-mm", files / "mmproj.gguf", "--allow-remote-media", "127.0.0.1:1")
     reply = server.post("/embedding", {"input": parts("http://127.0.0.1:1/x.png")})
     assert reply.status == 400
-    assert "127.0.0.1 did not give the image" in message(reply)
+    assert "127.0.0.1" in message(reply)
+    assert "data:image/png;base64" in message(reply)
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
@@ -208,14 +209,15 @@ def test_without_a_tower_images_are_a_501_with_the_way_out(text_server, path, va
         ("on_error", "skip"),
     ],
 )
-def test_what_only_texts_can_have_is_a_501_that_names_the_field(server, path, name, value):
+def test_an_option_for_texts_only_is_a_501_that_names_the_field(server, path, name, value):
     reply = server.post(path, {"input": ["hello", MARKED], name: value})
     assert reply.status == 501, message(reply)
-    assert message(reply).startswith(f'"{name}" is for texts, and this request has images')
+    assert message(reply).startswith(f'"{name}"')
+    assert "images" in message(reply)
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embedding"])
-def test_such_a_field_that_asks_nothing_changes_nothing(server, path):
+def test_an_option_with_its_default_value_changes_nothing(server, path):
     fields = {"late_chunking": False, "spans": None, "on_error": "fail", "long_input": "ERROR", "offset_unit": "utf8"}
     asked = server.post(path, {"input": MARKED, "return_tokens": False, **fields})
     np.testing.assert_array_equal(asked.vectors(), server.embed(MARKED))
@@ -230,7 +232,7 @@ def test_without_a_tower_parts_of_text_are_a_text(text_server, path):
 @pytest.mark.parametrize(
     ("status", "problem", "body"),
     [
-        (400, "multimodal_data 1 entries", {"input": {"prompt_string": "a", "multimodal_data": [B64]}}),
+        (400, "multimodal_data has 1 entries", {"input": {"prompt_string": "a", "multimodal_data": [B64]}}),
         (400, "is not base64", {"input": {"prompt_string": "<__media__>", "multimodal_data": ["ÿ"]}}),
         (400, "damaged", {"input": {**MARKED, "multimodal_data": [base64.b64encode(ONE[:-30]).decode()]}}),
         (
