@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.service import embed_checks, pipeline
+from gguf_embed.service import embed_checks, embed_plan, pipeline
 from gguf_embed.types import EmbedRequest, Pooling
 from tests.service.test_service import serving
 
