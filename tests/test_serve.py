@@ -217,7 +217,7 @@ def test_a_server_may_truncate_by_default_and_a_request_may_refuse_it(launch, mo
 # The rest of the routes
 
 
-def test_tokenise_and_back(default_server):
+def test_tokenize_and_back(default_server):
     reply = default_server.post("/tokenize", {"content": "Hello world", "with_pieces": True}).json()["tokens"]
     ids = [token["id"] for token in reply]
     assert ids == [7592, 2088]

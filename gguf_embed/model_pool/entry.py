@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from gguf_embed.errors import EmbedError, EngineFailure, ModelLoadFailed
 from gguf_embed.model_pool.eviction import EvictionCandidate
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.registry import ModelSpec
@@ -65,3 +66,10 @@ class Lease:
     model: LoadedModel
     spec: ModelSpec
     load_s: float  # seconds this request waited for the load
+
+
+def load_failure(spec: ModelSpec, error: BaseException) -> EmbedError:
+    """The error for everyone who waited. It shows the file's name only, because clients must not see folders."""
+    known = error if isinstance(error, EmbedError) else EngineFailure(f"{type(error).__name__}: see the server's log")
+    reason = known.message.replace(str(spec.path), spec.path.name)
+    return ModelLoadFailed(f"model {spec.info.name!r} cannot be loaded: {reason}", known.ways_out)

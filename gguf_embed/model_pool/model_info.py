@@ -83,3 +83,15 @@ def describe_loaded(info: ModelInfo, loaded: LoadedEngine, config: ModelConfig, 
         labels=facts.labels,
         rerank_template=info.rerank_template if facts.n_cls_out else "",
     )
+
+
+def under_served_names(loaded: ModelInfo, served: ModelInfo) -> ModelInfo:
+    """The facts of the loaded model, with the names and prompts from the registry."""
+    return replace(
+        loaded,
+        name=served.name,
+        aliases=served.aliases,
+        prompts=served.prompts,
+        matryoshka=served.matryoshka,
+        license=served.license,
+    )

@@ -9,16 +9,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from gguf_embed.config import PoolConfig
-from gguf_embed.errors import EmbedError, EngineFailure, ModelLoadFailed, Unavailable, WayOut
-from gguf_embed.model_pool.entry import DEFAULT_LOAD, Lease, LoadRequest, PoolEntry, PoolObserver, Timer
+from gguf_embed.errors import EmbedError, Unavailable, WayOut
+from gguf_embed.model_pool.entry import DEFAULT_LOAD, Lease, LoadRequest, PoolEntry, PoolObserver, Timer, load_failure
 from gguf_embed.model_pool.eviction import needs_reload, plan_eviction, seconds_left
 from gguf_embed.model_pool.loader import ModelLoader
 from gguf_embed.model_pool.loading import LoadedModel
+from gguf_embed.model_pool.model_info import under_served_names
 from gguf_embed.model_pool.registry import Identity, ModelSpec
 from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions, ModelInfo, ModelStatus
 
@@ -146,7 +146,7 @@ class ModelPool:
                 logger.exception("loading %s failed", spec.info.name)
             self._observer.observe_load("failed", self._clock() - started_s)
             del self._entries[spec.key]
-            entry.ready.set_exception(_load_failure(spec, error))
+            entry.ready.set_exception(load_failure(spec, error))
             entry.ready.exception()  # mark it as retrieved, because there may be no waiters
             if not isinstance(error, Exception):
                 raise
@@ -154,7 +154,7 @@ class ModelPool:
             if is_alone:
                 entry.memory_bytes = max(entry.memory_bytes, self._loader.held_bytes() - before)
             self._observer.observe_load("ok", self._clock() - started_s)
-            self._infos[spec.key] = spec.identity, _under_its_names(model.info, spec.info)
+            self._infos[spec.key] = spec.identity, under_served_names(model.info, spec.info)
             entry.model = model
             entry.ready.set_result(model)
             logger.info("loaded %s in %.1f s", spec.info.name, self._clock() - started_s)
@@ -311,22 +311,3 @@ class ModelPool:
 def _wake(waiter: asyncio.Future[bool], in_time: bool) -> None:
     if not waiter.done():
         waiter.set_result(in_time)
-
-
-def _under_its_names(loaded: ModelInfo, served: ModelInfo) -> ModelInfo:
-    """The facts of the loaded model, with the names and prompts from the registry."""
-    return replace(
-        loaded,
-        name=served.name,
-        aliases=served.aliases,
-        prompts=served.prompts,
-        matryoshka=served.matryoshka,
-        license=served.license,
-    )
-
-
-def _load_failure(spec: ModelSpec, error: BaseException) -> EmbedError:
-    """The error for everyone who waited. It shows the file's name only, because clients must not see folders."""
-    known = error if isinstance(error, EmbedError) else EngineFailure(f"{type(error).__name__}: see the server's log")
-    reason = known.message.replace(str(spec.path), spec.path.name)
-    return ModelLoadFailed(f"model {spec.info.name!r} cannot be loaded: {reason}", known.ways_out)

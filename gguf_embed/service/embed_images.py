@@ -11,7 +11,8 @@ from gguf_embed.preprocessing import prompt_prefixes
 from gguf_embed.preprocessing.tokens import TokenizedText, character_limit
 from gguf_embed.scheduler.image_worker import ImageWorker
 from gguf_embed.scheduler.scheduler import Submission
-from gguf_embed.service.embed_plan import EmbedPlan, check_dimensions
+from gguf_embed.service.embed_checks import check_dimensions
+from gguf_embed.service.embed_plan import EmbedPlan
 from gguf_embed.service.pipeline import ServedModel
 from gguf_embed.types import DENSE, TOKENS, EmbedRequest, ImageInput
 

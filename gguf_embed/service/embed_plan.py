@@ -11,39 +11,26 @@ from gguf_embed.preprocessing.token_offsets import OffsetMapper, check_offset_bu
 from gguf_embed.preprocessing.tokens import (
     SpecialTokens,
     TokenizedText,
-    TokenLimits,
     check_characters,
     prepare,
     special_tokens_of,
 )
 from gguf_embed.preprocessing.windows import plan_windows
+from gguf_embed.service.embed_checks import check_bytes, check_combination, check_dimensions, check_scores, text_limits
 from gguf_embed.service.limits import explain
 from gguf_embed.service.pipeline import Plan, ServedModel, deduplicate
 from gguf_embed.tokenization.unicode import valid_unicode
 from gguf_embed.types import (
-    DENSE,
     SCORES,
     TOKENS,
     AppliedPrompt,
     EmbedRequest,
     Input,
-    ModelInfo,
     OutputSpec,
-    Pooling,
     Span,
 )
 
-MAX_TOKEN_ROW_BYTES = 1_000_000_000
-"""Limit on the token rows of one request, which are held until the reply is written."""
-
-MIN_INPUT_TOKENS = 2
-"""The smallest limit per text that makes sense: one token and one special token."""
-
 _ANY_LENGTH = 2**31 - 1  # tokens; the limit in characters still applies
-
-
-class GivesScoresOnly(NotSupported):
-    """A request for vectors names no pooling, and the model is a reranker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +72,7 @@ class EmbedPlan(Plan):
             raise explain(error, request, self.served.info, model.tokenizer) from None
 
     def check_size(self, texts: Sequence[TokenizedText | EmbedError]) -> None:
-        _check_bytes(self._n_held_rows(texts), self.served.info.n_embd)
+        check_bytes(self._n_held_rows(texts), self.served.info.n_embd)
 
     def _n_held_rows(self, texts: Sequence[TokenizedText | EmbedError]) -> int:
         """Rows held until the reply is written: with spans, token rows plus one per span; else every input's own."""
@@ -100,7 +87,7 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
     info = served.info
     output = request.output or info.output
     if output.kind == SCORES:
-        _check_scores(request, info)
+        check_scores(request, info)
     if request.dimensions is not None:
         check_dimensions(request.dimensions, info.n_scores if output.kind == SCORES else info.n_embd)
     if request.spans or request.long_input != "error":
@@ -123,91 +110,6 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
         prompt=prompt,
         is_heavy=computed.kind == TOKENS or request.return_tokens or request.long_input != "error",
     )
-
-
-def _check_scores(request: EmbedRequest, info: ModelInfo) -> None:
-    if not info.n_scores:
-        raise NotSupported(f"model {info.name!r} has no rank head, so it returns no scores", [WayOut.POOL])
-    if request.output is None and not request.scores:
-        raise GivesScoresOnly(
-            f"model {info.name!r} is a reranker: it returns scores, and vectors only if the request names a pooling",
-            [WayOut.RERANK, WayOut.POOL],
-        )
-
-
-def check_dimensions(dimensions: int, width: int) -> None:
-    """Raises `InvalidRequest` for more dimensions than a row has."""
-    if not 1 <= dimensions <= width:
-        raise InvalidRequest(
-            f"the request asks for {dimensions} dimensions, this model has {width}: ask for 1 to {width}", "dimensions"
-        )
-
-
-def _check_bytes(n_rows: int, n_embd: int) -> None:
-    size_bytes = 4 * n_embd * n_rows
-    if size_bytes > MAX_TOKEN_ROW_BYTES:
-        raise InvalidRequest(
-            f"one vector per token would take {size_bytes:,} bytes, the limit per request is {MAX_TOKEN_ROW_BYTES:,}",
-            ways_out=[WayOut.FEWER_INPUTS],
-        )
-
-
-def text_limits(n_ctx: int, limits: TokenLimits) -> TokenLimits:
-    """The limits with a request's own maximum of tokens per text, if that is shorter than the model's."""
-    if n_ctx >= limits.max_tokens:
-        return limits
-    if n_ctx < MIN_INPUT_TOKENS:
-        raise InvalidRequest(
-            f"a text needs at least {MIN_INPUT_TOKENS} tokens, and the request limits texts to {n_ctx}",
-            "options",
-            ways_out=[WayOut.LARGER_CONTEXT],
-        )
-    return replace(limits, max_tokens=n_ctx)
-
-
-def check_combination(request: EmbedRequest, info: ModelInfo, output: OutputSpec) -> None:
-    """Refuse options that conflict. Raises `InvalidRequest` or `NotSupported`."""
-    if request.spans:
-        _check_spans(request, info, output)
-    if request.long_input == "error":
-        return
-    if output.kind == TOKENS:
-        raise InvalidRequest(
-            "an average over windows is one vector per text, and pooling none gives one per token: ask for one of them",
-            "long_input",
-        )
-    if output.kind != DENSE:
-        raise NotSupported(f"{output.kind} cannot be averaged over the windows of a text", [WayOut.NO_AVERAGE])
-    if request.truncate:
-        raise InvalidRequest(
-            "truncation cuts a long text, and an average over windows covers all of it: ask for one of them",
-            "long_input",
-        )
-
-
-def _check_spans(request: EmbedRequest, info: ModelInfo, output: OutputSpec) -> None:
-    assert len(request.spans) == len(request.inputs), request.spans
-    if output.kind not in (DENSE, TOKENS):
-        raise NotSupported(f"this model returns {output.kind}, so spans have no vectors: use an embedding model")
-    if output.pooling is not Pooling.MEAN and request.output is not None:
-        raise InvalidRequest(
-            "the vector of a span is the mean of its token vectors, and this request asks for pooling "
-            f"{output.pooling_name}: ask for pooling mean, or for none in particular",
-            "pooling",
-        )
-    if output.pooling is not Pooling.MEAN:
-        raise InvalidRequest(
-            f"the vector of a span is the mean of its token vectors, and {info.name} was probably not trained for "
-            f"that, because its pooling is {output.pooling_name}: ask for pooling mean to get it nevertheless",
-            "pooling",
-        )
-    if request.long_input != "error":
-        what = "chunks" if request.spans_are_inputs else "spans"
-        raise InvalidRequest(
-            f"{what} are read in the context of the whole text, and an average over windows splits the text: ask for "
-            "one of them",
-            "long_input",
-        )
 
 
 class _DetailedTokenizer:

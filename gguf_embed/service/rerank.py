@@ -11,7 +11,7 @@ from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidRe
 from gguf_embed.preprocessing import prompt_prefixes
 from gguf_embed.preprocessing.pairs import PairLimits, check_characters, check_query, cut_pair, pair_maker
 from gguf_embed.preprocessing.tokens import TokenizedText, special_tokens_of, truncations
-from gguf_embed.service.embed_plan import MIN_INPUT_TOKENS
+from gguf_embed.service.embed_checks import MIN_INPUT_TOKENS
 from gguf_embed.service.pipeline import Computed, Plan, ServedModel, deduplicate
 from gguf_embed.types import (
     DENSE,

@@ -12,8 +12,9 @@ from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.pool import ModelPool
 from gguf_embed.model_pool.registry import ModelRegistry, ModelSpec
 from gguf_embed.model_store.store import ModelStore
+from gguf_embed.service.embed_checks import GivesScoresOnly
 from gguf_embed.service.embed_images import plan_images
-from gguf_embed.service.embed_plan import GivesScoresOnly, plan_embed
+from gguf_embed.service.embed_plan import plan_embed
 from gguf_embed.service.embed_result import assemble, pieces_of
 from gguf_embed.service.pipeline import Pipeline, ServedModel
 from gguf_embed.service.pulls import Pulls

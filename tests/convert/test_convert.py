@@ -165,7 +165,7 @@ def test_vocabulary_is_read_from_either_tokenizer_file(tmp_path, weights, fast):
     assert types[-2:] == [5, 5]
 
 
-def test_llama_cpp_tokenises_with_the_converted_vocabulary(tmp_path, weights):
+def test_llama_cpp_tokenizes_with_the_converted_vocabulary(tmp_path, weights):
     convert_directory(write_bert_directory(tmp_path / "hf", weights), tmp_path / "m.gguf", report=ignore)
     ids = {text: i for i, text in enumerate(TINY_VOCABULARY)}
     assert llama_tokens(tmp_path / "m.gguf", "Hello cats, 中!") == [

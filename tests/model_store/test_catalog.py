@@ -15,8 +15,8 @@ from gguf_embed.model_store.names import model_key, parse_model_name, parse_repo
 from gguf_embed.types import Pooling
 from tests.model_store.catalog_page import PAGE, page_with_table
 
-CATALOGUE = load_catalog()
-ROWS = CATALOGUE.rows
+CATALOG = load_catalog()
+ROWS = CATALOG.rows
 
 PICO_AI_SERVER = [
     "all-MiniLM-L6-v2",
@@ -85,7 +85,7 @@ source = "https://huggingface.co/o/r"
 
 @pytest.mark.parametrize("name", [*PICO_AI_SERVER, *OLLAMA, DEFAULT_NAME])
 def test_a_well_known_name_has_a_row(name):
-    row = CATALOGUE.find(name)
+    row = CATALOG.find(name)
     assert row is not None
     assert row.repo or row.convert or row.not_yet
 
@@ -144,7 +144,7 @@ def test_names_and_aliases_occur_once():
     ],
 )
 def test_a_name_finds_its_row(name, found):
-    row = CATALOGUE.find(name)
+    row = CATALOG.find(name)
     assert (row and row.name) == found
 
 
@@ -167,19 +167,19 @@ def test_a_name_finds_its_row(name, found):
     ],
 )
 def test_a_file_finds_its_row_and_a_relative_finds_none(general_name, stem, repo, found):
-    row = CATALOGUE.for_file(general_name, stem, repo)
+    row = CATALOG.for_file(general_name, stem, repo)
     assert (row and row.name) == found
 
 
 def test_prompts_are_the_words_of_the_cards():
     def prompt(name, kind):
-        return CATALOGUE.find(name).prompts[kind]
+        return CATALOG.find(name).prompts[kind]
 
     assert prompt("nomic-embed-text", "query") == "search_query: "
     assert prompt("multilingual-e5-small", "document") == "passage: "
     assert prompt("embeddinggemma", "document") == "title: none | text: "
     assert prompt("qwen3-embedding:0.6b", "query").endswith("answer the query\nQuery:")
-    assert dict(CATALOGUE.find("all-minilm").prompts) == {}
+    assert dict(CATALOG.find("all-minilm").prompts) == {}
 
 
 @pytest.mark.parametrize(

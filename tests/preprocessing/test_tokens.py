@@ -408,7 +408,7 @@ class CountingTokenizer:
         return [[1] for _ in texts]
 
 
-def test_large_requests_are_tokenised_in_groups_of_bounded_size():
+def test_large_requests_are_tokenized_in_groups_of_bounded_size():
     tokenizer = CountingTokenizer()
     limits = TokenLimits(n_vocab=2, max_tokens=8, closing=frozenset())
     inputs = ["x" * 200_000] * 5 + [(1,)] + ["y"]

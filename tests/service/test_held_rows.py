@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.service import embed_plan, pipeline
+from gguf_embed.service import embed_checks, embed_plan, pipeline
 from gguf_embed.types import EmbedRequest, Pooling
 from tests.service.test_service import serving
 
@@ -26,7 +26,7 @@ def n_tokens(running, text: str = TEXT) -> int:
 @pytest.mark.parametrize("fields", [{}, {"return_tokens": True}])
 def test_a_text_s_rows_count_as_often_as_it_was_sent(models, monkeypatch, fields):
     with serving(models) as running:
-        monkeypatch.setattr(embed_plan, "MAX_TOKEN_ROW_BYTES", 3 * n_tokens(running) * row_bytes(running))
+        monkeypatch.setattr(embed_checks, "MAX_TOKEN_ROW_BYTES", 3 * n_tokens(running) * row_bytes(running))
         assert len(running.embed(*[TEXT] * 3, pooling=Pooling.NONE, **fields).output.offsets) == 4
         n_batches = len(running.batches)
         with pytest.raises(InvalidRequest, match=r"token would take \d+ bytes"):
@@ -37,14 +37,14 @@ def test_a_text_s_rows_count_as_often_as_it_was_sent(models, monkeypatch, fields
 def test_for_spans_a_text_s_rows_count_once_and_each_span_s_vector(models, monkeypatch):
     with serving(models) as running:
         limit = n_tokens(running) + 6
-        monkeypatch.setattr(embed_plan, "MAX_TOKEN_ROW_BYTES", limit * row_bytes(running))
+        monkeypatch.setattr(embed_checks, "MAX_TOKEN_ROW_BYTES", limit * row_bytes(running))
         assert running.embed(*[TEXT] * 6, spans=(((0, 2),),) * 6).output.matrix.shape[0] == 6
         with pytest.raises(InvalidRequest, match=r"token would take \d+ bytes"):
             running.embed(*[TEXT] * 7, spans=(((0, 2),),) * 7)
 
 
 def test_pooled_vectors_are_under_no_such_limit(models, monkeypatch):
-    monkeypatch.setattr(embed_plan, "MAX_TOKEN_ROW_BYTES", 1)
+    monkeypatch.setattr(embed_checks, "MAX_TOKEN_ROW_BYTES", 1)
     with serving(models) as running:
         assert len(running.embed(TEXT, return_tokens=True).output.matrix) == 1
         assert len(running.embed(TEXT).output.matrix) == 1

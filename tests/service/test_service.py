@@ -200,7 +200,7 @@ def test_load_and_unload_by_name(models):
 
 
 def test_too_many_token_rows_are_refused_before_they_are_computed(models, monkeypatch):
-    monkeypatch.setattr("gguf_embed.service.embed_plan.MAX_TOKEN_ROW_BYTES", 100)
+    monkeypatch.setattr("gguf_embed.service.embed_checks.MAX_TOKEN_ROW_BYTES", 100)
     with serving(models) as running, pytest.raises(InvalidRequest, match=r"bytes.*\b100\b"):
         running.embed("abcdef", pooling=Pooling.NONE)
     assert not running.batches

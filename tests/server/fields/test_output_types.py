@@ -184,7 +184,7 @@ def test_types_that_would_clip_the_vectors_are_a_400_before_computing(body, pool
     assert service.requests == []
 
 
-def test_the_servers_own_normalisation_counts_too():
+def test_the_servers_own_normalization_counts_too():
     reply = post("/embedding", {"content": "a", "output_dtype": "int8"}, FakeService(replace(MODEL, embd_normalize=-1)))
     assert reply.status == 400
     assert '"embd_normalize": 2' in reply.json["error"]["message"]

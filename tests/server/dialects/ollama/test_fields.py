@@ -197,7 +197,7 @@ def test_the_older_endpoint_reads_one_prompt():
         ("modern-bert", 2, 2),
     ],
 )
-def test_the_older_endpoint_normalises_what_ollama_did(architecture, vocab_type, normalize):
+def test_the_older_endpoint_normalizes_what_ollama_did(architecture, vocab_type, normalize):
     assert legacy_normalize(replace(MODEL, architecture=architecture, vocab_type=vocab_type)) == normalize
 
 
