@@ -5,16 +5,16 @@ To add a dialect, add a folder in `dialects/` with a `Dialect`, and a line in `a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from typing import Protocol
 
 from aiohttp import web
 
+from gguf_embed.errors import EmbedError, WayOut
 from gguf_embed.images.url_allowlist import RemoteHosts
 from gguf_embed.metrics import Metrics
-from gguf_embed.server.http.errors import ErrorFormat
 from gguf_embed.server.shutdown import InFlightRequests
 from gguf_embed.tokenization.openai_encodings import TokenIdRule
 from gguf_embed.types import (
@@ -123,6 +123,18 @@ class Route:
     handler: Handler
     summary: str
     auth_required: bool = True
+
+
+ShapeError = Callable[[EmbedError, str, int], tuple[int, object]]
+"""Turns an error, its message and its status into a dialect's status and JSON body."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorFormat:
+    """How a dialect formats its errors."""
+
+    shape: ShapeError
+    words: Mapping[WayOut, str]  # for the ways out that its clients have
 
 
 @dataclass(frozen=True, slots=True, eq=False)

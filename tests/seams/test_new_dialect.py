@@ -16,11 +16,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from gguf_embed.errors import EmbedError, InputTooLong, WayOut
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import DIALECTS, build_app
-from gguf_embed.server.context import Dialect, Route, ServerContext, ServerOptions
+from gguf_embed.server.context import Dialect, ErrorFormat, Route, ServerContext, ServerOptions
 from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.outputs import check_output, rows_of
 from gguf_embed.server.http.body import json_response, read_json_object
-from gguf_embed.server.http.errors import WORDS, ErrorFormat
+from gguf_embed.server.http.errors import WORDS
 from gguf_embed.types import DENSE, EmbedRequest, ModelInfo, Pooling
 from tests.server.fake_service import FakeService, failing, vector_of, with_pooling
 

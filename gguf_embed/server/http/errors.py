@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
 
 from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidRequest, Overloaded, WayOut, describe
+from gguf_embed.server.context import ErrorFormat
 
 _MAX_PATH_SHOWN = 100
 _CLOSE = 0.8  # difflib's ratio for one or two different letters in a word
@@ -96,17 +97,6 @@ WORDS: Mapping[WayOut, str] = {
 """The words of all dialects, which each may override with those for its own fields and routes."""
 
 INTERNAL_MESSAGE = "internal error: see the server's log for details"
-
-ShapeError = Callable[[EmbedError, str, int], tuple[int, object]]
-"""Turns an error, its message and its status into a dialect's status and JSON body."""
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorFormat:
-    """How a dialect formats its errors."""
-
-    shape: ShapeError
-    words: Mapping[WayOut, str]  # for the ways out that its clients have
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gguf_embed.errors import EmbedError, WayOut
-from gguf_embed.server.http.errors import WORDS, ErrorFormat
+from gguf_embed.server.context import ErrorFormat
+from gguf_embed.server.http.errors import WORDS
 
 _WORDS = {
     **WORDS,

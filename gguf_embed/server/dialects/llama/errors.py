@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gguf_embed.errors import EmbedError, WayOut
+from gguf_embed.server.context import ErrorFormat
 from gguf_embed.server.fields.error_position import position_of
-from gguf_embed.server.http.errors import WORDS, ErrorFormat
+from gguf_embed.server.http.errors import WORDS
 
 TYPES: Mapping[str, str] = {
     "invalid_request": "invalid_request_error",

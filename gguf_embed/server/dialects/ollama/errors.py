@@ -7,7 +7,8 @@ server/routes.go handleScheduleError, llm/llama_server.go).
 from __future__ import annotations
 
 from gguf_embed.errors import EmbedError, WayOut
-from gguf_embed.server.http.errors import WORDS, ErrorFormat
+from gguf_embed.server.context import ErrorFormat
+from gguf_embed.server.http.errors import WORDS
 
 _STATUSES = {"overloaded": 503}
 _SENTENCES = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gguf_embed.errors import EmbedError, WayOut
-from gguf_embed.server.http.errors import WORDS, ErrorFormat, NoInputs, TooManyInputs
+from gguf_embed.server.context import ErrorFormat
+from gguf_embed.server.http.errors import WORDS, NoInputs, TooManyInputs
 
 # In TEI, axum answers 422 to a request that it cannot parse. The last four kinds have no type in TEI, nor a body.
 SHAPES = {
