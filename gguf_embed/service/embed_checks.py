@@ -1,4 +1,4 @@
-"""What a request may ask of a model, and together."""
+"""Checks what a request may ask of a model, and which options conflict."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class GivesScoresOnly(NotSupported):
 
 
 def check_scores(request: EmbedRequest, info: ModelInfo) -> None:
-    """Raises `NotSupported` for scores that the model does not return, or that the request did not mean."""
+    """Raises `NotSupported` if the model has no rank head, or if the request did not ask for scores."""
     if not info.n_scores:
         raise NotSupported(f"model {info.name!r} has no rank head, so it returns no scores", [WayOut.POOL])
     if request.output is None and not request.scores:
@@ -39,7 +39,7 @@ def check_dimensions(dimensions: int, width: int) -> None:
 
 
 def check_bytes(n_rows: int, n_embd: int) -> None:
-    """Raises `InvalidRequest` for more token vectors than may be held."""
+    """Raises `InvalidRequest` if the token rows of a request would take too much memory."""
     size_bytes = 4 * n_embd * n_rows
     if size_bytes > MAX_TOKEN_ROW_BYTES:
         raise InvalidRequest(
