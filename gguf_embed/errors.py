@@ -39,6 +39,11 @@ class WayOut(StrEnum):
     ADD_TOWER = "add_tower"
     ALLOW_HOST = "allow_host"
     REPAIR_FILE = "repair_file"
+    FREE_SPACE = "free_space"  # on the disk
+    OTHER_FOLDER = "other_folder"  # write the file into another folder
+    OTHER_CACHE = "other_cache"  # use another folder for derived files
+    KEEP_WEIGHTS = "keep_weights"  # run the weights as they are in the file
+    LLAMA_TOKENIZER = "llama_tokenizer"  # use llama.cpp's tokenizer
     OTHER_FILE = "other_file"  # use another GGUF of the model
 
 

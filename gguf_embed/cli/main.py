@@ -28,6 +28,12 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.REPAIR_FILE: "run gguf-embed doctor --fix on the file",
     WayOut.LARGER_CONTEXT: "use a larger -c",
     WayOut.MORE_MEMORY: "use a larger --max-memory",
+    WayOut.FREE_SPACE: "free some space",
+    WayOut.OTHER_FOLDER: "choose a folder that exists and that you can write to",
+    WayOut.OTHER_CACHE: "set GGUF_EMBED_CACHE to a folder that you can write to",
+    WayOut.KEEP_WEIGHTS: "use --weights file, which needs no copy",
+    WayOut.LLAMA_TOKENIZER: "use --tokenizer llama",
+    WayOut.OTHER_FILE: "use another GGUF of the model",
     WayOut.ADD_TOWER: "add --mmproj FILE, the model's vision tower",
     WayOut.ALLOW_HOST: "add --allow-remote-media HOST",
 }

@@ -18,7 +18,6 @@ from gguf_embed.gguf_file.layout import read_layout
 from gguf_embed.model_store.names import model_stem, split_parts
 
 _COPY_BYTES = 4 * 2**20
-_WAY_OUT = "check that the folder exists and that you can write to it, or name another file with -o"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def rewrite(header: GgufHeader, output: Path, changes: Sequence[Change]) -> tupl
     alignment = header.metadata.get("general.alignment", 32)
     assert isinstance(alignment, int)  # `read_header` has checked it
     with (
-        atomic_write(output, way_out=_WAY_OUT, make_folder=False) as temporary,
+        atomic_write(output, make_folder=False) as temporary,
         header.path.open("rb") as source,
         temporary.open("xb") as target,
     ):

@@ -5,22 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gguf_embed.errors import ModelFileError
+from gguf_embed.errors import ModelFileError, WayOut
 
 
 @contextmanager
 def atomic_write(
-    output: Path, *, way_out: str = "choose a folder that you can write to", make_folder: bool = True
+    output: Path, *, ways_out: Sequence[WayOut] = (WayOut.OTHER_FOLDER,), make_folder: bool = True
 ) -> Iterator[Path]:
     """Yield a temporary path in the folder of `output`; move it there, synced to disk, if the block succeeds.
 
     Safe for several threads and processes writing the same file: each has its own temporary path, the last move wins.
     The temporary file is removed on any exception. An `OSError`, also one of the block, becomes a `ModelFileError`
-    that names `output` and ends with `way_out`.
+    that names `output` and has these `ways_out`.
     """
     temporary = output.with_name(f".{output.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -36,8 +36,8 @@ def atomic_write(
         if os.name != "nt":  # Windows cannot open a folder to sync it
             _sync(output.parent, os.O_RDONLY)
     except OSError as exc:
-        free = "free some space, or " if exc.errno == errno.ENOSPC else ""
-        raise ModelFileError(f"{output}: cannot be written: {exc.strerror or exc}; {free}{way_out}") from exc
+        free = [WayOut.FREE_SPACE] if exc.errno == errno.ENOSPC else []
+        raise ModelFileError(f"{output} cannot be written ({exc.strerror or exc})", [*free, *ways_out]) from exc
 
 
 def _sync(path: Path, mode: int) -> None:

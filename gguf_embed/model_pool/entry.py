@@ -71,5 +71,7 @@ class Lease:
 def load_failure(spec: ModelSpec, error: BaseException) -> EmbedError:
     """The error for everyone who waited. It shows the file's name only, because clients must not see folders."""
     known = error if isinstance(error, EmbedError) else EngineFailure(f"{type(error).__name__}: see the server's log")
-    reason = known.message.replace(str(spec.path), spec.path.name)
+    reason = known.message
+    for path in (spec.path, spec.config.mmproj):
+        reason = reason.replace(str(path), path.name) if path is not None else reason
     return ModelLoadFailed(f"model {spec.info.name!r} cannot be loaded: {reason}", known.ways_out)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gguf_embed.errors import ModelFileError
+from gguf_embed.errors import ModelFileError, WayOut
 from gguf_embed.gguf_file.atomic_write import atomic_write
 from gguf_embed.model_store.names import model_key, parse_model_name
 
@@ -58,7 +58,7 @@ class PulledIndex:
             "repo": model.repo,
             "pulled_unix_s": model.pulled_unix_s,
         }
-        with atomic_write(path, way_out="set GGUF_EMBED_CACHE to a folder that you can write to") as temporary:
+        with atomic_write(path, ways_out=[WayOut.OTHER_CACHE]) as temporary:
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     def delete(self, name: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from gguf_embed.errors import ModelFileError
+from gguf_embed.errors import ModelFileError, WayOut
 from gguf_embed.tokenization.offsets import MAX_OFFSET_CHARACTERS
 from gguf_embed.tokenization.unicode import valid_unicode
 from gguf_embed.types import Span, Vocabulary
@@ -146,7 +146,8 @@ def _required_id(vocabulary: Vocabulary, role: str, token: int | None) -> int:
     if token is None or not 0 <= token < len(vocabulary.entries):
         raise ModelFileError(
             f"the model's WordPiece vocabulary of {len(vocabulary.entries)} entries has no {role} token (id {token}), "
-            "so its original tokenizer cannot be rebuilt: start with --tokenizer llama to use llama.cpp's"
+            "so its original tokenizer cannot be rebuilt",
+            [WayOut.LLAMA_TOKENIZER],
         )
     return token
 

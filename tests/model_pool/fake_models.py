@@ -32,7 +32,9 @@ def make_spec(
     path = Path(f"/models/{name}.gguf")
     info = replace(MODEL, name=name, aliases=(), path=path, size_bytes=size_bytes, max_input_tokens=LIMIT)
     identity = (str(path), size_bytes, version)
-    return ModelSpec(name, path, identity, ModelConfig(), info, "d" * 64, 0.0, "named", size_bytes + MODEL_MEMORY_BYTES)
+    return ModelSpec(
+        name, path, identity, config or ModelConfig(), info, "d" * 64, 0.0, "named", size_bytes + MODEL_MEMORY_BYTES
+    )
 
 
 @dataclass

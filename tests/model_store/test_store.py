@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gguf_embed.errors import InvalidRequest, ModelFileError, ModelNotFound, NotSupported
+from gguf_embed.errors import InvalidRequest, ModelFileError, ModelNotFound, NotSupported, WayOut
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.model_store.download import Hub
 from gguf_embed.model_store.store import ModelStore, Removed
@@ -380,11 +380,13 @@ def test_a_damaged_index_file_is_skipped_and_logged(tmp_path, store, caplog, con
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="this user may write everywhere")
 def test_an_index_that_cannot_be_written_is_reported(tmp_path, store):
     (tmp_path / "cache").mkdir(mode=0o500)
-    with pytest.raises(ModelFileError, match="set GGUF_EMBED_CACHE"):
+    with pytest.raises(ModelFileError, match="cannot be written") as caught:
         store.pull(REPO, ignore)
+    assert caught.value.ways_out == (WayOut.OTHER_CACHE,)
 
 
 def test_an_index_folder_that_is_a_file_is_reported(tmp_path, store):
     (tmp_path / "cache").write_text("x")
-    with pytest.raises(ModelFileError, match="set GGUF_EMBED_CACHE"):
+    with pytest.raises(ModelFileError, match="cannot be written") as caught:
         store.pull(REPO, ignore)
+    assert caught.value.ways_out == (WayOut.OTHER_CACHE,)

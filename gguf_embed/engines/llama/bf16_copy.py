@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from gguf_embed.engines.llama import api
-from gguf_embed.errors import ModelFileError
+from gguf_embed.errors import ModelFileError, WayOut
 from gguf_embed.gguf_file.atomic_write import atomic_write
 from gguf_embed.gguf_file.header import read_header
 
@@ -55,7 +55,6 @@ def bf16_copy(source: Path, cache_dir: Path, n_threads: int, report: Callable[[s
         else:
             return copy
     report(f"writing a BF16 copy of {source.name}, once: this CPU computes BF16 faster")
-    way_out = "set GGUF_EMBED_CACHE to another folder, or use --weights file, which needs no copy"
-    with atomic_write(copy, way_out=way_out) as temporary:
+    with atomic_write(copy, ways_out=[WayOut.OTHER_CACHE, WayOut.KEEP_WEIGHTS]) as temporary:
         api.retype_to_bf16(source, temporary, n_threads)
     return copy

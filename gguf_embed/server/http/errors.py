@@ -91,6 +91,10 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.NAME_PROMPT: "start the server with --prompt NAME=TEXT",
     WayOut.ADD_TOWER: "start the server with --mmproj FILE, the model's vision tower",
     WayOut.ALLOW_HOST: "start the server with --allow-remote-media HOST",
+    WayOut.FREE_SPACE: "free some space on the server's disk",
+    WayOut.OTHER_CACHE: "start the server with GGUF_EMBED_CACHE set to another folder",
+    WayOut.KEEP_WEIGHTS: "start the server with --weights file",
+    WayOut.LLAMA_TOKENIZER: "start the server with --tokenizer llama",
     WayOut.REPAIR_FILE: "run gguf-embed doctor --fix on the file",
     WayOut.OTHER_FILE: "use another GGUF of the model",
 }
