@@ -39,21 +39,21 @@ test: install $(VENV)/.test-tools  ## set up what is missing, then run the tests
 quick: install $(VENV)/.test-tools  ## run most unit tests, those that start no process: 15 to 30 seconds
 	@$(PY) -m pytest -q -m "not process and not slow and not ui" $(QUICK_TESTS) $(ARGS)
 
-test-compat: install $(COMPAT)/.installed $(NODE_MODULES)/.installed  ## drive a real server with the clients of docs/clients.md
+test-compat: install $(COMPAT)/.installed $(NODE_MODULES)/.installed  ## test a real server with the clients of docs/clients.md
 	@SERVER_PYTHON=$(CURDIR)/$(PY) $(COMPAT)/bin/python -m pytest -W ignore tests/compat/heavy $(ARGS)
 
 test-ui: install $(VENV)/.ui-tools  ## try the page in a real browser; needs chromium and chromium-driver
 	@$(PY) -m pytest -rs -m ui tests/ui $(ARGS)
 
-screenshot: install $(VENV)/.ui-tools  ## take docs/page.png anew
+screenshot: install $(VENV)/.ui-tools  ## regenerate docs/page.png
 	@$(PY) -m tests.ui.screenshot docs/page.png
 
-soak: install $(VENV)/.test-tools  ## a minute of random requests, garbage among them, at a real server
+soak: install $(VENV)/.test-tools  ## send a real server a minute of random requests, including invalid ones
 	@$(PY) -m pytest -m slow $(ARGS)
 
-check: lint test  ## all that a change must pass: format, ruff, mypy, tests, docs
+check: lint test  ## everything that a change must pass: ruff format, ruff, mypy, tests
 
-lint: install $(VENV)/.test-tools  ## format, ruff and mypy alone
+lint: install $(VENV)/.test-tools  ## run only ruff format, ruff and mypy
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
@@ -72,10 +72,10 @@ hooks:  ## run make lint before each commit; needs pre-commit (pip install pre-c
 bench: install $(VENV)/.bench  ## compare the speed with llama-server on this machine
 	@$(PY) -m benchmarks.compare $(ARGS)
 
-docs: install  ## write docs/cli.md anew from the flags
+docs: install  ## regenerate docs/cli.md from the flags
 	@$(PY) -m gguf_embed.cli.reference >docs/cli.md.new && mv docs/cli.md.new docs/cli.md
 
-lock:  ## resolve all dependencies anew into .ci/setup/*.lock; needs uv (pip install uv)
+lock:  ## upgrade all dependencies in .ci/setup/*.lock; needs uv (pip install uv)
 	@UV="$(UV)" UPGRADE="$(UPGRADE)" sh .ci/setup/lock
 
 dist:  ## build the sdist, and from it the wheel, into dist/; needs uv
