@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from gguf_embed.errors import EmbedError, EngineFailure, ModelLoadFailed
-from gguf_embed.model_pool.eviction import EvictionCandidate
+from gguf_embed.model_pool.eviction import EvictionCandidate, seconds_left
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.registry import ModelSpec
-from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions
+from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions, ModelInfo, ModelStatus
 
 
 class PoolObserver(Protocol):
@@ -25,6 +28,11 @@ class Timer(Protocol):
     """Calls something once, later, unless it is canceled first."""
 
     def cancel(self) -> None: ...
+
+
+def start_loop_timer(delay_s: float, action: Callable[[], None]) -> Timer:
+    """A timer of the running event loop."""
+    return asyncio.get_running_loop().call_later(delay_s, action)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,25 @@ class Lease:
     model: LoadedModel
     spec: ModelSpec
     load_s: float  # seconds this request waited for the load
+
+
+def status_of(spec: ModelSpec, info: ModelInfo, entry: PoolEntry | None, now_s: float) -> ModelStatus:
+    """The state of a model that has this entry in the pool, or none. `now_s`: by the pool's clock."""
+    if entry is None or entry.unloading:
+        return ModelStatus(info, spec.digest, spec.modified_unix_s, "unloaded")
+    model = entry.model
+    left_s = seconds_left(entry.last_used_s, entry.keep_alive_s, now_s)
+    if left_s is not None and entry.n_leases:
+        left_s = entry.keep_alive_s
+    return ModelStatus(
+        info,
+        spec.digest,
+        spec.modified_unix_s,
+        "loading" if model is None else "loaded",
+        memory_bytes=entry.memory_bytes,
+        gpu_bytes=entry.memory_bytes if model is not None and model.config.compute.offload.n_gpu_layers else 0,
+        expires_unix_s=None if left_s is None or math.isinf(left_s) else time.time() + left_s,
+    )
 
 
 def load_failure(spec: ModelSpec, error: BaseException) -> EmbedError:

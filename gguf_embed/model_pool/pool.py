@@ -14,7 +14,17 @@ from typing import Any
 
 from gguf_embed.config import PoolConfig
 from gguf_embed.errors import EmbedError, Unavailable, WayOut
-from gguf_embed.model_pool.entry import DEFAULT_LOAD, Lease, LoadRequest, PoolEntry, PoolObserver, Timer, load_failure
+from gguf_embed.model_pool.entry import (
+    DEFAULT_LOAD,
+    Lease,
+    LoadRequest,
+    PoolEntry,
+    PoolObserver,
+    Timer,
+    load_failure,
+    start_loop_timer,
+    status_of,
+)
 from gguf_embed.model_pool.eviction import needs_reload, plan_eviction, seconds_left
 from gguf_embed.model_pool.loader import ModelLoader
 from gguf_embed.model_pool.loading import LoadedModel
@@ -26,11 +36,6 @@ logger = logging.getLogger(__name__)
 
 EVICTION_TIMEOUT_S = 60.0
 """How long a request waits for memory while all loaded models are in use."""
-
-
-def _loop_timer(delay_s: float, action: Callable[[], None]) -> Timer:
-    """A timer of the running loop."""
-    return asyncio.get_running_loop().call_later(delay_s, action)
 
 
 class ModelPool:
@@ -45,7 +50,7 @@ class ModelPool:
         config: PoolConfig,
         observer: PoolObserver,
         clock: Callable[[], float] = time.monotonic,
-        start_timer: Callable[[float, Callable[[], None]], Timer] = _loop_timer,
+        start_timer: Callable[[float, Callable[[], None]], Timer] = start_loop_timer,
     ) -> None:
         self._loader = loader
         self._config = config
@@ -269,23 +274,7 @@ class ModelPool:
 
     def status(self, spec: ModelSpec) -> ModelStatus:
         """A model's current state. Never loads it."""
-        entry = self._entries.get(spec.key)
-        info = self.info(spec)
-        if entry is None or entry.unloading:
-            return ModelStatus(info, spec.digest, spec.modified_unix_s, "unloaded")
-        model = entry.model
-        left_s = seconds_left(entry.last_used_s, entry.keep_alive_s, self._clock())
-        if left_s is not None and entry.n_leases:
-            left_s = entry.keep_alive_s
-        return ModelStatus(
-            info,
-            spec.digest,
-            spec.modified_unix_s,
-            "loading" if model is None else "loaded",
-            memory_bytes=entry.memory_bytes,
-            gpu_bytes=entry.memory_bytes if model is not None and model.config.compute.offload.n_gpu_layers else 0,
-            expires_unix_s=None if left_s is None or math.isinf(left_s) else time.time() + left_s,
-        )
+        return status_of(spec, self.info(spec), self._entries.get(spec.key), self._clock())
 
     def info(self, spec: ModelSpec) -> ModelInfo:
         """The facts about a model. More of them are known once it has been loaded."""
