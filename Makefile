@@ -1,5 +1,5 @@
-# Set-up happens in .venv, by stamps: each step runs again only when what it depends on has changed.
-# Another Python: make install PYTHON=python3.12
+# Everything is installed in .venv. Each step leaves a stamp file and runs again only if its inputs have changed.
+# To use another Python: make install PYTHON=python3.12
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -13,7 +13,7 @@ UVX := $(UV) tool run --quiet
 CHECK_SCHEMA := check-jsonschema==0.39.0 --quiet
 QUICK_TESTS := $(addprefix tests/,engines/test_fake.py gguf_file images model_pool preprocessing scheduler server service tokenization \
 	test_architecture.py test_docs.py test_durations.py test_metrics.py test_vectors.py) \
-	--ignore=tests/server/http/test_bad_input.py -p no:langsmith_plugin  # a plugin that takes a second to import
+	--ignore=tests/server/http/test_bad_input.py -p no:langsmith_plugin  # this plugin takes a second to import
 ARGS ?=
 UPGRADE ?= --upgrade
 TAG ?= v$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -42,7 +42,7 @@ quick: install $(VENV)/.test-tools  ## run most unit tests, those that start no 
 test-compat: install $(COMPAT)/.installed $(NODE_MODULES)/.installed  ## test a real server with the clients of docs/clients.md
 	@SERVER_PYTHON=$(CURDIR)/$(PY) $(COMPAT)/bin/python -m pytest -W ignore tests/compat/heavy $(ARGS)
 
-test-ui: install $(VENV)/.ui-tools  ## try the page in a real browser; needs chromium and chromium-driver
+test-ui: install $(VENV)/.ui-tools  ## test the page in a real browser; needs chromium and chromium-driver
 	@$(PY) -m pytest -rs -m ui tests/ui $(ARGS)
 
 screenshot: install $(VENV)/.ui-tools  ## regenerate docs/page.png
@@ -90,22 +90,22 @@ clean:  ## remove .venv, .venv-compat and everything built; the cached model sta
 	rm -rf $(VENV) $(COMPAT) $(NODE_MODULES) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache gguf_embed/engines/llama/_amx_gemm*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# .working marks a .venv in which pip was at work: if it is still there next time, pip was cut off and .venv is made
-# anew. What was downloaded and compiled is then in pip's cache.
+# .working marks a .venv in which pip is running: if it is still there the next time, pip was interrupted and .venv is
+# created again. Everything that pip had downloaded and compiled is then in its cache.
 
 $(VENV)/.created: FORCE
 	@sh .ci/setup/create-venv
 
 $(VENV)/.dependencies: $(VENV)/.created .ci/setup/requirements-build.lock .ci/setup/requirements.lock
 	@touch $(VENV)/.working
-	@echo 'Getting the build tools (40 MB).'
+	@echo 'Installing the build tools (40 MB).'
 	@$(PIP) --no-deps --require-hashes -r .ci/setup/requirements-build.lock
 	@if $(PY) -m pip list --format=freeze | tr _ - | grep -qxF "$$(grep -o '^llama-cpp-python==[0-9.]*' .ci/setup/requirements.lock)"; \
 	then \
-		echo 'Getting the libraries.'; \
+		echo 'Installing the libraries.'; \
 	else \
-		echo 'Getting the libraries and the default model (180 MB), and compiling llama.cpp, once: about 3 minutes on 2 cores,'; \
-		echo '5 on older ones. A llama.cpp that pip compiled before is taken from its cache in seconds.'; \
+		echo 'Installing the libraries and the default model (180 MB), and compiling llama.cpp, once: about 3 minutes on 2 cores,'; \
+		echo '5 on older ones. If pip has compiled it before, it comes from the cache in seconds.'; \
 	fi
 	@SKBUILD_CMAKE_DEFINE="$${SKBUILD_CMAKE_DEFINE:+$$SKBUILD_CMAKE_DEFINE;}$(COMPILE_LESS)" \
 		$(PATIENTLY) $(PIP) --no-deps --no-build-isolation --require-hashes -r .ci/setup/requirements.lock
@@ -118,40 +118,40 @@ $(VENV)/.project: $(VENV)/.dependencies pyproject.toml gguf_embed/engines/llama/
 	@$(PIP) --quiet --no-deps --no-build-isolation -e .
 	@$(PY) .ci/setup/check_extension.py
 	@touch $@
-	@echo 'Set up: make serve starts it, make test tests it.'
+	@echo 'Setup complete: make serve starts the server, make test runs the tests.'
 
 $(VENV)/.test-tools: $(VENV)/.project .ci/setup/requirements-test.lock
-	@echo 'Getting the test tools (40 MB).'
+	@echo 'Installing the test tools (40 MB).'
 	@$(PIP) --no-deps --no-build-isolation --require-hashes -r .ci/setup/requirements-test.lock
 	@touch $@
 
 $(VENV)/.ui-tools: $(VENV)/.test-tools .ci/setup/requirements-ui.lock
-	@echo 'Getting selenium, which drives the browser (10 MB).'
+	@echo 'Installing selenium, which drives the browser (10 MB).'
 	@$(PIP) --no-deps --require-hashes -r .ci/setup/requirements-ui.lock
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.project
-	@echo 'Getting llama-server to compare with. It is compiled: about 10 minutes on 2 cores, once.'
+	@echo 'Installing llama-server for the comparison. Compiling it takes about 10 minutes on 2 cores, once.'
 	@$(PATIENTLY) $(PIP) -e '.[bench]'
 	@touch $@
 
-# The clients live apart from .venv: some of them hold back packages that we take newer.
+# The clients have their own environment, because some of them require older versions of packages that .venv also has.
 $(COMPAT)/.installed: $(VENV)/.dependencies .ci/setup/requirements-compat.lock
-	@echo 'Getting the clients (0.9 GB on disk).'
+	@echo 'Installing the clients (0.9 GB on disk).'
 	@$(PY) -m venv --clear $(COMPAT)
 	@$(PATIENTLY) $(COMPAT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		-r .ci/setup/requirements-compat.lock
 	@touch $@
 
-# No stamp where Node or the registry is missing: both are looked for again next time.
+# Without Node or the npm registry, no stamp is left, so the next run tries again.
 $(NODE_MODULES)/.installed: tests/compat/node/package-lock.json
 	@if ! command -v node >/dev/null || ! command -v npm >/dev/null; then \
-		echo 'Node and npm are not here: the clients for Node are skipped.'; \
-	elif said=$$(npm ci --loglevel=error --ignore-scripts --no-audit --no-fund --fetch-retries=1 --fetch-retry-mintimeout=1000 \
+		echo 'Node or npm is not installed: the clients for Node are skipped.'; \
+	elif output=$$(npm ci --loglevel=error --ignore-scripts --no-audit --no-fund --fetch-retries=1 --fetch-retry-mintimeout=1000 \
 		--fetch-timeout=30000 --prefix $(<D) 2>&1); then \
 		touch $@; \
 	else \
 		rm -rf $(@D); \
-		printf '%s\n' "$$said" | head -n 4; \
-		echo 'npm brought no clients: those for Node are skipped.'; \
+		printf '%s\n' "$$output" | head -n 4; \
+		echo 'npm could not install the clients for Node: they are skipped.'; \
 	fi

@@ -67,13 +67,13 @@ def test_openais_client_gets_cosines_an_error_and_a_visible_cut(default_server):
     assert weather == 1.0
     assert sunny > stadium + 0.3
     assert "400 context_length_exceeded" in printed
-    assert "512 of 100002 tokens were read" in printed
+    assert "512 of 100002 tokens" in printed
 
 
 def test_rerank_scores_what_the_vectors_chose(default_server):
     printed = run(default_server, "rerank.py")
-    chosen = re.findall(r"\d", printed.partition("Chosen by vectors: ")[2].partition("\n")[0])
-    assert "Ranked by all-MiniLM-L6-v2, scores are a cosine" in printed
+    chosen = re.findall(r"\d", re.findall(r"documents (.*)", printed)[0])
+    assert re.search(r" all-MiniLM-L6-v2\b.*\bcosine\b", printed)
     results = re.findall(r"^  (-?\d\.\d{3})  (\d): ", printed, re.MULTILINE)
     assert [index for _, index in results] == chosen[:3]
     assert results[0][1] == "0"
@@ -85,7 +85,7 @@ def test_rerank_takes_a_reranker(launch, tmp_path):
     scores = write_tiny_encoder(tmp_path / "scores.gguf", n_ctx=512, pooling=Pooling.RANK, rank_head=True)
     server = launch("-m", vectors, "-m", scores)
     printed = run(server, "rerank.py", "--reranker", "scores")
-    assert "Ranked by scores, scores are a logit" in printed
+    assert re.search(r" scores\b.*\blogit\b", printed)
     assert len(re.findall(r"^  -?\d+\.\d{3}  \d: ", printed, re.MULTILINE)) == 3
 
 
@@ -102,9 +102,9 @@ def test_late_chunking_finds_the_sentence_that_does_not_name_its_subject(default
 def test_token_vectors_tell_which_word_is_met_by_which(default_server):
     printed = run(default_server, "token_vectors.py")
     assert printed.startswith("13 tokens of 384 numbers: We | sat | on | the | bank")
-    met = dict(re.findall(r"^ *(\w+)  is met best by  (\w+) ", printed, re.MULTILINE))
+    met = dict(re.findall(r"^ *(\w+)  best match: (\w+) ", printed, re.MULTILINE))
     assert met["ships"] == "boats"
-    mean = sum(map(float, re.findall(r"is met best by .* (\d\.\d+)$", printed, re.MULTILINE))) / len(met)
+    mean = sum(map(float, re.findall(r"best match: .* (\d\.\d+)$", printed, re.MULTILINE))) / len(met)
     assert float(printed.split()[-1]) == pytest.approx(mean, abs=0.001)
 
 

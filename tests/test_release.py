@@ -52,7 +52,7 @@ def test_the_section_is_that_release_alone(script):
     ("tag", "package", "changelog", "problem"),
     [
         ("v1.2.1", PACKAGE, CHANGELOG, "the tag is 'v1.2.1', the version in pyproject.toml is '1.2.0'"),
-        ("1.2.0", PACKAGE, CHANGELOG, "it must be 'v1.2.0'"),
+        ("1.2.0", PACKAGE, CHANGELOG, "must be 'v1.2.0'"),
         ("v1.2.0", PACKAGE.replace("1.2.0", "1.2"), CHANGELOG, "__version__ in gguf_embed/__init__.py is not '1.2.0'"),
         ("v1.2.0", PACKAGE, CHANGELOG.replace("## [1.2.0]", "## 1.2.0"), "CHANGELOG.md has no section"),
         ("v1.2.0", PACKAGE, CHANGELOG.replace(" - 2026-01-31", ""), "has no date"),

@@ -1,4 +1,4 @@
-"""Say in one line when the optional AMX kernels were not compiled: everything works without them, slower."""
+"""Print a note if the optional AMX kernels were not compiled: everything works without them, but slower."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def main() -> None:
     if not is_built(FOLDER):
         print(
             "Note: the AMX kernels could not be compiled; they need gcc 11 or clang 13.\n"
-            "Everything works, but slower on such CPUs. To see why: .venv/bin/python -m pip install -v --no-deps -e ."
+            "Everything works, but slower on CPUs with AMX. "
+            "To see why, run: .venv/bin/python -m pip install -v --no-deps -e ."
         )
 
 

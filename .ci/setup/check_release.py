@@ -1,7 +1,7 @@
-"""Print the changelog's section for a release, or say why the tag may not be released.
+"""Print the changelog's section for a release, or the reasons why the tag cannot be released.
 
-usage: check_release.py TAG, such as v1.2.3. The tag must be the version of pyproject.toml and of
-gguf_embed/__init__.py, and CHANGELOG.md must have a section of it with a date.
+usage: check_release.py TAG, such as v1.2.3. The tag must match the version in pyproject.toml and in
+gguf_embed/__init__.py, and CHANGELOG.md must have a dated section for it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ ROOT = Path(__file__).parents[2]
 
 
 def problems(tag: str, pyproject: str, package: str, changelog: str) -> list[str]:
-    """What is wrong with the tag, from the texts of the three files."""
+    """The problems with the tag, from the contents of the three files."""
     version = tomllib.loads(pyproject)["project"]["version"]
     found = []
     if tag != f"v{version}":
-        found.append(f"the tag is {tag!r}, the version in pyproject.toml is {version!r}: it must be 'v{version}'")
+        found.append(f"the tag is {tag!r}, the version in pyproject.toml is {version!r}: the tag must be 'v{version}'")
     if f'\n__version__ = "{version}"\n' not in f"\n{package}\n":
         found.append(f"__version__ in gguf_embed/__init__.py is not {version!r}")
     heading = re.search(rf"^## \[{re.escape(version)}\](.*)$", changelog, re.MULTILINE)
     if heading is None:
         found.append(f"CHANGELOG.md has no section '## [{version}] - YYYY-MM-DD'")
     elif not re.fullmatch(r" - \d{4}-\d\d-\d\d", heading[1]):
-        found.append(f"the section of CHANGELOG.md has no date: '## [{version}] - YYYY-MM-DD'")
+        found.append(f"the section [{version}] of CHANGELOG.md has no date: expected '## [{version}] - YYYY-MM-DD'")
     elif not section(version, changelog):
         found.append(f"the section [{version}] of CHANGELOG.md is empty")
     return found

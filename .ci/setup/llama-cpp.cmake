@@ -1,11 +1,11 @@
-# Read by llama-cpp-python's build (-DCMAKE_PROJECT_llama_cpp_INCLUDE=…): compile what is used, and that faster.
+# Included by llama-cpp-python's build (-DCMAKE_PROJECT_llama_cpp_INCLUDE=…): compile only what is used, and faster.
 
-# libllama-common serves llama.cpp's own programs, of which none is built. llama-cpp-python turns it on in CMake's cache;
-# a plain variable goes before that.
+# libllama-common is for llama.cpp's own programs, none of which are built. llama-cpp-python turns it on in CMake's cache; a
+# normal variable takes precedence over the cache.
 set(LLAMA_BUILD_COMMON OFF)
 
-# libmtmd has a small file for each kind of model, and most of their time goes to the headers that all of them include.
-# llama.cpp itself joins those of libllama in the same way. What computes, ggml, stays as it is.
+# libmtmd has a small source file for each kind of model, and compiling them spends most of its time on the headers that all
+# of them include. This joins them, as llama.cpp itself does in libllama. ggml, which does the computation, is unchanged.
 function(gguf_embed_join_models)
     if(NOT TARGET mtmd)
         return()

@@ -1,7 +1,7 @@
-"""Run a command and say meanwhile how far it is: on a terminal every second in one line, else every half minute.
+"""Run a command and report its progress: every second on one line of a terminal, otherwise a line every 30 seconds.
 
-usage: patiently.py COMMAND...; its exit status is the command's. Of what pip compiles by scikit-build-core, such as
-llama-cpp-python, the files compiled so far are counted.
+usage: patiently.py COMMAND...; its exit status is the command's. If pip compiles a package with scikit-build-core, such
+as llama-cpp-python, the progress is the number of files compiled so far.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ ELSEWHERE_S = 30
 
 
 def how_far(build: Path) -> str:
-    """What was done in ninja's folder, or that nobody knows: in the words that follow "... 30 s: "."""
+    """The text after "... 30 s: ": the number of compiled files in ninja's build folder, if it is known."""
     try:
         rules = (build / "build.ninja").read_text("utf-8", "replace")
     except OSError:
-        return "still at it"
+        return "still running"
     objects = re.findall(r"^build (\S+\.o): ", rules, re.MULTILINE)
     n_done = sum((build / name).exists() for name in objects)
-    return f"{n_done} of {len(objects)} files compiled" if n_done else "still at it"
+    return f"{n_done} of {len(objects)} files compiled" if n_done else "still running"
 
 
 def watch(child: subprocess.Popen[bytes], build: Path, every_s: float, on_terminal: bool) -> int:
@@ -40,7 +40,7 @@ def watch(child: subprocess.Popen[bytes], build: Path, every_s: float, on_termin
             break
         except subprocess.TimeoutExpired:
             line = f"  ... {time.monotonic() - start_s:.0f} s: {how_far(build)}"
-            # back to the line's start, so that what the command itself says does not follow on it
+            # back to the start of the line, so that the command's own output does not continue it
             print(line.ljust(written), end="\r" if on_terminal else "\n", flush=True)
             written = len(line) if on_terminal else 0
     if written:

@@ -1,6 +1,6 @@
-"""Late chunking: find the sentence that answers a question, although it does not say itself what it is about.
+"""Late chunking: find the sentence that answers a question, even though it says "It" instead of "Berlin".
 
-The text is read once, as a whole, and each sentence gets a vector ("spans"), so that "It" knows what it stands for.
+The model reads the whole text once, and each sentence gets its own vector ("spans"), so "It" is understood.
 
 python docs/examples/late_chunking.py [--url http://127.0.0.1:8080]
 """
@@ -23,7 +23,7 @@ QUESTION = "How many people live in Berlin?"
 
 
 def embed(url: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The reply's `data`; "pooling": "mean" is what spans need, whatever the model's own is."""
+    """The reply's `data`. Spans need mean pooling, so it is set regardless of the model's default."""
     body = {"pooling": "mean", **body}
     with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/embeddings", json.dumps(body).encode())) as reply:
         return json.load(reply)["data"]
@@ -39,7 +39,7 @@ def main() -> None:
     alone = embed(url, {"input": [TEXT[start:end] for start, end in spans]})
     (question,) = embed(url, {"input": QUESTION})
 
-    print(f"{QUESTION}\n\n in its text   alone")
+    print(f"{QUESTION}\n\n  in context   alone")
     for late, early in zip(together, alone, strict=True):
         start, end = late["span"]
         in_text, by_itself = (np.dot(item["embedding"], question["embedding"]) for item in (late, early))

@@ -23,7 +23,7 @@ QUERIES = ["How do plants get their energy?", "a pet taking a nap", "avoid losin
 
 
 def embed(url: str, texts: list[str], kind: str) -> np.ndarray:
-    """float32[n_texts, n_dims], each of length 1. `kind` adds the model's own prefix, if it has one."""
+    """float32[n_texts, n_dims], with vectors of length 1. The input type `kind` adds the model's own prompt, if any."""
     body = json.dumps({"input": texts, "input_type": kind}).encode()
     with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/embeddings", body)) as reply:
         return np.array([item["embedding"] for item in json.load(reply)["data"]], np.float32)

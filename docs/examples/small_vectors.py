@@ -1,4 +1,4 @@
-"""Small vectors: int8 takes a quarter of the room of floats, bits a thirty-second. What becomes of a ranking?
+"""Small vectors: int8 needs a quarter of the space of float32, bits a thirty-second. Does the ranking change?
 
 python docs/examples/small_vectors.py [--url http://127.0.0.1:8080]
 """
@@ -34,7 +34,7 @@ def main() -> None:
     bits = np.array([row["ubinary"] for row in rows], np.uint8)
 
     wide = int8.astype(np.float32) / 127
-    distances = np.unpackbits(bits[1:] ^ bits[0], axis=1).sum(axis=1)  # of Hamming
+    distances = np.unpackbits(bits[1:] ^ bits[0], axis=1).sum(axis=1)  # Hamming
     scores = {
         "float": floats[1:] @ floats[0],
         "int8": wide[1:] @ wide[0],

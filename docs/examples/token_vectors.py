@@ -1,7 +1,7 @@
-"""One vector per token: how well each word of a query is met by a document (late interaction, as ColBERT does it).
+"""One vector per token: how well a document matches each word of a query (late interaction, as in ColBERT).
 
-MaxSim is the best cosine to any token of the document, for each token of the query. Models that were not trained for it
-give a rough picture only.
+MaxSim is the best cosine with any token of the document, for each token of the query. Models that were not trained for
+it only give a rough idea.
 
 python docs/examples/token_vectors.py [--url http://127.0.0.1:8080]
 """
@@ -19,7 +19,7 @@ DOCUMENT = "We sat on the bank and watched the boats on the river."
 
 
 def token_vectors(url: str, text: str) -> tuple[list[str], np.ndarray]:
-    """The words of a text and float32[n_words, n_dims] of length 1; special tokens such as [CLS] are left out."""
+    """The words of a text and float32[n_words, n_dims] of length 1, without special tokens such as [CLS]."""
     body = json.dumps({"content": text, "pooling": "none", "return_tokens": True}).encode()
     with urllib.request.urlopen(urllib.request.Request(f"{url}/embedding", body)) as reply:
         (item,) = json.load(reply)
@@ -40,8 +40,8 @@ def main() -> None:
     cosines = query @ document.T
     print(f"{len(words)} tokens of {document.shape[1]} numbers: {' | '.join(words)}\n")
     for word, row in zip(query_words, cosines, strict=True):
-        print(f"{word:>10}  is met best by  {words[int(row.argmax())]:<10} {row.max():.3f}")
-    print(f"\nMaxSim, per token of the query: {cosines.max(axis=1).mean():.3f}")
+        print(f"{word:>10}  best match: {words[int(row.argmax())]:<10} {row.max():.3f}")
+    print(f"\nMaxSim, averaged over the query's tokens: {cosines.max(axis=1).mean():.3f}")
 
 
 if __name__ == "__main__":
