@@ -46,7 +46,7 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_only(browser, models, launch):
     browser.open(url)
     browser.wait(lambda: browser.focused() == "key")
     give_key(browser, "wrong")
-    browser.wait(lambda: "is not one of this server's" in browser.find("#key-error").text)
+    browser.wait(lambda: "Invalid API Key" in browser.find("#key-error").text)
     give_key(browser, "right")
     browser.wait_for_status("Ready.")
     browser.wait(lambda: browser.focused() == "texts")
@@ -66,7 +66,7 @@ def test_a_key_can_be_forgotten(browser, models, launch):
     browser.wait(lambda: browser.focused() == "key")
     give_key(browser, "right")
     browser.wait_for_status("Ready.")
-    browser.find("#clear_memory").click()
+    browser.find("#forget").click()
     browser.wait(lambda: browser.focused() == "key")
     assert browser.run("return sessionStorage.length") == 0
 
