@@ -35,12 +35,12 @@ def read_replies(replies: Sequence[bytes], n_texts: Sequence[int]) -> Answers:
         except (ValueError, KeyError, TypeError) as error:
             raise EngineFailure(f"reply {index} is not an embeddings reply: {reply[:200]!r}") from error
         if [row["index"] for row in rows] != list(range(expected)):
-            raise EngineFailure(f"reply {index} has {len(rows)} vectors, asked for {expected}")
+            raise EngineFailure(f"reply {index} has {len(rows)} vectors, expected {expected}")
     if len({vector.shape for vector in vectors}) > 1:
-        raise EngineFailure("the replies differ in the length of their vectors")
+        raise EngineFailure("the replies have vectors of different lengths")
     matrix = np.stack(vectors).astype(np.float32, copy=False)
     if not np.isfinite(matrix).all():
-        raise EngineFailure("a reply holds numbers that are not finite")
+        raise EngineFailure("a reply contains numbers that are not finite")
     return Answers(matrix, tuple(n_tokens))
 
 

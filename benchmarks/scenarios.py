@@ -87,7 +87,7 @@ def scale(scenario: Scenario, factor: float) -> Scenario:
 
 
 def make_workload(scenario: Scenario, seed: str) -> Workload:
-    """Generate the texts of one run. No text repeats. Another seed gives other texts, except for some short ones."""
+    """Generate the texts of one run. No text repeats. Another seed generates others, except for some short ones."""
     rng = Random(f"{seed}/{scenario.name}")
     seen: set[str] = set()
     requests, lengths = [], []

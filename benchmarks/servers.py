@@ -76,7 +76,7 @@ def make_contestant(name: str, model: Path, our_flags: tuple[str, ...] = ()) -> 
 
 
 def make_before(checkout: Path, model: Path, our_flags: tuple[str, ...] = ()) -> Contestant:
-    """gguf-embed as it is in another checkout, which must have been built there. Raises `ConfigError` for none."""
+    """gguf-embed from another checkout, which must have been built there. Raises `ConfigError` if there is none."""
     if not (checkout / "gguf_embed" / "__main__.py").exists():
         raise ConfigError(f"{checkout} is not a checkout of gguf-embed")
     # -P: the working directory's own package is not in the way

@@ -106,7 +106,7 @@ def summary(header: GgufHeader) -> list[str]:
         facts.append(f"context {n_ctx}")
     longest = header.get("gguf-embed.max_sequence_length", int)
     if longest is not None:
-        facts.append(f"original cuts texts to {longest} tokens")
+        facts.append(f"original truncates texts to {longest} tokens")
     if pooling is not None:
         facts.append(f"pooling {pooling}")
     lines = [

@@ -21,8 +21,8 @@ _NO_LLAMA = "llama.cpp does not compute it; use another model"
 _REFUSED = {
     "MPNet": "its attention adds a learned bias for the distance between tokens, which llama.cpp does not compute for "
     "such encoders; use a BERT model, such as all-MiniLM-L12-v2 instead of all-mpnet-base-v2",
-    "DistilBertForSequenceClassification": "its head uses ReLU, llama.cpp would compute tanh and the scores would be "
-    "wrong; use a cross-encoder of another architecture",
+    "DistilBertForSequenceClassification": "its head uses ReLU, but llama.cpp would compute tanh, so the scores "
+    "would be wrong; use a cross-encoder of another architecture",
     "Electra": _NO_LLAMA,
     "DebertaV2": "its disentangled attention is not computed by llama.cpp; use another model",
     "Albert": _NO_LLAMA,

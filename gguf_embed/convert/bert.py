@@ -197,6 +197,6 @@ def _notes(dimensions: Dimensions, head: RankHead | None) -> tuple[str, ...]:
     if head is None or dimensions.n_token_types < 2:
         return ()
     return (
-        "this model was trained with a token type for each text of a pair: gguf-embed gives the original's scores, "
+        "this model was trained with a token type for each text of a pair: gguf-embed returns the original's scores; "
         "llama.cpp's own programs do not, because they use the first type for both texts",
     )

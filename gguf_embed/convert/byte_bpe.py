@@ -12,7 +12,7 @@ from gguf_embed.convert.pre_tokenizers import choose_pre_tokenizer
 from gguf_embed.convert.special_tokens import SpecialTokensTemplate, read_special_tokens, write_special_tokens
 from gguf_embed.convert.vocabulary import VocabularyEntry, VocabularyTable, build_table
 
-_NFC_NOTE = "llama.cpp does not compose characters (NFC): decomposed ones give other tokens than in the original"
+_NFC_NOTE = "llama.cpp does not compose characters (NFC): decomposed ones become different tokens than in the original"
 
 
 @dataclass(frozen=True, slots=True)

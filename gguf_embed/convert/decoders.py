@@ -1,4 +1,4 @@
-"""Decoders that give embeddings or scores: Qwen2, Qwen3 (-Embedding, -Reranker), Gemma 3 (EmbeddingGemma)."""
+"""Decoders for embeddings or scores: Qwen2, Qwen3 (-Embedding, -Reranker), Gemma 3 (EmbeddingGemma)."""
 
 from __future__ import annotations
 

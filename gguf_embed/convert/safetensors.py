@@ -105,7 +105,8 @@ def _parse_entry(path: Path, name: str, entry: dict[str, Any], data_start: int, 
     begin, end = (int(n) + data_start for n in entry["data_offsets"])
     if end > size_bytes:
         raise ModelFileError(
-            f"{path}: is truncated: tensor {name} ends at byte {end}, the file has {size_bytes}; download it again"
+            f"{path}: is truncated: tensor {name} ends at byte {end}, but the file has {size_bytes} bytes; "
+            "download it again"
         )
     item_bytes = _ITEM_BYTES.get(entry["dtype"])
     if not data_start <= begin <= end or (item_bytes is not None and prod(shape) * item_bytes != end - begin):

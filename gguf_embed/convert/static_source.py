@@ -159,7 +159,7 @@ class _StaticTokenizer:
         """Tokens and their types by id. Raises `ModelFileError` for an id of `n_tokens` or more."""
         largest = max(self._ids.values(), default=-1)
         if largest >= n_tokens:
-            raise ModelFileError(f"{self._path}: has token ids up to {largest}, the table has rows for {n_tokens}")
+            raise ModelFileError(f"{self._path}: has token ids up to {largest}, but the table has rows for {n_tokens}")
         tokens = [f"[PAD{token}]" for token in range(n_tokens)]
         types = [int(gguf.TokenType.UNUSED)] * n_tokens
         for text, token in self._ids.items():

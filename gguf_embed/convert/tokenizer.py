@@ -1,4 +1,4 @@
-"""Reads the tokenizer of a model directory, of whichever kind."""
+"""Reads the tokenizer of a model directory, of any supported kind."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from gguf_embed.convert.vocabulary import VocabularyEntry, VocabularyTable, buil
 
 WORD_START = "\u2581"
 _SPACES = (" ", WORD_START)
-_SPACES_NOTE = "llama.cpp makes a token of a space at the beginning of a text, the original does not"
+_SPACES_NOTE = "llama.cpp makes a token from a space at the beginning of a text; the original does not"
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,8 @@ def _collect(
     _store(path, block, stored)
     stored.flush()
     if shape.n_rows is not None and n_read != shape.n_rows:
-        raise ModelFileError(f"{path}: its first line declares {shape.n_rows} rows, it has {n_read}; download it again")
+        declared = f"its first line declares {shape.n_rows} rows"
+        raise ModelFileError(f"{path}: {declared}, but it has {n_read}; download it again")
     if not words:
         raise ModelFileError(f"{path}: has no word with a vector other than zero")
     if n_repeated:

@@ -26,7 +26,7 @@ MERGES = "tokenizer.ggml.merges"
 
 @dataclass(frozen=True, slots=True)
 class StoredVocabulary:
-    """The vocabulary as the file stores it, and the special tokens that llama.cpp makes of it."""
+    """The vocabulary as the file stores it, and the special tokens that llama.cpp derives from it."""
 
     kind: str  # "wpm", "bpe", "spm", "ugm"…; "unknown" for a tokenizer.ggml.model that llama.cpp does not know
     pre: str  # tokenizer.ggml.pre; "" when missing
@@ -44,7 +44,7 @@ class Evidence:
     entries: Mapping[str, MetadataEntry]  # position and type of each metadata entry
     vocabulary: StoredVocabulary
     expected: Expected
-    names: tuple[str, ...]  # what the file calls itself, general.name first
+    names: tuple[str, ...]  # the file's names for the model, general.name first
 
     @property
     def architecture(self) -> str:

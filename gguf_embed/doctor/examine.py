@@ -110,7 +110,7 @@ def check_split(headers: list[GgufHeader]) -> list[Finding]:
     declared = headers[0].metadata.get("split.count", 0)
     if isinstance(declared, int) and declared > 1 and declared != len(headers):
         end = f"-00001-of-{declared:05d}.gguf"
-        message = f"it declares to be one of {declared} parts, but its name does not end in {end}"
+        message = f"it claims to be one of {declared} parts, but its name does not end in {end}"
         return [serious("part_name", message, "give all parts the names under which they were published")]
     numbers = [header.metadata.get("split.no", 0) for header in headers]
     if numbers != list(range(len(headers))):
@@ -118,7 +118,7 @@ def check_split(headers: list[GgufHeader]) -> list[Finding]:
         return [serious("part_name", message, "give all parts the names under which they were published")]
     n_tensors, wanted = sum(len(header.tensors) for header in headers), headers[0].metadata.get("split.tensors.count")
     if len(headers) > 1 and wanted is not None and wanted != n_tensors:
-        message = f"its parts hold {n_tensors} tensors together, the first declares {wanted}: they do not match"
+        message = f"its parts contain {n_tensors} tensors in total, but the first declares {wanted}: they do not match"
         return [serious("part_missing", message, "download all parts again, from the same repository")]
     return []
 

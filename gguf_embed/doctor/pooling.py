@@ -152,7 +152,7 @@ def check_rank_head(evidence: Evidence) -> Iterator[Finding]:
     ):
         yield warning(
             "rank_pooling_unset",
-            f"it has a rank head but declares pooling {declared}: it gives vectors, not scores",
+            f"it has a rank head but declares pooling {declared}: it returns vectors, not scores",
             f"for scores, --fix --set {evidence.key('pooling_type')}=4",
         )
     yield from _check_labels(evidence)
@@ -165,7 +165,7 @@ def _check_labels(evidence: Evidence) -> Iterator[Finding]:
     if n_rows is not None and n_rows != (n_labels or 1):
         yield serious(
             "rank_labels",
-            f"cls.output.weight has {n_rows} rows, {key} {n_labels or 'no'} labels: llama.cpp refuses to load it",
+            f"cls.output.weight has {n_rows} rows, but {key} has {n_labels or 'no'} labels: llama.cpp refuses it",
             _NO_HEAD_FIX,
         )
 

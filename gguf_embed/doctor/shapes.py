@@ -58,7 +58,7 @@ def check_types(evidence: Evidence) -> Iterator[Finding]:
             continue
         found = "an array" if entry.type == ARRAY else f"of type {ValueType(entry.type).name}"
         change = _retyped(key, evidence.header.metadata.get(key), kind)
-        message = f"{key} is {found}, llama.cpp accepts only {kind.name} and refuses the file"
+        message = f"{key} is {found}, but llama.cpp accepts only {kind.name} and refuses the file"
         fix = f"--fix writes it as {kind.name}" if change else f"--fix --set {key}={kind.name.lower()}:VALUE"
         yield serious("value_type", message, fix, *change)
 
@@ -94,11 +94,11 @@ def check_dimensions(evidence: Evidence) -> Iterator[Finding]:
     declared = number(evidence.header.metadata, key)
     table = evidence.tensors.get("token_embd.weight")
     if table is not None and declared and table.shape[0] != declared:
-        message = f"{key} is {declared}, token_embd.weight is {table.shape[0]} wide: llama.cpp refuses to load it"
+        message = f"{key} is {declared}, but token_embd.weight is {table.shape[0]} wide: llama.cpp refuses to load it"
         yield serious("dimensions", message, _AGAIN)
     expected = evidence.expected.dimensions
     if declared and expected and expected != declared:
-        message = f"it has {declared} dimensions, {evidence.expected.because} has {expected}: it may be another model"
+        message = f"it has {declared} dimensions, but {evidence.expected.because} has {expected}: it may be another one"
         yield note("dimensions_unexpected", message, "check where the file comes from, and its general.name")
 
 
@@ -115,12 +115,13 @@ def check_context(evidence: Evidence) -> Iterator[Finding]:
         yield serious("context_missing", f"{key} is {said}: llama.cpp cannot run it", fix, *changes)
     elif n_positions is not None and declared != n_positions:
         change = uint(key, n_positions)
-        message = f"{key} is {declared}, position_embd.weight has {n_positions} rows: llama.cpp refuses to load it"
+        message = f"{key} is {declared}, but position_embd.weight has {n_positions} rows: llama.cpp refuses to load it"
         yield serious("context_positions", message, sets(change), change)
     elif expected.context is not None and declared > expected.context:
         change = uint(key, expected.context)
         message = (
-            f"{key} is {declared}, {expected.because} was trained for {expected.context}: longer texts get poor vectors"
+            f"{key} is {declared}, but {expected.because} was trained for {expected.context}: "
+            "longer texts get poor vectors"
         )
         yield warning("context_beyond_training", message, sets(change), change)
     yield from _check_scaling(evidence)

@@ -74,7 +74,7 @@ def used_roles(evidence: Evidence) -> set[str]:
 
 
 def _find_flaw(evidence: Evidence, role: _Role) -> _Flaw | None:
-    """What is wrong with one role; None when nothing is."""
+    """The problem with one role; None if there is none."""
     n_tokens = len(evidence.vocabulary.tokens)
     if role.declared is not None and role.declared >= n_tokens:
         return _out_of_range(evidence, role)
@@ -97,7 +97,7 @@ def _find_flaw(evidence: Evidence, role: _Role) -> _Flaw | None:
 
 def _out_of_range(evidence: Evidence, role: _Role) -> _Flaw:
     tokens = evidence.vocabulary.tokens
-    message = f"{role.key} is {role.declared}, the vocabulary has {len(tokens)} tokens: llama.cpp ignores it"
+    message = f"{role.key} is {role.declared}, but the vocabulary has {len(tokens)} tokens: llama.cpp ignores it"
     if role.name != "cls" and role.effective is not None:
         message += f" and uses {role.effective} ({tokens[role.effective]!r})"
     return _Flaw("special_id_range", message)
@@ -120,7 +120,7 @@ def _has_special_type(evidence: Evidence, token: int) -> bool:
 
 
 def _find_by_text(evidence: Evidence, role: str) -> tuple[Change, ...]:
-    """The id of the token that is spelled as this role usually is; empty when there is none."""
+    """The id of the token that is spelled as this role usually is; empty if there is none."""
     for text in TEXTS[role]:
         if text in evidence.vocabulary.tokens:
             return (uint(ID_KEYS[role], evidence.vocabulary.tokens.index(text)),)
@@ -182,10 +182,10 @@ def _eos_id_change(evidence: Evidence) -> tuple[Change, ...]:
 
 def _eos_not_added(evidence: Evidence, id_change: tuple[Change, ...]) -> Finding:
     expected = evidence.expected
-    message = f"{ADD_EOS} is {_state(evidence, ADD_EOS)}: the vector is read from the text's last word"
+    message = f"{ADD_EOS} is {_state(evidence, ADD_EOS)}: the vector comes from the text's last word"
     if expected.ends_with is not None and expected.certain:
         changes = (flag(ADD_EOS, True), *id_change)
-        message += f", but {expected.because} reads it from {expected.ends_with} (llama.cpp#14234)"
+        message += f", but {expected.because} takes it from {expected.ends_with} (llama.cpp#14234)"
         return serious("eos_not_added", message, sets(*changes), *changes)
     by_hand = f"--fix --set {ADD_EOS}=bool:true, if its model card ends texts with EOS, as most such models do"
     return warning("eos_not_added", message, by_hand)
@@ -194,7 +194,7 @@ def _eos_not_added(evidence: Evidence, id_change: tuple[Change, ...]) -> Finding
 def _eos_wrong(evidence: Evidence, id_change: tuple[Change, ...]) -> Finding:
     expected, found = evidence.expected, evidence.vocabulary.special_tokens.ids.get("eos")
     end = "no token" if found is None else repr(evidence.vocabulary.tokens[found])
-    message = f"texts end with {end}, {expected.because} ends them with {expected.ends_with} (llama.cpp#14314)"
+    message = f"texts end with {end}, but {expected.because} ends them with {expected.ends_with} (llama.cpp#14314)"
     if expected.certain:
         return serious("eos_wrong", message, sets(*id_change), *id_change)
     by_hand = f"compare with its model card; {sets(*id_change).replace('sets', 'can set')}"

@@ -24,7 +24,7 @@ def check_static(evidence: Evidence) -> Iterator[Finding]:
     n_tokens = len(evidence.vocabulary.tokens)
     if n_tokens and n_tokens != n_rows:
         yield serious(
-            "vocabulary_size", f"the vocabulary has {n_tokens} entries, the table has rows for {n_rows}", _AGAIN
+            "vocabulary_size", f"the vocabulary has {n_tokens} entries, but the table has rows for {n_rows}", _AGAIN
         )
     kind = evidence.header.get(static_format.TOKENIZER_KIND, str)
     has_rules = static_format.TOKENIZER_JSON in evidence.header.metadata

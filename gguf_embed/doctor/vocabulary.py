@@ -1,4 +1,4 @@
-"""The vocabulary: whether a tokenizer built from it gives the model's own ids."""
+"""The vocabulary: whether a tokenizer built from it returns the model's own ids."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ODD_PER_THOUSAND = 1  # as in the exact tokenizer: a few cased entries do not m
 
 
 def check_vocabulary(evidence: Evidence) -> Iterator[Finding]:
-    """Find what llama.cpp refuses, and what gives other ids than the original tokenizer."""
+    """Find what llama.cpp refuses, and what leads to different ids than the original tokenizer's."""
     vocabulary = evidence.vocabulary
     if vocabulary.kind == "none" or not vocabulary.tokens:
         return  # `check_can_embed` has reported it
@@ -62,7 +62,8 @@ def _check_tokens(evidence: Evidence) -> Iterator[Finding]:
     if n_rows is not None and n_rows != len(tokens):
         yield serious(
             "vocabulary_size",
-            f"the vocabulary has {len(tokens)} entries, token_embd.weight {n_rows} rows: llama.cpp refuses to load it",
+            f"the vocabulary has {len(tokens)} entries, but token_embd.weight has {n_rows} rows: "
+            "llama.cpp refuses to load it",
             _AGAIN,
         )
 
@@ -130,8 +131,8 @@ def _check_wordpiece(evidence: Evidence) -> Iterator[Finding]:
     yield from _check_casing(evidence)
     yield note(
         "tokenizer_differs",
-        "llama.cpp's WordPiece gives other ids than the model's own tokenizer for Korean (cosine 0.72), Hindi (0.97) "
-        "and words of more than 100 letters (0.30 for 300); gguf-embed uses the model's own tokenizer",
+        "llama.cpp's WordPiece returns different ids than the model's own tokenizer for Korean (cosine 0.72), Hindi "
+        "(0.97) and words of more than 100 letters (0.30 for 300); gguf-embed uses the model's own tokenizer",
         "none needed; for an index built with another llama.cpp program, serve with --tokenizer llama",
     )
 

@@ -44,7 +44,7 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 
 
 def check_image(data: bytes, where: str) -> None:
-    """Refuse anything but a PNG or JPEG of sound structure within the limits. `where` names the image in errors.
+    """Refuse anything but a well-formed PNG or JPEG within the limits. `where` names the image in errors.
 
     Takes microseconds, milliseconds for the largest files. Raises `InvalidRequest`.
     """
@@ -199,7 +199,7 @@ def _scanned_components(data: bytes, start: int) -> set[int]:
 
 
 def _read_jpeg_header(data: bytes) -> _JpegHeader | None:
-    """The first frame header; None when there is none before the first scan or within `MAX_SEGMENTS`."""
+    """The first frame header; None if there is none before the first scan or within `MAX_SEGMENTS`."""
     position = len(_JPEG)
     for _ in range(MAX_SEGMENTS):
         fill = _FILL.match(data, position)  # the marker's 0xFF, and any number of them before it

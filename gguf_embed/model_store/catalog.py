@@ -89,7 +89,7 @@ def load_catalog() -> Catalog:
 
 
 def parse_catalog(text: str) -> Catalog:
-    """Parse TOML. Raises `ModelFileError` that says what is wrong."""
+    """Parse TOML. Raises `ModelFileError` with the reason if it is malformed."""
     try:
         rows = [_parse_row(raw) for raw in tomllib.loads(text).get("model", [])]
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as exc:

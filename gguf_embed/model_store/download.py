@@ -2,8 +2,8 @@
 
 Only this file and `hub_errors.py` import the client `huggingface_hub`, on first use, because that takes 0.3 s. The
 client reads HF_TOKEN, HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE itself. When a download is interrupted, it discards
-what has arrived. We therefore stream into a partial file in its cache, check it, rename it to what the client expects,
-and let the client add it to its index.
+what it has received. We therefore stream into a partial file in its cache, check it, rename it to what the client
+expects, and let the client add it to its index.
 """
 
 from __future__ import annotations

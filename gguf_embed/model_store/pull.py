@@ -19,7 +19,7 @@ from gguf_embed.types import PullProgress
 def fetch_planned(plan: PullPlan, cache_dir: Path, hub: Hub, listener: Listener) -> tuple[FetchedFile, ...]:
     """Fetch all parts of the model; blocks until they are on this machine. Raises `ModelFileError`."""
     if plan.is_default:
-        # if this fails for any reason, the hub's file will do, and its download can report progress
+        # if this fails for any reason, use the hub's file, whose download can report progress
         with suppress(ModelFileError):
             return (_fetched(resolve_default(cache_dir, listener.say, hub=replace(hub, offline=True))),)
     if plan.repo is not None:

@@ -66,7 +66,7 @@ class ModelStore:
         self.clock = clock
         self._lock = threading.Lock()
         self._models: tuple[StoredModel, ...] = ()
-        self.fresh_until_s = -math.inf  # by `clock`: until then `models` gives what it gave; a change here resets it
+        self.fresh_until_s = -math.inf  # by `clock`: until then `models` returns its previous result; changes reset it
 
     def models(self) -> tuple[StoredModel, ...]:
         """All models by name, those in the folder first. The same tuple object as long as nothing has changed.
