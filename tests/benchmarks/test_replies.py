@@ -32,7 +32,7 @@ def test_vectors_are_put_in_the_order_of_their_index():
 @pytest.mark.parametrize(
     ("replies", "n_texts", "message"),
     [
-        ([reply([[1.0]])], [2], "1 vectors, asked for 2"),
+        ([reply([[1.0]])], [2], "1 vectors, .* 2$"),
         ([reply([[1.0], [1.0]], indexes=[0, 0])], [2], "vectors"),
         ([reply([[1.0], [1.0, 2.0]])], [2], "length"),
         ([reply([[float("nan")]])], [1], "finite"),
