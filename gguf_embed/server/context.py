@@ -23,7 +23,7 @@ from gguf_embed.types import (
     EmbedResult,
     Input,
     LoadOptions,
-    ModelInfo,
+    ModelCheck,
     ModelStatus,
     PullProgress,
     RerankRequest,
@@ -31,8 +31,6 @@ from gguf_embed.types import (
     ServiceState,
     TextTokens,
 )
-
-ModelCheck = Callable[[ModelInfo], None]
 
 
 class Service(Protocol):

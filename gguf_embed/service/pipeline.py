@@ -7,6 +7,7 @@ also turns what was computed into the result.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -41,7 +42,7 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(ABC):
     """One checked request for one loaded model. Nothing has been computed yet."""
 
     served: ServedModel
@@ -50,14 +51,14 @@ class Plan:
     n_characters: int  # of the texts to tokenize
     finds_offsets: bool = False  # tokenizing then takes several times as long
 
+    @abstractmethod
     def tokenize(self) -> Sequence[TokenizedText | EmbedError]:
         """Tokenize each text; an error takes the place of a text that fails alone. May take seconds; any thread.
 
         Raises one `EmbedError` for the whole request; its index counts the request's inputs.
         """
-        raise NotImplementedError
 
-    def check_size(self, texts: Sequence[TokenizedText | EmbedError]) -> None:
+    def check_size(self, texts: Sequence[TokenizedText | EmbedError]) -> None:  # noqa: B027  # nothing to check
         """Raises `InvalidRequest` for token rows that would take too much memory. Called for token output only."""
 
     async def submit(self, sequences: Sequence[Sequence[int]]) -> Submission:

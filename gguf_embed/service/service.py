@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from gguf_embed.errors import InvalidRequest, ModelNotFound, NotSupported, PermissionDenied, WayOut
 from gguf_embed.metrics import Metrics
@@ -26,7 +26,7 @@ from gguf_embed.types import (
     EmbedResult,
     Input,
     LoadOptions,
-    ModelInfo,
+    ModelCheck,
     ModelStatus,
     Pooling,
     PullProgress,
@@ -35,8 +35,6 @@ from gguf_embed.types import (
     ServiceState,
     TextTokens,
 )
-
-ModelCheck = Callable[[ModelInfo], None]
 
 MAX_NAMES_SHOWN = 20
 MAX_RERANKERS_SHOWN = 3

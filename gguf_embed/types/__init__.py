@@ -3,6 +3,7 @@
 from gguf_embed.types.model import (
     NO_LOAD_OPTIONS,
     LoadOptions,
+    ModelCheck,
     ModelInfo,
     ModelStatus,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "Input",
     "InputFailure",
     "LoadOptions",
+    "ModelCheck",
     "ModelInfo",
     "ModelStatus",
     "Output",

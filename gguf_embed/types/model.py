@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -72,3 +72,6 @@ class LoadOptions:
 
 
 NO_LOAD_OPTIONS = LoadOptions()
+
+ModelCheck = Callable[[ModelInfo], None]
+"""Called with a model's facts before it is loaded; raises an `EmbedError` to refuse it."""

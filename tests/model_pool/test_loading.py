@@ -15,20 +15,6 @@ from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
 TWO = ComputeConfig(n_threads=2)
 
 
-@pytest.fixture
-def load(tmp_path):
-    opened, said = [], []
-
-    def load_file(path, config):
-        loaded = load_model(LocatedModel(path, path.stem), config, tmp_path / "cache", Metrics(), said.append)
-        opened.append(loaded)
-        return loaded, said
-
-    yield load_file
-    for loaded in opened:
-        loaded.close()
-
-
 def test_the_file_decides_pooling_limit_and_name(load, tmp_path):
     loaded, said = load(write_tiny_encoder(tmp_path / "small.gguf", n_ctx=64), ModelConfig(compute=TWO))
     assert (loaded.info.name, loaded.info.pooling, loaded.info.max_input_tokens) == ("small", Pooling.MEAN, 64)

@@ -15,9 +15,6 @@ from gguf_embed.engines.base import LoadSpec
 from gguf_embed.engines.select import select_driver
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelFileError, NotSupported
 from gguf_embed.gguf_file.header import read_header
-from gguf_embed.metrics import Metrics
-from gguf_embed.model_pool.loading import load_model
-from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.preprocessing.tokens import prepare
 from gguf_embed.types import OutputSpec, Pooling
 from tests.gguf_models import write_tiny_encoder
@@ -25,20 +22,6 @@ from tests.static_models import write_static
 
 STATIC = Path(__file__).parent.parent / "data/static"
 TWO = ComputeConfig(n_threads=2)
-
-
-@pytest.fixture
-def load(tmp_path):
-    opened, said = [], []
-
-    def load_file(path, config):
-        loaded = load_model(LocatedModel(path, path.stem), config, tmp_path / "cache", Metrics(), said.append)
-        opened.append(loaded)
-        return loaded, said
-
-    yield load_file
-    for loaded in opened:
-        loaded.close()
 
 
 @pytest.fixture
