@@ -112,7 +112,9 @@ def _choose_weights(spec: LoadSpec) -> tuple[Path, str]:
         except ModelFileError as error:
             if compute.weights == "bf16":
                 raise
-            spec.report(f"{error}. Running {header.path.name} unchanged, which is slower")
+            spec.report(
+                f"{error}: set GGUF_EMBED_CACHE to another folder. {header.path.name} runs unchanged, which is slower"
+            )
     return header.path, file_type
 
 
