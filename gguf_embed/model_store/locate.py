@@ -13,7 +13,7 @@ from gguf_embed.model_store.default_model import DEFAULT_NAME, resolve_default
 from gguf_embed.model_store.download import Hub, Listener, fetch_model
 from gguf_embed.model_store.names import model_stem, parse_model_name, parse_repo, quant_of, split_parts
 from gguf_embed.model_store.pull import fetch_planned
-from gguf_embed.model_store.pull_plan import names_of_pulled, plan_pull
+from gguf_embed.model_store.pull_plan import names_of_pulled, plan_pull, unknown_name
 from gguf_embed.model_store.store import ModelStore
 
 
@@ -68,6 +68,9 @@ def _locate_path(given: Path, cache_dir: Path, report: Callable[[str], None], hu
         named = _by_name(str(given), cache_dir, report, hub)
         if named is not None:
             return named
+        if path.name == str(given) and not path.suffix:
+            unknown = unknown_name(str(given), str(given), load_catalog())
+            raise ModelFileError(f"there is no such file, and {unknown.message}")
     path = _first_part(path, report)
     return LocatedModel(path, model_stem(path.name))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -41,7 +42,7 @@ def plan_pull(text: str, catalog: Catalog) -> PullPlan:
         return _plan_row(text, row, None)
     row = catalog.find(name.base)
     if row is None:
-        raise _unknown_name(text, name.base, catalog)
+        raise unknown_name(text, name.base, catalog)
     if name.tag is not None and not is_quant(name.tag):
         raise ModelNotFound(
             f"{row.name} has no tag {shown(name.tag)}: give {row.name}, or {row.name}:QUANT with a type such as Q8_0"
@@ -49,8 +50,11 @@ def plan_pull(text: str, catalog: Catalog) -> PullPlan:
     return _plan_row(text, row, name.tag)
 
 
-def _unknown_name(text: str, base: str, catalog: Catalog) -> ModelNotFound:
-    similar = [known.name for known in catalog.rows if model_key(base) in model_key(known.name)][:5]
+def unknown_name(text: str, base: str, catalog: Catalog) -> ModelNotFound:
+    """The error for a name that is not in the catalog, with similar names that are."""
+    names = [row.name for row in catalog.rows]
+    similar = [name for name in names if model_key(base) in model_key(name)][:5]
+    similar = similar or difflib.get_close_matches(base.lower(), names, 3, 0.75)
     guess = f" Did you mean {', '.join(similar)}?" if similar else ""
     return ModelNotFound(
         f"no model is called {shown(text)}.{guess} `gguf-embed list --catalog` shows all names; any GGUF on the hub "

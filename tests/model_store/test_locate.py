@@ -194,8 +194,16 @@ def test_a_file_beats_a_name(tmp_path, monkeypatch):
 
 def test_a_mistyped_path_never_becomes_a_download(tmp_path, hub):
     nowhere = Hub(endpoint="http://127.0.0.1:9", cache_dir=hub.cache_dir)
-    for path in (Path("gpustack/bge-m3-GGUF"), Path("no-such-model"), Path("models/../x.gguf")):
+    for path in (Path("gpustack/bge-m3-GGUF"), Path("models/../x.gguf")):
         assert locate_model(ModelSource(path=path), tmp_path / "cache", ignore, hub=nowhere).path == path
+    with pytest.raises(ModelFileError, match="no-such-model"):
+        locate_model(ModelSource(path=Path("no-such-model")), tmp_path / "cache", ignore, hub=nowhere)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("nomic-embed-txt", "nomic-embed-text-v1.5"), ("bge-m3x", "bge-m3")])
+def test_a_mistyped_name_of_the_catalog_is_answered_with_similar_names(tmp_path, given, meant):
+    with pytest.raises(ModelFileError, match=rf"no such file.*{given}.*{meant}"):
+        locate_model(ModelSource(path=Path(given)), tmp_path / "cache", ignore)
 
 
 def test_a_model_that_cannot_run_yet_is_refused_with_the_reason(tmp_path):
