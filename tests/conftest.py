@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ SERVER_FIXTURES = {"launch", "tiny_server", "default_server", "server_process"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):  # ignored in the background and under nohup: children inherit it
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     config.addinivalue_line("markers", "slow: takes half a minute or more; only run when asked for with -m slow")
     config.addinivalue_line("markers", "ui: needs a browser; only run when asked for with -m ui")
 
