@@ -29,6 +29,8 @@ class WayOut(StrEnum):
     COMPARE_VECTORS = "compare_vectors"  # rank by the cosine of vectors
     NAME_LABEL = "name_label"  # choose one of the rank head's labels
     PROMPT_YOURSELF = "prompt_yourself"  # put the prompt before the texts on the client's side
+    SEND_TEXT = "send_text"  # send the text instead of token ids
+    OWN_IDS = "own_ids"  # send the model's own token ids where they are expected
     SEND_INLINE = "send_inline"  # send an image's bytes instead of its URL
     # the rest is for the operator
     LARGER_QUEUE = "larger_queue"

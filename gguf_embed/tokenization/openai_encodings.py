@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from gguf_embed.errors import ConfigError, InvalidRequest
+from gguf_embed.errors import ConfigError, InvalidRequest, WayOut
 
 EncodingName = Literal["cl100k_base", "o200k_base"]
 TokenIdMeaning = Literal["auto", "model", "cl100k_base", "o200k_base", "reject"]
+
+_WAYS = (WayOut.SEND_TEXT, WayOut.OWN_IDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +98,16 @@ class OpenAIEncoding:
 
     def _unknown(self, index: int, missing: KeyError) -> InvalidRequest:
         return InvalidRequest(
-            f"input {index}: token id {missing.args[0]} is not in {self.name}, the encoding expected here: {_WAYS}",
+            f"input {index}: token id {missing.args[0]} is not in {self.name}, the encoding expected here",
             "input",
+            ways_out=_WAYS,
         )
 
     def _not_text(self, index: int) -> InvalidRequest:
         return InvalidRequest(
-            f"input {index}: its token ids are not valid text in {self.name}, the encoding expected here: {_WAYS}",
+            f"input {index}: its token ids are not valid text in {self.name}, the encoding expected here",
             "input",
+            ways_out=_WAYS,
         )
 
 
@@ -114,9 +118,6 @@ class TokenIdRule:
     meaning: TokenIdMeaning = "auto"
     encoding: OpenAIEncoding | None = None  # for cl100k_base and o200k_base, if the file was found
     problem: str = ""  # why it was not
-
-
-_WAYS = "send the text itself, or the model's own ids to POST /embedding"
 
 
 def _continues(byte: int) -> bool:

@@ -81,6 +81,7 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.RETRY: "retry later",
     WayOut.PROMPT_YOURSELF: "put the prompt before your texts yourself",
     WayOut.NAME_LABEL: 'set "label" to the name or number of one of them',
+    WayOut.SEND_TEXT: "send the text itself",
     WayOut.SEND_INLINE: "send the image as data:image/png;base64,…",
     WayOut.POOL: "start the server with --pooling mean, cls or last",
     WayOut.COMPARE_VECTORS: 'send "method": "embedding" to rank by the cosine of this model\'s vectors',

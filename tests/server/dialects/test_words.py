@@ -12,6 +12,7 @@ ELSEWHERE = {
     ("llama.cpp", WayOut.EMBED_OPTIONS): "the same",
     ("TEI", WayOut.EMBED_OPTIONS): "TEI's replies have no place for what the fields ask for",
     ("TEI", WayOut.RERANK): "its own /rerank, which is the same route as Jina's",
+    ("OpenAI", WayOut.OWN_IDS): "OpenAI's clients send OpenAI's ids",
     ("OpenAI", WayOut.TOKEN_VECTORS): "OpenAI's reply has no place for them",
     ("OpenAI", WayOut.RERANK): "OpenAI has no rerank route",
 }
@@ -37,6 +38,7 @@ def test_every_way_out_that_a_request_can_meet_has_words_everywhere():
         WayOut.EMBED_OPTIONS,
         WayOut.RERANK,
         WayOut.TOKEN_VECTORS,
+        WayOut.OWN_IDS,
         WayOut.OTHER_FOLDER,  # the command line's
     }
     assert set(WayOut) - in_all == only_where_it_exists

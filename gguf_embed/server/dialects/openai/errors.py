@@ -34,6 +34,7 @@ _WORDS = {
     WayOut.NO_AVERAGE: 'leave "long_input" out',
     WayOut.POOL: 'send "pooling": "mean", "cls" or "last" for one vector per text',
     WayOut.EMBED_OPTIONS: "send it to POST /v1/embeddings or POST /embedding",
+    WayOut.OWN_IDS: "send the model's own ids to POST /embedding",
     WayOut.RERANK: "use POST /v1/rerank for scores",
     WayOut.TOKEN_VECTORS: "use POST /embedding for one vector per token",
 }
