@@ -16,13 +16,14 @@ from gguf_embed.cli.main import COMMANDS, load_command
 from gguf_embed.engines.llama import calibration
 from gguf_embed.errors import EmbedError
 from gguf_embed.metrics import Metrics
-from gguf_embed.server.app import DIALECTS, ROUTES
+from gguf_embed.server.app import DIALECTS
 from gguf_embed.server.context import Dialect, Route
 from gguf_embed.server.dialects.llama import errors as llama_errors
 from gguf_embed.server.dialects.openai import errors as openai_errors
 from gguf_embed.server.dialects.tei import errors as tei_errors
 from gguf_embed.server.http.body import TRUNCATED_HEADER
 from gguf_embed.server.http.errors import STATUSES, MethodNotAllowed, RouteNotFound
+from tests.server.routes import ROUTES
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -24,9 +24,6 @@ DIALECTS: tuple[Dialect, ...] = (
     OLLAMA,
 )
 
-ROUTES: tuple[Route, ...] = tuple(route for dialect in DIALECTS for route in dialect.routes)
-"""The routes of all dialects."""
-
 
 def build_app(
     service: Service, options: ServerOptions, metrics: Metrics, dialects: tuple[Dialect, ...] = DIALECTS

@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from gguf_embed.server.admin.index import example
-from gguf_embed.server.app import ROUTES
 from gguf_embed.server.docs.openapi import shown_path
 from gguf_embed.types import Pooling, ServiceState
 from tests.server.fake_service import FakeService, serving, with_pooling
+from tests.server.routes import ROUTES
 
 
 def get(path, service=None, **options):

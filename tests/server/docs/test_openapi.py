@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from gguf_embed.server.app import DIALECTS, ROUTES
+from gguf_embed.server.app import DIALECTS
 from gguf_embed.server.context import Route
 from gguf_embed.server.docs.openapi import describe, expand, load_descriptions, route_name
 from gguf_embed.server.docs.schema_text import fields_of, type_words
 from tests.server.fake_service import serving
+from tests.server.routes import ROUTES
 from tests.server.schemas import closed, faults, keywords
 
 KNOWN = load_descriptions(DIALECTS)

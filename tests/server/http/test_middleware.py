@@ -8,9 +8,9 @@ import logging
 import pytest
 
 from gguf_embed.errors import AuthenticationFailed, EngineFailure, InvalidRequest, NotSupported, Unavailable
-from gguf_embed.server.app import ROUTES
 from gguf_embed.server.http.auth import ApiKeys
 from tests.server.fake_service import FakeService, failing, serving
+from tests.server.routes import ROUTES
 
 
 @pytest.mark.parametrize(

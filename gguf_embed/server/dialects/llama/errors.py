@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from gguf_embed.errors import EmbedError, WayOut
 from gguf_embed.server.context import ErrorFormat
 from gguf_embed.server.fields.error_position import position_of
-from gguf_embed.server.http.errors import WORDS
+from gguf_embed.server.fields.words import EMBED_FIELD_WORDS
 
 TYPES: Mapping[str, str] = {
     "invalid_request": "invalid_request_error",
@@ -28,13 +28,8 @@ TYPES: Mapping[str, str] = {
 """llama-server's `type` for each kind of error."""
 
 _WORDS = {
-    **WORDS,
-    WayOut.TRUNCATE: 'send "truncate": true to have it cut (or start the server with --truncate)',
+    **EMBED_FIELD_WORDS,
     WayOut.TRUNCATE_DOCUMENT: 'send "truncate": true to have the document cut (or start the server with --truncate)',
-    WayOut.AVERAGE: 'send "long_input": "chunk_mean" to get the average over its windows',
-    WayOut.NO_AVERAGE: 'leave "long_input" out',
-    WayOut.POOL: 'send "pooling": "mean", "cls" or "last" for one vector per text',
-    WayOut.EMBED_OPTIONS: "send it to POST /v1/embeddings or POST /embedding",
     WayOut.RERANK: "use POST /rerank for scores",
     WayOut.TOKEN_VECTORS: 'send "pooling": "none" to POST /embedding for one vector per token',
 }

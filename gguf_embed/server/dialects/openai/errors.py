@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from gguf_embed.errors import EmbedError, WayOut
 from gguf_embed.server.context import ErrorFormat
 from gguf_embed.server.fields.error_position import position_of
-from gguf_embed.server.http.errors import WORDS, param_of
+from gguf_embed.server.fields.words import EMBED_FIELD_WORDS
+from gguf_embed.server.http.errors import param_of
 
 TYPES: Mapping[str, tuple[str, str]] = {
     "invalid_request": ("invalid_request_error", "invalid_request"),
@@ -28,12 +29,7 @@ TYPES: Mapping[str, tuple[str, str]] = {
 """OpenAI's `type` and `code` for each kind of error."""
 
 _WORDS = {
-    **WORDS,
-    WayOut.TRUNCATE: 'send "truncate": true to have it cut (or start the server with --truncate)',
-    WayOut.AVERAGE: 'send "long_input": "chunk_mean" to get the average over its windows',
-    WayOut.NO_AVERAGE: 'leave "long_input" out',
-    WayOut.POOL: 'send "pooling": "mean", "cls" or "last" for one vector per text',
-    WayOut.EMBED_OPTIONS: "send it to POST /v1/embeddings or POST /embedding",
+    **EMBED_FIELD_WORDS,
     WayOut.OWN_IDS: "send the model's own ids to POST /embedding",
     WayOut.RERANK: "use POST /v1/rerank for scores",
     WayOut.TOKEN_VECTORS: "use POST /embedding for one vector per token",

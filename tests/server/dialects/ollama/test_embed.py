@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from gguf_embed.errors import ModelLoadFailed, NotSupported, Overloaded, Unavailable
-from gguf_embed.server.app import ROUTES
 from gguf_embed.types import LoadOptions, Pooling
 from tests.server.fake_service import MODEL, FakeService, failing, serving, vector_of, with_pooling
+from tests.server.routes import ROUTES
 
 OTHER = replace(MODEL, name="other", aliases=(), architecture="nomic-bert")
 
