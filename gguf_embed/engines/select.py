@@ -51,7 +51,7 @@ def select_driver(header: GgufHeader, engine: str = "auto") -> EngineDriver:
 
 
 def supports_gpu() -> bool:
-    """Whether any engine can put weights on a GPU of this machine."""
+    """Whether weights can be put on a GPU of this machine. Only llama.cpp can do that; no other driver is imported."""
     return _llama().supports_gpu()
 
 
