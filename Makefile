@@ -96,19 +96,20 @@ clean:  ## remove .venv, .venv-compat and everything built; the cached model sta
 $(VENV)/.created: FORCE
 	@sh .ci/setup/create-venv
 
-$(VENV)/.dependencies: $(VENV)/.created .ci/setup/requirements-build.lock .ci/setup/requirements.lock
+$(VENV)/.dependencies: $(VENV)/.created .ci/setup/requirements-build.lock .ci/setup/requirements.lock .ci/setup/for_this_machine.py
 	@touch $(VENV)/.working
 	@echo 'Installing the build tools (40 MB).'
 	@$(PIP) --no-deps --require-hashes -r .ci/setup/requirements-build.lock
+	@$(PY) .ci/setup/for_this_machine.py .ci/setup/requirements.lock $(VENV)/requirements.lock
 	@if $(PY) -m pip list --format=freeze | tr _ - | grep -qxF "$$(grep -o '^llama-cpp-python==[0-9.]*' .ci/setup/requirements.lock)"; \
 	then \
 		echo 'Installing the libraries.'; \
 	else \
-		echo 'Installing the libraries and the default model (180 MB), and compiling llama.cpp, once: about 3 minutes on 2 cores,'; \
+		echo 'Installing the libraries and the default model (250 MB), and compiling llama.cpp, once: about 3 minutes on 2 cores,'; \
 		echo '5 on older ones. If pip has compiled it before, it comes from the cache in seconds.'; \
 	fi
 	@SKBUILD_CMAKE_DEFINE="$${SKBUILD_CMAKE_DEFINE:+$$SKBUILD_CMAKE_DEFINE;}$(COMPILE_LESS)" \
-		$(PATIENTLY) $(PIP) --no-deps --no-build-isolation --require-hashes -r .ci/setup/requirements.lock
+		$(PATIENTLY) $(PIP) --no-deps --no-build-isolation --require-hashes -r $(VENV)/requirements.lock
 	@rm $(VENV)/.working
 	@touch $@
 
