@@ -30,7 +30,8 @@ class ComputeConfig:
     batch_tokens: int | None = None  # total tokens in one batch
     flash_attention: Literal["on", "off", "auto"] = "auto"
     weights: Literal["auto", "file", "bf16"] = "auto"  # auto: F32 and F16 become BF16 where that is faster
-    engine: str = "auto"  # a driver's name; auto: the first that accepts the file
+    engine: str = "auto"  # a driver's name; auto: the fastest of those that accept the file
+    precision: Literal["auto", "f32", "bf16"] = "auto"  # of matrix products; auto: bf16 where it is fast and harmless
     amx: bool = True  # multiply BF16 matrices on AMX tiles where the CPU has them
     offload: OffloadConfig = field(default_factory=OffloadConfig)
 

@@ -148,8 +148,16 @@ class TextCodec(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ClosableCodec:
+    """A codec that was opened without weights, for an engine that reads these from the file itself."""
+
+    codec: TextCodec
+    close: Callable[[], None]  # frees the vocabulary; the codec must not be used after it. Any number of calls
+
+
 class ExactTokenizing(Protocol):
-    """A codec for a file that contains the original tokenizer, so that it need not be rebuilt from the vocabulary."""
+    """A codec with the ids of the original tokenizer, so that nobody need rebuild it from the vocabulary."""
 
     def tokenize_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`tokenize` each text in one call, with special tokens added and parsed. Any thread."""
@@ -190,6 +198,7 @@ class LoadSpec:
     output: OutputSpec  # the default for requests
     cache_dir: Path  # for files that an engine derives from the model's file
     report: Callable[[str], None] = field(compare=False)  # gets lines for the operator
+    open_codec: Callable[[Path], ClosableCodec] = field(compare=False)  # reads only a file's vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +208,7 @@ class LoadedEngine:
     engine: Engine
     codec: TextCodec
     weights_type: str  # of the weights that run, e.g. "BF16"
-    exact: ExactTokenizing | None = None  # the same codec, if the file contains the original tokenizer
+    exact: ExactTokenizing | None = None  # the same codec, if it gives the original tokenizer's ids
     open_images: Callable[[], ImageReader] | None = None  # loads the vision tower; None: the engine supports none
 
 
@@ -209,16 +218,16 @@ class EngineDriver(Protocol):
     @property
     def name(self) -> str: ...
 
-    def refusal(self, header: GgufHeader) -> str | None:
-        """Why this engine cannot run the file; None if it can."""
+    def refusal(self, header: GgufHeader, config: ModelConfig) -> str | None:
+        """Why this engine cannot run the file with this configuration, as the end of a sentence; None if it can."""
         ...
 
     def supports_gpu(self) -> bool:
         """Whether it can put weights on a GPU of this machine."""
         ...
 
-    def memory_bytes(self, size_bytes: int) -> int:
-        """An estimate of the memory that a model and its contexts take, from the size of its file."""
+    def memory_bytes(self, header: GgufHeader, config: ModelConfig) -> int:
+        """An estimate of the memory that a model and its contexts take."""
         ...
 
     def load(self, spec: LoadSpec) -> LoadedEngine:

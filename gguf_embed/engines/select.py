@@ -1,11 +1,14 @@
-"""Selects the engine for a file: the first whose driver accepts it. Drivers are imported on first use."""
+"""Selects the engines that can run a file. Drivers are imported on first use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from gguf_embed.engines.base import EngineDriver
+from gguf_embed.config import ModelConfig
+from gguf_embed.engines.base import ClosableCodec, EngineDriver
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.static_format import ARCHITECTURE as STATIC_ARCHITECTURE
@@ -17,42 +20,89 @@ def _static() -> EngineDriver:
     return StaticDriver()
 
 
+def _openvino() -> EngineDriver:
+    from gguf_embed.engines.openvino.driver import OpenVinoDriver
+
+    return OpenVinoDriver()
+
+
 def _llama() -> EngineDriver:
     from gguf_embed.engines.llama.driver import LlamaDriver
 
     return LlamaDriver()
 
 
-Drivers = dict[str, tuple[Callable[[], EngineDriver], frozenset[str] | None]]
-"""By name: a function that imports and creates a driver, and the architectures to ask it about; None: all."""
+@dataclass(frozen=True, slots=True)
+class RegisteredEngine:
+    """How to get an engine's driver, and when to ask it."""
 
-_DRIVERS: Drivers = {
-    "static": (_static, frozenset({STATIC_ARCHITECTURE})),
-    "llama": (_llama, None),
+    make: Callable[[], EngineDriver]  # imports and creates it
+    architectures: frozenset[str] | None = None  # the only ones that it runs; None: it is asked
+    only: bool = False  # no other engine runs these architectures, whichever is configured
+
+
+_ENGINES: dict[str, RegisteredEngine] = {
+    "static": RegisteredEngine(_static, frozenset({STATIC_ARCHITECTURE}), only=True),
+    "openvino": RegisteredEngine(_openvino),
+    "llama": RegisteredEngine(_llama),
 }
+"""By name, the preferred ones first."""
 
 
-def select_driver(header: GgufHeader, engine: str = "auto") -> EngineDriver:
-    """The driver of the engine for this file. `engine` names it, or is "auto".
+@dataclass(slots=True)
+class Candidates:
+    """The engines that can run a file as configured, preferred ones first, and why others cannot."""
 
-    Raises `ModelFileError` with the reason of each engine if none accepts the file.
-    """
-    reasons: list[str] = []
-    for name, (make, architectures) in _DRIVERS.items():
-        if engine not in ("auto", name) or (architectures is not None and header.architecture not in architectures):
-            continue
-        driver = make()
-        reason = driver.refusal(header)
-        if reason is None:
+    header: GgufHeader
+    config: ModelConfig
+    refusals: dict[str, str] = field(default_factory=dict)  # reasons by name, of the engines that were asked
+
+    def drivers(self) -> Iterator[EngineDriver]:
+        """Asks one engine after another, so that the first is found without importing the others."""
+        configured = self.config.compute.engine
+        for name, engine in _ENGINES.items():
+            if engine.architectures is not None and self.header.architecture not in engine.architectures:
+                continue
+            if configured not in ("auto", name) and not engine.only:
+                continue
+            driver = engine.make()
+            reason = driver.refusal(self.header, self.config)
+            if reason is None:
+                yield driver
+            else:
+                self.refusals[name] = reason
+            if engine.only:
+                return
+
+    def first(self) -> EngineDriver:
+        """Raises `ModelFileError` with the reason of each engine if none accepts the file."""
+        for driver in self.drivers():
             return driver
-        reasons.append(f"{name}: {reason}")
-    listed = "; ".join(reasons) or f"no engine {engine!r} runs {header.architecture} models"
-    raise ModelFileError(f"{header.path.name} cannot be run: {listed}")
+        listed = "; ".join(f"{name}: {reason}" for name, reason in self.refusals.items())
+        problem = listed or f"no engine {self.config.compute.engine!r} runs {self.header.architecture} models"
+        raise ModelFileError(f"{self.header.path.name} cannot be run: {problem}")
+
+
+def select_driver(header: GgufHeader, config: ModelConfig) -> EngineDriver:
+    """The driver of the preferred engine for this file. Raises `ModelFileError` if there is none."""
+    return Candidates(header, config).first()
 
 
 def supports_gpu() -> bool:
-    """Whether weights can be put on a GPU of this machine. Only llama.cpp can do that; no other driver is imported."""
-    return _llama().supports_gpu()
+    """Whether weights can be put on a GPU of this machine. Only llama.cpp can do that.
+
+    No driver is imported, and llama.cpp itself only if its build may have a GPU.
+    """
+    from gguf_embed.engines.llama import gpu_build
+
+    return gpu_build.supports_gpu()
+
+
+def open_codec(path: Path) -> ClosableCodec:
+    """Load a file's vocabulary without its weights, with llama.cpp. Raises `ModelFileError`."""
+    from gguf_embed.engines.llama import codec
+
+    return codec.open_codec(path)
 
 
 @contextmanager
@@ -60,10 +110,10 @@ def registered(
     name: str, make: Callable[[], EngineDriver], architectures: frozenset[str] | None = None
 ) -> Iterator[None]:
     """Register another engine while the block runs. It is asked before the others. For tests and external engines."""
-    global _DRIVERS
-    before = _DRIVERS
-    _DRIVERS = {name: (make, architectures), **before}
+    global _ENGINES
+    before = _ENGINES
+    _ENGINES = {name: RegisteredEngine(make, architectures), **before}
     try:
         yield
     finally:
-        _DRIVERS = before
+        _ENGINES = before

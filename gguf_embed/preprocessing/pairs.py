@@ -9,7 +9,6 @@ others: query and document, separated by the tokens that the file asks for, as i
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +16,6 @@ from typing import Final
 from gguf_embed.engines.base import TextCodec
 from gguf_embed.errors import DocumentTooLong, InvalidRequest, NotSupported, WayOut
 from gguf_embed.preprocessing.tokens import CHARACTERS_PER_TOKEN, MAX_CHARACTERS, TokenizedText, Tokenizer
-from gguf_embed.tokenization.unicode import valid_unicode
 
 QUERY: Final = "{query}"
 DOCUMENT: Final = "{document}"
@@ -68,7 +66,7 @@ def pair_maker(codec: TextCodec, tokenizer: Tokenizer, form: PairForm, query: st
     """
     vocabulary = codec.vocabulary()
     if form.template:
-        return _templated(_PlainTokenizer(codec, vocabulary.composes), form.template, query)
+        return _templated(_PlainTokenizer(tokenizer), form.template, query)
     words = tokenizer.encode(query, add_special=False)
     bos = [vocabulary.bos_id] if vocabulary.bos_id is not None else []
     sep = [vocabulary.sep_id] if vocabulary.sep_id is not None else []
@@ -96,18 +94,15 @@ def _joined(tokenizer: Tokenizer, opening: list[int], closing: list[int], second
 class _PlainTokenizer:
     """Tokenizes parts of a template. Only the template's own special tokens count, never those in a client's text."""
 
-    def __init__(self, codec: TextCodec, composes: bool) -> None:
-        self._codec = codec
-        self._composes = composes
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
 
     def text(self, text: str) -> tuple[int, ...]:
-        valid = valid_unicode(text)
-        read = unicodedata.normalize("NFC", valid) if self._composes else valid
-        return tuple(self._codec.tokenize(read, add_special=False, parse_special=False)) if read else ()
+        return tuple(self._tokenizer.encode(text, add_special=False, parse_special=False)) if text else ()
 
     def special(self, text: str) -> int | None:
         """The id of a special token in its written form; None for ordinary text."""
-        ids = self._codec.tokenize(text, add_special=False, parse_special=True)
+        ids = self._tokenizer.encode(text, add_special=False)
         return ids[0] if len(ids) == 1 else None
 
 

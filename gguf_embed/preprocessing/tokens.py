@@ -46,12 +46,14 @@ class TokenizedText:
 
 
 class Tokenizer(Protocol):
-    """Text to vocabulary ids. Thread-safe. "[SEP]" and the like in a text become that special token."""
+    """Text to vocabulary ids. Thread-safe. By default "[SEP]" and the like in a text become that special token."""
 
     name: str  # "exact" (the model's own rules) or "llama" (llama.cpp's)
     max_offset_characters: int  # characters per request that `encode_with_offsets` may be given
 
-    def encode(self, text: str, *, add_special: bool = True) -> list[int]: ...
+    def encode(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        """Without `parse_special`, "[SEP]" in the text is ordinary text."""
+        ...
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, special tokens added, in order."""
@@ -73,10 +75,10 @@ class LlamaTokenizer:
         self._codec = codec
         self._composes = composes
 
-    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+    def encode(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         valid = valid_unicode(text)
         read = unicodedata.normalize("NFC", valid) if self._composes else valid
-        return self._codec.tokenize(read, add_special=add_special, parse_special=True)
+        return self._codec.tokenize(read, add_special=add_special, parse_special=parse_special)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
@@ -91,7 +93,7 @@ class LlamaTokenizer:
 
 
 class FileTokenizer:
-    """The original tokenizer, stored in the model's file."""
+    """The original tokenizer, which the codec has: stored in the model's file, or rebuilt from its vocabulary."""
 
     name = "exact"
     max_offset_characters = MAX_OFFSET_CHARACTERS
@@ -101,8 +103,8 @@ class FileTokenizer:
         self._codec = codec
         self._exact = exact
 
-    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
-        return self._codec.tokenize(valid_unicode(text), add_special=add_special, parse_special=True)
+    def encode(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        return self._codec.tokenize(valid_unicode(text), add_special=add_special, parse_special=parse_special)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return self._exact.tokenize_batch([valid_unicode(text) for text in texts])
@@ -148,7 +150,7 @@ def special_tokens_of(tokenizer: Tokenizer) -> SpecialTokens:
 
 
 def choose_tokenizer(codec: TextCodec, exact: ExactTokenizing | None, choice: TokenizerChoice) -> Tokenizer:
-    """The original tokenizer if the file has it or it can be rebuilt (WordPiece), else llama.cpp's.
+    """The original tokenizer if the codec has it or it can be rebuilt (WordPiece), else llama.cpp's.
 
     "llama" always means llama.cpp's, if llama.cpp runs the model. Raises `ModelFileError` for an incomplete WordPiece
     vocabulary.

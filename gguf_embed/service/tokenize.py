@@ -19,10 +19,8 @@ def token_ids(model: LoadedModel, content: Input, add_special: bool, parse_speci
         with_special = add_special and position == 0
         if not isinstance(part, str):
             tokens += tokenize_input((part,), model.tokenizer, model.limits.n_vocab)
-        elif parse_special:
-            tokens += model.tokenizer.encode(part, add_special=with_special)
         else:
-            tokens += model.codec.tokenize(part, add_special=with_special, parse_special=False)
+            tokens += model.tokenizer.encode(part, add_special=with_special, parse_special=parse_special)
     return tokens
 
 

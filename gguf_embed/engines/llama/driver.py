@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Literal
 
-from gguf_embed.config import ModelConfig
+from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.engines.base import (
     BatchLimits,
     Engine,
@@ -22,6 +23,7 @@ from gguf_embed.engines.llama.bf16_copy import bf16_copy, computes_bf16_faster, 
 from gguf_embed.engines.llama.calibration import TEXT_TOKENS, Calibration, calibrate
 from gguf_embed.engines.llama.context import FlashContexts
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
+from gguf_embed.engines.llama.gpu_build import supports_gpu
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.facts import file_type_name, has_rank_head, rank_labels
 from gguf_embed.gguf_file.header import GgufHeader, read_header
@@ -54,14 +56,14 @@ class LlamaDriver:
 
     name = "llama"
 
-    def refusal(self, header: GgufHeader) -> str | None:
+    def refusal(self, header: GgufHeader, config: ModelConfig) -> str | None:
         return None  # llama.cpp itself refuses what it cannot run, on loading
 
     def supports_gpu(self) -> bool:
-        return api.supports_gpu()
+        return supports_gpu()
 
-    def memory_bytes(self, size_bytes: int) -> int:
-        return size_bytes + CONTEXT_BYTES
+    def memory_bytes(self, header: GgufHeader, config: ModelConfig) -> int:
+        return header.size_bytes + CONTEXT_BYTES
 
     def load(self, spec: LoadSpec) -> LoadedEngine:
         path, weights_type = _choose_weights(spec)
@@ -106,16 +108,24 @@ def _choose_weights(spec: LoadSpec) -> tuple[Path, str]:
     file_type = file_type_name(header)
     on_gpu = compute.offload.n_gpu_layers != 0
     fast = computes_bf16_faster(compute.amx)
-    if wants_bf16(compute.weights, file_type, on_gpu, fast, scores=has_rank_head(header)):
+    if wants_bf16(_weights_choice(compute), file_type, on_gpu, fast, scores=has_rank_head(header)):
         try:
             return bf16_copy(header.path, spec.cache_dir, compute.n_threads or n_processors(), spec.report), "BF16"
         except ModelFileError as error:
-            if compute.weights == "bf16":
+            if _weights_choice(compute) == "bf16":
                 raise
             spec.report(
                 f"{error}: set GGUF_EMBED_CACHE to another folder. {header.path.name} runs unchanged, which is slower"
             )
     return header.path, file_type
+
+
+def _weights_choice(compute: ComputeConfig) -> Literal["auto", "file", "bf16"]:
+    """--weights, else what --precision means for llama.cpp's weights."""
+    if compute.weights != "auto":
+        return compute.weights
+    meanings: dict[str, Literal["auto", "file", "bf16"]] = {"auto": "auto", "f32": "file", "bf16": "bf16"}
+    return meanings[compute.precision]
 
 
 def _engine_config(path: Path, spec: LoadSpec) -> LlamaEngineConfig:

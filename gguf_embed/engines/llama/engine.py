@@ -1,8 +1,7 @@
-"""The llama.cpp engine: loaded weights, their vocabulary, and the contexts that run batches."""
+"""The llama.cpp engine: loaded weights, and the contexts that run batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING
 from gguf_embed.config import OffloadConfig
 from gguf_embed.engines.base import ContextSpec, EngineInfo
 from gguf_embed.engines.llama import api
-from gguf_embed.engines.llama import vocabulary as words
+from gguf_embed.engines.llama.codec import LlamaCodec
 from gguf_embed.engines.llama.context import LlamaContext, LlamaContextSpec, LoadedWeights
-from gguf_embed.errors import InvalidRequest, ModelFileError, NotSupported
+from gguf_embed.errors import ModelFileError, NotSupported
 from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.gguf_file.token_rows import PairRows
-from gguf_embed.types import DENSE, SCORES, TOKENS, Pooling, Vocabulary
+from gguf_embed.types import DENSE, SCORES, TOKENS, Pooling
 
 if TYPE_CHECKING:
     from gguf_embed.engines.llama.images import ImageContext, ImageSpec
@@ -31,40 +30,6 @@ class LlamaEngineConfig:
     rank_head: bool = False  # the file has a classification head; without one, llama.cpp's scores would be noise
     labels: tuple[str, ...] = ()  # of the head's numbers
     pair_rows: PairRows | None = None  # for a model with token types
-
-
-class LlamaCodec:
-    """Implements `TextCodec` with llama.cpp's own tokenizer. Any thread, until the model is freed."""
-
-    def __init__(self, model: api.Handle) -> None:
-        self._model = model
-        self._vocab = api.vocabulary_of(model)
-        self._n_vocab = api.model_facts(model).n_vocab
-
-    @property
-    def vocabulary_code(self) -> int:
-        """llama.cpp's llama_vocab_type."""
-        return api.vocabulary_code(self._vocab)
-
-    def vocabulary(self) -> Vocabulary:
-        return words.read_vocabulary(self._model)
-
-    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        return words.tokenize(self._vocab, text.encode("utf-8", "replace"), add_special, parse_special)
-
-    def token_bytes(self, token: int) -> bytes:
-        self._check_known([token])
-        return words.token_bytes(self._vocab, token)
-
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        self._check_known(tokens)
-        return words.detokenize(self._vocab, tokens).decode("utf-8", "replace")
-
-    def _check_known(self, tokens: Sequence[int]) -> None:
-        """llama.cpp ends the process for an id outside its vocabulary."""
-        for token in tokens:
-            if not 0 <= token < self._n_vocab:
-                raise InvalidRequest(f"token id {token} is not in the model's vocabulary of {self._n_vocab}", "tokens")
 
 
 class LlamaEngine:

@@ -8,6 +8,7 @@ from typing import overload
 
 from gguf_embed.engines.llama.api import Handle, llama, read_metadata, vocabulary_of
 from gguf_embed.gguf_file.constants import VocabularyType
+from gguf_embed.gguf_file.vocabulary import composes
 from gguf_embed.types import Vocabulary
 
 _KINDS = {int(family): family.kind for family in VocabularyType}
@@ -45,11 +46,6 @@ def detokenize(vocab: Handle, tokens: Sequence[int]) -> bytes:
         if n >= 0:
             return text.raw[:n]
         room = -n
-
-
-_COMPOSING_RULES = ("qwen2", "qwen35")
-_COMPOSING_ARCHITECTURES = ("modern-bert",)
-"""Models whose tokenizer.json normalizes to NFC, which llama.cpp does not."""
 
 
 class VocabularyEntries(Sequence[str]):
@@ -97,8 +93,7 @@ def read_vocabulary(model: Handle) -> Vocabulary:
         adds_sep=bool(llama.llama_vocab_get_add_sep(vocab)),
         lowercase=_read_bool(model, "tokenizer.ggml.normalizer.lowercase"),
         strip_accents=_read_bool(model, "tokenizer.ggml.normalizer.strip_accents"),
-        composes=read_metadata(model, "tokenizer.ggml.pre") in _COMPOSING_RULES
-        or read_metadata(model, "general.architecture") in _COMPOSING_ARCHITECTURES,
+        composes=composes(read_metadata(model, "tokenizer.ggml.pre"), read_metadata(model, "general.architecture")),
     )
 
 
