@@ -37,6 +37,7 @@ SIBLINGS = {(who, whom) for who in ("config", "metrics") for whom in ("types", "
 
 HOMES = {
     "llama_cpp": ("engines/llama/bindings.py",),
+    "openvino": ("engines/openvino/runtime.py",),
     "huggingface_hub": ("model_store/download.py", "model_store/hub_errors.py"),
     "gguf": ("gguf_file/", "convert/", "doctor/"),
     "aiohttp": ("server/",),

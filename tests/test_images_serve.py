@@ -93,7 +93,8 @@ def server(files, web_site, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text_server(files, tmp_path_factory):
-    server = start_server(tmp_path_factory.mktemp("cache"), "-m", files / "text.gguf", "--weights", "file", "-fa", "on")
+    flags = ("--engine", "llama", "--weights", "file", "-fa", "on")  # as the server with images
+    server = start_server(tmp_path_factory.mktemp("cache"), "-m", files / "text.gguf", *flags)
     yield server
     stop(server)
 

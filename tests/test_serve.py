@@ -47,7 +47,8 @@ def test_the_banner_shows_what_was_chosen_and_its_curl_line_works(default_server
     banner = "\n".join(default_server.banner)
     assert "all-MiniLM-L6-v2: 384 dimensions, pooling mean, context 8192, up to 512 tokens per text" in banner
     assert re.search(r"\d+ workers? on \d+ threads?, \d+ threads? for a batch running alone", banner)
-    assert re.search(r"\d+ tokens, flash attention on.* \(measured at warm-up\)", banner)
+    assert re.search(r"engine   (openvino|llama), \w+ kernels, weights F16", banner)
+    assert re.search(r"batches  \d+ tokens.* \(measured at warm-up\)", banner)
     if shutil.which("curl") is None:
         pytest.skip("no curl here")
     line = default_server.banner[-1]

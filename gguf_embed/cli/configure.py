@@ -102,11 +102,13 @@ def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfi
             alone_threads=flags.threads_alone,
             n_workers=flags.workers,
             batch_tokens=flags.ubatch_size,
+            engine=flags.engine,
+            precision=flags.precision,
             flash_attention=flags.flash_attn,
             weights=flags.weights,
             amx=flags.amx,
             offload=OffloadConfig(
-                n_gpu_layers=gpu_layers(flags.n_gpu_layers, has_gpu and flags.device != "none", report),
+                n_gpu_layers=gpu_layers(flags.n_gpu_layers, _may_use_gpu(flags, has_gpu), report),
                 main_gpu=flags.main_gpu,
                 split_mode=flags.split_mode,
                 tensor_split=_shares(flags.tensor_split),
@@ -114,6 +116,12 @@ def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfi
             ),
         ),
     )
+
+
+def _may_use_gpu(flags: ServeFlags, has_gpu: bool) -> bool:
+    """Whether -ngl auto means the GPU: not if the devices or the engine that are named exclude it."""
+    wants_other_engine = flags.engine == "openvino" and flags.n_gpu_layers == "auto"
+    return has_gpu and flags.device != "none" and not wants_other_engine
 
 
 def gpu_layers(requested: int | Literal["auto", "all"], has_gpu: bool, report: Report) -> int:

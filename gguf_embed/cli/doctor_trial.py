@@ -43,7 +43,7 @@ def _embed(path: Path) -> list[Finding]:
     """Runs in the separate process."""
     from gguf_embed.config import ComputeConfig, ModelConfig
     from gguf_embed.engines.base import ContextSpec, LoadSpec
-    from gguf_embed.engines.select import select_driver
+    from gguf_embed.engines.select import open_codec, select_driver
     from gguf_embed.gguf_file.facts import pooling_type
     from gguf_embed.gguf_file.header import read_header
     from gguf_embed.preprocessing.tokens import choose_tokenizer
@@ -54,8 +54,9 @@ def _embed(path: Path) -> list[Finding]:
         pooling = pooling_type(header) or Pooling.NONE
         pooled = Pooling.MEAN if pooling is Pooling.NONE else pooling
         output = OutputSpec.of(pooled)
-        as_it_is = ModelConfig(compute=ComputeConfig(weights="file", amx=False))
-        loaded = select_driver(header).load(LoadSpec(header, as_it_is, output, path.parent, lambda line: None))
+        as_it_is = ModelConfig(compute=ComputeConfig(engine="llama", weights="file", amx=False))
+        spec = LoadSpec(header, as_it_is, output, path.parent, lambda line: None, open_codec)
+        loaded = select_driver(header, as_it_is).load(spec)
         with closing(loaded.engine) as engine:
             tokens = choose_tokenizer(loaded.codec, loaded.exact, "auto").encode_batch(TEXTS)
             n_tokens = max(64, *map(len, tokens))

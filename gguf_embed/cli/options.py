@@ -55,6 +55,8 @@ class ServeFlags:
     threads_batch: int | None
     threads_alone: int | None
     workers: int | None
+    engine: Literal["auto", "openvino", "llama"]
+    precision: Literal["auto", "f32", "bf16"]
     flash_attn: Literal["on", "off", "auto"]
     weights: Literal["auto", "file", "bf16"]
     amx: bool
@@ -122,6 +124,12 @@ MODEL = (
 )  # fmt: skip
 
 COMPUTE = (
+    option("--engine", type=click.Choice(["auto", "openvino", "llama"]), default="auto", envvar="GGUF_EMBED_ENGINE",
+            help="openvino: encoders as whole graphs; llama: llama.cpp, for all models and for GPUs. auto: the faster "
+                 "one, measured when a model is first loaded."),
+    option("--precision", type=click.Choice(["auto", "f32", "bf16"]), default="auto", envvar="GGUF_EMBED_PRECISION",
+            help="Precision of matrix products. auto: bf16 where the CPU is faster with it, and a check at warm-up "
+                 "finds the vectors nearly unchanged (cosine 0.9999)."),
     option("-ub", "--ubatch-size", type=Number(1, 16384), envvar="LLAMA_ARG_UBATCH",
             help="Token budget of a batch.  [default: measured at warm-up]"),
     option("-t", "--threads", type=THREADS, envvar="LLAMA_ARG_THREADS",
@@ -131,15 +139,15 @@ COMPUTE = (
     option("--threads-alone", type=THREADS, envvar="GGUF_EMBED_THREADS_ALONE",
             help="Threads for a batch when no other batch is running.  [default: measured at warm-up]"),
     option("--workers", type=THREADS, envvar="GGUF_EMBED_WORKERS",
-            help="Number of batches computed at the same time; they share the threads.  [default: one per thread; 1 "
-                 "on a GPU]"),
+            help="Number of batches computed at the same time; they share the threads.  [default: measured, or one per "
+                 "thread in llama.cpp; 1 on a GPU]"),
     option("-fa", "--flash-attn", type=click.Choice(["on", "off", "auto"]), is_flag=False, flag_value="on",
             default="auto", envvar="LLAMA_ARG_FLASH_ATTN",
-            help="Flash attention. auto: where it is faster, measured at warm-up."),
+            help="llama.cpp's flash attention. auto: where it is faster, measured at warm-up."),
     option("--weights", type=click.Choice(["auto", "file", "bf16"]), default="auto", envvar="GGUF_EMBED_WEIGHTS",
-            help="auto: run F32 and F16 weights as BF16 on CPUs with AMX; file: never; bf16: always."),
+            help="llama.cpp's weights. auto: run F32 and F16 as BF16 on CPUs with AMX; file: never; bf16: always."),
     option("--amx/--no-amx", default=True, envvar="GGUF_EMBED_AMX",
-            help="Multiply BF16 weights with Intel AMX if the CPU has it."),
+            help="Let llama.cpp multiply BF16 weights with Intel AMX if the CPU has it."),
     option("-ngl", "--gpu-layers", "--n-gpu-layers", "n_gpu_layers", type=LayerCount(), default="auto",
             envvar="LLAMA_ARG_N_GPU_LAYERS", help="Layers to run on the GPU; auto: all, if there is one."),
     option("-dev", "--device", metavar="NAME[,NAME]", envvar="LLAMA_ARG_DEVICE",

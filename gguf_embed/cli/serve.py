@@ -154,7 +154,7 @@ def describe(loaded: LoadedModel) -> list[str]:
     return [
         f"model    {info.name}: {rank}{info.n_embd} dimensions, pooling {info.pooling}, "
         f"context {info.n_ctx}, up to {info.max_input_tokens} tokens per text",
-        f"weights  {weights}, {chosen.kernels} kernels, tokenizer {info.tokenizer}",
+        f"engine   {info.engine}, {chosen.kernels} kernels, weights {weights}, tokenizer {info.tokenizer}",
         f"compute  {counted(chosen.n_workers, 'worker')} on {counted(chosen.n_threads, 'thread')}, "
         f"{counted(chosen.alone_threads, 'thread')} for a batch running alone",
         f"batches  {', '.join([f'{chosen.limits.max_tokens} tokens', *chosen.details])} ({how})",

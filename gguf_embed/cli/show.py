@@ -27,6 +27,7 @@ from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.names import shown
 from gguf_embed.model_store.partial_file import human_size
 from gguf_embed.preprocessing.prompt_prefixes import profile, prompts_of_header
+from gguf_embed.types import OutputSpec, Pooling
 
 if TYPE_CHECKING:
     from gguf_embed.model_store.store import StoredModel
@@ -107,6 +108,7 @@ def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, s
     return [
         ("architecture", header.architecture),
         ("weights", file_type_name(header)),
+        ("engine", _engine(header, own or (row.pooling if row is not None else None))),
         ("parameters", f"{n_params:,}" if n_params else ""),
         ("dimensions", str(header.get(f"{header.architecture}.embedding_length", int) or "")),
         ("context", str(context_length(header) or "")),
@@ -115,6 +117,14 @@ def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, s
         ("rank head", "yes" if has_rank_head(header) else ""),
         ("license", header.get("general.license", str) or (row.license if row is not None else "")),
     ]
+
+
+def _engine(header: GgufHeader, pooling: Pooling | None) -> str:
+    """The engine that `serve` runs the file in without further flags."""
+    from gguf_embed.config import ModelConfig
+    from gguf_embed.engines.choice import engine_in_words
+
+    return engine_in_words(header, ModelConfig(), OutputSpec.of(pooling or Pooling.NONE), cache_dir(os.environ))
 
 
 def _row_facts(model: ShownModel) -> list[tuple[str, str]]:

@@ -1,22 +1,46 @@
-"""Token embeddings read directly from a GGUF: the input rows for pairs of texts in a BERT with token types."""
+"""Token embeddings read directly from a GGUF, a few rows at a time; with token types for pairs of texts."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
+from gguf_embed.gguf_file.dequantize import dequantized, map_tensor, to_float32
+from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.types import FloatMatrix
 
 _TABLE = "token_embd.weight"
 _TYPES = "token_types.weight"
+
+UNPACKED_BYTES = 256 * 2**20
+"""A table in a type that is slow to dequantize row by row is converted to float32 in memory, up to this size."""
+
+_FAST_TYPES = ("F32", "F16", "BF16", "Q8_0")
 
 
 def has_token_types(header: GgufHeader) -> bool:
     """Whether the model has separate token types for the first and the second text of a pair."""
     types, table = header.tensors.get(_TYPES), header.tensors.get(_TABLE)
     return types is not None and table is not None and len(types.shape) == 2 and types.shape[1] >= 2
+
+
+class TokenRows:
+    """Rows of the token table, float32. Safe from any thread. The file must not change."""
+
+    def __init__(self, header: GgufHeader) -> None:
+        """Maps the file's tensor. Raises `ModelFileError` for a type of weights that cannot be dequantized."""
+        tensor = header.tensors[_TABLE]
+        self.n_embd, self.n_tokens = tensor.shape
+        self._label = f"{header.path}: tensor {tensor.name}"
+        self._type = tensor.type
+        self._stored = map_tensor(header, tensor)
+        if tensor.type not in _FAST_TYPES and 4 * self.n_embd * self.n_tokens <= UNPACKED_BYTES:
+            self._stored, self._type = dequantized(header, tensor).view(np.uint8), "F32"
+        self.take(np.zeros(1, np.int64))  # fails now for an unsupported type
+
+    def take(self, ids: NDArray[np.int64]) -> FloatMatrix:
+        """float32[len(ids), n_embd]. All ids are below `n_tokens`."""
+        return to_float32(self._stored[ids], self._type, self._label)  # indexing makes a copy
 
 
 class PairRows:
@@ -31,11 +55,10 @@ class PairRows:
 
         Raises `ModelFileError` for a type of weights that cannot be dequantized.
         """
-        types = _Rows(header, header.tensors[_TYPES]).take(np.arange(2))
+        types = dequantized(header, header.tensors[_TYPES])
         self._second = types[1] - types[0]
-        self._table = _Rows(header, header.tensors[_TABLE])
-        self.n_tokens = self._table.n_rows
-        self.take(np.zeros(1, np.int64))  # fails now for an unsupported type
+        self._table = TokenRows(header)
+        self.n_tokens = self._table.n_tokens
 
     def take(self, ids: NDArray[np.int64]) -> FloatMatrix:
         """float32[len(ids), n_embd]. Id `n_tokens + i` is token i in the second text; all are below 2 n_tokens."""
@@ -43,35 +66,3 @@ class PairRows:
         rows = self._table.take(np.where(is_second, ids - self.n_tokens, ids))
         rows[is_second] += self._second
         return rows
-
-
-class _Rows:
-    """One matrix of the file, of any supported type."""
-
-    def __init__(self, header: GgufHeader, tensor: TensorInfo) -> None:
-        self.n_rows = tensor.shape[1]
-        shape = (self.n_rows, tensor.size_bytes // self.n_rows)
-        begin = header.data_start + tensor.offset
-        self._stored = np.memmap(header.path, np.uint8, "r", begin, shape).view(np.ndarray)
-        self._type = tensor.type
-        self._label = f"{header.path}, {tensor.name}"
-
-    def take(self, ids: NDArray[np.int64]) -> FloatMatrix:
-        rows = self._stored[ids]  # a copy
-        if self._type == "F32":
-            return rows.view("<f4")
-        if self._type == "F16":
-            return rows.view("<f2").astype(np.float32)
-        return self._dequantized(rows)
-
-    def _dequantized(self, rows: NDArray[np.uint8]) -> FloatMatrix:
-        from gguf.constants import GGMLQuantizationType
-        from gguf.quants import dequantize
-
-        try:
-            return np.ascontiguousarray(dequantize(rows, GGMLQuantizationType[self._type]), np.float32)
-        except (KeyError, NotImplementedError) as error:
-            raise ModelFileError(
-                f"{self._label} is stored as {self._type}, which cannot be dequantized, but this reranker needs it for "
-                "pairs: use a file with another type of weights"
-            ) from error

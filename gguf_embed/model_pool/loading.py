@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import LoadedEngine, LoadSpec, TextCodec
-from gguf_embed.engines.select import select_driver
+from gguf_embed.engines.choice import choose_driver
+from gguf_embed.engines.select import open_codec
 from gguf_embed.errors import ConfigError, ModelFileError, WayOut
 from gguf_embed.gguf_file.facts import check_can_embed, has_rank_head, pooling_type
 from gguf_embed.gguf_file.header import GgufHeader, read_header
@@ -63,8 +64,8 @@ def load_model(
     header = read_header(located.path)
     check_can_embed(header)
     pooling = choose_pooling(header, config.pooling, report)
-    spec = LoadSpec(header, config, OutputSpec.of(pooling), cache_dir, report)
-    driver = select_driver(header, config.compute.engine)
+    spec = LoadSpec(header, config, OutputSpec.of(pooling), cache_dir, report, open_codec)
+    driver = choose_driver(spec)
     with ExitStack() as stack:
         loaded = driver.load(spec)
         stack.callback(loaded.engine.close)
@@ -77,6 +78,7 @@ def load_model(
         if image_worker is not None:
             stack.callback(image_worker.close)
         plan = driver.plan(loaded, spec, info.max_input_tokens)
+        info = replace(info, engine=driver.name, kernels=plan.kernels)
         scheduler = Scheduler(loaded.engine, plan, config.max_queued_tokens, observer)
         scheduler.start()
         stack.pop_all()

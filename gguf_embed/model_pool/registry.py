@@ -161,7 +161,7 @@ class ModelRegistry:
             digest=found.digest,
             modified_unix_s=found.modified_unix_s,
             origin=found.origin,
-            memory_bytes=select_driver(header, config.compute.engine).memory_bytes(info.size_bytes),
+            memory_bytes=select_driver(header, config).memory_bytes(header, config),
         )
 
 

@@ -42,6 +42,8 @@ class ModelInfo:
     labels: tuple[str, ...] = ()  # what these numbers stand for; () if the file does not name them
     rerank_template: str = ""  # template for a query and a document; "": they are concatenated
     reads_images: bool = False  # served with a vision tower
+    engine: str = ""  # that runs it: "openvino", "llama" or "static"; "" until the model has been loaded once
+    kernels: str = ""  # what multiplies its matrices, e.g. "AMX"; "" until the model has been loaded once
     output: OutputSpec = field(init=False)  # the default for requests, from `pooling`
 
     def __post_init__(self) -> None:

@@ -13,10 +13,11 @@ from gguf_embed.types import Pooling
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
 
 TWO = ComputeConfig(n_threads=2)
+IN_LLAMA = dataclasses.replace(TWO, engine="llama")
 
 
 def test_the_file_decides_pooling_limit_and_name(load, tmp_path):
-    loaded, said = load(write_tiny_encoder(tmp_path / "small.gguf", n_ctx=64), ModelConfig(compute=TWO))
+    loaded, said = load(write_tiny_encoder(tmp_path / "small.gguf", n_ctx=64), ModelConfig(compute=IN_LLAMA))
     assert (loaded.info.name, loaded.info.pooling, loaded.info.max_input_tokens) == ("small", Pooling.MEAN, 64)
     plan = loaded.scheduler.plan
     assert (plan.n_workers, plan.n_threads, plan.measured) == (2, 2, True)
@@ -36,7 +37,7 @@ def test_aliases_come_before_the_files_name(load, tmp_path):
 
 
 def test_a_bf16_copy_is_made_once_and_made_again_for_a_changed_file(load, tmp_path):
-    config = ModelConfig(compute=dataclasses.replace(TWO, weights="bf16"), warmup=False)
+    config = ModelConfig(compute=dataclasses.replace(IN_LLAMA, weights="bf16"), warmup=False)
     path = write_tiny_encoder(tmp_path / "m.gguf", outtype="f16")
     loaded, said = load(path, config)
     assert (loaded.info.file_type, loaded.info.weights_type) == ("F16", "BF16")
@@ -49,7 +50,7 @@ def test_a_bf16_copy_is_made_once_and_made_again_for_a_changed_file(load, tmp_pa
 
 
 def test_a_damaged_bf16_copy_is_written_again(load, tmp_path):
-    config = ModelConfig(compute=dataclasses.replace(TWO, weights="bf16"), warmup=False)
+    config = ModelConfig(compute=dataclasses.replace(IN_LLAMA, weights="bf16"), warmup=False)
     path = write_tiny_encoder(tmp_path / "m.gguf", outtype="f16")
     load(path, config)
     copy = next((tmp_path / "cache" / "bf16").iterdir())
@@ -87,7 +88,7 @@ def test_if_the_copy_cannot_be_written_the_file_runs_unchanged_unless_bf16_is_co
     said = []
 
     def load_with(weights):
-        config = ModelConfig(compute=dataclasses.replace(TWO, weights=weights), warmup=False)
+        config = ModelConfig(compute=dataclasses.replace(IN_LLAMA, weights=weights), warmup=False)
         return load_model(LocatedModel(path, "m"), config, blocked, Metrics(), said.append)
 
     loaded = load_with("auto")
@@ -102,5 +103,7 @@ def test_if_the_copy_cannot_be_written_the_file_runs_unchanged_unless_bf16_is_co
 def test_the_kernels_are_named_only_when_something_was_computed(load, tmp_path, monkeypatch):
     monkeypatch.setattr("gguf_embed.engines.llama.driver.api.n_amx_multiplications", lambda: 0)
     path = write_tiny_encoder(tmp_path / "m.gguf")
-    named = [load(path, ModelConfig(compute=TWO, warmup=warmup))[0].scheduler.plan.kernels for warmup in (True, False)]
+    named = [
+        load(path, ModelConfig(compute=IN_LLAMA, warmup=warmup))[0].scheduler.plan.kernels for warmup in (True, False)
+    ]
     assert named == ["ggml", "unchecked"]

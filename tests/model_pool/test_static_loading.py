@@ -12,7 +12,7 @@ import pytest
 from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig
 from gguf_embed.convert.static import convert_static
 from gguf_embed.engines.base import LoadSpec
-from gguf_embed.engines.select import select_driver
+from gguf_embed.engines.select import open_codec, select_driver
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelFileError, NotSupported
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.preprocessing.tokens import prepare
@@ -114,9 +114,10 @@ def test_llama_cpps_tokenizer_cannot_be_chosen_for_static_models(load, words):
 def test_an_engine_is_chosen_by_the_files_architecture(words, tmp_path):
     bert = read_header(write_tiny_encoder(tmp_path / "bert.gguf"))
     for header, in_llama in ((read_header(words), False), (bert, True)):
-        driver = select_driver(header)
+        config = ModelConfig(compute=dataclasses.replace(TWO, engine="llama"))
+        driver = select_driver(header, config)
         assert (driver.name == "llama") is in_llama
-        spec = LoadSpec(header, ModelConfig(compute=TWO), OutputSpec.of(Pooling.MEAN), tmp_path, lambda line: None)
+        spec = LoadSpec(header, config, OutputSpec.of(Pooling.MEAN), tmp_path, lambda line: None, open_codec)
         engine = driver.load(spec).engine
         assert engine.info.architecture == header.architecture
         engine.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_embed.config import ModelConfig
+from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.engines.base import BatchLimits, ExecutionPlan, LoadedEngine, LoadSpec
 from gguf_embed.engines.fake import FakeEngine, FakeScript, fake_plan, token_rows
 from gguf_embed.engines.select import registered, select_driver
@@ -29,14 +29,14 @@ class ToyDriver:
 
     name = "toy"
 
-    def refusal(self, header: GgufHeader) -> str | None:
+    def refusal(self, header: GgufHeader, config: ModelConfig) -> str | None:
         return None if header.architecture == "bert" else "it is not BERT"
 
     def supports_gpu(self) -> bool:
         return False
 
-    def memory_bytes(self, size_bytes: int) -> int:
-        return 2 * size_bytes
+    def memory_bytes(self, header: GgufHeader, config: ModelConfig) -> int:
+        return 2 * header.size_bytes
 
     def load(self, spec: LoadSpec) -> LoadedEngine:
         engine = FakeEngine(FakeScript(n_embd=32))
@@ -61,6 +61,10 @@ def mean_of(text: str) -> np.ndarray:
     return mean / np.linalg.norm(mean)
 
 
+def named(engine: str) -> ModelConfig:
+    return ModelConfig(compute=ComputeConfig(engine=engine))
+
+
 def padded_tokens(texts: Sequence[Sequence[int]]) -> int:
     return len(texts) * max(map(len, texts))
 
@@ -77,11 +81,11 @@ def test_a_model_is_served_by_a_new_engine(toy, models, tmp_path):
 
 def test_an_engine_is_asked_for_its_architectures_and_may_refuse(toy, models):
     bert, other = read_header(models / "encoder.gguf"), read_header(models / "decoder.gguf")
-    assert select_driver(bert).name == "toy"
-    assert select_driver(other).name == "llama"
-    assert select_driver(bert, "llama").name == "llama"
+    assert select_driver(bert, ModelConfig()).name == "toy"
+    assert select_driver(other, ModelConfig()).name == "openvino"
+    assert select_driver(bert, named("llama")).name == "llama"
     with pytest.raises(ModelFileError, match=r"decoder\.gguf.*'toy'"):
-        select_driver(other, "toy")
+        select_driver(other, named("toy"))
 
 
 def test_this_file_is_short():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import BatchLimits, ContextSpec, ExecutionPlan, LoadedEngine, LoadSpec
 from gguf_embed.engines.cpu_count import n_processors
 from gguf_embed.engines.static.engine import OUTPUTS, StaticEngine
@@ -40,14 +41,14 @@ class StaticDriver:
 
     name = "static"
 
-    def refusal(self, header: GgufHeader) -> str | None:
+    def refusal(self, header: GgufHeader, config: ModelConfig) -> str | None:
         return None if header.architecture == ARCHITECTURE else f"{header.architecture} is not a static model"
 
     def supports_gpu(self) -> bool:
         return False
 
-    def memory_bytes(self, size_bytes: int) -> int:
-        return size_bytes + BUFFER_BYTES
+    def memory_bytes(self, header: GgufHeader, config: ModelConfig) -> int:
+        return header.size_bytes + BUFFER_BYTES
 
     def load(self, spec: LoadSpec) -> LoadedEngine:
         header = spec.header

@@ -1,0 +1,39 @@
+"""How much memory this process may still take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes() -> int | None:
+    """What the system has available, limited by a container's limit (cgroup v2); None if the system does not say."""
+    system = system_available_bytes(_read(_MEMINFO))
+    container = container_left_bytes(_read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current"))
+    known = [n for n in (system, container) if n is not None]
+    return min(known) if known else None
+
+
+def system_available_bytes(meminfo: str) -> int | None:
+    """The line MemAvailable of /proc/meminfo, which counts in KiB."""
+    for line in meminfo.splitlines():
+        key, _, value = line.partition(":")
+        if key == "MemAvailable" and value.split()[:1] and value.split()[0].isdigit():
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def container_left_bytes(limit: str, current: str) -> int | None:
+    """What is left of a container's limit; None without a limit."""
+    if not limit.strip().isdigit() or not current.strip().isdigit():
+        return None
+    return max(0, int(limit) - int(current))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

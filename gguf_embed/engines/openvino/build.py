@@ -1,0 +1,109 @@
+"""A model from its file to an engine: the graph, compiled in a precision and for a number of streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from math import prod
+
+from gguf_embed.engines.base import ContextSpec, EngineInfo, LoadSpec, TextCodec
+from gguf_embed.engines.cpu_count import n_processors
+from gguf_embed.engines.openvino.calibration import Choice, calibrate
+from gguf_embed.engines.openvino.engine import CompiledNetwork, OpenVinoEngine
+from gguf_embed.engines.openvino.network import build_network
+from gguf_embed.engines.openvino.precision import keep_exact
+from gguf_embed.engines.openvino.runtime import REDUCED, compile_graph, computes_bf16
+from gguf_embed.engines.openvino.samples import SAMPLES
+from gguf_embed.engines.openvino.support import DECODERS
+from gguf_embed.engines.openvino.weights import GraphWeights
+from gguf_embed.errors import ConfigError
+from gguf_embed.gguf_file.constants import VocabularyType
+from gguf_embed.gguf_file.facts import context_length, file_type_name, has_rank_head, pooling_type, rank_labels
+from gguf_embed.gguf_file.token_rows import PairRows, TokenRows, has_token_types
+from gguf_embed.types import OutputSpec, Pooling
+
+SAMPLE_TOKENS = 256
+"""Longer samples are cut: a longer check would say no more."""
+
+LENGTH_MULTIPLES = {"f32": 1, "bf16": 16}
+"""With BF16, a text has the same vector alone and in a batch, bit by bit, if texts are padded to a multiple of 16
+tokens; otherwise sums of different order are rounded differently (cosine 0.999993). Float32 does not need it."""
+
+
+class ModelBuilder:
+    """Builds the graph of one model once, and compiles it as often as it takes to find the best way."""
+
+    def __init__(self, spec: LoadSpec, codec: TextCodec) -> None:
+        """Reads all weights. Raises `ModelFileError` that names a tensor or key that the graph cannot use."""
+        header = spec.header
+        self._codec, self._spec = codec, spec
+        is_ranked = has_rank_head(header)
+        self._network = build_network(GraphWeights(header), rank_head=is_ranked)
+        self._rows = PairRows(header) if is_ranked and has_token_types(header) else TokenRows(header)
+        self._info = self._read_info()
+        self._model = self._network.model
+        self._is_marked = False
+
+    def compile(self, precision: str, n_streams: int, on_close: Callable[[], None] = lambda: None) -> OpenVinoEngine:
+        """Compile for `n_streams` batches at once. `on_close` is called when the engine is closed."""
+        if precision == REDUCED and not self._is_marked:
+            # the marks do not matter to float32
+            self._model, self._is_marked = keep_exact(self._model, self._network.exact), True
+        n_threads = self._spec.config.compute.n_threads or n_processors()
+        graph = compile_graph(self._model, precision, n_streams, n_threads)
+        compiled = CompiledNetwork(self._network, graph, self._rows, LENGTH_MULTIPLES[precision])
+        return OpenVinoEngine(self._info, compiled, on_close)
+
+    def kernel_of(self, engine: OpenVinoEngine) -> str:
+        """The name of the kernel that multiplies matrices. Runs a short text, which also allocates memory."""
+        with closing(engine.open_context(ContextSpec(OutputSpec.of(Pooling.MEAN), 1, 1))) as context:
+            context.embed([[0]], 1)
+        return engine.kernel_name()
+
+    def measured(self) -> Choice:
+        """The best precision, streams and batch size for this machine. Takes about a second for a small model."""
+        compute = self._spec.config.compute
+        precision = compute.precision
+        if precision == "auto" and (compute.weights == "file" or not computes_bf16()):
+            precision = "f32"
+        n_threads = compute.n_threads or n_processors()
+        return calibrate(self.compile, self._samples(), self._spec.output, n_threads, precision)
+
+    def check_precision(self) -> None:
+        """Raises `ConfigError` if BF16 is configured, and the CPU has no instructions for it."""
+        if self._spec.config.compute.precision == REDUCED and not computes_bf16():
+            raise ConfigError(
+                "--precision bf16: this CPU has no BF16 instructions (AVX-512 BF16, AMX or Arm's): "
+                "use --precision auto or f32"
+            )
+
+    def _samples(self) -> list[list[int]]:
+        longest = min(SAMPLE_TOKENS, self._info.n_ctx_train)
+        texts = [self._codec.tokenize(text, add_special=True, parse_special=False)[:longest] for text in SAMPLES]
+        return [text for text in texts if text] or [[0]]
+
+    def _read_info(self) -> EngineInfo:
+        header, network = self._spec.header, self._network
+        vocabulary = self._codec.vocabulary()
+        n_params = sum(prod(tensor.shape) for tensor in header.tensors.values())
+
+        def text_of(token: int | None) -> str:
+            return "" if token is None else vocabulary.entries[token]
+
+        return EngineInfo(
+            architecture=header.architecture,
+            description=f"{header.architecture} {n_params / 1e6:.0f}M {file_type_name(header)}",
+            n_embd=network.n_embd,
+            n_vocab=self._rows.n_tokens,
+            n_ctx_train=context_length(header) or 512,
+            n_params=n_params,
+            size_bytes=sum(tensor.size_bytes for tensor in header.tensors.values()),
+            pooling=pooling_type(header),
+            causal=header.architecture in DECODERS,
+            n_cls_out=network.n_scores,
+            vocab_type=next((kind for kind in VocabularyType if kind.kind == vocabulary.kind), VocabularyType.NONE),
+            bos_token=text_of(vocabulary.bos_id),
+            eos_token=text_of(vocabulary.eos_id),
+            labels=rank_labels(header) if network.n_scores else (),
+            has_second_text=isinstance(self._rows, PairRows),
+        )

@@ -1,0 +1,182 @@
+"""Chooses precision, streams and batch size by measuring them, once per file and machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from gguf_embed.engines.base import ContextSpec
+from gguf_embed.engines.openvino.engine import OpenVinoEngine
+from gguf_embed.engines.openvino.runtime import FULL, REDUCED
+from gguf_embed.engines.throughput import sample_batch, tokens_per_s
+from gguf_embed.types import SCORES, FloatMatrix, OutputSpec, Pooling
+
+TEXT_TOKENS = 21
+"""The length of the texts to measure speed with: a typical query or short sentence."""
+
+BATCH_TEXTS = (12, 24, 48)  # 252 to 1,008 tokens
+GOOD_ENOUGH = 0.95  # a smaller batch is taken if it is at least so fast, because others wait less for it
+MEASURE_S = 0.06
+TOO_SLOW_S = 0.08  # if one text takes longer, the smallest batch is the only one that is measured
+
+MIN_COSINE_TO_FULL = 0.9999
+MIN_COSINE_IN_BATCH = 0.99999
+MAX_SCORE_DIFFERENCE = 0.01
+"""What BF16 must keep. Scores may differ by this much of themselves, or absolutely if they are below 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a model's batches are computed."""
+
+    precision: str = FULL
+    n_streams: int = 1  # batches computed at once, each with an equal share of the threads
+    batch_tokens: int = 512
+    tokens_per_s: float = 1000.0  # of all streams together
+    agreement: str = ""  # how near BF16 is to float32, in words; "": not checked
+    measured: bool = False
+
+    def with_streams(self, n_streams: int | None) -> Choice:
+        """The same with a configured number of streams; None: as it is."""
+        return self if n_streams is None else replace(self, n_streams=n_streams)
+
+    def to_record(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any] | None) -> Choice | None:
+        """None for a missing record, and for one that another version wrote."""
+        try:
+            return cls(**record) if record is not None else None
+        except TypeError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How near the results of BF16 are to float32's, and those in a batch to those alone: the worst of the samples."""
+
+    cosine_to_full: float
+    cosine_in_batch: float
+    score_difference: float = 0.0  # relative for scores over 1; 0 without scores
+
+    @property
+    def is_good(self) -> bool:
+        return (
+            self.cosine_to_full >= MIN_COSINE_TO_FULL
+            and self.cosine_in_batch >= MIN_COSINE_IN_BATCH
+            and self.score_difference <= MAX_SCORE_DIFFERENCE
+        )
+
+    def __str__(self) -> str:
+        return f"cosine {self.cosine_to_full:.6f} to float32, {self.cosine_in_batch:.7f} alone to in a batch"
+
+
+Compile = Callable[[str, int], OpenVinoEngine]
+"""Compiles the model in a precision, for so many streams."""
+
+
+def calibrate(
+    compile_engine: Compile,
+    samples: Sequence[Sequence[int]],
+    output: OutputSpec,
+    n_threads: int,
+    precision: Literal["auto", "f32", "bf16"],
+) -> Choice:
+    """Measure and choose. `samples` are valid texts as token ids. Takes about a second for a small model.
+
+    With "auto", float32 and BF16 are compared: BF16 is chosen if it is faster and `Agreement.is_good`.
+    """
+    full = compile_engine(FULL, 1)
+    choices, agreement = [], ""
+    try:
+        if precision != REDUCED:
+            choices.append(_fastest(compile_engine, full, FULL, n_threads, output))
+        if precision != FULL:
+            reduced = compile_engine(REDUCED, 1)
+            try:
+                found = compare(full, reduced, samples, output)
+                agreement = str(found)
+                if found.is_good or precision == REDUCED:
+                    choices.append(_fastest(compile_engine, reduced, REDUCED, n_threads, output))
+            finally:
+                reduced.close()
+    finally:
+        full.close()
+    best = max(choices, key=lambda choice: choice.tokens_per_s)
+    return replace(best, agreement=agreement, measured=True)
+
+
+def compare(
+    full: OpenVinoEngine, reduced: OpenVinoEngine, samples: Sequence[Sequence[int]], output: OutputSpec
+) -> Agreement:
+    """Compute the samples in both precisions, and in BF16 also in one batch."""
+    pooled = output if output.pooling is not None else OutputSpec.of(Pooling.MEAN)
+    alone = _vectors(reduced, [[text] for text in samples], pooled)
+    together = _vectors(reduced, [samples], pooled)
+    to_full = cosines(_vectors(full, [[text] for text in samples], pooled), alone)
+    difference = 0.0
+    if output.kind == SCORES:
+        exact, rounded = (_vectors(engine, [samples], output) for engine in (full, reduced))
+        difference = float((np.abs(exact - rounded) / np.maximum(1, np.abs(exact))).max())
+    return Agreement(float(to_full.min()), float(cosines(alone, together).min()), difference)
+
+
+def cosines(a: FloatMatrix, b: FloatMatrix) -> np.ndarray:
+    """Of the rows, float64[rows]."""
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    products: np.ndarray = (x * y).sum(axis=1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
+    return products
+
+
+def _vectors(engine: OpenVinoEngine, batches: Sequence[Sequence[Sequence[int]]], output: OutputSpec) -> FloatMatrix:
+    n_tokens = max(len(batch) * max(map(len, batch)) for batch in batches)
+    context = engine.open_context(ContextSpec(output, n_tokens, max(map(len, batches))))
+    try:
+        found: FloatMatrix = np.concatenate([context.embed(batch, 1).matrix for batch in batches])
+        return found
+    finally:
+        context.close()
+
+
+def _fastest(
+    compile_engine: Compile, one_stream: OpenVinoEngine, precision: str, n_threads: int, output: OutputSpec
+) -> Choice:
+    """The number of streams and the batch size with the most tokens per second."""
+    choices = [_with_streams(one_stream, precision, 1, output)]
+    for n_streams in stream_counts(n_threads):
+        engine = compile_engine(precision, n_streams)
+        try:
+            choices.append(_with_streams(engine, precision, n_streams, output))
+        finally:
+            engine.close()
+    return max(choices, key=lambda choice: choice.tokens_per_s)
+
+
+def stream_counts(n_threads: int) -> tuple[int, ...]:
+    """The numbers of streams to try besides one: one per thread, and one per four threads."""
+    return tuple(n for n in dict.fromkeys((n_threads // 4, n_threads)) if n > 1)
+
+
+def _with_streams(engine: OpenVinoEngine, precision: str, n_streams: int, output: OutputSpec) -> Choice:
+    counts = BATCH_TEXTS[:1] if _rate(engine, 1, 1, output) < TEXT_TOKENS / TOO_SLOW_S else BATCH_TEXTS
+    rates = {n_texts: _rate(engine, n_texts, n_streams, output) for n_texts in counts}
+    n_texts = smallest_good(rates)
+    return Choice(precision, n_streams, n_texts * TEXT_TOKENS, rates[n_texts])
+
+
+def smallest_good(rates: Mapping[int, float]) -> int:
+    """The smallest batch that is nearly as fast as the fastest."""
+    best = max(rates.values())
+    return min(n for n, rate in rates.items() if rate >= GOOD_ENOUGH * best)
+
+
+def _rate(engine: OpenVinoEngine, n_texts: int, n_streams: int, output: OutputSpec) -> float:
+    """Tokens per second with `n_streams` batches of `n_texts` at once."""
+    length = min(TEXT_TOKENS, engine.info.n_ctx_train)
+    batch = sample_batch([length] * n_texts, engine.info.n_vocab)
+    spec = ContextSpec(output, n_texts * length, n_texts)
+    return tokens_per_s(lambda: engine.open_context(spec), batch, n_streams, 1, MEASURE_S)

@@ -1,0 +1,115 @@
+"""The driver for OpenVINO: encoders as whole graphs, built from the GGUF's tensors. Imports it only on loading."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gguf_embed.config import ModelConfig
+from gguf_embed.engines.base import BatchLimits, ClosableCodec, ExecutionPlan, LoadedEngine, LoadSpec
+from gguf_embed.engines.cpu_count import n_processors
+from gguf_embed.engines.openvino import support
+from gguf_embed.engines.records import MeasurementRecords, record_key
+from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.vocabulary import has_wordpiece, read_wordpiece_vocabulary
+from gguf_embed.tokenization.wordpiece_codec import WordPieceCodec
+
+if TYPE_CHECKING:
+    from gguf_embed.engines.openvino.build import ModelBuilder
+    from gguf_embed.engines.openvino.calibration import Choice
+
+SMALL_CONTEXT_TOKENS = 1024
+"""Texts up to this length run on every worker, longer ones on one worker only, one at a time."""
+
+WEIGHTS_TYPES = {"f32": "F32", "bf16": "BF16"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedGraph(LoadedEngine):
+    """What the driver loaded, and how it is computed."""
+
+    choice: Choice | None = None
+    kernel: str = ""  # that multiplies the matrices; "" without warm-up
+
+
+class OpenVinoDriver:
+    """Implements `EngineDriver`."""
+
+    name = "openvino"
+
+    def refusal(self, header: GgufHeader, config: ModelConfig) -> str | None:
+        return support.refusal(header, config)
+
+    def supports_gpu(self) -> bool:
+        return False
+
+    def memory_bytes(self, header: GgufHeader, config: ModelConfig) -> int:
+        return support.resident_bytes(header, config)
+
+    def load(self, spec: LoadSpec) -> LoadedEngine:
+        from gguf_embed.engines.openvino.build import ModelBuilder
+
+        with ExitStack() as stack:
+            opened = open_codec(spec)
+            stack.callback(opened.close)
+            builder = ModelBuilder(spec, opened.codec)
+            choice = _choose(builder, spec)
+            engine = builder.compile(choice.precision, choice.n_streams, on_close=opened.close)
+            stack.pop_all()
+        kernel = builder.kernel_of(engine) if spec.config.warmup else ""
+        return LoadedGraph(engine, opened.codec, WEIGHTS_TYPES[choice.precision], choice=choice, kernel=kernel)
+
+    def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> ExecutionPlan:
+        """Everything was measured on loading, because it decides how the graph is compiled."""
+        from gguf_embed.engines.openvino.engine import MAX_SEQUENCES, OpenVinoContexts
+
+        assert isinstance(loaded, LoadedGraph)
+        assert loaded.choice is not None
+        choice, compute = loaded.choice, spec.config.compute
+        batch_tokens = compute.batch_tokens or choice.batch_tokens
+        n_threads = compute.n_threads or n_processors()
+        return ExecutionPlan(
+            contexts=OpenVinoContexts(max(batch_tokens, min(max_input_tokens, SMALL_CONTEXT_TOKENS)), max_input_tokens),
+            limits=BatchLimits(batch_tokens, MAX_SEQUENCES),
+            n_workers=choice.n_streams,
+            n_threads=n_threads,
+            alone_threads=max(1, n_threads // choice.n_streams),
+            tokens_per_s=choice.tokens_per_s,
+            kernels=loaded.kernel or "unchecked",
+            details=_details(choice),
+            measured=choice.measured,
+        )
+
+
+def open_codec(spec: LoadSpec) -> ClosableCodec:
+    """The file's vocabulary, with llama.cpp only if it is not WordPiece, or if its tokenizer is configured."""
+    header = spec.header
+    if not has_wordpiece(header) or spec.config.tokenizer == "llama":
+        return spec.open_codec(header.path)
+    stored = read_wordpiece_vocabulary(header)
+    codec = WordPieceCodec(stored.vocabulary, stored.piece, strips_first_space=stored.strips_first_space)
+    return ClosableCodec(codec, lambda: None)
+
+
+def _choose(builder: ModelBuilder, spec: LoadSpec) -> Choice:
+    """How to compute: as measured on this machine before, or now. Without warm-up, the defaults."""
+    from gguf_embed.engines.openvino.calibration import Choice
+
+    compute = spec.config.compute
+    builder.check_precision()
+    if not spec.config.warmup:
+        choice = Choice(precision="bf16" if compute.precision == "bf16" else "f32")
+        return choice.with_streams(compute.n_workers)
+    records = MeasurementRecords(spec.cache_dir)
+    n_threads = compute.n_threads or n_processors()
+    key = record_key(spec.header.path, "openvino", n_threads, spec.output, compute.precision, compute.weights == "file")
+    recorded = Choice.from_record(records.read(key))
+    chosen = recorded or builder.measured()
+    if recorded is None:
+        records.write(key, chosen.to_record())
+    return chosen.with_streams(compute.n_workers)
+
+
+def _details(choice: Choice) -> tuple[str, ...]:
+    return (f"BF16 checked: {choice.agreement}",) if choice.agreement else ()

@@ -1,0 +1,166 @@
+"""The OpenVINO engine: a compiled graph, shared by the contexts that run batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from gguf_embed.engines.base import ContextSpec, EngineInfo
+from gguf_embed.engines.openvino.network import Network
+from gguf_embed.engines.openvino.padding import split_by_length
+from gguf_embed.engines.openvino.runtime import CompiledGraph, kernel_name
+from gguf_embed.errors import EngineFailure, ModelFileError, NotSupported
+from gguf_embed.gguf_file.token_rows import PairRows, TokenRows
+from gguf_embed.types import DENSE, SCORES, TOKENS, FloatMatrix, OutputSpec, Pooling
+from gguf_embed.vectors import Rows
+
+ROWS, POOLED, RANKED = 0, 1, 2
+"""The numbers of a graph's outputs."""
+
+MAX_SEQUENCES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVinoContexts:
+    """Implements `ContextPlanner`. A context is small until it runs a batch."""
+
+    max_tokens: int
+    long_tokens: int
+
+    def spec(self, output: OutputSpec, n_tokens: int, *, long: bool) -> ContextSpec:
+        return ContextSpec(output, self.long_tokens, 1) if long else ContextSpec(output, self.max_tokens, MAX_SEQUENCES)
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledNetwork:
+    """A network, compiled."""
+
+    network: Network
+    graph: CompiledGraph
+    tokens: TokenRows | PairRows
+    length_multiple: int  # batches are padded to a multiple of so many tokens per text
+
+
+class OpenVinoEngine:
+    """Implements `Engine`. Any thread; `close` after all contexts are closed."""
+
+    def __init__(self, info: EngineInfo, compiled: CompiledNetwork, on_close: Callable[[], None]) -> None:
+        self.info = info
+        self._compiled: CompiledNetwork | None = compiled
+        self._on_close = on_close
+
+    def open_context(self, spec: ContextSpec) -> OpenVinoContext:
+        if spec.output.kind not in (DENSE, TOKENS, SCORES):
+            raise NotSupported(f"the OpenVINO engine does not compute {spec.output.kind} output")
+        if spec.output.kind == SCORES and not self.info.n_cls_out:
+            raise ModelFileError("this model has no rank head, so pooling rank cannot work: use a reranker's GGUF")
+        if self._compiled is None:
+            raise EngineFailure("this engine is closed")
+        return OpenVinoContext(self._compiled, self.info, spec)
+
+    def kernel_name(self) -> str:
+        """What multiplies its matrices; "" before it has computed anything, and after it was closed."""
+        return kernel_name(self._compiled.graph) if self._compiled is not None else ""
+
+    def close(self) -> None:
+        """The weights are freed once the last context is closed, too."""
+        self._compiled = None
+        self._on_close()
+
+
+class OpenVinoContext:
+    """Implements `EngineContext`. One thread. Its number of threads was set when the graph was compiled."""
+
+    def __init__(self, compiled: CompiledNetwork, info: EngineInfo, spec: ContextSpec) -> None:
+        self.spec = spec
+        self._compiled = compiled
+        self._info = info
+        self._request: Any = compiled.graph.create_infer_request()
+        self._output = {DENSE: POOLED, TOKENS: ROWS, SCORES: RANKED}[spec.output.kind]
+        # token rows do not depend on it
+        self._pooling = compiled.network.rank_pooling if self._output == RANKED else spec.output.pooling or Pooling.MEAN
+
+    def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> Rows:
+        if self._request is None:
+            raise EngineFailure("this context is closed")
+        lengths = self._check(batch)
+        parts = split_by_length(lengths.tolist()) if len(batch) > 1 else []
+        if len(parts) < 2:
+            return self._run(batch, lengths)
+        outputs: list[Rows | None] = [None] * len(batch)
+        for part in parts:
+            output = self._run([batch[number] for number in part], lengths[part])
+            for position, number in enumerate(part):
+                outputs[number] = output.part(position)
+        return Rows.join(outputs)
+
+    def _run(self, batch: Sequence[Sequence[int]], lengths: np.ndarray) -> Rows:
+        """Compute texts of similar length in one call."""
+        multiple = self._compiled.length_multiple
+        longest = -(-int(lengths.max()) // multiple) * multiple
+        pooling = pooling_weights(self._pooling, lengths, longest)
+        try:
+            self._request.infer([self._token_rows(batch, lengths, longest), lengths[:, np.newaxis], pooling], True)
+            result = self._request.get_output_tensor(self._output).data
+        except RuntimeError as error:
+            raise EngineFailure(f"OpenVINO refused a batch of {len(batch)} texts: {first_line(error)}") from error
+        if self.spec.output.kind == TOKENS:
+            rows = np.concatenate([result[number, :n] for number, n in enumerate(lengths)])
+            return Rows.per_token(rows, lengths.tolist())
+        return Rows.one_each(self.spec.output.kind, result[:, 0].copy())
+
+    def _token_rows(self, batch: Sequence[Sequence[int]], lengths: np.ndarray, longest: int) -> FloatMatrix:
+        """float32[texts, longest, n_embd], zero where texts are padded."""
+        ids = np.fromiter(chain.from_iterable(batch), np.int64, int(lengths.sum()))
+        rows = self._compiled.tokens.take(ids)
+        if lengths.min() == longest:
+            return rows.reshape(len(batch), longest, -1)
+        padded: FloatMatrix = np.zeros((len(batch), longest, rows.shape[1]), np.float32)
+        padded[np.arange(longest) < lengths[:, np.newaxis]] = rows
+        return padded
+
+    def _check(self, batch: Sequence[Sequence[int]]) -> np.ndarray:
+        """Check all sizes and ids. Returns the lengths, int32[texts]."""
+        if not 1 <= len(batch) <= self.spec.max_sequences:
+            raise EngineFailure(f"a batch of {len(batch)} texts in a context for {self.spec.max_sequences}")
+        lengths = np.fromiter(map(len, batch), np.int32, len(batch))
+        longest, n_tokens = int(lengths.max()), int(lengths.sum())
+        if lengths.min() < 1:
+            raise EngineFailure("a text without tokens in a batch")
+        if n_tokens > self.spec.max_tokens or longest > self._info.n_ctx_train:
+            raise EngineFailure(
+                f"a batch of {n_tokens} tokens, the longest text {longest}: this context takes {self.spec.max_tokens}, "
+                f"the model {self._info.n_ctx_train}"
+            )
+        n_ids = self._info.n_vocab * (2 if self.spec.output.kind == SCORES and self._info.has_second_text else 1)
+        if min(map(min, batch)) < 0 or max(map(max, batch)) >= n_ids:
+            raise EngineFailure(f"a token id outside 0..{n_ids - 1} reached the engine")
+        return lengths
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        self._request = None
+
+
+def pooling_weights(pooling: Pooling, lengths: np.ndarray, longest: int) -> FloatMatrix:
+    """float32[texts, 1, longest]: the weight of each token in its text's vector."""
+    weights: FloatMatrix = np.zeros((len(lengths), 1, longest), np.float32)
+    match pooling:
+        case Pooling.CLS:
+            weights[:, 0, 0] = 1
+        case Pooling.LAST:
+            weights[np.arange(len(lengths)), 0, lengths - 1] = 1
+        case _:
+            inside = np.arange(longest) < lengths[:, np.newaxis]
+            weights[:, 0] = inside / lengths[:, np.newaxis].astype(np.float32)
+    return weights
+
+
+def first_line(error: Exception) -> str:
+    """OpenVINO's reason: its messages begin with the source lines that they come from."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and not line.startswith("Exception from")), "no reason given")

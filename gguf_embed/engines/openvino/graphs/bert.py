@@ -1,0 +1,26 @@
+"""BERT and its relatives RoBERTa and XLM-RoBERTa: learned positions, layer norms after the residuals, GELU."""
+
+from __future__ import annotations
+
+from gguf_embed.engines.openvino.pieces import GraphPieces
+from gguf_embed.engines.openvino.runtime import Node, op
+
+
+def bert(g: GraphPieces) -> Node:
+    """[B, T, D] rows of the tokens."""
+    n_ff = g.weights.integer("feed_forward_length")
+    kind = g.weights.text("hidden_activation", "gelu")
+    mask = g.padding_mask()
+    x = op.add(g.tokens, g.position_rows("position_embd"))
+    if g.weights.has("token_types.weight"):
+        x = op.add(x, g.row("token_types", 0, g.weights.rows("token_types.weight")))
+    x = g.layer_norm(x, "token_embd_norm")
+    for layer in g.layers():
+        q, k, v = g.query_key_value(x, layer)
+        attended = g.attention(g.split_heads(q), g.split_heads(k), g.split_heads(v), mask)
+        x = op.add(x, g.linear(attended, f"{layer}.attn_output", g.n_embd))
+        x = g.layer_norm(x, f"{layer}.attn_output_norm")
+        hidden = g.activation(g.linear(x, f"{layer}.ffn_up", n_ff), kind)
+        x = op.add(x, g.linear(hidden, f"{layer}.ffn_down", g.n_embd, n_ff))
+        x = g.layer_norm(x, f"{layer}.layer_output_norm")
+    return x

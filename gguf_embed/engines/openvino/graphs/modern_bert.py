@@ -1,0 +1,28 @@
+"""ModernBERT: layer norms before the blocks, rotary positions, local attention in most layers, GeGLU."""
+
+from __future__ import annotations
+
+from gguf_embed.engines.openvino.pieces import GraphPieces
+from gguf_embed.engines.openvino.runtime import Node, op
+
+ACTIVATIONS = {"gelu": "gelu", "geglu": "gelu", "silu": "silu", "swish": "silu", "swiglu": "silu", "reglu": "relu"}
+"""The file's name of the activation of the gate, and ours."""
+
+
+def modern_bert(g: GraphPieces) -> Node:
+    """[B, T, D] rows of the tokens."""
+    n_ff = g.weights.integer("feed_forward_length")
+    kind = ACTIVATIONS.get(g.weights.text("hidden_activation", "gelu"), "unknown")
+    everywhere = g.rope(g.weights.number("rope.freq_base", 10_000.0)), g.padding_mask()
+    nearby = g.rope(g.weights.number("rope.freq_base_swa", 10_000.0)), g.window_mask(g.weights.window_reach())
+    is_local = g.weights.local_layers(3, global_first=True)
+    x = g.layer_norm(g.tokens, "token_embd_norm")
+    for layer, local in zip(g.layers(), is_local, strict=True):
+        rope, mask = nearby if local else everywhere
+        normed = g.layer_norm(x, f"{layer}.attn_norm") if g.weights.has(f"{layer}.attn_norm.weight") else x
+        q, k, v = map(g.split_heads, g.query_key_value(normed, layer))
+        attended = g.attention(g.rotate(q, rope), g.rotate(k, rope), v, mask)
+        x = op.add(x, g.linear(attended, f"{layer}.attn_output", g.n_embd))
+        hidden = g.gated(g.layer_norm(x, f"{layer}.ffn_norm"), layer, kind, n_ff)
+        x = op.add(x, g.linear(hidden, f"{layer}.ffn_down", g.n_embd, n_ff))
+    return g.layer_norm(x, "output_norm")

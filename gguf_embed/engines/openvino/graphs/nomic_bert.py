@@ -1,0 +1,26 @@
+"""NomicBERT: BERT with rotary positions instead of learned ones, and SwiGLU."""
+
+from __future__ import annotations
+
+from gguf_embed.engines.openvino.pieces import GraphPieces
+from gguf_embed.engines.openvino.runtime import Node, op
+
+
+def nomic_bert(g: GraphPieces) -> Node:
+    """[B, T, D] rows of the tokens."""
+    n_ff = g.weights.integer("feed_forward_length")
+    rope = g.rope(g.weights.number("rope.freq_base", 10_000.0), g.weights.rope_factor())
+    mask = g.padding_mask()
+    x = g.tokens
+    if g.weights.has("token_types.weight"):
+        x = op.add(x, g.row("token_types", 0, g.weights.rows("token_types.weight")))
+    x = g.layer_norm(x, "token_embd_norm")
+    for layer in g.layers():
+        q, k, v = map(g.split_heads, g.query_key_value(x, layer))
+        attended = g.attention(g.rotate(q, rope), g.rotate(k, rope), v, mask)
+        x = op.add(x, g.linear(attended, f"{layer}.attn_output", g.n_embd))
+        x = g.layer_norm(x, f"{layer}.attn_output_norm")
+        hidden = g.gated(x, layer, "silu", n_ff)
+        x = op.add(x, g.linear(hidden, f"{layer}.ffn_down", g.n_embd, n_ff))
+        x = g.layer_norm(x, f"{layer}.layer_output_norm")
+    return x

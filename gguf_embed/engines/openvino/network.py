@@ -1,0 +1,94 @@
+"""A model file as one graph: which architectures there are, and what follows the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gguf_embed.engines.openvino.graphs.bert import bert
+from gguf_embed.engines.openvino.graphs.gemma_embedding import gemma_embedding
+from gguf_embed.engines.openvino.graphs.jina_bert_v2 import jina_bert_v2
+from gguf_embed.engines.openvino.graphs.modern_bert import modern_bert
+from gguf_embed.engines.openvino.graphs.nomic_bert import nomic_bert
+from gguf_embed.engines.openvino.graphs.qwen import qwen
+from gguf_embed.engines.openvino.pieces import GraphPieces
+from gguf_embed.engines.openvino.runtime import Node, model_of, op
+from gguf_embed.engines.openvino.weights import GraphWeights
+from gguf_embed.types import Pooling
+
+GRAPHS: Mapping[str, Callable[[GraphPieces], Node]] = {
+    "bert": bert,
+    "nomic-bert": nomic_bert,
+    "modern-bert": modern_bert,
+    "jina-bert-v2": jina_bert_v2,
+    "gemma-embedding": gemma_embedding,
+    "qwen2": qwen,
+    "qwen3": qwen,
+}
+"""By `general.architecture`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A graph, not compiled yet.
+
+    Inputs: tokens float32[B, T, D], rows of the token table; lengths int32[B, 1]; pooling float32[B, S, T], the weights
+    of each token in each pooled row. Outputs: rows float32[B, T, D]; pooled float32[B, S, N], after the Dense modules
+    if there are any; scores float32[B, S, n_scores] if `n_scores`.
+    """
+
+    model: Any
+    n_embd: int  # N, numbers per pooled row
+    n_scores: int  # numbers from the rank head; 0: none
+    rank_pooling: Pooling  # what the rank head reads
+    exact: tuple[Node, ...]  # products to be computed in float32 whatever the precision
+
+
+def build_network(weights: GraphWeights, *, rank_head: bool) -> Network:
+    """Raises `ModelFileError` that names the tensor or key, if the file does not have what its architecture needs."""
+    g = GraphPieces(weights)
+    rows = GRAPHS[weights.architecture](g)
+    pooled, n_embd = _dense_modules(g, g.pooled(rows))
+    outputs = [rows, pooled]
+    n_scores = 0
+    if rank_head:
+        scores, n_scores = _rank_head(g, g.pooled(rows))
+        outputs.append(scores)
+    model = model_of(outputs, [g.tokens, g.lengths, g.pooling], weights.architecture)
+    return Network(model, n_embd, n_scores, rank_pooling(weights), tuple(g.exact))
+
+
+def _dense_modules(g: GraphPieces, pooled: Node) -> tuple[Node, int]:
+    """EmbeddingGemma's: matrices by which the pooled rows are multiplied. The result, and its numbers per row."""
+    width = g.n_embd
+    for name in ("dense_2", "dense_3"):
+        if g.weights.has(f"{name}.weight"):
+            n_out = g.weights.rows(f"{name}.weight")
+            pooled, width = g.exact_linear(pooled, name, n_out, width), n_out
+    return pooled, width
+
+
+def rank_pooling(weights: GraphWeights) -> Pooling:
+    """What the rank head reads: the first token's row; for decoders the last one's; for ModernBERT as the file says."""
+    if weights.architecture in ("qwen2", "qwen3"):
+        return Pooling.LAST
+    is_mean = weights.header.get(f"{weights.architecture}.classifier.pooling_type", int) in (None, 1)
+    return Pooling.MEAN if weights.architecture == "modern-bert" and is_mean else Pooling.CLS
+
+
+def _rank_head(g: GraphPieces, row: Node) -> tuple[Node, int]:
+    """[B, S, D] → [B, S, n_scores]: BERT's pooler or RoBERTa's dense layer, an activation, and the classifier."""
+    width = g.n_embd
+    is_modern = g.weights.architecture == "modern-bert"
+    if g.weights.has("cls.weight"):
+        width = g.weights.rows("cls.weight")
+        row = g.activation(g.exact_linear(row, "cls", width, g.n_embd), "gelu" if is_modern else "tanh")
+        if g.weights.has("cls.norm.weight"):
+            row = g.layer_norm(row, "cls.norm")
+    if g.weights.has("cls.output.weight"):
+        n_scores = g.weights.rows("cls.output.weight")
+        row, width = g.exact_linear(row, "cls.output", n_scores, width), n_scores
+    if g.weights.architecture == "qwen3":
+        row = op.softmax(row, -1)
+    return row, width

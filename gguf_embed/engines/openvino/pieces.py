@@ -1,0 +1,247 @@
+"""The pieces that encoders are made of, as OpenVINO operations over a GGUF's weights.
+
+Shapes: B texts, T tokens (padded to the longest), D dimensions, H heads, S pooled rows per text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gguf_embed.engines.openvino.runtime import Node, op
+from gguf_embed.engines.openvino.weights import GraphWeights
+from gguf_embed.types import FloatMatrix
+
+MASKED = -1e9
+"""Added to the attention scores of what a token must not see; finite, because a padded row may see nothing."""
+
+FAR_AWAY = 1e12
+"""A distance whose ALiBi bias is as good as `MASKED`."""
+
+
+class GraphPieces:
+    """Builds one graph. Methods with a tensor's name read `<name>.weight` and, if the file has it, `<name>.bias`."""
+
+    def __init__(self, weights: GraphWeights) -> None:
+        self.weights = weights
+        self.n_embd = weights.integer("embedding_length")
+        self.n_layer = weights.integer("block_count")
+        self.n_head = weights.integer("attention.head_count")
+        self.n_head_kv = weights.integer("attention.head_count_kv", self.n_head)
+        if weights.has("blk.0.attn_q.weight") or weights.has("blk.0.attn_qkv.weight"):
+            self._check_heads()
+        self.head_size = weights.integer("attention.key_length", self.n_embd // self.n_head)
+        self.tokens = op.parameter([-1, -1, self.n_embd], np.float32, name="tokens")  # rows of the token table
+        self.lengths = op.parameter([-1, 1], np.int32, name="lengths")  # tokens per text, without padding
+        self.pooling = op.parameter([-1, -1, -1], np.float32, name="pooling")  # [B, S, T], see `pooled`
+        self.exact: list[Node] = []  # products to be computed in float32 whatever the precision
+        n_tokens = op.gather(op.shape_of(self.tokens, "i32"), constant(np.int32(1)), constant(np.int32(0)))
+        self._positions = op.range(constant(np.int32(0)), n_tokens, constant(np.int32(1)), "i32")
+
+    def _check_heads(self) -> None:
+        if self.n_head % self.n_head_kv or (not self._has_key_length() and self.n_embd % self.n_head):
+            raise self.weights.error(
+                f"{self.n_embd} dimensions and {self.n_head_kv} key heads cannot be divided among {self.n_head} heads"
+            )
+
+    def _has_key_length(self) -> bool:
+        return self.weights.header.get(f"{self.weights.architecture}.attention.key_length", int) is not None
+
+    def layers(self) -> Iterator[str]:
+        """The prefixes of the layers' tensors."""
+        return (f"blk.{number}" for number in range(self.n_layer))
+
+    # Embeddings
+
+    def row(self, name: str, number: int, n_rows: int) -> Node:
+        """One row of a matrix [n_rows, D], the same for every token."""
+        return constant(self.weights.array(f"{name}.weight", (n_rows, self.n_embd))[number])
+
+    def position_rows(self, name: str) -> Node:
+        """[1, T, D] from a table with a row per position."""
+        table = self.weights.array(f"{name}.weight", (self.weights.rows(f"{name}.weight"), self.n_embd))
+        return op.unsqueeze(op.gather(constant(table), self._positions, constant(np.int32(0))), constant(np.int32(0)))
+
+    # Layers
+
+    def linear(self, x: Node, name: str, n_out: int, n_in: int | None = None) -> Node:
+        """[…, n_in] → […, n_out]; n_in is D if not given."""
+        return self._product(x, name, slice(0, n_out), n_out, n_in or self.n_embd)
+
+    def _product(self, x: Node, name: str, part: slice, n_rows: int, n_in: int) -> Node:
+        """The rows `part` of a linear layer with `n_rows` outputs."""
+        matrix = self.weights.array(f"{name}.weight", (n_rows, n_in))
+        product = op.matmul(x, constant(matrix[part]), False, True)
+        if not self.weights.has(f"{name}.bias"):
+            return product
+        return op.add(product, constant(self.weights.array(f"{name}.bias", (n_rows,))[part]))
+
+    def query_key_value(self, x: Node, layer: str) -> tuple[Node, Node, Node]:
+        """[B, T, D] → three of [B, T, heads · head size], from separate matrices or a fused one."""
+        n_q, n_kv = self.n_head * self.head_size, self.n_head_kv * self.head_size
+        if not self.weights.has(f"{layer}.attn_qkv.weight"):
+            q = self.linear(x, f"{layer}.attn_q", n_q)
+            return q, self.linear(x, f"{layer}.attn_k", n_kv), self.linear(x, f"{layer}.attn_v", n_kv)
+        ends = (n_q, n_q + n_kv, n_q + 2 * n_kv)
+        parts = (slice(0, ends[0]), slice(ends[0], ends[1]), slice(ends[1], ends[2]))
+        q, k, v = (self._product(x, f"{layer}.attn_qkv", part, ends[2], self.n_embd) for part in parts)
+        return q, k, v
+
+    def layer_norm(self, x: Node, name: str, size: int | None = None) -> Node:
+        """Mean 0 and variance 1, times a weight, plus a bias where the file has one."""
+        size = size or self.n_embd
+        eps = self.weights.number("attention.layer_norm_epsilon")
+        scaled = op.mvn(x, constant(np.array([-1], np.int32)), True, eps, "inside_sqrt")
+        scaled = op.multiply(scaled, constant(self.weights.array(f"{name}.weight", (size,))))
+        if not self.weights.has(f"{name}.bias"):
+            return scaled
+        return op.add(scaled, constant(self.weights.array(f"{name}.bias", (size,))))
+
+    def rms_norm(self, x: Node, name: str, size: int | None = None) -> Node:
+        """Divided by the root of the mean square, times a weight."""
+        eps = constant(np.float32(self.weights.number("attention.layer_norm_rms_epsilon")))
+        square = op.reduce_mean(op.power(x, constant(np.float32(2))), constant(np.array([-1], np.int32)), True)
+        scale = op.divide(constant(np.float32(1)), op.sqrt(op.add(square, eps)))
+        weight = self.weights.array(f"{name}.weight", (size or self.n_embd,))
+        return op.multiply(op.multiply(x, scale), constant(weight))
+
+    # Attention
+
+    def split_heads(self, x: Node, n_head: int | None = None) -> Node:
+        """[B, T, heads · head size] → [B, heads, T, head size]."""
+        shape = np.array([0, 0, n_head or self.n_head, self.head_size], np.int32)
+        return op.transpose(op.reshape(x, constant(shape), True), constant(np.array([0, 2, 1, 3], np.int32)))
+
+    def attention(self, q: Node, k: Node, v: Node, mask: Node, scale: float | None = None) -> Node:
+        """Softmax attention of [B, heads, T, head size] → [B, T, heads · head size]. `scale`: 1/√head size."""
+        if self.n_head_kv != self.n_head:
+            k, v = self._repeat_heads(k), self._repeat_heads(v)
+        factor = constant(np.float32(scale if scale is not None else 1 / math.sqrt(self.head_size)))
+        attended = op.scaled_dot_product_attention(q, k, v, mask, factor)
+        merged = op.transpose(attended, constant(np.array([0, 2, 1, 3], np.int32)))
+        return op.reshape(merged, constant(np.array([0, 0, self.n_head * self.head_size], np.int32)), True)
+
+    def _repeat_heads(self, x: Node) -> Node:
+        """Every key head serves the same number of neighboring query heads."""
+        numbers = np.arange(self.n_head, dtype=np.int32) // (self.n_head // self.n_head_kv)
+        return op.gather(x, constant(numbers), constant(np.int32(1)))
+
+    def padding_mask(self) -> Node:
+        """[B, 1, 1, T]: every token sees all tokens of its text."""
+        return self._mask(self._is_token())
+
+    def window_mask(self, reach: int | None) -> Node:
+        """[B, 1, T, T]: every token sees those at most `reach` before and after it; None: all of its text."""
+        if reach is None:
+            return self.padding_mask()
+        near = op.less_equal(op.abs(self._distances()), constant(np.int32(reach)))
+        return self._mask(op.logical_and(self._is_token(), op.unsqueeze(near, constant(np.array([0, 1], np.int32)))))
+
+    def causal_mask(self) -> Node:
+        """[1, 1, T, T]: every token sees itself and those before it, so none sees the padding."""
+        seen = op.less_equal(self._distances(), constant(np.int32(0)))
+        return self._mask(op.unsqueeze(seen, constant(np.array([0, 1], np.int32))))
+
+    def alibi_mask(self, max_bias: float) -> Node:
+        """[B, H, T, T]: scores decrease with the distance of two tokens, at a slope per head. Padding is far away."""
+        distance = op.unsqueeze(op.convert(op.abs(self._distances()), "f32"), constant(np.array([0, 1])))
+        distance = op.select(self._is_token(), distance, constant(np.float32(FAR_AWAY)))
+        slopes = -alibi_slopes(self.n_head, max_bias).reshape(1, self.n_head, 1, 1)
+        return op.multiply(constant(slopes), distance)
+
+    def _is_token(self) -> Node:
+        """[B, 1, 1, T]: false for padding."""
+        inside = op.less(op.unsqueeze(self._positions, constant(np.int32(0))), self.lengths)
+        return op.unsqueeze(inside, constant(np.array([1, 2], np.int32)))
+
+    def _distances(self) -> Node:
+        """[T, T]: the seen token's position minus the seeing one's."""
+        columns = op.unsqueeze(self._positions, constant(np.int32(0)))
+        return op.subtract(columns, op.unsqueeze(self._positions, constant(np.int32(1))))
+
+    def _mask(self, seen: Node) -> Node:
+        return op.select(seen, constant(np.float32(0)), constant(np.float32(MASKED)))
+
+    def rope(self, freq_base: float, scaling_factor: float = 1.0) -> tuple[Node, Node]:
+        """cos and sin [T, head size] of the rotary position embedding, both halves of a head alike."""
+        half = self.head_size // 2
+        frequencies = (freq_base ** -(np.arange(half, dtype=np.float64) / half) / scaling_factor).astype(np.float32)
+        positions = op.unsqueeze(op.convert(self._positions, "f32"), constant(np.int32(1)))
+        angles = op.multiply(positions, constant(np.concatenate([frequencies, frequencies]).reshape(1, -1)))
+        return op.cos(angles), op.sin(angles)
+
+    def rotate(self, x: Node, rope: tuple[Node, Node]) -> Node:
+        """Rotate [B, heads, T, head size] by position; the first half of a head is paired with the second."""
+        cos, sin = rope
+        axis, half = constant(np.int64(-1)), self.head_size // 2
+        halves = op.variadic_split(x, axis, constant(np.array([half, half], np.int64)))
+        turned = op.concat([op.multiply(halves.output(1), constant(np.float32(-1))), halves.output(0)], -1)
+        return op.add(op.multiply(x, cos), op.multiply(turned, sin))
+
+    # Feed-forward
+
+    def activation(self, x: Node, kind: str) -> Node:
+        """gelu is the exact form with erf, gelu_tanh its approximation. Raises `ModelFileError` for others."""
+        match kind:
+            case "gelu":
+                return op.gelu(x, "erf")
+            case "gelu_tanh":
+                return op.gelu(x, "tanh")
+            case "silu":
+                return op.swish(x)
+            case "relu":
+                return op.relu(x)
+            case "tanh":
+                return op.tanh(x)
+        raise self.weights.error(f"activation {kind!r} is unknown, expected gelu, gelu_tanh, silu, relu or tanh")
+
+    def gated(self, x: Node, layer: str, kind: str, n_ff: int) -> Node:
+        """activation(gate) · up, from `ffn_gate` and `ffn_up`, or from `ffn_up` with the gate's rows first."""
+        if self.weights.has(f"{layer}.ffn_gate.weight"):
+            gate, up = self.linear(x, f"{layer}.ffn_gate", n_ff), self.linear(x, f"{layer}.ffn_up", n_ff)
+        else:
+            gate, up = self.two_halves(x, f"{layer}.ffn_up", n_ff)
+        return op.multiply(self.activation(gate, kind), up)
+
+    def two_halves(self, x: Node, name: str, n_out: int) -> tuple[Node, Node]:
+        """Two linear layers that share a tensor [2 n_out, D]."""
+        first, second = slice(0, n_out), slice(n_out, 2 * n_out)
+        n_rows, n_in = 2 * n_out, self.n_embd
+        return self._product(x, name, first, n_rows, n_in), self._product(x, name, second, n_rows, n_in)
+
+    # After the encoder
+
+    def pooled(self, rows: Node) -> Node:
+        """[B, S, D]: weighted sums of a text's rows. The weights make them a mean, one token's row or a span's mean."""
+        product = op.matmul(self.pooling, rows, False, False)
+        self.exact.append(product)
+        return product
+
+    def exact_linear(self, x: Node, name: str, n_out: int, n_in: int) -> Node:
+        """`linear`, computed in float32 whatever the precision."""
+        product = self.linear(x, name, n_out, n_in)
+        inner = product.input_value(0).get_node() if self.weights.has(f"{name}.bias") else product
+        self.exact.append(inner)
+        return product
+
+
+def alibi_slopes(n_head: int, max_bias: float) -> FloatMatrix:
+    """float32[n_head], as in the ALiBi paper: a geometric sequence, interleaved if n_head is no power of two."""
+    power = 2 ** math.floor(math.log2(n_head))
+    first, second = 2 ** (-max_bias / power), 2 ** (-max_bias / 2 / power)
+    slopes = [first ** (number + 1) for number in range(power)]
+    slopes += [second ** (2 * number + 1) for number in range(n_head - power)]
+    return np.array(slopes, np.float32)
+
+
+def constant(values: Any) -> Node:
+    """A constant. It may share the array's memory, which therefore must not change."""
+    array = np.asarray(values)
+    if array.ndim == 0:
+        return op.constant(array)
+    if not (array.flags.c_contiguous and array.flags.writeable):  # OpenVINO refuses to share read-only memory
+        array = array.copy()
+    return op.constant(array, shared_memory=True)

@@ -1,0 +1,123 @@
+"""Which files the engine can run, decided from the header alone and without importing OpenVINO."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from math import isqrt, prod
+
+from gguf_embed.config import ModelConfig
+from gguf_embed.engines.memory import available_bytes
+from gguf_embed.gguf_file.facts import context_length, has_rank_head
+from gguf_embed.gguf_file.header import GgufHeader
+
+ARCHITECTURES = ("bert", "nomic-bert", "modern-bert", "jina-bert-v2", "gemma-embedding", "qwen2", "qwen3")
+"""Those with a graph. `network.py` has a function for each."""
+
+DECODERS = ("qwen2", "qwen3")
+TABLE = "token_embd.weight"
+
+_LINEAR = "attn_q|attn_k|attn_v|attn_qkv|attn_output|ffn_up|ffn_down|ffn_gate"
+_LAYER_NORMS = "attn_norm|attn_norm_2|attn_output_norm|layer_output_norm|ffn_norm|attn_q_norm|attn_k_norm"
+_GEMMA_NORMS = "post_attention_norm|post_ffw_norm"
+_MODEL = "token_embd|position_embd|token_types|token_embd_norm|output_norm|output|dense_2|dense_3"
+_HEAD = r"cls|cls\.output|cls\.norm"
+_KNOWN = re.compile(rf"(?:blk\.\d+\.(?:{_LINEAR}|{_LAYER_NORMS}|{_GEMMA_NORMS})|{_MODEL}|{_HEAD})\.(?:weight|bias)")
+
+_PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+
+FLOAT_BYTES = 4
+
+MAX_MASK_BYTES = 2**30
+"""Limit on the attention's masks for one text. ALiBi has one per head: 3 GiB for 8,192 tokens and 12 heads."""
+
+PACKED_COPIES = 2
+"""While a graph is compiled, its matrices are in memory as they are and as the library packs them."""
+
+BUFFER_BYTES = 160 * 2**20
+"""Estimate of the memory for the library, and for a batch's intermediate results."""
+
+
+def refusal(header: GgufHeader, config: ModelConfig) -> str | None:
+    """Why the engine cannot run the file with this configuration; None if it can."""
+    if header.architecture not in ARCHITECTURES:
+        return f"it has no graph for the architecture {header.architecture}"
+    if config.compute.offload.n_gpu_layers != 0 or config.compute.offload.devices not in ((), ("none",)):
+        return "it does not use GPUs"
+    if config.mmproj is not None:
+        return "it reads text only, and a vision tower is configured"
+    if find_spec("openvino") is None:
+        return "the package openvino is not installed (pip install 'gguf-embed[openvino]')"
+    return _unknown_part(header) or _too_large(header, config)
+
+
+def _unknown_part(header: GgufHeader) -> str | None:
+    """What the file has that the graph for its architecture does not compute; None if there is nothing."""
+    architecture = header.architecture
+    unknown = next((name for name in header.tensors if not _KNOWN.fullmatch(name)), None)
+    if unknown is not None:
+        return f"its graph for {architecture} has no tensor {unknown}"
+    for key in _PER_LAYER:
+        if f"{architecture}.{key}" in header.array_lengths:
+            return f"its graph for {architecture} has one {key} for all layers"
+    scaling = header.get(f"{architecture}.rope.scaling.type", str) or "none"
+    if scaling not in ("none", "linear"):
+        return f"it does not compute rope scaling {scaling!r}"
+    is_encoder = architecture not in (*DECODERS, "gemma-embedding")
+    if is_encoder and header.get(f"{architecture}.attention.causal", bool) is not False:
+        return f"{architecture}.attention.causal is not false in the file"
+    if architecture == "qwen2" and has_rank_head(header):
+        return "its graph for qwen2 has no rank head"
+    return None
+
+
+def _too_large(header: GgufHeader, config: ModelConfig) -> str | None:
+    longest = _longest(header, config)
+    if _mask_bytes(header, longest) > MAX_MASK_BYTES:
+        allowed = isqrt(longest**2 * MAX_MASK_BYTES // _mask_bytes(header, longest)) // 256 * 256
+        needed = _mask_bytes(header, longest)
+        return (
+            f"for texts of {longest:,} tokens the masks of {header.architecture} take {needed / 2**20:,.0f} MiB, the "
+            f"limit is {MAX_MASK_BYTES / 2**20:,.0f}, which is enough for -c {allowed}"
+        )
+    needed, free = peak_bytes(header, config), available_bytes()
+    if free is None or needed <= free:
+        return None
+    return (
+        f"its float32 weights and buffers need {needed / 2**20:,.0f} MiB of memory, {free / 2**20:,.0f} are available"
+    )
+
+
+def peak_bytes(header: GgufHeader, config: ModelConfig) -> int:
+    """An estimate of the memory during loading and for the longest text. The token table stays in the file."""
+    return PACKED_COPIES * _matrix_bytes(header) + BUFFER_BYTES + longest_text_bytes(header, config)
+
+
+def resident_bytes(header: GgufHeader, config: ModelConfig) -> int:
+    """An estimate of the memory that a loaded model takes."""
+    return _matrix_bytes(header) + BUFFER_BYTES
+
+
+def longest_text_bytes(header: GgufHeader, config: ModelConfig) -> int:
+    """An estimate of the rows of the longest text in one layer, and of the attention's masks."""
+    longest = _longest(header, config)
+    widths = ("embedding_length", "embedding_length", "embedding_length", "embedding_length", "feed_forward_length")
+    width = 2 * sum(header.get(f"{header.architecture}.{key}", int) or 0 for key in widths)
+    return FLOAT_BYTES * longest * width + _mask_bytes(header, longest)
+
+
+def _longest(header: GgufHeader, config: ModelConfig) -> int:
+    n_train = context_length(header) or 512
+    return min(config.n_ctx or n_train, n_train)
+
+
+def _mask_bytes(header: GgufHeader, longest: int) -> int:
+    """What a token may see: the same for all layers, and with ALiBi different for each head."""
+    n_head = header.get(f"{header.architecture}.attention.head_count", int) or 1
+    n_masks = {"bert": 0, "nomic-bert": 0, "qwen2": 1, "qwen3": 1, "jina-bert-v2": n_head}.get(header.architecture, 2)
+    return FLOAT_BYTES * longest**2 * n_masks
+
+
+def _matrix_bytes(header: GgufHeader) -> int:
+    outside = (TABLE, "output.weight")
+    return FLOAT_BYTES * sum(prod(tensor.shape) for name, tensor in header.tensors.items() if name not in outside)

@@ -1,0 +1,64 @@
+"""What was measured about a model file on this machine, kept in the cache so that it is measured once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.atomic_write import atomic_write
+
+_PACKAGES = ("gguf-embed", "llama-cpp-python", "openvino")
+
+
+class MeasurementRecords:
+    """Small JSON files. A record that cannot be read or written is measured again, without a word."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._folder = cache_dir / "measured"
+
+    def read(self, key: str) -> Mapping[str, Any] | None:
+        try:
+            record = json.loads((self._folder / f"{key}.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) else None
+
+    def write(self, key: str, record: Mapping[str, Any]) -> None:
+        with suppress(ModelFileError), atomic_write(self._folder / f"{key}.json") as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+def record_key(path: Path, *settings: object) -> str:
+    """A key for the file at `path` on this machine with these settings.
+
+    It depends on path, size and modification time, on the CPU, and on the versions of this package and the engines.
+    """
+    facts = path.stat()
+    file = (str(path.resolve()), facts.st_size, facts.st_mtime_ns)
+    return hashlib.sha256(repr((file, _cpu(), _versions(), settings)).encode()).hexdigest()[:32]
+
+
+def _cpu() -> str:
+    """The first processor's model and features, as the system lists them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return ""
+    return "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part")))
+
+
+def _versions() -> tuple[str, ...]:
+    return tuple(_version(package) for package in _PACKAGES)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,56 @@
+"""A model in the OpenVINO engine without a server: loaded as the driver loads it, in one precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gguf_embed.config import ComputeConfig, ModelConfig
+from gguf_embed.engines.base import ContextSpec, LoadedEngine, LoadSpec
+from gguf_embed.engines.openvino.driver import OpenVinoDriver
+from gguf_embed.engines.select import open_codec
+from gguf_embed.gguf_file.header import read_header
+from gguf_embed.types import FloatMatrix, OutputSpec, Pooling
+from gguf_embed.vectors import Rows
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A loaded model and the output to compute."""
+
+    loaded: LoadedEngine
+    output: OutputSpec
+
+    def output_of(self, ids: Sequence[Sequence[int]]) -> Rows:
+        """All texts in one batch."""
+        with closing(
+            self.loaded.engine.open_context(ContextSpec(self.output, sum(map(len, ids)), len(ids)))
+        ) as context:
+            output = context.embed(ids, 1)
+            assert isinstance(output, Rows)
+            return output
+
+    def rows(self, ids: Sequence[Sequence[int]]) -> FloatMatrix:
+        """float32, a row per text, or per token with pooling none."""
+        return self.output_of(ids).matrix
+
+
+def load_spec(
+    path: Path, pooling: Pooling, precision: Literal["auto", "f32", "bf16"] = "f32", **config: object
+) -> LoadSpec:
+    compute = ComputeConfig(n_threads=2, precision=precision)
+    whole = ModelConfig(warmup=False, compute=compute, **config)  # type: ignore[arg-type]
+    return LoadSpec(read_header(path), whole, OutputSpec.of(pooling), path.parent, lambda line: None, open_codec)
+
+
+@contextmanager
+def open_graph(path: Path, pooling: Pooling, precision: Literal["auto", "f32", "bf16"] = "f32") -> Iterator[Graph]:
+    spec = load_spec(path, pooling, precision)
+    driver = OpenVinoDriver()
+    assert driver.refusal(spec.header, spec.config) is None
+    loaded = driver.load(spec)
+    with closing(loaded.engine):
+        yield Graph(loaded, spec.output)
