@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from math import prod
 
-from gguf_embed.engines.base import ContextSpec, EngineInfo, LoadSpec, TextCodec
+from gguf_embed.engines.base import EngineInfo, LoadSpec, TextCodec
 from gguf_embed.engines.cpu_count import n_processors
 from gguf_embed.engines.openvino.calibration import Choice, calibrate
 from gguf_embed.engines.openvino.engine import CompiledNetwork, OpenVinoEngine
@@ -20,7 +19,6 @@ from gguf_embed.errors import ConfigError
 from gguf_embed.gguf_file.constants import VocabularyType
 from gguf_embed.gguf_file.facts import context_length, file_type_name, has_rank_head, pooling_type, rank_labels
 from gguf_embed.gguf_file.token_rows import PairRows, TokenRows, has_token_types
-from gguf_embed.types import OutputSpec, Pooling
 
 SAMPLE_TOKENS = 256
 """Longer samples are cut: a longer check would say no more."""
@@ -51,14 +49,8 @@ class ModelBuilder:
             self._model, self._is_marked = keep_exact(self._model, self._network.exact), True
         n_threads = self._spec.config.compute.n_threads or n_processors()
         graph = compile_graph(self._model, precision, n_streams, n_threads)
-        compiled = CompiledNetwork(self._network, graph, self._rows, LENGTH_MULTIPLES[precision])
+        compiled = CompiledNetwork(graph, self._network.rank_pooling, self._rows, LENGTH_MULTIPLES[precision])
         return OpenVinoEngine(self._info, compiled, on_close)
-
-    def kernel_of(self, engine: OpenVinoEngine) -> str:
-        """The name of the kernel that multiplies matrices. Runs a short text, which also allocates memory."""
-        with closing(engine.open_context(ContextSpec(OutputSpec.of(Pooling.MEAN), 1, 1))) as context:
-            context.embed([[0]], 1)
-        return engine.kernel_name()
 
     def measured(self) -> Choice:
         """The best precision, streams and batch size for this machine. Takes about a second for a small model."""

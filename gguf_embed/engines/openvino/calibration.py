@@ -36,6 +36,7 @@ class Choice:
     n_streams: int = 1  # batches computed at once, each with an equal share of the threads
     batch_tokens: int = 512
     tokens_per_s: float = 1000.0  # of all streams together
+    kernel: str = ""  # that multiplies the matrices, by OpenVINO's name; "": not known
     agreement: str = ""  # how near BF16 is to float32, in words; "": not checked
     measured: bool = False
 
@@ -165,7 +166,7 @@ def _with_streams(engine: OpenVinoEngine, precision: str, n_streams: int, output
     counts = BATCH_TEXTS[:1] if _rate(engine, 1, 1, output) < TEXT_TOKENS / TOO_SLOW_S else BATCH_TEXTS
     rates = {n_texts: _rate(engine, n_texts, n_streams, output) for n_texts in counts}
     n_texts = smallest_good(rates)
-    return Choice(precision, n_streams, n_texts * TEXT_TOKENS, rates[n_texts])
+    return Choice(precision, n_streams, n_texts * TEXT_TOKENS, rates[n_texts], engine.kernel_name())
 
 
 def smallest_good(rates: Mapping[int, float]) -> int:

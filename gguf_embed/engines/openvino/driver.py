@@ -30,7 +30,6 @@ class LoadedGraph(LoadedEngine):
     """What the driver loaded, and how it is computed."""
 
     choice: Choice | None = None
-    kernel: str = ""  # that multiplies the matrices; "" without warm-up
 
 
 class OpenVinoDriver:
@@ -45,7 +44,7 @@ class OpenVinoDriver:
         return False
 
     def memory_bytes(self, header: GgufHeader, config: ModelConfig) -> int:
-        return support.resident_bytes(header, config)
+        return support.resident_bytes(header)
 
     def load(self, spec: LoadSpec) -> LoadedEngine:
         from gguf_embed.engines.openvino.build import ModelBuilder
@@ -57,8 +56,7 @@ class OpenVinoDriver:
             choice = _choose(builder, spec)
             engine = builder.compile(choice.precision, choice.n_streams, on_close=opened.close)
             stack.pop_all()
-        kernel = builder.kernel_of(engine) if spec.config.warmup else ""
-        return LoadedGraph(engine, opened.codec, WEIGHTS_TYPES[choice.precision], choice=choice, kernel=kernel)
+        return LoadedGraph(engine, opened.codec, WEIGHTS_TYPES[choice.precision], choice=choice)
 
     def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> ExecutionPlan:
         """Everything was measured on loading, because it decides how the graph is compiled."""
@@ -76,7 +74,7 @@ class OpenVinoDriver:
             n_threads=n_threads,
             alone_threads=max(1, n_threads // choice.n_streams),
             tokens_per_s=choice.tokens_per_s,
-            kernels=loaded.kernel or "unchecked",
+            kernels=choice.kernel or "unchecked",
             details=_details(choice),
             measured=choice.measured,
         )

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from gguf_embed.engines.base import ContextSpec, EngineInfo
-from gguf_embed.engines.openvino.network import Network
 from gguf_embed.engines.openvino.padding import split_by_length
 from gguf_embed.engines.openvino.runtime import CompiledGraph, kernel_name
 from gguf_embed.errors import EngineFailure, ModelFileError, NotSupported
@@ -39,8 +38,8 @@ class OpenVinoContexts:
 class CompiledNetwork:
     """A network, compiled."""
 
-    network: Network
     graph: CompiledGraph
+    rank_pooling: Pooling  # what the rank head reads
     tokens: TokenRows | PairRows
     length_multiple: int  # batches are padded to a multiple of so many tokens per text
 
@@ -82,7 +81,7 @@ class OpenVinoContext:
         self._request: Any = compiled.graph.create_infer_request()
         self._output = {DENSE: POOLED, TOKENS: ROWS, SCORES: RANKED}[spec.output.kind]
         # token rows do not depend on it
-        self._pooling = compiled.network.rank_pooling if self._output == RANKED else spec.output.pooling or Pooling.MEAN
+        self._pooling = compiled.rank_pooling if self._output == RANKED else spec.output.pooling or Pooling.MEAN
 
     def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> Rows:
         if self._request is None:

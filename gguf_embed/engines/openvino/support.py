@@ -31,8 +31,8 @@ FLOAT_BYTES = 4
 MAX_MASK_BYTES = 2**30
 """Limit on the attention's masks for one text. ALiBi has one per head: 3 GiB for 8,192 tokens and 12 heads."""
 
-PACKED_COPIES = 2
-"""While a graph is compiled, its matrices are in memory as they are and as the library packs them."""
+COPIES = 2
+"""A compiled graph keeps its matrices as they were given, in float32, and as the library packs them."""
 
 BUFFER_BYTES = 160 * 2**20
 """Estimate of the memory for the library, and for a batch's intermediate results."""
@@ -89,13 +89,13 @@ def _too_large(header: GgufHeader, config: ModelConfig) -> str | None:
 
 
 def peak_bytes(header: GgufHeader, config: ModelConfig) -> int:
-    """An estimate of the memory during loading and for the longest text. The token table stays in the file."""
-    return PACKED_COPIES * _matrix_bytes(header) + BUFFER_BYTES + longest_text_bytes(header, config)
+    """An estimate of the memory that a model takes while its longest text is computed."""
+    return resident_bytes(header) + longest_text_bytes(header, config)
 
 
-def resident_bytes(header: GgufHeader, config: ModelConfig) -> int:
-    """An estimate of the memory that a loaded model takes."""
-    return _matrix_bytes(header) + BUFFER_BYTES
+def resident_bytes(header: GgufHeader) -> int:
+    """An estimate of the memory that a loaded model takes. The token table stays in the file."""
+    return COPIES * _matrix_bytes(header) + BUFFER_BYTES
 
 
 def longest_text_bytes(header: GgufHeader, config: ModelConfig) -> int:
