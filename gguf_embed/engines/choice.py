@@ -12,6 +12,7 @@ from gguf_embed.engines.base import BatchLimits, EngineDriver, ExecutionPlan, Lo
 from gguf_embed.engines.records import MeasurementRecords, record_key
 from gguf_embed.engines.select import Candidates
 from gguf_embed.engines.throughput import sample_batch, tokens_per_s
+from gguf_embed.errors import EngineFailure
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.types import OutputSpec
 
@@ -38,14 +39,14 @@ def choose_driver(spec: LoadSpec) -> EngineDriver:
     if first.name not in COMPARED or spec.config.compute.engine != "auto" or not spec.config.warmup:
         return first
     records, key = MeasurementRecords(spec.cache_dir), _key(spec.header, spec.config, spec.output)
-    record = records.read(key)
-    chosen = record.get("engine") if record is not None else None
+    record = records.read(key) or {}
+    chosen = record.get("engine")
     if chosen == first.name:
         return first
     drivers = {driver.name: driver for driver in candidates.drivers() if driver.name in COMPARED}
     if len(drivers) == 1:
         return first
-    if chosen not in drivers:
+    if not isinstance(chosen, str) or chosen not in drivers:
         rates = {name: _trial(driver, spec) for name, driver in drivers.items()}
         chosen = fastest(rates)
         records.write(key, {"engine": chosen, "tokens_per_s": rates})
@@ -78,10 +79,13 @@ def engine_in_words(header: GgufHeader, config: ModelConfig, output: OutputSpec,
     if len(names) < 2 or names[0] not in COMPARED:
         reasons = "; ".join(f"not {name}: {reason}" for name, reason in candidates.refusals.items())
         return f"{names[0]} ({reasons})" if names and reasons else ", ".join(names) or reasons
-    record = MeasurementRecords(cache_dir).read(_key(header, config, output))
-    if record is None:
+    if not config.warmup:
+        return names[0]
+    record = MeasurementRecords(cache_dir).read(_key(header, config, output)) or {}
+    rates = record.get("tokens_per_s")
+    if record.get("engine") not in names or not isinstance(rates, dict):
         return f"{' or '.join(names)}: the faster one, measured when it is first served"
-    return f"{record['engine']} ({_listed(record['tokens_per_s'])})"
+    return f"{record['engine']} ({_listed(rates)})"
 
 
 def _key(header: GgufHeader, config: ModelConfig, output: OutputSpec) -> str:
@@ -91,7 +95,18 @@ def _key(header: GgufHeader, config: ModelConfig, output: OutputSpec) -> str:
 
 
 def _trial(driver: EngineDriver, spec: LoadSpec) -> float:
-    """Load the file, measure, and unload it. Tokens per second with all workers busy."""
+    """Load the file, measure, and unload it. Tokens per second with all workers busy; 0 if the engine fails.
+
+    Raises `ModelFileError` for a file that is at fault itself.
+    """
+    try:
+        return _measured(driver, spec)
+    except EngineFailure as error:
+        spec.report(f"{spec.header.path.name} does not run in the engine {driver.name}: {error.message}")
+        return 0.0
+
+
+def _measured(driver: EngineDriver, spec: LoadSpec) -> float:
     loaded = driver.load(spec)
     with closing(loaded.engine):
         trained = loaded.engine.info.n_ctx_train

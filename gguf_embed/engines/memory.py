@@ -11,7 +11,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 def available_bytes() -> int | None:
     """What the system has available, limited by a container's limit (cgroup v2); None if the system does not say."""
     system = system_available_bytes(_read(_MEMINFO))
-    container = container_left_bytes(_read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current"))
+    files = [_read(_CGROUP / f"memory.{name}") for name in ("max", "current", "stat")]
+    container = container_left_bytes(*files)
     known = [n for n in (system, container) if n is not None]
     return min(known) if known else None
 
@@ -25,11 +26,12 @@ def system_available_bytes(meminfo: str) -> int | None:
     return None
 
 
-def container_left_bytes(limit: str, current: str) -> int | None:
-    """What is left of a container's limit; None without a limit."""
+def container_left_bytes(limit: str, current: str, stat: str = "") -> int | None:
+    """What is left of a container's limit; None without a limit. Cached files that nobody uses do not count."""
     if not limit.strip().isdigit() or not current.strip().isdigit():
         return None
-    return max(0, int(limit) - int(current))
+    inactive = next((line.split()[1] for line in stat.splitlines() if line.startswith("inactive_file ")), "0")
+    return max(0, int(limit) - int(current) + int(inactive))
 
 
 def _read(path: Path) -> str:

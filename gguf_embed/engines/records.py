@@ -25,7 +25,7 @@ class MeasurementRecords:
     def read(self, key: str) -> Mapping[str, Any] | None:
         try:
             record = json.loads((self._folder / f"{key}.json").read_text("utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return record if isinstance(record, dict) else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from gguf_embed.engines.base import EngineContext
 
@@ -23,41 +23,39 @@ def tokens_per_s(
     what a context raises.
     """
     n_tokens = sum(map(len, batch))
-    n_runs = [0] * n_at_once
-    failures: list[Exception] = []
-    ready = threading.Barrier(n_at_once + 1)
+    rates = [0.0] * n_at_once
+    failures: list[BaseException] = []
+    ready = threading.Barrier(n_at_once)
 
-    def work(number: int) -> None:
+    def work(number: int, context: EngineContext) -> None:
         try:
-            context = contexts[number]
             context.embed(batch, n_threads)
             ready.wait()
-            end_s = time.perf_counter() + measure_s
-            while time.perf_counter() < end_s:
+            n_done, elapsed_s, started_s = 0, 0.0, time.perf_counter()
+            while elapsed_s < measure_s:
                 context.embed(batch, n_threads)
-                n_runs[number] += 1
+                n_done += n_tokens
+                elapsed_s = time.perf_counter() - started_s
+            rates[number] = n_done / elapsed_s
         except threading.BrokenBarrierError:
             pass  # another thread has failed
-        except Exception as error:
+        except BaseException as error:
             failures.append(error)
             ready.abort()
 
     with ExitStack() as stack:
-        contexts = [open_context() for _ in range(n_at_once)]
-        for context in contexts:
+        threads = []
+        for number in range(n_at_once):
+            context = open_context()
             stack.callback(context.close)
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(n_at_once)]
+            threads.append(threading.Thread(target=work, args=(number, context)))
         for thread in threads:
             thread.start()
-        with suppress(threading.BrokenBarrierError):
-            ready.wait()
-        started_s = time.perf_counter()
         for thread in threads:
             thread.join()
-        elapsed_s = time.perf_counter() - started_s
     if failures:
         raise failures[0]
-    return sum(n_runs) * n_tokens / elapsed_s
+    return sum(rates)
 
 
 def sample_batch(lengths: Sequence[int], n_vocab: int) -> list[list[int]]:

@@ -34,7 +34,7 @@ def to_float32(stored: NDArray[np.uint8], type_name: str, label: str) -> FloatMa
 
     try:
         return np.ascontiguousarray(dequantize(stored, GGMLQuantizationType[type_name]), np.float32)
-    except (KeyError, NotImplementedError) as error:
+    except (KeyError, NotImplementedError, ValueError) as error:
         raise ModelFileError(
             f"{label} is stored as {type_name}, which cannot be dequantized here: "
             "use a file with another type of weights"

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
+from pathlib import Path
 
 from gguf_embed.engines.base import EngineInfo, LoadSpec, TextCodec
 from gguf_embed.engines.cpu_count import n_processors
 from gguf_embed.engines.openvino.calibration import Choice, calibrate
-from gguf_embed.engines.openvino.engine import CompiledNetwork, OpenVinoEngine
+from gguf_embed.engines.openvino.engine import CompiledNetwork, OpenVinoEngine, reason_of
 from gguf_embed.engines.openvino.network import build_network
 from gguf_embed.engines.openvino.precision import keep_exact
 from gguf_embed.engines.openvino.runtime import REDUCED, compile_graph, computes_bf16
 from gguf_embed.engines.openvino.samples import SAMPLES
 from gguf_embed.engines.openvino.support import DECODERS
 from gguf_embed.engines.openvino.weights import GraphWeights
-from gguf_embed.errors import ConfigError
+from gguf_embed.errors import ConfigError, EngineFailure
 from gguf_embed.gguf_file.constants import VocabularyType
-from gguf_embed.gguf_file.facts import context_length, file_type_name, has_rank_head, pooling_type, rank_labels
+from gguf_embed.gguf_file.facts import file_type_name, has_rank_head, pooling_type, rank_labels
 from gguf_embed.gguf_file.token_rows import PairRows, TokenRows, has_token_types
 
 SAMPLE_TOKENS = 256
@@ -28,6 +30,15 @@ LENGTH_MULTIPLES = {"f32": 1, "bf16": 16}
 tokens; otherwise sums of different order are rounded differently (cosine 0.999993). Float32 does not need it."""
 
 
+@contextmanager
+def openvino_errors(path: Path) -> Iterator[None]:
+    """Turn an error of OpenVINO, which is not about the file, into an `EngineFailure` that names the file."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise EngineFailure(f"{path.name}: OpenVINO cannot compile its graph: {reason_of(error)}") from error
+
+
 class ModelBuilder:
     """Builds the graph of one model once, and compiles it as often as it takes to find the best way."""
 
@@ -36,7 +47,9 @@ class ModelBuilder:
         header = spec.header
         self._codec, self._spec = codec, spec
         is_ranked = has_rank_head(header)
-        self._network = build_network(GraphWeights(header), rank_head=is_ranked)
+        self._weights = GraphWeights(header)
+        with openvino_errors(header.path):
+            self._network = build_network(self._weights, len(codec.vocabulary().entries), rank_head=is_ranked)
         self._rows = PairRows(header) if is_ranked and has_token_types(header) else TokenRows(header)
         self._info = self._read_info()
         self._model = self._network.model
@@ -44,22 +57,40 @@ class ModelBuilder:
 
     def compile(self, precision: str, n_streams: int, on_close: Callable[[], None] = lambda: None) -> OpenVinoEngine:
         """Compile for `n_streams` batches at once. `on_close` is called when the engine is closed."""
-        if precision == REDUCED and not self._is_marked:
-            # the marks do not matter to float32
-            self._model, self._is_marked = keep_exact(self._model, self._network.exact), True
+        if precision == REDUCED:
+            self._mark()
         n_threads = self._spec.config.compute.n_threads or n_processors()
-        graph = compile_graph(self._model, precision, n_streams, n_threads)
+        with openvino_errors(self._spec.header.path):
+            graph = compile_graph(self._model, precision, n_streams, n_threads)
         compiled = CompiledNetwork(graph, self._network.rank_pooling, self._rows, LENGTH_MULTIPLES[precision])
         return OpenVinoEngine(self._info, compiled, on_close)
+
+    def _mark(self) -> None:
+        """Mark what stays in float32. The marks do not matter when the graph is compiled for float32."""
+        if not self._is_marked:
+            try:
+                self._model, self._is_marked = keep_exact(self._model, self._network.exact), True
+            except OSError as error:
+                raise EngineFailure(f"BF16 needs a folder for temporary files ({error}): set TMPDIR") from error
 
     def measured(self) -> Choice:
         """The best precision, streams and batch size for this machine. Takes about a second for a small model."""
         compute = self._spec.config.compute
         precision = compute.precision
-        if precision == "auto" and (compute.weights == "file" or not computes_bf16()):
+        if precision == "auto" and not self._may_use_bf16():
             precision = "f32"
         n_threads = compute.n_threads or n_processors()
         return calibrate(self.compile, self._samples(), self._spec.output, n_threads, precision)
+
+    def _may_use_bf16(self) -> bool:
+        if self._spec.config.compute.weights == "file" or not computes_bf16():
+            return False
+        try:
+            self._mark()
+        except EngineFailure as error:
+            self._spec.report(f"{self._spec.header.path.name} runs in float32: {error.message}")
+            return False
+        return True
 
     def check_precision(self) -> None:
         """Raises `ConfigError` if BF16 is configured, and the CPU has no instructions for it."""
@@ -87,7 +118,7 @@ class ModelBuilder:
             description=f"{header.architecture} {n_params / 1e6:.0f}M {file_type_name(header)}",
             n_embd=network.n_embd,
             n_vocab=self._rows.n_tokens,
-            n_ctx_train=context_length(header) or 512,
+            n_ctx_train=self._weights.integer("context_length"),
             n_params=n_params,
             size_bytes=sum(tensor.size_bytes for tensor in header.tensors.values()),
             pooling=pooling_type(header),

@@ -49,9 +49,12 @@ class Choice:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None) -> Choice | None:
-        """None for a missing record, and for one that another version wrote."""
+        """None for a missing record, and for one with other fields or impossible values."""
         try:
-            return cls(**record) if record is not None else None
+            choice = cls(**record) if record is not None else None
+            if choice is None or choice.precision not in (FULL, REDUCED):
+                return None
+            return choice if choice.n_streams >= 1 and choice.batch_tokens >= 1 and choice.tokens_per_s > 0 else None
         except TypeError:
             return None
 
@@ -129,7 +132,8 @@ def compare(
 def cosines(a: FloatMatrix, b: FloatMatrix) -> np.ndarray:
     """Of the rows, float64[rows]."""
     x, y = a.astype(np.float64), b.astype(np.float64)
-    products: np.ndarray = (x * y).sum(axis=1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
+    lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    products: np.ndarray = (x * y).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
     return products
 
 

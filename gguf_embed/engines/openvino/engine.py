@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -21,6 +22,8 @@ ROWS, POOLED, RANKED = 0, 1, 2
 """The numbers of a graph's outputs."""
 
 MAX_SEQUENCES = 256
+
+_SOURCE_PLACE = re.compile(r"Exception from \S+:\d+:?| failed at \S+:\d+:?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ class OpenVinoContext:
             self._request.infer([self._token_rows(batch, lengths, longest), lengths[:, np.newaxis], pooling], True)
             result = self._request.get_output_tensor(self._output).data
         except RuntimeError as error:
-            raise EngineFailure(f"OpenVINO refused a batch of {len(batch)} texts: {first_line(error)}") from error
+            raise EngineFailure(f"OpenVINO refused a batch of {len(batch)} texts: {reason_of(error)}") from error
         if self.spec.output.kind == TOKENS:
             rows = np.concatenate([result[number, :n] for number, n in enumerate(lengths)])
             return Rows.per_token(rows, lengths.tolist())
@@ -159,7 +162,7 @@ def pooling_weights(pooling: Pooling, lengths: np.ndarray, longest: int) -> Floa
     return weights
 
 
-def first_line(error: Exception) -> str:
-    """OpenVINO's reason: its messages begin with the source lines that they come from."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line and not line.startswith("Exception from")), "no reason given")
+def reason_of(error: Exception) -> str:
+    """What OpenVINO says, in one line without the places in its source code."""
+    lines = [_SOURCE_PLACE.sub("", line).strip() for line in str(error).splitlines()]
+    return "; ".join(line for line in lines if line) or "no reason given"

@@ -45,9 +45,10 @@ class Network:
     exact: tuple[Node, ...]  # products to be computed in float32 whatever the precision
 
 
-def build_network(weights: GraphWeights, *, rank_head: bool) -> Network:
+def build_network(weights: GraphWeights, n_vocab: int, *, rank_head: bool) -> Network:
     """Raises `ModelFileError` that names the tensor or key, if the file does not have what its architecture needs."""
     g = GraphPieces(weights)
+    weights.check_shape("token_embd.weight", (n_vocab, g.n_embd))  # stays in the file
     rows = GRAPHS[weights.architecture](g)
     pooled, n_embd = _dense_modules(g, g.pooled(rows))
     outputs = [rows, pooled]
@@ -55,6 +56,7 @@ def build_network(weights: GraphWeights, *, rank_head: bool) -> Network:
     if rank_head:
         scores, n_scores = _rank_head(g, g.pooled(rows))
         outputs.append(scores)
+    weights.check_all_read()
     model = model_of(outputs, [g.tokens, g.lengths, g.pooling], weights.architecture)
     return Network(model, n_embd, n_scores, rank_pooling(weights), tuple(g.exact))
 
@@ -83,12 +85,12 @@ def _rank_head(g: GraphPieces, row: Node) -> tuple[Node, int]:
     is_modern = g.weights.architecture == "modern-bert"
     if g.weights.has("cls.weight"):
         width = g.weights.rows("cls.weight")
-        row = g.activation(g.exact_linear(row, "cls", width, g.n_embd), "gelu" if is_modern else "tanh")
+        row = g.activation(g.linear(row, "cls", width), "gelu" if is_modern else "tanh")
         if g.weights.has("cls.norm.weight"):
             row = g.layer_norm(row, "cls.norm")
     if g.weights.has("cls.output.weight"):
         n_scores = g.weights.rows("cls.output.weight")
-        row, width = g.exact_linear(row, "cls.output", n_scores, width), n_scores
+        row, width = g.linear(row, "cls.output", n_scores, width), n_scores
     if g.weights.architecture == "qwen3":
         row = op.softmax(row, -1)
     return row, width

@@ -28,7 +28,7 @@ class GraphPieces:
     def __init__(self, weights: GraphWeights) -> None:
         self.weights = weights
         self.n_embd = weights.integer("embedding_length")
-        self.n_layer = weights.integer("block_count")
+        self.n_layer = weights.n_layer()
         self.n_head = weights.integer("attention.head_count")
         self.n_head_kv = weights.integer("attention.head_count_kv", self.n_head)
         if weights.has("blk.0.attn_q.weight") or weights.has("blk.0.attn_qkv.weight"):
@@ -62,7 +62,7 @@ class GraphPieces:
 
     def position_rows(self, name: str) -> Node:
         """[1, T, D] from a table with a row per position."""
-        table = self.weights.array(f"{name}.weight", (self.weights.rows(f"{name}.weight"), self.n_embd))
+        table = self.weights.array(f"{name}.weight", (self.weights.integer("context_length"), self.n_embd))
         return op.unsqueeze(op.gather(constant(table), self._positions, constant(np.int32(0))), constant(np.int32(0)))
 
     # Layers
@@ -167,6 +167,8 @@ class GraphPieces:
 
     def rope(self, freq_base: float, scaling_factor: float = 1.0) -> tuple[Node, Node]:
         """cos and sin [T, head size] of the rotary position embedding, both halves of a head alike."""
+        if self.head_size % 2:
+            raise self.weights.error(f"a head of {self.head_size} dimensions has no halves to rotate")
         half = self.head_size // 2
         frequencies = (freq_base ** -(np.arange(half, dtype=np.float64) / half) / scaling_factor).astype(np.float32)
         positions = op.unsqueeze(op.convert(self._positions, "f32"), constant(np.int32(1)))
@@ -221,10 +223,9 @@ class GraphPieces:
         return product
 
     def exact_linear(self, x: Node, name: str, n_out: int, n_in: int) -> Node:
-        """`linear`, computed in float32 whatever the precision."""
-        product = self.linear(x, name, n_out, n_in)
-        inner = product.input_value(0).get_node() if self.weights.has(f"{name}.bias") else product
-        self.exact.append(inner)
+        """`linear` without a bias, computed in float32 whatever the precision."""
+        product = op.matmul(x, constant(self.weights.array(f"{name}.weight", (n_out, n_in))), False, True)
+        self.exact.append(product)
         return product
 
 

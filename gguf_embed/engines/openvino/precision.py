@@ -1,7 +1,8 @@
 """BF16 where it is fast and harmless: matrices and attention, while everything else stays in float32.
 
 OpenVINO's own BF16 mode also adds, normalizes and pools in BF16: cosine 0.99989 to float32 on all-MiniLM-L6-v2. With
-only the products in BF16 it is 0.99995, at the same speed (docs/benchmarks.md).
+only the products in BF16 it is 0.99995, at nearly the same speed (docs/benchmarks.md). RMS norms are an exception:
+OpenVINO fuses their operations into one, which loses the mark.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ def keep_exact(model: Any, exact: Collection[Node]) -> Any:
 
     `exact` are products that keep it, too. OpenVINO's Python API cannot set this attribute, but its file format can: so
     the graph goes through XML, without its weights, which are put back. Takes about 20 ms. Changes `model`.
+    Raises `OSError`, and leaves `model` as it is, if there is no folder for temporary files.
     """
     exact_names = {node.get_friendly_name() for node in exact}
-    weights = _take_weights(model)
-    with tempfile.TemporaryDirectory(prefix="gguf-embed-") as folder:
+    with _scratch_folder() as folder:
+        weights = _take_weights(model)
         xml, small = Path(folder, "graph.xml"), Path(folder, "graph.bin")
         serialize(model, str(xml), str(small))
         text, constants = xml.read_text("utf-8"), np.frombuffer(small.read_bytes(), np.uint8)
@@ -45,6 +47,14 @@ def keep_exact(model: Any, exact: Collection[Node]) -> Any:
     marked = read_ir(_LAYER.sub(mark, text).encode(), constants)
     _put_weights(marked, weights)
     return marked
+
+
+def _scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder, in shared memory where nothing else can be written. Raises `OSError` without either."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="gguf-embed-")
+    except OSError:
+        return tempfile.TemporaryDirectory(prefix="gguf-embed-", dir="/dev/shm")
 
 
 def _take_weights(model: Any) -> dict[str, Node]:

@@ -11,6 +11,9 @@ from gguf_embed.gguf_file.dequantize import dequantized
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
 from gguf_embed.types import FloatMatrix
 
+MAX_SIZE = 2**24
+"""Limit on sizes in the metadata, far above any model's: no array of such a length may exhaust the memory."""
+
 
 class GraphWeights:
     """Reads a file's tensors by name, in PyTorch's order of dimensions. Errors name the tensor or the key."""
@@ -29,32 +32,48 @@ class GraphWeights:
         Raises `ModelFileError` if the tensor is missing, has another shape or a type that cannot be read, or contains
         NaN or infinity.
         """
+        return self._finite(name, self.check_shape(name, shape)).reshape(shape)
+
+    def rows(self, name: str) -> int:
+        """The first dimension of a tensor in PyTorch's order: the outputs of a linear layer. Raises if missing."""
+        return self._tensor(name).shape[-1]
+
+    def check_shape(self, name: str, shape: Sequence[int]) -> TensorInfo:
+        """The tensor. Raises `ModelFileError` if it is missing or has another shape."""
+        tensor = self._tensor(name)
+        found = list(reversed(tensor.shape))
+        if found != list(shape):
+            raise self.error(f"tensor {name} has shape {found}, expected {list(shape)}")
+        self._read.add(name)
+        return tensor
+
+    def check_all_read(self) -> None:
+        """Raises `ModelFileError` for a tensor that nothing has read: the graph is not what the file describes."""
+        unread = sorted(set(self.header.tensors) - self._read - {"output.weight"})  # logits are not computed
+        if unread:
+            raise self.error(
+                f"tensor {unread[0]} has no place in a {self.architecture} model of {self.n_layer()} layers"
+            )
+
+    def _tensor(self, name: str) -> TensorInfo:
         tensor = self.header.tensors.get(name)
         if tensor is None:
             raise self.error(f"tensor {name} is missing")
-        found = tuple(reversed(tensor.shape))
-        if found != tuple(shape):
-            raise self.error(f"tensor {name} has shape {list(found)}, expected {list(shape)}")
-        self._read.add(name)
-        return self._finite(name, tensor).reshape(found)
+        return tensor
 
-    def rows(self, name: str) -> int:
-        """The first dimension of a tensor in PyTorch's order: the outputs of a linear layer. The tensor must exist."""
-        return self.header.tensors[name].shape[-1]
-
-    def unread(self) -> list[str]:
-        """The names of the tensors that no graph has read: the file has more than the network that was built."""
-        return sorted(set(self.header.tensors) - self._read)
-
-    def mark_read(self, *names: str) -> None:
-        self._read.update(names)
+    def n_layer(self) -> int:
+        """The number of layers. Raises `ModelFileError` if the file cannot have so many."""
+        n_layer, n_tensors = self.integer("block_count"), len(self.header.tensors)
+        if n_layer > n_tensors:
+            raise self.error(f"{self.architecture}.block_count is {n_layer}, but the file has only {n_tensors} tensors")
+        return n_layer
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """`<architecture>.<key>`. Raises `ModelFileError` if it is missing without a default, or not positive."""
+        """`<architecture>.<key>`. Raises `ModelFileError` if it is missing without a default, or no size."""
         value = self.header.get(f"{self.architecture}.{key}", int)
         value = default if value is None else value
-        if value is None or not 0 < value < 2**31:
-            raise self.error(f"{self.architecture}.{key} is {value}, expected a positive number")
+        if value is None or not 0 < value <= MAX_SIZE:
+            raise self.error(f"{self.architecture}.{key} is {value}, expected a number from 1 to {MAX_SIZE}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -71,12 +90,12 @@ class GraphWeights:
 
     def window_reach(self) -> int | None:
         """How far a layer with local attention sees to either side, in tokens; None: the file has no window."""
-        window = self.header.get(f"{self.architecture}.attention.sliding_window", int)
-        return window // 2 if window else None
+        key = "attention.sliding_window"
+        return self.integer(key) // 2 if self.header.get(f"{self.architecture}.{key}", int) else None
 
     def local_layers(self, every: int, *, global_first: bool) -> list[bool]:
         """Which layers have local attention: as the file says, else all but one of `every`, its first or its last."""
-        n_layer = self.integer("block_count")
+        n_layer = self.n_layer()
         stored = self.header.metadata.get(f"{self.architecture}.attention.sliding_window_pattern", every)
         if isinstance(stored, tuple):
             if len(stored) != n_layer:
@@ -100,7 +119,9 @@ class GraphWeights:
 
     def _finite(self, name: str, tensor: TensorInfo) -> FloatMatrix:
         values = dequantized(self.header, tensor)
-        if not np.isfinite(values.sum(dtype=np.float64)):
+        with np.errstate(invalid="ignore"):  # the sum of infinity and -infinity
+            is_finite = bool(np.isfinite(values.sum(dtype=np.float64)))
+        if not is_finite:
             n_bad = int(values.size - np.isfinite(values).sum())
             raise self.error(f"tensor {name} has {n_bad} values that are NaN or infinite")
         return values

@@ -1,0 +1,247 @@
+"""Which precision, streams and batch size are chosen, from measurements that are scripted here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gguf_embed.engines.openvino import calibration
+from gguf_embed.engines.openvino.calibration import Agreement, Choice, calibrate, smallest_good, stream_counts
+from gguf_embed.types import OutputSpec, Pooling
+
+GOOD, BAD = Agreement(0.99995, 0.999999), Agreement(0.9, 0.999999)
+MEAN = OutputSpec.of(Pooling.MEAN)
+FAST = 1e6  # tokens per second
+
+
+@pytest.mark.parametrize(
+    ("rates", "best"),
+    [
+        ({12: 100.0, 24: 100.0, 48: 100.0}, 12),
+        ({12: 95.0, 24: 99.0, 48: 100.0}, 12),
+        ({12: 94.9, 24: 95.0, 48: 100.0}, 24),
+        ({12: 50.0, 24: 80.0, 48: 100.0}, 48),
+        ({12: 100.0, 24: 80.0, 48: 60.0}, 12),
+        ({12: 7.0}, 12),
+    ],
+)
+def test_the_smallest_batch_that_is_nearly_as_fast(rates, best):
+    assert smallest_good(rates) == best
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "counts"), [(1, ()), (2, (2,)), (4, (4,)), (7, (7,)), (8, (2, 8)), (32, (8, 32))]
+)
+def test_streams_that_are_tried_besides_one(n_threads, counts):
+    assert stream_counts(n_threads) == counts
+
+
+@pytest.mark.parametrize(
+    ("agreement", "is_good"),
+    [
+        (Agreement(0.9999, 0.99999, 0.01), True),
+        (Agreement(0.99989, 0.99999), False),
+        (Agreement(0.9999, 0.999989), False),
+        (Agreement(1.0, 1.0, 0.0101), False),
+        (Agreement(float("nan"), 1.0), False),
+        (Agreement(1.0, float("nan")), False),
+        (Agreement(1.0, 1.0, float("nan")), False),
+    ],
+)
+def test_agreement_at_its_borders(agreement, is_good):
+    assert agreement.is_good is is_good
+
+
+def test_agreement_in_words():
+    assert str(Agreement(0.99995, 0.9999999)) == "cosine 0.999950 to float32, 0.9999999 alone to in a batch"
+
+
+def test_a_choice_is_the_same_after_it_was_recorded():
+    choice = Choice("bf16", 2, 252, 9.5, "near", True)
+    assert Choice.from_record(choice.to_record()) == choice
+
+
+@pytest.mark.parametrize("record", [None, {"precision": "f32", "from_tomorrow": 1}])
+def test_a_record_that_is_missing_or_of_another_version_is_none(record):
+    assert Choice.from_record(record) is None
+
+
+@pytest.mark.parametrize(("n_streams", "expected"), [(None, 3), (1, 1), (5, 5)])
+def test_configured_streams_replace_measured_ones(n_streams, expected):
+    assert Choice(n_streams=3).with_streams(n_streams) == Choice(n_streams=expected)
+
+
+@dataclass
+class FakeCompiled:
+    """An engine that only knows how it was compiled."""
+
+    precision: str
+    n_streams: int
+    n_closed: int = 0
+
+    def kernel_name(self) -> str:
+        return "fake"
+
+    def close(self) -> None:
+        self.n_closed += 1
+
+
+@dataclass
+class Script:
+    """Compiles fakes and says how fast they are: tokens per second by precision, streams, and texts in a batch."""
+
+    rates: dict[tuple[str, int, int], float] = field(default_factory=dict)
+    compiled: list[FakeCompiled] = field(default_factory=list)
+    measured: list[tuple[str, int, int]] = field(default_factory=list)
+
+    def compile(self, precision: str, n_streams: int) -> Any:
+        self.compiled.append(FakeCompiled(precision, n_streams))
+        return self.compiled[-1]
+
+    def rate(self, engine: FakeCompiled, n_texts: int, n_streams: int, output: OutputSpec) -> float:
+        assert not engine.n_closed
+        assert n_streams == (1 if n_texts == 1 else engine.n_streams)
+        self.measured.append((engine.precision, engine.n_streams, n_texts))
+        return self.rates.get(self.measured[-1], FAST)
+
+    @property
+    def precisions(self) -> set[str]:
+        return {engine.precision for engine in self.compiled}
+
+
+def run(monkeypatch, script: Script, precision: str, agreement: Agreement = GOOD, n_threads: int = 2) -> Choice:
+    monkeypatch.setattr(calibration, "_rate", script.rate)
+    monkeypatch.setattr(calibration, "compare", lambda *_: agreement)
+    choice = calibrate(script.compile, [[1, 2]], MEAN, n_threads, precision)  # type: ignore[arg-type]
+    assert [engine.n_closed for engine in script.compiled] == [1] * len(script.compiled)
+    return choice
+
+
+BF16_IS_FASTER = {("bf16", 1, 12): 3 * FAST, ("bf16", 1, 24): 3 * FAST, ("bf16", 1, 48): 3 * FAST}
+BF16_IS_SLOWER = dict.fromkeys(BF16_IS_FASTER, FAST / 2) | {("bf16", 2, n): FAST / 2 for n in (12, 24, 48)}
+
+
+@pytest.mark.parametrize(
+    ("precision", "rates", "agreement", "chosen"),
+    [
+        ("auto", BF16_IS_FASTER, GOOD, "bf16"),
+        ("auto", BF16_IS_FASTER, BAD, "f32"),
+        ("auto", BF16_IS_SLOWER, GOOD, "f32"),
+        ("f32", BF16_IS_FASTER, GOOD, "f32"),
+        ("bf16", BF16_IS_SLOWER, BAD, "bf16"),
+    ],
+)
+def test_bf16_is_chosen_if_it_is_good_and_faster_or_configured(monkeypatch, precision, rates, agreement, chosen):
+    choice = run(monkeypatch, Script(rates), precision, agreement)
+    assert (choice.precision, choice.measured) == (chosen, True)
+    assert choice.agreement == ("" if precision == "f32" else str(agreement))
+
+
+def test_f32_never_compiles_bf16(monkeypatch):
+    script = Script()
+    run(monkeypatch, script, "f32")
+    assert script.precisions == {"f32"}
+
+
+def test_bf16_is_not_timed_if_it_is_not_good(monkeypatch):
+    script = Script()
+    run(monkeypatch, script, "auto", BAD)
+    assert {precision for precision, _, _ in script.measured} == {"f32"}
+
+
+def test_configured_bf16_is_compared_but_float32_is_not_timed(monkeypatch):
+    script = Script()
+    run(monkeypatch, script, "bf16", BAD)
+    assert {precision for precision, _, _ in script.measured} == {"bf16"}
+
+
+@pytest.mark.parametrize(
+    ("rates", "n_streams", "batch_tokens"),
+    [
+        ({}, 1, 252),
+        ({("f32", 2, 24): 2 * FAST}, 2, 504),
+        ({("f32", 8, 48): 2 * FAST}, 8, 1008),
+        ({("f32", 1, 48): 2 * FAST}, 1, 1008),
+    ],
+)
+def test_the_fastest_streams_and_batch(monkeypatch, rates, n_streams, batch_tokens):
+    choice = run(monkeypatch, Script(rates), "f32", n_threads=8)
+    assert (choice.n_streams, choice.batch_tokens) == (n_streams, batch_tokens)
+    assert choice.tokens_per_s == max(rates.values(), default=FAST)
+
+
+def test_a_slow_model_is_measured_with_the_smallest_batch_only(monkeypatch):
+    slow = calibration.TEXT_TOKENS / calibration.TOO_SLOW_S * 0.9
+    script = Script({("f32", n_streams, n_texts): slow for n_streams in (1, 2) for n_texts in (1, 12)})
+    choice = run(monkeypatch, script, "f32")
+    assert {n_texts for _, _, n_texts in script.measured} == {1, 12}
+    assert choice.batch_tokens == 252
+
+
+def test_engines_are_closed_when_measuring_fails(monkeypatch):
+    script = Script()
+
+    def fail(*_: object) -> float:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(calibration, "_rate", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        calibrate(script.compile, [[1]], MEAN, 2, "auto")
+    assert [engine.n_closed for engine in script.compiled] == [1] * len(script.compiled)
+
+
+def test_cosines_of_rows():
+    a = np.array([[1, 0], [1, 1], [2, 0]], np.float32)
+    b = np.array([[0, 1], [1, 1], [-1, 0]], np.float32)
+    np.testing.assert_allclose(calibration.cosines(a, b), [0, 1, -1], atol=1e-12)
+
+
+class FakeRows:
+    """An engine whose contexts give scripted rows: the sum of a text's ids, and of the others in its batch."""
+
+    def __init__(self, rounding: float = 0.0, leaking: float = 0.0) -> None:
+        self.rounding, self.leaking = rounding, leaking
+        self.specs: list[Any] = []
+
+    def open_context(self, spec: Any) -> FakeRows:
+        self.specs.append(spec)
+        return self
+
+    def embed(self, batch: list[list[int]], n_threads: int) -> Any:
+        spec = self.specs[-1]
+        assert sum(map(len, batch)) <= spec.max_tokens
+        assert len(batch) <= spec.max_sequences
+        rows = [[1.0, sum(text) + self.rounding, self.leaking * len(batch)] for text in batch]
+        return type("Output", (), {"matrix": np.array(rows, np.float32)})
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("reduced", "output", "is_good"),
+    [
+        (FakeRows(), MEAN, True),
+        (FakeRows(rounding=1.0), MEAN, False),
+        (FakeRows(leaking=0.1), MEAN, False),
+        (FakeRows(), OutputSpec.of(Pooling.NONE), True),
+        (FakeRows(), OutputSpec.of(Pooling.RANK), True),
+        (FakeRows(rounding=0.012), OutputSpec.of(Pooling.RANK), False),
+    ],
+)
+def test_what_bf16_changes_is_found(reduced, output, is_good):
+    samples = [[1], [0, 0, 1], [1, 1]]
+    assert calibration.compare(FakeRows(), reduced, samples, output).is_good is is_good
+
+
+def test_vectors_of_zeros_agree_with_nothing():
+    zeros = np.zeros((1, 3), np.float32)
+    assert not calibration.cosines(zeros, zeros) >= 0.9
+
+
+def test_a_difference_of_scores_counts_relative_to_large_ones():
+    found = calibration.compare(FakeRows(), FakeRows(rounding=1.0), [[1000]], OutputSpec.of(Pooling.RANK))
+    assert found.score_difference == pytest.approx(0.001)

@@ -1,0 +1,178 @@
+"""BF16: how near its vectors are to float32's, and that only products and attention compute in it."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gguf_embed.engines.base import ContextSpec
+from gguf_embed.engines.openvino.build import ModelBuilder
+from gguf_embed.engines.openvino.calibration import cosines
+from gguf_embed.engines.openvino.driver import open_codec
+from gguf_embed.engines.openvino.engine import OpenVinoEngine
+from gguf_embed.engines.openvino.runtime import computes_bf16
+from gguf_embed.types import OutputSpec, Pooling
+from tests.engines.openvino.graph_models import reference, write_gguf
+from tests.engines.openvino.running import load_spec
+
+pytestmark = pytest.mark.skipif(not computes_bf16(), reason="this CPU has no BF16 instructions")
+
+TEXTS_FILE = Path(__file__).parents[2] / "data" / "reference_texts.json"
+
+LEAST_COSINES = {  # measured on AMX
+    "bert": 0.99998,  # 0.999994
+    "bert_fused_qkv": 0.99998,  # 0.999994
+    "nomic_bert": 0.99995,  # 0.999988
+    "modern_bert": 0.9999,  # 0.999972
+    "jina_bert_v2": 0.999,  # 0.99951
+    "jina_bert_v2_code": 0.9995,  # 0.99986
+    "qwen2_last": 0.998,  # 0.99926
+    "qwen3_embedding": 0.9995,  # 0.99981
+    "gemma_embedding": 0.9999,  # 0.999972
+}
+"""Tiny random models are harsher than trained ones."""
+
+MOST_OFF = {  # of the scores, relative for those over 1
+    "bert_reranker": 0.01,  # 0.003
+    "roberta_reranker": 0.02,  # 0.009
+    "modern_bert_reranker": 0.01,  # 0.004
+    "jina_bert_v2_rank": 0.06,  # 0.037
+}
+
+
+@dataclass
+class Compiled:
+    """One model in both precisions, and its builder."""
+
+    builder: ModelBuilder
+    full: OpenVinoEngine
+    reduced: OpenVinoEngine
+
+
+def compiled(path: Path, pooling: Pooling) -> Compiled:
+    spec = load_spec(path, pooling)
+    builder = ModelBuilder(spec, open_codec(spec).codec)
+    return Compiled(builder, builder.compile("f32", 1), builder.compile("bf16", 1))
+
+
+def rows(engine: OpenVinoEngine, texts: Sequence[Sequence[int]], pooling: Pooling) -> np.ndarray:
+    spec = ContextSpec(OutputSpec.of(pooling), sum(map(len, texts)), len(texts))
+    with closing(engine.open_context(spec)) as context:
+        return context.embed(texts, 1).matrix
+
+
+@pytest.mark.parametrize(("name", "least"), LEAST_COSINES.items())
+def test_vectors_of_tiny_models_are_near_float32(tmp_path, name, least):
+    stored = reference(name)
+    model = compiled(write_gguf(name, tmp_path / "m.gguf"), stored.pooling)
+    full, reduced = (rows(engine, stored.ids, stored.pooling) for engine in (model.full, model.reduced))
+    near = cosines(full, reduced)
+    assert near.min() >= least
+    assert not np.array_equal(full, reduced)
+
+
+@pytest.mark.parametrize(("name", "most"), MOST_OFF.items())
+def test_scores_of_tiny_models_are_near_float32(tmp_path, name, most):
+    stored = reference(name)
+    model = compiled(write_gguf(name, tmp_path / "m.gguf"), stored.pooling)
+    full, reduced = (rows(engine, stored.ids, stored.pooling) for engine in (model.full, model.reduced))
+    off = np.abs(full - reduced) / np.maximum(1, np.abs(full))
+    assert off.max() <= most
+
+
+@pytest.fixture(scope="module")
+def default(default_model) -> Iterator[Compiled]:
+    model = compiled(default_model, Pooling.MEAN)
+    yield model
+    model.full.close()
+    model.reduced.close()
+
+
+@pytest.fixture(scope="module")
+def default_ids(default_model) -> list[list[int]]:
+    codec = open_codec(load_spec(default_model, Pooling.MEAN)).codec
+    texts = [entry["text"] for entry in json.loads(TEXTS_FILE.read_text("utf-8"))]
+    return [codec.tokenize(text, add_special=True, parse_special=True)[:512] for text in texts]
+
+
+def test_vectors_of_the_default_model_are_near_float32(default, default_ids):
+    near = cosines(rows(default.full, default_ids, Pooling.MEAN), rows(default.reduced, default_ids, Pooling.MEAN))
+    assert near.min() >= 0.9999
+
+
+@pytest.mark.parametrize(("precision", "least"), [("full", 0.9999999), ("reduced", 0.99999)])
+def test_vectors_of_the_default_model_alone_and_in_a_batch(default, default_ids, precision, least):
+    engine = getattr(default, precision)
+    alone = np.concatenate([rows(engine, [text], Pooling.MEAN) for text in default_ids])
+    near = cosines(rows(engine, default_ids, Pooling.MEAN), alone)
+    assert near.min() >= least
+
+
+def nodes_of(engine: OpenVinoEngine) -> Iterator[tuple[str, str, list[str]]]:
+    """Type, precision and original names of what the compiled graph runs."""
+    graph: Any = engine._compiled.graph
+    for node in graph.get_runtime_model().get_ops():
+        facts = node.get_rt_info()
+        kind, precision, names = (
+            str(facts[key].astype(str)) for key in ("layerType", "runtimePrecision", "originalLayersNames")
+        )
+        yield kind, precision, names.split(",")
+
+
+def precisions(engine: OpenVinoEngine) -> dict[str, set[str]]:
+    """By type of node."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for kind, precision, _ in nodes_of(engine):
+        found[kind].add(precision)
+    return found
+
+
+@pytest.mark.parametrize("name", ["bert", "bert_reranker", "nomic_bert", "modern_bert", "jina_bert_v2", "qwen2_last"])
+def test_products_run_in_bf16_and_norms_and_additions_in_f32(tmp_path, name):
+    found = precisions(compiled(write_gguf(name, tmp_path / "m.gguf"), reference(name).pooling).reduced)
+    assert "bf16" in found["FullyConnected"]
+    for kind in ("MVN", "Gelu", "Eltwise", "Math", "Reduce"):
+        assert "bf16" not in found.get(kind, set()), kind
+
+
+def of_last_products(model: Compiled) -> set[str]:
+    """Precisions of the products that should be exact: pooling and Dense modules."""
+    ops = {op.get_friendly_name(): op for op in model.builder._network.exact}
+    readers = {
+        reader.get_node().get_friendly_name() for op in ops.values() for reader in op.output(0).get_target_inputs()
+    }
+    found = [precision for _, precision, names in nodes_of(model.reduced) if set(names) & (set(ops) | readers)]
+    return set(found)
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen2_last", "gemma_embedding"])
+def test_pooling_and_dense_modules_run_in_f32(tmp_path, name):
+    assert of_last_products(compiled(write_gguf(name, tmp_path / "m.gguf"), Pooling.MEAN)) == {"f32"}
+
+
+@pytest.mark.parametrize("name", ["bert", "bert_reranker", "jina_bert_v2", "modern_bert", "qwen3_embedding"])
+def test_the_marks_do_not_change_float32(tmp_path, name):
+    stored = reference(name)
+    model = compiled(write_gguf(name, tmp_path / "m.gguf"), stored.pooling)
+    before = rows(model.full, stored.ids, stored.pooling)
+    again = model.builder.compile("f32", 1)
+    np.testing.assert_allclose(rows(again, stored.ids, stored.pooling), before, rtol=1e-5, atol=1e-6)
+    assert precisions(again) == precisions(model.full)
+
+
+def test_an_engine_compiled_before_the_marks_still_works(tmp_path):
+    stored = reference("bert")
+    spec = load_spec(write_gguf("bert", tmp_path / "m.gguf"), Pooling.MEAN)
+    builder = ModelBuilder(spec, open_codec(spec).codec)
+    with closing(builder.compile("f32", 1)) as full:
+        before = rows(full, stored.ids, Pooling.MEAN)
+        with closing(builder.compile("bf16", 1)), closing(builder.compile("bf16", 2)):
+            np.testing.assert_array_equal(rows(full, stored.ids, Pooling.MEAN), before)

@@ -1,0 +1,156 @@
+"""Which files are refused, and with which reason; the tiny models of every architecture are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig
+from gguf_embed.engines.openvino import support
+from gguf_embed.gguf_file.header import GgufHeader, TensorInfo, read_header
+from tests.engines.openvino.graph_models import MODELS, write_gguf
+from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
+
+PLAIN = ModelConfig()
+GPU = ModelConfig(compute=ComputeConfig(offload=OffloadConfig(n_gpu_layers=4)))
+ALL_ON_GPU = ModelConfig(compute=ComputeConfig(offload=OffloadConfig(n_gpu_layers=-1)))
+ON_DEVICE = ModelConfig(compute=ComputeConfig(offload=OffloadConfig(devices=("CUDA0",))))
+VISION = ModelConfig(mmproj=Path("tower.gguf"))
+
+
+@pytest.fixture
+def bert(tmp_path) -> GgufHeader:
+    return read_header(write_tiny_encoder(tmp_path / "m.gguf"))
+
+
+@pytest.fixture
+def qwen(tmp_path) -> GgufHeader:
+    return read_header(write_tiny_decoder(tmp_path / "decoder.gguf"))
+
+
+def with_tensor(header: GgufHeader, name: str, shape: tuple[int, ...] = (8,)) -> GgufHeader:
+    tensor = TensorInfo(name, shape, "F32", 0, 4)
+    return replace(header, tensors=header.tensors | {name: tensor})
+
+
+def with_entries(header: GgufHeader, **entries: object) -> GgufHeader:
+    """Entries of the architecture, "." written as "__"."""
+    named = {f"{header.architecture}.{key.replace('__', '.')}": value for key, value in entries.items()}
+    return replace(header, metadata=header.metadata | named)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "qwen3_yarn"])
+def test_every_tiny_model_is_accepted(tmp_path, name):
+    assert support.refusal(read_header(write_gguf(name, tmp_path / "m.gguf")), PLAIN) is None
+
+
+def test_yarn_is_refused(tmp_path):
+    header = read_header(write_gguf("qwen3_yarn", tmp_path / "m.gguf"))
+    assert support.refusal(header, PLAIN) == "it does not compute rope scaling 'yarn'"
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (PLAIN, None),
+        (GPU, "it does not use GPUs"),
+        (ALL_ON_GPU, "it does not use GPUs"),
+        (ON_DEVICE, "it does not use GPUs"),
+        (VISION, "it reads text only, and a vision tower is configured"),
+    ],
+)
+def test_what_a_configuration_asks_for(bert, config, reason):
+    assert support.refusal(bert, config) == reason
+
+
+@pytest.mark.parametrize(
+    "name", ["blk.0.ffn_gate_exps.weight", "blk.1.attn_sinks.weight", "rope_freqs.weight", "blk.x.attn_q.weight"]
+)
+def test_a_tensor_that_no_graph_has_is_named(bert, name):
+    assert support.refusal(with_tensor(bert, name), PLAIN) == f"its graph for bert has no tensor {name}"
+
+
+@pytest.mark.parametrize("architecture", ["llama", "nomic-bert-moe", "neo-bert", "bert2", ""])
+def test_an_unknown_architecture_is_named(bert, architecture):
+    found = support.refusal(replace(bert, architecture=architecture), PLAIN)
+    assert found == f"it has no graph for the architecture {architecture}"
+
+
+@pytest.mark.parametrize("scaling", ["yarn", "longrope", "dynamic"])
+def test_rope_scaling_that_is_not_linear_is_named(qwen, scaling):
+    assert support.refusal(with_entries(qwen, rope__scaling__type="linear"), PLAIN) is None
+    found = support.refusal(with_entries(qwen, rope__scaling__type=scaling), PLAIN)
+    assert found == f"it does not compute rope scaling {scaling!r}"
+
+
+@pytest.mark.parametrize("key", ["attention.head_count", "attention.head_count_kv", "feed_forward_length"])
+def test_sizes_that_differ_by_layer_are_refused(bert, key):
+    arrays = replace(bert, array_lengths=bert.array_lengths | {f"bert.{key}": 2})
+    assert support.refusal(arrays, PLAIN) == f"its graph for bert has one {key} for all layers"
+
+
+@pytest.mark.parametrize("causal", [True, None, 0, "false"])
+def test_an_encoder_must_say_that_it_is_not_causal(bert, causal):
+    header = with_entries(bert, attention__causal=causal)
+    if causal is None:
+        header = replace(bert, metadata={k: v for k, v in bert.metadata.items() if k != "bert.attention.causal"})
+    assert support.refusal(header, PLAIN) == "bert.attention.causal is not false in the file"
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_decoder_may_be_causal_or_not(qwen, causal):
+    assert support.refusal(with_entries(qwen, attention__causal=causal), PLAIN) is None
+
+
+def test_a_rank_head_on_qwen2_is_refused(tmp_path):
+    header = with_tensor(read_header(write_gguf("qwen2_last", tmp_path / "m.gguf")), "cls.output.weight", (8, 1))
+    assert support.refusal(header, PLAIN) == "its graph for qwen2 has no rank head"
+
+
+def test_without_the_package_it_says_how_to_install_it(bert, monkeypatch):
+    monkeypatch.setattr(support, "find_spec", lambda name: None)
+    found = support.refusal(bert, PLAIN)
+    assert found == "the package openvino is not installed (pip install 'gguf-embed[openvino]')"
+
+
+def test_too_little_memory_is_refused_with_both_numbers(bert, monkeypatch):
+    needed = support.peak_bytes(bert, PLAIN)
+    for free, accepted in ((None, True), (needed, True), (needed - 1, False)):
+        monkeypatch.setattr(support, "available_bytes", lambda free=free: free)
+        assert (support.refusal(bert, PLAIN) is None) is accepted
+    monkeypatch.setattr(support, "available_bytes", lambda: 5 * 2**20)
+    assert support.refusal(bert, PLAIN) == (
+        f"its float32 weights and buffers need {needed / 2**20:,.0f} MiB of memory, 5 are available"
+    )
+
+
+def test_memory_counts_the_matrices_but_not_the_token_table(bert):
+    more = with_tensor(bert, "blk.0.ffn_up.weight", (1000, 1000))
+    table = with_tensor(bert, "token_embd.weight", (1000, 1000))
+    assert support.resident_bytes(more) - support.resident_bytes(bert) == 2 * 4 * (1_000_000 - 32 * 64)
+    assert support.resident_bytes(table) == support.resident_bytes(bert)
+    assert support.peak_bytes(bert, PLAIN) > support.resident_bytes(bert)
+
+
+def test_a_shorter_limit_needs_less_memory(bert):
+    long = with_entries(bert, context_length=8192)
+    whole, short = (support.longest_text_bytes(long, ModelConfig(n_ctx=n_ctx)) for n_ctx in (0, 512))
+    assert whole >= 16 * short > 0
+    assert support.longest_text_bytes(long, ModelConfig(n_ctx=99_999)) == whole
+
+
+def test_alibis_masks_limit_the_length_of_texts(tmp_path):
+    header = read_header(write_gguf("jina_bert_v2", tmp_path / "m.gguf"))
+    long = with_entries(header, context_length=65_536)
+    n_head = header.get("jina-bert-v2.attention.head_count", int)
+    found = support.refusal(long, PLAIN)
+    assert found is not None
+    needed_mib = 4 * 65_536**2 * n_head // 2**20
+    assert f"for texts of 65,536 tokens the masks of jina-bert-v2 take {needed_mib:,} MiB" in found
+    assert "the limit is 1,024" in found
+    allowed = int(found.rpartition(" ")[2])
+    assert allowed >= 512
+    assert support.refusal(long, ModelConfig(n_ctx=allowed)) is None
+    assert support.refusal(long, ModelConfig(n_ctx=allowed + 256)) is not None

@@ -1,0 +1,299 @@
+"""Which engine runs a file: the faster of those that accept it, measured once, or as configured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gguf_embed.config import ComputeConfig, ModelConfig
+from gguf_embed.engines import choice, select
+from gguf_embed.engines.base import BatchLimits, LoadedEngine, LoadSpec
+from gguf_embed.engines.choice import batch_lengths, choose_driver, engine_in_words
+from gguf_embed.engines.fake import FakeEngine, fake_plan
+from gguf_embed.engines.select import Candidates, RegisteredEngine, open_codec, registered, select_driver
+from gguf_embed.errors import EngineFailure, ModelFileError
+from gguf_embed.gguf_file.header import read_header
+from gguf_embed.types import OutputSpec, Pooling
+from tests.gguf_models import write_tiny_encoder
+from tests.static_models import write_static
+
+
+@dataclass
+class FakeDriver:
+    """Accepts or refuses; loads the fake engine."""
+
+    name: str
+    reason: str | None = None
+    tokens_per_s: float = 0.0
+    failure: Exception | None = None
+    n_loads: int = 0
+    n_created: int = 0
+
+    def create(self) -> FakeDriver:
+        self.n_created += 1
+        return self
+
+    def refusal(self, header: object, config: object) -> str | None:
+        return self.reason
+
+    def load(self, spec: LoadSpec) -> LoadedEngine:
+        self.n_loads += 1
+        if self.failure is not None:
+            raise self.failure
+        engine = FakeEngine()
+        return LoadedEngine(engine, engine.codec, self.name)
+
+    def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> Any:
+        assert loaded.weights_type == self.name
+        return fake_plan(n_workers=1)
+
+
+@dataclass
+class Engines:
+    """The registered engines: openvino, preferred, and llama; and what was reported to the operator."""
+
+    folder: Path
+    openvino: FakeDriver = field(default_factory=lambda: FakeDriver("openvino", tokens_per_s=100.0))
+    llama: FakeDriver = field(default_factory=lambda: FakeDriver("llama", tokens_per_s=50.0))
+    lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.path = write_tiny_encoder(self.folder / "m.gguf")
+
+    def spec(self, **compute: Any) -> LoadSpec:
+        warmup = compute.pop("warmup", True)
+        config = ModelConfig(warmup=warmup, compute=ComputeConfig(**compute))
+        output = OutputSpec.of(Pooling.MEAN)
+        cache = self.folder / "cache"
+        return LoadSpec(read_header(self.path), config, output, cache, self.lines.append, open_codec)
+
+    def choose(self, **compute: Any) -> str:
+        return choose_driver(self.spec(**compute)).name
+
+    @property
+    def n_loads(self) -> tuple[int, int]:
+        return self.openvino.n_loads, self.llama.n_loads
+
+    def rate(self, loaded: LoadedEngine, plan: object, spec: object) -> float:
+        return {driver.name: driver.tokens_per_s for driver in (self.openvino, self.llama)}[loaded.weights_type]
+
+
+@pytest.fixture
+def engines(tmp_path, monkeypatch) -> Engines:
+    found = Engines(tmp_path)
+    static = select._ENGINES["static"]
+    fakes = {driver.name: RegisteredEngine(driver.create) for driver in (found.openvino, found.llama)}
+    monkeypatch.setattr(select, "_ENGINES", {"static": static, **fakes})
+    monkeypatch.setattr(choice, "_said", set())
+    monkeypatch.setattr(choice, "measure_rate", found.rate)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("openvino", "llama", "chosen"),
+    [(100.0, 50.0, "openvino"), (50.0, 100.0, "llama"), (100.0, 114.0, "openvino"), (100.0, 116.0, "llama")],
+)
+def test_the_faster_engine_is_chosen_and_remembered(engines, openvino, llama, chosen):
+    engines.openvino.tokens_per_s, engines.llama.tokens_per_s = openvino, llama
+    assert engines.choose() == chosen
+    assert engines.n_loads == (1, 1)
+    (line,) = engines.lines
+    assert f"m.gguf will run in the engine {chosen}" in line
+    assert f"openvino {openvino:,.0f} tokens/s, llama {llama:,.0f} tokens/s" in line
+    assert [engines.choose() for _ in range(2)] == [chosen] * 2
+    assert engines.n_loads == (1, 1)
+    assert len(engines.lines) == 1
+
+
+def test_once_remembered_the_other_engine_is_not_even_created(engines):
+    engines.choose()
+    engines.llama.n_created = 0
+    assert engines.choose() == "openvino"
+    assert engines.llama.n_created == 0
+
+
+def test_a_changed_file_is_measured_again(engines):
+    engines.choose()
+    write_tiny_encoder(engines.path, seed=1)
+    engines.choose()
+    assert engines.n_loads == (2, 2)
+
+
+@pytest.mark.parametrize("settings", [{"n_threads": 1}, {"precision": "f32"}, {"weights": "file"}, {"n_workers": 2}])
+def test_other_settings_are_measured_again(engines, settings):
+    engines.choose()
+    engines.choose(**settings)
+    engines.choose(**settings)
+    assert engines.n_loads == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"engine": "from tomorrow"}',
+        '{"engine": ["llama"]}',
+    ],
+)
+def test_a_record_that_cannot_be_used_is_measured_again(engines, content):
+    engines.choose()
+    (record,) = (engines.folder / "cache" / "measured").iterdir()
+    record.write_text(content)
+    assert engines.choose() == "openvino"
+    assert engines.n_loads == (2, 2)
+
+
+def test_without_warmup_nothing_is_measured(engines):
+    engines.llama.tokens_per_s = 1e6
+    assert engines.choose(warmup=False) == "openvino"
+    assert engines.n_loads == (0, 0)
+    assert not (engines.folder / "cache").exists()
+
+
+@pytest.mark.parametrize("engine", ["openvino", "llama"])
+def test_a_configured_engine_is_taken_unmeasured(engines, engine):
+    assert engines.choose(engine=engine) == engine
+    assert engines.n_loads == (0, 0)
+    assert {"openvino": engines.llama, "llama": engines.openvino}[engine].n_created == 0
+
+
+def test_a_refusal_is_reported_once_per_reason(engines):
+    engines.openvino.reason = "it is too large"
+    assert [engines.choose() for _ in range(3)] == ["llama"] * 3
+    assert engines.lines == ["m.gguf runs in the engine llama, not in openvino: it is too large"]
+    engines.openvino.reason = "it has experts"
+    engines.choose()
+    assert len(engines.lines) == 2
+    assert engines.n_loads == (0, 0)
+
+
+def test_the_only_engine_that_accepts_is_taken_unmeasured(engines):
+    engines.llama.reason = "it does not know it"
+    assert engines.choose() == "openvino"
+    assert engines.n_loads == (0, 0)
+    assert engines.lines == []  # nobody expects the engine that is not preferred
+
+
+def test_a_remembered_engine_that_refuses_now_is_not_taken(engines):
+    assert engines.choose() == "openvino"
+    engines.openvino.reason = "too little memory"
+    assert engines.choose() == "llama"
+    assert engines.n_loads == (1, 1)
+
+
+def test_if_no_engine_accepts_every_reason_is_listed(engines):
+    engines.openvino.reason, engines.llama.reason = "it is too large", "it is unknown"
+    with pytest.raises(ModelFileError) as caught:
+        engines.choose()
+    assert caught.value.message == "m.gguf cannot be run: openvino: it is too large; llama: it is unknown"
+    with pytest.raises(ModelFileError, match=r"^m\.gguf cannot be run: llama: it is unknown$"):
+        engines.choose(engine="llama")
+
+
+def test_an_engine_that_does_not_exist_is_named(engines):
+    with pytest.raises(ModelFileError, match=r"no engine 'torch' runs bert models"):
+        engines.choose(engine="torch")
+
+
+@pytest.mark.parametrize("engine", ["auto", "llama", "openvino", "static"])
+def test_static_models_always_run_in_the_static_engine(engines, engine):
+    engines.path = write_static(engines.folder / "static.gguf", ("a", "b"), np.ones((2, 4), np.float32))
+    assert engines.choose(engine=engine) == "static"
+    assert engines.n_loads == (0, 0)
+    assert engines.openvino.n_created == engines.llama.n_created == 0
+
+
+def test_another_registered_engine_is_taken_without_a_comparison(engines):
+    toy = FakeDriver("toy")
+    with registered("toy", toy.create, frozenset({"bert"})):  # type: ignore[arg-type]
+        assert engines.choose() == "toy"
+        assert engines.choose(engine="llama") == "llama"
+    assert engines.choose(warmup=False) == "openvino"
+    assert (toy.n_loads, engines.n_loads) == (0, (0, 0))
+
+
+def test_candidates_are_asked_one_after_another(engines):
+    spec = engines.spec()
+    drivers = Candidates(spec.header, spec.config).drivers()
+    assert next(drivers).name == "openvino"
+    assert engines.llama.n_created == 0
+    assert [driver.name for driver in drivers] == ["llama"]
+    assert select_driver(spec.header, spec.config).name == "openvino"
+
+
+def test_the_trials_engines_are_closed(engines, monkeypatch):
+    closed = []
+    monkeypatch.setattr(FakeEngine, "close", lambda engine: closed.append(engine))
+    engines.choose()
+    assert len(closed) == 2
+
+
+def words(engines: Engines, **compute: Any) -> str:
+    spec = engines.spec(**compute)
+    return engine_in_words(spec.header, spec.config, spec.output, spec.cache_dir)
+
+
+def test_the_engine_of_a_file_that_is_not_loaded_in_words(engines):
+    assert words(engines) == "openvino or llama: the faster one, measured when it is first served"
+    engines.choose()
+    assert words(engines) == "openvino (openvino 100 tokens/s, llama 50 tokens/s)"
+    assert words(engines, engine="llama") == "llama"
+    engines.openvino.reason = "it is too large"
+    assert words(engines) == "llama (not openvino: it is too large)"
+    engines.llama.reason = "it is unknown"
+    assert words(engines) == "not openvino: it is too large; not llama: it is unknown"
+
+
+def test_without_warmup_the_words_are_those_of_the_engine_that_runs(engines):
+    assert engines.choose(warmup=False) == "openvino"
+    assert "faster" not in words(engines, warmup=False)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"engine": "llama"}', '{"engine": "llama", "tokens_per_s": 7}'])
+def test_a_record_of_another_form_is_passed_over_in_words(engines, content):
+    engines.choose()
+    (record,) = (engines.folder / "cache" / "measured").iterdir()
+    record.write_text(content)
+    assert words(engines)
+
+
+def test_an_engine_that_cannot_load_the_file_after_all_is_not_taken(engines):
+    engines.openvino.failure = EngineFailure("OpenVINO cannot compile its graph: no memory may be executable")
+    assert engines.choose() == "llama"
+
+
+def test_a_file_that_is_at_fault_itself_is_not_tried_elsewhere(engines):
+    engines.openvino.failure = ModelFileError("tensor x has 3 values that are NaN or infinite")
+    with pytest.raises(ModelFileError, match="tensor x"):
+        engines.choose()
+
+
+def test_the_rate_is_measured_with_all_workers_of_the_plan(engines, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(choice, "MEASURE_S", 0.001)
+    engine = FakeEngine()
+    loaded = LoadedEngine(engine, engine.codec, "fake")
+    assert choice.measure_rate(loaded, fake_plan(n_workers=3), engines.spec()) >= 0
+    assert len({batch.thread for batch in engine.batches}) == 3
+    assert {tuple(map(len, batch.texts)) for batch in engine.batches} == {(10, 21)}
+    assert {batch.n_threads for batch in engine.batches} == {1}
+    assert engine.n_open_contexts == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "longest", "lengths"),
+    [
+        (BatchLimits(256, 64), 512, [10, 21, 21, 40, 120, 10, 21]),
+        (BatchLimits(256, 3), 512, [10, 21, 21]),
+        (BatchLimits(8, 64), 512, [10]),
+        (BatchLimits(64, 64), 16, [10, 16, 16, 16]),
+    ],
+)
+def test_the_texts_to_compare_with_fill_a_batch(limits, longest, lengths):
+    assert batch_lengths(limits, longest) == lengths
