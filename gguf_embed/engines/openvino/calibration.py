@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -94,24 +95,27 @@ def calibrate(
 
     With "auto", float32 and BF16 are compared: BF16 is chosen if it is faster and `Agreement.is_good`.
     """
-    full = compile_engine(FULL, 1)
-    choices, agreement = [], ""
-    try:
-        if precision != REDUCED:
-            choices.append(_fastest(compile_engine, full, FULL, n_threads, output))
+    with ExitStack() as stack:
+
+        def compiled(precision: str) -> OpenVinoEngine:
+            engine = compile_engine(precision, 1)
+            stack.callback(engine.close)
+            return engine
+
+        engine, agreement = compiled(FULL), ""
+        chosen = FULL
         if precision != FULL:
-            reduced = compile_engine(REDUCED, 1)
-            try:
-                found = compare(full, reduced, samples, output)
-                agreement = str(found)
-                if found.is_good or precision == REDUCED:
-                    choices.append(_fastest(compile_engine, reduced, REDUCED, n_threads, output))
-            finally:
-                reduced.close()
-    finally:
-        full.close()
-    best = max(choices, key=lambda choice: choice.tokens_per_s)
-    return replace(best, agreement=agreement, measured=True)
+            full, reduced = engine, compiled(REDUCED)
+            found = compare(full, reduced, samples, output)
+            agreement = str(found)
+            if precision == REDUCED or (found.is_good and _is_faster(reduced, full, output)):
+                chosen, engine = REDUCED, reduced
+        return replace(_fastest(compile_engine, engine, chosen, n_threads, output), agreement=agreement, measured=True)
+
+
+def _is_faster(one: OpenVinoEngine, other: OpenVinoEngine, output: OutputSpec) -> bool:
+    n_texts = BATCH_TEXTS[1]
+    return _rate(one, n_texts, 1, output) > _rate(other, n_texts, 1, output)
 
 
 def compare(

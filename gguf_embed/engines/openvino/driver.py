@@ -110,4 +110,7 @@ def _choose(builder: ModelBuilder, spec: LoadSpec) -> Choice:
 
 
 def _details(choice: Choice) -> tuple[str, ...]:
-    return (f"BF16 checked: {choice.agreement}",) if choice.agreement else ()
+    """What the check of BF16 found, if there was one."""
+    if not choice.agreement:
+        return ()
+    return (f"BF16 {'used' if choice.precision == 'bf16' else 'not used'}: {choice.agreement}",)

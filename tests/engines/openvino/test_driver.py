@@ -116,7 +116,7 @@ def test_the_plan_follows_the_configuration(
     assert (plan.limits.max_tokens, plan.limits.max_sequences) == (batch_tokens, 256)
     assert plan.contexts.max_tokens == max(batch_tokens, 64)
     assert (plan.tokens_per_s, plan.measured) == (12_345.0, True)
-    assert plan.details == ("BF16 checked: near",)
+    assert plan.details == ("BF16 not used: near",)
     assert plan.kernels
 
 
