@@ -13,6 +13,7 @@ from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.openvino.engine import OpenVinoEngine
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED
 from gguf_embed.engines.throughput import sample_batch, tokens_per_s
+from gguf_embed.errors import EngineFailure
 from gguf_embed.types import SCORES, FloatMatrix, OutputSpec, Pooling
 
 TEXT_TOKENS = 21
@@ -38,7 +39,7 @@ class Choice:
     batch_tokens: int = 512
     tokens_per_s: float = 1000.0  # of all streams together
     kernel: str = ""  # that multiplies the matrices, by OpenVINO's name; "": not known
-    agreement: str = ""  # how near BF16 is to float32, in words; "": not checked
+    agreement: str = ""  # how near BF16 is to float32, or why it does not work, in words; "": not checked
     measured: bool = False
 
     def with_streams(self, n_streams: int | None) -> Choice:
@@ -102,14 +103,18 @@ def calibrate(
             stack.callback(engine.close)
             return engine
 
-        engine, agreement = compiled(FULL), ""
-        chosen = FULL
+        engine, chosen, agreement = compiled(FULL), FULL, ""
         if precision != FULL:
-            full, reduced = engine, compiled(REDUCED)
-            found = compare(full, reduced, samples, output)
-            agreement = str(found)
-            if precision == REDUCED or (found.is_good and _is_faster(reduced, full, output)):
-                chosen, engine = REDUCED, reduced
+            try:
+                reduced = compiled(REDUCED)
+                found = compare(engine, reduced, samples, output)
+                agreement = str(found)
+                if precision == REDUCED or (found.is_good and _is_faster(reduced, engine, output)):
+                    chosen, engine = REDUCED, reduced
+            except EngineFailure as error:
+                if precision == REDUCED:
+                    raise
+                agreement = error.message  # float32 still works
         return replace(_fastest(compile_engine, engine, chosen, n_threads, output), agreement=agreement, measured=True)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from gguf_embed.engines.openvino import calibration
 from gguf_embed.engines.openvino.calibration import Agreement, Choice, calibrate, smallest_good, stream_counts
+from gguf_embed.errors import EngineFailure
 from gguf_embed.types import OutputSpec, Pooling
 
 GOOD, BAD = Agreement(0.99995, 0.999999), Agreement(0.9, 0.999999)
@@ -179,6 +180,24 @@ def test_a_slow_model_is_measured_with_the_smallest_batch_only(monkeypatch):
     choice = run(monkeypatch, script, "f32")
     assert {n_texts for _, _, n_texts in script.measured} == {1, 12}
     assert choice.batch_tokens == 252
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16"])
+def test_a_cpu_that_cannot_compile_bf16_after_all_runs_float32_unless_bf16_is_configured(monkeypatch, precision):
+    script = Script()
+
+    def compile_full(kind: str, n_streams: int) -> Any:
+        if kind == "bf16":
+            raise EngineFailure("no such instructions")
+        return script.compile(kind, n_streams)
+
+    monkeypatch.setattr(calibration, "_rate", script.rate)
+    if precision == "bf16":
+        with pytest.raises(EngineFailure, match="no such instructions"):
+            calibrate(compile_full, [[1, 2]], MEAN, 2, precision)
+    else:
+        choice = calibrate(compile_full, [[1, 2]], MEAN, 2, precision)
+        assert (choice.precision, choice.agreement) == ("f32", "no such instructions")
 
 
 def test_engines_are_closed_when_measuring_fails(monkeypatch):
