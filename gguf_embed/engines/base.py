@@ -75,6 +75,7 @@ class BatchLimits:
     max_tokens: int = 256  # computed in one batch, padding included
     max_sequences: int = 64
     min_share_tokens: int = 48  # sharing work among idle workers never makes batches smaller than this
+    by_length: bool = False  # a request's texts are taken in order of length, because similar ones run faster together
     is_padded: bool = False  # a batch costs its number of texts times the longest one, not the sum of their tokens
 
 

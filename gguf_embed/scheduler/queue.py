@@ -60,7 +60,7 @@ class TaskQueue:
         lengths = list(map(len, texts))
         n_tokens = sum(lengths)
         keys = BatchKey(output, long=False), BatchKey(output, long=True)
-        max_tokens = self._plan.contexts.max_tokens
+        max_tokens, limits = self._plan.contexts.max_tokens, self._plan.limits
         with self._changed:
             if self._closed or self._failure:
                 self._refuse_when_closed()
@@ -69,12 +69,18 @@ class TaskQueue:
             request.on_reserve = not self._has_room(n_tokens)
             if request.on_reserve and not self._has_reserve(n_tokens):
                 raise self._overloaded(n_tokens)
-            due = due_times(request.admitted_s, lengths, self._tokens_per_s)
+            order = sorted(range(len(texts)), key=lengths.__getitem__) if limits.by_length else range(len(texts))
+            due = due_times(request.admitted_s, [lengths[index] for index in order], self._tokens_per_s)
             tasks = [
                 EmbedTask(
-                    due[index], self._n_admitted + index, keys[lengths[index] > max_tokens], tokens, request, index
+                    due[position],
+                    self._n_admitted + position,
+                    keys[lengths[index] > max_tokens],
+                    texts[index],
+                    request,
+                    index,
                 )
-                for index, tokens in enumerate(texts)
+                for position, index in enumerate(order)
             ]
             for task in tasks:  # nothing may raise from here on: all are queued or none
                 heapq.heappush(self._queues.setdefault(task.key, []), task)

@@ -1,6 +1,6 @@
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import gguf
@@ -9,10 +9,11 @@ import pytest
 
 from benchmarks import comparison as compare
 from benchmarks.comparison import CompareSettings, run_comparison
-from benchmarks.limit import MatmulRate, measure_rates
+from benchmarks.limit import MatmulRate
 from benchmarks.report import render
 from benchmarks.scenarios import Scenario
 from benchmarks.servers import Contestant
+from benchmarks.tasks import RERANK
 
 pytestmark = pytest.mark.process
 
@@ -44,8 +45,8 @@ def test_every_round_runs_every_scenario_on_every_server_and_all_are_stopped(mod
         return started[-1]
 
     monkeypatch.setattr(compare, "running", spy)
-    monkeypatch.setattr(compare, "measure_rates", lambda *_: (MatmulRate("numpy F32 1x1x1", 1e9),))
-    settings = CompareSettings(model, n_rounds=2, n_starts=2, factor=0.1, scenarios=SCENARIOS)
+    monkeypatch.setattr(compare, "measure_rates", lambda *_: (MatmulRate("numpy F32", "", 1e9),))
+    settings = CompareSettings(model, SCENARIOS, n_rounds=2, n_starts=2, factor=0.1)
     said = []
     result = run_comparison(settings, CONTESTANTS, said.append)
 
@@ -68,13 +69,16 @@ def test_the_order_of_the_servers_turns_with_the_round(model, monkeypatch):
         return real(server, *rest)
 
     monkeypatch.setattr(compare, "_time_one", spy)
-    monkeypatch.setattr(compare, "measure_rates", lambda *_: (MatmulRate("numpy F32 1x1x1", 1e9),))
-    settings = CompareSettings(model, n_rounds=2, n_starts=1, scenarios=SCENARIOS[:1])
+    monkeypatch.setattr(compare, "measure_rates", lambda *_: (MatmulRate("numpy F32", "", 1e9),))
+    settings = CompareSettings(model, SCENARIOS[:1], n_rounds=2, n_starts=1)
     run_comparison(settings, CONTESTANTS, lambda _: None)
     assert order == ["ours", "theirs", "theirs", "ours"]
 
 
-def test_a_matrix_multiply_rate_can_be_measured_here_without_torch():
-    rates = measure_rates(1, "/no/such/python")
-    assert any(rate.label.startswith("numpy F32") for rate in rates)
-    assert all(rate.flops_per_s > 1e8 for rate in rates)
+def test_rerank_sends_queries_with_documents_and_compares_scores(model, monkeypatch):
+    monkeypatch.setattr(compare, "measure_rates", lambda *_: (MatmulRate("numpy F32", "", 1e9),))
+    contestants = [replace(contestant, task=RERANK) for contestant in CONTESTANTS]
+    scenarios = (Scenario("pairs", 2, 4, (3, 3), (20, 40), query_tokens=(8, 16)),)
+    result = run_comparison(CompareSettings(model, scenarios, n_rounds=1, n_starts=1), contestants, lambda _: None)
+    assert [run.n_texts for run in result.runs] == [12, 12]
+    assert all(run.min_cosine == pytest.approx(1.0) for run in result.runs)

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.replies import min_cosine, read_replies
+from benchmarks.replies import min_cosine, read_replies, read_rerank_replies
 from gguf_embed.errors import EngineFailure
 
 
@@ -54,3 +54,28 @@ def test_agreement_is_the_worst_cosine_of_all_rows():
 def test_vectors_of_other_shapes_do_not_compare():
     with pytest.raises(EngineFailure, match="shapes"):
         min_cosine(np.zeros((1, 2), np.float32), np.zeros((1, 3), np.float32))
+
+
+def rerank_reply(scores):
+    results = [{"index": i, "relevance_score": score} for i, score in scores]
+    return json.dumps({"results": results, "usage": {"prompt_tokens": 9}}).encode()
+
+
+def test_scores_become_a_row_in_the_order_of_the_documents_around_their_mean():
+    answers = read_rerank_replies([rerank_reply([(1, 5.0), (0, 3.0)])], [2])
+    np.testing.assert_array_equal(answers.vectors, [[-1, 1]])
+    assert answers.n_tokens == (9,)
+
+
+@pytest.mark.parametrize(
+    ("reply_", "message"),
+    [
+        (rerank_reply([(0, 1.0)]), "1 scores, expected 2"),
+        (rerank_reply([(0, 1.0), (0, 2.0)]), "scores"),
+        (rerank_reply([(0, 1.0), (1, float("nan"))]), "finite"),
+        (b'{"data": []}', "not a rerank reply"),
+    ],
+)
+def test_a_wrong_rerank_reply_is_refused(reply_, message):
+    with pytest.raises(EngineFailure, match=message):
+        read_rerank_replies([reply_], [2])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from benchmarks.scenarios import SCENARIOS, Scenario, encode_body, make_workload, scale
+from benchmarks.scenarios import SCENARIOS, Scenario, encode_body, encode_rerank_body, make_workload, scale
 
 SMALL = tuple(scale(scenario, 0.0) for scenario in SCENARIOS)
 BY_NAME = pytest.mark.parametrize("scenario", SMALL, ids=lambda scenario: scenario.name)
@@ -33,8 +33,8 @@ def test_requests_and_lengths_stay_in_the_scenarios_ranges(scenario):
     workload = make_workload(scenario, "1/0")
     assert len(workload.requests) == scenario.n_requests
     low, high = scenario.texts_per_request
-    assert all(low <= len(request) <= high for request in workload.requests)
-    low, high = scenario.tokens_per_text
+    assert all(low <= len(lengths) <= high for lengths in workload.n_tokens)
+    low, high = (sum(ends) for ends in zip(scenario.tokens_per_text, scenario.query_tokens or (0, 0), strict=True))
     assert all(low <= n <= high for request in workload.n_tokens for n in request)
 
 
@@ -47,12 +47,16 @@ def test_lengths_are_exactly_what_the_default_models_tokenizer_counts(scenario):
     tokenizer.no_truncation()
     tokenizer.no_padding()
     workload = make_workload(scenario, "1/0")
-    counted = tuple(tuple(len(tokenizer.encode(text).ids) for text in request) for request in workload.requests)
+    inputs = [
+        [(texts[0], text) for text in texts[1:]] if scenario.query_tokens else texts for texts in workload.requests
+    ]
+    counted = tuple(tuple(len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))) for texts in inputs)
     assert counted == workload.n_tokens
 
 
 def test_mixed_lengths_are_mostly_short_with_a_long_tail():
-    lengths = sorted(n for request in make_workload(SCENARIOS[-1], "1/0").n_tokens for n in request)
+    (mixed,) = (scenario for scenario in SCENARIOS if scenario.name == "mixed")
+    lengths = sorted(n for request in make_workload(mixed, "1/0").n_tokens for n in request)
     assert 25 < lengths[len(lengths) // 2] < 60
     assert lengths[-1] > 250
 
@@ -66,3 +70,11 @@ def test_a_smaller_run_keeps_two_requests_per_client():
 def test_one_text_is_sent_as_a_string_and_several_as_a_list():
     assert json.loads(encode_body(("a",), "float"))["input"] == "a"
     assert json.loads(encode_body(("a", "b"), "base64"))["input"] == ["a", "b"]
+
+
+def test_a_rerank_request_is_a_query_and_its_documents():
+    assert json.loads(encode_rerank_body(("q", "a", "b"))) == {
+        "model": "default",
+        "query": "q",
+        "documents": ["a", "b"],
+    }

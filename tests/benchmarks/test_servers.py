@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -5,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import servers
-from benchmarks.servers import Contestant, find_llama_server, make_before, make_contestant, running
+from benchmarks.servers import Contestant, ServerSetup, find_llama_server, running
+from benchmarks.tasks import RERANK
 from gguf_embed.errors import ConfigError, Unavailable
 
 PROGRAM = Path(__file__).parent / "tiny_server.py"
@@ -61,8 +63,21 @@ def test_a_missing_llama_server_names_what_to_install(monkeypatch):
 
 
 def test_our_own_server_runs_in_this_interpreter_with_the_flags_given():
-    ours = make_contestant("gguf-embed", Path("m.gguf"), ("--threads", "1"))
+    ours = ServerSetup(Path("m.gguf"), our_flags=("--threads", "1"), cache=Path("/c")).contestant("gguf-embed")
     assert ours.command == (sys.executable, "-m", "gguf_embed", "serve", "-m", "m.gguf", "--threads", "1")
+    assert ours.environment == (("GGUF_EMBED_CACHE", "/c"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("llama-server", ("--reranking",)),
+        ("llama-server-best", ("--reranking", "-np", "32", "-b", "2048", "-ub", "2048", "--cache-ram", "0")),
+    ],
+)
+def test_another_llama_server_gets_the_flags_of_the_task(name, flags):
+    setup = ServerSetup(Path("m.gguf"), RERANK, ("--threads", "1"), llama_server=Path("/opt/llama-server"))
+    assert setup.contestant(name).command == ("/opt/llama-server", "-m", "m.gguf", *flags)
 
 
 def test_another_checkout_runs_its_own_package(tmp_path):
@@ -70,11 +85,18 @@ def test_another_checkout_runs_its_own_package(tmp_path):
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text("import sys; print(__file__, *sys.argv[1:])")
-    before = make_before(tmp_path, Path("m.gguf"), ("--threads", "1"))
-    printed = subprocess.run(before.command, capture_output=True, text=True, check=True).stdout
+    before = ServerSetup(Path("m.gguf"), our_flags=("--threads", "1")).before(tmp_path)
+    environment = {**os.environ, **dict(before.environment)}
+    printed = subprocess.run(before.command, capture_output=True, text=True, check=True, env=environment).stdout
     assert printed.split() == [str(package / "__main__.py"), "serve", "-m", "m.gguf", "--threads", "1"]
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="not a checkout"):
-        make_before(tmp_path, Path("m.gguf"))
+        ServerSetup(Path("m.gguf")).before(tmp_path)
+
+
+@pytest.mark.process
+def test_what_gguf_embed_prints_about_its_kernels_is_kept(tmp_path):
+    with running(contestant("--print", "weights  F16 run as BF16"), tmp_path) as server:
+        assert server.notes() == ("weights F16 run as BF16",)

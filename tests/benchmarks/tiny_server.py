@@ -1,10 +1,11 @@
-"""A process that answers every POST with two numbers per text: what the tests start, drive and stop."""
+"""A process that answers every POST with two numbers per text, or a score per document, for the tests."""
 
 import argparse
 import json
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--host")
@@ -12,13 +13,26 @@ parser.add_argument("--port", type=int)
 parser.add_argument("--loading", type=int, default=0, help="how many times to answer 503 first")
 parser.add_argument("--child", action="store_true", help="start a process that only waits")
 parser.add_argument("--fail", action="store_true")
+parser.add_argument("--print", default="", help="a line to print at the start")
 arguments = parser.parse_args()
 
 if arguments.fail:
     print("no such model", file=sys.stderr)
     sys.exit(3)
+print(arguments.print, flush=True)
 if arguments.child:
     subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+
+
+def embed(request: dict[str, Any]) -> dict[str, Any]:
+    texts = [request["input"]] if isinstance(request["input"], str) else request["input"]
+    data = [{"embedding": [float(len(text)), 1.0], "index": i} for i, text in enumerate(texts)]
+    return {"data": data, "usage": {"prompt_tokens": sum(map(len, texts))}}
+
+
+def rerank(request: dict[str, Any]) -> dict[str, Any]:
+    results = [{"index": i, "relevance_score": len(text)} for i, text in enumerate(request["documents"])]
+    return {"results": results[::-1], "usage": {"prompt_tokens": 1 + sum(map(len, request["documents"]))}}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -26,10 +40,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         arguments.loading -= 1
-        texts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
-        texts = [texts] if isinstance(texts, str) else texts
-        data = [{"embedding": [float(len(text)), 1.0], "index": i} for i, text in enumerate(texts)]
-        body = json.dumps({"data": data, "usage": {"prompt_tokens": sum(map(len, texts))}}).encode()
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.dumps(rerank(request) if "query" in request else embed(request)).encode()
         self.send_response(503 if arguments.loading >= 0 else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -69,7 +69,7 @@ class OpenVinoDriver:
         n_threads = compute.n_threads or n_processors()
         return ExecutionPlan(
             contexts=OpenVinoContexts(max(batch_tokens, min(max_input_tokens, SMALL_CONTEXT_TOKENS)), max_input_tokens),
-            limits=BatchLimits(batch_tokens, MAX_SEQUENCES),
+            limits=BatchLimits(batch_tokens, MAX_SEQUENCES, by_length=True),
             n_workers=choice.n_streams,
             n_threads=n_threads,
             alone_threads=max(1, n_threads // choice.n_streams),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gguf_embed.engines.base import ContextSpec, EngineInfo
-from gguf_embed.engines.openvino.padding import split_by_length
+from gguf_embed.engines.openvino.padding import Padding, split_by_length
 from gguf_embed.engines.openvino.runtime import CompiledGraph, kernel_name
 from gguf_embed.errors import EngineFailure, ModelFileError, NotSupported
 from gguf_embed.gguf_file.token_rows import PairRows, TokenRows
@@ -44,7 +44,7 @@ class CompiledNetwork:
     graph: CompiledGraph
     rank_pooling: Pooling  # what the rank head reads
     tokens: TokenRows | PairRows
-    length_multiple: int  # batches are padded to a multiple of so many tokens per text
+    padding: Padding
 
 
 class OpenVinoEngine:
@@ -90,7 +90,7 @@ class OpenVinoContext:
         if self._request is None:
             raise EngineFailure("this context is closed")
         lengths = self._check(batch)
-        parts = split_by_length(lengths.tolist()) if len(batch) > 1 else []
+        parts = split_by_length(lengths.tolist(), self._compiled.padding) if len(batch) > 1 else []
         if len(parts) < 2:
             return self._run(batch, lengths)
         outputs: list[Rows | None] = [None] * len(batch)
@@ -102,8 +102,7 @@ class OpenVinoContext:
 
     def _run(self, batch: Sequence[Sequence[int]], lengths: np.ndarray) -> Rows:
         """Compute texts of similar length in one call."""
-        multiple = self._compiled.length_multiple
-        longest = -(-int(lengths.max()) // multiple) * multiple
+        longest = self._compiled.padding.padded(int(lengths.max()))
         pooling = pooling_weights(self._pooling, lengths, longest)
         try:
             self._request.infer([self._token_rows(batch, lengths, longest), lengths[:, np.newaxis], pooling], True)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-PART_TOKENS = 24
-"""What it costs to compute one more part, in tokens: the time of a graph's calls that does not depend on their size."""
+from dataclasses import dataclass
 
 
-def split_by_length(lengths: Sequence[int], part_tokens: int = PART_TOKENS) -> list[list[int]]:
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """What a graph's shapes cost in a precision."""
+
+    multiple: int  # texts are padded to a multiple of so many tokens
+    part_tokens: int  # computing one more part takes as long as so many tokens more in a part
+
+    def padded(self, length: int) -> int:
+        return -(-length // self.multiple) * self.multiple
+
+
+def split_by_length(lengths: Sequence[int], padding: Padding) -> list[list[int]]:
     """The numbers of the texts in each part. Texts of similar length are together, so that little is padding.
 
     Minimizes the padded tokens plus `part_tokens` for each part, over all ways to cut the texts sorted by length.
@@ -17,14 +26,13 @@ def split_by_length(lengths: Sequence[int], part_tokens: int = PART_TOKENS) -> l
     least_cost = [0.0] + [float("inf")] * len(order)  # of the first n texts
     start_of_last = [0] * (len(order) + 1)
     for end in range(1, len(order) + 1):
-        longest = lengths[order[end - 1]]
+        longest = padding.padded(lengths[order[end - 1]])
         for start in range(end - 1, -1, -1):
-            padded = (end - start) * longest
-            if padded + part_tokens >= least_cost[end]:
+            part_cost = (end - start) * longest + padding.part_tokens
+            if part_cost >= least_cost[end]:
                 break  # a longer part costs even more
-            cost = least_cost[start] + padded + part_tokens
-            if cost < least_cost[end]:
-                least_cost[end], start_of_last[end] = cost, start
+            if least_cost[start] + part_cost < least_cost[end]:
+                least_cost[end], start_of_last[end] = least_cost[start] + part_cost, start
     parts: list[list[int]] = []
     end = len(order)
     while end > 0:

@@ -206,7 +206,15 @@ class GraphPieces:
             gate, up = self.linear(x, f"{layer}.ffn_gate", n_ff), self.linear(x, f"{layer}.ffn_up", n_ff)
         else:
             gate, up = self.two_halves(x, f"{layer}.ffn_up", n_ff)
-        return op.multiply(self.activation(gate, kind), up)
+        return self.product(self.activation(gate, kind), up, n_ff)
+
+    def product(self, gate: Node, up: Node, n_ff: int) -> Node:
+        """gate · up, [B, T, n_ff].
+
+        The reshaping changes nothing, but keeps OpenVINO from fusing the block into one operation for AMX, which
+        divides by zero with one thread (2026.4).
+        """
+        return op.reshape(op.multiply(gate, up), constant(np.array([0, 0, n_ff], np.int32)), True)
 
     def two_halves(self, x: Node, name: str, n_out: int) -> tuple[Node, Node]:
         """Two linear layers that share a tensor [2 n_out, D]."""

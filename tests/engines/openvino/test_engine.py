@@ -11,6 +11,7 @@ import pytest
 
 from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.openvino import engine as openvino_engine
+from gguf_embed.engines.openvino.build import PADDING
 from gguf_embed.engines.openvino.engine import OpenVinoContext, OpenVinoEngine, pooling_weights
 from gguf_embed.errors import EngineFailure, ModelFileError, NotSupported
 from gguf_embed.types import TOKENS, OutputSpec, Pooling
@@ -80,14 +81,14 @@ def test_pooled_rows_agree_with_the_token_rows(engine, pooling):
 
 @pytest.mark.parametrize("pooling", [*PICK, Pooling.NONE])
 def test_texts_of_different_lengths_equal_themselves_alone_in_the_order_given(engine, pooling):
-    assert len(openvino_engine.split_by_length([len(text) for text in UNEVEN])) > 1
+    assert len(openvino_engine.split_by_length([len(text) for text in UNEVEN], PADDING["f32"])) > 1
     alone = np.concatenate([embed(engine, [text], pooling) for text in UNEVEN])
     np.testing.assert_allclose(embed(engine, UNEVEN, pooling), alone, rtol=1e-5, atol=CLOSE)
 
 
 def test_a_batch_in_parts_equals_one_in_a_single_part(engine, monkeypatch):
     parts = embed(engine, UNEVEN)
-    monkeypatch.setattr(openvino_engine, "split_by_length", lambda lengths: [list(range(len(lengths)))])
+    monkeypatch.setattr(openvino_engine, "split_by_length", lambda lengths, _: [list(range(len(lengths)))])
     np.testing.assert_allclose(embed(engine, UNEVEN), parts, atol=CLOSE)
 
 

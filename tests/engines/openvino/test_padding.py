@@ -8,7 +8,9 @@ from itertools import combinations, pairwise
 
 import pytest
 
-from gguf_embed.engines.openvino.padding import PART_TOKENS, split_by_length
+from gguf_embed.engines.openvino.padding import Padding, split_by_length
+
+PADDING = Padding(multiple=1, part_tokens=24)
 
 CASES = {
     "one": [7],
@@ -22,7 +24,7 @@ CASES = {
 }
 
 
-def cost(lengths: list[int], parts: list[list[int]], part_tokens: int = PART_TOKENS) -> int:
+def cost(lengths: list[int], parts: list[list[int]], part_tokens: int = PADDING.part_tokens) -> int:
     return sum(part_tokens + len(part) * max(lengths[number] for number in part) for part in parts)
 
 
@@ -38,14 +40,14 @@ def least_cost(lengths: list[int], part_tokens: int) -> int:
 
 @pytest.mark.parametrize("lengths", CASES.values(), ids=CASES)
 def test_every_text_is_computed_once(lengths):
-    parts = split_by_length(lengths)
+    parts = split_by_length(lengths, PADDING)
     assert sorted(number for part in parts for number in part) == list(range(len(lengths)))
     assert all(parts)
 
 
 @pytest.mark.parametrize("lengths", CASES.values(), ids=CASES)
 def test_it_costs_no_more_than_one_part_or_each_text_alone(lengths):
-    found = cost(lengths, split_by_length(lengths))
+    found = cost(lengths, split_by_length(lengths, PADDING))
     assert found <= cost(lengths, [list(range(len(lengths)))])
     assert found <= cost(lengths, [[number] for number in range(len(lengths))])
 
@@ -55,7 +57,7 @@ def test_no_cut_costs_less(part_tokens):
     chance = random.Random(part_tokens)
     for _ in range(60):
         lengths = [chance.choice((1, 2, 5, 20, 21, 60, 200)) for _ in range(chance.randint(1, 8))]
-        found = cost(lengths, split_by_length(lengths, part_tokens), part_tokens)
+        found = cost(lengths, split_by_length(lengths, Padding(1, part_tokens)), part_tokens)
         assert found == least_cost(lengths, part_tokens), lengths
 
 
@@ -63,7 +65,7 @@ def test_texts_of_one_length_are_in_one_part():
     chance = random.Random(0)
     for _ in range(60):
         lengths = [chance.randint(1, 40) for _ in range(40)]
-        parts = split_by_length(lengths)
+        parts = split_by_length(lengths, PADDING)
         part_of = {number: index for index, part in enumerate(parts) for number in part}
         assert len({(length, part_of[number]) for number, length in enumerate(lengths)}) == len(set(lengths))
 
@@ -79,15 +81,26 @@ def test_texts_of_one_length_are_in_one_part():
     ],
 )
 def test_a_cut_must_save_more_than_a_part_costs(lengths, expected):
-    assert split_by_length(lengths) == expected
+    assert split_by_length(lengths, PADDING) == expected
 
 
 @pytest.mark.parametrize("lengths", [[21] * 256, [1 + number % 200 for number in range(256)]], ids=["equal", "mixed"])
 def test_the_largest_batch_is_split_in_milliseconds(lengths):
-    split_by_length(lengths)
+    split_by_length(lengths, PADDING)
     took_s = []
     for _ in range(5):
         started_s = time.process_time()
-        split_by_length(lengths)
+        split_by_length(lengths, PADDING)
         took_s.append(time.process_time() - started_s)
     assert min(took_s) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("lengths", "parts"),
+    [([3, 16, 9], [[0, 2, 1]]), ([16, 17] * 8, [[*range(0, 16, 2)], [*range(1, 16, 2)]])],
+    ids=["all padded to 16", "half of them to 32"],
+)
+def test_texts_are_padded_to_a_multiple(lengths, parts):
+    padding = Padding(multiple=16, part_tokens=24)
+    assert [padding.padded(n) for n in (1, 16, 17, 32)] == [16, 16, 32, 32]
+    assert split_by_length(lengths, padding) == parts

@@ -40,4 +40,4 @@ def _feed_forward(g: GraphPieces, x: Node, layer: str, n_ff: int) -> Node:
     if g.weights.has(f"{layer}.ffn_gate.weight") or not g.weights.has(f"{layer}.attn_norm_2.weight"):
         return g.gated(x, layer, "gelu", n_ff)
     up, gate = g.two_halves(x, f"{layer}.ffn_up", n_ff)
-    return op.multiply(g.activation(gate, "gelu"), up)
+    return g.product(g.activation(gate, "gelu"), up, n_ff)
