@@ -57,14 +57,20 @@ class ModelBuilder:
         self._model = self._network.model
         self._is_marked = False
 
-    def compile(self, precision: str, n_streams: int, on_close: Callable[[], None] = lambda: None) -> OpenVinoEngine:
-        """Compile for `n_streams` batches at once. `on_close` is called when the engine is closed."""
+    def compile(
+        self, precision: str, n_streams: int, *, alone: bool = False, on_close: Callable[[], None] = lambda: None
+    ) -> OpenVinoEngine:
+        """Compile for `n_streams` batches at once; with `alone` also for one with all threads.
+
+        `on_close` is called when the engine is closed.
+        """
         if precision == REDUCED:
             self._mark()
         n_threads = self._spec.config.compute.n_threads or n_processors()
         with openvino_errors(self._spec.header.path):
-            graph = compile_graph(self._model, precision, n_streams, n_threads)
-        compiled = CompiledNetwork(graph, self._network.rank_pooling, self._rows, PADDING[precision])
+            shared = compile_graph(self._model, precision, n_streams, n_threads)
+            own = compile_graph(self._model, precision, 1, n_threads) if alone and n_streams > 1 else shared
+        compiled = CompiledNetwork(shared, own, n_threads, self._network.rank_pooling, self._rows, PADDING[precision])
         return OpenVinoEngine(self._info, compiled, on_close)
 
     def _mark(self) -> None:

@@ -54,7 +54,7 @@ class OpenVinoDriver:
             stack.callback(opened.close)
             builder = ModelBuilder(spec, opened.codec)
             choice = _choose(builder, spec)
-            engine = builder.compile(choice.precision, choice.n_streams, on_close=opened.close)
+            engine = builder.compile(choice.precision, choice.n_streams, alone=True, on_close=opened.close)
             stack.pop_all()
         return LoadedGraph(engine, opened.codec, WEIGHTS_TYPES[choice.precision], choice=choice)
 
@@ -72,7 +72,7 @@ class OpenVinoDriver:
             limits=BatchLimits(batch_tokens, MAX_SEQUENCES, by_length=True),
             n_workers=choice.n_streams,
             n_threads=n_threads,
-            alone_threads=max(1, n_threads // choice.n_streams),
+            alone_threads=compute.alone_threads or n_threads,
             tokens_per_s=choice.tokens_per_s,
             kernels=choice.kernel or "unchecked",
             details=_details(choice),

@@ -39,9 +39,11 @@ class OpenVinoContexts:
 
 @dataclass(frozen=True, slots=True)
 class CompiledNetwork:
-    """A network, compiled."""
+    """A network, compiled: for several batches at once, and for one batch with all threads."""
 
-    graph: CompiledGraph
+    shared: CompiledGraph
+    alone: CompiledGraph  # the same one if only one batch is computed at a time
+    alone_threads: int
     rank_pooling: Pooling  # what the rank head reads
     tokens: TokenRows | PairRows
     padding: Padding
@@ -66,7 +68,7 @@ class OpenVinoEngine:
 
     def kernel_name(self) -> str:
         """What multiplies its matrices; "" before it has computed anything, and after it was closed."""
-        return kernel_name(self._compiled.graph) if self._compiled is not None else ""
+        return kernel_name(self._compiled.shared) if self._compiled is not None else ""
 
     def close(self) -> None:
         """The weights are freed once the last context is closed, too."""
@@ -75,38 +77,45 @@ class OpenVinoEngine:
 
 
 class OpenVinoContext:
-    """Implements `EngineContext`. One thread. Its number of threads was set when the graph was compiled."""
+    """Implements `EngineContext`. One thread. Numbers of threads were set when the graphs were compiled."""
 
     def __init__(self, compiled: CompiledNetwork, info: EngineInfo, spec: ContextSpec) -> None:
         self.spec = spec
         self._compiled = compiled
         self._info = info
-        self._request: Any = compiled.graph.create_infer_request()
+        self._requests: dict[bool, Any] | None = {}  # by whether a batch has all threads; created on first use
         self._output = {DENSE: POOLED, TOKENS: ROWS, SCORES: RANKED}[spec.output.kind]
         # token rows do not depend on it
         self._pooling = compiled.rank_pooling if self._output == RANKED else spec.output.pooling or Pooling.MEAN
 
     def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> Rows:
-        if self._request is None:
+        if self._requests is None:
             raise EngineFailure("this context is closed")
         lengths = self._check(batch)
+        request = self._request(self._requests, alone=n_threads >= self._compiled.alone_threads)
         parts = split_by_length(lengths.tolist(), self._compiled.padding) if len(batch) > 1 else []
         if len(parts) < 2:
-            return self._run(batch, lengths)
+            return self._run(request, batch, lengths)
         outputs: list[Rows | None] = [None] * len(batch)
         for part in parts:
-            output = self._run([batch[number] for number in part], lengths[part])
+            output = self._run(request, [batch[number] for number in part], lengths[part])
             for position, number in enumerate(part):
                 outputs[number] = output.part(position)
         return Rows.join(outputs)
 
-    def _run(self, batch: Sequence[Sequence[int]], lengths: np.ndarray) -> Rows:
+    def _request(self, requests: dict[bool, Any], *, alone: bool) -> Any:
+        if alone not in requests:
+            graph = self._compiled.alone if alone else self._compiled.shared
+            requests[alone] = graph.create_infer_request()
+        return requests[alone]
+
+    def _run(self, request: Any, batch: Sequence[Sequence[int]], lengths: np.ndarray) -> Rows:
         """Compute texts of similar length in one call."""
         longest = self._compiled.padding.padded(int(lengths.max()))
         pooling = pooling_weights(self._pooling, lengths, longest)
         try:
-            self._request.infer([self._token_rows(batch, lengths, longest), lengths[:, np.newaxis], pooling], True)
-            result = self._request.get_output_tensor(self._output).data
+            request.infer([self._token_rows(batch, lengths, longest), lengths[:, np.newaxis], pooling], True)
+            result = request.get_output_tensor(self._output).data
         except RuntimeError as error:
             raise EngineFailure(f"OpenVINO refused a batch of {len(batch)} texts: {reason_of(error)}") from error
         if self.spec.output.kind == TOKENS:
@@ -144,7 +153,7 @@ class OpenVinoContext:
 
     def close(self) -> None:
         """Safe to call twice."""
-        self._request = None
+        self._requests = None
 
 
 def pooling_weights(pooling: Pooling, lengths: np.ndarray, longest: int) -> FloatMatrix:

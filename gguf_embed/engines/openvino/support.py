@@ -99,11 +99,13 @@ def resident_bytes(header: GgufHeader) -> int:
 
 
 def longest_text_bytes(header: GgufHeader, config: ModelConfig) -> int:
-    """An estimate of the rows of the longest text in one layer, and of the attention's masks."""
+    """An estimate of the results of all layers for the longest text, which OpenVINO keeps, and of the masks."""
     longest = _longest(header, config)
-    widths = ("embedding_length", "embedding_length", "embedding_length", "embedding_length", "feed_forward_length")
-    width = 2 * sum(header.get(f"{header.architecture}.{key}", int) or 0 for key in widths)
-    return FLOAT_BYTES * longest * width + _mask_bytes(header, longest)
+    n_embd, n_ff, n_layer = (
+        header.get(f"{header.architecture}.{key}", int) or 0
+        for key in ("embedding_length", "feed_forward_length", "block_count")
+    )
+    return FLOAT_BYTES * longest * n_layer * (2 * n_embd + n_ff) + _mask_bytes(header, longest)
 
 
 def _longest(header: GgufHeader, config: ModelConfig) -> int:

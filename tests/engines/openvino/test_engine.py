@@ -11,12 +11,13 @@ import pytest
 
 from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.openvino import engine as openvino_engine
-from gguf_embed.engines.openvino.build import PADDING
+from gguf_embed.engines.openvino.build import PADDING, ModelBuilder
+from gguf_embed.engines.openvino.driver import open_codec
 from gguf_embed.engines.openvino.engine import OpenVinoContext, OpenVinoEngine, pooling_weights
 from gguf_embed.errors import EngineFailure, ModelFileError, NotSupported
 from gguf_embed.types import TOKENS, OutputSpec, Pooling
 from tests.engines.openvino.graph_models import reference, write_gguf
-from tests.engines.openvino.running import open_graph
+from tests.engines.openvino.running import load_spec, open_graph
 from tests.gguf_models import CLS, SEP, TINY_VOCABULARY, write_tiny_decoder, write_tiny_encoder
 
 CLOSE = 1e-5
@@ -192,11 +193,22 @@ def test_a_failed_batch_is_an_error_and_the_context_works_afterwards(encoder, mo
     expected = embed(encoder, TEXTS)
     with context_of(encoder) as context:
         with monkeypatch.context() as patched:
-            patched.setattr(context, "_request", Failing())
+            patched.setattr(context, "_request", lambda *_, **__: Failing())
             with pytest.raises(EngineFailure) as caught:
                 context.embed(TEXTS, 1)
         assert caught.value.message == f"OpenVINO refused a batch of 3 texts: {reason}"
         np.testing.assert_allclose(context.embed(TEXTS, 1).matrix, expected, atol=1e-6)
+
+
+def test_a_batch_that_has_all_threads_runs_in_a_graph_of_its_own(tmp_path):
+    spec = load_spec(write_tiny_encoder(tmp_path / "m.gguf"), Pooling.MEAN)
+    builder = ModelBuilder(spec, open_codec(spec).codec)
+    with closing(builder.compile("f32", 2, alone=True)) as engine, context_of(engine) as context:
+        shared, alone = (context.embed(TEXTS, n_threads).matrix for n_threads in (1, 2))
+        np.testing.assert_allclose(shared, alone, atol=1e-6)
+        assert len(context._requests) == 2
+    with closing(builder.compile("f32", 1, alone=True)) as engine:
+        assert engine._compiled.alone is engine._compiled.shared
 
 
 def test_openvinos_own_refusal_is_an_engine_failure(encoder, monkeypatch):

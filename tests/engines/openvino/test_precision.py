@@ -121,7 +121,7 @@ def test_vectors_of_the_default_model_alone_and_in_a_batch(default, default_ids,
 
 def nodes_of(engine: OpenVinoEngine) -> Iterator[tuple[str, str, list[str]]]:
     """Type, precision and original names of what the compiled graph runs."""
-    graph: Any = engine._compiled.graph
+    graph: Any = engine._compiled.shared
     for node in graph.get_runtime_model().get_ops():
         facts = node.get_rt_info()
         kind, precision, names = (
