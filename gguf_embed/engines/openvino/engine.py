@@ -83,7 +83,7 @@ class OpenVinoContext:
         self.spec = spec
         self._compiled = compiled
         self._info = info
-        self._requests: dict[bool, Any] | None = {}  # by whether a batch has all threads; created on first use
+        self._requests: dict[int, Any] | None = {}  # by the id of their graph; created on first use
         self._output = {DENSE: POOLED, TOKENS: ROWS, SCORES: RANKED}[spec.output.kind]
         # token rows do not depend on it
         self._pooling = compiled.rank_pooling if self._output == RANKED else spec.output.pooling or Pooling.MEAN
@@ -92,7 +92,10 @@ class OpenVinoContext:
         if self._requests is None:
             raise EngineFailure("this context is closed")
         lengths = self._check(batch)
-        request = self._request(self._requests, alone=n_threads >= self._compiled.alone_threads)
+        graph = self._compiled.alone if n_threads >= self._compiled.alone_threads else self._compiled.shared
+        if id(graph) not in self._requests:
+            self._requests[id(graph)] = graph.create_infer_request()
+        request = self._requests[id(graph)]
         parts = split_by_length(lengths.tolist(), self._compiled.padding) if len(batch) > 1 else []
         if len(parts) < 2:
             return self._run(request, batch, lengths)
@@ -103,15 +106,10 @@ class OpenVinoContext:
                 outputs[number] = output.part(position)
         return Rows.join(outputs)
 
-    def _request(self, requests: dict[bool, Any], *, alone: bool) -> Any:
-        if alone not in requests:
-            graph = self._compiled.alone if alone else self._compiled.shared
-            requests[alone] = graph.create_infer_request()
-        return requests[alone]
-
     def _run(self, request: Any, batch: Sequence[Sequence[int]], lengths: np.ndarray) -> Rows:
         """Compute texts of similar length in one call."""
-        longest = self._compiled.padding.padded(int(lengths.max()))
+        multiple = self._compiled.padding.multiple
+        longest = -(-int(lengths.max()) // multiple) * multiple
         pooling = pooling_weights(self._pooling, lengths, longest)
         try:
             request.infer([self._token_rows(batch, lengths, longest), lengths[:, np.newaxis], pooling], True)

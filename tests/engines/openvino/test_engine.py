@@ -142,7 +142,7 @@ def test_contexts_of_one_model_run_at_the_same_time(engine):
 def test_sizes_and_ids_are_checked_before_anything_is_computed(encoder, batch, reason, monkeypatch):
     with context_of(encoder, max_tokens=100, max_sequences=4) as context:
         with monkeypatch.context() as patched:
-            patched.setattr(context, "_request", "not used")
+            patched.setattr(context, "_run", None)
             with pytest.raises(EngineFailure, match=reason):
                 context.embed(batch, 1)
         assert len(context.embed(TEXTS, 1)) == 3
@@ -193,7 +193,7 @@ def test_a_failed_batch_is_an_error_and_the_context_works_afterwards(encoder, mo
     expected = embed(encoder, TEXTS)
     with context_of(encoder) as context:
         with monkeypatch.context() as patched:
-            patched.setattr(context, "_request", lambda *_, **__: Failing())
+            patched.setattr(context, "_requests", {id(context._compiled.shared): Failing()})
             with pytest.raises(EngineFailure) as caught:
                 context.embed(TEXTS, 1)
         assert caught.value.message == f"OpenVINO refused a batch of 3 texts: {reason}"
