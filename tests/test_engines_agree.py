@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("openvino", reason="OpenVINO has no package for this system")
+
 from tests.reranker_models import write_reranker
 from tests.server_process import Server, start_server, stop
 

@@ -48,6 +48,9 @@ def refusal(header: GgufHeader, config: ModelConfig) -> str | None:
         return "it reads text only, and a vision tower is configured"
     if find_spec("openvino") is None:
         return "the package openvino is not installed (pip install 'gguf-embed[openvino]')"
+    n_files = header.get("split.count", int) or 1
+    if n_files > 1:
+        return f"it reads one file, and this model is split into {n_files}"
     return _unknown_part(header) or _too_large(header, config)
 
 
@@ -84,7 +87,8 @@ def _too_large(header: GgufHeader, config: ModelConfig) -> str | None:
     if free is None or needed <= free:
         return None
     return (
-        f"its float32 weights and buffers need {needed / 2**20:,.0f} MiB of memory, {free / 2**20:,.0f} are available"
+        f"its float32 weights and buffers need {needed / 2**20:,.0f} MiB of memory for texts of {longest:,} tokens, "
+        f"{free / 2**20:,.0f} are available; a smaller -c needs less"
     )
 
 

@@ -122,7 +122,8 @@ def test_too_little_memory_is_refused_with_both_numbers(bert, monkeypatch):
         assert (support.refusal(bert, PLAIN) is None) is accepted
     monkeypatch.setattr(support, "available_bytes", lambda: 5 * 2**20)
     assert support.refusal(bert, PLAIN) == (
-        f"its float32 weights and buffers need {needed / 2**20:,.0f} MiB of memory, 5 are available"
+        f"its float32 weights and buffers need {needed / 2**20:,.0f} MiB of memory for texts of 64 tokens, "
+        "5 are available; a smaller -c needs less"
     )
 
 
@@ -154,3 +155,9 @@ def test_alibis_masks_limit_the_length_of_texts(tmp_path):
     assert allowed >= 512
     assert support.refusal(long, ModelConfig(n_ctx=allowed)) is None
     assert support.refusal(long, ModelConfig(n_ctx=allowed + 256)) is not None
+
+
+def test_a_model_in_several_files_is_left_to_llama_cpp(bert):
+    assert support.refusal(bert, PLAIN) is None
+    split = replace(bert, metadata={**bert.metadata, "split.count": 3})
+    assert support.refusal(split, PLAIN) == "it reads one file, and this model is split into 3"
