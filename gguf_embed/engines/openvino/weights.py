@@ -123,5 +123,5 @@ class GraphWeights:
             is_finite = bool(np.isfinite(values.sum(dtype=np.float64)))
         if not is_finite:
             n_bad = int(values.size - np.isfinite(values).sum())
-            raise self.error(f"tensor {name} has {n_bad} values that are NaN or infinite")
+            raise self.error(f"tensor {name} contains NaN or infinity ({n_bad:,} of {values.size:,} numbers)")
         return values
