@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from gguf_embed.gguf_file.facts import (
     context_length,
     file_type_name,
     has_rank_head,
+    n_parameters,
     pooling_type,
     vocabulary_size,
 )
@@ -104,7 +104,7 @@ def _source_facts(model: ShownModel) -> list[tuple[str, str]]:
 def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, str]]:
     own = pooling_type(header)
     from_row = f"{row.pooling} (from the catalog; the file declares none)" if row is not None and row.pooling else ""
-    n_params = sum(prod(tensor.shape) for tensor in header.tensors.values())
+    n_params = n_parameters(header)
     return [
         ("architecture", header.architecture),
         ("weights", file_type_name(header)),
@@ -176,7 +176,7 @@ def _header_fields(header: GgufHeader) -> dict[str, object]:
     return {
         "architecture": header.architecture,
         "type": file_type_name(header),
-        "parameters": sum(prod(tensor.shape) for tensor in header.tensors.values()),
+        "parameters": n_parameters(header),
         "dimensions": header.get(f"{header.architecture}.embedding_length", int),
         "context": context_length(header),
         "vocabulary": vocabulary_size(header),

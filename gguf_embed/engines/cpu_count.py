@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from gguf_embed.config import ComputeConfig
+from gguf_embed.engines.system_files import read_system_file
+
 
 def n_processors() -> int:
     """Processors this process may use: its affinity mask, limited by a container's CPU quota (cgroup v2)."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota(_read(Path("/sys/fs/cgroup/cpu.max")))
+    quota = cpu_quota(read_system_file(Path("/sys/fs/cgroup/cpu.max")))
     return allowed if quota is None else max(1, min(allowed, quota))
+
+
+def threads_for(compute: ComputeConfig) -> int:
+    """The configured number of threads; by default, one for each processor."""
+    return compute.n_threads or n_processors()
 
 
 def cpu_quota(cpu_max: str) -> int | None:
@@ -19,10 +27,3 @@ def cpu_quota(cpu_max: str) -> int | None:
     if not quota.isdigit() or not period.isdigit() or int(period) == 0:
         return None
     return max(1, -(-int(quota) // int(period)))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gguf_embed.engines.system_files import read_system_file
+
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int | None:
     """What the system has available, limited by a container's limit (cgroup v2); None if the system does not say."""
-    system = system_available_bytes(_read(_MEMINFO))
-    files = [_read(_CGROUP / f"memory.{name}") for name in ("max", "current", "stat")]
+    system = system_available_bytes(read_system_file(_MEMINFO))
+    files = [read_system_file(_CGROUP / f"memory.{name}") for name in ("max", "current", "stat")]
     container = container_left_bytes(*files)
     known = [n for n in (system, container) if n is not None]
     return min(known) if known else None
@@ -32,10 +34,3 @@ def container_left_bytes(limit: str, current: str, stat: str = "") -> int | None
         return None
     inactive = next((line.split()[1] for line in stat.splitlines() if line.startswith("inactive_file ")), "0")
     return max(0, int(limit) - int(current) + int(inactive))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gguf_embed.engines.system_files import read_system_file
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.atomic_write import atomic_write
 
@@ -46,10 +47,7 @@ def record_key(path: Path, *settings: object) -> str:
 
 def _cpu() -> str:
     """The first processor's model and features, as the system lists them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    except OSError:
-        return ""
+    lines = read_system_file(Path("/proc/cpuinfo")).split("\n\n")[0].splitlines()
     return "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part")))
 
 

@@ -42,6 +42,16 @@ def file_type_name(header: GgufHeader) -> str:
     return n_elements.most_common(1)[0][0] if n_elements else "unknown"
 
 
+def n_parameters(header: GgufHeader) -> int:
+    """The number of weights in all tensors."""
+    return sum(prod(tensor.shape) for tensor in header.tensors.values())
+
+
+def tensor_bytes(header: GgufHeader) -> int:
+    """The size of all tensors as they are stored."""
+    return sum(tensor.size_bytes for tensor in header.tensors.values())
+
+
 def pooling_type(header: GgufHeader) -> Pooling | None:
     """The pooling that the file declares; None if it declares none.
 

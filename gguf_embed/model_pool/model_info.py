@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import prod
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import LoadedEngine
@@ -12,6 +11,7 @@ from gguf_embed.gguf_file.facts import (
     context_length,
     file_type_name,
     has_rank_head,
+    n_parameters,
     pooling_type,
     rank_labels,
     rerank_template,
@@ -44,7 +44,7 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
         n_ctx_train=n_ctx_train,
         n_ctx=n_ctx,
         max_input_tokens=min(n_ctx, n_ctx_train),
-        n_params=sum(prod(tensor.shape) for tensor in header.tensors.values()),
+        n_params=n_parameters(header),
         size_bytes=header.size_bytes,
         vocab_type=VOCABULARY_TYPES.get(header.get("tokenizer.ggml.model", str) or "", VocabularyType.NONE),
         bos_token="",

@@ -17,7 +17,7 @@ from gguf_embed.engines.base import (
     LoadSpec,
     TextCodec,
 )
-from gguf_embed.engines.cpu_count import n_processors
+from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.llama import api
 from gguf_embed.engines.llama.bf16_copy import bf16_copy, computes_bf16_faster, wants_bf16
 from gguf_embed.engines.llama.calibration import TEXT_TOKENS, Calibration, calibrate
@@ -74,7 +74,7 @@ class LlamaDriver:
         config, info = spec.config, loaded.engine.info
         compute = config.compute
         on_gpu = compute.offload.n_gpu_layers != 0
-        n_threads = compute.n_threads or n_processors()
+        n_threads = threads_for(compute)
         n_logits = info.n_vocab if info.causal else 0  # per token; an encoder's memory for them is released
         measured = Calibration(alone_threads=n_threads)
         if config.warmup and max_input_tokens >= TEXT_TOKENS:
@@ -110,7 +110,7 @@ def _choose_weights(spec: LoadSpec) -> tuple[Path, str]:
     fast = computes_bf16_faster(compute.amx)
     if wants_bf16(_weights_choice(compute), file_type, on_gpu, fast, scores=has_rank_head(header)):
         try:
-            return bf16_copy(header.path, spec.cache_dir, compute.n_threads or n_processors(), spec.report), "BF16"
+            return bf16_copy(header.path, spec.cache_dir, threads_for(compute), spec.report), "BF16"
         except ModelFileError as error:
             if _weights_choice(compute) == "bf16":
                 raise
@@ -153,7 +153,7 @@ def _open_images(engine: LlamaEngine, spec: LoadSpec) -> ImageReader:
         ImageSpec(
             mmproj=mmproj,
             max_tokens=min(longest, MAX_IMAGE_TOKENS),
-            n_threads=config.compute.n_threads or n_processors(),
+            n_threads=threads_for(config.compute),
             use_gpu=config.compute.offload.n_gpu_layers != 0,
         )
     )

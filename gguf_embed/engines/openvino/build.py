@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 
 from gguf_embed.engines.base import EngineInfo, LoadSpec, TextCodec
-from gguf_embed.engines.cpu_count import n_processors
+from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.openvino.calibration import Choice, calibrate
 from gguf_embed.engines.openvino.engine import CompiledNetwork, OpenVinoEngine, reason_of
 from gguf_embed.engines.openvino.network import build_network
@@ -20,7 +19,14 @@ from gguf_embed.engines.openvino.support import DECODERS
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.errors import ConfigError, EngineFailure
 from gguf_embed.gguf_file.constants import VocabularyType
-from gguf_embed.gguf_file.facts import file_type_name, has_rank_head, pooling_type, rank_labels
+from gguf_embed.gguf_file.facts import (
+    file_type_name,
+    has_rank_head,
+    n_parameters,
+    pooling_type,
+    rank_labels,
+    tensor_bytes,
+)
 from gguf_embed.gguf_file.token_rows import PairRows, TokenRows, has_token_types
 
 SAMPLE_TOKENS = 256
@@ -67,7 +73,7 @@ class ModelBuilder:
         """
         if precision == REDUCED:
             self._mark()
-        n_threads = self._spec.config.compute.n_threads or n_processors()
+        n_threads = threads_for(self._spec.config.compute)
         with openvino_errors(self._spec.header.path):
             shared = compile_graph(self._model, precision, n_streams, n_threads)
             own = compile_graph(self._model, precision, 1, n_threads) if alone and n_streams > 1 else shared
@@ -88,7 +94,7 @@ class ModelBuilder:
         precision = compute.precision
         if precision == "auto" and not self._may_use_bf16():
             precision = "f32"
-        n_threads = compute.n_threads or n_processors()
+        n_threads = threads_for(compute)
         return calibrate(self.compile, self._samples(), self._spec.output, n_threads, precision)
 
     def _may_use_bf16(self) -> bool:
@@ -117,7 +123,7 @@ class ModelBuilder:
     def _read_info(self) -> EngineInfo:
         header, network = self._spec.header, self._network
         vocabulary = self._codec.vocabulary()
-        n_params = sum(prod(tensor.shape) for tensor in header.tensors.values())
+        n_params = n_parameters(header)
 
         def text_of(token: int | None) -> str:
             return "" if token is None else vocabulary.entries[token]
@@ -129,7 +135,7 @@ class ModelBuilder:
             n_vocab=self._rows.n_tokens,
             n_ctx_train=self._weights.integer("context_length"),
             n_params=n_params,
-            size_bytes=sum(tensor.size_bytes for tensor in header.tensors.values()),
+            size_bytes=tensor_bytes(header),
             pooling=pooling_type(header),
             causal=header.architecture in DECODERS,
             n_cls_out=network.n_scores,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import BatchLimits, ClosableCodec, ExecutionPlan, LoadedEngine, LoadSpec
-from gguf_embed.engines.cpu_count import n_processors
+from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.openvino import support
 from gguf_embed.engines.records import MeasurementRecords, record_key
 from gguf_embed.gguf_file.header import GgufHeader
@@ -29,7 +29,7 @@ WEIGHTS_TYPES = {"f32": "F32", "bf16": "BF16"}
 class LoadedGraph(LoadedEngine):
     """What the driver loaded, and how it is computed."""
 
-    choice: Choice | None = None
+    choice: Choice = field(kw_only=True)
 
 
 class OpenVinoDriver:
@@ -63,10 +63,9 @@ class OpenVinoDriver:
         from gguf_embed.engines.openvino.engine import MAX_SEQUENCES, OpenVinoContexts
 
         assert isinstance(loaded, LoadedGraph)
-        assert loaded.choice is not None
         choice, compute = loaded.choice, spec.config.compute
         batch_tokens = compute.batch_tokens or choice.batch_tokens
-        n_threads = compute.n_threads or n_processors()
+        n_threads = threads_for(compute)
         return ExecutionPlan(
             contexts=OpenVinoContexts(max(batch_tokens, min(max_input_tokens, SMALL_CONTEXT_TOKENS)), max_input_tokens),
             limits=BatchLimits(batch_tokens, MAX_SEQUENCES, by_length=True),
@@ -100,7 +99,7 @@ def _choose(builder: ModelBuilder, spec: LoadSpec) -> Choice:
         choice = Choice(precision="bf16" if compute.precision == "bf16" else "f32")
         return choice.with_streams(compute.n_workers)
     records = MeasurementRecords(spec.cache_dir)
-    n_threads = compute.n_threads or n_processors()
+    n_threads = threads_for(compute)
     key = record_key(spec.header.path, "openvino", n_threads, spec.output, compute.precision, compute.weights == "file")
     recorded = Choice.from_record(records.read(key))
     chosen = recorded or builder.measured()

@@ -14,6 +14,7 @@ from gguf_embed.engines.openvino.graphs.nomic_bert import nomic_bert
 from gguf_embed.engines.openvino.graphs.qwen import qwen
 from gguf_embed.engines.openvino.pieces import GraphPieces
 from gguf_embed.engines.openvino.runtime import Node, model_of, op
+from gguf_embed.engines.openvino.support import DECODERS
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.types import Pooling
 
@@ -73,7 +74,7 @@ def _dense_modules(g: GraphPieces, pooled: Node) -> tuple[Node, int]:
 
 def rank_pooling(weights: GraphWeights) -> Pooling:
     """What the rank head reads: the first token's row; for decoders the last one's; for ModernBERT as the file says."""
-    if weights.architecture in ("qwen2", "qwen3"):
+    if weights.architecture in DECODERS:
         return Pooling.LAST
     is_mean = weights.header.get(f"{weights.architecture}.classifier.pooling_type", int) in (None, 1)
     return Pooling.MEAN if weights.architecture == "modern-bert" and is_mean else Pooling.CLS

@@ -6,7 +6,7 @@ Shapes: B texts, T tokens (padded to the longest), D dimensions, H heads, S pool
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,7 @@ class GraphPieces:
         self.n_layer = weights.n_layer()
         self.n_head = weights.integer("attention.head_count")
         self.n_head_kv = weights.integer("attention.head_count_kv", self.n_head)
-        if weights.has("blk.0.attn_q.weight") or weights.has("blk.0.attn_qkv.weight"):
-            self._check_heads()
+        self._check_heads()
         self.head_size = weights.integer("attention.key_length", self.n_embd // self.n_head)
         self.tokens = op.parameter([-1, -1, self.n_embd], np.float32, name="tokens")  # rows of the token table
         self.lengths = op.parameter([-1, 1], np.int32, name="lengths")  # tokens per text, without padding
@@ -69,15 +68,19 @@ class GraphPieces:
 
     def linear(self, x: Node, name: str, n_out: int, n_in: int | None = None) -> Node:
         """[…, n_in] → […, n_out]; n_in is D if not given."""
-        return self._product(x, name, slice(0, n_out), n_out, n_in or self.n_embd)
+        return self.linears(x, name, [n_out], n_in)[0]
 
-    def _product(self, x: Node, name: str, part: slice, n_rows: int, n_in: int) -> Node:
-        """The rows `part` of a linear layer with `n_rows` outputs."""
-        matrix = self.weights.array(f"{name}.weight", (n_rows, n_in))
-        product = op.matmul(x, constant(matrix[part]), False, True)
-        if not self.weights.has(f"{name}.bias"):
-            return product
-        return op.add(product, constant(self.weights.array(f"{name}.bias", (n_rows,))[part]))
+    def linears(self, x: Node, name: str, widths: Sequence[int], n_in: int | None = None) -> list[Node]:
+        """Linear layers that share a tensor [sum of widths, n_in], each with so many of its rows."""
+        n_rows = sum(widths)
+        matrix = self.weights.array(f"{name}.weight", (n_rows, n_in or self.n_embd))
+        bias = self.weights.array(f"{name}.bias", (n_rows,)) if self.weights.has(f"{name}.bias") else None
+        results, start = [], 0
+        for width in widths:
+            part = slice(start, start := start + width)
+            product = op.matmul(x, constant(matrix[part]), False, True)
+            results.append(product if bias is None else op.add(product, constant(bias[part])))
+        return results
 
     def query_key_value(self, x: Node, layer: str) -> tuple[Node, Node, Node]:
         """[B, T, D] → three of [B, T, heads · head size], from separate matrices or a fused one."""
@@ -85,9 +88,7 @@ class GraphPieces:
         if not self.weights.has(f"{layer}.attn_qkv.weight"):
             q = self.linear(x, f"{layer}.attn_q", n_q)
             return q, self.linear(x, f"{layer}.attn_k", n_kv), self.linear(x, f"{layer}.attn_v", n_kv)
-        ends = (n_q, n_q + n_kv, n_q + 2 * n_kv)
-        parts = (slice(0, ends[0]), slice(ends[0], ends[1]), slice(ends[1], ends[2]))
-        q, k, v = (self._product(x, f"{layer}.attn_qkv", part, ends[2], self.n_embd) for part in parts)
+        q, k, v = self.linears(x, f"{layer}.attn_qkv", [n_q, n_kv, n_kv])
         return q, k, v
 
     def layer_norm(self, x: Node, name: str, size: int | None = None) -> Node:
@@ -115,11 +116,11 @@ class GraphPieces:
         shape = np.array([0, 0, n_head or self.n_head, self.head_size], np.int32)
         return op.transpose(op.reshape(x, constant(shape), True), constant(np.array([0, 2, 1, 3], np.int32)))
 
-    def attention(self, q: Node, k: Node, v: Node, mask: Node, scale: float | None = None) -> Node:
-        """Softmax attention of [B, heads, T, head size] → [B, T, heads · head size]. `scale`: 1/√head size."""
+    def attention(self, q: Node, k: Node, v: Node, mask: Node) -> Node:
+        """Softmax attention of [B, heads, T, head size] → [B, T, heads · head size]."""
         if self.n_head_kv != self.n_head:
             k, v = self._repeat_heads(k), self._repeat_heads(v)
-        factor = constant(np.float32(scale if scale is not None else 1 / math.sqrt(self.head_size)))
+        factor = constant(np.float32(1 / math.sqrt(self.head_size)))
         attended = op.scaled_dot_product_attention(q, k, v, mask, factor)
         merged = op.transpose(attended, constant(np.array([0, 2, 1, 3], np.int32)))
         return op.reshape(merged, constant(np.array([0, 0, self.n_head * self.head_size], np.int32)), True)
@@ -205,7 +206,7 @@ class GraphPieces:
         if self.weights.has(f"{layer}.ffn_gate.weight"):
             gate, up = self.linear(x, f"{layer}.ffn_gate", n_ff), self.linear(x, f"{layer}.ffn_up", n_ff)
         else:
-            gate, up = self.two_halves(x, f"{layer}.ffn_up", n_ff)
+            gate, up = self.linears(x, f"{layer}.ffn_up", [n_ff, n_ff])
         return self.product(self.activation(gate, kind), up, n_ff)
 
     def product(self, gate: Node, up: Node, n_ff: int) -> Node:
@@ -215,12 +216,6 @@ class GraphPieces:
         divides by zero with one thread (2026.4).
         """
         return op.reshape(op.multiply(gate, up), constant(np.array([0, 0, n_ff], np.int32)), True)
-
-    def two_halves(self, x: Node, name: str, n_out: int) -> tuple[Node, Node]:
-        """Two linear layers that share a tensor [2 n_out, D]."""
-        first, second = slice(0, n_out), slice(n_out, 2 * n_out)
-        n_rows, n_in = 2 * n_out, self.n_embd
-        return self._product(x, name, first, n_rows, n_in), self._product(x, name, second, n_rows, n_in)
 
     # After the encoder
 

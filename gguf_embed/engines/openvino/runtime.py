@@ -22,7 +22,6 @@ Node = Any
 """An operation of a graph."""
 
 CompiledGraph = Any
-InferRequest = Any
 
 FULL, REDUCED = "f32", "bf16"
 """The precisions that matrices can be multiplied in."""

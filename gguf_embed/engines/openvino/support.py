@@ -76,11 +76,11 @@ def _unknown_part(header: GgufHeader) -> str | None:
 
 def _too_large(header: GgufHeader, config: ModelConfig) -> str | None:
     longest = _longest(header, config)
-    if _mask_bytes(header, longest) > MAX_MASK_BYTES:
-        allowed = isqrt(longest**2 * MAX_MASK_BYTES // _mask_bytes(header, longest)) // 256 * 256
-        needed = _mask_bytes(header, longest)
+    masks = _mask_bytes(header, longest)
+    if masks > MAX_MASK_BYTES:
+        allowed = isqrt(longest**2 * MAX_MASK_BYTES // masks) // 256 * 256
         return (
-            f"for texts of {longest:,} tokens the masks of {header.architecture} take {needed / 2**20:,.0f} MiB, the "
+            f"for texts of {longest:,} tokens the masks of {header.architecture} take {masks / 2**20:,.0f} MiB, the "
             f"limit is {MAX_MASK_BYTES / 2**20:,.0f}, which is enough for -c {allowed}"
         )
     needed, free = peak_bytes(header, config), available_bytes()

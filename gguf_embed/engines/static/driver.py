@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import BatchLimits, ContextSpec, ExecutionPlan, LoadedEngine, LoadSpec
-from gguf_embed.engines.cpu_count import n_processors
+from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.static.engine import OUTPUTS, StaticEngine
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.facts import file_type_name
@@ -71,7 +71,7 @@ class StaticDriver:
             contexts=StaticContexts(max(batch_tokens, max_input_tokens), max_input_tokens),
             limits=BatchLimits(batch_tokens, MAX_SEQUENCES),
             n_workers=n_workers,
-            n_threads=compute.n_threads or n_processors(),
+            n_threads=threads_for(compute),
             alone_threads=1,
             tokens_per_s=TOKENS_PER_S * n_workers,
             kernels="numpy",

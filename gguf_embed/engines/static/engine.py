@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from math import prod
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from gguf_embed.engines.static.tokenizer import HuggingFaceTokenizer, TextTokeni
 from gguf_embed.engines.static.words import WordTokenizer
 from gguf_embed.errors import EngineFailure, InvalidInput, InvalidRequest, ModelFileError, NotSupported
 from gguf_embed.gguf_file import static_format as keys
-from gguf_embed.gguf_file.facts import context_length, pooling_type
+from gguf_embed.gguf_file.facts import context_length, n_parameters, pooling_type, tensor_bytes
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.strings import read_strings
 from gguf_embed.types import DENSE, TOKENS, FloatMatrix, OutputSpec, Pooling, Span, Vocabulary
@@ -94,8 +93,8 @@ class StaticEngine:
             n_embd=table.n_embd,
             n_vocab=table.n_tokens,
             n_ctx_train=context_length(header) or keys.CONTEXT_LENGTH,
-            n_params=sum(prod(tensor.shape) for tensor in header.tensors.values()),
-            size_bytes=sum(tensor.size_bytes for tensor in header.tensors.values()),
+            n_params=n_parameters(header),
+            size_bytes=tensor_bytes(header),
             pooling=pooling_type(header),
             causal=False,
             n_cls_out=0,

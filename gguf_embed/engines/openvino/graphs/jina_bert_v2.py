@@ -39,5 +39,5 @@ def _feed_forward(g: GraphPieces, x: Node, layer: str, n_ff: int) -> Node:
         return g.activation(g.linear(x, f"{layer}.ffn_up", n_ff), "gelu")
     if g.weights.has(f"{layer}.ffn_gate.weight") or not g.weights.has(f"{layer}.attn_norm_2.weight"):
         return g.gated(x, layer, "gelu", n_ff)
-    up, gate = g.two_halves(x, f"{layer}.ffn_up", n_ff)
+    up, gate = g.linears(x, f"{layer}.ffn_up", [n_ff, n_ff])
     return g.product(g.activation(gate, "gelu"), up, n_ff)
