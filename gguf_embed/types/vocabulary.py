@@ -28,3 +28,7 @@ class Vocabulary:
     lowercase: bool | None = None  # WordPiece rule, if the file states it
     strip_accents: bool | None = None
     composes: bool = False  # the original tokenizer normalizes to NFC, and the engine's does not
+
+    def text_of(self, token: int | None) -> str:
+        """The entry of an id of the vocabulary; "" for a special token that it does not have."""
+        return "" if token is None else self.entries[token]

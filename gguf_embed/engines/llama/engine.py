@@ -54,9 +54,6 @@ class LlamaEngine:
         pooling_code = api.read_metadata(self._model, f"{architecture}.pooling_type")
         by_code = {str(code): pooling for pooling, code in POOLING_NUMBERS.items()}
 
-        def text_of(token: int | None) -> str:
-            return "" if token is None else vocabulary.entries[token]
-
         return EngineInfo(
             architecture=architecture,
             description=api.describe(self._model),
@@ -69,8 +66,8 @@ class LlamaEngine:
             causal=self._probe_memory(),
             n_cls_out=facts.n_cls_out if self._config.rank_head else 0,
             vocab_type=self.codec.vocabulary_code,
-            bos_token=text_of(vocabulary.bos_id),
-            eos_token=text_of(vocabulary.eos_id),
+            bos_token=vocabulary.text_of(vocabulary.bos_id),
+            eos_token=vocabulary.text_of(vocabulary.eos_id),
             labels=self._config.labels,
             has_second_text=self._config.rank_head and self._config.pair_rows is not None,
         )

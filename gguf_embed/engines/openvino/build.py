@@ -125,9 +125,6 @@ class ModelBuilder:
         vocabulary = self._codec.vocabulary()
         n_params = n_parameters(header)
 
-        def text_of(token: int | None) -> str:
-            return "" if token is None else vocabulary.entries[token]
-
         return EngineInfo(
             architecture=header.architecture,
             description=f"{header.architecture} {n_params / 1e6:.0f}M {file_type_name(header)}",
@@ -140,8 +137,8 @@ class ModelBuilder:
             causal=header.architecture in DECODERS,
             n_cls_out=network.n_scores,
             vocab_type=next((kind for kind in VocabularyType if kind.kind == vocabulary.kind), VocabularyType.NONE),
-            bos_token=text_of(vocabulary.bos_id),
-            eos_token=text_of(vocabulary.eos_id),
+            bos_token=vocabulary.text_of(vocabulary.bos_id),
+            eos_token=vocabulary.text_of(vocabulary.eos_id),
             labels=rank_labels(header) if network.n_scores else (),
             has_second_text=isinstance(self._rows, PairRows),
         )
