@@ -447,6 +447,7 @@ def test_a_cache_that_cannot_be_written_is_one_clear_line(tmp_path, default_mode
         ["-fa", "off"],
         ["-fa", "on"],
         ["--no-warmup"],
+        ["--precision", "bf16"],
         ["--weights", "bf16"],
         ["--weights", "bf16", "--no-amx"],
         ["--tokenizer", "llama"],
@@ -456,8 +457,9 @@ def test_a_cache_that_cannot_be_written_is_one_clear_line(tmp_path, default_mode
 )
 def test_every_way_to_run_gives_the_same_vectors(launch, models, tiny_server, flags):
     texts = ["a", "[MASK]"] if "4" in flags[1:2] else [f"{text} {number}" for text in MIXED for number in range(20)]
-    server = launch("-m", models / "encoder.gguf", *flags)
-    min_cosine = 0.999 if "bf16" in flags else 0.9999  # each server chooses engine and precision by itself
+    precision = [] if "--precision" in flags else ["--precision", "f32"]
+    server = launch("-m", models / "encoder.gguf", *precision, *flags)
+    min_cosine = 0.999 if "bf16" in flags else 0.9999  # each server chooses its engine by itself
     assert_close(server.embed(texts), tiny_server.embed(texts), min_cosine)
 
 

@@ -129,7 +129,7 @@ COMPUTE = (
                  "one, measured when a model is first loaded."),
     option("--precision", type=click.Choice(["auto", "f32", "bf16"]), default="auto", envvar="GGUF_EMBED_PRECISION",
             help="Precision of matrix products. auto: bf16 where the CPU is faster with it, and a check at warm-up "
-                 "finds the vectors nearly unchanged (cosine 0.9999)."),
+                 "finds the vectors nearly unchanged (cosine 0.99995)."),
     option("-ub", "--ubatch-size", type=Number(1, 16384), envvar="LLAMA_ARG_UBATCH",
             help="Token budget of a batch.  [default: measured at warm-up]"),
     option("-t", "--threads", type=THREADS, envvar="LLAMA_ARG_THREADS",

@@ -43,9 +43,9 @@ def test_streams_that_are_tried_besides_one(n_threads, counts):
 @pytest.mark.parametrize(
     ("agreement", "is_good"),
     [
-        (Agreement(0.9999, 0.99999, 0.01), True),
-        (Agreement(0.99989, 0.99999), False),
-        (Agreement(0.9999, 0.999989), False),
+        (Agreement(0.99995, 0.99999, 0.01), True),
+        (Agreement(0.99994, 0.99999), False),
+        (Agreement(0.99995, 0.999989), False),
         (Agreement(1.0, 1.0, 0.0101), False),
         (Agreement(float("nan"), 1.0), False),
         (Agreement(1.0, float("nan")), False),
