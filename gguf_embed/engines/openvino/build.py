@@ -11,7 +11,7 @@ from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.openvino.calibration import Choice, calibrate
 from gguf_embed.engines.openvino.engine import CompiledNetwork, OpenVinoEngine, reason_of
 from gguf_embed.engines.openvino.network import build_network
-from gguf_embed.engines.openvino.padding import Padding
+from gguf_embed.engines.openvino.packing import Cost
 from gguf_embed.engines.openvino.precision import keep_exact
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED, compile_graph, computes_bf16
 from gguf_embed.engines.openvino.samples import SAMPLES
@@ -32,11 +32,13 @@ from gguf_embed.gguf_file.token_rows import PairRows, TokenRows, has_token_types
 SAMPLE_TOKENS = 256
 """Longer samples are cut: a longer check would say no more."""
 
-PADDING = {FULL: Padding(multiple=8, part_tokens=24), REDUCED: Padding(multiple=16, part_tokens=48)}
+COSTS = {
+    FULL: Cost(multiple=8, part_tokens=48, slots_per_token=400),
+    REDUCED: Cost(multiple=16, part_tokens=48, slots_per_token=400),
+}
 """OpenVINO prepares kernels for every new shape, and keeps them: with a multiple of 8 there are fewer shapes, which
-takes less time and half the memory. With BF16, 16 also make a text's vector the same alone and in any batch, bit by
-bit; otherwise sums of another order are rounded differently (cosine 0.999993; with 8 tokens 0.999996). `part_tokens`
-is measured: 4 and 2.3 ms at 6 and 21 tokens per ms, on one core with AMX."""
+takes less time and memory. With BF16, 16 slots also make a text's vector the same alone and in any batch, bit by bit;
+otherwise sums of another order are rounded differently (cosine 0.999993; with 8 slots 0.999996)."""
 
 
 @contextmanager
@@ -77,7 +79,7 @@ class ModelBuilder:
         with openvino_errors(self._spec.header.path):
             shared = compile_graph(self._model, precision, n_streams, n_threads)
             own = compile_graph(self._model, precision, 1, n_threads) if alone and n_streams > 1 else shared
-        compiled = CompiledNetwork(shared, own, n_threads, self._network.rank_pooling, self._rows, PADDING[precision])
+        compiled = CompiledNetwork(shared, own, n_threads, self._network.rank_pooling, self._rows, COSTS[precision])
         return OpenVinoEngine(self._info, compiled, on_close)
 
     def _mark(self) -> None:

@@ -19,8 +19,8 @@ from gguf_embed.types import SCORES, FloatMatrix, OutputSpec, Pooling
 TEXT_TOKENS = 21
 """The length of the texts to measure speed with: a typical query or short sentence."""
 
-BATCH_TEXTS = (6, 12)  # 126 and 252 tokens; over HTTP, 504 are not faster, and a graph needs memory in proportion
-GOOD_ENOUGH = 0.9  # a smaller batch is taken if it is at least so fast, because others wait less for it
+BATCH_TEXTS = (6, 12, 24)  # 126 to 504 tokens; a graph needs memory in proportion
+GOOD_ENOUGH = 0.95  # a smaller batch is taken if it is at least so fast, because others wait less for it
 WORTH_ROUNDING = 1.2  # BF16 must be so much faster than float32
 MEASURE_S = 0.06
 TOO_SLOW_S = 0.08  # if one text takes longer, the smallest batch is the only one that is measured

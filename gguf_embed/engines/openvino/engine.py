@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from gguf_embed.engines.base import ContextSpec, EngineInfo
-from gguf_embed.engines.openvino.padding import Padding, split_by_length
+from gguf_embed.engines.openvino.packing import Cost, Packing, split_by_length
 from gguf_embed.engines.openvino.runtime import CompiledGraph, kernel_name
 from gguf_embed.errors import EngineFailure, ModelFileError, NotSupported
 from gguf_embed.gguf_file.token_rows import PairRows, TokenRows
-from gguf_embed.types import DENSE, SCORES, TOKENS, FloatMatrix, OutputSpec, Pooling
+from gguf_embed.types import DENSE, SCORES, TOKENS, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
 
 ROWS, POOLED, RANKED = 0, 1, 2
@@ -46,7 +46,7 @@ class CompiledNetwork:
     alone_threads: int
     rank_pooling: Pooling  # what the rank head reads
     tokens: TokenRows | PairRows
-    padding: Padding
+    cost: Cost
 
 
 class OpenVinoEngine:
@@ -96,7 +96,7 @@ class OpenVinoContext:
         if id(graph) not in self._requests:
             self._requests[id(graph)] = graph.create_infer_request()
         request = self._requests[id(graph)]
-        parts = split_by_length(lengths.tolist(), self._compiled.padding) if len(batch) > 1 else []
+        parts = split_by_length(lengths.tolist(), self._compiled.cost) if len(batch) > 1 else []
         if len(parts) < 2:
             return self._run(request, batch, lengths)
         outputs: list[Rows | None] = [None] * len(batch)
@@ -108,28 +108,24 @@ class OpenVinoContext:
 
     def _run(self, request: Any, batch: Sequence[Sequence[int]], lengths: np.ndarray) -> Rows:
         """Compute texts of similar length in one call."""
-        multiple = self._compiled.padding.multiple
-        longest = -(-int(lengths.max()) // multiple) * multiple
-        pooling = pooling_weights(self._pooling, lengths, longest)
+        packing = Packing.of(lengths, self._compiled.cost)
+        ids = np.fromiter(chain.from_iterable(batch), np.int64, packing.n_tokens)
+        inputs = [
+            packing.rows(self._compiled.tokens.take(ids)),
+            lengths[:, np.newaxis],
+            packing.slots,
+            packing.places,
+            packing.positions,
+            packing.pooling(self._pooling),
+        ]
         try:
-            request.infer([self._token_rows(batch, lengths, longest), lengths[:, np.newaxis], pooling], True)
+            request.infer(inputs, True)
             result = request.get_output_tensor(self._output).data
         except RuntimeError as error:
             raise EngineFailure(f"OpenVINO refused a batch of {len(batch)} texts: {reason_of(error)}") from error
         if self.spec.output.kind == TOKENS:
-            rows = np.concatenate([result[number, :n] for number, n in enumerate(lengths)])
-            return Rows.per_token(rows, lengths.tolist())
+            return Rows.per_token(result[: packing.n_tokens].copy(), lengths.tolist())
         return Rows.one_each(self.spec.output.kind, result[:, 0].copy())
-
-    def _token_rows(self, batch: Sequence[Sequence[int]], lengths: np.ndarray, longest: int) -> FloatMatrix:
-        """float32[texts, longest, n_embd], zero where texts are padded."""
-        ids = np.fromiter(chain.from_iterable(batch), np.int64, int(lengths.sum()))
-        rows = self._compiled.tokens.take(ids)
-        if lengths.min() == longest:
-            return rows.reshape(len(batch), longest, -1)
-        padded: FloatMatrix = np.zeros((len(batch), longest, rows.shape[1]), np.float32)
-        padded[np.arange(longest) < lengths[:, np.newaxis]] = rows
-        return padded
 
     def _check(self, batch: Sequence[Sequence[int]]) -> np.ndarray:
         """Check all sizes and ids. Returns the lengths, int32[texts]."""
@@ -152,20 +148,6 @@ class OpenVinoContext:
     def close(self) -> None:
         """Safe to call twice."""
         self._requests = None
-
-
-def pooling_weights(pooling: Pooling, lengths: np.ndarray, longest: int) -> FloatMatrix:
-    """float32[texts, 1, longest]: the weight of each token in its text's vector."""
-    weights: FloatMatrix = np.zeros((len(lengths), 1, longest), np.float32)
-    match pooling:
-        case Pooling.CLS:
-            weights[:, 0, 0] = 1
-        case Pooling.LAST:
-            weights[np.arange(len(lengths)), 0, lengths - 1] = 1
-        case _:
-            inside = np.arange(longest) < lengths[:, np.newaxis]
-            weights[:, 0] = inside / lengths[:, np.newaxis].astype(np.float32)
-    return weights
 
 
 def reason_of(error: Exception) -> str:

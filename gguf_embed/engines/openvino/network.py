@@ -34,13 +34,14 @@ GRAPHS: Mapping[str, Callable[[GraphPieces], Node]] = {
 class Network:
     """A graph, not compiled yet.
 
-    Inputs: tokens float32[B, T, D], rows of the token table; lengths int32[B, 1]; pooling float32[B, S, T], the weights
-    of each token in each pooled row. Outputs: rows float32[B, T, D]; pooled float32[B, S, N], after the Dense modules
-    if there are any; scores float32[B, S, n_scores] if `n_scores`.
+    Inputs, with the shapes of `Packing`: tokens float32[N, D], rows of the token table; lengths int32[B, 1]; slots
+    int32[B, T]; places and positions int32[N]; pooling float32[B, S, T], the weights of each token in each pooled row.
+    Outputs: rows float32[N, D]; pooled float32[B, S, n_embd], after the Dense modules if there are any; scores
+    float32[B, S, n_scores] if `n_scores`.
     """
 
     model: Any
-    n_embd: int  # N, numbers per pooled row
+    n_embd: int  # numbers per pooled row
     n_scores: int  # numbers from the rank head; 0: none
     rank_pooling: Pooling  # what the rank head reads
     exact: tuple[Node, ...]  # products to be computed in float32 whatever the precision
@@ -58,7 +59,7 @@ def build_network(weights: GraphWeights, n_vocab: int, *, rank_head: bool) -> Ne
         scores, n_scores = _rank_head(g, g.pooled(rows))
         outputs.append(scores)
     weights.check_all_read()
-    model = model_of(outputs, [g.tokens, g.lengths, g.pooling], weights.architecture)
+    model = model_of(outputs, g.inputs, weights.architecture)
     return Network(model, n_embd, n_scores, rank_pooling(weights), tuple(g.exact))
 
 

@@ -1,6 +1,7 @@
 """The pieces that encoders are made of, as OpenVINO operations over a GGUF's weights.
 
-Shapes: B texts, T tokens (padded to the longest), D dimensions, H heads, S pooled rows per text.
+Shapes: B texts, N tokens of all of them (packed), T slots per text (as wide as the longest), D dimensions, H heads,
+S pooled rows per text. Only attention and pooling have slots; see `packing.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.types import FloatMatrix
 
 MASKED = -1e9
-"""Added to the attention scores of what a token must not see; finite, because a padded row may see nothing."""
+"""Added to the attention scores of what a token must not see; finite, because an empty slot may see nothing."""
 
 FAR_AWAY = 1e12
 """A distance whose ALiBi bias is as good as `MASKED`."""
@@ -33,12 +34,19 @@ class GraphPieces:
         self.n_head_kv = weights.integer("attention.head_count_kv", self.n_head)
         self._check_heads()
         self.head_size = weights.integer("attention.key_length", self.n_embd // self.n_head)
-        self.tokens = op.parameter([-1, -1, self.n_embd], np.float32, name="tokens")  # rows of the token table
-        self.lengths = op.parameter([-1, 1], np.int32, name="lengths")  # tokens per text, without padding
+        self.tokens = op.parameter([-1, self.n_embd], np.float32, name="tokens")  # [N, D], rows of the token table
+        self.lengths = op.parameter([-1, 1], np.int32, name="lengths")  # [B, 1], tokens per text
+        self.slots = op.parameter([-1, -1], np.int32, name="slots")  # [B, T], the token in each slot
+        self.places = op.parameter([-1], np.int32, name="places")  # [N], the slot of each token
+        self.positions = op.parameter([-1], np.int32, name="positions")  # [N], of each token in its text
         self.pooling = op.parameter([-1, -1, -1], np.float32, name="pooling")  # [B, S, T], see `pooled`
         self.exact: list[Node] = []  # products to be computed in float32 whatever the precision
-        n_tokens = op.gather(op.shape_of(self.tokens, "i32"), constant(np.int32(1)), constant(np.int32(0)))
-        self._positions = op.range(constant(np.int32(0)), n_tokens, constant(np.int32(1)), "i32")
+        n_slots = op.gather(op.shape_of(self.slots, "i32"), constant(np.int32(1)), constant(np.int32(0)))
+        self._slot_numbers = op.range(constant(np.int32(0)), n_slots, constant(np.int32(1)), "i32")
+
+    @property
+    def inputs(self) -> list[Node]:
+        return [self.tokens, self.lengths, self.slots, self.places, self.positions, self.pooling]
 
     def _check_heads(self) -> None:
         if self.n_head % self.n_head_kv or (not self._has_key_length() and self.n_embd % self.n_head):
@@ -60,9 +68,9 @@ class GraphPieces:
         return constant(self.weights.array(f"{name}.weight", (n_rows, self.n_embd))[number])
 
     def position_rows(self, name: str) -> Node:
-        """[1, T, D] from a table with a row per position."""
+        """[N, D] from a table with a row per position."""
         table = self.weights.array(f"{name}.weight", (self.weights.integer("context_length"), self.n_embd))
-        return op.unsqueeze(op.gather(constant(table), self._positions, constant(np.int32(0))), constant(np.int32(0)))
+        return op.gather(constant(table), self.positions, constant(np.int32(0)))
 
     # Layers
 
@@ -83,7 +91,7 @@ class GraphPieces:
         return results
 
     def query_key_value(self, x: Node, layer: str) -> tuple[Node, Node, Node]:
-        """[B, T, D] → three of [B, T, heads · head size], from separate matrices or a fused one."""
+        """[N, D] → three of [N, heads · head size], from separate matrices or a fused one."""
         n_q, n_kv = self.n_head * self.head_size, self.n_head_kv * self.head_size
         if not self.weights.has(f"{layer}.attn_qkv.weight"):
             q = self.linear(x, f"{layer}.attn_q", n_q)
@@ -112,18 +120,24 @@ class GraphPieces:
     # Attention
 
     def split_heads(self, x: Node, n_head: int | None = None) -> Node:
-        """[B, T, heads · head size] → [B, heads, T, head size]."""
+        """[N, heads · head size] → [B, heads, T, head size]."""
         shape = np.array([0, 0, n_head or self.n_head, self.head_size], np.int32)
-        return op.transpose(op.reshape(x, constant(shape), True), constant(np.array([0, 2, 1, 3], np.int32)))
+        split = op.reshape(self._in_slots(x), constant(shape), True)
+        return op.transpose(split, constant(np.array([0, 2, 1, 3], np.int32)))
+
+    def _in_slots(self, x: Node) -> Node:
+        """[N, n] → [B, T, n]."""
+        return op.gather(x, self.slots, constant(np.int32(0)))
 
     def attention(self, q: Node, k: Node, v: Node, mask: Node) -> Node:
-        """Softmax attention of [B, heads, T, head size] → [B, T, heads · head size]."""
+        """Softmax attention of [B, heads, T, head size] → [N, heads · head size]."""
         if self.n_head_kv != self.n_head:
             k, v = self._repeat_heads(k), self._repeat_heads(v)
         factor = constant(np.float32(1 / math.sqrt(self.head_size)))
         attended = op.scaled_dot_product_attention(q, k, v, mask, factor)
         merged = op.transpose(attended, constant(np.array([0, 2, 1, 3], np.int32)))
-        return op.reshape(merged, constant(np.array([0, 0, self.n_head * self.head_size], np.int32)), True)
+        rows = op.reshape(merged, constant(np.array([-1, self.n_head * self.head_size], np.int32)), False)
+        return op.gather(rows, self.places, constant(np.int32(0)))
 
     def _repeat_heads(self, x: Node) -> Node:
         """Every key head serves the same number of neighboring query heads."""
@@ -142,26 +156,26 @@ class GraphPieces:
         return self._mask(op.logical_and(self._is_token(), op.unsqueeze(near, constant(np.array([0, 1], np.int32)))))
 
     def causal_mask(self) -> Node:
-        """[1, 1, T, T]: every token sees itself and those before it, so none sees the padding."""
+        """[1, 1, T, T]: every token sees itself and those before it, so none sees the slots after its text."""
         seen = op.less_equal(self._distances(), constant(np.int32(0)))
         return self._mask(op.unsqueeze(seen, constant(np.array([0, 1], np.int32))))
 
     def alibi_mask(self, max_bias: float) -> Node:
-        """[B, H, T, T]: scores decrease with the distance of two tokens, at a slope per head. Padding is far away."""
+        """[B, H, T, T]: scores decrease with the distance of two tokens, at a slope per head. Empty slots: far away."""
         distance = op.unsqueeze(op.convert(op.abs(self._distances()), "f32"), constant(np.array([0, 1])))
         distance = op.select(self._is_token(), distance, constant(np.float32(FAR_AWAY)))
         slopes = -alibi_slopes(self.n_head, max_bias).reshape(1, self.n_head, 1, 1)
         return op.multiply(constant(slopes), distance)
 
     def _is_token(self) -> Node:
-        """[B, 1, 1, T]: false for padding."""
-        inside = op.less(op.unsqueeze(self._positions, constant(np.int32(0))), self.lengths)
+        """[B, 1, 1, T]: false for the slots after a text's end."""
+        inside = op.less(op.unsqueeze(self._slot_numbers, constant(np.int32(0))), self.lengths)
         return op.unsqueeze(inside, constant(np.array([1, 2], np.int32)))
 
     def _distances(self) -> Node:
         """[T, T]: the seen token's position minus the seeing one's."""
-        columns = op.unsqueeze(self._positions, constant(np.int32(0)))
-        return op.subtract(columns, op.unsqueeze(self._positions, constant(np.int32(1))))
+        columns = op.unsqueeze(self._slot_numbers, constant(np.int32(0)))
+        return op.subtract(columns, op.unsqueeze(self._slot_numbers, constant(np.int32(1))))
 
     def _mask(self, seen: Node) -> Node:
         return op.select(seen, constant(np.float32(0)), constant(np.float32(MASKED)))
@@ -172,7 +186,7 @@ class GraphPieces:
             raise self.weights.error(f"a head of {self.head_size} dimensions has no halves to rotate")
         half = self.head_size // 2
         frequencies = (freq_base ** -(np.arange(half, dtype=np.float64) / half) / scaling_factor).astype(np.float32)
-        positions = op.unsqueeze(op.convert(self._positions, "f32"), constant(np.int32(1)))
+        positions = op.unsqueeze(op.convert(self._slot_numbers, "f32"), constant(np.int32(1)))
         angles = op.multiply(positions, constant(np.concatenate([frequencies, frequencies]).reshape(1, -1)))
         return op.cos(angles), op.sin(angles)
 
@@ -210,18 +224,18 @@ class GraphPieces:
         return self.product(self.activation(gate, kind), up, n_ff)
 
     def product(self, gate: Node, up: Node, n_ff: int) -> Node:
-        """gate · up, [B, T, n_ff].
+        """gate · up, [N, n_ff].
 
         The reshaping changes nothing, but keeps OpenVINO from fusing the block into one operation for AMX, which
         divides by zero with one thread (2026.4).
         """
-        return op.reshape(op.multiply(gate, up), constant(np.array([0, 0, n_ff], np.int32)), True)
+        return op.reshape(op.multiply(gate, up), constant(np.array([0, n_ff], np.int32)), True)
 
     # After the encoder
 
     def pooled(self, rows: Node) -> Node:
         """[B, S, D]: weighted sums of a text's rows. The weights make them a mean, one token's row or a span's mean."""
-        product = op.matmul(self.pooling, rows, False, False)
+        product = op.matmul(self.pooling, self._in_slots(rows), False, False)
         self.exact.append(product)
         return product
 

@@ -11,9 +11,9 @@ import pytest
 
 from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.openvino import engine as openvino_engine
-from gguf_embed.engines.openvino.build import PADDING, ModelBuilder
+from gguf_embed.engines.openvino.build import COSTS, ModelBuilder
 from gguf_embed.engines.openvino.driver import open_codec
-from gguf_embed.engines.openvino.engine import OpenVinoContext, OpenVinoEngine, pooling_weights
+from gguf_embed.engines.openvino.engine import OpenVinoContext, OpenVinoEngine
 from gguf_embed.errors import EngineFailure, ModelFileError, NotSupported
 from gguf_embed.types import TOKENS, OutputSpec, Pooling
 from tests.engines.openvino.graph_models import reference, write_gguf
@@ -82,7 +82,7 @@ def test_pooled_rows_agree_with_the_token_rows(engine, pooling):
 
 @pytest.mark.parametrize("pooling", [*PICK, Pooling.NONE])
 def test_texts_of_different_lengths_equal_themselves_alone_in_the_order_given(engine, pooling):
-    assert len(openvino_engine.split_by_length([len(text) for text in UNEVEN], PADDING["f32"])) > 1
+    assert len(openvino_engine.split_by_length([len(text) for text in UNEVEN], COSTS["f32"])) > 1
     alone = np.concatenate([embed(engine, [text], pooling) for text in UNEVEN])
     np.testing.assert_allclose(embed(engine, UNEVEN, pooling), alone, rtol=1e-5, atol=CLOSE)
 
@@ -214,7 +214,7 @@ def test_a_batch_that_has_all_threads_runs_in_a_graph_of_its_own(tmp_path):
 def test_openvinos_own_refusal_is_an_engine_failure(encoder, monkeypatch):
     with context_of(encoder) as context:
         with monkeypatch.context() as patched:
-            patched.setattr(context, "_token_rows", lambda *_: np.zeros((3, 5, 31), np.float32))
+            patched.setattr(openvino_engine.Packing, "rows", lambda *_: np.zeros((16, 31), np.float32))
             with pytest.raises(EngineFailure, match="refused a batch of 3 texts") as caught:
                 context.embed(TEXTS, 1)
         assert "\n" not in caught.value.message
@@ -248,19 +248,6 @@ def test_a_reranker_gives_vectors_too(reranker):
     rows = embed(reranker, ids, Pooling.MEAN)
     assert rows.shape == (len(ids), reranker.info.n_embd)
     assert embed(reranker, ids, Pooling.RANK).shape == (len(ids), reranker.info.n_cls_out)
-
-
-def test_the_weights_of_pooled_tokens():
-    lengths = np.array([1, 3], np.int32)
-    expected = {
-        Pooling.CLS: [[1, 0, 0, 0], [1, 0, 0, 0]],
-        Pooling.LAST: [[1, 0, 0, 0], [0, 0, 1, 0]],
-        Pooling.MEAN: [[1, 0, 0, 0], [1 / 3, 1 / 3, 1 / 3, 0]],
-    }
-    for pooling, weights in expected.items():
-        found = pooling_weights(pooling, lengths, 4)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found[:, 0], weights, atol=1e-7)
 
 
 def test_the_facts_of_a_model(encoder, decoder, reranker):

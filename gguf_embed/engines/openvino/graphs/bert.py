@@ -7,7 +7,7 @@ from gguf_embed.engines.openvino.runtime import Node, op
 
 
 def bert(g: GraphPieces) -> Node:
-    """[B, T, D] rows of the tokens."""
+    """[N, D] rows of the tokens."""
     n_ff = g.weights.integer("feed_forward_length")
     kind = g.weights.text("hidden_activation", "gelu")
     mask = g.padding_mask()

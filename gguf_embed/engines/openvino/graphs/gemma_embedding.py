@@ -11,7 +11,7 @@ from gguf_embed.engines.openvino.runtime import Node, op
 
 
 def gemma_embedding(g: GraphPieces) -> Node:
-    """[B, T, D] rows of the tokens. RMS norms are around both blocks; the file's weights include Gemma's 1 +."""
+    """[N, D] rows of the tokens. RMS norms are around both blocks; the file's weights include Gemma's 1 +."""
     n_ff = g.weights.integer("feed_forward_length")
     everywhere = g.rope(g.weights.number("rope.freq_base", 10_000.0), g.weights.rope_factor()), g.padding_mask()
     nearby = g.rope(g.weights.number("rope.freq_base_swa", 10_000.0)), g.window_mask(g.weights.window_reach())

@@ -10,7 +10,7 @@ MAX_BIAS = 8.0
 
 
 def jina_bert_v2(g: GraphPieces) -> Node:
-    """[B, T, D] rows of the tokens."""
+    """[N, D] rows of the tokens."""
     n_ff = g.weights.integer("feed_forward_length")
     mask = g.alibi_mask(MAX_BIAS)
     x = op.add(g.tokens, g.row("token_types", 0, g.weights.rows("token_types.weight")))

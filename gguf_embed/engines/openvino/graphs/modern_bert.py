@@ -10,7 +10,7 @@ ACTIVATIONS = {"gelu": "gelu", "geglu": "gelu", "silu": "silu", "swish": "silu",
 
 
 def modern_bert(g: GraphPieces) -> Node:
-    """[B, T, D] rows of the tokens."""
+    """[N, D] rows of the tokens."""
     n_ff = g.weights.integer("feed_forward_length")
     kind = ACTIVATIONS.get(g.weights.text("hidden_activation", "gelu"), "unknown")
     everywhere = g.rope(g.weights.number("rope.freq_base", 10_000.0)), g.padding_mask()

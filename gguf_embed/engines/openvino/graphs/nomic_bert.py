@@ -7,7 +7,7 @@ from gguf_embed.engines.openvino.runtime import Node, op
 
 
 def nomic_bert(g: GraphPieces) -> Node:
-    """[B, T, D] rows of the tokens."""
+    """[N, D] rows of the tokens."""
     n_ff = g.weights.integer("feed_forward_length")
     rope = g.rope(g.weights.number("rope.freq_base", 10_000.0), g.weights.rope_factor())
     mask = g.padding_mask()

@@ -1,0 +1,109 @@
+"""How the texts of a batch stand in a graph's inputs. Pure.
+
+The layers see the tokens of all texts packed, one after another, so that nothing is computed for padding. Only
+attention, where a text must not see the others, has a row per text, each as wide as the longest.
+
+Symbols: B texts; N packed rows, the tokens of all texts and a few unused rows; T slots per text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_embed.types import FloatMatrix, Pooling
+
+Indices = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What computing a batch costs with a graph, in a precision."""
+
+    multiple: int  # N and T are multiples of it
+    part_tokens: int  # one more part takes as long as so many tokens
+    slots_per_token: int  # attention of a text: T² slots take as long as T² / slots_per_token tokens
+
+    def round_up(self, count: int) -> int:
+        return -(-count // self.multiple) * self.multiple
+
+    def attention(self, longest: int) -> float:
+        """Of one text among others whose longest has so many tokens, in tokens."""
+        width = self.round_up(longest)
+        return width * width / self.slots_per_token
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Where each token stands, packed and in its text's slots."""
+
+    lengths: Indices  # [B], tokens per text
+    slots: Indices  # [B, T]: the packed row in each slot; slots after the text's end repeat its last row
+    places: Indices  # [N]: the slot of each packed row, counted over all texts; 0 for unused rows
+    positions: Indices  # [N]: of each token in its text
+
+    @classmethod
+    def of(cls, lengths: Sequence[int] | Indices, cost: Cost) -> Packing:
+        """Every text has at least one token."""
+        sizes = np.asarray(lengths, np.int32)
+        n_tokens, width = int(sizes.sum()), cost.round_up(int(sizes.max()))
+        columns = np.arange(width, dtype=np.int32)
+        starts = np.cumsum(sizes, dtype=np.int32) - sizes
+        slots = starts[:, np.newaxis] + np.minimum(columns, sizes[:, np.newaxis] - 1)
+        n_rows = cost.round_up(n_tokens)
+        places, positions = np.zeros(n_rows, np.int32), np.zeros(n_rows, np.int32)
+        places[:n_tokens] = np.flatnonzero(columns < sizes[:, np.newaxis])
+        positions[:n_tokens] = places[:n_tokens] % width
+        return cls(sizes, slots, places, positions)
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self.lengths.sum())
+
+    def rows(self, tokens: FloatMatrix) -> FloatMatrix:
+        """float32[N, D] from float32[n_tokens, D]: the unused rows are zeros."""
+        if len(tokens) == len(self.places):
+            return tokens
+        packed: FloatMatrix = np.zeros((len(self.places), tokens.shape[1]), np.float32)
+        packed[: len(tokens)] = tokens
+        return packed
+
+    def pooling(self, kind: Pooling) -> FloatMatrix:
+        """float32[B, 1, T]: the weight of each token in its text's vector."""
+        weights: FloatMatrix = np.zeros((len(self.lengths), 1, self.slots.shape[1]), np.float32)
+        match kind:
+            case Pooling.CLS:
+                weights[:, 0, 0] = 1
+            case Pooling.LAST:
+                weights[np.arange(len(self.lengths)), 0, self.lengths - 1] = 1
+            case _:
+                inside = np.arange(self.slots.shape[1]) < self.lengths[:, np.newaxis]
+                weights[:, 0] = inside / self.lengths[:, np.newaxis].astype(np.float32)
+        return weights
+
+
+def split_by_length(lengths: Sequence[int], cost: Cost) -> list[list[int]]:
+    """The numbers of the texts in each part. Texts of similar length are together, so that few slots are empty.
+
+    Minimizes the cost of attention plus that of the parts, over all ways to cut the texts sorted by length.
+    """
+    order = sorted(range(len(lengths)), key=lambda number: lengths[number])
+    least_cost = [0.0] + [float("inf")] * len(order)  # of the first n texts
+    start_of_last = [0] * (len(order) + 1)
+    for end in range(1, len(order) + 1):
+        attention = cost.attention(lengths[order[end - 1]])
+        for start in range(end - 1, -1, -1):
+            part_cost = (end - start) * attention + cost.part_tokens
+            if part_cost >= least_cost[end]:
+                break  # a longer part costs even more
+            if least_cost[start] + part_cost < least_cost[end]:
+                least_cost[end], start_of_last[end] = least_cost[start] + part_cost, start
+    parts: list[list[int]] = []
+    end = len(order)
+    while end > 0:
+        parts.append(order[start_of_last[end] : end])
+        end = start_of_last[end]
+    return parts[::-1]
