@@ -109,7 +109,7 @@ class OpenVinoContext:
     def _run(self, request: Any, batch: Sequence[Sequence[int]], lengths: np.ndarray) -> Rows:
         """Compute texts of similar length in one call."""
         packing = Packing.of(lengths, self._compiled.cost)
-        ids = np.fromiter(chain.from_iterable(batch), np.int64, packing.n_tokens)
+        ids = np.fromiter(chain.from_iterable(batch), np.int64, int(lengths.sum()))
         inputs = [
             packing.rows(self._compiled.tokens.take(ids)),
             lengths[:, np.newaxis],
@@ -124,7 +124,7 @@ class OpenVinoContext:
         except RuntimeError as error:
             raise EngineFailure(f"OpenVINO refused a batch of {len(batch)} texts: {reason_of(error)}") from error
         if self.spec.output.kind == TOKENS:
-            return Rows.per_token(result[: packing.n_tokens].copy(), lengths.tolist())
+            return Rows.per_token(result[: len(ids)].copy(), lengths.tolist())
         return Rows.one_each(self.spec.output.kind, result[:, 0].copy())
 
     def _check(self, batch: Sequence[Sequence[int]]) -> np.ndarray:

@@ -59,10 +59,6 @@ class Packing:
         positions[:n_tokens] = places[:n_tokens] % width
         return cls(sizes, slots, places, positions)
 
-    @property
-    def n_tokens(self) -> int:
-        return int(self.lengths.sum())
-
     def rows(self, tokens: FloatMatrix) -> FloatMatrix:
         """float32[N, D] from float32[n_tokens, D]: the unused rows are zeros."""
         if len(tokens) == len(self.places):
