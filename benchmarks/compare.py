@@ -1,7 +1,8 @@
 """Compare gguf-embed with llama-server over HTTP on the same GGUF and cores: `python -m benchmarks.compare`.
 
 The scenario "rerank" compares cross-encoders, "in-process" the loops that a user would write with other libraries, and
-"static" static models with the package model2vec; the last two run if their packages are installed. Prints tables with
+"static" static models with the package model2vec; "ingest" measures jobs. The last three run if their packages are
+installed. Prints tables with
 the ratios and writes all measurements to benchmarks/results/. See docs/benchmarks.md.
 """
 
@@ -20,9 +21,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks.choices import IN_PROCESS, NAMES, STATIC, Choices, choose
+from benchmarks.choices import IN_PROCESS, INGEST, NAMES, STATIC, Choices, choose
 from benchmarks.comparison import CompareSettings, run_comparison
 from benchmarks.in_process import InProcessSettings, compare_in_process, render_in_process
+from benchmarks.ingest import IngestSettings, measure_ingest, render_ingest
 from benchmarks.machine import count_cores
 from benchmarks.models import SIZES, write_model
 from benchmarks.report import Comparison, render, summarize_ratios, summarize_servers
@@ -78,6 +80,8 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
         compare_loops(arguments, choices, scratch, _beside(output, IN_PROCESS))
     if STATIC in choices.names:
         compare_static_models(arguments, choices)
+    if INGEST in choices.names:
+        measure_jobs(arguments, choices, scratch, _beside(output, INGEST))
 
 
 def compare(arguments: argparse.Namespace, choices: Choices, task: Task, scratch: Path) -> Comparison:
@@ -150,6 +154,24 @@ def compare_static_models(arguments: argparse.Namespace, choices: Choices) -> No
         seed=arguments.seed,
     )
     print(render_static(compare_static(settings, say), settings.n_threads))
+
+
+def measure_jobs(arguments: argparse.Namespace, choices: Choices, scratch: Path, output: Path) -> None:
+    """Print a table. Does nothing if the packages for jobs are missing and the scenario was not named."""
+    settings = IngestSettings(
+        n_rounds=1 if arguments.quick else min(arguments.rounds, 3),
+        factor=0.1 if arguments.quick else 1.0,
+        seed=arguments.seed,
+    )
+    try:
+        runs = measure_ingest(settings, scratch, say)
+    except ConfigError as error:
+        if choices.named:
+            raise
+        say(f"skipping {INGEST}: {error}")
+        return
+    print(render_ingest(runs))
+    write_json({"runs": [asdict(run) for run in runs]}, output)
 
 
 def document_of(comparison: Comparison) -> dict[str, object]:

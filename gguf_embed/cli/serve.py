@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -93,29 +94,24 @@ async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tu
 def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
     """Locates, downloads or converts the named models, and builds the service for all models. Loads none of them."""
     from gguf_embed.engines.select import supports_gpu
-    from gguf_embed.model_pool.loader import FileLoader
-    from gguf_embed.model_pool.pool import ModelPool
-    from gguf_embed.model_pool.registry import ModelRegistry, RegistryConfig
-    from gguf_embed.model_store.catalog import load_catalog
     from gguf_embed.model_store.default_model import cache_dir
-    from gguf_embed.model_store.download import Hub
-    from gguf_embed.model_store.locate import locate_model
-    from gguf_embed.model_store.store import ModelStore
-    from gguf_embed.service.service import EmbedService
+    from gguf_embed.service import open as service_open
 
-    cache = cache_dir(os.environ)
     base = configure.model_config(flags, supports_gpu(), say)
-    named = tuple(
-        (locate_model(source, cache, say), replace(base, aliases=names, mmproj=flags.mmproj))
-        for names, source in configure.named_models(flags)
+    options = service_open.ServiceOptions(
+        cache_dir(os.environ),
+        [
+            (source, replace(base, aliases=names, mmproj=flags.mmproj))
+            for names, source in configure.named_models(flags)
+        ],
+        base,
+        partial(configure.pool_config, flags),
+        configure.prompts(flags),
+        flags.models_dir,
+        flags.strict_model,
+        flags.offline,
     )
-    store = ModelStore(cache, flags.models_dir, Hub(offline=flags.offline))
-    registry = ModelRegistry(
-        RegistryConfig(named, base, configure.prompts(flags), flags.strict_model), store, load_catalog()
-    )
-    is_alone = len(registry.specs()) == 1 and flags.models_dir is None
-    pool = ModelPool(FileLoader(cache, metrics, say), configure.pool_config(flags, is_alone), metrics)
-    return EmbedService(registry, pool, store, metrics)
+    return service_open.open_service(options, metrics, say)
 
 
 def say(line: str) -> None:

@@ -1,0 +1,127 @@
+"""`gguf-embed embed`: vectors of texts, in one go."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from gguf_embed.cli.embed_formats import BINARY, Format, RowWriter, format_of_path, writing, writing_file
+from gguf_embed.cli.one_shot import about, in_batches, one_shot_options, open_model, quiet_if_closed, texts_of
+from gguf_embed.errors import ConfigError, EmbedError, InvalidRequest, NotSupported
+
+if TYPE_CHECKING:
+    from gguf_embed.cli.one_shot import Text
+    from gguf_embed.embedder.methods import TextModel
+    from gguf_embed.types import FloatMatrix
+
+BATCH_TEXTS = 512
+EXAMPLES = """\b
+gguf-embed embed "a cat on a mat" "ein Hund im Haus"
+gguf-embed embed -f texts.txt -o vectors.npy
+"""
+
+_NO_TERMINAL_COLUMNS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedFlags:
+    """The flags as click parsed them."""
+
+    texts: tuple[str, ...]
+    model: str | None
+    endpoint: str | None
+    api_key: str | None
+    files: tuple[Path, ...]
+    input_type: str | None
+    dimensions: int | None
+    truncate: bool
+    format: Format | None
+    output: Path | None
+
+
+@click.command(context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@one_shot_options
+@click.option(
+    "--input-type", metavar="NAME", help="The model's prompt before each text: query or document. Default: none."
+)
+@click.option("--dimensions", type=click.IntRange(min=1), metavar="N", help="Keep the first N dimensions.")
+@click.option("--truncate", is_flag=True, help="Cut texts over the model's limit instead of ending with an error.")
+@click.option(
+    "--format",
+    type=click.Choice(get_args(Format)),
+    help="Default: by the suffix of -o; else a table on a terminal, and JSON Lines elsewhere. Arrow is the file format "
+    "with -o, and the stream format elsewhere.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write into this file, which appears when it is complete.",
+)
+def embed(**typed: Any) -> None:
+    """Print the vectors of texts.
+
+    The texts are the arguments, the lines of files, or the lines of standard input. Any number of them can be read.
+    """
+    flags = EmbedFlags(**typed)
+    with quiet_if_closed():
+        run(flags)
+
+
+def run(flags: EmbedFlags) -> None:
+    """Memory does not depend on the number of texts. Raises `EmbedError`s and `UsageError`."""
+    format_ = flags.format or _default_format(flags.output)
+    if format_ in BINARY and flags.output is None and sys.stdout.isatty():
+        raise click.UsageError(
+            f"{format_} is not for a terminal: use -o FILE or a pipe", click.get_current_context(silent=True)
+        )
+    batches = in_batches(texts_of(flags.texts, flags.files, "text"), BATCH_TEXTS)
+    first = next(batches, None)
+    if first is None:
+        raise ConfigError("there is no text to embed: all input is empty")
+    with _writer(format_, flags.output) as writer, open_model(flags) as model:
+        for batch in chain([first], batches):
+            writer.write([text.text for text in batch], vectors_of(model, batch, flags))
+
+
+def vectors_of(model: TextModel, batch: list[Text], flags: EmbedFlags) -> FloatMatrix:
+    """float32[n_texts, n_dims]. Raises `EmbedError`s that name the place of the text."""
+    try:
+        return model.embed(
+            [text.text for text in batch],
+            prompt=flags.input_type,
+            dimensions=flags.dimensions,
+            truncate=flags.truncate,
+        )
+    except NotSupported as error:
+        if " is a reranker" in error.message:
+            raise NotSupported(f"{error.message.partition(':')[0]}: use gguf-embed rerank, or another model") from None
+        raise
+    except EmbedError as error:
+        if isinstance(error, InvalidRequest) and error.param == "prompt":
+            what = error.message.partition(":")[0]
+            raise ConfigError(f"{what}: leave --input-type out, or put the prompt before the texts yourself") from None
+        raise about(error, batch, "shorten or split it, or use --truncate") from None
+
+
+def _default_format(output: Path | None) -> Format:
+    if output is not None:
+        return format_of_path(output)
+    return "table" if sys.stdout.isatty() else "jsonl"
+
+
+def _writer(format_: Format, output: Path | None) -> AbstractContextManager[RowWriter]:
+    columns = shutil.get_terminal_size((_NO_TERMINAL_COLUMNS, 24)).columns
+    width = max(60, columns) if output is None and sys.stdout.isatty() else _NO_TERMINAL_COLUMNS
+    if output is not None:
+        return writing_file(format_, output, width=width)
+    return writing(format_, sys.stdout.buffer, width=width, is_file=False)

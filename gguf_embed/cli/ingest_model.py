@@ -1,0 +1,142 @@
+"""The flags that name the model of `ingest` and `search`, and what they open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import click
+
+from gguf_embed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gguf_embed.ingest.pool.base import EmbedPool
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+_OPTIONS = (
+    click.option(
+        "-m",
+        "--model",
+        metavar="NAME|FILE",
+        help="The model: a GGUF file, a name from the catalog, or ORG/REPO on the hub; with --endpoint, the name that "
+        "the server knows.",
+    ),
+    click.option(
+        "--endpoint",
+        multiple=True,
+        metavar="URL",
+        help="Embed on this server instead of in this process; several share the work.",
+    ),
+    click.option("--api-key", envvar="GGUF_EMBED_API_KEY", metavar="KEY", help="Key for the endpoint."),
+    click.option(
+        "--input-type",
+        metavar="NAME",
+        help="Prompt before each text, e.g. document or query. Default: document, if the model has one.",
+    ),
+    click.option("--dimensions", type=click.IntRange(min=1), metavar="N", help="Keep the first N dimensions."),
+    click.option("--truncate", is_flag=True, help="Cut texts over the model's limit instead of rejecting them."),
+)
+
+
+_RUNNER_OPTIONS = (
+    click.option(
+        "--runner",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Where the model runs: in this process, or in actors on the machines of a Ray cluster.",
+    ),
+    click.option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="The Ray cluster: HOST:PORT, or auto for the one that this machine is in. Default: RAY_ADDRESS, else a "
+        "cluster of this machine alone, which ends with the job.",
+    ),
+)
+
+
+class ModelFlags(Protocol):
+    """The flags that `model_options` adds."""
+
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def endpoint(self) -> Sequence[str]: ...
+    @property
+    def api_key(self) -> str | None: ...
+    @property
+    def input_type(self) -> str | None: ...
+    @property
+    def dimensions(self) -> int | None: ...
+    @property
+    def truncate(self) -> bool: ...
+
+
+class JobFlags(ModelFlags, Protocol):
+    """With those that `runner_options` adds."""
+
+    @property
+    def runner(self) -> str: ...
+    @property
+    def ray_address(self) -> str | None: ...
+
+
+def model_options(command: _F) -> _F:
+    """-m, --endpoint, --api-key, --input-type, --dimensions and --truncate."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def runner_options(command: _F) -> _F:
+    """--runner and --ray-address."""
+    for option in reversed(_RUNNER_OPTIONS):
+        command = option(command)
+    return command
+
+
+def open_job_pool(flags: JobFlags) -> EmbedPool:
+    """`open_pool`, or the actors of a Ray cluster."""
+    if flags.runner != "ray":
+        if flags.ray_address:
+            raise ConfigError("--ray-address needs --runner ray")
+        return open_pool(flags)
+    if flags.endpoint or flags.api_key:
+        raise ConfigError("--runner ray loads the model itself, an --endpoint has it: give only one of them")
+    from gguf_embed.ingest.pool.ray_actors import RayPool
+
+    return RayPool(
+        flags.model,
+        address=flags.ray_address,
+        prompt=flags.input_type or "document",
+        dimensions=flags.dimensions,
+        truncate=flags.truncate,
+    )
+
+
+def open_pool(flags: ModelFlags) -> EmbedPool:
+    """Loads the model, or asks the endpoints for theirs. Raises `EmbedError`s."""
+    if flags.endpoint:
+        from gguf_embed.ingest.pool.endpoints import EndpointOptions, EndpointPool
+
+        options = EndpointOptions(
+            model=flags.model,
+            api_key=flags.api_key,
+            prompt=flags.input_type or "document",
+            dimensions=flags.dimensions,
+            truncate=flags.truncate,
+        )
+        return EndpointPool(flags.endpoint, options)
+    if flags.api_key:
+        raise ConfigError("--api-key is for an --endpoint; a model in this process needs none")
+    from gguf_embed.embedder.embedder import Embedder
+    from gguf_embed.ingest.pool.local import LocalPool
+
+    return LocalPool(
+        Embedder(flags.model),
+        prompt=flags.input_type or "document",
+        dimensions=flags.dimensions,
+        truncate=flags.truncate,
+    )

@@ -1,0 +1,236 @@
+"""What a person or a program sees of a job: a progress bar, plain lines, or JSON events."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from gguf_embed.ingest.chunking.chunker import Chunker
+    from gguf_embed.ingest.job.counters import Counters
+    from gguf_embed.ingest.job.rejects import Rejects
+    from gguf_embed.ingest.job.run import Outcome
+    from gguf_embed.ingest.rows import Manifest
+
+LINE_EVERY_S = 10.0
+EVENT_EVERY_S = 1.0
+DRAW_EVERY_S = 0.2
+
+
+class Report(Protocol):
+    """Shows one run. `update` may be called from any thread, thousands of times per second."""
+
+    def start(
+        self, source: str, sink: str, manifest: Manifest, notice: str | None, chunker: Chunker | None
+    ) -> None: ...
+
+    def update(self, counters: Counters) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+    def end(self, outcome: Outcome, rejects: Rejects, *, is_dry: bool) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@contextmanager
+def open_report(stream: TextIO, *, as_json: bool) -> Iterator[Report]:
+    report: Report
+    if as_json:
+        report = JsonReport(stream)
+    elif stream.isatty():
+        report = BarReport(stream)
+    else:
+        report = LineReport(stream)
+    try:
+        yield report
+    finally:
+        report.close()
+
+
+def intro(source: str, sink: str, manifest: Manifest, notice: str | None, chunker: Chunker | None) -> list[str]:
+    if chunker is None:
+        chunks = "documents are stored whole"
+    else:
+        counted = "estimated at four bytes each" if chunker.is_estimated else "tokens"
+        chunks = f"chunks of up to {chunker.size} {counted}"
+    return [
+        f"from   {source}",
+        f"to     {sink}",
+        f"model  {manifest.model}, {manifest.dimensions} dimensions; {chunks}",
+        *([f"note   {notice}"] if notice else []),
+    ]
+
+
+def summary(outcome: Outcome, rejects: Rejects, *, is_dry: bool) -> list[str]:
+    """Lines whose numbers add up: read = stored + unchanged + rejected."""
+    counters = outcome.counters
+    stored = "would be stored" if is_dry else "stored"
+    seconds = max(counters.elapsed_s, 1e-9)
+    lines = [
+        f"{counters.n_read:,} documents read: {counters.n_stored:,} {stored} in {counters.n_chunks:,} rows, "
+        f"{counters.n_unchanged:,} unchanged, {counters.n_rejected:,} rejected"
+        + (f", {counters.n_under_way:,} not finished" if counters.n_under_way else ""),
+        f"{counters.n_tokens:,} tokens in {seconds:,.1f} s, {counters.n_tokens / seconds:,.0f} per second",
+    ]
+    lines += [f"rejected: {reject.place} {reject.reason}" for reject in rejects.first]
+    if rejects.n > len(rejects.first):
+        lines.append(f"and {rejects.n - len(rejects.first):,} more; --rejects FILE writes all of them")
+    if counters.n_pruned:
+        lines.append(f"{counters.n_pruned:,} documents deleted that the source does not have any more")
+    if counters.n_gone:
+        lines.append(f"{counters.n_gone:,} stored documents are not in the source any more; --prune deletes them")
+    if outcome.error is not None:
+        lines.append("the job did not reach the end of the source; what was read before is stored")
+    return lines
+
+
+class LineReport:
+    """One line now and then: for logs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._next_s = time.monotonic() + LINE_EVERY_S
+
+    def start(self, source: str, sink: str, manifest: Manifest, notice: str | None, chunker: Chunker | None) -> None:
+        for line in intro(source, sink, manifest, notice, chunker):
+            self.say(line)
+
+    def update(self, counters: Counters) -> None:
+        if time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + LINE_EVERY_S
+            self.say(progress_line(counters))
+
+    def say(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def end(self, outcome: Outcome, rejects: Rejects, *, is_dry: bool) -> None:
+        for line in summary(outcome, rejects, is_dry=is_dry):
+            self.say(line)
+
+    def close(self) -> None:
+        pass
+
+
+def progress_line(counters: Counters) -> str:
+    share = "" if counters.share_read is None else f"{counters.share_read:.0%}, "
+    rate = counters.n_tokens / max(counters.elapsed_s, 1e-9)
+    return (
+        f"{share}{counters.n_read:,} documents read, {counters.n_chunks:,} rows stored, {rate:,.0f} tokens/s, "
+        f"{counters.n_rejected:,} rejected"
+    )
+
+
+class BarReport(LineReport):
+    """A bar that is redrawn in place."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(compact=True),
+            console=Console(file=stream),
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=None)
+        self._drawn_s = 0.0
+        self._is_running = False
+
+    def start(self, source: str, sink: str, manifest: Manifest, notice: str | None, chunker: Chunker | None) -> None:
+        super().start(source, sink, manifest, notice, chunker)
+        self._progress.start()
+        self._is_running = True
+
+    def update(self, counters: Counters) -> None:
+        now_s = time.monotonic()
+        if now_s - self._drawn_s < DRAW_EVERY_S:
+            return
+        self._drawn_s = now_s
+        share = counters.share_read
+        description = progress_line(counters) if share is None else progress_line(counters).partition(", ")[2]
+        self._progress.update(
+            self._task, total=None if share is None else 1.0, completed=share or 0.0, description=description
+        )
+
+    def say(self, line: str) -> None:
+        if getattr(self, "_is_running", False):
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            super().say(line)
+
+    def end(self, outcome: Outcome, rejects: Rejects, *, is_dry: bool) -> None:
+        self.close()
+        super().end(outcome, rejects, is_dry=is_dry)
+
+    def close(self) -> None:
+        if self._is_running:
+            self._is_running = False
+            self._progress.stop()
+
+
+class JsonReport:
+    """One JSON object per line, for programs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._next_s = 0.0
+
+    def start(self, source: str, sink: str, manifest: Manifest, notice: str | None, chunker: Chunker | None) -> None:
+        self._write(
+            "start",
+            source=source,
+            sink=sink,
+            model=manifest.model,
+            dimensions=manifest.dimensions,
+            chunk_tokens=None if chunker is None else chunker.size,
+            notice=notice,
+        )
+
+    def update(self, counters: Counters) -> None:
+        if time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + EVENT_EVERY_S
+            self._write("progress", **numbers(counters))
+
+    def say(self, line: str) -> None:
+        self._write("message", text=line)
+
+    def end(self, outcome: Outcome, rejects: Rejects, *, is_dry: bool) -> None:
+        self._write(
+            "end",
+            **numbers(outcome.counters),
+            complete=outcome.is_complete,
+            dry_run=is_dry,
+            error=None if outcome.error is None else str(outcome.error),
+            reasons=dict(rejects.reasons.most_common(20)),
+        )
+
+    def _write(self, event: str, **fields: object) -> None:
+        self._stream.write(json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        pass
+
+
+def numbers(counters: Counters) -> dict[str, object]:
+    return {
+        "read": counters.n_read,
+        "stored": counters.n_stored,
+        "unchanged": counters.n_unchanged,
+        "rejected": counters.n_rejected,
+        "rows": counters.n_chunks,
+        "tokens": counters.n_tokens,
+        "pruned": counters.n_pruned,
+        "gone": counters.n_gone,
+        "share_read": counters.share_read,
+        "seconds": round(counters.elapsed_s, 3),
+    }

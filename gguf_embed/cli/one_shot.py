@@ -1,0 +1,230 @@
+"""What `embed` and `rerank` share: the flags that name a model, and the texts of arguments, files and stdin."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
+
+import click
+import orjson
+
+from gguf_embed.errors import ConfigError, EmbedError
+
+if TYPE_CHECKING:
+    from gguf_embed.embedder.methods import TextModel
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_STDIN = Path("-")
+_OBJECT = re.compile(rb'\s*\{\s*["}]')  # how a JSON object begins
+_CLOSED_PIPE = 141  # as a shell reports SIGPIPE
+_JSON_LINES = (".jsonl", ".ndjson")
+
+_OPTIONS = (
+    click.option(
+        "-m",
+        "--model",
+        metavar="NAME|FILE",
+        help="A GGUF file, a name from the catalog, or ORG/REPO on the hub; with --endpoint, the name that the server "
+        "knows. Default: all-MiniLM-L6-v2.",
+    ),
+    click.option("--endpoint", metavar="URL", help="Ask this server instead of loading a model."),
+    click.option(
+        "--api-key", envvar="GGUF_EMBED_API_KEY", show_envvar=True, metavar="KEY", help="Key for the endpoint."
+    ),
+    click.option(
+        "-f",
+        "--file",
+        "files",
+        multiple=True,
+        type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
+        metavar="FILE",
+        help="Read one text per line, or the field `text` of JSON Lines (.jsonl); - is standard input. Repeatable.",
+    ),
+)
+
+
+class ModelFlags(Protocol):
+    """The flags that say where the model is."""
+
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def endpoint(self) -> str | None: ...
+    @property
+    def api_key(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text, and where a person finds it."""
+
+    text: str
+    place: str  # "data.txt:17"
+
+
+def one_shot_options(command: _F) -> _F:
+    """-m, --endpoint, --api-key and --file."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def open_model(flags: ModelFlags) -> TextModel:
+    """Loads the model, or connects to the endpoint. Raises `EmbedError`s. What takes long is told on a terminal."""
+    if flags.endpoint:
+        from gguf_embed.embedder.client import Client
+
+        return Client(flags.endpoint, model=flags.model, api_key=flags.api_key)
+    from gguf_embed.embedder.embedder import Embedder
+
+    with _told(logging.getLogger("gguf_embed.embedder")):
+        return Embedder(flags.model)
+
+
+@contextmanager
+def _told(log: logging.Logger) -> Iterator[None]:
+    if not sys.stderr.isatty():
+        yield
+        return
+    handler, level = logging.StreamHandler(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+@contextmanager
+def quiet_if_closed() -> Iterator[None]:
+    """Ends the process without a message if the reader of its output has gone, as `head` does."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
+        sys.exit(_CLOSED_PIPE)
+
+
+def texts_of(arguments: Sequence[str], files: Sequence[Path], noun: str) -> Iterator[Text]:
+    """Arguments, then files, in order; standard input if there are neither. `noun` is what they are called.
+
+    Raises `UsageError` at once if there is nothing to read, and `ConfigError` for a text that is empty or unreadable.
+    Empty lines of plain texts are skipped, and counted on stderr.
+    """
+    if not arguments and not files and sys.stdin.isatty():
+        raise click.UsageError(
+            f"no {noun} given: add it as an argument, name a file with --file, or pipe texts into the command",
+            click.get_current_context(silent=True),
+        )
+    return _texts(arguments, files or ([] if arguments else [_STDIN]), noun)
+
+
+def _texts(arguments: Sequence[str], files: Sequence[Path], noun: str) -> Iterator[Text]:
+    for number, text in enumerate(arguments, 1):
+        if not text.strip():
+            raise ConfigError(f"{noun} {number} is empty: leave it out")
+        yield Text(text, f"{noun} {number}")
+    for path in files:
+        if path == _STDIN:
+            yield from _of_stream(sys.stdin.buffer, "stdin", is_json=None)
+            continue
+        try:
+            with path.open("rb") as stream:
+                yield from _of_stream(stream, str(path), is_json=path.suffix.lower() in _JSON_LINES)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _of_stream(stream: BinaryIO, name: str, *, is_json: bool | None) -> Iterator[Text]:
+    """`is_json`: None if the first line decides."""
+    n_empty = 0
+    for number, line in enumerate(stream, 1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if not line.strip():
+            n_empty += 1
+            continue
+        if is_json is None:
+            is_json = _OBJECT.match(line) is not None
+        place = f"{name}:{number}"
+        yield Text(_field(line, place) if is_json else _decoded(line, place), place)
+    if n_empty and not is_json:
+        click.echo(f"{name}: skipped {n_empty} empty line{'s' if n_empty > 1 else ''}", err=True)
+
+
+def _decoded(line: bytes, place: str) -> str:
+    try:
+        return line.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{place} is not UTF-8: convert the file, for example with iconv -t utf-8") from None
+
+
+def _field(line: bytes, place: str) -> str:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"{place} is not JSON: {error.msg}") from None
+    text = row.get("text") if isinstance(row, dict) else None
+    if not isinstance(text, str):
+        raise ConfigError(f"{place} has no field 'text' with a string: each line needs one")
+    if not text.strip():
+        raise ConfigError(f"{place} has an empty text: leave the line out")
+    return text
+
+
+def in_batches(texts: Iterable[Text], n: int) -> Iterator[list[Text]]:
+    batch: list[Text] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == n:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def about(error: EmbedError, texts: Sequence[Text], way_out: str) -> EmbedError:
+    """An error about one of the texts, with its place, and for one that is too long the way out; others as they are."""
+    from gguf_embed.embedder.words import reason
+    from gguf_embed.errors import DocumentTooLong, InputTooLong
+
+    index = getattr(error, "index", None)
+    if not isinstance(index, int) or not 0 <= index < len(texts):
+        return error
+    what = reason(error)
+    if isinstance(error, DocumentTooLong):
+        what = f"and the query have {error.n_tokens} tokens together, the limit for both is {error.limit}"
+    return ConfigError(f"{texts[index].place} {what}" + (f": {way_out}" if isinstance(error, InputTooLong) else ""))
+
+
+def shortened(text: str, n_columns: int) -> str:
+    """The text on one line of a terminal, cut to so many columns."""
+    line = "".join(character for character in " ".join(text[: 4 * n_columns].split()) if character.isprintable())
+    if n_columns_of(line) <= n_columns:
+        return line
+    ends = accumulate(map(_columns, line))
+    return "".join(character for character, end in zip(line, ends, strict=True) if end < n_columns).rstrip() + "…"
+
+
+def n_columns_of(text: str) -> int:
+    """On a terminal: wide characters take two columns, combining marks none."""
+    return sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    if character.isascii():
+        return 1
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

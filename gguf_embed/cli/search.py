@@ -1,0 +1,121 @@
+"""`gguf-embed search`: the nearest rows of what a job has stored."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gguf_embed.cli.ingest_model import model_options, open_pool
+from gguf_embed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gguf_embed.ingest.rows import Hit, Manifest
+
+TEXT_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchFlags:
+    """The flags as click parsed them."""
+
+    url: str
+    query: str
+    top: int
+    json: bool
+    model: str | None
+    endpoint: tuple[str, ...]
+    api_key: str | None
+    input_type: str | None
+    dimensions: int | None
+    truncate: bool
+
+
+EXAMPLES = """\b
+gguf-embed search lancedb:vectors?table=docs "how do I reset my password"
+"""
+
+
+@click.command(context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.argument("url")
+@click.argument("query")
+@click.option("-n", "--top", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many rows to print.")
+@model_options
+@click.option("--json", is_flag=True, help="Print one JSON object per row.")
+def search(**typed: Any) -> None:
+    """Print the rows nearest to a query.
+
+    URL is what `ingest --to` was given. The model is the one that the rows were embedded with.
+    """
+    flags = SearchFlags(**typed)
+    for line in lines_of(find(flags), as_json=flags.json, width=_width()):
+        click.echo(line)
+
+
+def find(flags: SearchFlags) -> list[Hit]:
+    """Raises `EmbedError`s, among them `ConfigError` if nothing is stored or the model is another one."""
+    from gguf_embed.ingest.job.manifests import check_same_model
+    from gguf_embed.ingest.rows import PROBE_TEXTS
+    from gguf_embed.ingest.sinks.open import open_sink
+
+    sink = open_sink(flags.url)
+    try:
+        manifest = sink.manifest()
+        if manifest is None:
+            raise ConfigError(f"nothing is stored in {sink.name}: fill it with gguf-embed ingest")
+        pool = open_pool(for_manifest(flags, manifest))
+        try:
+            check_same_model(manifest, pool.facts, pool.embed(PROBE_TEXTS).vectors, sink.name)
+            embedded = pool.embed([flags.query])
+        finally:
+            pool.close()
+        if embedded.failures:
+            raise ConfigError(f"the query cannot be embedded: it {embedded.failures[0]}")
+        return sink.search(embedded.vectors[0], flags.top)
+    finally:
+        sink.close()
+
+
+def for_manifest(flags: SearchFlags, manifest: Manifest) -> SearchFlags:
+    """With the model and the dimensions of what is stored, as far as the flags do not name others."""
+    model = flags.model or (None if flags.endpoint else manifest.extra.get("model_source") or None)
+    dimensions = flags.dimensions or manifest.dimensions
+    return replace(flags, model=model, dimensions=dimensions, input_type=flags.input_type or "query")
+
+
+def lines_of(hits: list[Hit], *, as_json: bool, width: int) -> list[str]:
+    """For people: the score, the id and headings, then the beginning of the text."""
+    if as_json:
+        return [
+            json.dumps(
+                {
+                    "id": hit.id,
+                    "score": hit.score,
+                    "doc_id": hit.doc_id,
+                    "headings": hit.headings,
+                    "text": hit.text,
+                    "metadata": json.loads(hit.metadata or "{}"),
+                },
+                ensure_ascii=False,
+            )
+            for hit in hits
+        ]
+    if not hits:
+        return ["no rows are stored"]
+    lines = []
+    for hit in hits:
+        headings = f"  {hit.headings}" if hit.headings else ""
+        lines.append(f"{hit.score:.3f}  {hit.id}{headings}")
+        text = " ".join(hit.text[: 2 * TEXT_CHARACTERS].split())
+        shown = text[: min(TEXT_CHARACTERS, 3 * (width - 7))]
+        lines += [f"       {shown[at : at + width - 7]}" for at in range(0, len(shown), width - 7)]
+    return lines
+
+
+def _width() -> int:
+    import shutil
+
+    return max(40, shutil.get_terminal_size((100, 24)).columns) if sys.stdout.isatty() else 100

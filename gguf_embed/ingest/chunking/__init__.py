@@ -1,0 +1,1 @@
+"""Documents into chunks of the model's own tokens."""

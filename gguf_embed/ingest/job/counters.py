@@ -1,0 +1,52 @@
+"""What a job has done so far, and who wants to know."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Counters:
+    """The numbers of one run. `n_read` = unchanged + rejected + stored + those still under way."""
+
+    n_read: int = 0  # rows of the source
+    n_unchanged: int = 0  # documents that are stored already
+    n_rejected: int = 0  # rows that cannot be stored
+    n_stored: int = 0  # documents stored in this run
+    n_chunks: int = 0  # rows written
+    n_tokens: int = 0
+    n_pruned: int = 0  # documents deleted because the source does not have them any more
+    n_gone: int = 0  # documents that are stored, but not in the source
+    share_read: float | None = None
+    started_s: float = field(default_factory=time.monotonic)
+    busy_s: float = 0.0  # seconds of the whole run, once it has ended
+
+    @property
+    def n_under_way(self) -> int:
+        return self.n_read - self.n_unchanged - self.n_rejected - self.n_stored
+
+    @property
+    def elapsed_s(self) -> float:
+        return self.busy_s or time.monotonic() - self.started_s
+
+
+class Ledger:
+    """Owns the counters of a run. Any thread may count; `on_change` is told after each change."""
+
+    def __init__(self, on_change: Callable[[Counters], None] = lambda _: None) -> None:
+        self.counters = Counters()
+        self._on_change = on_change
+        self._lock = threading.Lock()
+
+    def count(self, **changes: int) -> None:
+        """Add to the counters of these names."""
+        with self._lock:
+            for name, n in changes.items():
+                setattr(self.counters, name, getattr(self.counters, name) + n)
+            self._on_change(self.counters)
+
+    def set_share(self, share: float | None) -> None:
+        self.counters.share_read = share

@@ -1,0 +1,92 @@
+"""Whether a sink's vectors may be mixed with those of this job. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import numpy as np
+
+from gguf_embed import __version__
+from gguf_embed.errors import ConfigError
+from gguf_embed.ingest.pool.base import ModelFacts
+from gguf_embed.ingest.rows import Manifest
+from gguf_embed.types import FloatMatrix
+
+MIN_PROBE_COSINE = 0.999
+PROMPT = "the prompt before each text"
+
+
+def new_manifest(facts: ModelFacts, chunking: str, probes: FloatMatrix) -> Manifest:
+    """For a new sink. `probes` float32[n_probes, n_dims]: the vectors of `PROBE_TEXTS`."""
+    return Manifest(
+        ingest_id=uuid4().hex,
+        model=facts.name,
+        fingerprint=facts.fingerprint,
+        dimensions=facts.dimensions,
+        pooling=facts.pooling,
+        normalized=facts.normalized,
+        prompt=facts.prompt,
+        chunking=chunking,
+        probes=tuple(tuple(float(x) for x in row) for row in probes),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=__version__,
+    )
+
+
+def differences(stored: Manifest, wanted: Manifest) -> list[str]:
+    """In words, what the stored rows were made with, and what this job would make them with."""
+    found = []
+    if stored.fingerprint and wanted.fingerprint and stored.fingerprint != wanted.fingerprint:
+        found.append(
+            f"the model file ({stored.model}, {stored.fingerprint[:19]}…; now {wanted.model}, "
+            f"{wanted.fingerprint[:19]}…)"
+        )
+    elif not (stored.fingerprint and wanted.fingerprint) and _differ(stored.probes, wanted.probes):
+        found.append(f"the model ({stored.model}; now {wanted.model}: their vectors for the same texts differ)")
+    pairs: Sequence[tuple[str, object, object]] = (
+        ("the number of dimensions", stored.dimensions, wanted.dimensions),
+        ("the pooling", stored.pooling or wanted.pooling, wanted.pooling or stored.pooling),
+        ("normalization", _words(stored.normalized), _words(wanted.normalized)),
+        (PROMPT, repr(stored.prompt), repr(wanted.prompt)),
+        ("the chunks", stored.chunking, wanted.chunking),
+    )
+    found += [f"{name} ({was}; now {now})" for name, was, now in pairs if was != now]
+    return found
+
+
+def check_same(stored: Manifest, wanted: Manifest, name: str) -> None:
+    """Raises `ConfigError` that names every difference."""
+    found = differences(stored, wanted)
+    if not found:
+        return
+    if stored.dimensions != wanted.dimensions:
+        raise ConfigError(f"{name} has rows that differ in {'; '.join(found)}: write into another one")
+    raise ConfigError(
+        f"{name} has rows that differ in {'; '.join(found)}: write into another one, "
+        "or replace all its rows with --force"
+    )
+
+
+def _words(normalized: bool) -> str:
+    return "on" if normalized else "off"
+
+
+def _differ(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> bool:
+    """Whether two models' vectors of the same texts differ; unknown ones do not."""
+    if not one or not other:
+        return False
+    a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    if a.shape != b.shape:
+        return True
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return bool(((a * b).sum(axis=1) < MIN_PROBE_COSINE * lengths).any())
+
+
+def check_same_model(stored: Manifest, facts: ModelFacts, probes: FloatMatrix, name: str) -> None:
+    """Whether a query's vector can be compared with what is stored. Raises `ConfigError`."""
+    wanted = new_manifest(facts, stored.chunking, probes)
+    found = [line for line in differences(stored, wanted) if not line.startswith(PROMPT)]
+    if found:
+        raise ConfigError(f"{name} has rows that differ in {'; '.join(found)}: search with the model that made them")

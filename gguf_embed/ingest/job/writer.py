@@ -1,0 +1,186 @@
+"""The second half of a run: stores the rows of embedded windows, and notes in the state what is stored for good."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from gguf_embed.ingest.job.counters import Ledger
+from gguf_embed.ingest.job.documents import Work, row_ids, texts_of
+from gguf_embed.ingest.job.reader import Window
+from gguf_embed.ingest.job.rejects import Reject, Rejects
+from gguf_embed.ingest.job.state import Finished, JobState
+from gguf_embed.ingest.rows import row_schema
+from gguf_embed.ingest.sinks.base import Sink
+from gguf_embed.types import FloatMatrix
+
+COMMIT_S = 5.0
+COMMIT_ROWS = 20_000
+"""Rows are noted as stored at least so often. A crash costs no more than that."""
+
+DELETE_IDS = 1000
+
+
+@dataclass(slots=True)
+class _Uncommitted:
+    written: list[Finished] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    n_rows: int = 0
+    since_s: float = field(default_factory=time.monotonic)
+
+    def __bool__(self) -> bool:
+        return bool(self.written or self.failed or self.removed)
+
+
+class Writer:
+    """One thread."""
+
+    def __init__(
+        self, sink: Sink, state: JobState, rejects: Rejects, ledger: Ledger, n_dims: int, *, is_whole: bool
+    ) -> None:
+        """`is_whole`: documents are stored whole, not in chunks."""
+        self._sink, self._state, self._rejects, self._ledger = sink, state, rejects, ledger
+        self._is_whole = is_whole
+        self._schema = row_schema(n_dims)
+        self._uncommitted = _Uncommitted()
+
+    def store(self, window: Window) -> None:
+        """Wait until the window is embedded, and write its rows. Raises what embedding or the sink raised."""
+        vectors, failures, n_tokens = _collect(window)
+        good, failed = _divide(window.works, failures)
+        kept = self._without_failures(vectors, window.works, {work.document.doc_id for work, _ in failed})
+        if good:
+            self._sink.write(pa.RecordBatch.from_arrays(columns(good, kept), schema=self._schema))
+        stale = [
+            id_
+            for work in good
+            if work.n_before > work.n_rows
+            for id_ in row_ids(work.document.doc_id, work.n_before, self._is_whole)[work.n_rows :]
+        ]
+        self._note(good, failed)
+        stale += self._half_written(window, [work for work, _ in failed])
+        for start in range(0, len(stale), DELETE_IDS):
+            self._sink.delete(stale[start : start + DELETE_IDS])
+        self._ledger.count(n_tokens=n_tokens)
+        self._report(good, failed)
+        if self._is_due():
+            self.commit()
+
+    @staticmethod
+    def _without_failures(vectors: FloatMatrix, works: Sequence[Work], failed: set[str]) -> FloatMatrix:
+        if not failed:
+            return vectors
+        keep = [work.document.doc_id not in failed for work in works for _ in range(work.n_rows)]
+        return np.ascontiguousarray(vectors[np.array(keep, bool)])
+
+    def _note(self, good: Sequence[Work], failed: Sequence[tuple[Work, str]]) -> None:
+        uncommitted = self._uncommitted
+        uncommitted.written += [Finished(work.document.doc_id, work.hash, work.n_rows) for work in good]
+        uncommitted.failed += [work.document.doc_id for work, _ in failed if not work.was_pending]
+        uncommitted.n_rows += sum(work.n_rows for work in good)
+
+    def _half_written(self, window: Window, failed: Sequence[Work]) -> list[str]:
+        """Rows of documents that an earlier run left half written, and that cannot be completed now."""
+        lost = {work.document.doc_id: max(work.n_before, work.n_rows) for work in failed if work.was_pending}
+        lost.update(window.removals)
+        self._uncommitted.removed += lost
+        return [id_ for doc, n in lost.items() for id_ in row_ids(doc, n, self._is_whole)]
+
+    def _report(self, good: Sequence[Work], failed: Sequence[tuple[Work, str]]) -> None:
+        self._ledger.count(
+            n_stored=len(good),
+            n_chunks=sum(work.n_rows for work in good),
+            n_rejected=len(failed),
+        )
+        for work, reason in failed:
+            document = work.document
+            self._rejects.add(Reject(document.place, document.doc_id, reason, document.text))
+
+    def _is_due(self) -> bool:
+        uncommitted = self._uncommitted
+        return uncommitted.n_rows >= COMMIT_ROWS or time.monotonic() - uncommitted.since_s >= COMMIT_S
+
+    def commit(self) -> None:
+        """Make sure that everything written so far is stored for good, and note it."""
+        uncommitted = self._uncommitted
+        if uncommitted:
+            self._sink.flush()
+            self._state.finish(uncommitted.written, uncommitted.failed, uncommitted.removed)
+        self._uncommitted = _Uncommitted()
+
+
+def _collect(window: Window) -> tuple[FloatMatrix, dict[int, str], int]:
+    """The vectors of all chunks of a window, which of them failed, and the tokens of all."""
+    matrices, failures, start, n_tokens = [], {}, 0, 0
+    for part in window.parts:
+        embedded = part.result()
+        failures.update({start + index: reason for index, reason in embedded.failures.items()})
+        matrices.append(embedded.vectors)
+        start += len(embedded.vectors)
+        n_tokens += embedded.n_tokens
+    if not matrices:
+        return np.zeros((0, 0), np.float32), failures, 0
+    found: FloatMatrix = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
+    return found, failures, n_tokens
+
+
+def _divide(works: Sequence[Work], failures: dict[int, str]) -> tuple[list[Work], list[tuple[Work, str]]]:
+    """The documents that can be stored, and those of which a chunk failed, with the reason."""
+    if not failures:
+        return list(works), []
+    good, failed, start = [], [], 0
+    for work in works:
+        end = start + work.n_rows
+        reason = next((failures[index] for index in range(start, end) if index in failures), None)
+        if reason is None:
+            good.append(work)
+        else:
+            failed.append((work, reason))
+        start = end
+    return good, failed
+
+
+def columns(works: Sequence[Work], vectors: FloatMatrix) -> list[pa.Array]:
+    """The columns of `row_schema` for the rows of these documents, whose vectors are float32[n_rows, n_dims]."""
+    texts = texts_of(works)
+    doc_ids = pa.array([work.document.doc_id for work in works], pa.string())
+    hashes = pa.array([work.hash for work in works], pa.string())
+    metadata = pa.array([work.document.metadata for work in works], pa.string())
+    if works[0].chunks is None:
+        places = _whole_documents(texts, doc_ids)
+    else:
+        repeats = pa.array(np.repeat(np.arange(len(works), dtype=np.int32), [work.n_rows for work in works]))
+        places = _chunks(works)
+        doc_ids, hashes, metadata = (column.take(repeats) for column in (doc_ids, hashes, metadata))
+    ids, numbers, starts, ends, headings = places
+    numbers_of_vectors = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+    embedding = pa.FixedSizeListArray.from_arrays(
+        numbers_of_vectors, type=row_schema(vectors.shape[1]).field("embedding").type
+    )
+    return [ids, doc_ids, numbers, starts, ends, hashes, headings, pa.array(texts, pa.string()), metadata, embedding]
+
+
+def _whole_documents(texts: Sequence[str], doc_ids: pa.Array) -> tuple[pa.Array, ...]:
+    """The columns id, chunk, start, end and headings."""
+    n_rows = len(texts)
+    ends = np.fromiter(map(len, texts), np.int64, n_rows)
+    zeros = np.zeros(n_rows, np.int64)
+    headings = pa.array([""], pa.string()).take(pa.array(zeros))
+    return doc_ids, pa.array(zeros.astype(np.int32)), pa.array(zeros), pa.array(ends), headings
+
+
+def _chunks(works: Sequence[Work]) -> tuple[pa.Array, ...]:
+    """The columns id, chunk, start, end and headings."""
+    chunks = [chunk for work in works for chunk in work.chunks or ()]
+    return (
+        pa.array([id_ for work in works for id_ in row_ids(work.document.doc_id, work.n_rows, False)], pa.string()),
+        pa.array([number for work in works for number in range(work.n_rows)], pa.int32()),
+        pa.array([chunk.start for chunk in chunks], pa.int64()),
+        pa.array([chunk.end for chunk in chunks], pa.int64()),
+        pa.array([" > ".join(chunk.headings) for chunk in chunks], pa.string()),
+    )

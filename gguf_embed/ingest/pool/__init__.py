@@ -1,0 +1,1 @@
+"""What embeds the texts of a job: this process, HTTP servers, or Ray actors."""

@@ -1,0 +1,47 @@
+"""Opens the service: finds the named models, and puts registry, pool and store together. Loads no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gguf_embed.config import ModelConfig, PoolConfig
+from gguf_embed.metrics import Metrics
+from gguf_embed.model_pool.loader import FileLoader
+from gguf_embed.model_pool.pool import ModelPool
+from gguf_embed.model_pool.registry import ModelRegistry, RegistryConfig
+from gguf_embed.model_store.catalog import load_catalog
+from gguf_embed.model_store.download import Hub
+from gguf_embed.model_store.locate import ModelSource, locate_model
+from gguf_embed.model_store.store import ModelStore
+from gguf_embed.service.service import EmbedService
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """Which models are served, and how."""
+
+    cache_dir: Path  # for converted models
+    models: Sequence[tuple[ModelSource, ModelConfig]]  # those named
+    base: ModelConfig  # for pulled models and files in `models_dir`
+    pool: Callable[[bool], PoolConfig]  # called with whether there is only one model
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    models_dir: Path | None = None
+    strict_names: bool = False
+    offline: bool = False
+
+
+def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[str], None]) -> EmbedService:
+    """Locate, download or convert the named models, and build the service for all models. May block for minutes.
+
+    Raises `ModelFileError`, `ConfigError` or `NotSupported`, and then leaves nothing open.
+    """
+    cache = options.cache_dir
+    named = tuple((locate_model(source, cache, report), config) for source, config in options.models)
+    store = ModelStore(cache, options.models_dir, Hub(offline=options.offline))
+    config = RegistryConfig(named, options.base, options.prompts, options.strict_names)
+    registry = ModelRegistry(config, store, load_catalog())
+    is_alone = len(registry.specs()) == 1 and options.models_dir is None
+    pool = ModelPool(FileLoader(cache, metrics, report), options.pool(is_alone), metrics)
+    return EmbedService(registry, pool, store, metrics)

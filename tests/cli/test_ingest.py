@@ -1,0 +1,149 @@
+"""`gguf-embed ingest` and `search` as a person runs them: real processes, a tiny model."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.server_process import clean_environment, command, run_to_end
+
+PAGES = {
+    "guide/install.md": "# Install\n\nRun the installer.\n\n## Windows\n\nDouble-click it, then restart the machine.\n",
+    "guide/use.md": "# Use\n\nOpen the window and type your question into the field at the top.\n",
+    "readme.txt": "A plain text without headings.",
+}
+
+
+@pytest.fixture
+def job(tmp_path, cache_dir, models):
+    """Runs `ingest` or `search` in a folder of its own, with the tiny encoder."""
+    for name, text in PAGES.items():
+        path = tmp_path / "docs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def run(name, *arguments, model=models / "encoder.gguf"):
+        flags = ["-m", model] if model is not None else []
+        return run_to_end(cache_dir, name, *arguments, *flags, XDG_STATE_HOME=str(tmp_path / "state"))
+
+    return run
+
+
+def sink_of(tmp_path):
+    return f"sqlite:{tmp_path / 'rows.db'}?table=docs"
+
+
+def write_rows(path, n):
+    path.write_text("".join(json.dumps({"id": f"r{i}", "text": f"hello world number {i}"}) + "\n" for i in range(n)))
+
+
+def test_a_folder_of_texts_is_stored_in_chunks_and_found_again(job, tmp_path):
+    done = job("ingest", tmp_path / "docs", "--to", sink_of(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 documents read: 3 stored in 4 rows, 0 unchanged, 0 rejected" in done.stdout
+    assert "0 stored in 0 rows, 3 unchanged" in job("ingest", tmp_path / "docs", "--to", sink_of(tmp_path)).stdout
+    found = job("search", sink_of(tmp_path), "Double-click it, then restart", "-n", "4", "--json", model=None)
+    assert found.returncode == 0, found.stderr
+    hits = [json.loads(line) for line in found.stdout.splitlines()]
+    assert {hit["doc_id"] for hit in hits} == set(PAGES)
+    assert "Install > Windows" in {hit["headings"] for hit in hits}
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+    shown = job("search", sink_of(tmp_path), "restart", "-n", "1")
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines()[0].split()[1].partition("#")[0] in PAGES
+
+
+def test_a_dry_run_stores_nothing(job, tmp_path):
+    done = job("ingest", tmp_path / "docs", "--to", sink_of(tmp_path), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "3 would be stored in 4 rows" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["docs"]
+
+
+def test_events_for_programs(job, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", 3)
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write("not JSON\n")
+    done = job(
+        "ingest", tmp_path / "rows.jsonl", "--to", sink_of(tmp_path), "--json", "--rejects", tmp_path / "bad.jsonl"
+    )
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (events[0]["event"], events[-1]["event"]) == ("start", "end")
+    assert {name: events[-1][name] for name in ("read", "stored", "rejected", "rows", "complete", "error")} == {
+        "read": 4, "stored": 3, "rejected": 1, "rows": 3, "complete": True, "error": None,
+    }  # fmt: skip
+    assert json.loads((tmp_path / "bad.jsonl").read_text())["place"] == "rows.jsonl:4"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["docs", "--to", "nowhere:x"], "'nowhere:x' is not the URL of a sink"),
+        (["docs", "--to", "sqlite:"], "names no file or folder"),
+        (["missing", "--to", "SINK"], "there is no file or folder"),
+        (["docs", "docs", "--to", "SINK"], "two sources are called"),
+        (["docs", "--to", "SINK", "--prune", "--limit", "1"], "give only one of them"),
+        (["docs", "--to", "SINK", "--chunk", "many"], "many"),
+        (["docs", "--to", "SINK", "--rejects", "no/such/folder/x"], "--rejects no/such/folder/x cannot be written"),
+        (["docs", "--to", "SINK", "--api-key", "k"], "--api-key is for an --endpoint"),
+        (["docs", "--to", "SINK", "--dimensions", "999"], "999"),
+    ],
+)
+def test_mistakes_are_one_line_with_a_way_out(job, tmp_path, arguments, words):
+    given = [sink_of(tmp_path) if word == "SINK" else word for word in arguments]
+    given = [str(tmp_path / word) if word in ("docs", "missing") else word for word in given]
+    done = job("ingest", *given)
+    assert done.returncode == 1, done.stdout
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+
+
+def test_a_search_where_nothing_is_stored(job, tmp_path):
+    done = job("search", sink_of(tmp_path), "anything")
+    assert done.returncode == 1
+    assert "fill it with gguf-embed ingest" in done.stderr
+
+
+def start(cache_dir, models, tmp_path, *arguments):
+    environment = clean_environment(cache_dir, {"XDG_STATE_HOME": str(tmp_path / "state")})
+    line = command("ingest", *arguments, "--to", sink_of(tmp_path), "-m", models / "encoder.gguf", "--json")
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_ctrl_c_stores_what_was_read_and_the_next_run_goes_on(job, cache_dir, models, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", 60_000)
+    process = start(cache_dir, models, tmp_path, tmp_path / "rows.jsonl")
+    for line in process.stdout:
+        if json.loads(line).get("stored"):
+            break
+    process.send_signal(signal.SIGINT)
+    printed, failed = process.communicate(timeout=60)
+    assert (process.returncode, failed) == (130, "")
+    end = json.loads(printed.splitlines()[-1])
+    assert 0 < end["stored"] == end["read"] < 60_000
+    assert not end["complete"]
+    done = job(
+        "ingest", tmp_path / "rows.jsonl", "--to", sink_of(tmp_path), "--json", "--limit", str(end["stored"] + 5)
+    )
+    assert json.loads(done.stdout.splitlines()[-1])["stored"] == 5
+
+
+def test_a_second_ctrl_c_stops_at_once(cache_dir, models, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", 60_000)
+    process = start(cache_dir, models, tmp_path, tmp_path / "rows.jsonl")
+    for line in process.stdout:
+        if json.loads(line).get("stored"):
+            break
+    process.send_signal(signal.SIGINT)
+    assert "Ctrl-C again" in next(line for line in process.stdout if "message" in line)
+    started_s = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, failed = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in failed
+    assert time.monotonic() - started_s < 20
