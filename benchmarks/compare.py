@@ -62,6 +62,9 @@ def parse_arguments() -> argparse.Namespace:
         help="an interpreter with torch, and for in-process transformers and sentence-transformers",
     )
     parser.add_argument("--static-model", type=Path, help="a Model2Vec directory (random rows, which are as fast)")
+    parser.add_argument(
+        "--sink-url", action="append", default=[], metavar="URL", help="for ingest, e.g. postgresql://…?table={table}"
+    )
     parser.add_argument("--output", type=Path, help="JSON file (benchmarks/results/DATE.json)")
     return parser.parse_args()
 
@@ -162,6 +165,7 @@ def measure_jobs(arguments: argparse.Namespace, choices: Choices, scratch: Path,
         n_rounds=1 if arguments.quick else min(arguments.rounds, 3),
         factor=0.1 if arguments.quick else 1.0,
         seed=arguments.seed,
+        urls=arguments.sink_url,
     )
     try:
         runs = measure_ingest(settings, scratch, say)

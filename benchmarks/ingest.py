@@ -35,6 +35,7 @@ class IngestSettings:
     factor: float = 1.0  # for the numbers of rows
     seed: str = "1"
     sinks: Sequence[str] = SINKS
+    urls: Sequence[str] = ()  # of databases that run already, with {table} for the name of a new table
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def measure_ingest(settings: IngestSettings, scratch: Path, say: Callable[[str],
     """Raises `ConfigError` if the packages for jobs are not installed."""
     if find_spec("pyarrow") is None:
         raise ConfigError("jobs need their packages: pip install -e '.[lancedb]'")
-    sinks = [ENGINE, *(name for name in settings.sinks if find_spec(PACKAGES.get(name, "pyarrow")))]
+    sinks = [ENGINE, *(name for name in settings.sinks if find_spec(PACKAGES.get(name, "pyarrow"))), *settings.urls]
     convert_static(write_model(scratch / "static"), scratch / "static.gguf", "f32", report=lambda line: None)
     runs = []
     for kind, model in (("passages", ""), ("short", str(scratch / "static.gguf"))):
@@ -68,7 +69,7 @@ def measure_ingest(settings: IngestSettings, scratch: Path, say: Callable[[str],
         for round_ in range(1, settings.n_rounds + 1):
             for sink in sinks:
                 runs.append(_run(kind, sink, round_, model, source, scratch))
-                say(f"round {round_} {kind:9} {sink:9} {runs[-1].rows_per_s:10,.0f} rows/s")
+                say(f"round {round_} {kind:9} {runs[-1].sink:9} {runs[-1].rows_per_s:10,.0f} rows/s")
     return runs
 
 
@@ -91,7 +92,7 @@ def _run(kind: str, sink: str, round_: int, model: str, source: Path, scratch: P
     target = scratch / "target"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    url = sink if sink == ENGINE else "null:" if sink == "null" else f"{sink}:{target / 'rows'}"
+    url = url_of(sink, target / "rows", f"bench_{kind}_{round_}")
     command = [sys.executable, "-m", "benchmarks.ingest_run", model, str(source), url, str(target / "state.db")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     if done.returncode:
@@ -99,7 +100,13 @@ def _run(kind: str, sink: str, round_: int, model: str, source: Path, scratch: P
     found = json.loads(done.stdout.splitlines()[-1])
     tenths = found.pop("tenths")
     ratio = tenths[-1] / tenths[0] if tenths else 0.0
-    return IngestRun(kind, sink, round_, last_to_first=ratio, **found)
+    return IngestRun(kind, sink.partition(":")[0], round_, last_to_first=ratio, **found)
+
+
+def url_of(sink: str, path: Path, table: str) -> str:
+    if ":" in sink:
+        return sink.replace("{table}", table)
+    return {ENGINE: ENGINE, "null": "null:"}.get(sink, f"{sink}:{path}")
 
 
 def render_ingest(runs: Sequence[IngestRun]) -> str:

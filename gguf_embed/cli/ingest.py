@@ -39,6 +39,7 @@ class IngestFlags:
     endpoint: tuple[str, ...]
     api_key: str | None
     input_type: str | None
+    pooling: str | None
     dimensions: int | None
     truncate: bool
     runner: str

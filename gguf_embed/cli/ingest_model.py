@@ -35,6 +35,11 @@ _OPTIONS = (
         metavar="NAME",
         help="Prompt before each text, e.g. document or query. Default: document, if the model has one.",
     ),
+    click.option(
+        "--pooling",
+        type=click.Choice(["mean", "cls", "last"]),
+        help="How a text's token vectors become one. Default: the model's own.",
+    ),
     click.option("--dimensions", type=click.IntRange(min=1), metavar="N", help="Keep the first N dimensions."),
     click.option("--truncate", is_flag=True, help="Cut texts over the model's limit instead of rejecting them."),
 )
@@ -68,6 +73,8 @@ class ModelFlags(Protocol):
     def api_key(self) -> str | None: ...
     @property
     def input_type(self) -> str | None: ...
+    @property
+    def pooling(self) -> str | None: ...
     @property
     def dimensions(self) -> int | None: ...
     @property
@@ -135,7 +142,7 @@ def open_pool(flags: ModelFlags) -> EmbedPool:
     from gguf_embed.ingest.pool.local import LocalPool
 
     return LocalPool(
-        Embedder(flags.model),
+        Embedder(flags.model, pooling=flags.pooling),
         prompt=flags.input_type or "document",
         dimensions=flags.dimensions,
         truncate=flags.truncate,

@@ -117,7 +117,7 @@ class LineReport:
 
 
 def progress_line(counters: Counters) -> str:
-    share = "" if counters.share_read is None else f"{counters.share_read:.0%}, "
+    share = "" if counters.share_done is None else f"{counters.share_done:.0%}, "
     rate = counters.n_tokens / max(counters.elapsed_s, 1e-9)
     return (
         f"{share}{counters.n_read:,} documents read, {counters.n_chunks:,} rows stored, {rate:,.0f} tokens/s, "
@@ -155,7 +155,7 @@ class BarReport(LineReport):
         if now_s - self._drawn_s < DRAW_EVERY_S:
             return
         self._drawn_s = now_s
-        share = counters.share_read
+        share = counters.share_done
         description = progress_line(counters) if share is None else progress_line(counters).partition(", ")[2]
         self._progress.update(
             self._task, total=None if share is None else 1.0, completed=share or 0.0, description=description
@@ -231,6 +231,6 @@ def numbers(counters: Counters) -> dict[str, object]:
         "tokens": counters.n_tokens,
         "pruned": counters.n_pruned,
         "gone": counters.n_gone,
-        "share_read": counters.share_read,
+        "share_done": counters.share_done,
         "seconds": round(counters.elapsed_s, 3),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from gguf_embed.ingest.rows import Hit, Manifest
 
 TEXT_CHARACTERS = 300
+INDENT = " " * 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,7 @@ class SearchFlags:
     endpoint: tuple[str, ...]
     api_key: str | None
     input_type: str | None
+    pooling: str | None
     dimensions: int | None
     truncate: bool
 
@@ -82,8 +85,13 @@ def find(flags: SearchFlags) -> list[Hit]:
 def for_manifest(flags: SearchFlags, manifest: Manifest) -> SearchFlags:
     """With the model and the dimensions of what is stored, as far as the flags do not name others."""
     model = flags.model or (None if flags.endpoint else manifest.extra.get("model_source") or None)
-    dimensions = flags.dimensions or manifest.dimensions
-    return replace(flags, model=model, dimensions=dimensions, input_type=flags.input_type or "query")
+    return replace(
+        flags,
+        model=model,
+        dimensions=flags.dimensions or manifest.dimensions,
+        pooling=flags.pooling or (None if flags.endpoint else manifest.pooling or None),
+        input_type=flags.input_type or "query",
+    )
 
 
 def lines_of(hits: list[Hit], *, as_json: bool, width: int) -> list[str]:
@@ -110,8 +118,7 @@ def lines_of(hits: list[Hit], *, as_json: bool, width: int) -> list[str]:
         headings = f"  {hit.headings}" if hit.headings else ""
         lines.append(f"{hit.score:.3f}  {hit.id}{headings}")
         text = " ".join(hit.text[: 2 * TEXT_CHARACTERS].split())
-        shown = text[: min(TEXT_CHARACTERS, 3 * (width - 7))]
-        lines += [f"       {shown[at : at + width - 7]}" for at in range(0, len(shown), width - 7)]
+        lines += textwrap.wrap(text[:TEXT_CHARACTERS], width, initial_indent=INDENT, subsequent_indent=INDENT)[:3]
     return lines
 
 

@@ -53,8 +53,8 @@ def check_pooling(model: ModelInfo) -> None:
     """Raises `ConfigError` for a model that gives one vector per token."""
     if model.pooling is Pooling.NONE:
         raise ConfigError(
-            f"model {model.name!r} has no pooling of its own, so it gives one vector per token: create the Embedder "
-            'with pooling="mean", "cls" or "last"'
+            f"model {model.name!r} has no pooling of its own, so it gives one vector per token: name the pooling, "
+            "mean, cls or last"
         )
 
 

@@ -56,8 +56,9 @@ METADATA_KEYS = ("doc_id", "chunk", "start", "end", "hash", "headings", "text", 
 def row_schema(n_dims: int) -> pa.Schema:
     """The rows that a sink stores, one per chunk.
 
-    `id` is unique in the sink: the document's id if it is stored whole, else "<doc_id>#<chunk>". `hash` has
-    32 hexadecimal digits over everything that the document's rows depend on, a hyphen, and how many rows it has. `headings` are joined by " > ". `metadata` is JSON.
+    `id` is unique in the sink: the document's id if it is stored whole, else "<doc_id>#<chunk>". `hash` has 32
+    hexadecimal digits over everything that the document's rows depend on, a hyphen, and how many rows it has.
+    `headings` are joined by " > ". `metadata` is JSON.
     """
     return pa.schema(
         [

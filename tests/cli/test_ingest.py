@@ -91,6 +91,7 @@ def test_events_for_programs(job, tmp_path):
         (["docs", "--to", "SINK", "--rejects", "no/such/folder/x"], "--rejects no/such/folder/x cannot be written"),
         (["docs", "--to", "SINK", "--api-key", "k"], "--api-key is for an --endpoint"),
         (["docs", "--to", "SINK", "--dimensions", "999"], "999"),
+        (["docs", "--to", "SINK", "--ray-address", "x"], "--ray-address needs --runner ray"),
     ],
 )
 def test_mistakes_are_one_line_with_a_way_out(job, tmp_path, arguments, words):
@@ -107,6 +108,21 @@ def test_a_search_where_nothing_is_stored(job, tmp_path):
     done = job("search", sink_of(tmp_path), "anything")
     assert done.returncode == 1
     assert "fill it with gguf-embed ingest" in done.stderr
+
+
+def test_a_server_and_this_process_fill_one_table_with_the_same_model(job, tiny_server, models, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", 300)
+    there = job("ingest", tmp_path / "rows.jsonl", "--to", sink_of(tmp_path), "--endpoint", tiny_server.url, model=None)
+    assert there.returncode == 0, there.stderr
+    assert "300 documents read: 300 stored in 300 rows" in there.stdout
+    write_rows(tmp_path / "rows.jsonl", 310)
+    here = job("ingest", tmp_path / "rows.jsonl", "--to", sink_of(tmp_path))
+    assert "10 stored in 10 rows, 300 unchanged" in here.stdout, here.stderr
+    other = job("ingest", tmp_path / "rows.jsonl", "--to", sink_of(tmp_path), model=models / "decoder.gguf")
+    assert other.returncode == 1
+    assert "has rows that differ in the model (encoder" in other.stderr
+    found = job("search", sink_of(tmp_path), "hello world number 7", "-n", "1", "--json", "--endpoint", tiny_server.url)
+    assert json.loads(found.stdout)["id"] == "r7"
 
 
 def start(cache_dir, models, tmp_path, *arguments):

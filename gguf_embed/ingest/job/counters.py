@@ -29,6 +29,13 @@ class Counters:
         return self.n_read - self.n_unchanged - self.n_rejected - self.n_stored
 
     @property
+    def share_done(self) -> float | None:
+        """From 0 to 1, of the source: reading is ahead of storing. None if the source does not tell its size."""
+        if self.share_read is None or not self.n_read:
+            return self.share_read
+        return self.share_read * (self.n_read - self.n_under_way) / self.n_read
+
+    @property
     def elapsed_s(self) -> float:
         return self.busy_s or time.monotonic() - self.started_s
 

@@ -6,16 +6,21 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gguf_embed.errors import ConfigError, EmbedError, Unavailable
 
 OBJECT_STORE_BYTES = 256 << 20
 """Shared memory of a cluster of our own. It holds the batches in flight, each of them less than a megabyte."""
+
+CONNECT_S = 5.0
+FREE_S = 5.0
 
 _log = logging.getLogger("gguf_embed.ingest")
 
@@ -80,6 +85,7 @@ class Cluster:
                 f"the Ray address {wanted!r} is that of a Ray client, which jobs do not support: run the job on a "
                 "machine of the cluster, with the address auto"
             )
+        _check_reachable(wanted)
         arguments: dict[str, Any] = {"address": wanted, "log_to_driver": False, "logging_level": "ERROR"}
         if wanted == "local":
             arguments |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
@@ -92,16 +98,26 @@ class Cluster:
             raise _start_error(wanted, error) from error
 
     def plan(self, n_actors: int | None) -> ActorPlan:
-        """Raises `ConfigError` if so many CPUs are not free."""
+        """What other jobs use of the cluster is left to them. Raises `ConfigError` if too few CPUs are free."""
         nodes = [node["Resources"].get("CPU", 0.0) for node in self.ray.nodes() if node["Alive"]]
         plan = plan_actors(nodes, n_actors)
-        free = self.ray.available_resources().get("CPU", 0.0)
-        if free + 1e-6 < plan.n_cpus:
+        free = self._free_cpus(plan.n_actors * plan.n_cpus)
+        n_possible = int((free + 0.001) / plan.n_cpus)
+        if n_possible < (1 if n_actors is None else n_actors):
             raise ConfigError(
-                f"the Ray cluster has {sum(nodes):g} CPUs, of which {free:g} are free, and an actor needs "
-                f"{plan.n_cpus:g}: wait for other jobs to end, or add machines"
+                f"the Ray cluster has {sum(nodes):g} CPUs, of which {free:g} are free, and each of "
+                f"{plan.n_actors} actors needs {plan.n_cpus:g}: wait for other jobs to end, or add machines"
             )
-        return plan
+        return replace(plan, n_actors=min(plan.n_actors, n_possible))
+
+    def _free_cpus(self, wanted: float) -> float:
+        """As soon as there are so many: Ray hears a few seconds later of jobs that ended."""
+        end_s = time.monotonic() + FREE_S
+        while True:
+            free: float = self.ray.available_resources().get("CPU", 0.0)
+            if free + 0.001 >= wanted or time.monotonic() >= end_s:
+                return free
+            time.sleep(0.1)
 
     def close(self) -> None:
         """Ends Ray in this process, if this started it; a cluster on this machine alone ends with it."""
@@ -112,7 +128,7 @@ class Cluster:
 
 
 def import_ray() -> Any:
-    """Raises `ConfigError` if it is missing. Nothing about its use is reported to anyone."""
+    """Raises `ConfigError` if it is missing. Ray then reports nothing about its use to anyone."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         return importlib.import_module("ray")
@@ -121,13 +137,27 @@ def import_ray() -> Any:
 
 
 def _start_error(address: str, error: Exception) -> EmbedError:
-    line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
     if address == "local":
         return Unavailable(f"Ray did not start on this machine: {line}")
     return ConfigError(
         f"no Ray cluster can be used at {address!r}: {line}: start one there with ray start --head, or leave the "
         "address out for one on this machine"
     )
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes. Raises `ConfigError`."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"the Ray address {address!r} is not HOST:PORT, auto or local")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_S):
+            return
+    except (OSError, OverflowError) as error:
+        raise _start_error(address, error) from error
 
 
 @contextmanager
