@@ -170,7 +170,7 @@ def test_a_shorter_limit_and_another_pooling_can_be_chosen(open_model, tiny):
     ("name", "arguments", "error", "message"),
     [
         ("nothing", {}, ModelFileError, "nothing.gguf"),
-        ("bare", {}, ConfigError, 'no pooling of its own.*name the pooling, mean'),
+        ("bare", {}, ConfigError, "no pooling of its own.*name the pooling, mean"),
         ("encoder", {"pooling": "max"}, ConfigError, 'pooling=\'max\': it must be one of "none", "mean"'),
         ("encoder", {"engine": "torch"}, ConfigError, "engine='torch'"),
         ("encoder", {"precision": "f8"}, ConfigError, "precision='f8'"),
