@@ -1,8 +1,8 @@
 """Compare gguf-embed with llama-server over HTTP on the same GGUF and cores: `python -m benchmarks.compare`.
 
 The scenario "rerank" compares cross-encoders, "in-process" the loops that a user would write with other libraries, and
-"static" static models with the package model2vec; "ingest" measures jobs. The last three run if their packages are
-installed. Prints tables with
+"static" static models with the package model2vec; "ingest" measures jobs; these three run if their packages are
+installed. "busy" is one query while other clients are busy. Prints tables with
 the ratios and writes all measurements to benchmarks/results/. See docs/benchmarks.md.
 """
 
@@ -21,14 +21,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks.choices import IN_PROCESS, INGEST, NAMES, STATIC, Choices, choose
+from benchmarks.busy import measure_busy, render_busy
+from benchmarks.choices import BUSY, IN_PROCESS, INGEST, NAMES, STATIC, Choices, choose
 from benchmarks.comparison import CompareSettings, run_comparison
 from benchmarks.in_process import InProcessSettings, compare_in_process, render_in_process
 from benchmarks.ingest import IngestSettings, measure_ingest, render_ingest
 from benchmarks.machine import count_cores
 from benchmarks.models import SIZES, write_model
 from benchmarks.report import Comparison, render, summarize_ratios, summarize_servers
-from benchmarks.servers import CONTESTANTS, OURS, ServerSetup
+from benchmarks.servers import CONTESTANTS, OURS, Contestant, ServerSetup
 from benchmarks.static import StaticSettings, compare_static, render_static
 from benchmarks.tasks import EMBED, RERANK, TASKS, Task
 from gguf_embed.errors import ConfigError, EmbedError
@@ -85,6 +86,8 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
         compare_static_models(arguments, choices)
     if INGEST in choices.names:
         measure_jobs(arguments, choices, scratch, _beside(output, INGEST))
+    if BUSY in choices.names:
+        measure_queries(arguments, scratch, _beside(output, BUSY))
 
 
 def compare(arguments: argparse.Namespace, choices: Choices, task: Task, scratch: Path) -> Comparison:
@@ -99,6 +102,10 @@ def compare(arguments: argparse.Namespace, choices: Choices, task: Task, scratch
         llama_server=arguments.llama_server,
         torch_python=arguments.torch_python,
     )
+    return run_comparison(settings, contestants_of(arguments, model, task, cache), say)
+
+
+def contestants_of(arguments: argparse.Namespace, model: Path, task: Task, cache: Path | None) -> list[Contestant]:
     flags = tuple(shlex.split(arguments.serve_flags))
     setup = ServerSetup(model, task, flags, arguments.llama_server, cache)
     default = [OURS] if arguments.before else CONTESTANTS
@@ -106,7 +113,7 @@ def compare(arguments: argparse.Namespace, choices: Choices, task: Task, scratch
     contestants = [setup.contestant(name) for name in chosen]
     if arguments.before:
         contestants.append(setup.before(arguments.before))
-    return run_comparison(settings, contestants, say)
+    return contestants
 
 
 def find_model(arguments: argparse.Namespace, task: Task, scratch: Path) -> tuple[Path, Path | None]:
@@ -175,6 +182,15 @@ def measure_jobs(arguments: argparse.Namespace, choices: Choices, scratch: Path,
         say(f"skipping {INGEST}: {error}")
         return
     print(render_ingest(runs))
+    write_json({"runs": [asdict(run) for run in runs]}, output)
+
+
+def measure_queries(arguments: argparse.Namespace, scratch: Path, output: Path) -> None:
+    """Print a table of one query's latency while other clients are busy."""
+    model, cache = find_model(arguments, EMBED, scratch)
+    contestants = contestants_of(arguments, model, EMBED, cache)
+    runs = measure_busy(contestants, 1 if arguments.quick else min(arguments.rounds, 3), arguments.seed, say)
+    print(render_busy(runs))
     write_json({"runs": [asdict(run) for run in runs]}, output)
 
 

@@ -110,6 +110,11 @@ def make_workload(scenario: Scenario, seed: str) -> Workload:
     return Workload(scenario.n_clients, tuple(requests), tuple(lengths))
 
 
+def make_texts_of(rng: Random, n_texts: int, n_tokens: int) -> tuple[str, ...]:
+    """Texts of exactly `n_tokens` tokens of the default model, special tokens included. They may repeat by chance."""
+    return tuple(_text(rng, n_tokens) for _ in range(n_texts))
+
+
 def encode_body(texts: tuple[str, ...], encoding_format: EncodingFormat) -> bytes:
     """The JSON of one `/v1/embeddings` request: a single text as a string, several as a list."""
     body: dict[str, object] = {

@@ -1,12 +1,15 @@
-"""Pure decisions: when each text is due, and what the next batch holds. No clock, no lock, no thread."""
+"""Pure decisions: whose turn it is, and what the next batch holds. No clock, no lock, no thread."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from gguf_embed.engines.base import BatchLimits, ExecutionPlan
 from gguf_embed.scheduler.task import EmbedTask
+
+MAX_WEIGHT = 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class BatchPlan:
 
 
 def take_batch(waiting: Sequence[EmbedTask], limits: BatchLimits, max_tokens: int) -> BatchPlan:
-    """Choose the next batch from tasks in due order, without touching the queue.
+    """Choose the next batch from tasks in the order of their tags, without touching the queue.
 
     `max_tokens` is this batch's share of `limits.max_tokens`. Stops at the first task that does not fit, so that no
     task overtakes another. A first task over `max_tokens` runs alone (its context is large enough). Raises nothing: it
@@ -61,15 +64,16 @@ def choose_threads(plan: ExecutionPlan, n_running: int, n_waiting: int) -> int:
     return max(1, plan.n_threads // plan.n_workers)
 
 
-def due_times(now_s: float, lengths: Sequence[int], tokens_per_s: float) -> list[float]:
-    """When each text of a request is due: the time at which an idle server would have reached it.
+def weight_of(n_tokens: int, batch_tokens: int) -> float:
+    """A request's weight: 1 if it fills a batch, more if it is smaller, because somebody waits for a short query."""
+    return min(MAX_WEIGHT, max(1.0, batch_tokens / max(1, n_tokens)))
 
-    In this order a short query overtakes the tail of a bulk request but never its head. No text starves: its due time
-    is fixed at admission, and later requests get later due times.
+
+def finish_tags(virtual_time: float, lengths: Sequence[int], weight: float) -> list[float]:
+    """When each text of a request would be finished, in virtual time (weighted fair queueing).
+
+    Virtual time is the tokens that a waiting request of weight 1 would have got if all of them shared the workers by
+    their weights. A request's tags begin there, so it waits for the batches that run and for its share: a short query
+    goes before the rest of any number of bulk requests. No text starves, because virtual time passes its tag.
     """
-    due: list[float] = []
-    n_before = 0
-    for length in lengths:
-        due.append(now_s + n_before / tokens_per_s)
-        n_before += length
-    return due
+    return [virtual_time + n_tokens / weight for n_tokens in accumulate(lengths)]

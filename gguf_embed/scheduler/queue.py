@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gguf_embed.engines.base import ExecutionPlan
 from gguf_embed.errors import Overloaded, Unavailable, WayOut
-from gguf_embed.scheduler.batching import choose_threads, due_times, take_batch, token_budget
+from gguf_embed.scheduler.batching import choose_threads, finish_tags, take_batch, token_budget, weight_of
 from gguf_embed.scheduler.task import Batch, BatchKey, EmbedTask, PendingRequest
 from gguf_embed.types import OutputSpec
 
@@ -42,6 +42,9 @@ class TaskQueue:
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
         self._queues: dict[BatchKey, list[EmbedTask]] = {}
+        self._virtual_time = 0.0  # in tokens, see `finish_tags`
+        self._n_requests = 0  # with texts that wait
+        self._weights = 0.0  # the sum of theirs
         self._n_tokens = 0
         self._n_reserved = 0  # the part of them admitted on the reserve
         self._n_texts = 0
@@ -70,10 +73,11 @@ class TaskQueue:
             if request.on_reserve and not self._has_reserve(n_tokens):
                 raise self._overloaded(n_tokens)
             order = sorted(range(len(texts)), key=lengths.__getitem__) if limits.by_length else range(len(texts))
-            due = due_times(request.admitted_s, [lengths[index] for index in order], self._tokens_per_s)
+            request.weight = weight_of(n_tokens, limits.max_tokens)
+            tags = finish_tags(self._virtual_time, [lengths[index] for index in order], request.weight)
             tasks = [
                 EmbedTask(
-                    due[position],
+                    tags[position],
                     self._n_admitted + position,
                     keys[lengths[index] > max_tokens],
                     texts[index],
@@ -85,6 +89,9 @@ class TaskQueue:
             for task in tasks:  # nothing may raise from here on: all are queued or none
                 heapq.heappush(self._queues.setdefault(task.key, []), task)
             self._n_admitted += len(tasks)
+            self._n_requests += bool(tasks)
+            self._weights += request.weight if tasks else 0.0
+            request.n_waiting = len(tasks)
             self._n_tokens += n_tokens
             self._n_reserved += n_tokens if request.on_reserve else 0
             self._n_texts += len(texts)
@@ -100,6 +107,7 @@ class TaskQueue:
     def _drop_cancelled(self) -> None:
         """Remove texts whose client has disconnected: in a full queue they would keep other clients out."""
         for tasks in self._queues.values():
+            self._leave(task for task in tasks if task.request.cancelled)
             tasks[:] = [task for task in tasks if not task.request.cancelled]
             heapq.heapify(tasks)
         self._n_texts = sum(map(len, self._queues.values()))
@@ -144,7 +152,7 @@ class TaskQueue:
                     self._changed.wait()
 
     def _next_key(self, worker: int) -> BatchKey | None:
-        """The batch key with the earliest due text, among those this worker may take."""
+        """The batch key of the text whose turn it is, among those this worker may take."""
         heads = [tasks[0] for key, tasks in self._queues.items() if tasks and (worker == 0 or not key.long)]
         return min(heads).key if heads else None
 
@@ -161,6 +169,8 @@ class TaskQueue:
         plan = take_batch(candidates, limits, budget)
         for task in candidates[len(plan.taken) + len(plan.dropped) :]:
             heapq.heappush(heap, task)
+        self._virtual_time += plan.n_tokens / max(1.0, self._weights)
+        self._leave((*plan.taken, *plan.dropped))
         self._n_tokens -= plan.n_tokens
         if plan.dropped:
             self._n_tokens -= sum(len(task.tokens) for task in plan.dropped)
@@ -173,8 +183,20 @@ class TaskQueue:
         self._running[worker] = len(plan.taken)
         return Batch(key, plan.taken, plan.n_tokens, n_threads, max(limits.max_tokens, plan.n_tokens))
 
+    def _leave(self, tasks: Iterable[EmbedTask]) -> None:
+        """Count texts out. When nothing waits any more, virtual time passes all tags."""
+        for task in tasks:
+            request = task.request
+            request.n_waiting -= 1
+            if not request.n_waiting:
+                self._n_requests -= 1
+                self._weights -= request.weight
+            if not self._n_requests:
+                self._weights = 0.0
+                self._virtual_time = max(self._virtual_time, task.finish_tag)
+
     def note_speed(self, n_tokens: int, compute_s: float) -> None:
-        """Update the measured speed of all workers (an exponential mean), for due times and Retry-After."""
+        """Update the measured speed of all workers (an exponential mean), for Retry-After."""
         if compute_s > 0:
             measured = self._plan.n_workers * n_tokens / compute_s
             with self._changed:
@@ -193,7 +215,8 @@ class TaskQueue:
             waiting = [task for tasks in self._queues.values() for task in tasks]
             self._queues.clear()
             self._running.clear()
-            self._n_tokens = self._n_reserved = self._n_texts = 0
+            self._n_tokens = self._n_reserved = self._n_texts = self._n_requests = 0
+            self._weights = 0.0
             self._changed.notify_all()
             return waiting
 

@@ -20,9 +20,9 @@ class BatchKey:
 
 @dataclass(slots=True, eq=False)
 class EmbedTask:
-    """One text waiting for a worker. Ordered by due time, see `due_times`."""
+    """One text waiting for a worker. Ordered by its tag, see `finish_tags`."""
 
-    due_s: float
+    finish_tag: float
     order: int  # of admission, to break ties
     key: BatchKey
     tokens: Sequence[int]
@@ -30,7 +30,7 @@ class EmbedTask:
     index: int  # among the request's texts
 
     def __lt__(self, other: EmbedTask) -> bool:
-        return (self.due_s, self.order) < (other.due_s, other.order)
+        return (self.finish_tag, self.order) < (other.finish_tag, other.order)
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +44,8 @@ class PendingRequest:
     n_left: int
     cancelled: bool = False  # set on the loop, read by workers; a plain bool needs no lock
     on_reserve: bool = False  # admitted on the queue's reserve; belongs to the queue
+    n_waiting: int = 0  # texts in the queue; belongs to the queue
+    weight: float = 1.0  # its share among the requests that wait; belongs to the queue
     queue_s: float = 0.0
     compute_s: float = 0.0
     errors: dict[int, EmbedError] = field(default_factory=dict)

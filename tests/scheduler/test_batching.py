@@ -6,7 +6,7 @@ import pytest
 
 from gguf_embed.engines.base import BatchLimits
 from gguf_embed.engines.fake import fake_plan
-from gguf_embed.scheduler.batching import choose_threads, due_times, take_batch, token_budget
+from gguf_embed.scheduler.batching import choose_threads, finish_tags, take_batch, token_budget, weight_of
 from tests.scheduler.builders import make_tasks
 
 LIMITS = BatchLimits()
@@ -112,8 +112,15 @@ def test_choose_threads_gives_a_lone_worker_the_measured_number(n_running, n_thr
 
 
 @pytest.mark.parametrize(
-    ("lengths", "due"),
-    [([], []), ([5], [100.0]), ([5, 10, 1], [100.0, 100.5, 101.5])],
+    ("lengths", "weight", "tags"),
+    [([], 1.0, []), ([5], 1.0, [105.0]), ([5, 10, 1], 1.0, [105.0, 115.0, 116.0]), ([8, 8], 4.0, [102.0, 104.0])],
 )
-def test_due_times_follow_the_work_before_each_text_of_the_same_request(lengths, due):
-    assert due_times(100.0, lengths, tokens_per_s=10.0) == pytest.approx(due, abs=1e-9)
+def test_the_tags_of_a_request_begin_at_the_virtual_time_and_add_up_its_tokens(lengths, weight, tags):
+    assert finish_tags(100.0, lengths, weight) == tags
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "weight"), [(252, 1.0), (100_000, 1.0), (126, 2.0), (12, 16.0), (1, 16.0), (0, 16.0)]
+)
+def test_a_request_weighs_more_the_less_of_a_batch_it_needs(n_tokens, weight):
+    assert weight_of(n_tokens, 252) == weight

@@ -134,21 +134,33 @@ def test_cancelled_texts_are_dropped_and_counted_out():
     assert (queue.state().n_texts, queue.state().n_tokens) == (0, 0)
 
 
-def test_a_short_query_overtakes_the_tail_of_a_bulk_request_but_not_its_head():
-    queue = make_queue(tokens_per_s=10.0)
-    admit(queue, [10] * 5, at_s=0.0)  # due at 0, 1, 2, 3, 4
-    admit(queue, [3], at_s=1.5)
-    assert drain(queue) == [[10], [10], [3], [10], [10], [10]]
+@pytest.mark.parametrize("n_bulk", [1, 8, 100])
+def test_a_short_query_goes_before_the_rest_of_any_number_of_bulk_requests(n_bulk):
+    queue = make_queue(max_queued_tokens=100_000)
+    for _ in range(n_bulk):
+        admit(queue, [10] * 50)
+    for _ in range(n_bulk // 2):
+        queue.take(0)
+    admit(queue, [3])
+    assert lengths_of(queue.take(0)) == [3]
 
 
 def test_nothing_starves_under_a_stream_of_new_queries():
-    queue = make_queue(tokens_per_s=10.0)
-    bulk = admit(queue, [10, 10], at_s=0.0)  # the second is due at 1
+    queue = make_queue()
+    bulk = admit(queue, [10, 10])
     taken = []
-    for second in range(5):
-        admit(queue, [10, 10], at_s=second + 0.5)
+    for _ in range(20):
+        admit(queue, [5, 5])
         taken.append(queue.take(0).tasks[0].request)
-    assert taken[:3].count(bulk) == 2  # though the queue grows all the time
+    assert taken.count(bulk) == 2  # though the queue grows all the time
+
+
+def test_requests_share_the_workers_by_tokens_not_by_texts():
+    queue = make_queue(max_sequences=1)
+    many, few = admit(queue, [2] * 50), admit(queue, [10] * 10)
+    taken = [queue.take(0).tasks[0] for _ in range(30)]
+    tokens = {request: sum(len(task.tokens) for task in taken if task.request is request) for request in (many, few)}
+    assert abs(tokens[many] - tokens[few]) <= 10
 
 
 def test_requests_admitted_at_once_go_first_come_first_served():
@@ -173,7 +185,7 @@ def test_cancelled_long_texts_do_not_take_the_place_of_another():
     assert drain(queue) == [[30]]
 
 
-def test_outputs_do_not_share_a_batch_and_take_turns_by_due_time():
+def test_outputs_do_not_share_a_batch_and_take_turns():
     queue = make_queue()
     admit(queue, [2], at_s=0.0, output=MEAN)
     admit(queue, [3], at_s=1.0, output=TOKEN_ROWS)
@@ -274,7 +286,7 @@ def test_the_first_failure_is_the_one_shown():
     assert queue.state().failure == "first"
 
 
-def test_measured_speed_moves_due_times_and_retry_after():
+def test_measured_speed_moves_retry_after():
     queue = make_queue(max_queued_tokens=100, tokens_per_s=1.0)
     for _ in range(100):
         queue.note_speed(10, 0.5)  # 20 tokens per second

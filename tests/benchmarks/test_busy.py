@@ -1,0 +1,35 @@
+"""The benchmark of a query beside bulk clients."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import busy
+from benchmarks.busy import BulkCase, BusyRun, measure_busy, render_busy
+from benchmarks.servers import Contestant
+from tests.server_process import command
+
+
+def test_quantiles_are_of_what_was_measured():
+    assert busy._quantiles([float(number) for number in range(100, 0, -1)]) == (51.0, 96.0)
+
+
+def test_the_table_shows_the_run_with_the_median_p95():
+    runs = [BusyRun("c", "ours", 1, 2, 3, p95, 100, beside) for p95, beside in ((10, 50), (30, 90), (20, 75))]
+    line = render_busy(runs).splitlines()[-1]
+    assert "20" in line
+    assert "75%" in line
+
+
+@pytest.mark.process
+def test_queries_are_answered_beside_bulk_clients(models, cache_dir, monkeypatch):
+    monkeypatch.setattr(busy, "CASES", (BulkCase("2 x 4", 2, 4, 20),))
+    for name in ("SETTLE_S", "MEASURE_S"):
+        monkeypatch.setattr(busy, name, 0.5)
+    line = tuple(command("serve", "-m", models / "encoder.gguf"))
+    contestant = Contestant("ours", line, environment=(("GGUF_EMBED_CACHE", str(cache_dir)),))
+    (run,) = measure_busy([contestant], 1, "1", lambda _: None)
+    assert 0 < run.idle_p50_ms <= run.idle_p95_ms
+    assert 0 < run.p50_ms <= run.p95_ms
+    assert run.bulk_alone > 0
+    assert run.bulk_beside > 0
