@@ -19,6 +19,7 @@ from benchmarks.load import HOST
 from benchmarks.report import table
 from benchmarks.scenarios import encode_body, make_texts_of
 from benchmarks.servers import Contestant, running
+from gguf_embed.errors import EngineFailure
 
 QUERY_TOKENS = 12
 SETTLE_S = 2.0
@@ -83,6 +84,8 @@ def _run(case: BulkCase, server: str, port: int, idle: Sequence[float], seed: st
         before, started_s = n_answered(), time.monotonic()
         latencies = _query(port, seed, MEASURE_S)
         beside = (n_answered() - before) / (time.monotonic() - started_s)
+        if not n_answered():
+            raise EngineFailure(f"{server} answered no bulk request in {case.name}")
     return BusyRun(case.name, server, *_quantiles(idle), *_quantiles(latencies), alone, beside)
 
 
@@ -102,6 +105,7 @@ def _bulk(case: BulkCase, port: int, seed: str) -> Iterator[Callable[[], int]]:
         process.send_signal(signal.SIGKILL)
         process.wait()
         reader.join()
+        lines.close()
 
 
 def _query(port: int, seed: str, seconds: float) -> list[float]:

@@ -23,9 +23,9 @@ def test_the_table_shows_the_run_with_the_median_p95():
 
 @pytest.mark.process
 def test_queries_are_answered_beside_bulk_clients(models, cache_dir, monkeypatch):
-    monkeypatch.setattr(busy, "CASES", (BulkCase("2 x 4", 2, 4, 20),))
+    monkeypatch.setattr(busy, "CASES", (BulkCase("2 x 4", 2, 4, 4),))
     for name in ("SETTLE_S", "MEASURE_S"):
-        monkeypatch.setattr(busy, name, 0.5)
+        monkeypatch.setattr(busy, name, 1.0)
     line = tuple(command("serve", "-m", models / "encoder.gguf"))
     contestant = Contestant("ours", line, environment=(("GGUF_EMBED_CACHE", str(cache_dir)),))
     (run,) = measure_busy([contestant], 1, "1", lambda _: None)

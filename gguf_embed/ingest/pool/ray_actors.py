@@ -55,13 +55,17 @@ class EmbedActor:
         self._refusal: Refusal | None = None
         try:
             self._pool = LocalPool(
-                Embedder(config.model, threads=config.n_threads),
+                self.open_model(config),
                 prompt=config.prompt,
                 dimensions=config.dimensions,
                 truncate=config.truncate,
             )
         except EmbedError as error:
             self._refusal = Refusal(f"on {socket.gethostname()}: {error}")
+
+    @staticmethod
+    def open_model(config: ActorConfig) -> Embedder:
+        return Embedder(config.model, threads=config.n_threads)
 
     def facts(self) -> ModelFacts | Refusal:
         return self._refusal or self._pool.facts

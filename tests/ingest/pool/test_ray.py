@@ -28,7 +28,7 @@ from tests.server_process import clean_environment, command
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.ingest
 
-from tests.ingest.pool.odd_actors import PoisonedPool, SlowPool  # noqa: E402
+from tests.ingest.pool.odd_actors import F32Pool, PoisonedPool, SlowPool  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = {f"doc{n}": f"the cat {n} and the dog say hello to world {n} " * (1 + n % 3) for n in range(120)}
@@ -51,7 +51,7 @@ def cluster(cache_dir) -> Iterator[Cluster]:
 def open_pool(cluster, models):
     opened = []
 
-    def open_(pool_class=RayPool, model="encoder.gguf", **options):
+    def open_(pool_class=F32Pool, model="encoder.gguf", **options):
         opened.append(pool_class(models / model, **options))
         return opened[-1]
 
@@ -62,7 +62,7 @@ def open_pool(cluster, models):
 
 @pytest.fixture(scope="module")
 def local(models, cache_dir):
-    pool = LocalPool(Embedder(models / "encoder.gguf", cache=cache_dir))
+    pool = LocalPool(Embedder(models / "encoder.gguf", cache=cache_dir, precision="f32"))
     yield pool
     pool.close()
 
@@ -306,7 +306,9 @@ def test_the_snippet_for_ray_data_in_the_documentation_works(tmp_path, cache_dir
     (tmp_path / "snippet.py").write_text(code)
     done = subprocess.run(
         [sys.executable, tmp_path / "snippet.py"],
-        env=clean_environment(cache_dir, {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}),
+        env=clean_environment(
+            cache_dir, {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)}
+        ),
         capture_output=True,
         text=True,
         timeout=100,
