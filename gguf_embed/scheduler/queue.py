@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from gguf_embed.engines.base import ExecutionPlan
 from gguf_embed.errors import Overloaded, Unavailable, WayOut
 from gguf_embed.scheduler.batching import choose_threads, finish_tags, take_batch, token_budget, weight_of
+from gguf_embed.scheduler.promises import RetryPromises
 from gguf_embed.scheduler.task import Batch, BatchKey, EmbedTask, PendingRequest
 from gguf_embed.types import OutputSpec
 
@@ -51,6 +52,7 @@ class TaskQueue:
         self._n_admitted = 0
         self._running: dict[int, int] = {}  # worker number → texts in its batch
         self._tokens_per_s = plan.tokens_per_s
+        self._promises = RetryPromises()
         self._closed = False
         self._failure: str | None = None
 
@@ -122,11 +124,11 @@ class TaskQueue:
             raise Unavailable("the server is shutting down: retry after it has restarted")
 
     def _overloaded(self, n_tokens: int) -> Overloaded:
-        wait_s = self._n_tokens / self._tokens_per_s
+        excess = max(0, self._n_tokens + n_tokens - self._max_tokens)
         return Overloaded(
             f"the queue holds {self._n_tokens} tokens, this request has {n_tokens}, and the limit is "
             f"{self._max_tokens}",
-            retry_after_s=max(1, min(60, round(wait_s))),
+            retry_after_s=self._promises.promise(self._clock(), n_tokens, excess, self._tokens_per_s),
             ways_out=[WayOut.RETRY, WayOut.LARGER_QUEUE],
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -45,6 +46,7 @@ def make_queue(
     tokens_per_s: float = 10.0,
     max_sequences: int = 4,
     min_share_tokens: int = 4,
+    clock: Callable[[], float] = time.monotonic,
 ) -> TaskQueue:
     limits = BatchLimits(MAX_TOKENS, max_sequences, min_share_tokens)
     plan = replace(
@@ -53,7 +55,7 @@ def make_queue(
         alone_threads=alone_threads,
         tokens_per_s=tokens_per_s,
     )
-    return TaskQueue(plan, max_queued_tokens)
+    return TaskQueue(plan, max_queued_tokens, clock)
 
 
 def admit(queue: TaskQueue, lengths: Sequence[int], at_s: float = 0.0, output: OutputSpec = MEAN) -> PendingRequest:
