@@ -112,6 +112,8 @@ def open_job_pool(flags: JobFlags) -> EmbedPool:
         return open_pool(flags)
     if flags.endpoint or flags.api_key:
         raise ConfigError("--runner ray loads the model itself, an --endpoint has it: give only one of them")
+    if flags.pooling:
+        raise ConfigError("--runner ray uses the pooling of the model's file: leave --pooling out")
     from gguf_embed.ingest.pool.ray_actors import RayPool
 
     return RayPool(
