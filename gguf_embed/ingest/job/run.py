@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from gguf_embed.ingest.sinks.base import IndexChoice, Sink
 from gguf_embed.ingest.sources.base import Source
 
 PRUNE_DOCUMENTS = 500
+SETTLE_S = 1.0
+"""How long a run waits after one that was killed: a database's server may still work on what it was sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,8 @@ class Job:
 
     def run(self, manifest: Manifest, split: Split | None, options: JobOptions) -> Outcome:
         """Raises only for failures after which nothing more can be noted, such as one of the sink."""
+        if self._state.has_pending():
+            time.sleep(SETTLE_S)
         self._state.start_run()
         is_whole = split is None
         writer = Writer(

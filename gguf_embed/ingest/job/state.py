@@ -177,6 +177,11 @@ class JobState:
     def _own(self) -> tuple[int, str]:
         return self._run, self._source
 
+    def has_pending(self) -> bool:
+        """Whether an earlier run ended while it was writing."""
+        with self._transaction() as db:
+            return db.execute("select 1 from pending limit 1").fetchone() is not None
+
     def replace_all(self, stored: Iterable[Iterable[Finished]]) -> None:
         """Forget everything, and take these documents as stored, of no source."""
         with self._transaction() as db:

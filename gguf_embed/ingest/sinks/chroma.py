@@ -113,7 +113,8 @@ class ChromaSink:
                 if known:
                     collection.delete(ids=known)
                 columns = lists(part)
-                collection.add(
+                # not add, which would leave a row as it is that a killed job's last request stores only now
+                collection.upsert(
                     ids=ids, embeddings=matrix_of(part), documents=columns["text"], metadatas=_metadatas(columns)
                 )
 
