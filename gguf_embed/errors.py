@@ -47,6 +47,8 @@ class WayOut(StrEnum):
     KEEP_WEIGHTS = "keep_weights"  # run the weights as they are in the file
     LLAMA_TOKENIZER = "llama_tokenizer"  # use llama.cpp's tokenizer
     OTHER_FILE = "other_file"  # use another GGUF of the model
+    EXAMINE_FILE = "examine_file"  # have the file examined
+    SKIP_CHECK = "skip_check"  # run a file without trying it first
 
 
 class EmbedError(Exception):

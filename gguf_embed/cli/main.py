@@ -38,6 +38,8 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.KEEP_WEIGHTS: "use --weights file, which needs no copy",
     WayOut.LLAMA_TOKENIZER: "use --tokenizer llama",
     WayOut.OTHER_FILE: "use another GGUF of the model",
+    WayOut.EXAMINE_FILE: "run gguf-embed doctor on the file",
+    WayOut.SKIP_CHECK: "use --check-files off",
     WayOut.ADD_TOWER: "add --mmproj FILE, the model's vision tower",
     WayOut.ALLOW_HOST: "add --allow-remote-media HOST",
 }

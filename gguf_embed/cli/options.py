@@ -49,6 +49,7 @@ class ServeFlags:
     ctx_size: int
     truncate: bool
     tokenizer: Literal["auto", "llama"]
+    check_files: Literal["auto", "off"]
     mmproj: Path | None
     ubatch_size: int | None
     threads: int | None
@@ -119,6 +120,9 @@ MODEL = (
             help="Truncate texts that are too long, and report it in the reply, instead of refusing them."),
     option("--tokenizer", type=click.Choice(["auto", "llama"]), default="auto", envvar="GGUF_EMBED_TOKENIZER",
             help="auto: the original model's tokenizer for WordPiece vocabularies; llama: always llama.cpp's."),
+    option("--check-files", type=click.Choice(["auto", "off"]), default="auto", envvar="GGUF_EMBED_CHECK_FILES",
+            help="auto: a file that has not run on this machine before is first tried in a child process, so that a "
+                 "damaged one cannot end the server; off: never."),
     option("-mm", "--mmproj", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_MMPROJ",
             help="GGUF of the model's vision tower, for image inputs (experimental)."),
 )  # fmt: skip

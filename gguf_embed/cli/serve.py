@@ -110,6 +110,7 @@ def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
         flags.models_dir,
         flags.strict_model,
         flags.offline,
+        flags.check_files == "auto",
     )
     return service_open.open_service(options, metrics, say)
 

@@ -11,6 +11,7 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loader import FileLoader
 from gguf_embed.model_pool.pool import ModelPool
 from gguf_embed.model_pool.registry import ModelRegistry, RegistryConfig
+from gguf_embed.model_pool.trial import FileTrials
 from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.download import Hub
 from gguf_embed.model_store.locate import ModelSource, locate_model
@@ -30,6 +31,7 @@ class ServiceOptions:
     models_dir: Path | None = None
     strict_names: bool = False
     offline: bool = False
+    check_files: bool = True  # in a child process, before a file runs here for the first time
 
 
 def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[str], None]) -> EmbedService:
@@ -43,5 +45,6 @@ def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[st
     config = RegistryConfig(named, options.base, options.prompts, options.strict_names)
     registry = ModelRegistry(config, store, load_catalog())
     is_alone = len(registry.specs()) == 1 and options.models_dir is None
-    pool = ModelPool(FileLoader(cache, metrics, report), options.pool(is_alone), metrics)
+    trials = FileTrials(cache, report) if options.check_files else None
+    pool = ModelPool(FileLoader(cache, metrics, report, trials), options.pool(is_alone), metrics)
     return EmbedService(registry, pool, store, metrics)

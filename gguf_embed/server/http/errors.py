@@ -98,6 +98,8 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.LLAMA_TOKENIZER: "start the server with --tokenizer llama",
     WayOut.REPAIR_FILE: "run gguf-embed doctor --fix on the file",
     WayOut.OTHER_FILE: "use another GGUF of the model",
+    WayOut.EXAMINE_FILE: "run gguf-embed doctor on the file",
+    WayOut.SKIP_CHECK: "start the server with --check-files off",
 }
 """The words of all dialects, which each may override with those for its own fields and routes."""
 
