@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +13,7 @@ from gguf_embed.cli.options import ServeFlags
 from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.locate import ModelSource
+from gguf_embed.model_store.places import expanded, temporary_folder
 from gguf_embed.preprocessing.prompt_prefixes import parse_flag
 from gguf_embed.tokenization.openai_encodings import TokenIdRule, cache_folders, how_to_fetch, token_id_rule
 from gguf_embed.types import Pooling
@@ -56,7 +56,7 @@ def _check_model_flags(flags: ServeFlags, aliases: tuple[str, ...]) -> None:
 
 def _source_of_path(text: str, aliases: tuple[str, ...], offline: bool) -> NamedSource:
     """One -m value. An existing file is taken literally, even if there is a "=" in its name."""
-    name, file = ("", text) if Path(text).expanduser().exists() else _split_name(text)
+    name, file = ("", text) if expanded(Path(text)).exists() else _split_name(text)
     return (name,) if name else aliases, ModelSource(path=Path(file), offline=offline)
 
 
@@ -139,7 +139,7 @@ def gpu_layers(requested: int | Literal["auto", "all"], has_gpu: bool, report: R
 
 def token_ids(flags: ServeFlags, environment: Mapping[str, str], report: Report) -> TokenIdRule:
     """--openai-token-ids, with its encoding loaded. Reports it if the encoding's file is missing."""
-    folders = cache_folders(environment, Path(tempfile.gettempdir()))
+    folders = cache_folders(environment, temporary_folder())
     rule = token_id_rule(flags.openai_token_ids, folders)
     if rule.problem:
         report(

@@ -26,6 +26,7 @@ from gguf_embed.model_store.catalog import Catalog, CatalogRow, load_catalog
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.names import shown
 from gguf_embed.model_store.partial_file import human_size
+from gguf_embed.model_store.places import expanded
 from gguf_embed.preprocessing.prompt_prefixes import profile, prompts_of_header
 from gguf_embed.types import OutputSpec, Pooling
 
@@ -60,7 +61,7 @@ def show(name: str, models_dir: Path | None, as_json: bool) -> None:
 
 def find_model(name: str, entry: StoredModel | None, catalog: Catalog) -> ShownModel:
     """Looks for a file on this machine first, then in the catalog. Raises `ModelNotFound`, `ModelFileError`."""
-    path = entry.path if entry is not None else Path(name).expanduser()
+    path = entry.path if entry is not None else expanded(Path(name))
     if entry is not None or path.is_file():
         header = read_header(path)
         repo = entry.repo if entry is not None else None

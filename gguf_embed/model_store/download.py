@@ -137,7 +137,10 @@ def _list_files(hub: Hub, repo: str, listener: Listener) -> tuple[list[str], boo
 def _repo_folder(hub: Hub, repo: str) -> Path:
     from huggingface_hub import constants
 
-    return Path(hub.cache_dir or constants.HF_HUB_CACHE) / ("models--" + repo.replace("/", "--"))
+    folder = Path(hub.cache_dir or constants.HF_HUB_CACHE)
+    if folder.parts[:1] == ("~",):  # without a home directory, the client would make a folder with this name
+        raise ModelFileError(f"{repo} needs the hub's cache, and there is no home directory: set HF_HOME to a folder")
+    return folder / ("models--" + repo.replace("/", "--"))
 
 
 def _cached_files(hub: Hub, repo: str) -> list[str]:

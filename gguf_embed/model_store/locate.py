@@ -12,6 +12,7 @@ from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.default_model import DEFAULT_NAME, resolve_default
 from gguf_embed.model_store.download import Hub, Listener, fetch_model
 from gguf_embed.model_store.names import model_stem, parse_model_name, parse_repo, quant_of, split_parts
+from gguf_embed.model_store.places import expanded
 from gguf_embed.model_store.pull import fetch_planned
 from gguf_embed.model_store.pull_plan import names_of_pulled, plan_pull, unknown_name
 from gguf_embed.model_store.store import ModelStore
@@ -63,7 +64,7 @@ def locate_model(
 
 
 def _locate_path(given: Path, cache_dir: Path, report: Callable[[str], None], hub: Hub) -> LocatedModel:
-    path = given.expanduser()
+    path = expanded(given)
     if not path.exists():
         named = _by_name(str(given), cache_dir, report, hub)
         if named is not None:
