@@ -38,7 +38,6 @@ MALFORMED = (
     b'{"input": "a",}',
     b'{"input": "\xff\xfe"}',
     b'{"input": NaN}',
-    b'\xef\xbb\xbf{"input": "a"}',
     b'{"input"' + b":[" * 2000,
     b"[" * 100_000,
     b"{}",
@@ -79,6 +78,18 @@ BAD_PROMPTS = (
     "a" * 200,
     [7] * 17,
 )
+BAD_CUTTING: tuple[dict[str, object], ...] = (
+    *({name: bad} for name in ("truncate", "truncation", "auto_truncate") for bad in ("middle", 1, "", [], {})),
+    *({name: bad} for name in ("truncation_direction", "truncation_side") for bad in ("up", 1, True)),
+    *({"truncate_prompt_tokens": bad} for bad in (0, -2, 1.5, True, "3")),
+    *({"max_tokens": bad} for bad in (0, -1, "8", 1.5)),
+    {"truncate": False, "truncate_prompt_tokens": 8},
+    {"truncate": True, "truncation": False},
+    {"truncate": "START", "truncation_direction": "Right"},
+    {"truncate_prompt_tokens": 8, "max_tokens": 9},
+)
+"""Wrong on every route that embeds or ranks texts."""
+
 BAD_FIELDS = (
     {"dimensions": 0},
     {"dimensions": -1},
@@ -87,8 +98,16 @@ BAD_FIELDS = (
     {"dimensions": "4"},
     {"dimensions": 9},
     {"dimensions": 2**80},
-    {"truncate": "END"},
-    {"truncate": 1},
+    *BAD_CUTTING,
+    {"truncate_dim": 0},
+    {"dimensions": 4, "output_dimensionality": 5},
+    {"texts": "b"},
+    {"normalize": "no"},
+    {"normalize": True, "normalized": False},
+    {"messages": [{"role": "user", "content": "a"}]},
+    {"instruction": "find"},
+    {"add_special_tokens": False},
+    {"return_sparse": True},
     {"model": 1},
     {"model": ["tiny"]},
     {"pooling": "max"},
@@ -117,8 +136,10 @@ BAD_OPENAI_FIELDS = (
 )
 BAD_TEI_FIELDS = (
     *({"dimensions": bad} for bad in (0, -1, 1.5, True, "4", 9, 2**80)),
-    *({"truncate": bad} for bad in ("END", 1, [])),
-    *({"truncation_direction": bad} for bad in ("left", "up", 1)),
+    *BAD_CUTTING,
+    {"pooling": "cls"},
+    {"input": "b"},
+    {"return_sparse": True},
     *({"normalize": bad} for bad in ("yes", 1)),
     *({"prompt_name": bad} for bad in (1, "", [])),
     {"model": 1},
@@ -126,22 +147,25 @@ BAD_TEI_FIELDS = (
 BAD_COHERE_FIELDS = (
     *({"embedding_types": bad} for bad in ("int4", 1, [], {}, [None])),
     *({"output_dimension": bad} for bad in (0, -1, 1.5, True, "4", 9, 2**80)),
-    *({"truncate": bad} for bad in ("START", "middle", 1, True)),
-    *({"max_tokens": bad} for bad in (0, "8", 1.5)),
+    *BAD_CUTTING,
+    {"pooling": "cls"},
+    {"input": ["b"]},
+    {"instruct": "find"},
     *({"input_type": bad} for bad in (1, "", [])),
     {"model": 1},
 )
 BAD_DOCUMENTS = (None, [], "a", 1, True, {}, [None], [1], [True], [1.5], [[]], [["a"]], ["a", None], ["a"] * 2049)
 BAD_RERANK_FIELDS = (
-    {"texts": ["a"]},
+    *BAD_CUTTING,
+    {"texts": ["b"]},
+    {"max_chunks_per_doc": 2},
     {"pooling": "mean"},
     {"use_prompts": True},
     {"method": "embedding", "label": 0},
     {"method": "embedding", "raw_scores": False},
-    {"truncation_direction": "left"},
     {"on_error": "skip"},
 )
-BAD_QUERIES = (None, 1, 1.5, True, [], ["a"], {}, {"text": "a"})
+BAD_QUERIES = (None, 1, 1.5, True, [], ["a"], {}, {"text": 1})
 BAD_TOKENIZE = (
     {"content": None},
     {"content": 1},
@@ -184,8 +208,11 @@ BAD_OLLAMA_FIELDS: tuple[dict[str, object], ...] = (
     {"options": {"num_ctx": 0}},
     {"options": {"num_thread": -1}},
     {"options": {"num_batch": "big"}},
-    {"truncate": 1},
-    {"truncate": "false"},
+    *BAD_CUTTING,
+    {"pooling": "cls"},
+    {"texts": "b"},
+    {"normalize": False},
+    {"return_sparse": True},
 )
 BAD_OLLAMA_EMBED = (
     *({"input": bad} for bad in (1, True, {}, [1], [1, 2], [[1]], ["a", 1], ["a", None], [["a"]], ["a"] * 2049)),
@@ -233,7 +260,7 @@ def bad_tei() -> Iterator[tuple[str, bytes]]:
         yield from ((path, dump({"inputs": "a", **bad})) for bad in BAD_TEI_FIELDS)
     for bad in BAD_PROMPTS:
         yield "/similarity", dump({"inputs": {"source_sentence": "a", "sentences": bad}})
-    for field in ({"truncate": 1}, {"truncation_direction": "left"}, {"prompt_name": 1}):
+    for field in ({"truncate": 1}, {"truncation_direction": "up"}, {"prompt_name": 1}):
         yield "/similarity", dump({"inputs": {"source_sentence": "a", "sentences": ["a"]}, "parameters": field})
     for body in BAD_DETOKENIZE:
         if body["tokens"] != [[1]]:

@@ -24,7 +24,7 @@ async def rerank(context: ServerContext, request: web.Request) -> web.Response:
     body = await read_json_object(context, request)
     parsed = parse_rerank(body, context.options.max_inputs, RerankDefaults())
     result = await context.rerank(parsed.request)
-    written = format_jina(parsed, result) if body.get("texts") is None else format_tei(parsed, result)
+    written = format_tei(parsed, result) if parsed.is_tei else format_jina(parsed, result)
     return embed_response(written, result.truncated)
 
 

@@ -178,7 +178,11 @@ def test_the_older_endpoint_reads_one_prompt():
     request = replace(BASE, embd_normalize=None)
     assert parse_embeddings({"model": "tiny"}).request == request
     assert parse_embeddings({"model": "tiny", "prompt": ""}).request == request
-    assert parse_embeddings({"model": "tiny", "input": "b"}).request == request
+    for body in ({"input": "b"}, {"input": ["b"]}, {"input": "b", "prompt": ""}, {"input": "b", "prompt": "b"}):
+        assert parse_embeddings({"model": "tiny", **body}).request == replace(request, inputs=("b",))
+    for body in ({"input": ["a", "b"]}, {"input": 7}, {"input": "a", "prompt": "b"}, {"texts": ["a", "b"]}):
+        with pytest.raises(InvalidRequest, match=r'"input"|"texts"'):
+            parse_embeddings({"model": "tiny", **body})
     assert parse_embeddings({"model": "tiny", "prompt": "a"}).request == replace(request, inputs=("a",))
     with pytest.raises(InvalidRequest, match=r'^"prompt" must be a string'):
         parse_embeddings({"model": "tiny", "prompt": ["a"]})
@@ -289,7 +293,11 @@ def test_which_pages_may_change_models(origin, may):
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
-        (InputTooLong(3, 700, 512), 400, "the input length exceeds the context length: input 3 has 700 tokens, "),
+        (
+            InputTooLong(3, 700, 512),
+            400,
+            "the input length exceeds the context length: input 3 is too large (700 tokens, ",
+        ),
         (Overloaded("12 wait", 7), 503, "server busy, please try again.  maximum pending requests exceeded: 12 wait"),
         (ModelNotFound("model 'x' not found"), 404, "model 'x' not found"),
         (ModelLoadFailed("x cannot be loaded"), 500, "x cannot be loaded"),
