@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gguf_embed.config import ModelConfig
@@ -35,6 +36,7 @@ class LoadedModel:
     limits: TokenLimits  # of one text
     scheduler: Scheduler
     image_worker: ImageWorker | None = None  # None: no vision tower
+    in_use_forever: threading.Event = field(default_factory=threading.Event)  # a thread is lost in its tokenizer
 
     @property
     def codec(self) -> TextCodec:
@@ -48,7 +50,8 @@ class LoadedModel:
         if self.image_worker is not None:
             self.image_worker.close()
         self.scheduler.close()
-        self.loaded.engine.close()
+        if not self.in_use_forever.is_set():  # else freeing it would crash the process
+            self.loaded.engine.close()
 
 
 def load_model(

@@ -19,6 +19,13 @@ from gguf_embed.model_store.store import ModelStore
 from gguf_embed.service.service import EmbedService
 
 
+PATIENCE_S = 0.03
+"""How long the event loop waits for a look at the folder of models, which usually takes a millisecond."""
+
+STARTUP_S = 10.0
+"""How long the start waits for it. A folder of 50,000 files takes longer; its models are listed when they are known."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceOptions:
     """Which models are served, and how."""
@@ -43,7 +50,8 @@ def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[st
     named = tuple((locate_model(source, cache, report), config) for source, config in options.models)
     store = ModelStore(cache, options.models_dir, Hub(offline=options.offline))
     config = RegistryConfig(named, options.base, options.prompts, options.strict_names)
-    registry = ModelRegistry(config, store, load_catalog())
+    registry = ModelRegistry(config, store, load_catalog(), PATIENCE_S)
+    registry.settle(STARTUP_S)
     is_alone = len(registry.specs()) == 1 and options.models_dir is None
     trials = FileTrials(cache, report) if options.check_files else None
     pool = ModelPool(FileLoader(cache, metrics, report, trials), options.pool(is_alone), metrics)

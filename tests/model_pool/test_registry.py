@@ -112,10 +112,10 @@ def test_flags_prompts_beat_the_catalogs(models):
 def test_files_come_and_go_while_it_runs(models):
     store = FakeStore()
     registry = registry_of((models / "encoder.gguf", "first"), store=store)
-    assert registry.answers_any_name()
+    assert registry.answers_name("any")
     store.found = (entry(models / "decoder.gguf"),)
     assert [spec.info.name for spec in registry.specs()] == ["first", "decoder"]
-    assert not registry.answers_any_name()
+    assert not registry.answers_name("any")
     store.found = ()
     assert registry.find("decoder") is None
 
