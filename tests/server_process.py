@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -136,8 +137,8 @@ def start_server(cache_dir: Path, *flags: str | Path, **environment: str) -> Ser
         process.wait()
         raise AssertionError(f"the server ended with {process.returncode}: {banner}")
     url = next(line for line in banner if line.startswith(READY)).removeprefix(READY)
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    return Server(process, host.strip("[]"), int(port), tuple(banner))
+    parts = urlsplit(url)  # of a Unix socket it has neither
+    return Server(process, parts.hostname or "", parts.port or 0, tuple(banner))
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -19,6 +19,7 @@ from gguf_embed.cli.flag_types import (
     MemorySize,
     Number,
     OnePerVariable,
+    PathPrefix,
     option,
 )
 from gguf_embed.cli.llama_flags import LLAMA_SERVER_FLAGS
@@ -67,8 +68,11 @@ class ServeFlags:
     split_mode: Literal["none", "layer", "row", "tensor"]
     tensor_split: str | None
     warmup: bool
-    host: str
+    host: tuple[str, ...]
     port: int
+    api_prefix: str
+    ssl_key_file: Path | None
+    ssl_cert_file: Path | None
     ollama_port: int | None
     api_key: str | None
     api_key_file: Path | None
@@ -167,12 +171,21 @@ COMPUTE = (
 )  # fmt: skip
 
 SERVER = (
-    option("--host", default="127.0.0.1", envvar="LLAMA_ARG_HOST", help="Address to listen on."),
+    option("--host", type=OnePerVariable(), metavar="ADDRESS[,ADDRESS]", multiple=True, default=("127.0.0.1",),
+            envvar="LLAMA_ARG_HOST",
+            help="Addresses to listen on; :: alone also takes IPv4. A path that ends in .sock is a Unix socket, for "
+                 "its owner and group."),
     option("--port", type=Number(0, 65535), default=8080, envvar="LLAMA_ARG_PORT",
             help="Port to listen on; 0 picks a free one."),
     option("--ollama-port", type=Number(0, 65535), is_flag=False, flag_value=OLLAMA_PORT,
             envvar="GGUF_EMBED_OLLAMA_PORT",
             help=f"Also listen on this port, for Ollama's clients; without a number: {OLLAMA_PORT}, Ollama's port."),
+    option("--api-prefix", type=PathPrefix(), default="", envvar="LLAMA_ARG_API_PREFIX",
+            help="Path before every route, such as /embeddings, for a proxy that does not strip it."),
+    option("--ssl-key-file", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_SSL_KEY_FILE",
+            help="Private key in PEM, not encrypted; serves HTTPS together with --ssl-cert-file."),
+    option("--ssl-cert-file", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_SSL_CERT_FILE",
+            help="Certificate in PEM, with those of its issuers after it."),
     option("--api-key", metavar="KEY[,KEY]", envvar="LLAMA_API_KEY", help="Keys that clients must send."),
     option("--api-key-file", type=click.Path(path_type=Path), envvar="LLAMA_ARG_API_KEY_FILE",
             help="File with one key per line."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from http import HTTPStatus
 
 from aiohttp import web
 
@@ -34,11 +35,20 @@ def build_app(
     middleware = RequestMiddleware(context, served).middleware
     app = web.Application(middlewares=[middleware], client_max_size=options.max_body_bytes)
     app[SERVER_CONTEXT] = context
+    prefix = options.api_prefix
+    if prefix:
+        route = Route("GET", prefix, _to_root, "the page", auth_required=False)
+        served[app.router.add_get(prefix, functools.partial(_to_root, context))] = route, dialects[0]
     for dialect in dialects:
         for route in dialect.routes:
             handler = functools.partial(route.handler, context)
             methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
-            resource = app.router.add_resource(route.path)
+            resource = app.router.add_resource(prefix + route.path)
             for method in methods:
                 served[resource.add_route(method, handler)] = route, dialect
     return app
+
+
+async def _to_root(context: ServerContext, request: web.Request) -> web.StreamResponse:
+    """For the prefix itself: the page's relative links need the slash at its end."""
+    return web.Response(status=HTTPStatus.PERMANENT_REDIRECT, headers={"Location": f"{context.options.api_prefix}/"})

@@ -110,6 +110,7 @@ class ServerOptions:
     ollama_port: int = 11434  # on this port, the reply to `GET /` is exactly Ollama's
     token_ids: TokenIdRule = field(default_factory=TokenIdRule)  # how /v1/embeddings reads token ids
     remote_hosts: RemoteHosts = field(default_factory=RemoteHosts)  # hosts from which images may be fetched
+    api_prefix: str = ""  # before the path of every route: "/emb"
 
 
 @dataclass(frozen=True, slots=True)

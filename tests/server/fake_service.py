@@ -16,7 +16,8 @@ from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import build_app
 from gguf_embed.server.context import ServerOptions
-from gguf_embed.server.run import ListenAddress, serve_all
+from gguf_embed.server.listen import ListenAddress
+from gguf_embed.server.run import serve_all
 from gguf_embed.types import (
     NO_LOAD_OPTIONS,
     TOKENS,

@@ -17,7 +17,8 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.server import run as server_run
 from gguf_embed.server.app import build_app
 from gguf_embed.server.context import SERVER_CONTEXT, ServerOptions
-from gguf_embed.server.run import ListenAddress, serve_all
+from gguf_embed.server.listen import ListenAddress
+from gguf_embed.server.run import serve_all
 from tests.server.fake_service import FakeService, serving
 
 
@@ -161,7 +162,8 @@ SERVER = textwrap.dedent("""
     from gguf_embed.metrics import Metrics
     from gguf_embed.server.app import build_app
     from gguf_embed.server.context import ServerOptions
-    from gguf_embed.server.run import ListenAddress, handle_signals, serve_all
+    from gguf_embed.server.listen import ListenAddress
+    from gguf_embed.server.run import handle_signals, serve_all
     from tests.server.fake_service import FakeService
 
     def say(line):

@@ -37,6 +37,7 @@ async def docs(context: ServerContext, request: web.Request) -> web.StreamRespon
     url = f"{request.scheme}://{request.host}"
     if not _PLAIN_URL.fullmatch(url):
         return made.response()
+    url += context.options.api_prefix
     return Page(made.body.replace(_ANY_URL.encode(), url.encode()), made.headers).response()
 
 

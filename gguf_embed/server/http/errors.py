@@ -30,7 +30,7 @@ class RouteNotFound(EmbedError):
             hint = "this server embeds text and does not generate it; "
         elif meant := difflib.get_close_matches(shown, known, n=1, cutoff=_CLOSE):
             hint = f"did you mean {meant[0]}? "
-        super().__init__(f"there is no route {shown}: {hint}GET / lists all routes")
+        super().__init__(f"there is no route {shown}: {hint}GET {min(known, key=len, default='/')} lists all routes")
 
 
 class MethodNotAllowed(EmbedError):

@@ -55,7 +55,7 @@ class RequestMiddleware:
         self._dialects: dict[str, Dialect] = {}  # by path
         for dialect in context.dialects:
             for route in dialect.routes:
-                self._dialects.setdefault(route.path, dialect)
+                self._dialects.setdefault(context.options.api_prefix + route.path, dialect)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
@@ -105,7 +105,8 @@ class RequestMiddleware:
     def _dialect_of(self, path: str) -> Dialect:
         """The dialect of a path that is unknown, or that was requested with a wrong method."""
         named = (dialect for dialect in self._context.dialects if dialect.path_prefix)
-        by_prefix = next((dialect for dialect in named if path.startswith(dialect.path_prefix)), None)
+        path_of_route = path.removeprefix(self._context.options.api_prefix)
+        by_prefix = next((dialect for dialect in named if path_of_route.startswith(dialect.path_prefix)), None)
         return self._dialects.get(path) or by_prefix or self._context.dialects[0]
 
     def _from_http(self, error: web.HTTPException, request: web.Request) -> EmbedError:

@@ -15,7 +15,8 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import build_app
 from gguf_embed.server.context import ServerOptions
 from gguf_embed.server.dialects.ollama.models import NEVER, format_ps, format_show, format_tags
-from gguf_embed.server.run import ListenAddress, serve_all
+from gguf_embed.server.listen import ListenAddress
+from gguf_embed.server.run import serve_all
 from gguf_embed.types import Pooling
 from tests.server.fake_service import MODEL, FakeService, serving, status_of
 
