@@ -1,4 +1,4 @@
-"""Makes damaged GGUFs from tiny ones, the same for a seed: metadata, vocabularies, tensor types, weights, single bytes."""
+"""Makes damaged GGUFs from tiny ones, the same for a seed: metadata, vocabularies, types, weights, single bytes."""
 
 from __future__ import annotations
 
@@ -93,7 +93,11 @@ def as_bytes(model: Model) -> bytes:
     """The file. Tensors follow one another, aligned to `model.alignment`."""
     parts = [b"GGUF", struct.pack("<IQQ", 3, len(model.tensors), len(model.metadata))]
     for key, value in model.metadata.items():
-        head = struct.pack("<IIQ", ARRAY, value.type, len(value.items)) if value.is_array else struct.pack("<I", value.type)
+        head = (
+            struct.pack("<IIQ", ARRAY, value.type, len(value.items))
+            if value.is_array
+            else struct.pack("<I", value.type)
+        )
         parts += [_string(key), head, *(_item(value.type, item) for item in value.items)]
     offset = 0
     for tensor in model.tensors:
@@ -119,13 +123,24 @@ COUNTS = (
     *("expert_used_count", "embedding_length_out", "rope.dimension_count", "attention.sliding_window"),
     *("pooling_type", "vocab_size"),
 )
-FRACTIONS = ("attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.scaling.factor")
+FRACTIONS = (
+    "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon",
+    "rope.freq_base",
+    "rope.scaling.factor",
+)
 ODD_NUMBERS = (math.nan, math.inf, -math.inf, -1.0, 0.0, 1e30, -1e-12)
 TOKEN_IDS = ("bos", "eos", "unknown", "seperator", "padding", "mask")
 FAMILIES = ("llama", "gpt2", "bert", "t5", "rwkv", "plamo2", "none", "nonsense", "")
 TENSOR_TYPES = (24, 25, 26, 27, 28, 1, 30, 8, 2, 16)  # I8, I16, I32, I64, F64, F16, BF16, Q8_0, Q4_0, IQ2_XXS
 RETYPED = (
-    *("token_embd.weight", "position_embd.weight", "token_types.weight", "token_embd_norm.weight", "output_norm.weight"),
+    *(
+        "token_embd.weight",
+        "position_embd.weight",
+        "token_types.weight",
+        "token_embd_norm.weight",
+        "output_norm.weight",
+    ),
     *("blk.0.attn_q.weight", "blk.0.attn_q.bias", "blk.0.attn_norm.weight", "blk.0.attn_output_norm.weight"),
     *("blk.0.layer_output_norm.bias", "blk.0.ffn_up.weight", "blk.0.ffn_up.bias", "cls.output.weight", "cls.bias"),
 )
@@ -197,8 +212,9 @@ def _vocabulary_mutants(model: Model) -> Iterator[tuple[str, Model]]:
     for family in FAMILIES:
         yield f"tokenizer-{family}", model.with_value("tokenizer.ggml.model", STRING, family)
         typed = model.with_value("tokenizer.ggml.model", STRING, family)
-        yield f"tokenizer-{family}-scores", typed.with_value(
-            "tokenizer.ggml.scores", F32, *[float(-i) for i in range(n)], is_array=True
+        yield (
+            f"tokenizer-{family}-scores",
+            typed.with_value("tokenizer.ggml.scores", F32, *[float(-i) for i in range(n)], is_array=True),
         )
     for rules in ("default", "llama-bpe", "nonsense", "jina-v2-zh", ""):
         yield f"pre-{rules}", model.with_value("tokenizer.ggml.pre", STRING, rules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import threading
 import time
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
-from tests.server_process import Server
+from tests.mutate_gguf import STRING, as_bytes, read_model
+from tests.server_process import Reply, Server
 
 TEXTS = ["hello world", "the cat sat on the mat", "a red dog"]
 KINDS = {
@@ -145,7 +147,39 @@ def test_nobody_waits_while_a_folder_is_read(tmp_path, launch):
             if "4999.gguf" in "".join(os.listdir(tmp_path)) and time.monotonic() > end_s - 52:
                 break
     slow = sorted(found)
-    print(f"/health: {len(found)} times, idle median {np.median(idle) * 1e3:.1f} ms, then median "
-          f"{np.median(found) * 1e3:.1f} ms, p99 {np.quantile(found, 0.99) * 1e3:.1f} ms, most {slow[-1] * 1e3:.1f} ms")
+    print(
+        f"/health: {len(found)} times, idle median {np.median(idle) * 1e3:.1f} ms, then median "
+        f"{np.median(found) * 1e3:.1f} ms, p99 {np.quantile(found, 0.99) * 1e3:.1f} ms, most {slow[-1] * 1e3:.1f} ms"
+    )
     assert np.quantile(found, 0.99) < 0.05
     assert slow[-1] < 0.3
+
+
+def test_a_tokenizer_that_never_ends_holds_up_nobody_else(tmp_path, launch):
+    model = read_model(write_tiny_encoder(tmp_path / "hangs.gguf"))
+    changed = model.with_value("tokenizer.ggml.model", STRING, "rwkv")
+    (tmp_path / "hangs.gguf").write_bytes(as_bytes(changed))
+    write_tiny_decoder(tmp_path / "healthy.gguf")
+    server = launch("--models-dir", tmp_path, "--check-files", "off")
+    server.embed("hello", model="healthy")
+    replies: list[Reply] = []
+    clients = [
+        threading.Thread(
+            target=lambda: replies.append(server.post("/v1/embeddings", {"input": "one €", "model": "hangs"}))
+        )
+        for _ in range(3)
+    ]
+    with health_latencies(server) as found:
+        for client in clients:
+            client.start()
+        end_s = time.monotonic() + 4
+        while time.monotonic() < end_s:
+            server.embed("hello", model="healthy")
+        for client in clients:
+            client.join()
+        server.embed("hello", model="healthy")
+    assert [reply.status for reply in replies] == [500] * 3
+    assert all("tokenizing 5 characters took over 5 s" in reply.body.decode() for reply in replies)
+    assert np.quantile(found, 0.99) < 0.05
+    code, _ = server.end(signal.SIGTERM)
+    assert code in (0, 143)

@@ -110,6 +110,7 @@ def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, s
         ("architecture", header.architecture),
         ("weights", file_type_name(header)),
         ("engine", _engine(header, own or (row.pooling if row is not None else None))),
+        ("check", _check(header, None if own else row.pooling if row is not None else None)),
         ("parameters", f"{n_params:,}" if n_params else ""),
         ("dimensions", str(header.get(f"{header.architecture}.embedding_length", int) or "")),
         ("context", str(context_length(header) or "")),
@@ -126,6 +127,16 @@ def _engine(header: GgufHeader, pooling: Pooling | None) -> str:
     from gguf_embed.engines.choice import engine_in_words
 
     return engine_in_words(header, ModelConfig(), OutputSpec.of(pooling or Pooling.NONE), cache_dir(os.environ))
+
+
+def _check(header: GgufHeader, pooling: Pooling | None) -> str:
+    """Whether the file was tried before it was served without further flags."""
+    from gguf_embed.config import ModelConfig
+    from gguf_embed.model_pool.trial import verdict_in_words
+    from gguf_embed.model_pool.trial_child import TrialJob
+
+    job = TrialJob(header.path, header.path.stem, ModelConfig(pooling=pooling), cache_dir(os.environ))
+    return verdict_in_words(job)
 
 
 def _row_facts(model: ShownModel) -> list[tuple[str, str]]:

@@ -77,7 +77,7 @@ class _FileRows:
         """uint8[len(ids), bytes per row]. Raises `EngineFailure` if the file is not what it was when it was opened."""
         size, begin, file = self._row_bytes, self._begin, self._file
         data = b"".join([os.pread(file, size, begin + size * token) for token in ids.tolist()])
-        if self._current_state() != self._state:
+        if self._current_state() != self._state or len(data) != size * len(ids):
             raise EngineFailure(f"{self._name} was overwritten while the model was running: load the model again")
         return np.frombuffer(data, np.uint8).reshape(len(ids), size)
 

@@ -149,13 +149,14 @@ class HeaderWalker:
 
     def _skip_strings(self, n_items: int) -> None:
         if n_items > MAX_STRINGS:
-            raise self._too_long(self.position + 8 * n_items, f"a list has {n_items} strings, the limit is {MAX_STRINGS}")
+            least_end = self.position + 8 * n_items
+            raise self._too_long(least_end, f"a list has {n_items} strings, the limit is {MAX_STRINGS}")
         unpack_from = _U64.unpack_from
         n_done = 0
         while n_done < n_items:
             data, position = self._data, self.position
             try:
-                for n_done in range(n_done, n_items):  # noqa: B020  # continues where it stopped
+                for n_done in range(n_done, n_items):  # noqa: B007, B020  # continues where it stopped
                     position += 8 + unpack_from(data, position)[0]
                 n_done = n_items
             except (struct.error, OverflowError):  # the next length is beyond what was read

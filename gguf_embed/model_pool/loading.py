@@ -64,7 +64,8 @@ def load_model(
 ) -> LoadedModel:
     """Load, warm up and start the workers. Takes seconds for large files. `report` gets lines for the operator.
 
-    `on_stage` gets what begins now, as in `LoadSpec`. Raises `ModelFileError` or `ConfigError` with one clear line, and then leaves nothing open.
+    `on_stage` gets what begins now, as in `LoadSpec`. Raises `ModelFileError` or `ConfigError` with one clear line, and
+    then leaves nothing open.
     """
     header = read_header(located.path)
     check_can_embed(header)

@@ -84,11 +84,11 @@ class ModelRegistry:
         self._described: dict[tuple[Identity, str], ModelSpec] = {}
         self._broken: set[Identity] = set()
         self._entries: tuple[StoredModel, ...] | None = None
-        self._by_name: Mapping[str, ModelSpec] = {}
-        self._specs: tuple[ModelSpec, ...] = ()
         self._other_names: set[str] = set()  # of models that are, or were, on this machine
         self.on_change: Callable[[Collection[str]], None] = lambda keys: None  # called with the keys of all models
         self._named = tuple(self._named_spec(located, model_config) for located, model_config in config.named)
+        self._specs = self._named  # all that is known before the first look at the disk
+        self._by_name: Mapping[str, ModelSpec] = _by_name(self._specs)
 
     def specs(self) -> Sequence[ModelSpec]:
         """Every model, those named at startup first."""

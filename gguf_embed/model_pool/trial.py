@@ -172,7 +172,6 @@ class FileTrials:
         self._report(f"{job.path.name} was checked in a child process in {seconds} s: it had not run here before")
         return trial.said
 
-
     def _refused(self, job: TrialJob, key: str, trial: Trial, exit_code: int) -> ModelFileError:
         """The error for a file that ended its child, or had to be ended. Keeps the verdict."""
         problem = trial.problem(exit_code)
@@ -181,6 +180,18 @@ class FileTrials:
             return ModelFileError(f"{job.path}: {problem}", WAYS_AFTER_STOP)
         self._records.write(key, {"trial": "ended", "problem": problem})
         return ModelFileError(f"{job.path}: {problem}", WAYS_OUT)
+
+
+def verdict_in_words(job: TrialJob) -> str:
+    """What is known about a file that is not loaded."""
+    record = MeasurementRecords(job.cache_dir).read(trial_key(job)) or {}
+    if record.get("problem"):
+        return str(record["problem"])
+    if is_made_by_us(job.path):
+        return "not needed, made by gguf-embed"
+    if record.get("trial") != "ok":
+        return "in a child process, when it is first served"
+    return f"passed, in a child process in {record.get('seconds')} s"
 
 
 def trial_key(job: TrialJob) -> str:
@@ -206,7 +217,8 @@ def run_trial(job: TrialJob, limits: TrialLimits, report: Callable[[str], None])
         stderr=subprocess.STDOUT,
         start_new_session=True,  # Ctrl-C is for the server, which closes our pipe when it ends
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True)
     reader.start()

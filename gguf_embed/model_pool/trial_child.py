@@ -60,7 +60,7 @@ class _NoObserver:
 
 def main() -> None:
     """Reads a pickled `TrialJob` from stdin, which its parent keeps open: at its end the parent is gone, too."""
-    job = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the parent
+    job = pickle.load(sys.stdin.buffer)  # from the parent
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _be_the_first_to_go()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -18,7 +18,6 @@ from gguf_embed.model_store.locate import ModelSource, locate_model
 from gguf_embed.model_store.store import ModelStore
 from gguf_embed.service.service import EmbedService
 
-
 PATIENCE_S = 0.03
 """How long the event loop waits for a look at the folder of models, which usually takes a millisecond."""
 

@@ -28,7 +28,7 @@ INLINE_CHARACTERS = 4_000
 the text alone, which are the exact ones; larger ones, and those for llama.cpp's tokenizers, on a thread."""
 
 TOKENIZING_S, TOKENIZING_S_PER_CHARACTER = 5.0, 5e-5
-"""How long a request's texts may be tokenized: twenty times what the slowest tokenizer takes, and 5 s."""
+"""How long a request's texts may be tokenized: over ten times what the slowest tokenizer takes, and 5 s."""
 
 INLINE_TOKENS = 500
 """Up to this many ids are decoded on the event loop."""

@@ -171,7 +171,10 @@ def test_what_we_made_ourselves_is_not_tried(tmp_path, default_model, said):
         ([], ""),
         (["loading", "done"], "done"),
         (["a", "/tmp/x/ggml/src/ggml.c:12: GGML_ASSERT(n > 0) failed", "b"], "ggml.c:12: GGML_ASSERT(n > 0) failed"),
-        (["terminate called after throwing an instance of 'std::out_of_range'", "  what():  map::at"], "  what():  map::at"),
+        (
+            ["terminate called after throwing an instance of 'std::out_of_range'", "  what():  map::at"],
+            "  what():  map::at",
+        ),
         (["x" * 500], "x" * 200),
     ],
 )

@@ -106,9 +106,7 @@ def n_amx_multiplications() -> int:
     return _amx_gemm.n_computed if _amx_gemm is not None else 0
 
 
-def load_model(
-    path: Path, params: OffloadConfig, *, vocabulary_only: bool = False, in_memory: bool = False
-) -> Handle:
+def load_model(path: Path, params: OffloadConfig, *, vocabulary_only: bool = False, in_memory: bool = False) -> Handle:
     """Raises `ModelFileError` with llama.cpp's first reason. With n_gpu_layers 0, no GPU memory is used.
 
     `in_memory`: the file is read, not mapped, so that it may be overwritten while the model runs.
