@@ -86,7 +86,8 @@ def examine(path: Path, *, deep: bool = False) -> Diagnosis:
         try:
             headers.append(read_header(part))
         except ModelFileError as error:
-            unreadable = serious("unreadable", error.message.removeprefix(f"{part}: "), _AGAIN)
+            what, _, way_out = error.message.removeprefix(f"{part}: ").rpartition("; ")
+            unreadable = serious("unreadable", what or way_out, way_out if what else _AGAIN)
             return Diagnosis(path, (unreadable,), "", parts)
     return _examine(path, headers, deep)
 
