@@ -122,16 +122,19 @@ class ModelRegistry:
 
     def settle(self, timeout_s: float) -> None:
         """Wait until the disk has been looked at. Blocks: not for the event loop."""
-        self._refresh(timeout_s)
+        self._refresh()
+        if self._look is not None:
+            wait([self._look], timeout_s)
+            self._refresh()
 
-    def _refresh(self, patience_s: float | None = None) -> None:
+    def _refresh(self) -> None:
         if self._look is None:
             if self._store.clock() < self._store.fresh_until_s and self._entries is not None:
                 return
             look: Future[_Found | None] = Future()
             self._look = look
             threading.Thread(target=self._run_look, args=(look,), name="models", daemon=True).start()
-            wait([look], self._patience_s if patience_s is None else patience_s)
+            wait([look], self._patience_s)
         if not self._look.done():
             return
         look, self._look = self._look, None
