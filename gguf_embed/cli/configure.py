@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -147,6 +147,26 @@ def token_ids(flags: ServeFlags, environment: Mapping[str, str], report: Report)
             f"To download it: {how_to_fetch(rule.meaning)}"
         )
     return rule
+
+
+def origins(value: str | None) -> tuple[str, ...]:
+    """--allow-origins. Raises `ConfigError`."""
+    found = _split(value, "--allow-origins") if value else ()
+    for origin in found:
+        if "/" in origin.partition("://")[2].rstrip("/"):
+            raise ConfigError(f"--allow-origins {origin}: an origin has no path, as in https://chat.example.com")
+    return found
+
+
+def rerank_scores(values: Sequence[str]) -> dict[str, bool]:
+    """--rerank-scores: for each model's name, or "" for all others, whether scores are raw. Raises `ConfigError`."""
+    found: dict[str, bool] = {}
+    for value in values:
+        name, _, scale = value.rpartition("=")
+        if scale not in ("raw", "sigmoid"):
+            raise ConfigError(f"--rerank-scores {value!r}: the scale must be raw or sigmoid, as in NAME=sigmoid")
+        found[name.strip().lower().removesuffix(":latest")] = scale == "raw"
+    return found
 
 
 def _split(value: str | None, flag: str) -> tuple[str, ...]:

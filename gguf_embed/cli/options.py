@@ -26,6 +26,9 @@ from gguf_embed.cli.llama_flags import LLAMA_SERVER_FLAGS
 from gguf_embed.tokenization.openai_encodings import TokenIdMeaning
 from gguf_embed.types import Pooling
 
+OLLAMA_VERSION = "0.12.6"
+"""The version in Ollama's API: clients refuse old ones (VS Code below 0.6.4, others below 0.10.0)."""
+
 OLLAMA_PORT = 11434
 """The port that Ollama's clients use by default."""
 
@@ -78,6 +81,9 @@ class ServeFlags:
     api_key_file: Path | None
     metrics: bool
     openai_token_ids: TokenIdMeaning
+    allow_origins: str | None
+    rerank_scores: tuple[str, ...]
+    ollama_version: str
     allow_remote_media: str | None
     max_inputs: int
     max_body_size: int
@@ -193,8 +199,17 @@ SERVER = (
             help="Serve /metrics for Prometheus."),
     option("--openai-token-ids", type=click.Choice(get_args(TokenIdMeaning)), default="auto",
             envvar="GGUF_EMBED_OPENAI_TOKEN_IDS",
-            help="Tokenizer of token ids sent to /v1/embeddings; LangChain sends cl100k_base. auto: the model's own if "
-                 "the special tokens around them identify it, else a 400."),
+            help="Tokenizer of token ids sent to /v1/embeddings; LangChain sends cl100k_base. auto: that of OpenAI's "
+                 "clients is cl100k_base, anyone else's the model's own."),
+    option("--allow-origins", metavar="ORIGIN[,ORIGIN]", envvar="OLLAMA_ORIGINS",
+            help="Web pages of other hosts that may use a server without keys, as https://chat.example.com; * is any "
+                 "text.  [default: pages of this machine]"),
+    option("--rerank-scores", type=OnePerVariable(), metavar="[NAME=]raw|sigmoid", multiple=True,
+            envvar="GGUF_EMBED_RERANK_SCORES",
+            help="Scale of rerank scores if a request does not say; repeat for several models.  [default: raw; sigmoid "
+                 "in TEI's and Cohere's shape]"),
+    option("--ollama-version", metavar="VERSION", default=OLLAMA_VERSION, envvar="GGUF_EMBED_OLLAMA_VERSION",
+            help="Version of Ollama in /api/version, which some clients check."),
     option("--allow-remote-media", metavar="HOST[,HOST]", envvar="GGUF_EMBED_ALLOW_REMOTE_MEDIA",
             help="Hosts that image URLs may point to, as HOST or HOST:PORT.  [default: none]"),
     option("--max-inputs", type=POSITIVE, default=2048, envvar="GGUF_EMBED_MAX_INPUTS",

@@ -96,6 +96,9 @@ async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None
         max_inputs=flags.max_inputs,
         metrics_enabled=flags.metrics,
         ollama_port=OLLAMA_PORT if flags.ollama_port is None else flags.ollama_port,
+        allowed_origins=configure.origins(flags.allow_origins),
+        rerank_scores=configure.rerank_scores(flags.rerank_scores),
+        ollama_version=flags.ollama_version,
         remote_hosts=parse_media_hosts(flags.allow_remote_media),
         api_prefix=place.prefix,
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from aiohttp import web
 
 from gguf_embed.server.context import SERVER_CONTEXT
+from gguf_embed.server.http.protocol import HttpRunner
 from gguf_embed.server.listen import BoundAddress, ListenAddress, bind_all
 
 CLOSE_TIMEOUT_S = 5.0  # for sending the last replies to slow clients, after the handlers are done
@@ -48,7 +49,7 @@ async def serve_all(
     `on_ready` is called once, when all ports are open, with one URL per address, in order. A client that disconnects
     cancels its handler. Raises `ConfigError` if an address is not available.
     """
-    runner = web.AppRunner(
+    runner = HttpRunner(
         app,
         access_log=None,
         handler_cancellation=True,

@@ -49,7 +49,7 @@ def parse_rerank(body: JsonObject, max_inputs: int, defaults: RerankDefaults) ->
     """Parse a request body. Raises `InvalidRequest` naming the field."""
     query = _parse_query(body)
     refuse_elsewhere(body)
-    param = _documents_field(body)
+    param = documents_field(body)
     documents = _parse_list(body, param, max_inputs)
     fields = _parse_rank_fields(body)
     raw_scores, cutting = _parse_raw_scores(body), parse_cutting(body, defaults.truncate)
@@ -83,7 +83,7 @@ def _parse_query(body: JsonObject) -> str:
             raise wrong_value("query", "a string", other)
 
 
-def _documents_field(body: JsonObject) -> str:
+def documents_field(body: JsonObject) -> str:
     """The first of `aliases.DOCUMENTS` with a list, so that a flag of the same name is none of them."""
     found = [name for name in set_names(body, DOCUMENTS) if isinstance(body[name], list)]
     for name in found[1:]:

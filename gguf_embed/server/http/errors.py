@@ -12,6 +12,9 @@ import orjson
 from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidRequest, Overloaded, WayOut, describe
 from gguf_embed.server.context import ErrorFormat
 
+MAX_HEADER_BYTES = 64 * 1024
+"""Limit on the names and values of all headers, and the path."""
+
 _MAX_PATH_SHOWN = 100
 _CLOSE = 0.8  # difflib's ratio for one or two different letters in a word
 _GENERATION = re.compile(r"\b(chat|completions?|infill|messages|responses|generate|generate_stream)\b")
@@ -43,6 +46,18 @@ class MethodNotAllowed(EmbedError):
         self.allowed = allowed
 
 
+class HeadersTooLarge(EmbedError):
+    """The request's headers and path are over the limit. Servers in front of this one allow 4 to 64 kB."""
+
+    kind = "headers_too_large"
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"the request's headers are over {MAX_HEADER_BYTES} bytes together: send fewer or smaller ones, for "
+            "example without cookies"
+        )
+
+
 class NoInputs(InvalidRequest):
     """An empty list of texts. TEI has a separate status for it."""
 
@@ -61,6 +76,7 @@ STATUSES: Mapping[str, int] = {
     "method_not_allowed": 405,
     "payload_too_large": 413,
     "overloaded": 429,
+    "headers_too_large": 431,
     "engine": 500,
     "model_load": 500,
     "pull_failed": 500,

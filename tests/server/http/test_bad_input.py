@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from gguf_embed.server.app import DIALECTS as ALL_DIALECTS
+from gguf_embed.server.context import Dialect
 from gguf_embed.server.dialects.cohere.dialect import COHERE
 from gguf_embed.server.dialects.ollama.dialect import OLLAMA
 from gguf_embed.server.dialects.ollama.version import refuse
@@ -251,6 +252,7 @@ def table() -> list[tuple[str, bytes]]:
         for bad in (*NOT_A_NAME, "", None)
     ]
     rows += [*bad_tei(), *bad_cohere()]
+    rows += [(AZURE, dump({"input": "a", **bad})) for bad in BAD_OPENAI_FIELDS if "model" not in bad]
     return rows + [(path, body) for path in POSTS for body in MALFORMED]
 
 
@@ -279,9 +281,21 @@ def bad_cohere() -> Iterator[tuple[str, bytes]]:
         yield from ((path, dump({"query": "a", "documents": ["a"], **bad})) for bad in BAD_RERANK_FIELDS)
 
 
-def check_shape(path: str, reply) -> None:
-    """The error is in the dialect of its route."""
-    dialect = DIALECTS[path]
+AZURE = "/openai/deployments/{model:.+}/embeddings"
+
+
+def dialect_of(path: str, body: bytes) -> Dialect:
+    """That of the route; on /embeddings, a body with a model and an input is OpenAI's."""
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):
+        given = {}
+    is_openai = isinstance(given, dict) and None not in (given.get("model"), given.get("input"))
+    return OPENAI if path == "/embeddings" and is_openai and given.get("content") is None else DIALECTS[path]
+
+
+def check_shape(dialect: Dialect, reply) -> None:
+    """The error is in this dialect."""
     if dialect in (OLLAMA, TEI, COHERE):
         key = "message" if dialect is COHERE else "error"
         assert reply.json[key]
@@ -302,9 +316,9 @@ def test_every_bad_body_is_a_4xx_in_the_routes_dialect():
     async def scenario():
         async with serving() as running:
             for path, body in table():
-                reply = await running.post(path, body)
+                reply = await running.post(path.replace("{model:.+}", "tiny"), body)
                 assert 400 <= reply.status < 500, (path, body[:200], reply)
-                check_shape(path, reply)
+                check_shape(dialect_of(path, body), reply)
 
     asyncio.run(scenario())
 
@@ -342,11 +356,11 @@ def test_no_odd_body_makes_a_500(path):
     async def scenario():
         async with serving() as running:
             for body in ODD_BODIES:
-                reply = await running.post(path, body)
+                reply = await running.post(path.replace("{model:.+}", "tiny"), body)
                 expected = (200, 400, 404, 413, 422, 424) if DIALECTS[path] is TEI else (200, 400, 404, 501)
                 assert reply.status in expected, (body[:200], reply)
                 assert reply.json is not None or path == "/api/pull"  # lines of JSON
                 if reply.status != 200:
-                    check_shape(path, reply)
+                    check_shape(dialect_of(path, body), reply)
 
     asyncio.run(scenario())

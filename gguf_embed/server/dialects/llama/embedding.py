@@ -65,7 +65,7 @@ class LlamaEmbed:
 
 
 async def embedding(context: ServerContext, request: web.Request) -> web.Response:
-    """`POST /embedding` and `/embeddings`."""
+    """`POST /embedding`."""
     return await answer_embedding(context, await read_json_object(context, request))
 
 

@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import EmbedError, InvalidRequest, describe
-from gguf_embed.server.context import ServerContext
+from gguf_embed.server.context import ERROR_FORMAT, ServerContext
 from gguf_embed.server.dialects.llama.embedding import answer_embedding
 from gguf_embed.server.dialects.openai.errors import ERRORS, error_object
 from gguf_embed.server.dialects.openai.token_ids import resolve_token_ids
@@ -55,9 +55,29 @@ class OpenAIEmbed:
             check_output_types(self.output_types, output, embd_normalize=2)
 
 
-async def embeddings(context: ServerContext, request: web.Request) -> web.Response:
-    """`POST /v1/embeddings`. A body with `content` and no `input` gets llama.cpp's shape, as in llama-server."""
+async def unversioned(context: ServerContext, request: web.Request) -> web.Response:
+    """`POST /embeddings`: a body with `model` and `input` is OpenAI's and gets OpenAI's shape, others llama.cpp's.
+
+    llama-server answers in its own shape here, but OpenAI's clients without /v1 in their address cannot read it.
+    """
     body = await read_json_object(context, request)
+    names = ("model", "input", "content")
+    if [body.get(name) is not None for name in names] != [True, True, False]:
+        return await answer_embedding(context, body)
+    request[ERROR_FORMAT] = ERRORS
+    return await embeddings(context, request, body)
+
+
+async def deployment(context: ServerContext, request: web.Request) -> web.Response:
+    """`POST /openai/deployments/{model}/embeddings`: Azure's route, whose path names the model."""
+    body = await read_json_object(context, request)
+    return await embeddings(context, request, {**body, "model": request.match_info["model"]})
+
+
+async def embeddings(context: ServerContext, request: web.Request, body: JsonObject | None = None) -> web.Response:
+    """`POST /v1/embeddings`. A body with `content` and no `input` gets llama.cpp's shape, as in llama-server."""
+    if body is None:
+        body = await read_json_object(context, request)
     given = body.get("input")
     if given is None and body.get("content") is not None:
         return await answer_embedding(context, body)
@@ -72,7 +92,7 @@ async def embeddings(context: ServerContext, request: web.Request) -> web.Respon
     embed_request = parsed.request
     if tuple in set(map(type, embed_request.inputs)):
         parsed.check(context.service.resolve(embed_request.model).info)  # its errors take precedence over those of ids
-        embed_request = await resolve_token_ids(context, embed_request)
+        embed_request = await resolve_token_ids(context, embed_request, request.headers.get("User-Agent", ""))
     result = await context.embed(replace(embed_request, images=images) if images else embed_request, parsed.check)
     if parsed.options is None:
         return embed_response(format_openai_embed(result, parsed), result.truncated)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelLoadFailed, ModelNotFound, Overloaded, PullFailed
-from gguf_embed.server.dialects.ollama.csrf import is_local_host, may_change_models
 from gguf_embed.server.dialects.ollama.embed import legacy_normalize, parse_embed, parse_embeddings
 from gguf_embed.server.dialects.ollama.errors import ERRORS
 from gguf_embed.server.dialects.ollama.model_names import with_tag
@@ -16,6 +15,7 @@ from gguf_embed.server.dialects.ollama.models import format_parameter_size
 from gguf_embed.server.dialects.ollama.options import parse_keep_alive, parse_load_options
 from gguf_embed.server.dialects.ollama.version import plain_version
 from gguf_embed.server.http.errors import format_error
+from gguf_embed.server.http.same_site import is_local_host, is_own_page
 from gguf_embed.types import NO_LOAD_OPTIONS, EmbedRequest, LoadOptions, PromptChoice
 from tests.server.fake_service import MODEL
 
@@ -286,8 +286,8 @@ def test_which_hosts_are_this_machine(host, is_local):
         ("http://[", False),
     ],
 )
-def test_which_pages_may_change_models(origin, may):
-    assert may_change_models(origin, "nas.example:11434") == may
+def test_which_pages_may_use_the_server(origin, may):
+    assert is_own_page(origin, "nas.example:11434") == may
 
 
 @pytest.mark.parametrize(

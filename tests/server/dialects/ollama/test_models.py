@@ -10,6 +10,7 @@ from datetime import datetime
 import aiohttp
 import pytest
 
+from gguf_embed.cli.options import OLLAMA_VERSION
 from gguf_embed.errors import ConfigError
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import build_app
@@ -127,8 +128,9 @@ def test_head_has_the_status_and_no_body(path):
     asyncio.run(scenario())
 
 
-def test_the_version_is_this_servers():
-    assert get("/api/version").json == {"version": "1.2.3"}
+def test_the_version_is_one_that_clients_accept_and_ours_is_beside_it():
+    assert get("/api/version").json == {"version": OLLAMA_VERSION, "gguf_embed_version": "1.2.3"}
+    assert tuple(map(int, OLLAMA_VERSION.split("."))) >= (0, 10, 0)
 
 
 def test_the_index_has_ollamas_sentence_for_clients_that_search_for_it():
