@@ -95,6 +95,7 @@ def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfi
         tokenizer=flags.tokenizer,
         truncate=flags.truncate,
         strict_name=flags.strict_model,
+        strict_file=flags.strict,
         warmup=flags.warmup,
         max_queued_tokens=flags.max_queue_tokens,
         compute=ComputeConfig(

@@ -54,6 +54,7 @@ class ServeFlags:
     truncate: bool
     tokenizer: Literal["auto", "llama"]
     check_files: Literal["auto", "off"]
+    strict: bool
     mmproj: Path | None
     ubatch_size: int | None
     threads: int | None
@@ -133,6 +134,8 @@ MODEL = (
     option("--check-files", type=click.Choice(["auto", "off"]), default="auto", envvar="GGUF_EMBED_CHECK_FILES",
             help="auto: a file that has not run on this machine before is first tried in a child process, so that a "
                  "damaged one cannot end the server; off: never."),
+    option("--strict", is_flag=True, envvar="GGUF_EMBED_STRICT",
+            help="Refuse a file with a problem that gguf-embed doctor calls serious, which is otherwise only said."),
     option("-mm", "--mmproj", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_MMPROJ",
             help="GGUF of the model's vision tower, for image inputs (experimental)."),
 )  # fmt: skip

@@ -135,6 +135,7 @@ def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
         flags.strict_model,
         flags.offline,
         flags.check_files == "auto",
+        check_vocabularies=True,
     )
     return service_open.open_service(options, metrics, say)
 

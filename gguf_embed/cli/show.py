@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +22,14 @@ from gguf_embed.gguf_file.facts import (
     vocabulary_size,
 )
 from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.model_pool.file_problems import problem_line, problems_of
 from gguf_embed.model_store.catalog import Catalog, CatalogRow, load_catalog
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.names import shown
 from gguf_embed.model_store.partial_file import human_size
 from gguf_embed.model_store.places import expanded
 from gguf_embed.preprocessing.prompt_prefixes import profile, prompts_of_header
-from gguf_embed.types import OutputSpec, Pooling
+from gguf_embed.types import FileProblem, OutputSpec, Pooling
 
 if TYPE_CHECKING:
     from gguf_embed.model_store.store import StoredModel
@@ -79,7 +80,17 @@ def find_model(name: str, entry: StoredModel | None, catalog: Catalog) -> ShownM
 def lines(model: ShownModel) -> list[str]:
     fields = _file_facts(model.header, model.row) if model.header is not None else []
     pairs = [("name", model.name), *_source_facts(model), *fields, *_row_facts(model)]
-    return facts(pairs) + [f"prompt  {name}: {text!r}" for name, text in _prompts(model).items()]
+    prompts = [f"prompt  {name}: {text!r}" for name, text in _prompts(model).items()]
+    return [*facts(pairs), *prompts, *(problem_line(model.name, problem) for problem in _problems(model))]
+
+
+def _problems(model: ShownModel) -> tuple[FileProblem, ...]:
+    """What the doctor finds serious in the file's metadata and vocabulary."""
+    header, row = model.header, model.row
+    if header is None:
+        return ()
+    pooling = row.pooling if row is not None and pooling_type(header) is None else None
+    return problems_of(header, row, pooling, reads_vocabulary=True)
 
 
 def _source_facts(model: ShownModel) -> list[tuple[str, str]]:
@@ -179,6 +190,7 @@ def as_fields(model: ShownModel) -> dict[str, object]:
         "repo": entry.repo if entry is not None else None,
         "pooling": str(pooling) if pooling is not None else None,
         "prompts": _prompts(model),
+        "problems": [asdict(problem) for problem in _problems(model)],
         "file": _header_fields(header) if header is not None else None,
         "catalog": row_fields(model.row) if model.row is not None else None,
     }

@@ -122,8 +122,8 @@ def _check_not_joined(path: Path, end: int, alignment: int) -> None:
     if b"GGUF" in (following[:4], following[-end % alignment :][:4]):
         raise ModelFileError(
             f"{path}: contains several GGUFs one after another: the parts of a split model must not be joined with "
-            "cat; keep them in one folder under their own names (NAME-00001-of-0000N.gguf) and name the first, or merge "
-            "them with llama-gguf-split --merge"
+            "cat; keep them in one folder under their own names (NAME-00001-of-0000N.gguf) and name the first, or "
+            "merge them with llama-gguf-split --merge"
         )
 
 

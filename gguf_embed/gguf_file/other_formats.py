@@ -60,7 +60,7 @@ def _text(path: Path, beginning: bytes) -> str | None:
         title = re.search(rb"<title>([^<]{1,80})", beginning, re.IGNORECASE)
         named = f" ({title[1].decode('utf-8', 'replace').strip()!r})" if title else ""
         return (
-            f"is a web page{named}, not a model; download the file itself: on the hub with /resolve/ in place of /blob/"
+            f"is a web page{named}, not a model; download the file itself, on the hub with /resolve/ for /blob/"
         )
     if low.startswith((b"<?xml", b"<error")):
         return f"is an XML document, as servers send for errors ({_quoted(start)}); download the model again"

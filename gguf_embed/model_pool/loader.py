@@ -10,6 +10,7 @@ from typing import Protocol
 from gguf_embed.engines.select import supports_gpu
 from gguf_embed.errors import ModelFileError, WayOut
 from gguf_embed.model_pool.eviction import with_options
+from gguf_embed.model_pool.file_problems import report_problems
 from gguf_embed.model_pool.loading import LoadedModel, load_model
 from gguf_embed.model_pool.registry import ModelSpec
 from gguf_embed.model_pool.trial import FileTrials
@@ -54,6 +55,7 @@ class FileLoader:
         config = with_options(spec.config, options, self.has_gpu())
         located = LocatedModel(spec.path, spec.info.name)
         report = self._report
+        report_problems(spec.info, config.strict_file, report)
         if self._trials is not None:
             said = self._trials.check(TrialJob(spec.path, spec.info.name, config, self._cache_dir), spec.memory_bytes)
             report = _without(report, said)

@@ -16,8 +16,10 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.digest import header_digest
 from gguf_embed.gguf_file.facts import check_can_embed, pooling_type
 from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.model_pool.file_problems import problems_of
 from gguf_embed.model_pool.model_info import describe_header
 from gguf_embed.model_store.catalog import Catalog
+from gguf_embed.model_store.default_model import DEFAULT_NAME
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.model_store.names import model_key
 from gguf_embed.model_store.store import ModelStore, StoredModel
@@ -53,6 +55,7 @@ class RegistryConfig:
     base: ModelConfig  # for pulled models and files in the folder
     prompts: Mapping[str, str] = field(default_factory=dict)  # from --prompt
     strict_names: bool = False
+    checks_vocabulary: bool = False  # of the named files, for their problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +203,8 @@ class ModelRegistry:
         pooling = config.pooling or (row.pooling if row is not None and own_pooling is None else None)
         config = replace(config, pooling=pooling, aliases=())
         info = describe_header(header, config)
+        is_own = names[0] == DEFAULT_NAME  # converted here
+        reads_vocabulary = self._config.checks_vocabulary and found.origin == "named" and not is_own
         further = (row.name, *row.aliases) if row is not None else ()
         info = replace(
             info,
@@ -208,6 +213,7 @@ class ModelRegistry:
             prompts=profile(self._config.prompts, prompts_of_header(header), row.prompts if row is not None else {}),
             matryoshka=row.matryoshka if row is not None else (),
             license=info.license or (row.license if row is not None else ""),
+            problems=problems_of(header, row, pooling, reads_vocabulary=reads_vocabulary),
         )
         identity = _identity(header.path, header.size_bytes, found.modified_unix_s)
         return ModelSpec(

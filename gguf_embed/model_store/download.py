@@ -139,7 +139,7 @@ def _repo_folder(hub: Hub, repo: str) -> Path:
 
     folder = Path(hub.cache_dir or constants.HF_HUB_CACHE)
     if folder.parts[:1] == ("~",):  # without a home directory, the client would make a folder with this name
-        raise ModelFileError(f"{repo} needs the hub's cache, and there is no home directory: set HF_HUB_CACHE to a folder")
+        raise ModelFileError(f"{repo} needs the hub's cache, and there is no home directory: set HF_HUB_CACHE to one")
     return folder / ("models--" + repo.replace("/", "--"))
 
 

@@ -38,6 +38,7 @@ class ServiceOptions:
     strict_names: bool = False
     offline: bool = False
     check_files: bool = True  # in a child process, before a file runs here for the first time
+    check_vocabularies: bool = False  # of the named files, for what the doctor finds serious
 
 
 def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[str], None]) -> EmbedService:
@@ -48,7 +49,7 @@ def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[st
     cache = options.cache_dir
     named = tuple((locate_model(source, cache, report), config) for source, config in options.models)
     store = ModelStore(cache, options.models_dir, Hub(offline=options.offline))
-    config = RegistryConfig(named, options.base, options.prompts, options.strict_names)
+    config = RegistryConfig(named, options.base, options.prompts, options.strict_names, options.check_vocabularies)
     registry = ModelRegistry(config, store, load_catalog(), PATIENCE_S)
     registry.settle(STARTUP_S)
     is_alone = len(registry.specs()) == 1 and options.models_dir is None
