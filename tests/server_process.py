@@ -95,7 +95,8 @@ class Server:
 def clean_environment(cache_dir: Path, changes: Mapping[str, str] = {}) -> dict[str, str]:
     """This process's environment without the variables the server reads, and with a cache of its own; no network."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
-    return {**kept, "GGUF_EMBED_CACHE": str(cache_dir), "HF_HUB_OFFLINE": "1", **changes}
+    own = {"GGUF_EMBED_CACHE": str(cache_dir), "HF_HUB_OFFLINE": "1", "TIKTOKEN_CACHE_DIR": ""}
+    return {**kept, **own, **changes}
 
 
 def command(*flags: str | Path) -> list[str]:
