@@ -51,6 +51,7 @@ HOMES = {
     "click": ("cli/",),
     "prometheus_client": ("metrics.py",),
     "tokenizers": ("tokenization/wordpiece.py", "engines/static/"),
+    "opentelemetry": ("server/tracing.py",),
     "orjson": ("server/", "embedder/", "ingest/", "cli/"),
     "uvloop": ("server/", "cli/"),
     "numpy": ("",),

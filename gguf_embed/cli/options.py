@@ -23,6 +23,7 @@ from gguf_embed.cli.flag_types import (
     option,
 )
 from gguf_embed.cli.llama_flags import LLAMA_SERVER_FLAGS
+from gguf_embed.cli.log import LogFormat, choose_format
 from gguf_embed.tokenization.openai_encodings import TokenIdMeaning
 from gguf_embed.types import Pooling
 
@@ -89,6 +90,7 @@ class ServeFlags:
     max_inputs: int
     max_body_size: int
     max_queue_tokens: int
+    log_format: LogFormat
     verbose: int
 
 
@@ -221,6 +223,9 @@ SERVER = (
             help="Maximum size of a request body in MiB."),
     option("--max-queue-tokens", type=POSITIVE, default=2_000_000, envvar="GGUF_EMBED_MAX_QUEUE_TOKENS",
             help="Maximum number of tokens in the queue; beyond it, requests get a 429 with Retry-After."),
+    option("--log-format", type=click.Choice(get_args(LogFormat)), default="text", envvar="GGUF_EMBED_LOG_FORMAT",
+            is_eager=True, callback=choose_format,
+            help="json: one object per line with time, level, logger, message and, where there is one, request_id."),
     option("-v", "--verbose", count=True, show_default=False, help="Log more; -vv: also llama.cpp's own log."),
 )  # fmt: skip
 

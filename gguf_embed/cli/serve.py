@@ -6,7 +6,8 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,10 @@ import click
 
 from gguf_embed import __version__
 from gguf_embed.cli import configure
+from gguf_embed.cli.log import console
 from gguf_embed.cli.options import OLLAMA_PORT, ServeFlags, serve_options
+from gguf_embed.errors import EmbedError
+from gguf_embed.errors import describe as describe_error
 from gguf_embed.images.url_allowlist import parse_hosts as parse_media_hosts
 
 if TYPE_CHECKING:
@@ -24,7 +28,10 @@ if TYPE_CHECKING:
     from gguf_embed.metrics import Metrics
     from gguf_embed.model_pool.loading import LoadedModel
     from gguf_embed.server.listen import ListenAddress
+    from gguf_embed.server.tracing import Tracing
     from gguf_embed.service.service import EmbedService
+
+logger = logging.getLogger(__name__)
 
 MAX_NAMES_SHOWN = 10
 
@@ -56,7 +63,19 @@ def serve(**typed: Any) -> None:
 
 def run(flags: ServeFlags) -> None:
     """Returns after SIGTERM or Ctrl-C, once all in-flight requests have completed. Raises `EmbedError`s."""
-    _log_to_stderr(flags.verbose)
+    console.start_log(flags.verbose)
+    try:
+        _run(flags)
+    except EmbedError as error:
+        if flags.log_format == "text":
+            raise
+        from gguf_embed.cli.main import WORDS
+
+        logger.critical(describe_error(error, WORDS))
+        sys.exit(1)
+
+
+def _run(flags: ServeFlags) -> None:
     keys = configure.api_keys(flags.api_key, flags.api_key_file)
     # imported here: aiohttp and llama.cpp take half a second, which would delay `--help` and flag errors
     from gguf_embed.server.listen import check_addresses, parse_hosts
@@ -102,9 +121,10 @@ async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None
         remote_hosts=parse_media_hosts(flags.allow_remote_media),
         api_prefix=place.prefix,
     )
+    tracing = _open_tracing(os.environ)
     try:
         await service.load_first()
-        stop, app = asyncio.Event(), build_app(service, options, metrics)
+        stop, app = asyncio.Event(), build_app(service, options, metrics, tracing=tracing)
         handle_signals(stop, lambda again: _report_signal(app[SERVER_CONTEXT].in_flight.n_running, again))
         gc.freeze()  # everything allocated so far is long-lived: the collector can skip it
         n_unanswered = await serve_all(
@@ -112,7 +132,28 @@ async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None
         )
     finally:
         await service.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
     say(shutdown_summary(n_unanswered))
+
+
+def _open_tracing(environ: Mapping[str, str]) -> Tracing | None:
+    """OpenTelemetry, if the environment names a collector. Says so if its packages are missing."""
+    if not wants_tracing(environ):
+        return None
+    try:
+        from gguf_embed.server.tracing import open_tracing
+    except ImportError:
+        say('no traces are sent, because OpenTelemetry is missing: install it with pip install "gguf-embed[otel]"')
+        return None
+    return open_tracing(environ, __version__)
+
+
+def wants_tracing(environ: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's variables name a collector for traces, and none of them switches it off."""
+    named = any(environ.get(name) for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
+    is_off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    return named and not is_off
 
 
 def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
@@ -141,8 +182,8 @@ def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
 
 
 def say(line: str) -> None:
-    """Prints one line on the terminal."""
-    click.echo(line)
+    """Prints one line."""
+    console.say(line)
 
 
 def _ready(service: EmbedService, place: Place, urls: Sequence[str], needs_key: bool) -> None:
@@ -211,10 +252,3 @@ def shutdown_summary(n_unanswered: int) -> str:
 
 def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _log_to_stderr(verbose: int) -> None:
-    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if not verbose:  # aiohttp logs a traceback for every malformed request line: anyone could fill the log
-        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

@@ -289,11 +289,13 @@ class Reply:
 
 
 @asynccontextmanager
-async def serving(service: FakeService | None = None, **options: object) -> AsyncIterator[Running]:
+async def serving(
+    service: FakeService | None = None, *, tracing: object = None, **options: object
+) -> AsyncIterator[Running]:
     """Serve on a free loopback port through the product's own `serve_all`."""
     service = service or FakeService()
     metrics = Metrics()
-    app = build_app(service, ServerOptions(**{"version": "1.2.3", **options}), metrics)
+    app = build_app(service, ServerOptions(**{"version": "1.2.3", **options}), metrics, tracing=tracing)
     stop = asyncio.Event()
     ready: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
     done = asyncio.create_task(serve_all(app, [ListenAddress(port=0)], stop, ready.set_result))

@@ -145,7 +145,7 @@ class RequestMiddleware:
         response.headers.update(reply.headers)
         if is_servers_fault(error):
             response.headers[REQUEST_ID_HEADER] = asked = request_id(request)
-            logger.warning("%s: %s, request %s", error.kind, error.message, asked)
+            logger.warning("%s: %s, request %s", error.kind, error.message, asked, extra={"request_id": asked})
         return response
 
 
