@@ -134,9 +134,7 @@ class EmbedService:
         """Each text's tokens with pieces and offsets. Raises `InvalidRequest` if the texts exceed the offset budget."""
         async with self._pool.lease(self._find(model)) as lease:
             loaded = lease.model
-            return await self._pipeline.find_offsets(
-                loaded, texts, lambda: tokens_of_texts(loaded, texts, add_special)
-            )
+            return await self._pipeline.find_offsets(loaded, texts, lambda: tokens_of_texts(loaded, texts, add_special))
 
     async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
         async with self._pool.lease(self._find(model)) as lease:
