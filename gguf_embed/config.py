@@ -47,6 +47,7 @@ class ModelConfig:
     tokenizer: Literal["auto", "llama"] = "auto"
     truncate: bool = False
     strict_name: bool = False
+    strict_file: bool = False  # refuse a file with a serious problem
     warmup: bool = True
     max_queued_tokens: int = 2_000_000
     mmproj: Path | None = None  # file of the vision tower; None: text only

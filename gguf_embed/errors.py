@@ -47,6 +47,8 @@ class WayOut(StrEnum):
     KEEP_WEIGHTS = "keep_weights"  # run the weights as they are in the file
     LLAMA_TOKENIZER = "llama_tokenizer"  # use llama.cpp's tokenizer
     OTHER_FILE = "other_file"  # use another GGUF of the model
+    EXAMINE_FILE = "examine_file"  # have the file examined
+    SKIP_CHECK = "skip_check"  # run a file without trying it first
 
 
 class EmbedError(Exception):
@@ -132,7 +134,7 @@ class InputTooLong(EmbedError):
         super().__init__(self._what(), self._ways_out())
 
     def _what(self) -> str:
-        return f"input {self.index} has {self.n_tokens} tokens, the limit per text is {self.limit}"
+        return f"input {self.index} is too large ({self.n_tokens} tokens, the limit per text is {self.limit})"
 
     def _ways_out(self) -> Sequence[WayOut]:
         return (WayOut.SHORTEN, WayOut.TRUNCATE, *([WayOut.AVERAGE] if self.can_average else []))
@@ -145,7 +147,8 @@ class InputTooLong(EmbedError):
 
     def for_query(self) -> InvalidRequest:
         return InvalidRequest(
-            f"the query has {self.n_tokens} tokens, the limit is {self.limit}: shorten it (queries are never cut)",
+            f"the query is too large ({self.n_tokens} tokens, the limit is {self.limit}): shorten it (queries are "
+            "never cut)",
             "query",
         )
 
@@ -155,8 +158,8 @@ class DocumentTooLong(InputTooLong):
 
     def _what(self) -> str:
         return (
-            f"document {self.index} and the query have {self.n_tokens} tokens together, the limit for both is "
-            f"{self.limit}"
+            f"document {self.index} and the query are too large together ({self.n_tokens} tokens, the limit for both "
+            f"is {self.limit})"
         )
 
     def _ways_out(self) -> Sequence[WayOut]:
@@ -167,14 +170,16 @@ class LoneDocumentTooLong(DocumentTooLong):
     """A document that is embedded without the query has more tokens than the model takes."""
 
     def _what(self) -> str:
-        return f"document {self.index} has {self.n_tokens} tokens, the limit per document is {self.limit}"
+        return f"document {self.index} is too large ({self.n_tokens} tokens, the limit per document is {self.limit})"
 
 
 class ChunksTooLong(InputTooLong):
     """The inputs are chunks of one text that has more tokens than the model takes. `index` has no meaning here."""
 
     def _what(self) -> str:
-        return f"the inputs are chunks of one text of {self.n_tokens} tokens, the limit is {self.limit}"
+        return (
+            f"the inputs are chunks of one text that is too large ({self.n_tokens} tokens, the limit is {self.limit})"
+        )
 
     def _ways_out(self) -> Sequence[WayOut]:
         return (WayOut.FEWER_INPUTS,)
@@ -185,8 +190,8 @@ class ImageInputTooLong(InputTooLong):
 
     def _what(self) -> str:
         return (
-            f"input {self.index} has {self.n_tokens} tokens including its images, the limit is {self.limit}: send "
-            "fewer or smaller images, or a shorter text"
+            f"input {self.index} is too large ({self.n_tokens} tokens including its images, the limit is {self.limit})"
+            ": send fewer or smaller images, or a shorter text"
         )
 
     def _ways_out(self) -> Sequence[WayOut]:
@@ -256,8 +261,10 @@ class EngineFailure(EmbedError):
 
     kind = "engine"
 
-    def __init__(self, message: str, index: int | None = None, noun: str = "input") -> None:
-        super().__init__(message if index is None else f"{noun} {index}: {message}")
+    def __init__(
+        self, message: str, index: int | None = None, noun: str = "input", ways_out: Sequence[WayOut] = ()
+    ) -> None:
+        super().__init__(message if index is None else f"{noun} {index}: {message}", ways_out)
         self.reason = message
         self.index = index
 

@@ -112,8 +112,12 @@ class Rows:
         offsets = (0, *accumulate(0 if part is None else len(part.matrix) for part in parts))
         return cls(found[0].kind, np.concatenate([part.matrix for part in found]), offsets)
 
-    def is_finite(self) -> bool:
-        return bool(np.isfinite(self.matrix).all())
+    def fault(self) -> str:
+        """A text's vector of zeros has no direction. Scores may be zero, and so may the vector of one token."""
+        largest = np.abs(self.matrix).max(axis=1, initial=0.0)
+        if not np.isfinite(largest).all():
+            return "the model returned numbers that are not finite"
+        return "the model returned a vector of zeros" if self.kind == DENSE and not largest.all() else ""
 
     def finished(self, embd_normalize: int, dimensions: int | None) -> Rows:
         """Token vectors and scores are only cut, never normalized."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -94,7 +95,8 @@ class Server:
 def clean_environment(cache_dir: Path, changes: Mapping[str, str] = {}) -> dict[str, str]:
     """This process's environment without the variables the server reads, and with a cache of its own; no network."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
-    return {**kept, "GGUF_EMBED_CACHE": str(cache_dir), "HF_HUB_OFFLINE": "1", **changes}
+    own = {"GGUF_EMBED_CACHE": str(cache_dir), "HF_HUB_OFFLINE": "1", "TIKTOKEN_CACHE_DIR": ""}
+    return {**kept, **own, **changes}
 
 
 def command(*flags: str | Path) -> list[str]:
@@ -136,8 +138,8 @@ def start_server(cache_dir: Path, *flags: str | Path, **environment: str) -> Ser
         process.wait()
         raise AssertionError(f"the server ended with {process.returncode}: {banner}")
     url = next(line for line in banner if line.startswith(READY)).removeprefix(READY)
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    return Server(process, host.strip("[]"), int(port), tuple(banner))
+    parts = urlsplit(url)  # of a Unix socket it has neither
+    return Server(process, parts.hostname or "", parts.port or 0, tuple(banner))
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

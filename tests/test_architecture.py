@@ -51,6 +51,7 @@ HOMES = {
     "click": ("cli/",),
     "prometheus_client": ("metrics.py",),
     "tokenizers": ("tokenization/wordpiece.py", "engines/static/"),
+    "opentelemetry": ("server/tracing.py",),
     "orjson": ("server/", "embedder/", "ingest/", "cli/"),
     "uvloop": ("server/", "cli/"),
     "numpy": ("",),
@@ -69,10 +70,12 @@ EXPORTED = {"Embedder", "Client", "RayEmbedder"}
 DIALECTS_JOINED = {
     # a body with `content` on /v1/embeddings gets the native shape, as from llama-server
     ("openai", "llama"): "gguf_embed.server.dialects.llama.embedding",
+    # /embeddings is a route of both servers: OpenAI's body gets OpenAI's shape
+    ("llama", "openai"): "gguf_embed.server.dialects.openai.embeddings",
     # /tokenize is a route of both servers: TEI's body gets TEI's shape
     ("llama", "tei"): "gguf_embed.server.dialects.tei.tokens",
 }
-"""The two rules that are the dialects' own: who asks whom, and for which module."""
+"""The three rules that are the dialects' own: who asks whom, and for which module."""
 
 ENGINES = {path.name for path in (PACKAGE / "engines").iterdir() if (path / "driver.py").exists()}
 

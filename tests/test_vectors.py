@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_embed.types import DENSE, TOKENS
+from gguf_embed.types import DENSE, SCORES, TOKENS
 from gguf_embed.vectors import INT8_SCALE, Rows, finish, normalize, quantize
 
 ROWS = np.array([[3.0, -4.0, 0.0], [1e-30, 2e-30, -2e-30], [0.0, 0.0, 0.0]], np.float32)
@@ -103,5 +103,20 @@ def test_dense_rows_are_normalized_and_token_rows_are_not():
     np.testing.assert_array_equal(tokens.matrix, matrix[:, :1])
 
 
-def test_numbers_that_are_not_finite_show():
-    assert not Rows.one_each(DENSE, np.array([[1.0, np.inf]], np.float32)).is_finite()
+@pytest.mark.parametrize(
+    ("kind", "rows", "fault"),
+    [
+        (DENSE, [[1.0, np.inf], [1.0, 2.0]], "not finite"),
+        (TOKENS, [[1.0, np.nan], [1.0, 2.0]], "not finite"),
+        (SCORES, [[-np.inf], [1.0]], "not finite"),
+        (DENSE, [[1.0, 2.0], [0.0, -0.0]], "zeros"),
+        (DENSE, [[1.0, 2.0], [0.0, -1e-40]], ""),
+        (DENSE, [[1e30, 0.0], [-1e30, 0.0]], ""),
+        (TOKENS, [[1.0, 2.0], [0.0, 0.0]], ""),
+        (SCORES, [[0.0], [0.0]], ""),
+    ],
+)
+def test_what_is_no_answer_shows(kind, rows, fault):
+    found = Rows.one_each(kind, np.array(rows, np.float32)).fault()
+    assert bool(found) == bool(fault), found
+    assert found.endswith(fault)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from gguf_embed.cli.options import ServeFlags
 from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.locate import ModelSource
+from gguf_embed.model_store.places import expanded, temporary_folder
 from gguf_embed.preprocessing.prompt_prefixes import parse_flag
 from gguf_embed.tokenization.openai_encodings import TokenIdRule, cache_folders, how_to_fetch, token_id_rule
 from gguf_embed.types import Pooling
@@ -56,7 +56,7 @@ def _check_model_flags(flags: ServeFlags, aliases: tuple[str, ...]) -> None:
 
 def _source_of_path(text: str, aliases: tuple[str, ...], offline: bool) -> NamedSource:
     """One -m value. An existing file is taken literally, even if there is a "=" in its name."""
-    name, file = ("", text) if Path(text).expanduser().exists() else _split_name(text)
+    name, file = ("", text) if expanded(Path(text)).exists() else _split_name(text)
     return (name,) if name else aliases, ModelSource(path=Path(file), offline=offline)
 
 
@@ -95,6 +95,7 @@ def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfi
         tokenizer=flags.tokenizer,
         truncate=flags.truncate,
         strict_name=flags.strict_model,
+        strict_file=flags.strict,
         warmup=flags.warmup,
         max_queued_tokens=flags.max_queue_tokens,
         compute=ComputeConfig(
@@ -139,7 +140,7 @@ def gpu_layers(requested: int | Literal["auto", "all"], has_gpu: bool, report: R
 
 def token_ids(flags: ServeFlags, environment: Mapping[str, str], report: Report) -> TokenIdRule:
     """--openai-token-ids, with its encoding loaded. Reports it if the encoding's file is missing."""
-    folders = cache_folders(environment, Path(tempfile.gettempdir()))
+    folders = cache_folders(environment, temporary_folder())
     rule = token_id_rule(flags.openai_token_ids, folders)
     if rule.problem:
         report(
@@ -147,6 +148,26 @@ def token_ids(flags: ServeFlags, environment: Mapping[str, str], report: Report)
             f"To download it: {how_to_fetch(rule.meaning)}"
         )
     return rule
+
+
+def origins(value: str | None) -> tuple[str, ...]:
+    """--allow-origins. Raises `ConfigError`."""
+    found = _split(value, "--allow-origins") if value else ()
+    for origin in found:
+        if "/" in origin.partition("://")[2].rstrip("/"):
+            raise ConfigError(f"--allow-origins {origin}: an origin has no path, as in https://chat.example.com")
+    return found
+
+
+def rerank_scores(values: Sequence[str]) -> dict[str, bool]:
+    """--rerank-scores: for each model's name, or "" for all others, whether scores are raw. Raises `ConfigError`."""
+    found: dict[str, bool] = {}
+    for value in values:
+        name, _, scale = value.rpartition("=")
+        if scale not in ("raw", "sigmoid"):
+            raise ConfigError(f"--rerank-scores {value!r}: the scale must be raw or sigmoid, as in NAME=sigmoid")
+        found[name.strip().lower().removesuffix(":latest")] = scale == "raw"
+    return found
 
 
 def _split(value: str | None, flag: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gguf_embed.errors import ConfigError
+from gguf_embed.model_store.places import expanded
 
 if TYPE_CHECKING:
     from gguf_embed.gguf_file.header import GgufHeader
@@ -64,7 +65,7 @@ def find_source(text: str) -> tuple[Path, str]:
 
     Raises `ConfigError` if it is neither on this machine nor a repository's name, `ModelFileError` if the hub fails.
     """
-    path = Path(text).expanduser()
+    path = expanded(Path(text))
     if path.exists():
         return path, path.resolve().name.removesuffix(".gz")
     if text.startswith((".", "/", "~", "\\")):

@@ -51,6 +51,18 @@ class OnePerVariable(click.ParamType[str]):
         return str(value)
 
 
+class PathPrefix(click.ParamType[str]):
+    """The beginning of a URL's path: "/a/b". A missing first slash is added, and a last one is removed."""
+
+    name = "PATH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        path = str(value).strip("/")
+        if path and not re.fullmatch(r"[\w.~-]+(/[\w.~-]+)*", path, re.ASCII):
+            self.fail(f"{value!r} is not a path such as /embeddings, of letters, digits and . _ ~ -", param, ctx)
+        return f"/{path}" if path else ""
+
+
 class KeepAlive(click.ParamType[float]):
     """Seconds, from a number or a Go duration; negative is forever."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from gguf_embed.cli.flag_types import Command, Number, option
+from gguf_embed.cli.log import console
 
 _SET_BY_USER = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
 
@@ -28,7 +29,7 @@ def _no_effect(*names: str, **settings: Any) -> Callable[[Command], Command]:
 def _accepted(why: str, *names: str, **settings: Any) -> Callable[[Command], Command]:
     def notify(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         if ctx.get_parameter_source(param.name or "") in _SET_BY_USER:
-            click.echo(f"{param.opts[-1]}: accepted, but {why}")
+            console.say(f"{param.opts[-1]}: accepted, but {why}")
 
     text = f"Accepted for llama-server compatibility; {why}."
     return option(*names, expose_value=False, callback=notify, help=text, show_default=False, **settings)

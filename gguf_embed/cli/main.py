@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -10,6 +11,7 @@ from typing import cast
 import click
 
 from gguf_embed import __version__
+from gguf_embed.cli.interrupts import EXIT_CODE, quit_on_interrupt, raise_on_interrupt
 from gguf_embed.errors import EmbedError, WayOut, describe
 
 COMMANDS = {
@@ -38,6 +40,8 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.KEEP_WEIGHTS: "use --weights file, which needs no copy",
     WayOut.LLAMA_TOKENIZER: "use --tokenizer llama",
     WayOut.OTHER_FILE: "use another GGUF of the model",
+    WayOut.EXAMINE_FILE: "run gguf-embed doctor on the file",
+    WayOut.SKIP_CHECK: "use --check-files off",
     WayOut.ADD_TOWER: "add --mmproj FILE, the model's vision tower",
     WayOut.ALLOW_HOST: "add --allow-remote-media HOST",
 }
@@ -50,7 +54,11 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return load_command(cmd_name) if cmd_name in COMMANDS else None
+        if cmd_name not in COMMANDS:
+            return None
+        command = load_command(cmd_name)
+        raise_on_interrupt()
+        return command
 
 
 def load_command(name: str) -> click.Command:
@@ -67,6 +75,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command. Prints an `EmbedError` as one line and exits with 1. Wrong flags exit with 2, Ctrl-C with 130."""
+    logging.getLogger("gguf_embed").addHandler(logging.NullHandler())  # `serve` sets up its own
     try:
         cli.main(standalone_mode=False)
     except EmbedError as error:
@@ -79,7 +88,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
-        sys.exit(130)
+        sys.exit(EXIT_CODE)
+    finally:
+        quit_on_interrupt()
 
 
 def fail(message: str) -> None:

@@ -19,11 +19,16 @@ from gguf_embed.cli.flag_types import (
     MemorySize,
     Number,
     OnePerVariable,
+    PathPrefix,
     option,
 )
 from gguf_embed.cli.llama_flags import LLAMA_SERVER_FLAGS
+from gguf_embed.cli.log import LogFormat, choose_format
 from gguf_embed.tokenization.openai_encodings import TokenIdMeaning
 from gguf_embed.types import Pooling
+
+OLLAMA_VERSION = "0.12.6"
+"""The version in Ollama's API: clients refuse old ones (VS Code below 0.6.4, others below 0.10.0)."""
 
 OLLAMA_PORT = 11434
 """The port that Ollama's clients use by default."""
@@ -49,6 +54,8 @@ class ServeFlags:
     ctx_size: int
     truncate: bool
     tokenizer: Literal["auto", "llama"]
+    check_files: Literal["auto", "off"]
+    strict: bool
     mmproj: Path | None
     ubatch_size: int | None
     threads: int | None
@@ -66,17 +73,24 @@ class ServeFlags:
     split_mode: Literal["none", "layer", "row", "tensor"]
     tensor_split: str | None
     warmup: bool
-    host: str
+    host: tuple[str, ...]
     port: int
+    api_prefix: str
+    ssl_key_file: Path | None
+    ssl_cert_file: Path | None
     ollama_port: int | None
     api_key: str | None
     api_key_file: Path | None
     metrics: bool
     openai_token_ids: TokenIdMeaning
+    allow_origins: str | None
+    rerank_scores: tuple[str, ...]
+    ollama_version: str
     allow_remote_media: str | None
     max_inputs: int
     max_body_size: int
     max_queue_tokens: int
+    log_format: LogFormat
     verbose: int
 
 
@@ -119,6 +133,11 @@ MODEL = (
             help="Truncate texts that are too long, and report it in the reply, instead of refusing them."),
     option("--tokenizer", type=click.Choice(["auto", "llama"]), default="auto", envvar="GGUF_EMBED_TOKENIZER",
             help="auto: the original model's tokenizer for WordPiece vocabularies; llama: always llama.cpp's."),
+    option("--check-files", type=click.Choice(["auto", "off"]), default="auto", envvar="GGUF_EMBED_CHECK_FILES",
+            help="auto: a file that has not run on this machine before is first tried in a child process, so that a "
+                 "damaged one cannot end the server; off: never."),
+    option("--strict", is_flag=True, envvar="GGUF_EMBED_STRICT",
+            help="Refuse a file with a problem that gguf-embed doctor calls serious, which is otherwise only said."),
     option("-mm", "--mmproj", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_MMPROJ",
             help="GGUF of the model's vision tower, for image inputs (experimental)."),
 )  # fmt: skip
@@ -163,12 +182,21 @@ COMPUTE = (
 )  # fmt: skip
 
 SERVER = (
-    option("--host", default="127.0.0.1", envvar="LLAMA_ARG_HOST", help="Address to listen on."),
+    option("--host", type=OnePerVariable(), metavar="ADDRESS[,ADDRESS]", multiple=True, default=("127.0.0.1",),
+            envvar="LLAMA_ARG_HOST",
+            help="Addresses to listen on; :: alone also takes IPv4. A path that ends in .sock is a Unix socket, for "
+                 "its owner and group."),
     option("--port", type=Number(0, 65535), default=8080, envvar="LLAMA_ARG_PORT",
             help="Port to listen on; 0 picks a free one."),
     option("--ollama-port", type=Number(0, 65535), is_flag=False, flag_value=OLLAMA_PORT,
             envvar="GGUF_EMBED_OLLAMA_PORT",
             help=f"Also listen on this port, for Ollama's clients; without a number: {OLLAMA_PORT}, Ollama's port."),
+    option("--api-prefix", type=PathPrefix(), default="", envvar="LLAMA_ARG_API_PREFIX",
+            help="Path before every route, such as /embeddings, for a proxy that does not strip it."),
+    option("--ssl-key-file", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_SSL_KEY_FILE",
+            help="Private key in PEM, not encrypted; serves HTTPS together with --ssl-cert-file."),
+    option("--ssl-cert-file", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_SSL_CERT_FILE",
+            help="Certificate in PEM, with those of its issuers after it."),
     option("--api-key", metavar="KEY[,KEY]", envvar="LLAMA_API_KEY", help="Keys that clients must send."),
     option("--api-key-file", type=click.Path(path_type=Path), envvar="LLAMA_ARG_API_KEY_FILE",
             help="File with one key per line."),
@@ -176,8 +204,17 @@ SERVER = (
             help="Serve /metrics for Prometheus."),
     option("--openai-token-ids", type=click.Choice(get_args(TokenIdMeaning)), default="auto",
             envvar="GGUF_EMBED_OPENAI_TOKEN_IDS",
-            help="Tokenizer of token ids sent to /v1/embeddings; LangChain sends cl100k_base. auto: the model's own if "
-                 "the special tokens around them identify it, else a 400."),
+            help="Tokenizer of token ids sent to /v1/embeddings; LangChain sends cl100k_base. auto: that of OpenAI's "
+                 "clients is cl100k_base, anyone else's the model's own."),
+    option("--allow-origins", metavar="ORIGIN[,ORIGIN]", envvar="OLLAMA_ORIGINS",
+            help="Web pages of other hosts that may use a server without keys, as https://chat.example.com; * is any "
+                 "text.  [default: pages of this machine]"),
+    option("--rerank-scores", type=OnePerVariable(), metavar="[NAME=]raw|sigmoid", multiple=True,
+            envvar="GGUF_EMBED_RERANK_SCORES",
+            help="Scale of rerank scores if a request does not say; repeat for several models.  [default: raw; sigmoid "
+                 "in TEI's and Cohere's shape]"),
+    option("--ollama-version", metavar="VERSION", default=OLLAMA_VERSION, envvar="GGUF_EMBED_OLLAMA_VERSION",
+            help="Version of Ollama in /api/version, which some clients check."),
     option("--allow-remote-media", metavar="HOST[,HOST]", envvar="GGUF_EMBED_ALLOW_REMOTE_MEDIA",
             help="Hosts that image URLs may point to, as HOST or HOST:PORT.  [default: none]"),
     option("--max-inputs", type=POSITIVE, default=2048, envvar="GGUF_EMBED_MAX_INPUTS",
@@ -186,6 +223,9 @@ SERVER = (
             help="Maximum size of a request body in MiB."),
     option("--max-queue-tokens", type=POSITIVE, default=2_000_000, envvar="GGUF_EMBED_MAX_QUEUE_TOKENS",
             help="Maximum number of tokens in the queue; beyond it, requests get a 429 with Retry-After."),
+    option("--log-format", type=click.Choice(get_args(LogFormat)), default="text", envvar="GGUF_EMBED_LOG_FORMAT",
+            is_eager=True, callback=choose_format,
+            help="json: one object per line with time, level, logger, message and, where there is one, request_id."),
     option("-v", "--verbose", count=True, show_default=False, help="Log more; -vv: also llama.cpp's own log."),
 )  # fmt: skip
 

@@ -34,6 +34,11 @@ TAIL = """\
 | `HF_ENDPOINT` | Address of the hub, if it is not `https://huggingface.co`. |
 | `HF_HUB_CACHE` | Folder for downloads. Default: `~/.cache/huggingface/hub`. |
 | `HF_HUB_OFFLINE` | The same as `--offline`. |
+| `OTEL_EXPORTER_OTLP_ENDPOINT` | OpenTelemetry's collector, e.g. `http://127.0.0.1:4318`; needs the extra `gguf-embed[otel]`. |
+| `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` | The same, for traces only, with its path. |
+| `OTEL_EXPORTER_OTLP_PROTOCOL`, `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL` | `http/protobuf` (the default) or `grpc`. |
+| `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | What the traces call this server. Default: `gguf-embed`. |
+| `OTEL_SDK_DISABLED`, `OTEL_TRACES_EXPORTER` | `true` and `none` switch the traces off. |
 | `TIKTOKEN_CACHE_DIR` | Folder with the encoding files for `--openai-token-ids`. Default: `data-gym-cache` in the \
 temporary folder, as in tiktoken. |
 """

@@ -6,8 +6,9 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +16,38 @@ import click
 
 from gguf_embed import __version__
 from gguf_embed.cli import configure
+from gguf_embed.cli.log import console
 from gguf_embed.cli.options import OLLAMA_PORT, ServeFlags, serve_options
-from gguf_embed.images.url_allowlist import parse_hosts
+from gguf_embed.errors import EmbedError
+from gguf_embed.errors import describe as describe_error
+from gguf_embed.images.url_allowlist import parse_hosts as parse_media_hosts
 
 if TYPE_CHECKING:
+    import ssl
+
     from gguf_embed.metrics import Metrics
     from gguf_embed.model_pool.loading import LoadedModel
-    from gguf_embed.server.run import ListenAddress
+    from gguf_embed.server.listen import ListenAddress
+    from gguf_embed.server.tracing import Tracing
     from gguf_embed.service.service import EmbedService
 
+logger = logging.getLogger(__name__)
+
 MAX_NAMES_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the server can be reached."""
+
+    addresses: tuple[ListenAddress, ...]
+    tls: ssl.SSLContext | None
+    prefix: str  # of every path
+
+    @property
+    def ollama(self) -> list[bool]:
+        """For each address, whether it is one for Ollama's clients."""
+        return [address.flag == "--ollama-port" for address in self.addresses]
 
 
 @click.command(context_settings={"auto_envvar_prefix": None})
@@ -40,17 +63,31 @@ def serve(**typed: Any) -> None:
 
 def run(flags: ServeFlags) -> None:
     """Returns after SIGTERM or Ctrl-C, once all in-flight requests have completed. Raises `EmbedError`s."""
-    _log_to_stderr(flags.verbose)
+    console.start_log(flags.verbose)
+    try:
+        _run(flags)
+    except EmbedError as error:
+        if flags.log_format == "text":
+            raise
+        from gguf_embed.cli.main import WORDS
+
+        logger.critical(describe_error(error, WORDS))
+        sys.exit(1)
+
+
+def _run(flags: ServeFlags) -> None:
     keys = configure.api_keys(flags.api_key, flags.api_key_file)
     # imported here: aiohttp and llama.cpp take half a second, which would delay `--help` and flag errors
-    from gguf_embed.server.run import ListenAddress, check_address
+    from gguf_embed.server.listen import check_addresses, parse_hosts
+    from gguf_embed.server.tls import load_tls
 
-    addresses = [ListenAddress(flags.host, flags.port)]
-    if flags.ollama_port is not None and flags.ollama_port != flags.port:
-        addresses.append(ListenAddress(flags.host, flags.ollama_port, "--ollama-port"))
-    for address in addresses:
-        check_address(address)
-    _run_loop(_serve(flags, addresses, keys))
+    place = Place(
+        parse_hosts(flags.host, flags.port, flags.ollama_port),
+        load_tls(flags.ssl_cert_file, flags.ssl_key_file),
+        flags.api_prefix,
+    )
+    check_addresses(place.addresses)
+    _run_loop(_serve(flags, place, keys))
 
 
 def _run_loop(main: Any) -> None:
@@ -62,7 +99,7 @@ def _run_loop(main: Any) -> None:
         uvloop.run(main)
 
 
-async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tuple[str, ...]) -> None:
+async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None:
     from gguf_embed.metrics import Metrics
     from gguf_embed.server.app import build_app
     from gguf_embed.server.context import SERVER_CONTEXT, ServerOptions
@@ -78,17 +115,45 @@ async def _serve(flags: ServeFlags, addresses: Sequence[ListenAddress], keys: tu
         max_inputs=flags.max_inputs,
         metrics_enabled=flags.metrics,
         ollama_port=OLLAMA_PORT if flags.ollama_port is None else flags.ollama_port,
-        remote_hosts=parse_hosts(flags.allow_remote_media),
+        allowed_origins=configure.origins(flags.allow_origins),
+        rerank_scores=configure.rerank_scores(flags.rerank_scores),
+        ollama_version=flags.ollama_version,
+        remote_hosts=parse_media_hosts(flags.allow_remote_media),
+        api_prefix=place.prefix,
     )
+    tracing = _open_tracing(os.environ)
     try:
         await service.load_first()
-        stop, app = asyncio.Event(), build_app(service, options, metrics)
+        stop, app = asyncio.Event(), build_app(service, options, metrics, tracing=tracing)
         handle_signals(stop, lambda again: _report_signal(app[SERVER_CONTEXT].in_flight.n_running, again))
         gc.freeze()  # everything allocated so far is long-lived: the collector can skip it
-        n_unanswered = await serve_all(app, addresses, stop, lambda urls: _ready(service, urls, bool(keys)))
+        n_unanswered = await serve_all(
+            app, place.addresses, stop, lambda urls: _ready(service, place, urls, bool(keys)), tls=place.tls
+        )
     finally:
         await service.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
     say(shutdown_summary(n_unanswered))
+
+
+def _open_tracing(environ: Mapping[str, str]) -> Tracing | None:
+    """OpenTelemetry, if the environment names a collector. Says so if its packages are missing."""
+    if not wants_tracing(environ):
+        return None
+    try:
+        from gguf_embed.server.tracing import open_tracing
+    except ImportError:
+        say('no traces are sent, because OpenTelemetry is missing: install it with pip install "gguf-embed[otel]"')
+        return None
+    return open_tracing(environ, __version__)
+
+
+def wants_tracing(environ: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's variables name a collector for traces, and none of them switches it off."""
+    named = any(environ.get(name) for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
+    is_off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    return named and not is_off
 
 
 def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
@@ -110,23 +175,26 @@ def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
         flags.models_dir,
         flags.strict_model,
         flags.offline,
+        flags.check_files == "auto",
+        check_vocabularies=True,
     )
     return service_open.open_service(options, metrics, say)
 
 
 def say(line: str) -> None:
-    """Prints one line on the terminal."""
-    click.echo(line)
+    """Prints one line."""
+    console.say(line)
 
 
-def _ready(service: EmbedService, urls: Sequence[str], needs_key: bool) -> None:
-    for line in banner(service, urls, needs_key):
+def _ready(service: EmbedService, place: Place, urls: Sequence[str], needs_key: bool) -> None:
+    for line in banner(service, place, urls, needs_key):
         say(line)
 
 
-def banner(service: EmbedService, urls: Sequence[str], needs_key: bool) -> list[str]:
+def banner(service: EmbedService, place: Place, urls: Sequence[str], needs_key: bool) -> list[str]:
     """The lines printed when the server is ready; the last one is a curl command to try it."""
     from gguf_embed.server.admin.index import example
+    from gguf_embed.server.listen import url_to_try
 
     key = " -H 'Authorization: Bearer YOUR_KEY'" if needs_key else ""
     served = service.models()
@@ -135,9 +203,13 @@ def banner(service: EmbedService, urls: Sequence[str], needs_key: bool) -> list[
     return [
         *(line for model in service.loaded() for line in describe(model)),
         *([f"available {counted(len(others), 'model')}, loaded on first use: {shown}"] if others else []),
-        f"serving  {urls[0]}",
-        *(f"ollama   {url}" for url in urls[1:]),
-        example(urls[0], served[0].info if served else None, named=not service.loaded(), headers=key),
+        *(f"{'ollama ' if is_ollama else 'serving'}  {url}" for url, is_ollama in zip(urls, place.ollama, strict=True)),
+        example(
+            url_to_try(urls[0], place.prefix),
+            served[0].info if served else None,
+            named=not service.loaded(),
+            headers=key,
+        ),
     ]
 
 
@@ -180,10 +252,3 @@ def shutdown_summary(n_unanswered: int) -> str:
 
 def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _log_to_stderr(verbose: int) -> None:
-    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if not verbose:  # aiohttp logs a traceback for every malformed request line: anyone could fill the log
-        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

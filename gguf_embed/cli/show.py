@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,14 @@ from gguf_embed.gguf_file.facts import (
     vocabulary_size,
 )
 from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.model_pool.file_problems import problem_line, problems_of
 from gguf_embed.model_store.catalog import Catalog, CatalogRow, load_catalog
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.names import shown
 from gguf_embed.model_store.partial_file import human_size
+from gguf_embed.model_store.places import expanded
 from gguf_embed.preprocessing.prompt_prefixes import profile, prompts_of_header
-from gguf_embed.types import OutputSpec, Pooling
+from gguf_embed.types import FileProblem, OutputSpec, Pooling
 
 if TYPE_CHECKING:
     from gguf_embed.model_store.store import StoredModel
@@ -60,7 +62,7 @@ def show(name: str, models_dir: Path | None, as_json: bool) -> None:
 
 def find_model(name: str, entry: StoredModel | None, catalog: Catalog) -> ShownModel:
     """Looks for a file on this machine first, then in the catalog. Raises `ModelNotFound`, `ModelFileError`."""
-    path = entry.path if entry is not None else Path(name).expanduser()
+    path = entry.path if entry is not None else expanded(Path(name))
     if entry is not None or path.is_file():
         header = read_header(path)
         repo = entry.repo if entry is not None else None
@@ -78,7 +80,17 @@ def find_model(name: str, entry: StoredModel | None, catalog: Catalog) -> ShownM
 def lines(model: ShownModel) -> list[str]:
     fields = _file_facts(model.header, model.row) if model.header is not None else []
     pairs = [("name", model.name), *_source_facts(model), *fields, *_row_facts(model)]
-    return facts(pairs) + [f"prompt  {name}: {text!r}" for name, text in _prompts(model).items()]
+    prompts = [f"prompt  {name}: {text!r}" for name, text in _prompts(model).items()]
+    return [*facts(pairs), *prompts, *(problem_line(model.name, problem) for problem in _problems(model))]
+
+
+def _problems(model: ShownModel) -> tuple[FileProblem, ...]:
+    """What the doctor finds serious in the file's metadata and vocabulary."""
+    header, row = model.header, model.row
+    if header is None:
+        return ()
+    pooling = row.pooling if row is not None and pooling_type(header) is None else None
+    return problems_of(header, row, pooling, reads_vocabulary=True)
 
 
 def _source_facts(model: ShownModel) -> list[tuple[str, str]]:
@@ -109,6 +121,7 @@ def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, s
         ("architecture", header.architecture),
         ("weights", file_type_name(header)),
         ("engine", _engine(header, own or (row.pooling if row is not None else None))),
+        ("check", _check(header, None if own else row.pooling if row is not None else None)),
         ("parameters", f"{n_params:,}" if n_params else ""),
         ("dimensions", str(header.get(f"{header.architecture}.embedding_length", int) or "")),
         ("context", str(context_length(header) or "")),
@@ -125,6 +138,16 @@ def _engine(header: GgufHeader, pooling: Pooling | None) -> str:
     from gguf_embed.engines.choice import engine_in_words
 
     return engine_in_words(header, ModelConfig(), OutputSpec.of(pooling or Pooling.NONE), cache_dir(os.environ))
+
+
+def _check(header: GgufHeader, pooling: Pooling | None) -> str:
+    """Whether the file was tried before it was served without further flags."""
+    from gguf_embed.config import ModelConfig
+    from gguf_embed.model_pool.trial import verdict_in_words
+    from gguf_embed.model_pool.trial_child import TrialJob
+
+    job = TrialJob(header.path, header.path.stem, ModelConfig(pooling=pooling), cache_dir(os.environ))
+    return verdict_in_words(job)
 
 
 def _row_facts(model: ShownModel) -> list[tuple[str, str]]:
@@ -167,6 +190,7 @@ def as_fields(model: ShownModel) -> dict[str, object]:
         "repo": entry.repo if entry is not None else None,
         "pooling": str(pooling) if pooling is not None else None,
         "prompts": _prompts(model),
+        "problems": [asdict(problem) for problem in _problems(model)],
         "file": _header_fields(header) if header is not None else None,
         "catalog": row_fields(model.row) if model.row is not None else None,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from gguf_embed.convert.architectures import plan_model
 from gguf_embed.convert.plan import FILE_TYPES, ConversionPlan, OutType, PlannedTensor
-from gguf_embed.convert.profile import read_profile, write_profile
+from gguf_embed.convert.profile import UseProfile, read_profile, write_profile
 from gguf_embed.convert.safetensors import list_tensors, most_common_type, read_float32
 from gguf_embed.convert.source import ModelSourceDirectory, open_source, read_license, read_modules
 from gguf_embed.convert.static import convert_static, is_static
@@ -46,23 +47,55 @@ def convert_directory(
     if is_static(source):
         convert_static(source, output, outtype, report=report, name=name)
         return
+    conversion = _prepare(source, outtype, name)
+    n_tensors = len(conversion.plan.tensors)
+    report(f"converting {source} to {output} ({conversion.outtype}, {n_tensors} tensors)")
+    with atomic_write(output) as temporary:
+        _write(conversion, temporary, report)
+    for note in conversion.plan.notes:
+        report(f"note: {note}")
+
+
+def convert_in_place(source: Path, output: Path, outtype: OutType, *, name: str) -> None:
+    """Convert `source`, not a static model, into a file that exists, such as one in memory.
+
+    Raises `ModelFileError`, which leaves part of a GGUF in the file.
+    """
+    try:
+        _write(_prepare(source, outtype, name), output, lambda line: None)
+    except OSError as exc:
+        raise ModelFileError(f"{output} cannot be written ({exc.strerror or exc})") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversion:
+    """A checked model that can be written."""
+
+    directory: ModelSourceDirectory
+    outtype: OutType
+    name: str
+    plan: ConversionPlan
+    profile: UseProfile
+
+
+def _prepare(source: Path, outtype: OutType | Literal["auto"], name: str | None) -> _Conversion:
     directory = open_source(source)
     chosen = choose_outtype(source, outtype)
     plan = plan_model(directory, chosen)
     _check_modules(directory, plan)
-    profile = read_profile(directory)
-    report(f"converting {source} to {output} ({chosen}, {len(plan.tensors)} tensors)")
-    with atomic_write(output) as temporary:
-        writer = gguf.GGUFWriter(temporary, plan.architecture)
-        try:
-            _write_general(writer, directory, chosen, name or source.resolve().name)
-            plan.write_metadata(writer)
-            write_profile(writer, profile, plan.n_ctx)
-            _write_tensors(writer, plan.tensors, report)
-        finally:
-            writer.close()
-    for note in plan.notes:
-        report(f"note: {note}")
+    return _Conversion(directory, chosen, name or source.resolve().name, plan, read_profile(directory))
+
+
+def _write(conversion: _Conversion, output: Path, report: Callable[[str], None]) -> None:
+    plan = conversion.plan
+    writer = gguf.GGUFWriter(output, plan.architecture)
+    try:
+        _write_general(writer, conversion.directory, conversion.outtype, conversion.name)
+        plan.write_metadata(writer)
+        write_profile(writer, conversion.profile, plan.n_ctx)
+        _write_tensors(writer, plan.tensors, report)
+    finally:
+        writer.close()
 
 
 def choose_outtype(source: Path, outtype: OutType | Literal["auto"]) -> OutType:

@@ -15,7 +15,7 @@ from gguf_embed.gguf_file.constants import ARRAY, STRING, VOCABULARY_TYPES
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
 from gguf_embed.gguf_file.layout import Layout, MetadataEntry, read_layout, read_numbers
 from gguf_embed.gguf_file.strings import read_strings
-from gguf_embed.model_store.catalog import Catalog
+from gguf_embed.model_store.catalog import Catalog, CatalogRow
 from gguf_embed.model_store.names import model_stem
 
 TOKENS = "tokenizer.ggml.tokens"
@@ -83,6 +83,27 @@ def gather(header: GgufHeader, further: tuple[GgufHeader, ...], catalog: Catalog
     )
 
 
+def gather_header(header: GgufHeader, row: CatalogRow | None) -> Evidence:
+    """The same without reading the file again: the vocabulary has its length only, and entries have no types."""
+    kind, pre = _family(header)
+    special_tokens = effective_special_tokens(kind, pre, header.array_lengths.get(TOKENS, 0), header.metadata)
+    names = _names(header)
+    return Evidence(
+        header,
+        header.tensors,
+        {},
+        StoredVocabulary(kind, pre, (), None, special_tokens),
+        expected_of(names, header.architecture, row),
+        tuple(name for _, name in names if name),
+    )
+
+
+def _family(header: GgufHeader) -> tuple[str, str]:
+    """The tokenizer's family and its rules for splitting."""
+    family = VOCABULARY_TYPES.get(header.get("tokenizer.ggml.model", str) or "")
+    return "unknown" if family is None else family.kind, header.get("tokenizer.ggml.pre", str) or ""
+
+
 def _names(header: GgufHeader) -> tuple[tuple[str, str], ...]:
     keys = ("general.name", "general.basename", "general.finetune")
     declared = [(key, header.get(key, str) or "") for key in keys]
@@ -90,9 +111,7 @@ def _names(header: GgufHeader) -> tuple[tuple[str, str], ...]:
 
 
 def _read_vocabulary(header: GgufHeader, layout: Layout) -> StoredVocabulary:
-    family = VOCABULARY_TYPES.get(header.get("tokenizer.ggml.model", str) or "")
-    kind = "unknown" if family is None else family.kind
-    pre = header.get("tokenizer.ggml.pre", str) or ""
+    kind, pre = _family(header)
     tokens = _read_tokens(header.path, layout.entries.get(TOKENS))
     types = layout.entries.get(TOKEN_TYPES)
     return StoredVocabulary(

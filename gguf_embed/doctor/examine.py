@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from gguf_embed.doctor.evidence import Evidence, gather
+from gguf_embed.doctor.evidence import Evidence, gather, gather_header
 from gguf_embed.doctor.findings import Change, Finding, Severity, serious, some
 from gguf_embed.doctor.pooling import check_attention, check_pooling, check_rank_head, declared_pooling
 from gguf_embed.doctor.precision import check_precision, weight_shares
@@ -25,8 +25,9 @@ from gguf_embed.doctor.weights import check_weights
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import static_format
 from gguf_embed.gguf_file.header import GgufHeader, read_header
-from gguf_embed.model_store.catalog import load_catalog
+from gguf_embed.model_store.catalog import CatalogRow, load_catalog
 from gguf_embed.model_store.names import split_parts
+from gguf_embed.types import Pooling
 
 _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_types,
@@ -43,6 +44,19 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_precision,
 )
 _STATIC_CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (check_static, check_dimensions)
+_HEADER_CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
+    check_pooling,
+    check_rank_head,
+    check_attention,
+    check_bos_and_eos,
+    check_required,
+    check_dimensions,
+    check_context,
+)
+"""Those that need no vocabulary."""
+_POOLING_CODES = ("pooling_missing", "pooling_wrong", "pooling_invalid", "pooling_none", "not_embedding_model")
+_RANK_CODES = ("rank_head_missing", "rank_head_incomplete", "rank_labels", "rerank_template_missing")
+
 _ORDER = list(Severity)
 _AGAIN = "download it again; if the download is complete, convert the model again"
 
@@ -69,7 +83,32 @@ class Diagnosis:
         return tuple(found.values())
 
 
-def examine(path: Path, *, deep: bool = False) -> Diagnosis:
+def check_header(header: GgufHeader, row: CatalogRow | None) -> tuple[Finding, ...]:
+    """What the header alone shows, in under 1 ms. `row`: the model in the catalog.
+
+    Nothing for static models, and for a split one, whose other parts hold tensors, too.
+    """
+    is_split = (header.get("split.count", int) or 1) > 1
+    if is_split or header.architecture == static_format.ARCHITECTURE:
+        return ()
+    evidence = gather_header(header, row)
+    return tuple(chain.from_iterable(check(evidence) for check in _HEADER_CHECKS))
+
+
+def check_metadata(path: Path) -> tuple[Finding, ...]:
+    """What `examine` finds without reading weights: 60 ms for 30,000 tokens, 200 ms for 250,000."""
+    return examine(path, weights=False).findings
+
+
+def without_pooling(findings: Iterable[Finding], pooling: Pooling | None) -> tuple[Finding, ...]:
+    """The findings that still matter where a pooling is given: not those about the file's own. None: all matter."""
+    if pooling is None:
+        return tuple(findings)
+    settled = _POOLING_CODES if pooling is Pooling.RANK else (*_POOLING_CODES, *_RANK_CODES)
+    return tuple(finding for finding in findings if finding.code not in settled)
+
+
+def examine(path: Path, *, deep: bool = False, weights: bool = True) -> Diagnosis:
     """Check one file, or the split model that it is a part of. `deep` reads every weight instead of a sample.
 
     A file that cannot be read as a GGUF is a finding; a missing one raises `ModelFileError`.
@@ -86,12 +125,13 @@ def examine(path: Path, *, deep: bool = False) -> Diagnosis:
         try:
             headers.append(read_header(part))
         except ModelFileError as error:
-            unreadable = serious("unreadable", error.message.removeprefix(f"{part}: "), _AGAIN)
+            what, _, way_out = error.message.removeprefix(f"{part}: ").rpartition("; ")
+            unreadable = serious("unreadable", what or way_out, way_out if what else _AGAIN)
             return Diagnosis(path, (unreadable,), "", parts)
-    return _examine(path, headers, deep)
+    return _examine(path, headers, deep, weights)
 
 
-def _examine(path: Path, headers: list[GgufHeader], deep: bool) -> Diagnosis:
+def _examine(path: Path, headers: list[GgufHeader], deep: bool, weights: bool) -> Diagnosis:
     header = headers[0]
     split = check_split(headers)
     if not header.architecture:  # a later part under an unrelated name
@@ -100,7 +140,8 @@ def _examine(path: Path, headers: list[GgufHeader], deep: bool) -> Diagnosis:
     findings = [*split, *check_architecture(evidence)]
     if not any(finding.code == "cannot_embed" for finding in findings):
         checks = _STATIC_CHECKS if evidence.architecture == static_format.ARCHITECTURE else _CHECKS
-        findings += [*chain.from_iterable(check(evidence) for check in checks), *check_weights(headers, deep=deep)]
+        findings += chain.from_iterable(check(evidence) for check in checks)
+        findings += check_weights(headers, deep=deep) if weights else ()
     findings.sort(key=lambda finding: _ORDER.index(finding.severity))
     return Diagnosis(path, tuple(findings), _summary(evidence, deep), tuple(part.path for part in headers))
 

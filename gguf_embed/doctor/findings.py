@@ -96,3 +96,11 @@ def some(names: Iterable[str], limit: int = 3) -> str:
     listed = list(names)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
+
+
+def fix_command(fix: str, file: str) -> str:
+    """A finding's fix, for a reader who has not run the doctor: with its command before the flags."""
+    sets_ = fix.removeprefix("--fix ")
+    if fix.startswith(("--fix sets ", "--fix writes ")):
+        return f"`gguf-embed doctor --fix {file}` {sets_}"
+    return fix.replace("--fix", f"gguf-embed doctor {file} --fix", 1)

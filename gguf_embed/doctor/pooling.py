@@ -155,8 +155,24 @@ def check_rank_head(evidence: Evidence) -> Iterator[Finding]:
             f"it has a rank head but declares pooling {declared}: it returns vectors, not scores",
             f"for scores, --fix --set {evidence.key('pooling_type')}=4",
         )
+    yield from _check_complete(evidence)
     yield from _check_labels(evidence)
     yield from _check_template(evidence)
+
+
+def _check_complete(evidence: Evidence) -> Iterator[Finding]:
+    """A cross-encoder's head has two layers: BERT's pooler or RoBERTa's dense layer, then the one that scores."""
+    if (
+        evidence.architecture in _BERTS
+        and "cls.output.weight" in evidence.tensors
+        and "cls.weight" not in evidence.tensors
+    ):
+        yield serious(
+            "rank_head_incomplete",
+            "it has cls.output.weight but not cls.weight, the layer before it (the pooler, which older converters "
+            "leave out): scores are wrong, and may rank documents in reverse",
+            _NO_HEAD_FIX,
+        )
 
 
 def _check_labels(evidence: Evidence) -> Iterator[Finding]:

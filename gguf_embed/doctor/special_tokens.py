@@ -104,7 +104,9 @@ def _out_of_range(evidence: Evidence, role: _Role) -> _Flaw:
 
 
 def _can_play(evidence: Evidence, role: str, token: int) -> bool:
-    """Whether a token fits a role: it looks special, and not like the token of another role."""
+    """Whether a token fits a role: it looks special, and not like another role's. True for an unread vocabulary."""
+    if not evidence.vocabulary.tokens:
+        return True
     word = evidence.vocabulary.tokens[token]
     is_bracketed = len(word) > 2 and word[0] + word[-1] in ("[]", "<>")
     if not is_bracketed and not _has_special_type(evidence, token):

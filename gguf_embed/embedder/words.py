@@ -24,6 +24,7 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.FREE_SPACE: "free some space",
     WayOut.OTHER_CACHE: "use another folder as cache",
     WayOut.OTHER_FILE: "use another GGUF of the model",
+    WayOut.EXAMINE_FILE: "run gguf-embed doctor on the file",
 }
 
 

@@ -200,6 +200,7 @@ class LoadSpec:
     cache_dir: Path  # for files that an engine derives from the model's file
     report: Callable[[str], None] = field(compare=False)  # gets lines for the operator
     open_codec: Callable[[Path], ClosableCodec] = field(compare=False)  # reads only a file's vocabulary
+    on_stage: Callable[[str], None] = field(default=lambda stage: None, compare=False)  # gets what begins now, in words
 
 
 @dataclass(frozen=True, slots=True)

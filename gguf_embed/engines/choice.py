@@ -107,8 +107,10 @@ def _trial(driver: EngineDriver, spec: LoadSpec) -> float:
 
 
 def _measured(driver: EngineDriver, spec: LoadSpec) -> float:
+    spec.on_stage(f"loading it in the engine {driver.name}")
     loaded = driver.load(spec)
     with closing(loaded.engine):
+        spec.on_stage(f"computing in the engine {driver.name}")
         trained = loaded.engine.info.n_ctx_train
         plan = driver.plan(loaded, spec, min(spec.config.n_ctx or trained, trained))
         return measure_rate(loaded, plan, spec)

@@ -48,6 +48,8 @@ _ENGINES: dict[str, RegisteredEngine] = {
 }
 """By name, the preferred ones first."""
 
+_BUILT_IN = _ENGINES
+
 
 @dataclass(slots=True)
 class Candidates:
@@ -103,6 +105,11 @@ def open_codec(path: Path) -> ClosableCodec:
     from gguf_embed.engines.llama import codec
 
     return codec.open_codec(path)
+
+
+def has_other_engines() -> bool:
+    """Whether engines are registered that no other process has."""
+    return _ENGINES is not _BUILT_IN
 
 
 @contextmanager

@@ -10,12 +10,21 @@ from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
 from gguf_embed.types import FloatMatrix
 
 
-def map_tensor(header: GgufHeader, tensor: TensorInfo) -> NDArray[np.uint8]:
-    """The bytes of a tensor, memory-mapped: uint8[rows, bytes per row], a row being its fastest dimension."""
+def read_tensor(header: GgufHeader, tensor: TensorInfo) -> NDArray[np.uint8]:
+    """The bytes of a tensor: uint8[rows, bytes per row], a row being its fastest dimension.
+
+    They are read, never mapped: a mapped file that is overwritten ends the process. Raises `ModelFileError` if the file
+    is shorter than its header says, or cannot be read any more.
+    """
     n_rows = max(1, int(np.prod(tensor.shape[1:], dtype=np.int64)))
-    shape = (n_rows, tensor.size_bytes // n_rows)
     begin = header.data_start + tensor.offset
-    return np.memmap(header.path, np.uint8, "r", begin, shape).view(np.ndarray)
+    try:
+        data = np.fromfile(header.path, np.uint8, tensor.size_bytes, offset=begin)
+    except OSError as error:
+        raise ModelFileError(f"{header.path}: cannot be read: {error.strerror or error}") from error
+    if len(data) != tensor.size_bytes:
+        raise ModelFileError(f"{header.path}: tensor {tensor.name} is cut: the file was changed in the meantime")
+    return data.reshape(n_rows, tensor.size_bytes // n_rows)
 
 
 def to_float32(stored: NDArray[np.uint8], type_name: str, label: str) -> FloatMatrix:
@@ -43,4 +52,4 @@ def to_float32(stored: NDArray[np.uint8], type_name: str, label: str) -> FloatMa
 
 def dequantized(header: GgufHeader, tensor: TensorInfo) -> FloatMatrix:
     """All values of a tensor, float32[rows, n]. Raises `ModelFileError` as `to_float32` does."""
-    return to_float32(map_tensor(header, tensor), tensor.type, f"{header.path}: tensor {tensor.name}")
+    return to_float32(read_tensor(header, tensor), tensor.type, f"{header.path}: tensor {tensor.name}")

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import ARRAY, TENSOR_TYPES
+from gguf_embed.gguf_file.other_formats import N_BYTES, raw_part, what_else, what_folder
 from gguf_embed.gguf_file.walker import HeaderWalker, MalformedHeader, Scalar, TruncatedHeader, open_walker
 
 MetadataValue = Scalar | tuple[Scalar, ...]
@@ -76,7 +77,7 @@ def _check_file(path: Path) -> int:
     try:
         size_bytes = path.stat().st_size
         if path.is_dir():
-            raise ModelFileError(f"{path}: is a directory; name the .gguf file in it")
+            raise ModelFileError(f"{path}: {what_folder(path)}")
     except FileNotFoundError as exc:
         raise ModelFileError(f"{path}: no such file; check the path given with -m") from exc
     except OSError as exc:
@@ -97,11 +98,15 @@ def _parse(path: Path, walker: HeaderWalker, size_bytes: int) -> GgufHeader:
     if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
         raise ModelFileError(f"{path}: is malformed: general.alignment is {alignment!r}, expected a power of two")
     data_start = -(-walker.position // alignment) * alignment
-    needed = max((data_start + t.offset + t.size_bytes for t in tensors.values()), default=0)
+    needed = max((data_start + t.offset + t.size_bytes for t in tensors.values()), default=walker.position)
     if needed > size_bytes:
+        if (what := raw_part(path)) is not None:
+            raise ModelFileError(f"{path}: {what}")
         raise ModelFileError(
             f"{path}: is truncated: its tensors need {needed} bytes, the file has {size_bytes}; download it again"
         )
+    if size_bytes > needed + alignment:
+        _check_not_joined(path, needed, alignment)
     architecture = metadata.get("general.architecture", "")
     is_further_part = metadata.get("split.no", 0) != 0
     if not isinstance(architecture, str) or not (architecture or is_further_part):
@@ -109,8 +114,28 @@ def _parse(path: Path, walker: HeaderWalker, size_bytes: int) -> GgufHeader:
     return GgufHeader(path, version, architecture, metadata, lengths, tensors, data_start, size_bytes)
 
 
+def _check_not_joined(path: Path, end: int, alignment: int) -> None:
+    """Raises `ModelFileError` if another GGUF follows the tensors: the parts of a split model cannot be joined."""
+    with path.open("rb") as file:
+        file.seek(end)
+        following = file.read(alignment + 4)
+    if b"GGUF" in (following[:4], following[-end % alignment :][:4]):
+        raise ModelFileError(
+            f"{path}: contains several GGUFs one after another: the parts of a split model must not be joined with "
+            "cat; keep them in one folder under their own names (NAME-00001-of-0000N.gguf) and name the first, or "
+            "merge them with llama-gguf-split --merge"
+        )
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(N_BYTES)
+
+
 def _read_version(path: Path, walker: HeaderWalker) -> int:
     if walker.magic != b"GGUF":
+        if (what := what_else(path, _beginning(path))) is not None:
+            raise ModelFileError(f"{path}: {what}")
         raise ModelFileError(
             f'{path}: is not a GGUF file (it begins with {walker.magic.hex(" ")}, not with "GGUF"); name a .gguf model'
         )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import weakref
+
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_embed.gguf_file.dequantize import dequantized, map_tensor, to_float32
-from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.errors import EngineFailure, ModelFileError
+from gguf_embed.gguf_file.dequantize import dequantized, read_tensor, to_float32
+from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
 from gguf_embed.types import FloatMatrix
 
 _TABLE = "token_embd.weight"
@@ -14,6 +18,10 @@ _TYPES = "token_types.weight"
 
 UNPACKED_BYTES = 256 * 2**20
 """A table in a type that is slow to dequantize row by row is converted to float32 in memory, up to this size."""
+
+KEPT_BYTES = 64 * 2**20
+"""A table up to this size is kept in memory as it is stored. Of a larger one, a text's rows are read from the file,
+which takes a microsecond each; it is never mapped, because a mapped file that is overwritten ends the process."""
 
 _FAST_TYPES = ("F32", "F16", "BF16", "Q8_0")
 
@@ -25,33 +33,64 @@ def has_token_types(header: GgufHeader) -> bool:
 
 
 class TokenRows:
-    """Rows of the token table, float32. Safe from any thread. The file must not change."""
+    """Rows of the token table, float32. Safe from any thread."""
 
     def __init__(self, header: GgufHeader) -> None:
-        """Maps the file's tensor. Raises `ModelFileError` for a type of weights that cannot be dequantized."""
+        """Reads or opens the file. Raises `ModelFileError` for a type of weights that cannot be dequantized."""
         tensor = header.tensors[_TABLE]
         self.n_embd, self.n_tokens = tensor.shape
         self._label = f"{header.path}: tensor {tensor.name}"
         self._type = tensor.type
-        self._stored = map_tensor(header, tensor)
+        self._stored: NDArray[np.uint8] | _FileRows
         if tensor.type not in _FAST_TYPES and 4 * self.n_embd * self.n_tokens <= UNPACKED_BYTES:
             self._stored, self._type = dequantized(header, tensor).view(np.uint8), "F32"
+        elif tensor.size_bytes <= KEPT_BYTES or not hasattr(os, "pread"):  # Windows has none
+            self._stored = read_tensor(header, tensor)
+        else:
+            self._stored = _FileRows(header, tensor)
         self.take(np.zeros(1, np.int64))  # fails now for an unsupported type
 
     def take(self, ids: NDArray[np.int64]) -> FloatMatrix:
-        """float32[len(ids), n_embd]. All ids are below `n_tokens`."""
+        """float32[len(ids), n_embd]. All ids are below `n_tokens`. Raises `EngineFailure` if the file has changed."""
         return to_float32(self._stored[ids], self._type, self._label)  # indexing makes a copy
+
+
+class _FileRows:
+    """Rows of a tensor, read from an open file when they are needed. Safe from any thread."""
+
+    def __init__(self, header: GgufHeader, tensor: TensorInfo) -> None:
+        try:
+            self._file = os.open(header.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            raise ModelFileError(f"{header.path}: cannot be read: {error.strerror or error}") from error
+        weakref.finalize(self, os.close, self._file)
+        self._name = header.path.name
+        self._begin = header.data_start + tensor.offset
+        self._row_bytes = tensor.size_bytes // tensor.shape[1]
+        self._state = self._current_state()
+
+    def _current_state(self) -> tuple[int, int]:
+        found = os.fstat(self._file)
+        return found.st_size, found.st_mtime_ns
+
+    def __getitem__(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """uint8[len(ids), bytes per row]. Raises `EngineFailure` if the file is not what it was when it was opened."""
+        size, begin, file = self._row_bytes, self._begin, self._file
+        data = b"".join([os.pread(file, size, begin + size * token) for token in ids.tolist()])
+        if self._current_state() != self._state or len(data) != size * len(ids):
+            raise EngineFailure(f"{self._name} was overwritten while the model was running: load the model again")
+        return np.frombuffer(data, np.uint8).reshape(len(ids), size)
 
 
 class PairRows:
     """Rows of the token table; for a pair's second text, the difference of the two token types is added.
 
     llama.cpp adds the first type to every token (src/models/bert.cpp), so the sum equals what the original computes.
-    Safe from any thread. The file must not change.
+    Safe from any thread.
     """
 
     def __init__(self, header: GgufHeader) -> None:
-        """Maps the file's tensors. `has_token_types` must be true for it.
+        """Reads the file's tensors. `has_token_types` must be true for it.
 
         Raises `ModelFileError` for a type of weights that cannot be dequantized.
         """

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import SEEK_END
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from gguf_embed.gguf_file.constants import ARRAY, SCALAR_FORMATS, STRING
 
@@ -17,6 +17,14 @@ DecodeErrors = Literal["replace", "surrogateescape"]
 
 _VERSION_POSITION = 4  # after the magic "GGUF"
 _MAX_DIMS = 4
+
+MAX_HEADER_BYTES = 256 * 2**20
+"""A longer header is refused: that of a vocabulary of a million words with its merges has 60 MiB."""
+
+MAX_STRINGS = 2**23
+"""A longer list of strings is refused. Nothing in a GGUF has so many, and stepping over them takes half a second."""
+
+_FIRST_BYTES = 2**16
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _SCALARS = {code: struct.Struct("<" + letter) for code, letter in SCALAR_FORMATS.items()}
@@ -53,15 +61,19 @@ class TensorHead:
 
 
 class HeaderWalker:
-    """A position in a mapped GGUF. Every method reads or skips one item and stops right after it.
+    """A position in an open GGUF. Every method reads or skips one item and stops right after it.
+
+    The file is read as far as needed, never mapped: a mapped file that is cut meanwhile would end the process.
 
     Call in the file's order: `version`, two times `count` (tensors, metadata entries), then for each entry `entry` and
     one of `skip_value`, `scalars` and `strings`, then `tensor` for each tensor.
-    All of them raise `TruncatedHeader` rather than read past the end of the file.
+    All of them raise `TruncatedHeader` rather than read past the end of the file, and `MalformedHeader` for a header
+    of more than `MAX_HEADER_BYTES`.
     """
 
-    def __init__(self, data: mmap.mmap) -> None:
-        self._data = data
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._data = file.read(_FIRST_BYTES)
         self.position = _VERSION_POSITION
 
     @property
@@ -74,7 +86,8 @@ class HeaderWalker:
 
     def count(self) -> int:
         """A 64-bit number."""
-        (value,) = _U64.unpack_from(self._data, self._advance(8))
+        begin = self._advance(8)
+        (value,) = _U64.unpack_from(self._data, begin)
         return int(value)
 
     def entry(self) -> EntryHead:
@@ -100,21 +113,20 @@ class HeaderWalker:
                 yield self._string()
             else:
                 scalar = _scalar_of(entry.key, entry.item_type)
-                value: Scalar = scalar.unpack_from(self._data, self._advance(scalar.size))[0]
+                begin = self._advance(scalar.size)
+                value: Scalar = scalar.unpack_from(self._data, begin)[0]
                 yield value
 
     def strings(self, n_items: int, errors: DecodeErrors) -> list[str]:
         """That many strings, as fast as Python can: a vocabulary has up to a million of them."""
-        data, position, unpack_from = self._data, self.position, _U64.unpack_from
+        begin = self.position
+        self._skip_strings(n_items)  # reads the file up to their end
+        data, position, unpack_from = self._data, begin, _U64.unpack_from
         found = []
-        try:
-            for _ in range(n_items):
-                begin = position + 8
-                position = begin + unpack_from(data, position)[0]
-                found.append(data[begin:position].decode("utf-8", errors))
-        except (struct.error, OverflowError) as exc:
-            raise TruncatedHeader from exc
-        self._advance(position - self.position)
+        for _ in range(n_items):
+            begin = position + 8
+            position = begin + unpack_from(data, position)[0]
+            found.append(data[begin:position].decode("utf-8", errors))
         return found
 
     def tensor(self) -> TensorHead:
@@ -126,7 +138,8 @@ class HeaderWalker:
         return TensorHead(name, shape, self._number(), self.count())
 
     def _number(self) -> int:
-        (value,) = _U32.unpack_from(self._data, self._advance(4))
+        begin = self._advance(4)
+        (value,) = _U32.unpack_from(self._data, begin)
         return int(value)
 
     def _string(self) -> str:
@@ -135,28 +148,51 @@ class HeaderWalker:
         return self._data[begin : self.position].decode("utf-8", "replace")
 
     def _skip_strings(self, n_items: int) -> None:
-        data, position, unpack_from = self._data, self.position, _U64.unpack_from
-        try:
-            for _ in range(n_items):
-                position += 8 + unpack_from(data, position)[0]
-        except (struct.error, OverflowError) as exc:
-            raise TruncatedHeader from exc
-        self._advance(position - self.position)
+        if n_items > MAX_STRINGS:
+            least_end = self.position + 8 * n_items
+            raise self._too_long(least_end, f"a list has {n_items} strings, the limit is {MAX_STRINGS}")
+        unpack_from = _U64.unpack_from
+        n_done = 0
+        while n_done < n_items:
+            data, position = self._data, self.position
+            try:
+                for n_done in range(n_done, n_items):  # noqa: B007, B020  # continues where it stopped
+                    position += 8 + unpack_from(data, position)[0]
+                n_done = n_items
+            except (struct.error, OverflowError):  # the next length is beyond what was read
+                self._read_to(position + 8)
+            self._advance(position - self.position)
 
     def _advance(self, size: int) -> int:
         """Step over `size` bytes; returns where they begin."""
         begin = self.position
         if size > len(self._data) - begin:
-            raise TruncatedHeader
+            self._read_to(begin + size)
         self.position = begin + size
         return begin
+
+    def _read_to(self, end: int) -> None:
+        """Read the file at least up to `end`, and twice as much as before, so that few calls are needed."""
+        n_read = len(self._data)
+        if end <= n_read:
+            return
+        if end > MAX_HEADER_BYTES:
+            raise self._too_long(end, f"its header has over {MAX_HEADER_BYTES} bytes, which is the limit")
+        self._data += self._file.read(max(end, min(2 * n_read, MAX_HEADER_BYTES)) - n_read)
+        if len(self._data) < end:
+            raise TruncatedHeader
+
+    def _too_long(self, end: int, problem: str) -> TruncatedHeader | MalformedHeader:
+        """The error for something that would end at `end`."""
+        self._file.seek(0, SEEK_END)
+        return TruncatedHeader() if end > self._file.tell() else MalformedHeader(problem)
 
 
 @contextmanager
 def open_walker(path: Path) -> Iterator[HeaderWalker]:
-    """Map the file for as long as the block runs. Raises `OSError`, and `ValueError` for an empty file."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        yield HeaderWalker(data)
+    """Open the file for as long as the block runs. Raises `OSError`."""
+    with path.open("rb") as file:
+        yield HeaderWalker(file)
 
 
 def _scalar_of(key: str, kind: int) -> struct.Struct:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
 from gguf_embed.engines.select import supports_gpu
+from gguf_embed.errors import ModelFileError, WayOut
 from gguf_embed.model_pool.eviction import with_options
+from gguf_embed.model_pool.file_problems import report_problems
 from gguf_embed.model_pool.loading import LoadedModel, load_model
 from gguf_embed.model_pool.registry import ModelSpec
+from gguf_embed.model_pool.trial import FileTrials
+from gguf_embed.model_pool.trial_child import TrialJob
 from gguf_embed.model_store.locate import LocatedModel
+from gguf_embed.model_store.names import split_parts
 from gguf_embed.scheduler.scheduler import BatchObserver
 from gguf_embed.types import LoadOptions
 
@@ -33,15 +38,33 @@ class ModelLoader(Protocol):
 class FileLoader:
     """Implements `ModelLoader` for GGUF files."""
 
-    def __init__(self, cache_dir: Path, observer: BatchObserver, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cache_dir: Path,
+        observer: BatchObserver,
+        report: Callable[[str], None],
+        trials: FileTrials | None = None,
+    ) -> None:
+        """`trials` try files in a child process first; None: every file is loaded here at once."""
         self._cache_dir = cache_dir
+        self._trials = trials
         self._observer = observer
         self._report = report
 
     def load(self, spec: ModelSpec, options: LoadOptions) -> LoadedModel:
         config = with_options(spec.config, options, self.has_gpu())
         located = LocatedModel(spec.path, spec.info.name)
-        return load_model(located, config, self._cache_dir, self._observer, self._report)
+        report = self._report
+        report_problems(spec.info, config.strict_file, report)
+        if self._trials is not None:
+            said = self._trials.check(TrialJob(spec.path, spec.info.name, config, self._cache_dir), spec.memory_bytes)
+            report = _without(report, said)
+        before = _state(spec)
+        model = load_model(located, config, self._cache_dir, self._observer, report)
+        if _state(spec) != before:
+            model.close()
+            raise ModelFileError(f"{spec.path} was changed while it was read", [WayOut.RETRY])
+        return model
 
     def has_gpu(self) -> bool:
         return supports_gpu()
@@ -52,3 +75,15 @@ class FileLoader:
         except OSError:
             return 0
         return resident_pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _state(spec: ModelSpec) -> list[tuple[int, int]]:
+    """What changes when someone writes into a part of the model."""
+    parts = (spec.path.with_name(name) for name in split_parts(spec.path.name))
+    found = [part.stat() for part in parts if part.exists()]
+    return [(state.st_size, state.st_mtime_ns) for state in found]
+
+
+def _without(report: Callable[[str], None], said: Collection[str]) -> Callable[[str], None]:
+    """`report`, but nothing that was said before."""
+    return lambda line: None if line in said else report(line)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gguf_embed.config import ModelConfig
@@ -12,6 +13,7 @@ from gguf_embed.engines.base import LoadedEngine, LoadSpec, TextCodec
 from gguf_embed.engines.choice import choose_driver
 from gguf_embed.engines.select import open_codec
 from gguf_embed.errors import ConfigError, ModelFileError, WayOut
+from gguf_embed.gguf_file.bounds import check_bounds
 from gguf_embed.gguf_file.facts import check_can_embed, has_rank_head, pooling_type
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.model_pool.model_info import describe_header, describe_loaded
@@ -34,6 +36,7 @@ class LoadedModel:
     limits: TokenLimits  # of one text
     scheduler: Scheduler
     image_worker: ImageWorker | None = None  # None: no vision tower
+    in_use_forever: threading.Event = field(default_factory=threading.Event)  # a thread is lost in its tokenizer
 
     @property
     def codec(self) -> TextCodec:
@@ -47,7 +50,8 @@ class LoadedModel:
         if self.image_worker is not None:
             self.image_worker.close()
         self.scheduler.close()
-        self.loaded.engine.close()
+        if not self.in_use_forever.is_set():  # else freeing it would crash the process
+            self.loaded.engine.close()
 
 
 def load_model(
@@ -56,16 +60,20 @@ def load_model(
     cache_dir: Path,
     observer: BatchObserver,
     report: Callable[[str], None],
+    on_stage: Callable[[str], None] = lambda stage: None,
 ) -> LoadedModel:
     """Load, warm up and start the workers. Takes seconds for large files. `report` gets lines for the operator.
 
-    Raises `ModelFileError` or `ConfigError` with one clear line, and then leaves nothing open.
+    `on_stage` gets what begins now, as in `LoadSpec`. Raises `ModelFileError` or `ConfigError` with one clear line, and
+    then leaves nothing open.
     """
     header = read_header(located.path)
     check_can_embed(header)
+    check_bounds(header)
     pooling = choose_pooling(header, config.pooling, report)
-    spec = LoadSpec(header, config, OutputSpec.of(pooling), cache_dir, report, open_codec)
+    spec = LoadSpec(header, config, OutputSpec.of(pooling), cache_dir, report, open_codec, on_stage)
     driver = choose_driver(spec)
+    on_stage(f"loading it in the engine {driver.name}")
     with ExitStack() as stack:
         loaded = driver.load(spec)
         stack.callback(loaded.engine.close)
@@ -77,6 +85,7 @@ def load_model(
         image_worker = _open_image_worker(loaded, config, header)
         if image_worker is not None:
             stack.callback(image_worker.close)
+        on_stage(f"computing in the engine {driver.name}")
         plan = driver.plan(loaded, spec, info.max_input_tokens)
         info = replace(info, engine=driver.name, kernels=plan.kernels)
         scheduler = Scheduler(loaded.engine, plan, config.max_queued_tokens, observer)

@@ -94,4 +94,5 @@ def under_served_names(loaded: ModelInfo, served: ModelInfo) -> ModelInfo:
         prompts=served.prompts,
         matryoshka=served.matryoshka,
         license=served.license,
+        problems=served.problems,
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -14,8 +16,10 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.digest import header_digest
 from gguf_embed.gguf_file.facts import check_can_embed, pooling_type
 from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.model_pool.file_problems import problems_of
 from gguf_embed.model_pool.model_info import describe_header
 from gguf_embed.model_store.catalog import Catalog
+from gguf_embed.model_store.default_model import DEFAULT_NAME
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.model_store.names import model_key
 from gguf_embed.model_store.store import ModelStore, StoredModel
@@ -51,23 +55,43 @@ class RegistryConfig:
     base: ModelConfig  # for pulled models and files in the folder
     prompts: Mapping[str, str] = field(default_factory=dict)  # from --prompt
     strict_names: bool = False
+    checks_vocabulary: bool = False  # of the named files, for their problems
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one look at the disk has found."""
+
+    entries: tuple[StoredModel, ...]
+    specs: tuple[ModelSpec, ...]
+    by_name: Mapping[str, ModelSpec]
+    refused: frozenset[str]  # keys of the models that cannot be served
 
 
 class ModelRegistry:
-    """All models by name. Belongs to the event loop. Reads the header of each new file (about 10 ms)."""
+    """All models by name. Belongs to the event loop.
 
-    def __init__(self, config: RegistryConfig, store: ModelStore, catalog: Catalog) -> None:
-        """Raises `ModelFileError` if a named model's file cannot be served."""
+    The disk is looked at on a thread, one at a time, which also reads the header of each new file (about 10 ms). A
+    caller waits for it no longer than `patience_s`, and otherwise gets what was known before.
+    """
+
+    def __init__(
+        self, config: RegistryConfig, store: ModelStore, catalog: Catalog, patience_s: float | None = None
+    ) -> None:
+        """`patience_s` None: as long as it takes. Raises `ModelFileError` if a named model's file cannot be served."""
+        self._patience_s = patience_s
+        self._look: Future[_Found | None] | None = None  # at the disk, if one has begun
         self._config = config
         self._store = store
         self._catalog = catalog
         self._described: dict[tuple[Identity, str], ModelSpec] = {}
         self._broken: set[Identity] = set()
         self._entries: tuple[StoredModel, ...] | None = None
-        self._by_name: dict[str, ModelSpec] = {}
-        self._specs: tuple[ModelSpec, ...] = ()
+        self._other_names: set[str] = set()  # of models that are, or were, on this machine
         self.on_change: Callable[[Collection[str]], None] = lambda keys: None  # called with the keys of all models
         self._named = tuple(self._named_spec(located, model_config) for located, model_config in config.named)
+        self._specs = self._named  # all that is known before the first look at the disk
+        self._by_name: Mapping[str, ModelSpec] = _by_name(self._specs)
 
     def specs(self) -> Sequence[ModelSpec]:
         """Every model, those named at startup first."""
@@ -81,28 +105,65 @@ class ModelRegistry:
             return self._specs[0] if self._named or len(self._specs) == 1 else None
         return self._by_name.get(name) or self._by_name.get(model_key(name))
 
-    def answers_any_name(self) -> bool:
-        """Whether there is only one model, and names are not strict."""
+    def answers_name(self, name: str) -> bool:
+        """Whether a model answers to any name: there is only one, names are not strict, and this one is no other's.
+
+        A model whose file is damaged or being written is not replaced by the one that is left.
+        """
         self._refresh()
-        return len(self._specs) == 1 and not self._config.strict_names
+        is_free = model_key(name) not in self._other_names
+        return len(self._specs) == 1 and not self._config.strict_names and is_free
 
     def known_rerankers(self) -> list[str]:
         """Names of rerankers in the catalog that can be pulled, verified ones first."""
         rows = [row for row in self._catalog.rows if row.kind == "rerank" and row.repo is not None]
         return [row.name for row in sorted(rows, key=lambda row: not row.verified)]
 
+    def is_reading(self) -> bool:
+        """Whether there may be models that are not known yet, because the disk is being looked at."""
+        return self._look is not None
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until the disk has been looked at. Blocks: not for the event loop."""
+        self._refresh()
+        if self._look is not None:
+            wait([self._look], timeout_s)
+            self._refresh()
+
     def _refresh(self) -> None:
-        if self._store.clock() < self._store.fresh_until_s and self._entries is not None:
+        if self._look is None:
+            if self._store.clock() < self._store.fresh_until_s and self._entries is not None:
+                return
+            look: Future[_Found | None] = Future()
+            self._look = look
+            threading.Thread(target=self._run_look, args=(look,), name="models", daemon=True).start()
+            wait([look], self._patience_s)
+        if not self._look.done():
             return
+        look, self._look = self._look, None
+        found = look.result()
+        if found is not None:
+            self._other_names |= {*self._by_name, *found.refused}
+            self._entries, self._specs, self._by_name = found.entries, found.specs, found.by_name
+            self.on_change({spec.key for spec in self._specs})
+
+    def _run_look(self, look: Future[_Found | None]) -> None:
+        """On a thread. `_described` and `_broken` belong to it."""
+        try:
+            look.set_result(self._find_all())
+        except BaseException as error:
+            look.set_exception(error)
+
+    def _find_all(self) -> _Found | None:
+        """All models; None if nothing has changed."""
         entries = self._store.models()
         if entries is self._entries:
-            return
-        self._entries = entries
+            return None
         found = [spec for entry in entries if (spec := self._entry_spec(entry)) is not None]
         names = {spec.key for spec in self._named}
-        self._specs = (*self._named, *(spec for spec in found if spec.key not in names))
-        self._by_name = _by_name(self._specs)
-        self.on_change({spec.key for spec in self._specs})
+        specs = (*self._named, *(spec for spec in found if spec.key not in names))
+        refused = {model_key(entry.name) for entry in entries} - {spec.key for spec in specs}
+        return _Found(entries, specs, _by_name(specs), frozenset(refused))
 
     def _named_spec(self, located: LocatedModel, config: ModelConfig) -> ModelSpec:
         header = read_header(located.path)
@@ -142,6 +203,8 @@ class ModelRegistry:
         pooling = config.pooling or (row.pooling if row is not None and own_pooling is None else None)
         config = replace(config, pooling=pooling, aliases=())
         info = describe_header(header, config)
+        is_own = names[0] == DEFAULT_NAME  # converted here
+        reads_vocabulary = self._config.checks_vocabulary and found.origin == "named" and not is_own
         further = (row.name, *row.aliases) if row is not None else ()
         info = replace(
             info,
@@ -150,6 +213,7 @@ class ModelRegistry:
             prompts=profile(self._config.prompts, prompts_of_header(header), row.prompts if row is not None else {}),
             matryoshka=row.matryoshka if row is not None else (),
             license=info.license or (row.license if row is not None else ""),
+            problems=problems_of(header, row, pooling, reads_vocabulary=reads_vocabulary),
         )
         identity = _identity(header.path, header.size_bytes, found.modified_unix_s)
         return ModelSpec(

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from gguf_embed.errors import ModelFileError
+from gguf_embed.errors import ModelFileError, WayOut
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.model_store.download import Hub, fetch_model
+from gguf_embed.model_store.places import NO_HOME, expanded, home, memory_file
 
 DEFAULT_NAME = "all-MiniLM-L6-v2"
 
@@ -24,11 +25,15 @@ FindPackage = Callable[[str], ModuleSpec | None]
 
 
 def cache_dir(environ: Mapping[str, str]) -> Path:
-    """Where converted models are kept: $GGUF_EMBED_CACHE, else $XDG_CACHE_HOME/gguf-embed, else ~/.cache/gguf-embed."""
+    """Where converted models are kept: $GGUF_EMBED_CACHE, else $XDG_CACHE_HOME/gguf-embed, else ~/.cache/gguf-embed.
+
+    Without a home directory it is a folder that can neither be read nor created. Raises `ConfigError` for a
+    $GGUF_EMBED_CACHE that begins with "~" then.
+    """
     if own := environ.get("GGUF_EMBED_CACHE"):
-        return Path(own).expanduser()
+        return expanded(Path(own))
     shared = Path(environ.get("XDG_CACHE_HOME") or "")
-    base = shared if shared.is_absolute() else Path.home() / ".cache"  # XDG: ignore a relative one
+    base = shared if shared.is_absolute() else home() / ".cache"  # XDG: ignore a relative one
     return base / "gguf-embed"
 
 
@@ -41,9 +46,10 @@ def resolve_default(
 ) -> Path:
     """The default model's GGUF: from the cache, converted from the package, or downloaded from the hub.
 
-    Safe in several processes at once: each converts for itself, and the results are identical.
-    Raises `ModelFileError` if the package's weights are not the official ones, the cache cannot be written, or neither
-    the package nor the hub is available.
+    Safe in several processes at once: each converts for itself, and the results are identical. Where the cache cannot
+    be written, the model is converted into memory, which `report` is told.
+    Raises `ModelFileError` if the package's weights are not the official ones, or neither the package nor the hub is
+    available.
     """
     cached = cache_dir / f"{DEFAULT_NAME}-F16.gguf"
     if _is_intact(cached, report):
@@ -51,8 +57,7 @@ def resolve_default(
     package = _find_weights(find_package)
     if package is not None:
         _check_weights(package / "model.safetensors", _WEIGHTS_SHA256)
-        _convert(package, cached, report)
-        return cached
+        return _convert(package, cached, report)
     try:
         return fetch_model(hub or Hub(), _HUB_REPO, None, _HUB_FILE, report)
     except ModelFileError as exc:
@@ -86,10 +91,30 @@ def _check_weights(path: Path, expected: str) -> None:
         )
 
 
-def _convert(package: Path, output: Path, report: Callable[[str], None]) -> None:
+def _convert(package: Path, output: Path, report: Callable[[str], None]) -> Path:
     from gguf_embed.convert.convert import convert_directory  # here because importing gguf takes 70 ms
 
+    if output.is_relative_to(NO_HOME):
+        return _convert_into_memory(package, ModelFileError("there is no home directory for a cache"), report)
     try:
         convert_directory(package, output, "f16", report=report, name=DEFAULT_NAME)
     except ModelFileError as exc:
-        raise ModelFileError(f"{exc} (GGUF_EMBED_CACHE sets another cache folder)") from exc
+        if not isinstance(exc.__cause__, OSError):
+            raise
+        return _convert_into_memory(package, exc, report)
+    return output
+
+
+def _convert_into_memory(package: Path, error: ModelFileError, report: Callable[[str], None]) -> Path:
+    """For a cache that cannot be written, as in a container with a read-only file system."""
+    from gguf_embed.convert.convert import convert_in_place
+
+    output = memory_file(f"{DEFAULT_NAME}-F16.gguf")
+    if output is None:
+        raise ModelFileError(error.message, [*error.ways_out, WayOut.OTHER_CACHE]) from error
+    report(
+        f"{error.message}: the default model is kept in memory (46 MB) and converted again at each start; "
+        "GGUF_EMBED_CACHE names a folder for it"
+    )
+    convert_in_place(package, output, "f16", name=DEFAULT_NAME)
+    return output

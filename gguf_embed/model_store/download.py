@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from gguf_embed.errors import ModelFileError
-from gguf_embed.model_store.hub_errors import HubUnreachable, explained
+from gguf_embed.model_store.hub_errors import HubUnreachable, NotOnHub, explained
 from gguf_embed.model_store.names import FileChoice, choose_file, source_files, split_parts
 from gguf_embed.model_store.partial_file import (
     CountedFile,
@@ -85,7 +85,7 @@ def fetch_files(hub: Hub, repo: str, choice: FileChoice, listener: Listener) -> 
     if chosen is None:
         models = [name for name in names if name.lower().endswith(".gguf")]
         where = repo if is_online else f"the cached copy of {repo}"
-        raise ModelFileError(f"{where} has no {choice.wanted}" + _alternative(repo, models, names))
+        raise NotOnHub(f"{where} has no {choice.wanted}" + _alternative(repo, models, names))
     return tuple(_fetch_file(_HubFile(hub, repo, part), is_online, listener) for part in split_parts(chosen))
 
 
@@ -137,7 +137,10 @@ def _list_files(hub: Hub, repo: str, listener: Listener) -> tuple[list[str], boo
 def _repo_folder(hub: Hub, repo: str) -> Path:
     from huggingface_hub import constants
 
-    return Path(hub.cache_dir or constants.HF_HUB_CACHE) / ("models--" + repo.replace("/", "--"))
+    folder = Path(hub.cache_dir or constants.HF_HUB_CACHE)
+    if folder.parts[:1] == ("~",):  # without a home directory, the client would make a folder with this name
+        raise ModelFileError(f"{repo} needs the hub's cache, and there is no home directory: set HF_HUB_CACHE to one")
+    return folder / ("models--" + repo.replace("/", "--"))
 
 
 def _cached_files(hub: Hub, repo: str) -> list[str]:

@@ -17,6 +17,14 @@ class HubUnreachable(ModelFileError):
     """No answer from the hub. Cached files can still be used."""
 
 
+class NotOnHub(ModelFileError):
+    """The hub has no such repository or file, or shows it to nobody without a token."""
+
+
+class HubDenied(ModelFileError):
+    """The hub does not give it to this machine's user."""
+
+
 @contextmanager
 def explained(repo: str, name: str | None = None) -> Iterator[None]:
     """Turn any exception of the hub's client into a `ModelFileError`; an exception of a listener is passed on.
@@ -43,11 +51,11 @@ def _explain(exc: BaseException, repo: str, name: str | None) -> ModelFileError:
             return _explain(exc.__cause__, repo, name)
         return HubUnreachable(f"{where} is not cached and the hub cannot be reached; check the network")
     if isinstance(exc, errors.GatedRepoError):
-        return ModelFileError(f"{repo} is gated: accept its terms on its page on the hub and set HF_TOKEN")
+        return HubDenied(f"{repo} is gated: accept its terms on its page on the hub and set HF_TOKEN")
     if isinstance(exc, errors.RepositoryNotFoundError):
-        return ModelFileError(f"{repo} is not on the hub, or is private: check the name, or set HF_TOKEN")
+        return NotOnHub(f"{repo} is not on the hub, or is private: check the name, or set HF_TOKEN")
     if isinstance(exc, errors.EntryNotFoundError):
-        return ModelFileError(f"{repo} has no file {name}; check the file's name")
+        return NotOnHub(f"{repo} has no file {name}; check the file's name")
     if isinstance(exc, errors.HFValidationError):
         return ModelFileError(f"{repo!r} is not a repository name; give ORG/REPO or ORG/REPO:QUANT")
     if isinstance(exc, errors.HfHubHTTPError):
@@ -62,9 +70,9 @@ def _explain(exc: BaseException, repo: str, name: str | None) -> ModelFileError:
 
 def _explain_status(status: int, where: str) -> ModelFileError:
     if status in (401, 403):
-        return ModelFileError(f"the hub denied access to {where} ({status}): set HF_TOKEN to a token that can read it")
+        return HubDenied(f"the hub denied access to {where} ({status}): set HF_TOKEN to a token that can read it")
     if status == 404:
-        return ModelFileError(f"{where} is not on the hub; check the name")
+        return NotOnHub(f"{where} is not on the hub; check the name")
     if status == 429:
         return HubUnreachable(f"the hub's rate limit was reached for {where} (429): wait, or set HF_TOKEN")
     return HubUnreachable(f"the hub answered {status} for {where}; try again later")

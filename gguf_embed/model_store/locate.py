@@ -12,6 +12,7 @@ from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.default_model import DEFAULT_NAME, resolve_default
 from gguf_embed.model_store.download import Hub, Listener, fetch_model
 from gguf_embed.model_store.names import model_stem, parse_model_name, parse_repo, quant_of, split_parts
+from gguf_embed.model_store.places import expanded
 from gguf_embed.model_store.pull import fetch_planned
 from gguf_embed.model_store.pull_plan import names_of_pulled, plan_pull, unknown_name
 from gguf_embed.model_store.store import ModelStore
@@ -63,7 +64,7 @@ def locate_model(
 
 
 def _locate_path(given: Path, cache_dir: Path, report: Callable[[str], None], hub: Hub) -> LocatedModel:
-    path = given.expanduser()
+    path = expanded(given)
     if not path.exists():
         named = _by_name(str(given), cache_dir, report, hub)
         if named is not None:
@@ -112,6 +113,8 @@ def _first_part(path: Path, report: Callable[[str], None]) -> Path:
     """The file to load: `path` itself, or the first part of its split model if all parts are present and intact."""
     parts = [path.with_name(name) for name in split_parts(path.name)]
     if parts == [path]:
+        if path.is_file():
+            _check_whole(path)
         return path
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
@@ -125,3 +128,15 @@ def _first_part(path: Path, report: Callable[[str], None]) -> Path:
     if path != parts[0]:
         report(f"{path.name} is a part of a split model; loading {parts[0].name}")
     return parts[0]
+
+
+def _check_whole(path: Path) -> None:
+    """Raises `ModelFileError` for a part of a split model that has lost its name, by which the others are found."""
+    header = read_header(path)
+    n_parts = header.get("split.count", int) or 1
+    if n_parts > 1:
+        number = (header.get("split.no", int) or 0) + 1
+        raise ModelFileError(
+            f"{path}: is part {number} of {n_parts} of a split model, under another name: put all parts into one "
+            f"folder, call this one NAME-{number:05}-of-{n_parts:05}.gguf again, and name the first"
+        )

@@ -24,7 +24,9 @@ from gguf_embed.model_store.pulled_index import PulledIndex, PulledModel, users_
 from gguf_embed.types import PullProgress
 
 STALE_S = 1.0
-"""The disk is checked again when the list is older than this."""
+"""The disk is checked again when the list is older than this, or than `REST` times what the check took."""
+
+REST = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ class ModelStore:
                 found = _merge(self._folder_models(), self._pulled_models())
                 if found != self._models:
                     self._models = found
-                self.fresh_until_s = now_s + STALE_S
+                done_s = self.clock()
+                self.fresh_until_s = max(now_s + STALE_S, done_s + REST * (done_s - now_s))
             return self._models
 
     def find(self, name: str) -> StoredModel | None:

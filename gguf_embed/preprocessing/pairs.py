@@ -26,7 +26,7 @@ _MAYBE_SPECIAL = re.compile(r"(<[^<>\s]+>|\[[A-Z_]+\])")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A query with a document, before truncation, which may only cut `body` at its end, down to `n_fixed` tokens."""
+    """A query with a document, before truncation, which only cuts `body`, and never its first `n_fixed` tokens."""
 
     opening: tuple[int, ...]
     body: tuple[int, ...]  # ends with the document; may begin with text that must be tokenized together with it
@@ -49,6 +49,7 @@ class PairLimits:
     max_tokens: int
     truncate: bool
     max_document_tokens: int | None = None  # longer documents are cut, regardless of `truncate`
+    cut_start: bool = False  # cut documents at their beginning instead of their end
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +157,8 @@ def check_query(empty: Pair, limits: PairLimits) -> None:
     """Raises `InvalidRequest` if the query leaves no room for a document. `empty` is its pair with "" as document."""
     if empty.n_tokens >= limits.max_tokens:
         raise InvalidRequest(
-            f"the query alone takes {empty.n_tokens} tokens including special tokens, the limit for query and "
-            f"document together is {limits.max_tokens}: shorten the query (queries are never cut)",
+            f"the query is too large ({empty.n_tokens} tokens alone including special tokens, the limit for query and "
+            f"document together is {limits.max_tokens}): shorten the query (queries are never cut)",
             "query",
         )
 
@@ -168,17 +169,20 @@ def check_characters(query: str, documents: tuple[str, ...], max_tokens: int) ->
     if not query.strip():
         raise InvalidRequest("the query is empty", "query")
     if len(query) > limit:
-        raise InvalidRequest(f"the query has {len(query):,} characters, the limit is {limit:,}: shorten it", "query")
+        raise InvalidRequest(
+            f"the query is too large ({len(query):,} characters, the limit is {limit:,}): shorten it", "query"
+        )
     for index, document in enumerate(documents):
         if len(document) > limit:
             raise InvalidRequest(
-                f"document {index} has {len(document):,} characters, the limit per document is {limit:,}: split it",
+                f"document {index} is too large ({len(document):,} characters, the limit per document is {limit:,}): "
+                "split it",
                 "documents",
             )
 
 
 def cut_pair(pair: Pair, limits: PairLimits, index: int) -> TokenizedText:
-    """The pair's tokens, with the end of the document cut off if `limits` say so. Call `check_query` first.
+    """The pair's tokens, with the document's end (or beginning) cut off if `limits` say so. Call `check_query` first.
 
     Raises `DocumentTooLong` with `index` if the document is too long and must not be cut.
     """
@@ -188,4 +192,10 @@ def cut_pair(pair: Pair, limits: PairLimits, index: int) -> TokenizedText:
     room = limits.max_tokens - len(pair.opening) - len(pair.closing)
     if n_kept > room and not limits.truncate:
         raise DocumentTooLong(index, pair.n_tokens, limits.max_tokens)
-    return TokenizedText([*pair.opening, *pair.body[: min(n_kept, room)], *pair.closing], pair.n_tokens)
+    n_kept = min(n_kept, room)
+    if limits.cut_start:
+        n_dropped = len(pair.body) - n_kept
+        body = (*pair.body[: pair.n_fixed], *pair.body[pair.n_fixed + n_dropped :])
+    else:
+        body = pair.body[:n_kept]
+    return TokenizedText([*pair.opening, *body, *pair.closing], pair.n_tokens)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal, Protocol
 
@@ -21,6 +21,7 @@ TokenizerChoice = Literal["auto", "llama"]
 MAX_CHARACTERS = 1_000_000
 """Limit per text, or `CHARACTERS_PER_TOKEN` times the model's limit if that is more. Texts are tokenized whole."""
 
+ANY_LENGTH = 2**31 - 1  # tokens; the limit in characters still applies
 CHARACTERS_PER_TOKEN = 64
 GROUP_CHARACTERS = 500_000
 """Texts tokenized in one call: enough to make the cost of a call negligible, few enough to bound memory."""
@@ -206,6 +207,36 @@ def prepare(
     return texts
 
 
+def prepare_ends(
+    inputs: Sequence[Input], tokenizer: Tokenizer, limits: TokenLimits, prompt: str = ""
+) -> list[TokenizedText]:
+    """`prepare` for a request that has long texts cut at their beginning.
+
+    What comes before the text itself is kept: the opening special tokens, and those of the prompt. Raises
+    `InvalidInput` for an input of which they leave nothing.
+    """
+    check_characters(inputs, limits)
+    whole = prepare(inputs, tokenizer, replace(limits, max_tokens=ANY_LENGTH), truncate=False)
+    special = special_tokens_of(tokenizer)
+    n_prompt = len(tokenizer.encode(prompt, add_special=False)) if prompt else 0
+    texts = []
+    for index, (item, text) in enumerate(zip(inputs, whole, strict=True)):
+        begins = tuple(text.tokens[: len(special.opening)]) == special.opening
+        n_front = (len(special.opening) if begins else 0) + (n_prompt if isinstance(item, str) else 0)
+        n_closing = len(special.closing) if special.surround(text.tokens) else 0
+        if len(text.tokens) > limits.max_tokens <= n_front + n_closing:
+            raise InvalidInput(index, f": a limit of {limits.max_tokens} tokens leaves no room for the text itself")
+        texts.append(cut_start(text.tokens, limits.max_tokens, n_front))
+    return texts
+
+
+def cut_start(tokens: Sequence[int], limit: int, n_front: int) -> TokenizedText:
+    """Keep the first `n_front` and the last of the others, `limit` in total. `n_front` is less than `limit`."""
+    if len(tokens) <= limit:
+        return TokenizedText(tokens, len(tokens))
+    return TokenizedText([*tokens[:n_front], *tokens[n_front + len(tokens) - limit :]], len(tokens))
+
+
 def character_limit(max_tokens: int) -> int:
     """The limit on the characters of one text, for a model that takes `max_tokens`."""
     return max(MAX_CHARACTERS, CHARACTERS_PER_TOKEN * max_tokens)
@@ -217,7 +248,9 @@ def check_characters(inputs: Sequence[Input], limits: TokenLimits) -> None:
     for index, item in enumerate(inputs):
         n_characters = len(item) if isinstance(item, str) else _longest_part(item)
         if n_characters > limit:
-            raise InvalidInput(index, f" has {n_characters:,} characters, the limit per text is {limit:,}: split it")
+            raise InvalidInput(
+                index, f" is too large ({n_characters:,} characters, the limit per text is {limit:,}): split it"
+            )
 
 
 def _longest_part(item: Sequence[int | str]) -> int:

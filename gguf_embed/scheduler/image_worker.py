@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gguf_embed.engines.base import ImageReader, ImageRows
-from gguf_embed.errors import InvalidRequest, Overloaded, Unavailable, WayOut
+from gguf_embed.errors import EngineFailure, InvalidRequest, Overloaded, Unavailable, WayOut
 from gguf_embed.scheduler.scheduler import Submission
 from gguf_embed.types import ImageInput, OutputSpec
 
@@ -91,6 +91,9 @@ class ImageWorker:
     def _run(self, text: ImageInput, output: OutputSpec) -> _Timed:
         started_s = time.monotonic()
         rows = self._reader.embed(text, output)
+        fault = rows.output.fault()
+        if fault:
+            raise EngineFailure(fault)
         return _Timed(rows, started_s, time.monotonic() - started_s)
 
     def _leave(self, size: int, _future: Future[_Timed]) -> None:

@@ -41,7 +41,7 @@ class ContextSet:
 
 
 def run_isolated(contexts: ContextSet, batch: Batch) -> list[Output | EmbedError]:
-    """Run a batch. If it fails or returns numbers that are not finite, run its texts once more, one by one.
+    """Run a batch. If it fails, or an output is no answer (`Output.fault`), run its texts once more, one by one.
 
     This way a text that makes the engine fail does not affect the others. Returns one result per task; raises only a
     `BaseException` that is not an `Exception`.
@@ -65,8 +65,9 @@ def run_isolated(contexts: ContextSet, batch: Batch) -> list[Output | EmbedError
 
 def _run_finite(contexts: ContextSet, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int) -> Output:
     output = contexts.embed(key, texts, n_threads)
-    if not output.is_finite():
-        raise EngineFailure("the model returned numbers that are not finite")
+    fault = output.fault()
+    if fault:
+        raise EngineFailure(fault)
     return output
 
 

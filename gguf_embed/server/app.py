@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -16,6 +18,9 @@ from gguf_embed.server.dialects.openai.dialect import OPENAI
 from gguf_embed.server.dialects.tei.dialect import TEI
 from gguf_embed.server.http.middleware import RequestMiddleware
 
+if TYPE_CHECKING:
+    from gguf_embed.server.tracing import Tracing
+
 DIALECTS: tuple[Dialect, ...] = (
     LLAMA,  # unknown paths get the errors of the first dialect
     OPENAI,
@@ -26,19 +31,37 @@ DIALECTS: tuple[Dialect, ...] = (
 
 
 def build_app(
-    service: Service, options: ServerOptions, metrics: Metrics, dialects: tuple[Dialect, ...] = DIALECTS
+    service: Service,
+    options: ServerOptions,
+    metrics: Metrics,
+    dialects: tuple[Dialect, ...] = DIALECTS,
+    tracing: Tracing | None = None,
 ) -> web.Application:
     """Build the application. It is started by `run.serve_all`."""
-    context = ServerContext(service, options, metrics, dialects, started_unix_s=int(time.time()))
+    started_unix_s = int(time.time())
+    if tracing is None:
+        context = ServerContext(service, options, metrics, dialects, started_unix_s=started_unix_s)
+    else:
+        context = tracing.context(service, options, metrics, dialects, started_unix_s)
     served: dict[web.AbstractRoute, tuple[Route, Dialect]] = {}
     middleware = RequestMiddleware(context, served).middleware
-    app = web.Application(middlewares=[middleware], client_max_size=options.max_body_bytes)
+    middlewares = [middleware] if tracing is None else [tracing.middleware, middleware]
+    app = web.Application(middlewares=middlewares, client_max_size=options.max_body_bytes)
     app[SERVER_CONTEXT] = context
+    prefix = options.api_prefix
+    if prefix:
+        route = Route("GET", prefix, _to_root, "the page", auth_required=False)
+        served[app.router.add_get(prefix, functools.partial(_to_root, context))] = route, dialects[0]
     for dialect in dialects:
         for route in dialect.routes:
             handler = functools.partial(route.handler, context)
             methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
-            resource = app.router.add_resource(route.path)
+            resource = app.router.add_resource(prefix + route.path)
             for method in methods:
                 served[resource.add_route(method, handler)] = route, dialect
     return app
+
+
+async def _to_root(context: ServerContext, request: web.Request) -> web.StreamResponse:
+    """For the prefix itself: the page's relative links need the slash at its end."""
+    return web.Response(status=HTTPStatus.PERMANENT_REDIRECT, headers={"Location": f"{context.options.api_prefix}/"})

@@ -107,9 +107,13 @@ class ServerOptions:
     max_body_bytes: int = 64 * 1024 * 1024  # after decompression
     max_inputs: int = 2048  # texts in one request
     metrics_enabled: bool = True
+    allowed_origins: tuple[str, ...] = ()  # web pages that need no key, see `http/same_site.py`
+    rerank_scores: Mapping[str, bool] = field(default_factory=dict)  # by model's name in lower case, or "": raw or not
+    ollama_version: str = "0.12.6"
     ollama_port: int = 11434  # on this port, the reply to `GET /` is exactly Ollama's
     token_ids: TokenIdRule = field(default_factory=TokenIdRule)  # how /v1/embeddings reads token ids
     remote_hosts: RemoteHosts = field(default_factory=RemoteHosts)  # hosts from which images may be fetched
+    api_prefix: str = ""  # before the path of every route: "/emb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,3 +190,5 @@ class ServerContext:
 Handler = Callable[[ServerContext, web.Request], Awaitable[web.StreamResponse]]
 
 SERVER_CONTEXT = web.AppKey("context", ServerContext)
+ERROR_FORMAT = web.RequestKey("error_format", ErrorFormat)
+"""Set by a handler if a body asks for another shape of errors than its route's dialect has."""

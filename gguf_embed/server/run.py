@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from aiohttp import web
 
-from gguf_embed.errors import ConfigError
 from gguf_embed.server.context import SERVER_CONTEXT
+from gguf_embed.server.http.protocol import HttpRunner
+from gguf_embed.server.listen import BoundAddress, ListenAddress, bind_all
 
 CLOSE_TIMEOUT_S = 5.0  # for sending the last replies to slow clients, after the handlers are done
-
-
-@dataclass(frozen=True, slots=True)
-class ListenAddress:
-    """Where to listen. Port 0 means any free port."""
-
-    host: str = "127.0.0.1"
-    port: int = 8080
-    flag: str = "--port"  # the flag that sets the port, for errors
 
 
 def handle_signals(stop: asyncio.Event, report: Callable[[bool], None] = lambda again: None) -> None:
@@ -45,32 +36,20 @@ def handle_signals(stop: asyncio.Event, report: Callable[[bool], None] = lambda 
         loop.add_signal_handler(number, on_signal, number)
 
 
-def check_address(address: ListenAddress) -> None:
-    """Check that the address is free before a model is loaded. Raises `ConfigError` if it is not."""
-    if address.port == 0:
-        return
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address.host, address.port))
-        except OSError as exc:
-            raise ConfigError(_bind_error(exc, address)) from exc
-
-
 async def serve_all(
     app: web.Application,
     addresses: Sequence[ListenAddress],
     stop: asyncio.Event,
     on_ready: Callable[[Sequence[str]], None] | None = None,
     drain_timeout_s: float = 60.0,
+    tls: ssl.SSLContext | None = None,
 ) -> int:
     """Serve until `stop` is set, then refuse new work, finish accepted requests, and return how many were cancelled.
 
     `on_ready` is called once, when all ports are open, with one URL per address, in order. A client that disconnects
     cancels its handler. Raises `ConfigError` if an address is not available.
     """
-    runner = web.AppRunner(
+    runner = HttpRunner(
         app,
         access_log=None,
         handler_cancellation=True,
@@ -78,38 +57,47 @@ async def serve_all(
         auto_decompress=False,  # http/body.py does it
     )
     await runner.setup()
+    opened: list[BoundAddress] = []
     try:
-        urls = [await _listen(runner, address) for address in addresses]
+        opened += bind_all(addresses)
+        for bound in opened:
+            await _listen(runner, bound, tls)
         if on_ready is not None:
-            on_ready(urls)
+            prefix = app[SERVER_CONTEXT].options.api_prefix
+            on_ready([bound.url("http" if tls is None else "https", prefix) for bound in opened])
         await stop.wait()
         for site in tuple(runner.sites):
             await site.stop()
         return await app[SERVER_CONTEXT].in_flight.finish(drain_timeout_s)
     finally:
         await runner.cleanup()
+        for bound in opened:
+            bound.close()
 
 
-async def _listen(runner: web.AppRunner, address: ListenAddress) -> str:
-    """Open one port. Returns its URL, with the actual port."""
-    if not 0 <= address.port <= 65535:
-        raise ConfigError(f"port {address.port} does not exist: choose one from 0 to 65535 with {address.flag}")
-    n_open = len(runner.addresses)
-    try:
-        await web.TCPSite(runner, address.host, address.port).start()
-    except OSError as exc:
-        raise ConfigError(_bind_error(exc, address)) from exc
-    port = runner.addresses[n_open][1]
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"http://{host}:{port}"
+class _UnixSite(web.BaseSite):
+    """A site on a Unix socket that is bound already."""
+
+    def __init__(self, runner: web.AppRunner, bound: socket.socket) -> None:
+        super().__init__(runner)
+        self._bound = bound
+
+    @property
+    def name(self) -> str:
+        return f"unix:{self._bound.getsockname()}"
+
+    async def start(self) -> None:
+        await super().start()
+        server = self._runner.server
+        assert server is not None  # the runner has been set up
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(server, sock=self._bound, backlog=self._backlog)
 
 
-def _bind_error(error: OSError, address: ListenAddress) -> str:
-    host, port, flag = address.host, address.port, address.flag
-    match error.errno:
-        case errno.EADDRINUSE:
-            return f"port {port} on {host} is in use: stop the program that uses it, or choose another with {flag}"
-        case errno.EACCES:
-            return f"port {port} on {host} needs privileges: choose one above 1023 with {flag}"
-        case _:
-            return f"cannot listen on {host} port {port}: {error.strerror or error}: check --host and {flag}"
+async def _listen(runner: web.AppRunner, bound: BoundAddress, tls: ssl.SSLContext | None) -> None:
+    """Open one address. A Unix socket never uses TLS."""
+    for one in bound.sockets:
+        if bound.address.socket_path is not None:
+            await _UnixSite(runner, one).start()
+        else:
+            await web.SockSite(runner, one, ssl_context=tls).start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
-from gguf_embed.preprocessing.tokens import TokenLimits
+from gguf_embed.preprocessing.tokens import Tokenizer, TokenLimits, special_tokens_of
 from gguf_embed.types import DENSE, TOKENS, EmbedRequest, ModelInfo, OutputSpec, Pooling
 
 MAX_TOKEN_ROW_BYTES = 1_000_000_000
@@ -61,12 +61,36 @@ def text_limits(n_ctx: int, limits: TokenLimits) -> TokenLimits:
     return replace(limits, max_tokens=n_ctx)
 
 
+def requested_limits(n_tokens: int, limits: TokenLimits, tokenizer: Tokenizer) -> TokenLimits:
+    """The limits with a request's own `max_tokens`, if that is less than the model's. Raises `InvalidRequest`."""
+    if n_tokens >= limits.max_tokens:
+        return limits
+    special = special_tokens_of(tokenizer)
+    n_special = len(special.opening) + len(special.closing)
+    if n_tokens <= n_special:
+        raise InvalidRequest(
+            f"the request limits texts to {n_tokens} tokens, and {n_special} of these are the model's special tokens: "
+            f"ask for at least {n_special + 1}"
+        )
+    return replace(limits, max_tokens=n_tokens)
+
+
 def check_combination(request: EmbedRequest, info: ModelInfo, output: OutputSpec) -> None:
     """Refuse options that conflict. Raises `InvalidRequest` or `NotSupported`."""
     if request.spans:
         _check_spans(request, info, output)
+    if request.cut_start and (request.spans or request.return_tokens):
+        raise InvalidRequest(
+            "offsets of tokens and spans need the beginning of a text, and this request has it cut: have the end cut "
+            "instead, or ask for one of them"
+        )
     if request.long_input == "error":
         return
+    if request.max_tokens is not None:
+        raise InvalidRequest(
+            "a limit per text cuts a long text, and an average over windows covers all of it: ask for one of them",
+            "long_input",
+        )
     if output.kind == TOKENS:
         raise InvalidRequest(
             "an average over windows is one vector per text, and pooling none gives one per token: ask for one of them",

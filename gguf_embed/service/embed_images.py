@@ -113,6 +113,7 @@ def _check(request: EmbedRequest, served: ServedModel) -> None:
     requested = {
         "vectors of spans": request.spans,
         "token details": request.return_tokens,
+        "a limit per text": request.max_tokens is not None,
         "averaging over windows": request.long_input != "error",
         "skipping failed inputs": request.on_error != "fail",
     }

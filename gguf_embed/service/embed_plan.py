@@ -9,14 +9,23 @@ from gguf_embed.errors import EmbedError, InputTooLong, InvalidInput, InvalidReq
 from gguf_embed.preprocessing import prompt_prefixes
 from gguf_embed.preprocessing.token_offsets import OffsetMapper, check_offset_budget
 from gguf_embed.preprocessing.tokens import (
+    ANY_LENGTH,
     SpecialTokens,
     TokenizedText,
     check_characters,
     prepare,
+    prepare_ends,
     special_tokens_of,
 )
 from gguf_embed.preprocessing.windows import plan_windows
-from gguf_embed.service.embed_checks import check_bytes, check_combination, check_dimensions, check_scores, text_limits
+from gguf_embed.service.embed_checks import (
+    check_bytes,
+    check_combination,
+    check_dimensions,
+    check_scores,
+    requested_limits,
+    text_limits,
+)
 from gguf_embed.service.limits import explain
 from gguf_embed.service.pipeline import Plan, ServedModel, deduplicate
 from gguf_embed.tokenization.unicode import valid_unicode
@@ -29,8 +38,6 @@ from gguf_embed.types import (
     OutputSpec,
     Span,
 )
-
-_ANY_LENGTH = 2**31 - 1  # tokens; the limit in characters still applies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +68,15 @@ class EmbedPlan(Plan):
         limits, truncate = model.limits, request.truncate
         if request.load.n_ctx is not None:
             limits = text_limits(request.load.n_ctx, limits)
+        if request.max_tokens is not None:
+            limits = requested_limits(request.max_tokens, limits, model.tokenizer)
         if truncate is None:
             truncate = model.config.truncate
         if self.request.long_input == "chunk_mean":
             check_characters(inputs, limits)
-            limits, truncate = replace(limits, max_tokens=_ANY_LENGTH), False
+            limits, truncate = replace(limits, max_tokens=ANY_LENGTH), False
+        if request.cut_start and truncate:
+            return prepare_ends(inputs, model.tokenizer, limits, self.prompt.text if self.prompt else "")
         try:
             return prepare(inputs, model.tokenizer, limits, truncate=truncate)
         except InputTooLong as error:
@@ -90,7 +101,7 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
         check_scores(request, info)
     if request.dimensions is not None:
         check_dimensions(request.dimensions, info.n_scores if output.kind == SCORES else info.n_embd)
-    if request.spans or request.long_input != "error":
+    if request.spans or request.cut_start or request.long_input != "error":
         check_combination(request, info, output)
     prompt, inputs = None, request.inputs
     if request.prompt is not None:

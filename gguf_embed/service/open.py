@@ -11,11 +11,18 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loader import FileLoader
 from gguf_embed.model_pool.pool import ModelPool
 from gguf_embed.model_pool.registry import ModelRegistry, RegistryConfig
+from gguf_embed.model_pool.trial import FileTrials
 from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.download import Hub
 from gguf_embed.model_store.locate import ModelSource, locate_model
 from gguf_embed.model_store.store import ModelStore
 from gguf_embed.service.service import EmbedService
+
+PATIENCE_S = 0.03
+"""How long the event loop waits for a look at the folder of models, which usually takes a millisecond."""
+
+STARTUP_S = 10.0
+"""How long the start waits for it. A folder of 50,000 files takes longer; its models are listed when they are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,8 @@ class ServiceOptions:
     models_dir: Path | None = None
     strict_names: bool = False
     offline: bool = False
+    check_files: bool = True  # in a child process, before a file runs here for the first time
+    check_vocabularies: bool = False  # of the named files, for what the doctor finds serious
 
 
 def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[str], None]) -> EmbedService:
@@ -40,8 +49,10 @@ def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[st
     cache = options.cache_dir
     named = tuple((locate_model(source, cache, report), config) for source, config in options.models)
     store = ModelStore(cache, options.models_dir, Hub(offline=options.offline))
-    config = RegistryConfig(named, options.base, options.prompts, options.strict_names)
-    registry = ModelRegistry(config, store, load_catalog())
+    config = RegistryConfig(named, options.base, options.prompts, options.strict_names, options.check_vocabularies)
+    registry = ModelRegistry(config, store, load_catalog(), PATIENCE_S)
+    registry.settle(STARTUP_S)
     is_alone = len(registry.specs()) == 1 and options.models_dir is None
-    pool = ModelPool(FileLoader(cache, metrics, report), options.pool(is_alone), metrics)
+    trials = FileTrials(cache, report) if options.check_files else None
+    pool = ModelPool(FileLoader(cache, metrics, report, trials), options.pool(is_alone), metrics)
     return EmbedService(registry, pool, store, metrics)

@@ -17,17 +17,27 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.preprocessing.tokens import TokenizedText
 from gguf_embed.scheduler.scheduler import Submission
-from gguf_embed.service.leased_threads import ModelThreads
+from gguf_embed.service.leased_threads import ModelThreads, Patience
 from gguf_embed.types import TOKENS, ModelInfo, OutputSpec, Timings
 
 _T = TypeVar("_T")
 _InputT = TypeVar("_InputT", bound=Hashable)
 
 INLINE_CHARACTERS = 4_000
-"""Requests up to this size are tokenized on the event loop (under 2 ms); larger ones on a thread."""
+"""Requests up to this size are tokenized on the event loop (under 2 ms), if the tokenizer is one whose time grows with
+the text alone, which are the exact ones; larger ones, and those for llama.cpp's tokenizers, on a thread."""
+
+TOKENIZING_S, TOKENIZING_S_PER_CHARACTER = 5.0, 5e-5
+"""How long a request's texts may be tokenized: over ten times what the slowest tokenizer takes, and 5 s."""
 
 INLINE_TOKENS = 500
 """Up to this many ids are decoded on the event loop."""
+
+EXACT = "exact"
+"""The name of tokenizers whose time grows with the text alone."""
+
+OFFSETS_S = 60.0
+"""How much longer it may take if the offsets of the tokens are wanted, which have a budget of their own."""
 
 INLINE_OFFSET_CHARACTERS = 500
 """Like `INLINE_CHARACTERS`, for requests that need token offsets."""
@@ -81,6 +91,7 @@ class Pipeline:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._tokenizers = ModelThreads("tokenize", 2)
+        self._short_tokenizers = ModelThreads("tokenize-short", 2)  # never wait for a long text
         self._offset_finder = ModelThreads("offsets", 1)  # separate, because it may be busy for seconds
 
     async def run(self, plan: Plan, load_s: float) -> Computed:
@@ -104,17 +115,27 @@ class Pipeline:
         return Computed(texts, submission, timings)
 
     async def _tokenize(self, plan: Plan) -> Sequence[TokenizedText | EmbedError]:
-        if plan.finds_offsets and plan.n_characters > INLINE_OFFSET_CHARACTERS:
-            return await self._offset_finder.run(plan.tokenize)
-        if plan.n_characters > INLINE_CHARACTERS:
-            return await self._tokenizers.run(plan.tokenize)
+        model, n_characters = plan.served.model, plan.n_characters
+        if plan.finds_offsets and n_characters > INLINE_OFFSET_CHARACTERS:
+            return await self._offset_finder.run(plan.tokenize, _patience(model, n_characters, OFFSETS_S))
+        if n_characters > INLINE_CHARACTERS:
+            return await self._tokenizers.run(plan.tokenize, _patience(model, n_characters))
+        if model.tokenizer.name != EXACT:
+            return await self._short_tokenizers.run(plan.tokenize, _patience(model, n_characters))
         return plan.tokenize()
 
-    async def find_offsets(self, texts: Sequence[str], work: Callable[[], _T]) -> _T:
+    async def find_offsets(self, model: LoadedModel, texts: Sequence[str], work: Callable[[], _T]) -> _T:
         """Run work that finds the offsets of the tokens of `texts`."""
-        if sum(map(len, texts)) > INLINE_OFFSET_CHARACTERS:
-            return await self._offset_finder.run(work)
+        n_characters = sum(map(len, texts))
+        if n_characters > INLINE_OFFSET_CHARACTERS:
+            return await self._offset_finder.run(work, _patience(model, n_characters, OFFSETS_S))
+        if model.tokenizer.name != EXACT:
+            return await self._short_tokenizers.run(work, _patience(model, n_characters))
         return work()
+
+    async def tokenize(self, model: LoadedModel, n_characters: int, work: Callable[[], _T]) -> _T:
+        """Run work that tokenizes this many characters."""
+        return await self._tokenizers.run(work, _patience(model, n_characters))
 
     async def decode(self, tokens: Sequence[int], work: Callable[[], _T]) -> _T:
         """Run work that looks up `tokens` in a codec, at about 6 microseconds each."""
@@ -128,7 +149,13 @@ class Pipeline:
 
     def close(self) -> None:
         self._tokenizers.close()
+        self._short_tokenizers.close()
         self._offset_finder.close()
+
+
+def _patience(model: LoadedModel, n_characters: int, more_s: float = 0.0) -> Patience:
+    seconds = TOKENIZING_S + TOKENIZING_S_PER_CHARACTER * n_characters + more_s
+    return Patience(seconds, f"tokenizing {n_characters:,} characters", model.in_use_forever.set)
 
 
 def deduplicate(inputs: Sequence[_InputT]) -> tuple[Sequence[_InputT], Sequence[int]]:

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from gguf_embed.errors import EmbedError, ModelFileError, PullFailed
+from gguf_embed.errors import EmbedError, ModelFileError, ModelNotFound, PermissionDenied, PullFailed
+from gguf_embed.model_store.hub_errors import HubDenied, NotOnHub
 from gguf_embed.types import PullProgress
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,10 @@ class Pulls:
             self._pull_model(name, progress)
         except PullAbandoned:
             return None
+        except NotOnHub as error:
+            return ModelNotFound(error.message)
+        except HubDenied as error:
+            return PermissionDenied(error.message)
         except ModelFileError as error:
             return PullFailed(error.message)
         except EmbedError as error:

@@ -11,7 +11,7 @@ from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidRe
 from gguf_embed.preprocessing import prompt_prefixes
 from gguf_embed.preprocessing.pairs import PairLimits, check_characters, check_query, cut_pair, pair_maker
 from gguf_embed.preprocessing.tokens import TokenizedText, special_tokens_of, truncations
-from gguf_embed.service.embed_checks import MIN_INPUT_TOKENS
+from gguf_embed.service.embed_checks import MIN_INPUT_TOKENS, requested_limits
 from gguf_embed.service.pipeline import Computed, Plan, ServedModel, deduplicate
 from gguf_embed.types import (
     DENSE,
@@ -95,7 +95,13 @@ async def rank_by_cosine(request: RerankRequest, embed: Embed, served: ServedMod
         )
     check_characters(request.query, request.documents, info.max_input_tokens)
     one = EmbedRequest((request.query,), output=output, embd_normalize=2, truncate=False)
-    many = replace(one, inputs=request.documents, truncate=request.truncate)
+    many = replace(
+        one,
+        inputs=request.documents,
+        truncate=request.truncate,
+        max_tokens=request.max_tokens,
+        cut_start=request.cut_start,
+    )
     if request.use_prompts:
         one, many = replace(one, prompt=PromptChoice("query")), replace(many, prompt=PromptChoice("document"))
     if request.max_document_tokens is not None:
@@ -163,8 +169,10 @@ def prepare_pairs(
     """
     model = served.model
     limit = model.limits.max_tokens
+    if request.max_tokens is not None:
+        limit = requested_limits(request.max_tokens, model.limits, model.tokenizer).max_tokens
     truncate = model.config.truncate if request.truncate is None else request.truncate
-    limits = PairLimits(limit, truncate, request.max_document_tokens)
+    limits = PairLimits(limit, truncate, request.max_document_tokens, request.cut_start)
     check_characters(request.query, request.documents, limit)
     make = pair_maker(model.codec, model.tokenizer, model.pair_form, request.query)
     check_query(make(""), limits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from gguf_embed.errors import InvalidRequest, ModelNotFound, NotSupported, PermissionDenied, WayOut
+from gguf_embed.errors import InvalidRequest, ModelNotFound, NotSupported, PermissionDenied, Unavailable, WayOut
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.entry import DEFAULT_LOAD, LoadRequest
 from gguf_embed.model_pool.loading import LoadedModel
@@ -109,8 +109,10 @@ class EmbedService:
             return found
         if name is None:
             raise InvalidRequest(f"the request must name a model: this server has {self._names()}", "model")
-        if not strict and self._registry.answers_any_name():
+        if not strict and self._registry.answers_name(name):
             return self._registry.specs()[0]
+        if self._registry.is_reading():
+            raise Unavailable(f"the folder of models is being read, and {name!r} is not known yet", [WayOut.RETRY])
         raise ModelNotFound(f"model {name!r} is not served here: this server has {self._names()}")
 
     def _names(self) -> str:
@@ -123,13 +125,16 @@ class EmbedService:
         """The ids that the model would run. Without `parse_special`, "[SEP]" in a text is ordinary text."""
         async with self._pool.lease(self._find(model)) as lease:
             loaded = lease.model
-            return await self._pipeline.run_on_thread(lambda: token_ids(loaded, content, add_special, parse_special))
+            n_characters = sum(len(part) for part in content if isinstance(part, str))
+            return await self._pipeline.tokenize(
+                loaded, n_characters, lambda: token_ids(loaded, content, add_special, parse_special)
+            )
 
     async def text_tokens(self, texts: Sequence[str], *, model: str | None, add_special: bool) -> list[TextTokens]:
         """Each text's tokens with pieces and offsets. Raises `InvalidRequest` if the texts exceed the offset budget."""
         async with self._pool.lease(self._find(model)) as lease:
             loaded = lease.model
-            return await self._pipeline.find_offsets(texts, lambda: tokens_of_texts(loaded, texts, add_special))
+            return await self._pipeline.find_offsets(loaded, texts, lambda: tokens_of_texts(loaded, texts, add_special))
 
     async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
         async with self._pool.lease(self._find(model)) as lease:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import binascii
 import codecs
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,11 +114,12 @@ class OpenAIEncoding:
 
 @dataclass(frozen=True, slots=True)
 class TokenIdRule:
-    """The meaning of token ids on OpenAI's endpoint. auto: the model's own ids if that is certain, else refused."""
+    """The meaning of token ids on OpenAI's endpoint. auto: by the client, see `server/dialects/openai/token_ids.py`."""
 
     meaning: TokenIdMeaning = "auto"
     encoding: OpenAIEncoding | None = None  # for cl100k_base and o200k_base, if the file was found
     problem: str = ""  # why it was not
+    folders: tuple[Path, ...] = ()  # for auto: where cl100k_base is searched when it is needed
 
 
 def _continues(byte: int) -> bool:
@@ -148,10 +150,16 @@ def load_encoding(name: EncodingName, folders: Sequence[Path]) -> OpenAIEncoding
     raise ConfigError(f"the file of {name} ({known.file}) is not on this machine (searched {searched})")
 
 
+@functools.lru_cache(maxsize=1)
+def loaded_cl100k(folders: tuple[Path, ...]) -> OpenAIEncoding:
+    """`load_encoding` of cl100k_base, once. An error is not kept, so the file may be added while the server runs."""
+    return load_encoding("cl100k_base", folders)
+
+
 def token_id_rule(meaning: TokenIdMeaning, folders: Sequence[Path]) -> TokenIdRule:
     """The rule with its encoding loaded. If that fails, requests with ids are refused with the reason."""
     if meaning not in ("cl100k_base", "o200k_base"):
-        return TokenIdRule(meaning)
+        return TokenIdRule(meaning, folders=tuple(folders))
     try:
         return TokenIdRule(meaning, load_encoding(meaning, folders))
     except ConfigError as exc:

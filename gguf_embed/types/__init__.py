@@ -2,6 +2,7 @@
 
 from gguf_embed.types.model import (
     NO_LOAD_OPTIONS,
+    FileProblem,
     LoadOptions,
     ModelCheck,
     ModelInfo,
@@ -46,6 +47,7 @@ __all__ = [
     "AppliedPrompt",
     "EmbedRequest",
     "EmbedResult",
+    "FileProblem",
     "FloatMatrix",
     "ImageInput",
     "Input",

@@ -11,6 +11,15 @@ from gguf_embed.types.outputs import OutputSpec, Pooling
 
 
 @dataclass(frozen=True, slots=True)
+class FileProblem:
+    """What is wrong with a model's file, so that its answers are, and what to do about it."""
+
+    code: str  # stable, for programs: "bos_not_added"
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """Facts about a served model: everything that a client may ask about it."""
 
@@ -44,6 +53,7 @@ class ModelInfo:
     reads_images: bool = False  # served with a vision tower
     engine: str = ""  # that runs it: "openvino", "llama" or "static"; "" until the model has been loaded once
     kernels: str = ""  # what multiplies its matrices, e.g. "AMX"; "" until the model has been loaded once
+    problems: tuple[FileProblem, ...] = ()  # serious ones of the file, as far as its header shows them
     output: OutputSpec = field(init=False)  # the default for requests, from `pooling`
 
     def __post_init__(self) -> None:

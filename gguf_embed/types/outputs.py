@@ -77,8 +77,8 @@ class Output(Protocol):
         """Join outputs of one text each; None for a text without output. At least one part is not None."""
         ...
 
-    def is_finite(self) -> bool:
-        """Whether all numbers are finite. Used to detect a failed batch."""
+    def fault(self) -> str:
+        """Why this is no answer for some of its texts: numbers that are not finite, or a vector of zeros; else ""."""
         ...
 
     def finished(self, embd_normalize: int, dimensions: int | None) -> Self:

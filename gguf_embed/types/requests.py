@@ -48,6 +48,8 @@ class EmbedRequest:
     embd_normalize: int | None = None  # None: the server's default; token vectors and scores are never normalized
     dimensions: int | None = None  # cut to this many and renormalize
     truncate: bool | None = None  # None: the server's default
+    max_tokens: int | None = None  # a limit per text, special tokens included; no more than the model's own applies
+    cut_start: bool = False  # truncation cuts a text's beginning instead of its end
     prompt: PromptChoice | None = None  # None: no prompt before the texts
     strict_name: bool = False  # an unknown name is `ModelNotFound`, even if the only model answers to any name
     keep_alive_s: float | None = None  # how long the model stays loaded afterwards; inf: forever. None: the default

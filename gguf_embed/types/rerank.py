@@ -36,6 +36,8 @@ class RerankRequest:
     max_document_tokens: int | None = None  # cut documents to this many, regardless of `truncate`
     output: OutputSpec | None = None  # method embedding only; None: the model's own
     use_prompts: bool = False  # method embedding only: use the model's prompts for queries and documents
+    max_tokens: int | None = None  # a limit per document with its query; no more than the model's own applies
+    cut_start: bool = False  # truncation cuts a document's beginning instead of its end
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from gguf_embed.cli.configure import (
     gpu_layers,
     model_config,
     named_models,
+    origins,
     pool_config,
     prompts,
+    rerank_scores,
     token_ids,
 )
 from gguf_embed.cli.options import ServeFlags, serve_options
@@ -270,6 +272,24 @@ def test_values_that_mean_nothing_are_refused_with_the_value(arguments):
 
 def test_prompts_come_by_name():
     assert prompts(parse("--prompt", "query=q: ", "--prompt", "document=")) == {"query": "q: ", "document": ""}
+
+
+def test_scales_of_scores_are_per_model_or_for_all():
+    flags = parse("--rerank-scores", "sigmoid", "--rerank-scores", "Org/Model:latest=raw")
+    assert rerank_scores(flags.rerank_scores) == {"": False, "org/model": True}
+    assert rerank_scores(parse().rerank_scores) == {}
+    for wrong in ("logit", "m=", "m=Raw", ""):
+        with pytest.raises(ConfigError, match="must be raw or sigmoid"):
+            rerank_scores([wrong])
+
+
+def test_origins_are_a_list_without_paths():
+    assert origins(None) == origins("") == ()
+    assert origins("https://a.example, chrome-extension://*") == ("https://a.example", "chrome-extension://*")
+    assert parse(OLLAMA_ORIGINS="*").allow_origins == "*"
+    for wrong in ("https://a.example/page", "a,,b"):
+        with pytest.raises(ConfigError):
+            origins(wrong)
 
 
 def test_ollamas_port_is_known():

@@ -4,31 +4,87 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from gguf_embed.cli.main import COMMANDS
 from gguf_embed.cli.serve import on_signal
 
-INTERRUPTED = """
-import runpy, sys
+ROOT = Path(__file__).parents[2]
 
-interrupted, sys.argv = sys.argv[1], ["gguf-embed", "serve", "--port", "0"]
+INTERRUPTED = """
+import os, signal, sys
+from gguf_embed.__main__ import main
+
+number, sys.argv = int(sys.argv[1]), ["gguf-embed", *sys.argv[2:]]
 
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
-        if name == interrupted:
-            raise KeyboardInterrupt
+        global number
+        number -= 1
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupting())
-runpy.run_module("gguf_embed", run_name="__main__")
+main()
+"""
+"""Ctrl-C at the import with this number, counted from the package's own first line."""
+
+COMMANDS_WITH_WORK = [
+    ["serve", "--port", "0"],
+    ["convert", "some/model"],
+    ["doctor", "/x"],
+    ["pull", "some/model"],
+    ["list"],
+    ["show", "all-minilm"],
+    ["rm", "x"],
+    ["ps"],
+    ["ingest", "x", "--to", "sqlite:/x?table=t"],
+    ["search", "sqlite:/x?table=t", "query"],
+    ["embed", "text"],
+    ["rerank", "query", "document"],
+]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", [1, 3, 40, 120])
+@pytest.mark.parametrize("words", COMMANDS_WITH_WORK, ids=lambda words: words[0])
+def test_ctrl_c_during_imports_prints_one_word(words, number):
+    assert {words[0] for words in COMMANDS_WITH_WORK} == set(COMMANDS)
+    program = [sys.executable, "-c", INTERRUPTED, str(number), *words]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout.strip(), ended.stderr.strip()) == (130, "", "stopped")
+
+
+ENDING = """
+import atexit, os, signal, sys
+from gguf_embed.__main__ import main
+
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+sys.argv = ["gguf-embed", "list", "--catalog"]
+main()
 """
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("module", ["gguf_embed.cli.main", "numpy", "click", "aiohttp"])
-def test_ctrl_c_during_imports_prints_one_word(module):
-    ended = subprocess.run([sys.executable, "-c", INTERRUPTED, module], capture_output=True, text=True, timeout=60)
-    assert (ended.returncode, ended.stdout.strip(), ended.stderr.strip()) == (130, "", "stopped")
+def test_ctrl_c_while_the_process_ends_prints_one_word():
+    ended = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr.strip()) == (130, "stopped")
+    assert "all-MiniLM-L6-v2" in ended.stdout
+
+
+@pytest.mark.process
+def test_ctrl_c_stays_ignored_under_nohup():
+    ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    ended = subprocess.run([sys.executable, "-c", ignoring + ENDING], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr.strip()) == (0, "")
+
+
+def test_the_package_and_its_entry_import_nothing_before_ctrl_c_is_handled():
+    names = "import sys; before = set(sys.modules); import gguf_embed.__main__; print(set(sys.modules) - before)"
+    found = subprocess.run([sys.executable, "-S", "-c", names], capture_output=True, text=True, cwd=ROOT)
+    assert eval(found.stdout) == {"gguf_embed", "gguf_embed.__main__", "__future__"}
 
 
 @pytest.mark.parametrize(

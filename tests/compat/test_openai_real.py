@@ -105,3 +105,54 @@ def test_ids_of_an_encoding_that_is_not_here_are_refused_with_the_way_out(launch
             client.embeddings.create(model="any", input=[[5, 6]])
         assert str(tmp_path) in caught.value.message
         assert len(client.embeddings.create(model="any", input=["5 6"]).data) == 1
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/v1", "/api/v1", "/openai/v1", "/v1/embeddings"])
+def test_every_address_that_people_configure(default_server, path):
+    with openai.OpenAI(base_url=default_server.url + path, api_key="unused", max_retries=0) as client:
+        reply = client.embeddings.create(model="any", input=["one", "two"])
+    assert [len(item.embedding) for item in reply.data] == [384, 384]
+    assert_close(
+        np.array([item.embedding for item in reply.data], np.float32), default_server.embed(["one", "two"]), 0.999999
+    )
+
+
+def test_without_v1_errors_have_openais_shape(default_server):
+    client = openai.OpenAI(base_url=default_server.url, api_key="unused", max_retries=0)
+    with client, pytest.raises(openai.BadRequestError) as caught:
+        client.embeddings.create(model="any", input="a", dimensions=4096)
+    assert (caught.value.param, caught.value.code) == ("dimensions", "invalid_request")
+
+
+def test_azures_client(launch, models):
+    server = launch("-m", models / "encoder.gguf", "-m", models / "decoder.gguf", "--api-key", "right")
+    azure = {"azure_endpoint": server.url, "api_version": "2024-02-01", "max_retries": 0}
+    with openai.AzureOpenAI(api_key="right", azure_deployment="decoder", **azure) as client:
+        assert client.embeddings.create(model="encoder", input="cat").model == "decoder"
+    with openai.AzureOpenAI(api_key="right", **azure) as client:
+        assert client.embeddings.create(model="encoder", input=["cat", "dog"]).model == "encoder"
+        with pytest.raises(openai.NotFoundError, match="encoder"):
+            client.embeddings.create(model="another", input="cat")
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(model="encoder", input=[])
+    with openai.AzureOpenAI(api_key="wrong", **azure) as client, pytest.raises(openai.AuthenticationError):
+        client.embeddings.create(model="encoder", input="cat")
+
+
+def test_ids_from_the_client_are_openais_and_from_anyone_else_the_models(default_server):
+    with openai.OpenAI(base_url=default_server.url + "/v1", api_key="unused", max_retries=0) as client:
+        for path_of_client in (client, client.with_options(base_url=default_server.url)):
+            with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
+                path_of_client.embeddings.create(model="any", input=[[12, 34], [56, 78]])
+    for ids in ([12, 34, 56], [[12, 34], [56, 78]]):
+        reply = default_server.post("/v1/embeddings", {"input": ids})
+        np.testing.assert_array_equal(reply.vectors(), default_server.post("/embedding", {"content": ids}).vectors())
+
+
+def test_fields_of_other_apis_in_the_clients_extra_body(client):
+    long = "long " * 1000
+    for fields in ({"truncate": "END"}, {"truncation": True}, {"truncate_prompt_tokens": -1}, {"truncate": "START"}):
+        reply = client.embeddings.create(model="any", input=[long], extra_body=fields)
+        assert reply.model_extra["truncated"][0]["n_kept"] == reply.usage.prompt_tokens
+    with pytest.raises(openai.BadRequestError, match="too large"):
+        client.embeddings.create(model="any", input=[long], extra_body={"truncate": "NONE"})

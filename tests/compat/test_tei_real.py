@@ -46,7 +46,7 @@ def test_a_long_text_is_cut_unless_the_client_says_no(client):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"prompt_name": "nonsense"}, {"dimensions": 385}, {"truncation_direction": "left"}]
+    "arguments", [{"prompt_name": "nonsense"}, {"dimensions": 385}, {"truncation_direction": "up"}]
 )
 def test_what_cannot_be_done_is_an_error(client, arguments):
     with pytest.raises(HfHubHTTPError) as caught:

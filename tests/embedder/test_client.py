@@ -37,7 +37,7 @@ def test_the_info_of_our_server(tiny_server, client):
 
 def test_what_our_server_refuses_is_said_in_its_words(tiny_server, client):
     model = client(tiny_server.url)
-    with pytest.raises(InvalidRequest, match=r"input 0 has 102 tokens, the limit per text is 64.*HTTP 400"):
+    with pytest.raises(InvalidRequest, match=r"input 0 is too large .102 tokens, the limit per text is 64.*HTTP 400"):
         model.embed("the " * 100)
     assert model.embed("the " * 100, truncate=True).shape == (32,)
     with pytest.raises(NotSupported, match="no rank head"):

@@ -52,7 +52,7 @@ def test_many_texts_are_computed_in_slices_in_their_order(tiny, monkeypatch):
     assert vectors.shape == (50, 32)
     for index in (0, 6, 7, 49):
         np.testing.assert_allclose(vectors[index], tiny.embed(texts[index]), atol=3e-3)
-    with pytest.raises(InputTooLong, match=r"^input 20 has 102 tokens"):
+    with pytest.raises(InputTooLong, match=r"^input 20 is too large .102 tokens"):
         tiny.embed([*texts[:20], LONG, *texts])
 
 
@@ -74,7 +74,7 @@ def test_a_long_text_is_refused_with_the_limit_and_the_way_out_or_cut(tiny):
     with pytest.raises(InputTooLong) as caught:
         tiny.embed(["a", LONG])
     assert str(caught.value) == (
-        "input 1 has 102 tokens, the limit per text is 64: shorten or split it, or pass truncate=True"
+        "input 1 is too large (102 tokens, the limit per text is 64): shorten or split it, or pass truncate=True"
     )
     np.testing.assert_allclose(tiny.embed(LONG, truncate=True), tiny.embed("the " * 62), atol=3e-3)
 

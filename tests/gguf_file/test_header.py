@@ -106,8 +106,9 @@ def test_vocabulary_types_are_those_of_llama_cpp():
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"PK\x03\x04" + b"x" * 40, "is not a GGUF file"),
-        (b"GGU", "is not a GGUF file"),
+        (b"PK\x03\x04" + b"x" * 40, "is a zip archive"),
+        (b"GGU", "is a short text"),
+        (b"\x01\x02\x03\x04" * 200, "is not a GGUF file"),
         (b"GGUF", "is truncated"),
         (b"GGUF" + struct.pack(">I", 3) + b"\0" * 16, "big-endian"),
         (gguf_bytes([ARCHITECTURE], version=1), "version 1, supported are 2 and 3"),
@@ -153,7 +154,7 @@ def test_a_real_file_cut_anywhere_is_truncated(tmp_path, n_bytes):
 def test_a_missing_file_and_a_directory_are_named(tmp_path):
     with pytest.raises(ModelFileError, match=r"no-model\.gguf: no such file"):
         read_header(tmp_path / "no-model.gguf")
-    with pytest.raises(ModelFileError, match="is a directory"):
+    with pytest.raises(ModelFileError, match="is a folder"):
         read_header(tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(ModelFileError, match="cannot be read"):

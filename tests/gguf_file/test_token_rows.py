@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import gguf
 import numpy as np
 import pytest
 
-from gguf_embed.errors import ModelFileError
+from gguf_embed.errors import EngineFailure, ModelFileError
+from gguf_embed.gguf_file import token_rows
 from gguf_embed.gguf_file.header import read_header
-from gguf_embed.gguf_file.token_rows import PairRows, has_token_types
+from gguf_embed.gguf_file.token_rows import PairRows, TokenRows, has_token_types
 from tests.gguf_models import write_tiny_encoder
 
 N_TOKENS, N_EMBD = 50, 256
@@ -69,3 +71,42 @@ def test_one_token_type_is_none(tmp_path, n_types, has):
 
 def test_a_bert_has_token_types(tmp_path):
     assert has_token_types(read_header(write_tiny_encoder(tmp_path / "m.gguf")))
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0"])
+def test_a_large_table_is_read_row_by_row_with_the_same_result(tmp_path, kind, monkeypatch):
+    write(tmp_path / "m.gguf", gguf.GGMLQuantizationType[kind])
+    ids = np.array([0, 49, 7, 7, 23])
+    kept = TokenRows(read_header(tmp_path / "m.gguf")).take(ids)
+    monkeypatch.setattr(token_rows, "KEPT_BYTES", 0)
+    np.testing.assert_array_equal(TokenRows(read_header(tmp_path / "m.gguf")).take(ids), kept)
+
+
+@pytest.mark.parametrize("keeps_table", [True, False])
+@pytest.mark.parametrize("change", ["cut", "rewritten"])
+def test_a_file_that_is_overwritten_gives_its_old_rows_or_an_error(tmp_path, monkeypatch, keeps_table, change):
+    path = tmp_path / "m.gguf"
+    write(path, gguf.GGMLQuantizationType.F32)
+    monkeypatch.setattr(token_rows, "KEPT_BYTES", 2**30 if keeps_table else 0)
+    rows = TokenRows(read_header(path))
+    before = rows.take(np.arange(N_TOKENS))
+    time.sleep(0.02)  # more than the resolution of a file's time
+    data = path.read_bytes()
+    path.write_bytes(data[:100] if change == "cut" else data[::-1])
+    if keeps_table:
+        np.testing.assert_array_equal(rows.take(np.arange(N_TOKENS)), before)
+    else:
+        with pytest.raises(EngineFailure, match=r"m\.gguf was overwritten while the model was running"):
+            rows.take(np.arange(N_TOKENS))
+
+
+def test_a_file_that_was_replaced_gives_its_own_rows(tmp_path, monkeypatch):
+    path = tmp_path / "m.gguf"
+    write(path, gguf.GGMLQuantizationType.F32)
+    monkeypatch.setattr(token_rows, "KEPT_BYTES", 0)
+    rows = TokenRows(read_header(path))
+    before = rows.take(np.arange(N_TOKENS))
+    other = tmp_path / "other.gguf"
+    other.write_bytes(path.read_bytes()[::-1])
+    other.replace(path)
+    np.testing.assert_array_equal(rows.take(np.arange(N_TOKENS)), before)

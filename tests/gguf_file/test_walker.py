@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.gguf_file.layout import read_layout, read_numbers
 from gguf_embed.gguf_file.strings import read_strings
+from gguf_embed.gguf_file.walker import TruncatedHeader, open_walker
 from tests.gguf_file.test_header import ARCHITECTURE, gguf_bytes, string_entry, tensor, text, uint_entry
 
 WORDS = [b"the", b"caf\xc3\xa9", b"\xff", b"\xfe", b""]
@@ -88,3 +90,49 @@ def test_lengths_beyond_64_bits_in_sum_do_not_wrap(tmp_path):
         read_header(path)
     with pytest.raises(ModelFileError, match="cannot be read again"):
         read_strings(path, "k")
+
+
+def lists_of(n_strings: int, key: str = "k") -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text(key) + struct.pack("<IIQ", 9, 8, n_strings)
+
+
+@pytest.mark.parametrize(
+    ("head", "problem"),
+    [
+        (lists_of(2**33), "a list has 8589934592 strings, the limit is 8388608"),
+        (lists_of(2**62), "is truncated"),
+        (lists_of(1) + struct.pack("<Q", 2**36), "its header has over 268435456 bytes, which is the limit"),
+        (lists_of(1) + struct.pack("<Q", 2**62), "is truncated"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**40), "occurs twice"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 2**40, 0), "occurs twice"),
+    ],
+)
+def test_a_header_that_would_not_end_is_refused_in_time(tmp_path, head, problem):
+    path = tmp_path / "sparse.gguf"
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(128 * 2**30)
+    started_s = time.monotonic()
+    with pytest.raises(ModelFileError, match=problem):
+        read_header(path)
+    assert time.monotonic() - started_s < 1
+
+
+def test_a_long_header_is_read_in_a_few_steps(tmp_path):
+    words = [f"word {number}".encode() * (number % 7) for number in range(100_000)]
+    path = tmp_path / "long.gguf"
+    path.write_bytes(gguf_bytes([ARCHITECTURE, strings_entry(TOKENS, words)], [tensor("a", 8)], b"\0" * 32))
+    assert read_header(path).array_lengths == {TOKENS: len(words)}
+    assert read_strings(path, TOKENS) == [word.decode() for word in words]
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path):
+    words = [b"word"] * 50_000
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(gguf_bytes([ARCHITECTURE, strings_entry(TOKENS, words)], [tensor("a", 8)], b"\0" * 32))
+    with open_walker(path) as walker, path.open("r+b") as file:
+        file.truncate(1000)
+        walker.version(), walker.count(), walker.count()
+        walker.skip_value(walker.entry())
+        with pytest.raises(TruncatedHeader):
+            walker.skip_value(walker.entry())

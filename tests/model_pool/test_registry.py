@@ -1,5 +1,7 @@
 """What can be served, by which names, and how each file is to be loaded."""
 
+import threading
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -112,10 +114,10 @@ def test_flags_prompts_beat_the_catalogs(models):
 def test_files_come_and_go_while_it_runs(models):
     store = FakeStore()
     registry = registry_of((models / "encoder.gguf", "first"), store=store)
-    assert registry.answers_any_name()
+    assert registry.answers_name("any")
     store.found = (entry(models / "decoder.gguf"),)
     assert [spec.info.name for spec in registry.specs()] == ["first", "decoder"]
-    assert not registry.answers_any_name()
+    assert not registry.answers_name("any")
     store.found = ()
     assert registry.find("decoder") is None
 
@@ -165,3 +167,45 @@ def test_a_header_tells_what_loading_would(models, cache_dir):
     for field in ("architecture", "file_type", "pooling", "n_embd", "n_vocab", "n_ctx_train", "n_ctx", "vocab_type",
                   "max_input_tokens", "n_params"):  # fmt: skip
         assert getattr(before, field) == getattr(after, field), field
+
+
+def test_the_last_model_does_not_answer_in_the_name_of_another(models):
+    encoder, decoder = entry(models / "encoder.gguf"), entry(models / "decoder.gguf")
+    store = FakeStore((encoder, decoder))
+    registry = registry_of(store=store)
+    assert not registry.answers_name("decoder")
+    store.found = (encoder,)  # the other one's file is being written
+    assert registry.find("decoder") is None
+    assert not registry.answers_name("Decoder:latest")
+    assert registry.answers_name("any")
+
+
+def test_a_file_that_cannot_be_served_keeps_its_name(models, tmp_path):
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF")
+    registry = registry_of(store=FakeStore((entry(models / "encoder.gguf"), entry(broken))))
+    assert [spec.key for spec in registry.specs()] == ["encoder"]
+    assert not registry.answers_name("broken")
+    assert registry.answers_name("any")
+
+
+def test_a_slow_disk_holds_up_nobody(models):
+    class SlowStore(FakeStore):
+        may_end = threading.Event()
+
+        def models(self) -> tuple[StoredModel, ...]:
+            assert self.may_end.wait(10)
+            return self.found
+
+    store = SlowStore((entry(models / "encoder.gguf"),))
+    named = ((LocatedModel(models / "decoder.gguf", "named"), BASE),)
+    registry = ModelRegistry(RegistryConfig(named, BASE), store, Catalog(()), 0.01)
+    for _ in range(5):
+        started_s = time.monotonic()
+        assert registry.find("named") is not None
+        assert time.monotonic() - started_s < 0.1
+        assert registry.find("encoder") is None
+        assert registry.is_reading()
+    store.may_end.set()
+    registry.settle(10)
+    assert registry.find("encoder") is not None

@@ -85,7 +85,7 @@ def test_a_mean_of_zero_fails_alone(load, words):
 
 def test_a_limit_is_enforced_and_truncation_has_an_effect(load, words):
     loaded, _ = load(words, ModelConfig(n_ctx=4, compute=TWO))
-    with pytest.raises(InputTooLong, match=r"^input 0 has 5 tokens.*\b4$"):
+    with pytest.raises(InputTooLong, match=r"^input 0 is too large \(5 tokens.*\b4\)$"):
         answer(loaded, ["a a a a b"])
     assert answer(loaded, ["a a a a b"], truncate=True)[0].tolist() == [[1, 0]]
 

@@ -421,6 +421,6 @@ def test_large_requests_are_tokenized_in_groups_of_bounded_size():
 def test_an_absurdly_long_text_is_refused_before_it_is_tokenized(prompt):
     tokenizer = CountingTokenizer()
     limits = TokenLimits(n_vocab=2, max_tokens=8, closing=frozenset())
-    with pytest.raises(InvalidRequest, match=r"^input 1 has 1,000,001 characters.*1,000,000"):
+    with pytest.raises(InvalidRequest, match=r"^input 1 is too large .1,000,001 characters.*1,000,000"):
         prepare(["short", prompt], tokenizer, limits, truncate=True)
     assert tokenizer.calls == []

@@ -32,7 +32,7 @@ class ScriptedReader:
             raise EngineFailure(f"input {text.index} is bad")
         assert self.go_on.wait(20)
         self.read.append(text.index)
-        rows = Rows.one_each(DENSE, np.full((1, 2), text.index, np.float32))
+        rows = Rows.one_each(DENSE, np.full((1, 2), text.index + 1.0, np.float32))
         return ImageRows(rows, n_tokens=text.index + 1)
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ def worker(reader):
 
 def test_rows_and_tokens_come_in_the_order_of_the_texts(worker, reader):
     done = asyncio.run(worker.submit(texts(2, 0, 1), MEAN))
-    assert [output.matrix[0, 0] for output in done.outputs] == [2, 0, 1]
+    assert [output.matrix[0, 0] for output in done.outputs] == [3, 1, 2]
     assert done.n_tokens == [3, 1, 2]
     assert reader.read == [2, 0, 1]
     assert done.queue_s >= 0 <= done.compute_s

@@ -71,7 +71,7 @@ def test_its_route_answers_in_its_shape():
     ("body", "service", "status", "words"),
     [
         ({"sentences": []}, None, 418, "sentences"),
-        ({"sentences": ["a"]}, failing(InputTooLong(0, 20, 16)), 418, "20 tokens, the limit per text is 16: shorten"),
+        ({"sentences": ["a"]}, failing(InputTooLong(0, 20, 16)), 418, "20 tokens, the limit per text is 16): shorten"),
         ({"sentences": ["a"]}, failing(InputTooLong(0, 20, 16)), 418, "say please"),
         ({"sentences": ["a"]}, with_pooling(Pooling.NONE), 501, "pooling none"),
     ],

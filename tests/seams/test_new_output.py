@@ -39,8 +39,9 @@ class Sparse:
     def join(cls, parts: Sequence[Sparse | None]) -> Sparse:
         return cls(tuple({} if part is None else part.weights[0] for part in parts))
 
-    def is_finite(self) -> bool:
-        return all(weight == weight for text in self.weights for weight in text.values())
+    def fault(self) -> str:
+        is_finite = all(weight == weight for text in self.weights for weight in text.values())
+        return "" if is_finite else "the model returned numbers that are not finite"
 
     def finished(self, embd_normalize: int, dimensions: int | None) -> Sparse:
         return Sparse(tuple(dict(Counter(text).most_common(dimensions)) for text in self.weights))

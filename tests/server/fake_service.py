@@ -16,7 +16,8 @@ from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import build_app
 from gguf_embed.server.context import ServerOptions
-from gguf_embed.server.run import ListenAddress, serve_all
+from gguf_embed.server.listen import ListenAddress
+from gguf_embed.server.run import serve_all
 from gguf_embed.types import (
     NO_LOAD_OPTIONS,
     TOKENS,
@@ -288,11 +289,13 @@ class Reply:
 
 
 @asynccontextmanager
-async def serving(service: FakeService | None = None, **options: object) -> AsyncIterator[Running]:
+async def serving(
+    service: FakeService | None = None, *, tracing: object = None, **options: object
+) -> AsyncIterator[Running]:
     """Serve on a free loopback port through the product's own `serve_all`."""
     service = service or FakeService()
     metrics = Metrics()
-    app = build_app(service, ServerOptions(**{"version": "1.2.3", **options}), metrics)
+    app = build_app(service, ServerOptions(**{"version": "1.2.3", **options}), metrics, tracing=tracing)
     stop = asyncio.Event()
     ready: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
     done = asyncio.create_task(serve_all(app, [ListenAddress(port=0)], stop, ready.set_result))

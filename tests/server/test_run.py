@@ -17,7 +17,8 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.server import run as server_run
 from gguf_embed.server.app import build_app
 from gguf_embed.server.context import SERVER_CONTEXT, ServerOptions
-from gguf_embed.server.run import ListenAddress, serve_all
+from gguf_embed.server.listen import ListenAddress
+from gguf_embed.server.run import serve_all
 from tests.server.fake_service import FakeService, serving
 
 
@@ -99,7 +100,9 @@ def test_a_stop_does_not_wait_for_half_a_body(monkeypatch):
         done = asyncio.create_task(serve_all(app, [ListenAddress(port=0)], stop, ready.set_result))
         port = int((await ready)[0].rsplit(":", 1)[1])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST /embedding HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
+        writer.write(
+            b"POST /embedding HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+        )
         assert b"100" in await reader.readline()  # the server has begun to read the body
         stop.set()
         async with asyncio.timeout(20):  # waiting for requests in flight alone would take 60 s
@@ -161,7 +164,8 @@ SERVER = textwrap.dedent("""
     from gguf_embed.metrics import Metrics
     from gguf_embed.server.app import build_app
     from gguf_embed.server.context import ServerOptions
-    from gguf_embed.server.run import ListenAddress, handle_signals, serve_all
+    from gguf_embed.server.listen import ListenAddress
+    from gguf_embed.server.run import handle_signals, serve_all
     from tests.server.fake_service import FakeService
 
     def say(line):
@@ -214,7 +218,9 @@ def test_a_second_signal_ends_at_once(server_process):
     port = int(url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as client:
         body = b'{"input": "a"}'
-        client.sendall(b"POST /embedding HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        client.sendall(
+            b"POST /embedding HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
         assert process.stdout.readline() == "holding\n"
         process.send_signal(signal.SIGTERM)
         assert [process.stdout.readline() for _ in range(2)] == ["signal False\n", "stopping\n"]

@@ -240,7 +240,7 @@ def test_a_bad_input_is_skipped_and_named(encoder):
         (2, InvalidInput),
         (4, InputTooLong),
     ]
-    assert result.failures[2].error.message.startswith("input 4 has 122 tokens")
+    assert result.failures[2].error.message.startswith("input 4 is too large (122 tokens")
     assert result.failures[1].error.message.startswith("input 2: token id 10000 is not in")
     assert [tokens is None for tokens in result.tokens] == [False, True, True, False, True]
     np.testing.assert_allclose(result.output.matrix, encoder.embed("hello", "cat").output.matrix, atol=TOLERANCE)

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from gguf_embed.service.leased_threads import ModelThreads
+from gguf_embed.errors import EngineFailure
+from gguf_embed.service.leased_threads import ModelThreads, Patience
 
 
 class Work:
@@ -86,3 +87,58 @@ def test_an_error_reaches_the_caller_and_is_dropped_if_the_caller_was_cancelled(
 
     asyncio.run(scenario())
     assert not caplog.records
+
+
+def test_work_that_never_ends_is_an_error_in_time_and_others_go_on(threads):
+    async def scenario():
+        stuck, lost = Work(), []
+        with pytest.raises(EngineFailure, match="tokenizing 4 characters took over 0 s"):
+            await threads.run(stuck, Patience(0.1, "tokenizing 4 characters", lambda: lost.append(True)))
+        assert lost == [True]
+        assert await threads.run(lambda: "next", Patience(5.0, "x", pytest.fail)) == "next"
+        stuck.may_end.set()
+        for _ in range(3):
+            assert await threads.run(threading.get_ident) == await threads.run(threading.get_ident)
+
+    asyncio.run(scenario())
+
+
+def test_work_that_has_not_begun_in_time_loses_no_thread(threads):
+    async def scenario():
+        first, second = Work(), Work()
+        busy = asyncio.create_task(threads.run(first))
+        await asyncio.to_thread(first.begun.wait, 10)
+        with pytest.raises(EngineFailure):
+            await threads.run(second, Patience(0.05, "x", lambda: pytest.fail("nothing was lost")))
+        first.may_end.set()
+        assert await busy == "done"
+        assert not second.begun.is_set()
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_caller_does_not_wait_for_ever(threads):
+    async def scenario():
+        stuck, lost = Work(), []
+        waiter = asyncio.create_task(threads.run(stuck, Patience(0.2, "x", lambda: lost.append(True))))
+        await asyncio.to_thread(stuck.begun.wait, 10)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        assert lost == [True]
+        assert await threads.run(lambda: "next") == "next"
+        stuck.may_end.set()
+
+    asyncio.run(scenario())
+
+
+def test_closing_does_not_wait_for_a_lost_thread(threads):
+    async def scenario():
+        stuck = Work()
+        with pytest.raises(EngineFailure):
+            await threads.run(stuck, Patience(0.05, "x", lambda: None))
+        threads.close()
+        assert not stuck.ended
+        stuck.may_end.set()
+
+    asyncio.run(scenario())

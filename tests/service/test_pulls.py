@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from gguf_embed.errors import InvalidRequest, ModelFileError, PullFailed
+from gguf_embed.errors import InvalidRequest, ModelFileError, ModelNotFound, PermissionDenied, PullFailed
+from gguf_embed.model_store.hub_errors import HubDenied, NotOnHub
 from gguf_embed.service.pulls import Pulls
 from gguf_embed.types import PullProgress
 
@@ -62,7 +63,9 @@ def test_two_who_ask_for_one_model_share_its_download():
 @pytest.mark.parametrize(
     ("raised", "kind", "message"),
     [
-        (ModelFileError("org/repo is not on the hub"), PullFailed, "not on the hub"),
+        (NotOnHub("org/repo is not on the hub"), ModelNotFound, "not on the hub"),
+        (HubDenied("org/repo is gated"), PermissionDenied, "is gated"),
+        (ModelFileError("the disk is full"), PullFailed, "disk is full"),
         (InvalidRequest("no such name"), InvalidRequest, "no such name"),
         (RuntimeError("secret path"), PullFailed, "server's log"),
     ],

@@ -106,8 +106,10 @@ def n_amx_multiplications() -> int:
     return _amx_gemm.n_computed if _amx_gemm is not None else 0
 
 
-def load_model(path: Path, params: OffloadConfig, *, vocabulary_only: bool = False) -> Handle:
+def load_model(path: Path, params: OffloadConfig, *, vocabulary_only: bool = False, in_memory: bool = False) -> Handle:
     """Raises `ModelFileError` with llama.cpp's first reason. With n_gpu_layers 0, no GPU memory is used.
+
+    `in_memory`: the file is read, not mapped, so that it may be overwritten while the model runs.
 
     With `vocabulary_only`, the model has a vocabulary and metadata, but no weights: it cannot open contexts, and of its
     `ModelFacts` only `n_vocab` and `has_encoder_and_decoder` are right.
@@ -115,6 +117,8 @@ def load_model(path: Path, params: OffloadConfig, *, vocabulary_only: bool = Fal
     start_backend()
     native = llama.llama_model_default_params()
     native.vocab_only = vocabulary_only
+    if in_memory:
+        native.load_mode = llama.LLAMA_LOAD_MODE_NONE
     native.n_gpu_layers = params.n_gpu_layers
     native.main_gpu = params.main_gpu
     # ggml's own AMX buffers crash for quantized weights when compiled by GCC 12 (it loses the tile configuration)

@@ -24,11 +24,13 @@ from gguf_embed.engines.llama.calibration import TEXT_TOKENS, Calibration, calib
 from gguf_embed.engines.llama.context import FlashContexts
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.engines.llama.gpu_build import supports_gpu
+from gguf_embed.engines.memory import fits_in_memory
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.facts import file_type_name, has_rank_head, rank_labels
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.token_rows import PairRows, has_token_types
 from gguf_embed.gguf_file.vision_tower import check_tower
+from gguf_embed.model_store.names import split_parts
 from gguf_embed.types import OutputSpec
 
 CONTEXT_BYTES = 96 * 2**20
@@ -130,10 +132,18 @@ def _weights_choice(compute: ComputeConfig) -> Literal["auto", "file", "bf16"]:
 
 def _engine_config(path: Path, spec: LoadSpec) -> LlamaEngineConfig:
     header, offload = spec.header, spec.config.compute.offload
+    in_memory = path == header.path and offload.n_gpu_layers == 0 and fits_in_memory(_bytes_of_all_parts(path))
     if not has_rank_head(header):
-        return LlamaEngineConfig(path, offload)
+        return LlamaEngineConfig(path, offload, in_memory=in_memory)
     pair_rows = PairRows(header) if has_token_types(header) else None
-    return LlamaEngineConfig(path, offload, rank_head=True, labels=rank_labels(header), pair_rows=pair_rows)
+    return LlamaEngineConfig(
+        path, offload, rank_head=True, labels=rank_labels(header), pair_rows=pair_rows, in_memory=in_memory
+    )
+
+
+def _bytes_of_all_parts(path: Path) -> int:
+    parts = (path.with_name(name) for name in split_parts(path.name))
+    return sum(part.stat().st_size for part in parts if part.is_file())
 
 
 def _open_images(engine: LlamaEngine, spec: LoadSpec) -> ImageReader:

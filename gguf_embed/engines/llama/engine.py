@@ -30,6 +30,7 @@ class LlamaEngineConfig:
     rank_head: bool = False  # the file has a classification head; without one, llama.cpp's scores would be noise
     labels: tuple[str, ...] = ()  # of the head's numbers
     pair_rows: PairRows | None = None  # for a model with token types
+    in_memory: bool = False  # read the file instead of mapping it
 
 
 class LlamaEngine:
@@ -39,7 +40,7 @@ class LlamaEngine:
         """Load the weights, which takes seconds for large files. Raises `ModelFileError` with one clear reason."""
         self._config = config
         with ExitStack() as stack:
-            self._model = api.load_model(config.path, config.offload)
+            self._model = api.load_model(config.path, config.offload, in_memory=config.in_memory)
             stack.callback(api.free_model, self._model)
             self.codec = LlamaCodec(self._model)
             self._facts = api.model_facts(self._model)

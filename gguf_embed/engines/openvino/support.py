@@ -10,6 +10,7 @@ from gguf_embed.config import ModelConfig
 from gguf_embed.engines.memory import available_bytes
 from gguf_embed.gguf_file.facts import context_length, has_rank_head
 from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.token_rows import KEPT_BYTES
 
 ARCHITECTURES = ("bert", "nomic-bert", "modern-bert", "jina-bert-v2", "gemma-embedding", "qwen2", "qwen3")
 """Those with a graph. `network.py` has a function for each."""
@@ -98,8 +99,10 @@ def peak_bytes(header: GgufHeader, config: ModelConfig) -> int:
 
 
 def resident_bytes(header: GgufHeader) -> int:
-    """An estimate of the memory that a loaded model takes. The token table stays in the file."""
-    return COPIES * _matrix_bytes(header) + BUFFER_BYTES
+    """An estimate of the memory that a loaded model takes. A large token table stays in the file."""
+    table = header.tensors.get(TABLE)
+    kept = table.size_bytes if table is not None and table.size_bytes <= KEPT_BYTES else 0
+    return COPIES * _matrix_bytes(header) + kept + BUFFER_BYTES
 
 
 def longest_text_bytes(header: GgufHeader, config: ModelConfig) -> int:

@@ -1,4 +1,4 @@
-"""The rows of a static model, read from the memory-mapped GGUF as float32, a few at a time."""
+"""The rows of a static model as float32, a few at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_embed.engines.memory import fits_in_memory
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.dequantize import read_tensor
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
 from gguf_embed.gguf_file.static_format import MAPPING, TABLE, WEIGHTS
 from gguf_embed.types import FloatMatrix
@@ -55,7 +57,7 @@ class TokenTable:
 
 
 def open_table(header: GgufHeader) -> TokenTable:
-    """Map the file's tensors. Raises `ModelFileError` if one is missing or their shapes do not match."""
+    """Read the file's tensors. Raises `ModelFileError` if one is missing or their shapes do not match."""
     tensor = _tensor(header, TABLE, 2)
     n_embd, n_rows = tensor.shape
     take = _opener(header, tensor)
@@ -84,10 +86,13 @@ def _vector(header: GgufHeader, name: str, type_name: str) -> NDArray[Any] | Non
     tensor = _tensor(header, name, 1)
     if tensor.type != type_name:
         raise ModelFileError(f"{header.path}: tensor {name} is {tensor.type}, expected {type_name}; convert it again")
-    return np.array(_mapped(header, tensor, tensor.shape))
+    return _stored(header, tensor, tensor.shape)
 
 
-def _mapped(header: GgufHeader, tensor: TensorInfo, shape: tuple[int, ...]) -> NDArray[Any]:
+def _stored(header: GgufHeader, tensor: TensorInfo, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A tensor as it is stored: in memory, or mapped if it takes too much of it."""
+    if fits_in_memory(tensor.size_bytes):
+        return read_tensor(header, tensor).reshape(-1).view(_DTYPES[tensor.type]).reshape(shape)
     begin = header.data_start + tensor.offset
     return np.memmap(header.path, _DTYPES[tensor.type], "r", begin, shape).view(np.ndarray)
 
@@ -103,7 +108,7 @@ def _opener(header: GgufHeader, tensor: TensorInfo) -> TakeRows:
             f"{header.path}: Q8_0 rows of {n_embd} numbers do not fill whole blocks of {_Q8_BLOCK}; use F16"
         )
     n_blocks = n_embd // _Q8_BLOCK if tensor.type == "Q8_0" else n_embd
-    take = _READERS[tensor.type](_mapped(header, tensor, (n_rows, n_blocks)))
+    take = _READERS[tensor.type](_stored(header, tensor, (n_rows, n_blocks)))
     if tensor.type == "F32":
         return take
     if 4 * n_embd * n_rows > UNPACKED_BYTES:

@@ -170,4 +170,4 @@ class EndpointPool:
 
 def _reason(message: str) -> str:
     """Continues a sentence that begins with the text's place; the server counts within its request."""
-    return f"was refused by {message.replace(': input 0 has', ': it has', 1)}"
+    return f"was refused by {message.replace(': input 0 is', ': it is', 1)}"

@@ -32,15 +32,19 @@ async def root(context: ServerContext, request: web.Request) -> web.StreamRespon
 async def index(context: ServerContext, request: web.Request) -> web.Response:
     """`GET /`: the served models and the routes, as plain text for people."""
     statuses = context.service.models()
+    prefix = context.options.api_prefix
     methods = max(len(route.method) for route in context.routes)
-    paths = max(len(shown_path(route)) for route in context.routes)
+    paths = max(len(prefix + shown_path(route)) for route in context.routes)
     lines = [
         f"gguf-embed {context.options.version} serves",
         *map(_index_line, statuses),
         "",
-        *(f"{route.method:{methods}}  {shown_path(route):{paths}}  {route.summary}" for route in context.routes),
+        *(
+            f"{route.method:{methods}}  {prefix + shown_path(route):{paths}}  {route.summary}"
+            for route in context.routes
+        ),
         "",
-        example(f"{request.scheme}://{request.host}", statuses[0].info if statuses else None),
+        example(f"{request.scheme}://{request.host}{prefix}", statuses[0].info if statuses else None),
         "",
     ]
     # a Host header that is not UTF-8 contains surrogates

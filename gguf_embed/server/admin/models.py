@@ -136,4 +136,5 @@ def format_props(status: ModelStatus) -> dict[str, object]:
         "matryoshka": list(info.matryoshka),
         "n_scores": info.n_scores,
         "labels": list(info.labels),
+        "problems": [{"code": one.code, "message": one.message, "fix": one.fix} for one in info.problems],
     }

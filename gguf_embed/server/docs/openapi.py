@@ -20,6 +20,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.server.context import Dialect, Route, ServerContext
+from gguf_embed.server.fields import aliases
 from gguf_embed.server.http.body import json_response
 
 Json = dict[str, Any]
@@ -63,7 +64,8 @@ def load_descriptions(dialects: tuple[Dialect, ...]) -> Descriptions:
 
 
 def expand(value: Any) -> Any:
-    """Expand the short forms at every depth: `ref = "Name"`, and null in an enum (TOML has no null)."""
+    """Expand the short forms at every depth: `ref = "Name"`, `aliases = "DIMENSIONS"` (a table of `fields/aliases.py`),
+    and null in an enum (TOML has no null)."""
     if isinstance(value, list):
         return [expand(entry) for entry in value]
     if not isinstance(value, dict):
@@ -72,6 +74,10 @@ def expand(value: Any) -> Any:
     short = written.get("ref")
     if isinstance(short, str):
         written = {"$ref": f"#/components/schemas/{short}"} | {key: written[key] for key in written if key != "ref"}
+    if isinstance(table := written.get("aliases"), str):
+        del written["aliases"]
+        names = ", ".join(f"`{name}`" for name in getattr(aliases, table))
+        written["description"] = f"{written['description']} Other APIs' names work too: {names}."
     if "enum" in written and "null" in written.get("type", ()):
         written["enum"] = [*written["enum"], None]
     return written

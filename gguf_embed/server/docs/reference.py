@@ -37,6 +37,7 @@ async def docs(context: ServerContext, request: web.Request) -> web.StreamRespon
     url = f"{request.scheme}://{request.host}"
     if not _PLAIN_URL.fullmatch(url):
         return made.response()
+    url += context.options.api_prefix
     return Page(made.body.replace(_ANY_URL.encode(), url.encode()), made.headers).response()
 
 
@@ -148,7 +149,8 @@ def _example(entry: Entry, example: Json, url: str) -> str:
     body = shlex.quote(orjson.dumps(example["value"]).decode())
     verb = "" if method == "POST" else f"-X {method} "
     key = "-H 'Authorization: Bearer YOUR_KEY' " if entry.operation["security"] else ""
-    line = f"curl {verb}{shlex.quote(url + path)} {key}-H 'Content-Type: application/json' -d {body}"
+    target = shlex.quote(url + path.replace("{model}", "MODEL"))
+    line = f"curl {verb}{target} {key}-H 'Content-Type: application/json' -d {body}"
     return f'<h4>{_words(example["summary"])}</h4><pre tabindex="0">{escape(line)}</pre>'
 
 

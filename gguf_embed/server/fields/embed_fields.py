@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gguf_embed.server.fields import output_types, prompt_prefix
+from gguf_embed.server.fields import aliases, output_types, prompt_prefix
 from gguf_embed.server.fields.output_types import OutputType
 from gguf_embed.server.fields.outputs import parse_pooling
-from gguf_embed.server.http.values import JsonObject, optional_bool, optional_str
+from gguf_embed.server.fields.truncation import NO_CUTTING, Cutting, parse_cutting
+from gguf_embed.server.http.values import JsonObject, optional_str
 from gguf_embed.types import OutputSpec, PromptChoice
+
+OWN_INPUTS = ("input", "content")
+"""The texts' names on these routes; the first takes precedence, as in llama-server."""
 
 EMBED_FIELDS = frozenset(
     {
         "model",
         "pooling",
-        "dimensions",
-        "output_dimension",
-        "truncate",
+        *aliases.KNOWN_FIELDS,
+        *(name for name in aliases.INPUTS if name not in OWN_INPUTS),
         *prompt_prefix.FIELDS,
         *output_types.FIELDS,
     }
@@ -33,7 +36,8 @@ class EmbedFields:
     model: str | None = None
     output: OutputSpec | None = None
     dimensions: int | None = None
-    truncate: bool | None = None
+    cutting: Cutting = NO_CUTTING
+    normalize: bool | None = None
     prompt: PromptChoice | None = None
     output_types: tuple[OutputType, ...] = ()
 
@@ -43,11 +47,14 @@ NO_EMBED_FIELDS = EmbedFields()
 
 def parse_embed_fields(body: JsonObject) -> EmbedFields:
     """Raises `InvalidRequest` naming the field."""
+    aliases.refuse_unsupported(body)
+    aliases.inputs_field(body, OWN_INPUTS)
     return EmbedFields(
         model=optional_str(body, "model"),
         output=parse_pooling(body),
         dimensions=output_types.parse_dimensions(body),
-        truncate=optional_bool(body, "truncate"),
+        cutting=parse_cutting(body),
+        normalize=aliases.parse_flag(body, aliases.NORMALIZE),
         prompt=prompt_prefix.parse_prompt_choice(body),
         output_types=output_types.parse_output_types(body),
     )

@@ -12,6 +12,7 @@ from typing import Literal, cast
 
 from gguf_embed.errors import EmbedError, InvalidInput, InvalidRequest, NotSupported, WayOut
 from gguf_embed.preprocessing.token_offsets import check_offset_budget
+from gguf_embed.server.fields.aliases import refuse_unsupported
 from gguf_embed.server.fields.inputs import MixedInputs, parse_entry, parse_inputs
 from gguf_embed.server.http.errors import NoInputs, TooManyInputs
 from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_bool, optional_choice
@@ -86,7 +87,8 @@ def parse_options(body: JsonObject, param: str, max_inputs: int) -> EmbedOptions
 
 
 def refuse_elsewhere(body: JsonObject, fields: Iterable[str] = ()) -> None:
-    """Refuse the options, and `fields`, on a route that does not support them, instead of ignoring them."""
+    """Refuse the options, `fields`, and what no route supports, on a route without them, instead of ignoring them."""
+    refuse_unsupported(body)
     for name in (*_OPTION_FIELDS, *fields):
         if name in body and _asks(body[name]):
             raise InvalidRequest(

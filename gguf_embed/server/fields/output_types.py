@@ -14,6 +14,7 @@ from typing import Literal, cast
 import numpy as np
 
 from gguf_embed.errors import InvalidRequest
+from gguf_embed.server.fields.aliases import DIMENSIONS, set_names
 from gguf_embed.server.http.values import JsonObject, describe, optional_choice, optional_int
 from gguf_embed.types import SCORES, TOKENS, FloatMatrix, OutputSpec
 from gguf_embed.vectors import SmallMatrix, quantize
@@ -80,16 +81,13 @@ def _word(value: object, field: str) -> str:
 
 
 def parse_dimensions(body: JsonObject) -> int | None:
-    """`dimensions`, or `output_dimension` as Voyage, Mistral and Cohere call it; None if both are absent."""
-    one = optional_int(body, "dimensions", minimum=1)
-    if body.get("output_dimension") is None:
-        return one
-    other = optional_int(body, "output_dimension", minimum=1)
-    if one not in (None, other):
-        raise InvalidRequest(
-            f'"dimensions" is {one} and "output_dimension" is {other}: send only one of them', "output_dimension"
-        )
-    return other
+    """`dimensions`, by any of its names in `aliases.DIMENSIONS`; None if all are absent."""
+    names = set_names(body, DIMENSIONS)
+    values = [optional_int(body, name, minimum=1) for name in names]
+    for name, value in zip(names, values, strict=True):
+        if value != values[0]:
+            raise InvalidRequest(f'"{names[0]}" is {values[0]} and "{name}" is {value}: send only one of them', name)
+    return values[0] if values else None
 
 
 def check_output_types(types: Sequence[OutputType], output: OutputSpec, embd_normalize: int) -> None:

@@ -8,11 +8,12 @@ from typing import Literal, cast
 import numpy as np
 
 from gguf_embed.errors import InvalidRequest
+from gguf_embed.server.fields.aliases import DOCUMENTS, RAW_SCORES, RETURN_DOCUMENTS, TOP_N, set_names
 from gguf_embed.server.fields.inputs import check_count
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.outputs import parse_pooling
 from gguf_embed.server.fields.prompt_prefix import format_applied_prompt
-from gguf_embed.server.fields.truncation import check_direction, format_truncation
+from gguf_embed.server.fields.truncation import format_truncation, parse_cutting
 from gguf_embed.server.http.values import (
     JsonObject,
     describe,
@@ -41,19 +42,17 @@ class ParsedRerank:
     documents: tuple[object, ...]  # as the client sent them: strings or objects
     top_n: int | None = None
     return_documents: bool = False
+    is_tei: bool = False  # the documents came as TEI's clients send them
 
 
 def parse_rerank(body: JsonObject, max_inputs: int, defaults: RerankDefaults) -> ParsedRerank:
     """Parse a request body. Raises `InvalidRequest` naming the field."""
-    query = body.get("query")
-    if not isinstance(query, str):
-        raise wrong_value("query", "a string", query)
+    query = _parse_query(body)
     refuse_elsewhere(body)
-    param = _documents_field(body)
+    param = documents_field(body)
     documents = _parse_list(body, param, max_inputs)
     fields = _parse_rank_fields(body)
-    raw_scores, truncate = optional_bool(body, "raw_scores"), optional_bool(body, "truncate")
-    check_direction(body)
+    raw_scores, cutting = _parse_raw_scores(body), parse_cutting(body, defaults.truncate)
     request = RerankRequest(
         query=query,
         documents=tuple(_text_of(document, f"{param}[{index}]", fields) for index, document in enumerate(documents)),
@@ -61,27 +60,61 @@ def parse_rerank(body: JsonObject, max_inputs: int, defaults: RerankDefaults) ->
         method=cast(Literal["rank", "embedding"], optional_choice(body, "method", ("rank", "embedding")) or "rank"),
         raw_scores=defaults.raw_scores if raw_scores is None else raw_scores,
         label=_parse_label(body),
-        truncate=defaults.truncate if truncate is None else truncate,
+        truncate=cutting.truncate,
+        max_tokens=cutting.max_tokens,
+        cut_start=cutting.cut_start,
         max_document_tokens=optional_int(body, "max_tokens_per_doc", minimum=1),
         output=parse_pooling(body, ("mean", "cls", "last")),
         use_prompts=optional_bool(body, "use_prompts") or False,
     )
-    _check_method(body, request)
-    wants_text = [optional_bool(body, name) for name in ("return_documents", "return_text")]
+    _check_method(request, raw_scores)
+    wants_text = [optional_bool(body, name) for name in RETURN_DOCUMENTS]
     return ParsedRerank(
-        request, tuple(documents), optional_int(body, "top_n", minimum=1), return_documents=True in wants_text
+        request, tuple(documents), _parse_top_n(body), return_documents=True in wants_text, is_tei=param == "texts"
     )
 
 
-def _documents_field(body: JsonObject) -> str:
-    if body.get("texts") is None:
-        return "documents"
-    if body.get("documents") is not None:
-        raise InvalidRequest('"documents" and "texts" are names of the same field: send only one of them', "texts")
-    return "texts"
+def _parse_query(body: JsonObject) -> str:
+    """The query: a string, or an object with its text as NVIDIA's clients send it."""
+    match body.get("query"):
+        case str(query) | {"text": str(query)}:
+            return query
+        case other:
+            raise wrong_value("query", "a string", other)
 
 
-def _check_method(body: JsonObject, request: RerankRequest) -> None:
+def documents_field(body: JsonObject) -> str:
+    """The first of `aliases.DOCUMENTS` with a list, so that a flag of the same name is none of them."""
+    found = [name for name in set_names(body, DOCUMENTS) if isinstance(body[name], list)]
+    for name in found[1:]:
+        if body[name] != body[found[0]]:
+            raise InvalidRequest(f'"{found[0]}" and "{name}" mean the same here: send only one of them', name)
+    return next(iter((*found, *set_names(body, DOCUMENTS))), "documents")
+
+
+def _parse_raw_scores(body: JsonObject) -> bool | None:
+    """Whether scores are the head's own numbers, by any of the names; None if the request does not say."""
+    first: str | None = None
+    raw_scores: bool | None = None
+    for name in set_names(body, RAW_SCORES):
+        value = optional_bool(body, name) is RAW_SCORES[name]
+        if first is not None and value is not raw_scores:
+            raise InvalidRequest(f'"{first}" and "{name}" contradict each other: send only one of them', name)
+        first, raw_scores = name, value
+    return raw_scores
+
+
+def _parse_top_n(body: JsonObject) -> int | None:
+    """How many results to return; None, also for 0 and -1: all."""
+    names = set_names(body, TOP_N)
+    values = [optional_int(body, name, minimum=-1) or -1 for name in names]
+    for name, value in zip(names, values, strict=True):
+        if value != values[0]:
+            raise InvalidRequest(f'"{names[0]}" and "{name}" contradict each other: send only one of them', name)
+    return values[0] if values and values[0] > 0 else None
+
+
+def _check_method(request: RerankRequest, raw_scores: bool | None) -> None:
     """Refuse fields of the other method, which would be ignored."""
     if request.method == "rank":
         if request.output is not None or request.use_prompts:
@@ -90,7 +123,7 @@ def _check_method(body: JsonObject, request: RerankRequest) -> None:
         return
     if request.label is not None:
         raise InvalidRequest('"label" is for a rank head, and "method": "embedding" has none: leave it out', "label")
-    if body.get("raw_scores") is False:
+    if raw_scores is False:
         raise InvalidRequest(
             '"method": "embedding" always returns cosines, from -1 to 1: leave "raw_scores" out', "raw_scores"
         )

@@ -2,30 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.http.values import JsonObject, optional_bool, optional_choice
+from gguf_embed.server.fields.aliases import CUT_WORDS, CUTTING
+from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_choice, optional_int
 from gguf_embed.types import Truncation
 
+_T = TypeVar("_T")
+_FIELDS = frozenset(CUTTING)
+_SIDES = {"left": True, "right": False}
 
-def parse_truncate(body: JsonObject) -> bool:
-    """Whether to cut long texts. The default is true, as in TEI (its `--auto-truncate`).
 
-    Raises `InvalidRequest` for `truncation_direction` "left", because this server only cuts the end.
+@dataclass(frozen=True, slots=True)
+class Cutting:
+    """Whether and where a text is cut. `truncate` None: the server's or the dialect's default."""
+
+    truncate: bool | None = None
+    max_tokens: int | None = None  # per text; None: the model's limit
+    cut_start: bool = False
+
+
+NO_CUTTING = Cutting()
+
+
+def parse_cutting(body: JsonObject, default: bool | None = None) -> Cutting:
+    """All fields of `aliases.CUTTING` together. `default`: the dialect's own for `truncate`.
+
+    Raises `InvalidRequest` for a wrong value, and for two fields that contradict each other.
     """
-    check_direction(body)
-    truncate = optional_bool(body, "truncate")
-    return True if truncate is None else truncate
+    if _FIELDS.isdisjoint(body):
+        return NO_CUTTING if default is None else Cutting(default)
+    truncate = _one_value(_whether(body))
+    cut_start = _one_value((*_starts(body), *_sides(body)))
+    length = _one_value(_lengths(body))
+    return Cutting(default if truncate is None else truncate, length if length != -1 else None, cut_start or False)
 
 
-def check_direction(body: JsonObject) -> None:
-    """Refuse TEI's `truncation_direction` "Left"."""
-    value = body.get("truncation_direction")
-    if isinstance(value, str) and value.lower() == "left":
-        raise InvalidRequest(
-            'this server only cuts the end of a text: "truncation_direction" must be "Right", or cut the text yourself',
-            "truncation_direction",
-        )
-    optional_choice(body, "truncation_direction", ("Right",))
+def _named(body: JsonObject, role: str) -> Iterator[str]:
+    """The names with this role that the body has with a value other than null."""
+    return (name for name, has in CUTTING.items() if has == role and body.get(name) is not None)
+
+
+def _whether(body: JsonObject) -> Iterator[tuple[str, bool]]:
+    for name in _named(body, "whether"):
+        yield name, _word(name, body[name]) != "none"
+    for name in _named(body, "cut_to"):
+        yield name, True
+
+
+def _starts(body: JsonObject) -> Iterator[tuple[str, bool]]:
+    """The side, where a word names one: `true` does not."""
+    for name in _named(body, "whether"):
+        value = body[name]
+        word = value.lower() if isinstance(value, str) else ""
+        if word in ("start", "left", "end", "right"):
+            yield name, _word(name, value) == "start"
+
+
+def _sides(body: JsonObject) -> Iterator[tuple[str, bool]]:
+    for name in _named(body, "side"):
+        side = optional_choice(body, name, ("Left", "Right"))
+        yield name, _SIDES[side or "right"]
+
+
+def _lengths(body: JsonObject) -> Iterator[tuple[str, int]]:
+    for name in _named(body, "cut_to"):
+        value = body[name]
+        if not (isinstance(value, int) and is_int(value) and (value >= 1 or value == -1)):
+            raise InvalidRequest(
+                f'"{name}" must be a number of tokens, or -1 for the model\'s limit, found {describe(value)}', name
+            )
+        yield name, value
+    for name in _named(body, "limit"):
+        value = optional_int(body, name, minimum=1)
+        yield name, value or 1
+
+
+def _word(name: str, value: object) -> str:
+    word = CUT_WORDS.get(value.lower()) if isinstance(value, str) else None
+    if isinstance(value, bool):
+        word = "end" if value else "none"
+    if word is None:
+        raise InvalidRequest(f'"{name}" must be true, false, "NONE", "END" or "START", found {describe(value)}', name)
+    return word
+
+
+def _one_value(values: Iterable[tuple[str, _T]]) -> _T | None:
+    """The value of all the fields, None if there is none. Raises `InvalidRequest` for two that differ."""
+    first: tuple[str, _T] | None = None
+    for name, value in values:
+        if first is None:
+            first = name, value
+        elif value != first[1]:
+            raise InvalidRequest(f'"{first[0]}" and "{name}" contradict each other: send only one of them', name)
+    return None if first is None else first[1]
 
 
 def format_truncation(cut: Truncation) -> dict[str, int]:

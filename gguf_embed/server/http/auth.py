@@ -15,10 +15,10 @@ class ApiKeys:
     def __init__(self, keys: Sequence[str]) -> None:
         self._digests = tuple(_digest(key) for key in keys if key)
 
-    def check(self, authorization: str | None, x_api_key: str | None) -> None:
-        """Accept a known key from either header. Raises `AuthenticationFailed`."""
+    def check(self, authorization: str | None, *keys: str | None) -> None:
+        """Accept a known key from "Authorization" or a header with the key alone. Raises `AuthenticationFailed`."""
         scheme, _, bearer = (authorization or "").partition(" ")
-        offered = [key for key in (bearer.strip() if scheme.lower() == "bearer" else "", x_api_key or "") if key]
+        offered = [key for key in (bearer.strip() if scheme.lower() == "bearer" else "", *keys) if key]
         if not offered:
             raise AuthenticationFailed('Invalid API Key: send "Authorization: Bearer KEY" or "X-Api-Key: KEY"')
         if not sum(self._count_equal(key) for key in offered):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import re
 from collections.abc import AsyncIterator, Sequence
 from typing import cast
@@ -19,6 +20,7 @@ from gguf_embed.types import Truncation
 TRUNCATED_HEADER = "X-Gguf-Embed-Truncated"
 BODY_TIMEOUT_S = 60.0
 _MAX_INDICES_IN_HEADER = 50
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 # Matches any escape as a whole, so that an escaped backslash before a "u" is not mistaken for a surrogate.
 _ESCAPES = re.compile(
@@ -82,18 +84,33 @@ def _too_large(limit: int) -> PayloadTooLarge:
 
 
 def parse_json_object(raw: bytes) -> JsonObject:
-    """Parse a JSON object. A lone surrogate, which JavaScript produces when it splits an emoji, becomes U+FFFD."""
+    """Parse a JSON object, in UTF-8 or with a byte order mark in UTF-16.
+
+    A lone surrogate, which JavaScript produces when it splits an emoji, becomes U+FFFD.
+    """
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
-        value = _parse_with_lone_surrogates(raw, exc)
+        value = _parse_repaired(raw, exc)
     if not isinstance(value, dict):
         raise InvalidRequest(f"the body must be a JSON object, found {describe(value)}")
     return cast(JsonObject, value)
 
 
-def _parse_with_lone_surrogates(raw: bytes, first: orjson.JSONDecodeError) -> object:
-    repaired = _ESCAPES.sub(lambda found: b"\\ufffd" if found[2] else found[0], raw)
+def _without_mark(raw: bytes) -> bytes:
+    """A body that begins with a byte order mark (.NET, n8n, PowerShell), as UTF-8 without it."""
+    if raw.startswith(codecs.BOM_UTF8):
+        return raw[len(codecs.BOM_UTF8) :]
+    try:
+        return raw.decode("utf-16").encode()
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(f"the body is not valid UTF-16: {exc.reason} at byte {exc.start}") from exc
+
+
+def _parse_repaired(raw: bytes, first: orjson.JSONDecodeError) -> object:
+    """Without a byte order mark and lone surrogates."""
+    plain = _without_mark(raw) if raw.startswith(_BYTE_ORDER_MARKS) else raw
+    repaired = _ESCAPES.sub(lambda found: b"\\ufffd" if found[2] else found[0], plain)
     if repaired == raw:
         raise _malformed(raw, first) from first
     try:

@@ -12,6 +12,9 @@ import orjson
 from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidRequest, Overloaded, WayOut, describe
 from gguf_embed.server.context import ErrorFormat
 
+MAX_HEADER_BYTES = 64 * 1024
+"""Limit on the names and values of all headers, and the path."""
+
 _MAX_PATH_SHOWN = 100
 _CLOSE = 0.8  # difflib's ratio for one or two different letters in a word
 _GENERATION = re.compile(r"\b(chat|completions?|infill|messages|responses|generate|generate_stream)\b")
@@ -30,7 +33,7 @@ class RouteNotFound(EmbedError):
             hint = "this server embeds text and does not generate it; "
         elif meant := difflib.get_close_matches(shown, known, n=1, cutoff=_CLOSE):
             hint = f"did you mean {meant[0]}? "
-        super().__init__(f"there is no route {shown}: {hint}GET / lists all routes")
+        super().__init__(f"there is no route {shown}: {hint}GET {min(known, key=len, default='/')} lists all routes")
 
 
 class MethodNotAllowed(EmbedError):
@@ -41,6 +44,18 @@ class MethodNotAllowed(EmbedError):
     def __init__(self, method: str, path: str, allowed: tuple[str, ...]) -> None:
         super().__init__(f"{method} is not allowed on {path}: use {' or '.join(allowed)}")
         self.allowed = allowed
+
+
+class HeadersTooLarge(EmbedError):
+    """The request's headers and path are over the limit. Servers in front of this one allow 4 to 64 kB."""
+
+    kind = "headers_too_large"
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"the request's headers are over {MAX_HEADER_BYTES} bytes together: send fewer or smaller ones, for "
+            "example without cookies"
+        )
 
 
 class NoInputs(InvalidRequest):
@@ -61,6 +76,7 @@ STATUSES: Mapping[str, int] = {
     "method_not_allowed": 405,
     "payload_too_large": 413,
     "overloaded": 429,
+    "headers_too_large": 431,
     "engine": 500,
     "model_load": 500,
     "pull_failed": 500,
@@ -98,6 +114,8 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.LLAMA_TOKENIZER: "start the server with --tokenizer llama",
     WayOut.REPAIR_FILE: "run gguf-embed doctor --fix on the file",
     WayOut.OTHER_FILE: "use another GGUF of the model",
+    WayOut.EXAMINE_FILE: "run gguf-embed doctor on the file",
+    WayOut.SKIP_CHECK: "start the server with --check-files off",
 }
 """The words of all dialects, which each may override with those for its own fields and routes."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import re
@@ -11,19 +12,23 @@ from collections.abc import Mapping
 
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
+from aiohttp.web_request import BaseRequest
 
 from gguf_embed.errors import EmbedError, EngineFailure, InvalidRequest, Unavailable
-from gguf_embed.server.context import Dialect, Route, ServerContext
+from gguf_embed.server.context import ERROR_FORMAT, Dialect, Route, ServerContext
 from gguf_embed.server.http.auth import ApiKeys
 from gguf_embed.server.http.body import TRUNCATED_HEADER, json_response
 from gguf_embed.server.http.errors import (
     INTERNAL_MESSAGE,
+    MAX_HEADER_BYTES,
+    HeadersTooLarge,
     MethodNotAllowed,
     RouteNotFound,
     format_error,
     is_servers_fault,
 )
-from gguf_embed.server.http.path import has_double_slash, without_double_slashes
+from gguf_embed.server.http.path import meant
+from gguf_embed.server.http.same_site import SameSite
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +36,8 @@ REQUEST_ID_HEADER = "X-Request-Id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CORS = {
     "Access-Control-Allow-Credentials": "true",
-    "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
-    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Api-Key, X-Request-Id",
     "Access-Control-Expose-Headers": f"X-Request-Id, Retry-After, {TRUNCATED_HEADER}",
 }
 
@@ -52,18 +57,19 @@ class RequestMiddleware:
         self._context = context
         self._served = served
         self._keys = ApiKeys(context.options.api_keys) if context.options.api_keys else None
+        self._same_site = SameSite(context.options.allowed_origins)
         self._dialects: dict[str, Dialect] = {}  # by path
         for dialect in context.dialects:
             for route in dialect.routes:
-                self._dialects.setdefault(route.path, dialect)
+                self._dialects.setdefault(context.options.api_prefix + route.path, dialect)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
         """Answer one request, and count it in any case."""
         started_s = time.perf_counter()
         route, dialect = self._served.get(request.match_info.route, _NONE)
-        if route is None and has_double_slash(request):
-            request = await without_double_slashes(request)
+        if route is None and (corrected := await self._meant(request)) is not None:
+            request = corrected
             route, dialect = self._served.get(request.match_info.route, _NONE)
             handler = request.match_info.handler
         status = CLIENT_GONE_STATUS
@@ -90,8 +96,14 @@ class RequestMiddleware:
                 raise Unavailable("the server is shutting down: retry after it has restarted")
             if request.method == "OPTIONS":
                 return web.Response()
-            if self._keys is not None and (route is None or route.auth_required):
-                self._keys.check(request.headers.get("Authorization"), request.headers.get("X-Api-Key"))
+            headers = request.headers
+            if self._keys is None:
+                if headers.get("Host") not in self._same_site.known_hosts or "Origin" in headers:
+                    self._check_site(request, route)
+            elif route is None or route.auth_required:
+                self._keys.check(headers.get("Authorization"), headers.get("X-Api-Key"), headers.get("Api-Key"))
+            if sum(map(len, itertools.chain(*request.raw_headers))) + len(request.raw_path) > MAX_HEADER_BYTES:
+                raise HeadersTooLarge
             return await handler(request)
         except EmbedError as error:
             failure = error
@@ -102,10 +114,19 @@ class RequestMiddleware:
             failure = EngineFailure(INTERNAL_MESSAGE)
         return self._error_response(failure, request, dialect or self._dialect_of(request.path))
 
+    async def _meant(self, request: web.Request) -> web.Request | None:
+        return await meant(request, self._served, self._context.options.api_prefix)
+
+    def _check_site(self, request: web.Request, route: Route | None) -> None:
+        if route is None or route.auth_required:
+            self._same_site.check(request)
+
     def _dialect_of(self, path: str) -> Dialect:
         """The dialect of a path that is unknown, or that was requested with a wrong method."""
+        path = "/" + path.lstrip("/")
         named = (dialect for dialect in self._context.dialects if dialect.path_prefix)
-        by_prefix = next((dialect for dialect in named if path.startswith(dialect.path_prefix)), None)
+        path_of_route = path.removeprefix(self._context.options.api_prefix)
+        by_prefix = next((dialect for dialect in named if path_of_route.startswith(dialect.path_prefix)), None)
         return self._dialects.get(path) or by_prefix or self._context.dialects[0]
 
     def _from_http(self, error: web.HTTPException, request: web.Request) -> EmbedError:
@@ -119,16 +140,16 @@ class RequestMiddleware:
 
     def _error_response(self, error: EmbedError, request: web.Request, dialect: Dialect) -> web.Response:
         self._context.metrics.observe_error(error.kind)
-        reply = format_error(error, dialect.errors)
+        reply = format_error(error, request.get(ERROR_FORMAT, dialect.errors))
         response = json_response(reply.body, reply.status)
         response.headers.update(reply.headers)
         if is_servers_fault(error):
             response.headers[REQUEST_ID_HEADER] = asked = request_id(request)
-            logger.warning("%s: %s, request %s", error.kind, error.message, asked)
+            logger.warning("%s: %s, request %s", error.kind, error.message, asked, extra={"request_id": asked})
         return response
 
 
-def request_id(request: web.Request) -> str:
+def request_id(request: BaseRequest) -> str:
     """The client's own request id if it is valid, else a new one with each call."""
     asked = request.headers.get(REQUEST_ID_HEADER)
     return asked if asked and _SANE_ID.fullmatch(asked) else os.urandom(12).hex()
@@ -148,5 +169,8 @@ def set_common_headers(context: ServerContext, request: web.Request, response: w
         headers["Access-Control-Allow-Origin"] = origin
         headers["Vary"] = f"{headers['Vary']}, Origin" if "Vary" in headers else "Origin"
         headers.update(_CORS)
+        if (asked := request.headers.get("Access-Control-Request-Headers")) is not None:
+            headers["Access-Control-Allow-Headers"] = asked  # "*" is no wildcard in a request with credentials
+            headers["Vary"] += ", Access-Control-Request-Headers"
     if context.in_flight.stopping.is_set():
         response.force_close()

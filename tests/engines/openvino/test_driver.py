@@ -132,7 +132,7 @@ def test_contexts_of_the_plan_run_what_they_are_for(tmp_path):
         for n_tokens, long in ((1024, False), (2048, True)):
             context_spec = contexts.spec(spec.output, n_tokens, long=long)
             with closing(loaded.engine.open_context(context_spec)) as context:
-                assert context.embed([[5] * n_tokens], 1).is_finite()
+                assert context.embed([[5] * n_tokens], 1).fault() == ""
         assert contexts.spec(spec.output, 10, long=False) == contexts.spec(spec.output, 500, long=False)
 
 

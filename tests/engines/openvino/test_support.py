@@ -127,11 +127,15 @@ def test_too_little_memory_is_refused_with_both_numbers(bert, monkeypatch):
     )
 
 
-def test_memory_counts_the_matrices_but_not_the_token_table(bert):
+def test_memory_counts_the_matrices_and_a_small_token_table(bert):
     more = with_tensor(bert, "blk.0.ffn_up.weight", (1000, 1000))
-    table = with_tensor(bert, "token_embd.weight", (1000, 1000))
     assert support.resident_bytes(more) - support.resident_bytes(bert) == 2 * 4 * (1_000_000 - 32 * 64)
-    assert support.resident_bytes(table) == support.resident_bytes(bert)
+    without = replace(bert, tensors={name: t for name, t in bert.tensors.items() if name != "token_embd.weight"})
+    kept = bert.tensors["token_embd.weight"].size_bytes
+    assert support.resident_bytes(bert) - support.resident_bytes(without) == kept
+    large = replace(bert.tensors["token_embd.weight"], size_bytes=65 * 2**20)
+    table = replace(bert, tensors=bert.tensors | {"token_embd.weight": large})
+    assert support.resident_bytes(table) == support.resident_bytes(without)
     assert support.peak_bytes(bert, PLAIN) > support.resident_bytes(bert)
 
 

@@ -78,7 +78,7 @@ def test_our_server_tells_its_facts_and_gives_the_vectors_of_a_local_pool(tiny_s
     assert (facts.normalized, facts.prompt, facts.fingerprint) == (True, "", "")
     found = pool.embed(["hello", LONG, "cat"])
     assert list(found.failures) == [1]
-    assert found.failures[1].startswith(f"was refused by {tiny_server.url}: it has 102 tokens, the limit")
+    assert found.failures[1].startswith(f"was refused by {tiny_server.url}: it is too large (102 tokens, the limit")
     np.testing.assert_allclose(found.vectors[[0, 2]], tiny_server.embed(["hello", "cat"]), atol=1e-6)
     assert found.n_tokens == 6
     assert pool.token_offsets("hello  cat") == [(0, 5), (7, 10)]

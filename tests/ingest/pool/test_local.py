@@ -49,7 +49,7 @@ def test_texts_that_fail_are_failures_in_words_and_the_others_are_embedded(open_
     assert found.failures == {
         1: "has 102 tokens, the limit per text is 64",
         4: "has 102 tokens, the limit per text is 64",
-        5: "has 1,000,001 characters, the limit per text is 1,000,000: split it",
+        5: "is too large (1,000,001 characters, the limit per text is 1,000,000): split it",
     }
     alone = pool.embed(["hello", "cat"])
     np.testing.assert_allclose(found.vectors[[0, 2, 3]], alone.vectors[[0, 1, 1]], atol=3e-3)

@@ -57,6 +57,46 @@ def test_v1_embeddings_takes_another_pooling_where_the_server_has_none():
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("body", "is_openais"),
+    [
+        ({"model": "m", "input": "a"}, True),
+        ({"model": "m", "input": ["a", "b"], "encoding_format": "base64"}, True),
+        ({"model": "m", "input": "a", "content": None}, True),
+        ({"input": "a"}, False),
+        ({"content": "a"}, False),
+        ({"model": "m", "content": "a"}, False),
+        ({"model": "m", "input": "a", "content": "a"}, False),
+        ({"model": None, "input": "a"}, False),
+    ],
+)
+def test_without_v1_a_body_with_a_model_and_an_input_is_openais(body, is_openais):
+    async def scenario():
+        async with serving() as running:
+            reply = await running.post("/embeddings", body)
+            expected = await running.post("/v1/embeddings" if is_openais else "/embedding", body)
+            assert (reply.status, reply.json) == (200, expected.json)
+            wrong = await running.post("/embeddings", body | {"dimensions": 99})
+            assert wrong.status == 400
+            assert ("param" in wrong.json["error"]) is is_openais
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/openai/deployments/tiny/embeddings", "/openai/deployments/hf.co/a/tiny/embeddings"])
+def test_azures_path_names_the_model(path):
+    async def scenario():
+        async with serving() as running:
+            query = "?api-version=2024-02-01"
+            reply = await running.post(path + query, {"input": ["a", "b"], "model": "another"})
+            assert (reply.status, len(reply.json["data"])) == (200, 2)
+            assert running.service.requests[0].model == path.split("/", 3)[3].removesuffix("/embeddings")
+            reply = await running.post(path + query, {"input": []})
+            assert (reply.status, reply.json["error"]["param"]) == (400, "input")
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("path", ["/embedding", "/embeddings"])
 def test_llama_cpps_route_returns_token_vectors_if_requested(path):
     async def scenario():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import re
 
 import pytest
@@ -15,20 +17,28 @@ from gguf_embed.server.dialects.openai.token_ids import (
     TextLimits,
     decode_all,
     identify_model,
+    is_openai_client,
 )
-from gguf_embed.tokenization.openai_encodings import OpenAIEncoding, TokenIdRule
+from gguf_embed.tokenization import openai_encodings
+from gguf_embed.tokenization.openai_encodings import OpenAIEncoding, RankFile, TokenIdRule
 from tests.server.fake_service import FakeService, Reply, serving
 
 BYTES = OpenAIEncoding("cl100k_base", {token: bytes([token]) for token in range(256)})
 OWN, BARE = [101, 7, 102], [104, 105]
 
 
-def ask(rule: TokenIdRule, given: object, path: str = "/v1/embeddings", **fields: object) -> tuple[FakeService, Reply]:
+def ask(
+    rule: TokenIdRule, given: object, path: str = "/v1/embeddings", agent: str = "curl/8", **fields: object
+) -> tuple[FakeService, Reply]:
     async def scenario() -> tuple[FakeService, Reply]:
         async with serving(token_ids=rule) as running:
-            return running.service, await running.post(path, {"input": given, **fields})
+            headers = {"User-Agent": agent}
+            return running.service, await running.post(path, {"input": given, **fields}, headers=headers)
 
     return asyncio.run(scenario())
+
+
+OPENAI = "OpenAI/Python 3.52.0"
 
 
 @pytest.mark.parametrize(
@@ -74,23 +84,67 @@ def test_special_tokens_surround_what_begins_and_ends_so(tokens, held):
     assert SpecialTokens((1,), (2,)).surround(tokens) is held
 
 
+@pytest.mark.parametrize(
+    ("agent", "is_openais"),
+    [
+        ("OpenAI/Python 3.52.0", True),
+        ("AsyncOpenAI/Python 1.0.0", True),
+        ("AzureOpenAI/Python 1.0.0", True),
+        ("AsyncAzureOpenAI/Python 1.0.0", True),
+        ("OpenAI/JS 4.1.0", True),
+        ("OpenAI/Go 1.2", True),
+        ("OpenAI/2.1.0 (.NET 8.0)", True),
+        ("OpenAIClientImpl/Java 1.0", True),
+        ("openai-php/client", True),
+        ("curl/8.5.0", False),
+        ("python-requests/2.31 OpenAI", False),
+        ("", False),
+    ],
+)
+def test_openais_clients_say_who_they_are(agent, is_openais):
+    assert is_openai_client(agent) is is_openais
+
+
+@pytest.mark.parametrize("agent", ["curl/8.5.0", "python-httpx/0.27", "Go-http-client/1.1", ""])
+@pytest.mark.parametrize("given", [BARE, [BARE, OWN], ["text", BARE], [101], [[12, 34], [56, 78]]])
+def test_ids_from_anyone_else_are_the_models_own(agent, given):
+    service, reply = ask(TokenIdRule(), given, agent=agent)
+    assert reply.status == 200
+    assert any(isinstance(item, tuple) for item in service.requests[0].inputs)
+
+
+def test_ids_from_openais_clients_become_text_where_the_encoding_is_at_hand(tmp_path, monkeypatch):
+    ranks = b"".join(base64.b64encode(bytes([n])) + b" %d\n" % n for n in range(256))
+    known = RankFile("ranks", hashlib.sha256(ranks).hexdigest(), {})
+    monkeypatch.setitem(openai_encodings.RANK_FILES, "cl100k_base", known)
+    rule = TokenIdRule(folders=(tmp_path,))
+    service, reply = ask(rule, [BARE, OWN, "text"], agent=OPENAI)
+    assert (reply.status, reply.json["error"]["index"], service.requests) == (400, 0, [])
+    (tmp_path / "ranks").write_bytes(ranks)  # a file that is added while the server runs is found
+    service, reply = ask(rule, [BARE, [101, 102], "text"], agent=OPENAI)
+    assert (reply.status, service.requests[0].inputs) == (200, ("hi", "ef", "text"))
+    service, reply = ask(rule, [OWN, "text"], agent=OPENAI)
+    assert (reply.status, service.requests[0].inputs) == (200, (tuple(OWN), "text"))
+    openai_encodings.loaded_cl100k.cache_clear()
+
+
 @pytest.mark.parametrize("given", [OWN, [OWN, [101, 102]], ["text", OWN], ["a", 5, 6], [["a", 5], "b"]])
-def test_by_default_ids_with_special_tokens_are_the_models_own(given):
-    service, reply = ask(TokenIdRule(), given)
+def test_from_openais_clients_ids_with_special_tokens_are_the_models_own(given):
+    service, reply = ask(TokenIdRule(), given, agent=OPENAI)
     assert reply.status == 200
     assert any(isinstance(item, tuple) for item in service.requests[0].inputs)
 
 
 @pytest.mark.parametrize(("given", "index"), [(BARE, 0), ([OWN, BARE], 1), (["text", BARE], 1), ([101], 0)])
-def test_by_default_other_ids_are_refused_with_every_way_out(given, index):
-    service, reply = ask(TokenIdRule(), given)
+def test_without_the_encoding_other_ids_of_openais_clients_are_refused_with_every_way_out(given, index):
+    service, reply = ask(TokenIdRule(), given, agent=OPENAI)
     assert reply.status == 400
     assert service.requests == []
     error = reply.json["error"]
     assert (error["param"], error["index"]) == ("input", index)
     assert error["message"].startswith(f"input {index} contains token ids")
     assert "(101 … 102)" in error["message"]
-    for way in ("check_embedding_ctx_length=False", "--openai-token-ids cl100k_base", "POST /embedding", "ids model"):
+    for way in ("check_embedding_ctx_length=False", "pip install tiktoken", "POST /embedding", "ids model"):
         assert way in error["message"]
 
 

@@ -45,6 +45,40 @@ def test_truncation_is_in_a_header_and_is_the_default_on_coheres_route():
         assert reply.json["truncated"][0]["n_kept"] == 16
 
 
+@pytest.mark.parametrize(
+    ("configured", "fields", "raw"),
+    [
+        ({}, {"documents": ["a"]}, True),
+        ({}, {"texts": ["a"]}, False),
+        ({}, {"texts": ["a"], "raw_scores": True}, True),
+        ({}, {"documents": ["a"], "texts": True}, True),
+        ({"": False}, {"documents": ["a"]}, False),
+        ({"": False}, {"documents": ["a"], "raw_scores": True}, True),
+        ({"": True}, {"texts": ["a"]}, True),
+        ({"tiny-alias": False, "": True}, {"documents": ["a"]}, False),
+        ({"another": False}, {"documents": ["a"]}, True),
+    ],
+)
+@pytest.mark.parametrize("path", LLAMA_PATHS)
+def test_the_scale_is_the_requests_else_the_operators_else_the_apis(path, configured, fields, raw):
+    service = FakeService()
+    assert post(path, {"query": "q", **fields}, service, rerank_scores=configured).status == 200
+    assert service.reranks[0].raw_scores is raw
+
+
+def test_a_body_of_teis_has_long_texts_cut_as_in_tei():
+    service = FakeService()
+    post("/rerank", {"query": "q", "texts": ["a"]}, service)
+    post("/rerank", {"query": "q", "documents": ["a"]}, service)
+    assert [request.truncate for request in service.reranks] == [True, None]
+
+
+def test_cohere_promises_probabilities_whatever_the_operator_says():
+    service = FakeService()
+    post("/v2/rerank", {"query": "q", "documents": ["a"]}, service, rerank_scores={"": True})
+    assert service.reranks[0].raw_scores is False
+
+
 def test_more_documents_than_max_inputs_are_a_400():
     assert post("/rerank", BODY, max_inputs=2).status == 400
     assert post("/rerank", BODY, max_inputs=3).status == 200

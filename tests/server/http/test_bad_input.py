@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from gguf_embed.server.app import DIALECTS as ALL_DIALECTS
+from gguf_embed.server.context import Dialect
 from gguf_embed.server.dialects.cohere.dialect import COHERE
 from gguf_embed.server.dialects.ollama.dialect import OLLAMA
 from gguf_embed.server.dialects.ollama.version import refuse
@@ -38,7 +39,6 @@ MALFORMED = (
     b'{"input": "a",}',
     b'{"input": "\xff\xfe"}',
     b'{"input": NaN}',
-    b'\xef\xbb\xbf{"input": "a"}',
     b'{"input"' + b":[" * 2000,
     b"[" * 100_000,
     b"{}",
@@ -79,6 +79,18 @@ BAD_PROMPTS = (
     "a" * 200,
     [7] * 17,
 )
+BAD_CUTTING: tuple[dict[str, object], ...] = (
+    *({name: bad} for name in ("truncate", "truncation", "auto_truncate") for bad in ("middle", 1, "", [], {})),
+    *({name: bad} for name in ("truncation_direction", "truncation_side") for bad in ("up", 1, True)),
+    *({"truncate_prompt_tokens": bad} for bad in (0, -2, 1.5, True, "3")),
+    *({"max_tokens": bad} for bad in (0, -1, "8", 1.5)),
+    {"truncate": False, "truncate_prompt_tokens": 8},
+    {"truncate": True, "truncation": False},
+    {"truncate": "START", "truncation_direction": "Right"},
+    {"truncate_prompt_tokens": 8, "max_tokens": 9},
+)
+"""Wrong on every route that embeds or ranks texts."""
+
 BAD_FIELDS = (
     {"dimensions": 0},
     {"dimensions": -1},
@@ -87,8 +99,16 @@ BAD_FIELDS = (
     {"dimensions": "4"},
     {"dimensions": 9},
     {"dimensions": 2**80},
-    {"truncate": "END"},
-    {"truncate": 1},
+    *BAD_CUTTING,
+    {"truncate_dim": 0},
+    {"dimensions": 4, "output_dimensionality": 5},
+    {"texts": "b"},
+    {"normalize": "no"},
+    {"normalize": True, "normalized": False},
+    {"messages": [{"role": "user", "content": "a"}]},
+    {"instruction": "find"},
+    {"add_special_tokens": False},
+    {"return_sparse": True},
     {"model": 1},
     {"model": ["tiny"]},
     {"pooling": "max"},
@@ -117,8 +137,10 @@ BAD_OPENAI_FIELDS = (
 )
 BAD_TEI_FIELDS = (
     *({"dimensions": bad} for bad in (0, -1, 1.5, True, "4", 9, 2**80)),
-    *({"truncate": bad} for bad in ("END", 1, [])),
-    *({"truncation_direction": bad} for bad in ("left", "up", 1)),
+    *BAD_CUTTING,
+    {"pooling": "cls"},
+    {"input": "b"},
+    {"return_sparse": True},
     *({"normalize": bad} for bad in ("yes", 1)),
     *({"prompt_name": bad} for bad in (1, "", [])),
     {"model": 1},
@@ -126,22 +148,25 @@ BAD_TEI_FIELDS = (
 BAD_COHERE_FIELDS = (
     *({"embedding_types": bad} for bad in ("int4", 1, [], {}, [None])),
     *({"output_dimension": bad} for bad in (0, -1, 1.5, True, "4", 9, 2**80)),
-    *({"truncate": bad} for bad in ("START", "middle", 1, True)),
-    *({"max_tokens": bad} for bad in (0, "8", 1.5)),
+    *BAD_CUTTING,
+    {"pooling": "cls"},
+    {"input": ["b"]},
+    {"instruct": "find"},
     *({"input_type": bad} for bad in (1, "", [])),
     {"model": 1},
 )
 BAD_DOCUMENTS = (None, [], "a", 1, True, {}, [None], [1], [True], [1.5], [[]], [["a"]], ["a", None], ["a"] * 2049)
 BAD_RERANK_FIELDS = (
-    {"texts": ["a"]},
+    *BAD_CUTTING,
+    {"texts": ["b"]},
+    {"max_chunks_per_doc": 2},
     {"pooling": "mean"},
     {"use_prompts": True},
     {"method": "embedding", "label": 0},
     {"method": "embedding", "raw_scores": False},
-    {"truncation_direction": "left"},
     {"on_error": "skip"},
 )
-BAD_QUERIES = (None, 1, 1.5, True, [], ["a"], {}, {"text": "a"})
+BAD_QUERIES = (None, 1, 1.5, True, [], ["a"], {}, {"text": 1})
 BAD_TOKENIZE = (
     {"content": None},
     {"content": 1},
@@ -184,8 +209,11 @@ BAD_OLLAMA_FIELDS: tuple[dict[str, object], ...] = (
     {"options": {"num_ctx": 0}},
     {"options": {"num_thread": -1}},
     {"options": {"num_batch": "big"}},
-    {"truncate": 1},
-    {"truncate": "false"},
+    *BAD_CUTTING,
+    {"pooling": "cls"},
+    {"texts": "b"},
+    {"normalize": False},
+    {"return_sparse": True},
 )
 BAD_OLLAMA_EMBED = (
     *({"input": bad} for bad in (1, True, {}, [1], [1, 2], [[1]], ["a", 1], ["a", None], [["a"]], ["a"] * 2049)),
@@ -224,6 +252,7 @@ def table() -> list[tuple[str, bytes]]:
         for bad in (*NOT_A_NAME, "", None)
     ]
     rows += [*bad_tei(), *bad_cohere()]
+    rows += [(AZURE, dump({"input": "a", **bad})) for bad in BAD_OPENAI_FIELDS if "model" not in bad]
     return rows + [(path, body) for path in POSTS for body in MALFORMED]
 
 
@@ -233,7 +262,7 @@ def bad_tei() -> Iterator[tuple[str, bytes]]:
         yield from ((path, dump({"inputs": "a", **bad})) for bad in BAD_TEI_FIELDS)
     for bad in BAD_PROMPTS:
         yield "/similarity", dump({"inputs": {"source_sentence": "a", "sentences": bad}})
-    for field in ({"truncate": 1}, {"truncation_direction": "left"}, {"prompt_name": 1}):
+    for field in ({"truncate": 1}, {"truncation_direction": "up"}, {"prompt_name": 1}):
         yield "/similarity", dump({"inputs": {"source_sentence": "a", "sentences": ["a"]}, "parameters": field})
     for body in BAD_DETOKENIZE:
         if body["tokens"] != [[1]]:
@@ -252,9 +281,21 @@ def bad_cohere() -> Iterator[tuple[str, bytes]]:
         yield from ((path, dump({"query": "a", "documents": ["a"], **bad})) for bad in BAD_RERANK_FIELDS)
 
 
-def check_shape(path: str, reply) -> None:
-    """The error is in the dialect of its route."""
-    dialect = DIALECTS[path]
+AZURE = "/openai/deployments/{model:.+}/embeddings"
+
+
+def dialect_of(path: str, body: bytes) -> Dialect:
+    """That of the route; on /embeddings, a body with a model and an input is OpenAI's."""
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):
+        given = {}
+    is_openai = isinstance(given, dict) and None not in (given.get("model"), given.get("input"))
+    return OPENAI if path == "/embeddings" and is_openai and given.get("content") is None else DIALECTS[path]
+
+
+def check_shape(dialect: Dialect, reply) -> None:
+    """The error is in this dialect."""
     if dialect in (OLLAMA, TEI, COHERE):
         key = "message" if dialect is COHERE else "error"
         assert reply.json[key]
@@ -275,9 +316,9 @@ def test_every_bad_body_is_a_4xx_in_the_routes_dialect():
     async def scenario():
         async with serving() as running:
             for path, body in table():
-                reply = await running.post(path, body)
+                reply = await running.post(path.replace("{model:.+}", "tiny"), body)
                 assert 400 <= reply.status < 500, (path, body[:200], reply)
-                check_shape(path, reply)
+                check_shape(dialect_of(path, body), reply)
 
     asyncio.run(scenario())
 
@@ -315,11 +356,11 @@ def test_no_odd_body_makes_a_500(path):
     async def scenario():
         async with serving() as running:
             for body in ODD_BODIES:
-                reply = await running.post(path, body)
+                reply = await running.post(path.replace("{model:.+}", "tiny"), body)
                 expected = (200, 400, 404, 413, 422, 424) if DIALECTS[path] is TEI else (200, 400, 404, 501)
                 assert reply.status in expected, (body[:200], reply)
                 assert reply.json is not None or path == "/api/pull"  # lines of JSON
                 if reply.status != 200:
-                    check_shape(path, reply)
+                    check_shape(dialect_of(path, body), reply)
 
     asyncio.run(scenario())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 import pytest
 
 from gguf_embed.errors import InvalidRequest
@@ -24,9 +26,33 @@ def test_a_lone_surrogate_becomes_the_replacement_character(raw, text):
     assert parse_json_object(raw) == {"input": text}
 
 
+TEXT = '{"input": "Größe 😀"}'
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        TEXT.encode("utf-8-sig"),
+        codecs.BOM_UTF16_LE + TEXT.encode("utf-16-le"),  # PowerShell
+        codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_the_text(raw):
+    assert parse_json_object(raw) == {"input": "Größe 😀"}
+
+
+def test_a_lone_surrogate_is_repaired_after_a_mark_as_well():
+    assert parse_json_object(codecs.BOM_UTF8 + rb'{"input":"a\ud83d"}') == {"input": "a\ufffd"}
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
+        (codecs.BOM_UTF8, "the body is empty"),
+        (codecs.BOM_UTF8 * 5000, "not valid JSON"),
+        (codecs.BOM_UTF8 + b"[]", "found an empty array"),
+        (codecs.BOM_UTF16_LE + b"{", "not valid UTF-16"),
+        (codecs.BOM_UTF16_LE + b"\x00\xd8{}", "not valid UTF-16"),
         (b"", "the body is empty"),
         (b'{"a": 1,}', "line 1 column 8"),
         (b'{"input": "\xff"}', "not valid UTF-8: byte 11 is 0xff"),

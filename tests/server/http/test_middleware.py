@@ -87,7 +87,9 @@ def test_a_key_outside_ascii_is_refused_not_a_crash(key):
         async with serving(api_keys=("one",)) as running:
             host, port = running.url.removeprefix("http://").split(":")
             reader, writer = await asyncio.open_connection(host, int(port))
-            writer.write(b"GET /props HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Api-Key: " + key + b"\r\n\r\n")
+            writer.write(
+                b"GET /props HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Api-Key: " + key + b"\r\n\r\n"
+            )
             assert (await reader.readline()).startswith(b"HTTP/1.1 401")
             writer.close()
             await writer.wait_closed()
@@ -125,15 +127,19 @@ def test_preflight_needs_no_key(path):
             assert reply.status == 200
             assert reply.headers["Access-Control-Allow-Origin"] == "http://page"
             assert reply.headers["Access-Control-Allow-Credentials"] == "true"
-            assert reply.headers["Access-Control-Allow-Methods"] == "GET, POST, DELETE, OPTIONS"
-            assert reply.headers["Access-Control-Allow-Headers"] == "*"
+            assert reply.headers["Access-Control-Allow-Methods"] == "GET, HEAD, POST, DELETE, OPTIONS"
+            assert "Authorization" in reply.headers["Access-Control-Allow-Headers"]
+            asked = {"Origin": "http://page", "Access-Control-Request-Headers": "authorization, x-stainless-os"}
+            reply = await running.request("OPTIONS", path, headers=asked)
+            assert reply.headers["Access-Control-Allow-Headers"] == "authorization, x-stainless-os"
+            assert reply.headers["Vary"] == "Origin, Access-Control-Request-Headers"
 
     asyncio.run(scenario())
 
 
 def test_cors_headers_come_with_an_origin_only():
     async def scenario():
-        async with serving() as running:
+        async with serving(allowed_origins=("http://page",)) as running:
             reply = await running.post("/v1/embeddings", {"input": "a"}, headers={"Origin": "http://page"})
             assert reply.headers["Access-Control-Allow-Origin"] == "http://page"
             reply = await running.post("/v1/embeddings", {"input": "a"})
@@ -147,7 +153,7 @@ def test_cors_headers_come_with_an_origin_only():
     [
         ("/nothing", ""),
         ("/v1/nothing", ""),
-        ("/v1/embeddings/", "did you mean /v1/embeddings?"),
+        ("/v1/embeddingss", "did you mean /v1/embeddings?"),
         ("/v1/embedding", "did you mean /v1/embeddings?"),
         ("/rerankk", "did you mean /rerank?"),
         ("/v1/completions", "does not generate"),

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest, NotSupported
 from gguf_embed.server.context import ServerContext
+from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.output_types import (
@@ -22,9 +23,9 @@ from gguf_embed.server.fields.output_types import (
 )
 from gguf_embed.server.fields.outputs import check_output, rows_of
 from gguf_embed.server.fields.prompt_prefix import format_applied_prompt, parse_prompt_choice
-from gguf_embed.server.fields.truncation import format_truncation
+from gguf_embed.server.fields.truncation import format_truncation, parse_cutting
 from gguf_embed.server.http.body import embed_response, read_json_object
-from gguf_embed.server.http.values import JsonObject, describe, optional_choice, optional_int, optional_str, wrong_value
+from gguf_embed.server.http.values import JsonObject, describe, optional_str, wrong_value
 from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ModelInfo
 
 _FLOAT = OutputType("float", "float", base64=False)
@@ -56,48 +57,42 @@ async def _answer(context: ServerContext, body: JsonObject, version: int) -> web
     def check(info: ModelInfo) -> None:
         check_output(info.output, (DENSE, SCORES), on_request=False)  # the service refuses scores
         check_output_types(parsed.output_types, info.output, embd_normalize=2)
-        _refuse_fewer_tokens(body, info.max_input_tokens)
 
     result = await context.embed(parsed.request, check)
     return embed_response(format_cohere_embed(parsed, result, version), result.truncated)
 
 
-def _refuse_fewer_tokens(body: JsonObject, limit: int) -> None:
-    """Refuse a `max_tokens` below the model's limit, because texts are not cut any shorter than that."""
-    max_tokens = optional_int(body, "max_tokens", minimum=1)
-    if max_tokens is not None and max_tokens < limit:
-        raise NotSupported(
-            f'"max_tokens" is {max_tokens}, but texts can only be cut at this model\'s limit of {limit}: leave it out, '
-            "or cut the texts yourself"
-        )
-
-
 def parse_cohere_embed(body: JsonObject, max_inputs: int) -> CohereEmbed:
     """Read a request body. Raises `InvalidRequest` naming the field, `NotSupported` for images."""
-    refuse_elsewhere(body)
+    if body.get("images"):
+        raise NotSupported(f'"images" is not supported here: {_TEXT_ONLY}')
+    refuse_elsewhere(body, ("pooling", "embd_normalize"))
+    if aliases.parse_flag(body, aliases.NORMALIZE) is False:
+        raise InvalidRequest('"normalize" must be true here: vectors of this route have length 1', "normalize")
+    cutting = parse_cutting(body, default=True)
     texts = _parse_texts(body, max_inputs)
     request = EmbedRequest(
         inputs=texts,
         model=optional_str(body, "model"),
         embd_normalize=2,
         dimensions=parse_dimensions(body),
-        truncate=_parse_truncate(body),
+        truncate=cutting.truncate,
+        max_tokens=cutting.max_tokens,
+        cut_start=cutting.cut_start,
         prompt=parse_prompt_choice(body),
     )
     return CohereEmbed(request, texts, parse_output_types(body))
 
 
 def _parse_texts(body: JsonObject, max_inputs: int) -> tuple[str, ...]:
-    if body.get("images"):
-        raise NotSupported(f'"images" is not supported here: {_TEXT_ONLY}')
-    field = "texts" if body.get("inputs") is None else "inputs"
-    if field == "inputs" and body.get("texts") is not None:
-        raise InvalidRequest('"texts" and "inputs" mean the same: send only one of them', "inputs")
+    field = aliases.inputs_field(body, ("texts",))
     value = body.get(field)
+    if isinstance(value, str) and field not in ("texts", "inputs"):
+        value = [value]
     if not isinstance(value, list):
-        here = ' (not "input", as in OpenAI\'s API)' if value is None and body.get("input") is not None else ""
-        raise wrong_value(field, f"an array of {'strings' if field == 'texts' else 'objects'}{here}", value)
-    entries = [_text_of(entry, index) for index, entry in enumerate(value)] if field == "inputs" else value
+        raise wrong_value(field, f"an array of {'objects' if field == 'inputs' else 'strings'}", value)
+    is_objects = field == "inputs" and not (value and isinstance(value[0], str))
+    entries = [_text_of(entry, index) for index, entry in enumerate(value)] if is_objects else value
     for index, entry in enumerate(entries):
         if not isinstance(entry, str):
             raise InvalidRequest(f'"{field}[{index}]" must be a string, found {describe(entry)}', field, index)
@@ -126,14 +121,6 @@ def _text_of(entry: object, index: int) -> object:
 
 def _is_image(part: JsonObject) -> bool:
     return part.get("type") not in (None, "text")
-
-
-def _parse_truncate(body: JsonObject) -> bool:
-    """Cohere's default is "END". Raises `InvalidRequest` for "START", because this server only cuts the end."""
-    value = body.get("truncate")
-    if isinstance(value, str) and value.lower() == "start":
-        raise InvalidRequest('this server only cuts the end of a text: "truncate" must be "END" or "NONE"', "truncate")
-    return optional_choice(body, "truncate", ("END", "NONE")) != "none"
 
 
 def format_cohere_embed(parsed: CohereEmbed, result: EmbedResult, version: int) -> bytes:

@@ -10,13 +10,14 @@ from gguf_embed.server.dialects.llama.embedding import embedding
 from gguf_embed.server.dialects.llama.errors import ERRORS
 from gguf_embed.server.dialects.llama.rerank import rerank
 from gguf_embed.server.dialects.llama.tokenize import detokenize, tokenize
+from gguf_embed.server.dialects.openai.embeddings import unversioned
 from gguf_embed.server.docs import openapi, reference
 
 LLAMA = Dialect(
     name="llama.cpp",
     routes=(
         Route("POST", "/embedding", embedding, "vectors or one row per token, llama.cpp's shape"),
-        Route("POST", "/embeddings", embedding, "the same"),
+        Route("POST", "/embeddings", unversioned, "the same, OpenAI's shape for a body with model and input"),
         Route("POST", "/rerank", rerank, "scores of documents for a query, Jina's or TEI's shape"),
         *(Route("POST", path, rerank, "the same") for path in ("/reranking", "/v1/rerank", "/v1/reranking")),
         Route("POST", "/tokenize", tokenize, "text to token ids"),

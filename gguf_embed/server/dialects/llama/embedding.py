@@ -14,8 +14,9 @@ from aiohttp import web
 from gguf_embed.errors import EmbedError, InvalidRequest, describe
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.llama.errors import ERRORS, error_object
+from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields import options as option_fields
-from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, parse_embed_fields
+from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, OWN_INPUTS, parse_embed_fields
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_with_images
@@ -41,6 +42,7 @@ from gguf_embed.types import (
 
 _NUMBERS_PER_PIECE = 200_000  # take about 5 ms to serialize
 _STREAMED_BYTES = 16 * 2**20  # longer replies are streamed, without a Content-Length
+_NORMALIZES = frozenset({"embd_normalize", *aliases.NORMALIZE})
 _KINDS = (DENSE, TOKENS, SCORES)  # kinds of output that have rows
 
 
@@ -63,7 +65,7 @@ class LlamaEmbed:
 
 
 async def embedding(context: ServerContext, request: web.Request) -> web.Response:
-    """`POST /embedding` and `/embeddings`."""
+    """`POST /embedding`."""
     return await answer_embedding(context, await read_json_object(context, request))
 
 
@@ -108,7 +110,7 @@ async def _streamed(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 def parse_llama_embed(body: JsonObject, max_inputs: int) -> LlamaEmbed:
     """Parse a request body. `input` takes precedence over `content`. Raises `InvalidRequest` naming the field."""
-    param = "content" if body.get("input") is None else "input"
+    param = "input" if body.get("input") is not None else aliases.inputs_field(body, OWN_INPUTS)
     if body.get(param) is None:
         raise InvalidRequest('"input" or "content" must be provided', "input")
     fields = NO_EMBED_FIELDS if EMBED_FIELDS.isdisjoint(body) else parse_embed_fields(body)
@@ -123,9 +125,11 @@ def parse_llama_embed(body: JsonObject, max_inputs: int) -> LlamaEmbed:
         inputs=inputs,
         model=fields.model,
         output=fields.output,
-        embd_normalize=_parse_embd_normalize(body) if "embd_normalize" in body else None,
+        embd_normalize=None if _NORMALIZES.isdisjoint(body) else _parse_embd_normalize(body, fields.normalize),
         dimensions=fields.dimensions,
-        truncate=fields.truncate,
+        truncate=fields.cutting.truncate,
+        max_tokens=fields.cutting.max_tokens,
+        cut_start=fields.cutting.cut_start,
         prompt=fields.prompt,
         scores=True,  # as in llama-server
     )
@@ -137,8 +141,15 @@ def _error_object(error: EmbedError) -> dict[str, object]:
     return error_object(error, describe(error, ERRORS.words), STATUSES[error.kind])
 
 
-def _parse_embd_normalize(body: JsonObject) -> int | None:
+def _parse_embd_normalize(body: JsonObject, normalize: bool | None) -> int | None:
+    """`embd_normalize`, or other APIs' flag: true is 2, false is -1."""
     value = optional_int(body, "embd_normalize", minimum=-1)
+    if normalize is not None:
+        if value not in (None, 2 if normalize else -1):
+            raise InvalidRequest(
+                '"embd_normalize" and "normalize" contradict each other: send only one of them', "normalize"
+            )
+        return 2 if normalize else -1
     if value is not None and value > 2**31 - 1:
         raise InvalidRequest(f'"embd_normalize" must be at most {2**31 - 1}, found {value}', "embd_normalize")
     return value

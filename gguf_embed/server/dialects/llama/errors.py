@@ -18,6 +18,7 @@ TYPES: Mapping[str, str] = {
     "not_found": "not_found_error",
     "method_not_allowed": "invalid_request_error",
     "payload_too_large": "invalid_request_error",
+    "headers_too_large": "invalid_request_error",
     "overloaded": "unavailable_error",
     "engine": "server_error",
     "model_load": "server_error",

@@ -9,6 +9,7 @@ from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.rerank import (
     ParsedRerank,
     RerankDefaults,
+    documents_field,
     parse_rerank,
     ranked_items,
     ranking,
@@ -16,16 +17,28 @@ from gguf_embed.server.fields.rerank import (
 )
 from gguf_embed.server.fields.truncation import format_truncation
 from gguf_embed.server.http.body import embed_response, read_json_object
+from gguf_embed.server.http.values import JsonObject, optional_str
 from gguf_embed.types import RerankResult, Truncation
 
 
 async def rerank(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /rerank`, `/reranking`, `/v1/rerank`, `/v1/reranking`."""
     body = await read_json_object(context, request)
-    parsed = parse_rerank(body, context.options.max_inputs, RerankDefaults())
+    parsed = parse_rerank(body, context.options.max_inputs, defaults_of(context, body))
     result = await context.rerank(parsed.request)
-    written = format_jina(parsed, result) if body.get("texts") is None else format_tei(parsed, result)
+    written = format_tei(parsed, result) if parsed.is_tei else format_jina(parsed, result)
     return embed_response(written, result.truncated)
+
+
+def defaults_of(context: ServerContext, body: JsonObject) -> RerankDefaults:
+    """TEI's defaults for a body as its clients send it, else llama-server's; the operator's own scale in any case."""
+    is_tei = documents_field(body) == "texts"
+    raw_scores, configured = not is_tei, context.options.rerank_scores
+    if configured:
+        info = context.service.resolve(optional_str(body, "model")).info
+        names = (info.name.lower(), *map(str.lower, info.aliases), "")
+        raw_scores = next((configured[name] for name in names if name in configured), raw_scores)
+    return RerankDefaults(raw_scores, truncate=True if is_tei else None)
 
 
 def format_jina(parsed: ParsedRerank, result: RerankResult) -> bytes:

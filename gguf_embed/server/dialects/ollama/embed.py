@@ -14,13 +14,13 @@ from gguf_embed.gguf_file.constants import VocabularyType
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.ollama.model_names import missing_as, required_name
 from gguf_embed.server.dialects.ollama.options import LOAD_OPTIONS, parse_keep_alive, parse_load_options
-from gguf_embed.server.fields import output_types
+from gguf_embed.server.fields import aliases, output_types
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.outputs import check_output, rows_of
 from gguf_embed.server.fields.prompt_prefix import format_applied_prompt, parse_prompt_choice
-from gguf_embed.server.fields.truncation import format_truncation
+from gguf_embed.server.fields.truncation import format_truncation, parse_cutting
 from gguf_embed.server.http.body import embed_response, json_response, read_json_object
-from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_bool, optional_str
+from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_str
 from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ModelInfo
 
 _NOT_FOUND = 'model "{}" not found, try pulling it first'
@@ -90,8 +90,9 @@ def parse_embed(body: JsonObject, max_inputs: int) -> OllamaEmbed:
     name = optional_str(body, "model")
     if not name:
         raise ModelNotFound("model '' not found: \"model\" must name one")  # a 404 in Ollama, too
-    refuse_elsewhere(body, output_types.FIELDS)
-    as_prompt = _is_text(body.get("prompt"), body.get("input"))
+    _refuse_fields(body)
+    param = aliases.inputs_field(body, ("input",))
+    as_prompt = _is_text(body.get("prompt"), body.get(param))
     options = body.get("options")
     if as_prompt:
         top_level = {option: body[option] for option in LOAD_OPTIONS if option in body}
@@ -99,13 +100,15 @@ def parse_embed(body: JsonObject, max_inputs: int) -> OllamaEmbed:
             options = top_level
         elif isinstance(options, dict):
             options = {**top_level, **options}
-    truncate = optional_bool(body, "truncate")
+    cutting = parse_cutting(body, default=True)
     request = EmbedRequest(
-        inputs=_parse_inputs(body.get("prompt" if as_prompt else "input"), max_inputs),
+        inputs=_parse_inputs(body, "prompt" if as_prompt else param, max_inputs),
         model=name,
         embd_normalize=2,
-        dimensions=_parse_dimensions(body.get("dimensions")),
-        truncate=True if truncate is None else truncate,
+        dimensions=_parse_dimensions(body),
+        truncate=cutting.truncate,
+        max_tokens=cutting.max_tokens,
+        cut_start=cutting.cut_start,
         prompt=parse_prompt_choice(body, prompt_is_text=not as_prompt),
         strict_name=True,
         keep_alive_s=parse_keep_alive(body.get("keep_alive")),
@@ -120,15 +123,21 @@ def _is_text(prompt: object, given: object) -> bool:
 
 
 def parse_embeddings(body: JsonObject) -> OllamaEmbed:
-    """Parse a body of `/api/embeddings`. The text is the string `prompt`. Raises `InvalidRequest` naming the field."""
+    """Parse a body of `/api/embeddings`: one text, `prompt` or what other routes call it. Raises `InvalidRequest`."""
     name = required_name(body, "model")
-    refuse_elsewhere(body, output_types.FIELDS)
-    text = optional_str(body, "prompt")
-    truncate = optional_bool(body, "truncate")
+    _refuse_fields(body)
+    if aliases.set_names(body, aliases.DIMENSIONS):
+        raise InvalidRequest(
+            '"dimensions" is not supported on /api/embeddings: send it to POST /api/embed', aliases.DIMENSIONS[0]
+        )
+    text = _one_text(body)
+    cutting = parse_cutting(body, default=True)
     request = EmbedRequest(
         inputs=(text,) if text else (),
         model=name,
-        truncate=True if truncate is None else truncate,
+        truncate=cutting.truncate,
+        max_tokens=cutting.max_tokens,
+        cut_start=cutting.cut_start,
         prompt=parse_prompt_choice(body, prompt_is_text=False),
         strict_name=True,
         keep_alive_s=parse_keep_alive(body.get("keep_alive")),
@@ -137,41 +146,67 @@ def parse_embeddings(body: JsonObject) -> OllamaEmbed:
     return OllamaEmbed(name, request)
 
 
-def _parse_inputs(value: object, max_inputs: int) -> tuple[str, ...]:
+def _refuse_fields(body: JsonObject) -> None:
+    """Refuse what these routes do not support. Raises `InvalidRequest`."""
+    refuse_elsewhere(body, (*output_types.FIELDS, "pooling", "embd_normalize"))
+    if aliases.parse_flag(body, aliases.NORMALIZE) is False:
+        raise InvalidRequest('"normalize" is not supported on this route: use POST /embedding', "normalize")
+
+
+def _one_text(body: JsonObject) -> str | None:
+    """The text; None or "" without one."""
+    field = aliases.inputs_field({**body, "prompt": None} if body.get("prompt") == "" else body, ("prompt",))
+    value = body.get(field)
+    if field == "prompt" or isinstance(value, str):
+        return optional_str(body, field)
+    if value == []:
+        return None
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        return value[0]
+    raise InvalidRequest(
+        f'"{field}" must be one text, because /api/embeddings returns one vector, found {describe(value)}: '
+        "send several texts to POST /api/embed",
+        field,
+    )
+
+
+def _parse_inputs(body: JsonObject, param: str, max_inputs: int) -> tuple[str, ...]:
     """A string, or an array of strings. "", [] and a missing field mean no input."""
-    match value:
+    match value := body.get(param):
         case None | "":
             return ()
         case str():
             return (value,)
         case list():
-            return _parse_texts(value, max_inputs)
+            return _parse_texts(value, param, max_inputs)
         case _:
-            raise InvalidRequest(f'invalid input type: "input" must be a string or strings, found {describe(value)}')
+            raise InvalidRequest(f'invalid input type: "{param}" must be a string or strings, found {describe(value)}')
 
 
-def _parse_texts(value: list[object], max_inputs: int) -> tuple[str, ...]:
+def _parse_texts(value: list[object], param: str, max_inputs: int) -> tuple[str, ...]:
     if len(value) > max_inputs:
         raise InvalidRequest(
-            f'"input" has {len(value)} entries, the limit per request is {max_inputs}: send several requests', "input"
+            f'"{param}" has {len(value)} entries, the limit per request is {max_inputs}: send several requests', param
         )
     texts = tuple(entry for entry in value if isinstance(entry, str))
     if len(texts) != len(value):
         index, entry = next((index, entry) for index, entry in enumerate(value) if not isinstance(entry, str))
         raise InvalidRequest(
-            f'invalid input type: "input[{index}]" must be a string, found {describe(entry)}',
-            "input",
+            f'invalid input type: "{param}[{index}]" must be a string, found {describe(entry)}',
+            param,
         )
     return texts
 
 
-def _parse_dimensions(value: object) -> int | None:
+def _parse_dimensions(body: JsonObject) -> int | None:
     """None for values that Ollama ignores: missing, 0 and negative."""
-    if value is None:
-        return None
-    if not (isinstance(value, int) and is_int(value)):
-        raise InvalidRequest(f'"dimensions" must be an integer, found {describe(value)}', "dimensions")
-    return value if value > 0 else None
+    for name in aliases.set_names(body, aliases.DIMENSIONS):
+        value = body[name]
+        if not (isinstance(value, int) and is_int(value)):
+            raise InvalidRequest(f'"{name}" must be an integer, found {describe(value)}', name)
+        if value <= 0:
+            body = {other: given for other, given in body.items() if other != name}
+    return output_types.parse_dimensions(body)
 
 
 def legacy_normalize(info: ModelInfo) -> int:

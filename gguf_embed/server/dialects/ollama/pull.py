@@ -6,7 +6,6 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.dialects.ollama.csrf import check_same_site
 from gguf_embed.server.dialects.ollama.model_names import missing_as, required_name
 from gguf_embed.server.dialects.ollama.stream import stream_lines, watching
 from gguf_embed.server.http.body import json_response, read_json_object
@@ -20,7 +19,6 @@ async def pull(context: ServerContext, request: web.Request) -> web.StreamRespon
     When a client disconnects, the iterator of steps is closed, and the download stops with its last watcher. It also
     stops when the server shuts down. A partial file is kept for the next attempt.
     """
-    check_same_site(context, request)
     body = await read_json_object(context, request)
     name = required_name(body, "model", "name")
     is_stream = optional_bool(body, "stream") is not False
@@ -46,7 +44,6 @@ def format_step(step: PullProgress) -> bytes:
 
 async def copy(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`POST /api/copy`: give a model another name. Returns 200 without a body."""
-    check_same_site(context, request)
     body = await read_json_object(context, request)
     source, destination = required_name(body, "source"), required_name(body, "destination")
     with missing_as('model "{}" not found', source):
@@ -56,7 +53,6 @@ async def copy(context: ServerContext, request: web.Request) -> web.StreamRespon
 
 async def delete(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`DELETE /api/delete`: delete a pulled model. Returns 200 without a body."""
-    check_same_site(context, request)
     name = required_name(await read_json_object(context, request), "model", "name")
     with missing_as("model '{}' not found", name):
         await context.service.delete(name)

@@ -13,8 +13,10 @@ from gguf_embed.server.http.body import json_response
 
 
 async def version(context: ServerContext, request: web.Request) -> web.StreamResponse:
-    """`GET /api/version`: this server's, not Ollama's."""
-    return json_response(orjson.dumps({"version": plain_version(context.options.version)}))
+    """`GET /api/version`: that of the Ollama whose API this is, which clients check, and ours beside it."""
+    options = context.options
+    reply = {"version": plain_version(options.ollama_version), "gguf_embed_version": options.version}
+    return json_response(orjson.dumps(reply))
 
 
 def plain_version(version: str) -> str:

@@ -6,13 +6,14 @@ from importlib.resources import files
 
 from gguf_embed.server.admin import models
 from gguf_embed.server.context import Dialect, Route
-from gguf_embed.server.dialects.openai.embeddings import embeddings
+from gguf_embed.server.dialects.openai.embeddings import deployment, embeddings
 from gguf_embed.server.dialects.openai.errors import ERRORS
 
 OPENAI = Dialect(
     name="OpenAI",
     routes=(
         Route("POST", "/v1/embeddings", embeddings, "vectors, OpenAI's shape"),
+        Route("POST", "/openai/deployments/{model:.+}/embeddings", deployment, "the same, as Azure's clients send it"),
         Route("GET", "/v1/models", models.models, "the served model"),
         Route("GET", "/v1/models/{model:.+}", models.model, "one model by name"),
     ),

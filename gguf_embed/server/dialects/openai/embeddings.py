@@ -13,10 +13,11 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import EmbedError, InvalidRequest, describe
-from gguf_embed.server.context import ServerContext
+from gguf_embed.server.context import ERROR_FORMAT, ServerContext
 from gguf_embed.server.dialects.llama.embedding import answer_embedding
 from gguf_embed.server.dialects.openai.errors import ERRORS, error_object
 from gguf_embed.server.dialects.openai.token_ids import resolve_token_ids
+from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields import options as option_fields
 from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, parse_embed_fields
 from gguf_embed.server.fields.images import take_images
@@ -54,9 +55,29 @@ class OpenAIEmbed:
             check_output_types(self.output_types, output, embd_normalize=2)
 
 
-async def embeddings(context: ServerContext, request: web.Request) -> web.Response:
-    """`POST /v1/embeddings`. A body with `content` and no `input` gets llama.cpp's shape, as in llama-server."""
+async def unversioned(context: ServerContext, request: web.Request) -> web.Response:
+    """`POST /embeddings`: a body with `model` and `input` is OpenAI's and gets OpenAI's shape, others llama.cpp's.
+
+    llama-server answers in its own shape here, but OpenAI's clients without /v1 in their address cannot read it.
+    """
     body = await read_json_object(context, request)
+    names = ("model", "input", "content")
+    if [body.get(name) is not None for name in names] != [True, True, False]:
+        return await answer_embedding(context, body)
+    request[ERROR_FORMAT] = ERRORS
+    return await embeddings(context, request, body)
+
+
+async def deployment(context: ServerContext, request: web.Request) -> web.Response:
+    """`POST /openai/deployments/{model}/embeddings`: Azure's route, whose path names the model."""
+    body = await read_json_object(context, request)
+    return await embeddings(context, request, {**body, "model": request.match_info["model"]})
+
+
+async def embeddings(context: ServerContext, request: web.Request, body: JsonObject | None = None) -> web.Response:
+    """`POST /v1/embeddings`. A body with `content` and no `input` gets llama.cpp's shape, as in llama-server."""
+    if body is None:
+        body = await read_json_object(context, request)
     given = body.get("input")
     if given is None and body.get("content") is not None:
         return await answer_embedding(context, body)
@@ -71,7 +92,7 @@ async def embeddings(context: ServerContext, request: web.Request) -> web.Respon
     embed_request = parsed.request
     if tuple in set(map(type, embed_request.inputs)):
         parsed.check(context.service.resolve(embed_request.model).info)  # its errors take precedence over those of ids
-        embed_request = await resolve_token_ids(context, embed_request)
+        embed_request = await resolve_token_ids(context, embed_request, request.headers.get("User-Agent", ""))
     result = await context.embed(replace(embed_request, images=images) if images else embed_request, parsed.check)
     if parsed.options is None:
         return embed_response(format_openai_embed(result, parsed), result.truncated)
@@ -81,25 +102,30 @@ async def embeddings(context: ServerContext, request: web.Request) -> web.Respon
 
 def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
     """Parse a request body. Raises `InvalidRequest` naming the field."""
-    if body.get("input") is None:
+    param = "input" if body.get("input") is not None else aliases.inputs_field(body, ("input",))
+    if body.get(param) is None:
         raise InvalidRequest('"input" or "content" must be provided', "input")
     fields = NO_EMBED_FIELDS if EMBED_FIELDS.isdisjoint(body) else parse_embed_fields(body)
-    options = None if option_fields.FIELDS.isdisjoint(body) else parse_options(body, "input", max_inputs)
+    options = None if option_fields.FIELDS.isdisjoint(body) else parse_options(body, param, max_inputs)
     inputs: tuple[Input, ...]
     if options is not None:
         inputs = options.inputs
     else:
-        given = body["input"]
-        inputs = (given,) if isinstance(given, str) else parse_inputs(given, "input", max_inputs)
+        given = body[param]
+        inputs = (given,) if isinstance(given, str) else parse_inputs(given, param, max_inputs)
     request = EmbedRequest(
         inputs=inputs,
         model=fields.model,
         output=fields.output,
         embd_normalize=2,
         dimensions=fields.dimensions,
-        truncate=fields.truncate,
+        truncate=fields.cutting.truncate,
+        max_tokens=fields.cutting.max_tokens,
+        cut_start=fields.cutting.cut_start,
         prompt=fields.prompt,
     )
+    if fields.normalize is False:
+        raise InvalidRequest(_ALWAYS_NORMALIZED.format("normalize", "true"), "normalize")
     encoding_format: EncodingFormat = "float"
     if not _OWN_FIELDS.isdisjoint(body):
         encoding_format = _parse_own_fields(body)
@@ -108,17 +134,17 @@ def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
     return OpenAIEmbed(request, encoding_format, fields.output_types, options)
 
 
+_ALWAYS_NORMALIZED = (
+    '"{}" must be {} here, because /v1/embeddings always returns vectors of length 1: use POST /embedding for other '
+    "values"
+)
 _OWN_FIELDS = frozenset({"encoding_format", "user", "embd_normalize"})
 
 
 def _parse_own_fields(body: JsonObject) -> EncodingFormat:
     embd_normalize = optional_int(body, "embd_normalize", minimum=-1)
     if embd_normalize not in (None, 2):
-        raise InvalidRequest(
-            '"embd_normalize" must be 2 here, because /v1/embeddings always returns vectors of length 1: use '
-            "POST /embedding for other values",
-            "embd_normalize",
-        )
+        raise InvalidRequest(_ALWAYS_NORMALIZED.format("embd_normalize", 2), "embd_normalize")
     optional_str(body, "user")  # checked, but not used
     return cast(EncodingFormat, optional_choice(body, "encoding_format", ("float", "base64")) or "float")
 

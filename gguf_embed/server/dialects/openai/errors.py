@@ -19,6 +19,7 @@ TYPES: Mapping[str, tuple[str, str]] = {
     "not_found": ("invalid_request_error", "unknown_url"),
     "method_not_allowed": ("invalid_request_error", "method_not_supported"),
     "payload_too_large": ("invalid_request_error", "payload_too_large"),
+    "headers_too_large": ("invalid_request_error", "headers_too_large"),
     "overloaded": ("rate_limit_error", "rate_limit_exceeded"),
     "engine": ("server_error", "engine_error"),
     "model_load": ("server_error", "model_load_failed"),

@@ -1,21 +1,22 @@
 """Decides whether token ids sent to `POST /v1/embeddings` are this model's own, or OpenAI's.
 
-LangChain's OpenAIEmbeddings sends cl100k_base ids by default. Read with another vocabulary they are different words,
-and nothing about the vectors shows the mistake. So ids are taken as the model's own only if their special tokens prove
-it, or if the server is configured that way.
+LangChain's OpenAIEmbeddings sends cl100k_base ids by default, through OpenAI's own client. Read with another vocabulary
+they are different words, and nothing about the vectors shows the mistake. So ids from OpenAI's clients are OpenAI's,
+unless special tokens prove that they are the model's own; those of everyone else are the model's, as in llama-server.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from gguf_embed.errors import InvalidInput, InvalidRequest
+from gguf_embed.errors import ConfigError, InvalidInput, InvalidRequest
 from gguf_embed.preprocessing.tokens import SpecialTokens, character_limit, special_tokens_around
 from gguf_embed.server.context import ServerContext, Service
-from gguf_embed.tokenization.openai_encodings import OpenAIEncoding, how_to_fetch
+from gguf_embed.tokenization.openai_encodings import OpenAIEncoding, how_to_fetch, loaded_cl100k
 from gguf_embed.types import EmbedRequest, Input
 
 MAX_CHARACTER_BYTES = 4
@@ -36,6 +37,7 @@ The second piece of a text that LangChain split may begin with one, but it would
 closing token.
 """
 
+_OPENAI_CLIENT = re.compile("(async)?(azure)?openai", re.IGNORECASE)
 _LANGCHAIN = "LangChain's OpenAIEmbeddings sends OpenAI's token ids unless you set check_embedding_ctx_length=False"
 
 
@@ -49,7 +51,7 @@ def identify_model(special: SpecialTokens) -> bool:
     return begins_inside or any(token >= N_CL100K for token in special.opening + special.closing)
 
 
-async def resolve_token_ids(context: ServerContext, request: EmbedRequest) -> EmbedRequest:
+async def resolve_token_ids(context: ServerContext, request: EmbedRequest, user_agent: str) -> EmbedRequest:
     """The request with OpenAI's ids decoded to text. Unchanged if they are the model's own. For a request with ids.
 
     An array that mixes texts and ids is llama-server's form, so its ids are the model's. Raises `InvalidRequest` for
@@ -60,8 +62,7 @@ async def resolve_token_ids(context: ServerContext, request: EmbedRequest) -> Em
         case "model":
             return request
         case "auto":
-            await _refuse_ambiguous(context.service, request)
-            return request
+            return await _by_client(context, request, user_agent)
         case "reject":
             _refuse_any(request.inputs)
             return request
@@ -75,9 +76,7 @@ async def resolve_token_ids(context: ServerContext, request: EmbedRequest) -> Em
                 )
             if rule.encoding is None:
                 return request
-            info = context.service.resolve(request.model).info
-            limits = TextLimits(character_limit(info.max_input_tokens), context.options.max_body_bytes)
-            return await _decode(rule.encoding, request, limits)
+            return await _decode(rule.encoding, request, _limits(context, request))
 
 
 def is_ids_only(item: Input) -> bool:
@@ -85,26 +84,50 @@ def is_ids_only(item: Input) -> bool:
     return isinstance(item, tuple) and set(map(type, item)) == {int}
 
 
-async def _refuse_ambiguous(service: Service, request: EmbedRequest) -> None:
+def is_openai_client(user_agent: str) -> bool:
+    """Whether one of OpenAI's own clients sent this User-Agent: "OpenAI/Python 1.2", "AsyncAzureOpenAI/Python 1.2"."""
+    return _OPENAI_CLIENT.match(user_agent) is not None
+
+
+async def _by_client(context: ServerContext, request: EmbedRequest, user_agent: str) -> EmbedRequest:
     only_ids = [index for index, item in enumerate(request.inputs) if is_ids_only(item)]
-    if not only_ids:
-        return
+    if not only_ids or not is_openai_client(user_agent):
+        return request
+    special = await _special_tokens(context.service, request)
+    unproven = next((index for index in only_ids if not _is_own(special, request.inputs[index])), None)
+    if unproven is None:
+        return request
+    try:
+        encoding = await asyncio.to_thread(loaded_cl100k, context.options.token_ids.folders)
+    except ConfigError as problem:
+        message = _undecodable_message(special, unproven, problem.message)
+        raise InvalidRequest(message, "input", unproven) from None
+    return await _decode(encoding, request, _limits(context, request))
+
+
+def _limits(context: ServerContext, request: EmbedRequest) -> TextLimits:
+    info = context.service.resolve(request.model).info
+    return TextLimits(character_limit(info.max_input_tokens), context.options.max_body_bytes)
+
+
+async def _special_tokens(service: Service, request: EmbedRequest) -> SpecialTokens:
     with_special = await service.tokenize("a", model=request.model, add_special=True, parse_special=True)
     plain = await service.tokenize("a", model=request.model, add_special=False, parse_special=True)
-    special = (special_tokens_around(with_special, plain) if plain else None) or SpecialTokens((), ())
-    for index in only_ids:
-        tokens = [part for part in request.inputs[index] if isinstance(part, int)]
-        if not (identify_model(special) and special.surround(tokens)):
-            raise InvalidRequest(_ambiguous_message(special, index), "input", index)
+    return (special_tokens_around(with_special, plain) if plain else None) or SpecialTokens((), ())
 
 
-def _ambiguous_message(special: SpecialTokens, index: int) -> str:
+def _is_own(special: SpecialTokens, item: Input) -> bool:
+    """Whether special tokens prove that an input of ids is the model's own."""
+    return identify_model(special) and special.surround([part for part in item if isinstance(part, int)])
+
+
+def _undecodable_message(special: SpecialTokens, index: int, problem: str) -> str:
     around = " … ".join(" ".join(map(str, tokens)) for tokens in (special.opening, special.closing))
     lack = f" without this model's special tokens ({around.strip()})" if identify_model(special) else ""
     return (
-        f"input {index} contains token ids{lack}, and the server cannot tell which tokenizer produced them: send text. "
-        f"{_LANGCHAIN}; the server decodes them if it is started with --openai-token-ids cl100k_base. Send this "
-        "model's own ids to POST /embedding, or start the server with --openai-token-ids model"
+        f"input {index} contains token ids{lack} from OpenAI's client, and the server cannot decode them: {problem}. "
+        f"Send text ({_LANGCHAIN}); or fetch the file on the server's machine, {how_to_fetch('cl100k_base')}. Send "
+        "this model's own ids to POST /embedding, or start the server with --openai-token-ids model"
     )
 
 

@@ -11,19 +11,18 @@ from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.fields import output_types
+from gguf_embed.server.fields import aliases, output_types
 from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.output_types import parse_dimensions
 from gguf_embed.server.fields.outputs import check_output, rows_of
 from gguf_embed.server.fields.prompt_prefix import parse_prompt_choice
-from gguf_embed.server.fields.truncation import parse_truncate
+from gguf_embed.server.fields.truncation import parse_cutting
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.errors import NoInputs, TooManyInputs
 from gguf_embed.server.http.values import (
     JsonObject,
     describe,
-    optional_bool,
     optional_str,
     wrong_value,
 )
@@ -76,17 +75,21 @@ def _check_model(info: ModelInfo) -> None:
 
 def parse_embed(body: JsonObject, max_inputs: int, output: OutputSpec | None = None) -> EmbedRequest:
     """Parse a body of `/embed` or `/embed_all`. Raises `InvalidRequest` naming the field."""
-    refuse_elsewhere(body, output_types.FIELDS)
-    if body.get("inputs") is None:
+    refuse_elsewhere(body, (*output_types.FIELDS, "pooling", "embd_normalize"))
+    param = aliases.inputs_field(body, ("inputs",))
+    if body.get(param) is None:
         raise InvalidRequest('"inputs" must be provided: a string, or an array of strings', "inputs")
-    normalize = optional_bool(body, "normalize")
+    normalize = aliases.parse_flag(body, aliases.NORMALIZE)
+    cutting = parse_cutting(body, default=True)
     return EmbedRequest(
-        inputs=parse_inputs(body["inputs"], "inputs", max_inputs, joins_mixed=False),
+        inputs=parse_inputs(body[param], param, max_inputs, joins_mixed=False),
         model=optional_str(body, "model"),
         output=output,
         embd_normalize=-1 if normalize is False else 2,
         dimensions=parse_dimensions(body),
-        truncate=parse_truncate(body),
+        truncate=cutting.truncate,
+        max_tokens=cutting.max_tokens,
+        cut_start=cutting.cut_start,
         prompt=parse_prompt_choice(body),
     )
 
@@ -114,11 +117,15 @@ def parse_similarity(body: JsonObject, max_inputs: int) -> EmbedRequest:
         if not isinstance(sentence, str):
             raise InvalidRequest(f'"inputs.sentences[{index}]" must be a string, found {describe(sentence)}', "inputs")
     parameters = _object(body, "parameters") or {}
+    refuse_elsewhere(parameters, (*output_types.FIELDS, "pooling"))
+    cutting = parse_cutting(parameters, default=True)
     return EmbedRequest(
         inputs=(source, *sentences),
         model=optional_str(body, "model"),
         embd_normalize=2,
-        truncate=parse_truncate(parameters),
+        truncate=cutting.truncate,
+        max_tokens=cutting.max_tokens,
+        cut_start=cutting.cut_start,
         prompt=parse_prompt_choice(parameters),
     )
 

@@ -11,6 +11,7 @@ SHAPES = {
     "invalid_request": (422, "Validation"),
     "input_too_long": (413, "Validation"),
     "payload_too_large": (413, "Validation"),
+    "headers_too_large": (431, "Validation"),
     "overloaded": (429, "Overloaded"),
     "engine": (424, "Backend"),
     "model_load": (424, "Backend"),

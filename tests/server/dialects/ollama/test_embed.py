@@ -93,7 +93,9 @@ def test_truncation_is_the_default_and_is_reported(path, field):
 def test_without_truncation_a_long_text_is_refused_in_ollamas_words(path, field):
     reply = post(path, {"model": "tiny", field: "a" * 30, "truncate": False})
     assert reply.status == 400
-    assert reply.json["error"].startswith("the input length exceeds the context length: input 0 has 32 tokens")
+    assert reply.json["error"].startswith(
+        "the input length exceeds the context length: input 0 is too large (32 tokens"
+    )
 
 
 def test_a_reply_has_no_truncation_if_nothing_was_cut():
@@ -108,7 +110,7 @@ def test_the_older_route_returns_one_vector_with_all_digits():
     assert reply.json["embedding"] == vector_of("ab").astype(np.float64).tolist()
 
 
-@pytest.mark.parametrize("body", [{}, {"prompt": ""}, {"input": "a"}])
+@pytest.mark.parametrize("body", [{}, {"prompt": ""}, {"input": ""}, {"input": []}])
 def test_the_older_endpoint_loads_without_a_prompt(body):
     service = FakeService()
     assert post("/api/embeddings", {"model": "tiny", **body}, service).json == {"embedding": []}

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelLoadFailed, ModelNotFound, Overloaded, PullFailed
-from gguf_embed.server.dialects.ollama.csrf import is_local_host, may_change_models
 from gguf_embed.server.dialects.ollama.embed import legacy_normalize, parse_embed, parse_embeddings
 from gguf_embed.server.dialects.ollama.errors import ERRORS
 from gguf_embed.server.dialects.ollama.model_names import with_tag
@@ -16,6 +15,7 @@ from gguf_embed.server.dialects.ollama.models import format_parameter_size
 from gguf_embed.server.dialects.ollama.options import parse_keep_alive, parse_load_options
 from gguf_embed.server.dialects.ollama.version import plain_version
 from gguf_embed.server.http.errors import format_error
+from gguf_embed.server.http.same_site import is_local_host, is_own_page
 from gguf_embed.types import NO_LOAD_OPTIONS, EmbedRequest, LoadOptions, PromptChoice
 from tests.server.fake_service import MODEL
 
@@ -178,7 +178,11 @@ def test_the_older_endpoint_reads_one_prompt():
     request = replace(BASE, embd_normalize=None)
     assert parse_embeddings({"model": "tiny"}).request == request
     assert parse_embeddings({"model": "tiny", "prompt": ""}).request == request
-    assert parse_embeddings({"model": "tiny", "input": "b"}).request == request
+    for body in ({"input": "b"}, {"input": ["b"]}, {"input": "b", "prompt": ""}, {"input": "b", "prompt": "b"}):
+        assert parse_embeddings({"model": "tiny", **body}).request == replace(request, inputs=("b",))
+    for body in ({"input": ["a", "b"]}, {"input": 7}, {"input": "a", "prompt": "b"}, {"texts": ["a", "b"]}):
+        with pytest.raises(InvalidRequest, match=r'"input"|"texts"'):
+            parse_embeddings({"model": "tiny", **body})
     assert parse_embeddings({"model": "tiny", "prompt": "a"}).request == replace(request, inputs=("a",))
     with pytest.raises(InvalidRequest, match=r'^"prompt" must be a string'):
         parse_embeddings({"model": "tiny", "prompt": ["a"]})
@@ -282,14 +286,18 @@ def test_which_hosts_are_this_machine(host, is_local):
         ("http://[", False),
     ],
 )
-def test_which_pages_may_change_models(origin, may):
-    assert may_change_models(origin, "nas.example:11434") == may
+def test_which_pages_may_use_the_server(origin, may):
+    assert is_own_page(origin, "nas.example:11434") == may
 
 
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
-        (InputTooLong(3, 700, 512), 400, "the input length exceeds the context length: input 3 has 700 tokens, "),
+        (
+            InputTooLong(3, 700, 512),
+            400,
+            "the input length exceeds the context length: input 3 is too large (700 tokens, ",
+        ),
         (Overloaded("12 wait", 7), 503, "server busy, please try again.  maximum pending requests exceeded: 12 wait"),
         (ModelNotFound("model 'x' not found"), 404, "model 'x' not found"),
         (ModelLoadFailed("x cannot be loaded"), 500, "x cannot be loaded"),

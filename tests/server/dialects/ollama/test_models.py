@@ -10,12 +10,14 @@ from datetime import datetime
 import aiohttp
 import pytest
 
+from gguf_embed.cli.options import OLLAMA_VERSION
 from gguf_embed.errors import ConfigError
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import build_app
 from gguf_embed.server.context import ServerOptions
 from gguf_embed.server.dialects.ollama.models import NEVER, format_ps, format_show, format_tags
-from gguf_embed.server.run import ListenAddress, serve_all
+from gguf_embed.server.listen import ListenAddress
+from gguf_embed.server.run import serve_all
 from gguf_embed.types import Pooling
 from tests.server.fake_service import MODEL, FakeService, serving, status_of
 
@@ -126,8 +128,9 @@ def test_head_has_the_status_and_no_body(path):
     asyncio.run(scenario())
 
 
-def test_the_version_is_this_servers():
-    assert get("/api/version").json == {"version": "1.2.3"}
+def test_the_version_is_one_that_clients_accept_and_ours_is_beside_it():
+    assert get("/api/version").json == {"version": OLLAMA_VERSION, "gguf_embed_version": "1.2.3"}
+    assert tuple(map(int, OLLAMA_VERSION.split("."))) >= (0, 10, 0)
 
 
 def test_the_index_has_ollamas_sentence_for_clients_that_search_for_it():

@@ -1,0 +1,32 @@
+"""What Ctrl-C does: quit at once while modules are imported and at the end, raise `KeyboardInterrupt` in a command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+
+EXIT_CODE = 130  # as a shell reports SIGINT
+
+
+def quit_on_interrupt() -> None:
+    """Ctrl-C ends the process with one word. An exception would be a traceback in C code that imports or ends."""
+    _handle(_quit)
+
+
+def raise_on_interrupt() -> None:
+    """Ctrl-C raises `KeyboardInterrupt`, so that a command can clean up."""
+    _handle(signal.default_int_handler)
+
+
+def _quit(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"stopped\n")
+    os._exit(EXIT_CODE)
+
+
+def _handle(handler: signal._HANDLER) -> None:
+    """Set it, unless SIGINT is ignored, as under nohup, or belongs to someone else."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) in (_quit, signal.default_int_handler):
+        signal.signal(signal.SIGINT, handler)
