@@ -34,7 +34,7 @@ TAIL = """\
 | `HF_ENDPOINT` | Address of the hub, if it is not `https://huggingface.co`. |
 | `HF_HUB_CACHE` | Folder for downloads. Default: `~/.cache/huggingface/hub`. |
 | `HF_HUB_OFFLINE` | The same as `--offline`. |
-| `OTEL_EXPORTER_OTLP_ENDPOINT` | OpenTelemetry's collector, e.g. `http://127.0.0.1:4318`; needs the extra `gguf-embed[otel]`. |
+| `OTEL_EXPORTER_OTLP_ENDPOINT` | OpenTelemetry's collector, e.g. `http://127.0.0.1:4318`; needs `gguf-embed[otel]`. |
 | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` | The same, for traces only, with its path. |
 | `OTEL_EXPORTER_OTLP_PROTOCOL`, `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL` | `http/protobuf` (the default) or `grpc`. |
 | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | What the traces call this server. Default: `gguf-embed`. |

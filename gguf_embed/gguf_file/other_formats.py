@@ -59,9 +59,7 @@ def _text(path: Path, beginning: bytes) -> str | None:
     if low.startswith((b"<!doctype html", b"<html", b"<head")):
         title = re.search(rb"<title>([^<]{1,80})", beginning, re.IGNORECASE)
         named = f" ({title[1].decode('utf-8', 'replace').strip()!r})" if title else ""
-        return (
-            f"is a web page{named}, not a model; download the file itself, on the hub with /resolve/ for /blob/"
-        )
+        return f"is a web page{named}, not a model; download the file itself, on the hub with /resolve/ for /blob/"
     if low.startswith((b"<?xml", b"<error")):
         return f"is an XML document, as servers send for errors ({_quoted(start)}); download the model again"
     if path.suffix.lower() == ".json" or (start[:1] in b"{[" and start[:1] and _is_text(start)):
