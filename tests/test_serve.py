@@ -282,7 +282,9 @@ def test_64_clients_with_every_kind_of_request_are_all_answered(default_server):
 def send_request(server: Server, body: bytes, promised: int | None = None) -> socket.socket:
     """A raw request whose body may be shorter than promised; the answer is not read."""
     client = socket.create_connection((server.host, server.port), timeout=30)
-    client.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (promised or len(body)))
+    client.sendall(
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (promised or len(body))
+    )
     client.sendall(body)
     return client
 
