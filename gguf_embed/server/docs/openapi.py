@@ -133,7 +133,7 @@ def _operation(route: Route, entry: Json, key_needed: bool, error_schema: str) -
     if "request" in entry:
         operation["requestBody"] = _request_body(entry)
     statuses = {*entry.get("errors", []), *([401] if route.auth_required else [])}
-    schema = {"$ref": f"#/components/schemas/{error_schema}"}
+    schema = {"$ref": f"#/components/schemas/{entry.get('error', error_schema)}"}
     for status in sorted(statuses):
         content = {"application/json": {"schema": schema}}
         operation["responses"][str(status)] = {"description": HTTPStatus(status).phrase, "content": content}

@@ -59,6 +59,14 @@ DIMENSIONS = (
 )
 """Names of the number of dimensions that vectors are cut to."""
 
+OUTPUT_TYPES = (
+    "output_dtype",  # Voyage, Mistral
+    "embedding_types",  # Cohere
+    "embedding_type",  # Jina
+    "embed_dtype",  # vLLM
+)
+"""Names of the number types of vectors."""
+
 INPUTS = (
     "input",  # OpenAI, Ollama, Voyage, NVIDIA
     "inputs",  # TEI, Hugging Face, Cohere

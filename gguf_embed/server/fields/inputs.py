@@ -109,7 +109,9 @@ def parse_input(value: object, where: str, param: str) -> Input:
             raise NotSupported(
                 f'"{where}" has multimodal_data, which this route does not support', [WayOut.EMBED_OPTIONS]
             )
-        case {"prompt_string": str(text)}:
+        case {"prompt_string": str(text), **rest}:
+            if rest.get("multimodal_data") not in (None, []):
+                raise InvalidRequest(f'"{where}.multimodal_data" must be an array of images', param)
             return text
         case {"content": _}:
             raise NotSupported(

@@ -1,7 +1,6 @@
 """Parses the requested number types (`output_dtype` and its aliases), and formats vectors with them.
 
-Every route that supports the field accepts all of its names. Voyage and Mistral call it `output_dtype`, Cohere
-`embedding_types` (a list), Jina `embedding_type`, vLLM `embed_dtype`.
+Every route that supports the field accepts all of its names in `aliases.OUTPUT_TYPES`.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from typing import Literal, cast
 import numpy as np
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.fields.aliases import DIMENSIONS, set_names
+from gguf_embed.server.fields.aliases import DIMENSIONS, OUTPUT_TYPES, set_names
 from gguf_embed.server.http.values import JsonObject, describe, optional_choice, optional_int
 from gguf_embed.types import SCORES, TOKENS, FloatMatrix, OutputSpec
 from gguf_embed.vectors import SmallMatrix, quantize
 
 Dtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
 
-FIELDS = ("output_dtype", "embedding_types", "embedding_type", "embed_dtype")
+FIELDS = OUTPUT_TYPES
 _ANY_FIELD = frozenset(FIELDS)
 TYPES = ("float", "base64", "int8", "uint8", "binary", "ubinary")
 _SYNONYMS = {"float32": "float"}  # vLLM's name

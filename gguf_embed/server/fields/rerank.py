@@ -84,8 +84,8 @@ def _parse_query(body: JsonObject) -> str:
 
 
 def documents_field(body: JsonObject) -> str:
-    """The first of `aliases.DOCUMENTS` with a list, so that a flag of the same name is none of them."""
-    found = [name for name in set_names(body, DOCUMENTS) if isinstance(body[name], list)]
+    """The first of `aliases.DOCUMENTS` that is no flag. Raises `InvalidRequest` for another with other documents."""
+    found = [name for name in set_names(body, DOCUMENTS) if not isinstance(body[name], bool)]
     for name in found[1:]:
         if body[name] != body[found[0]]:
             raise InvalidRequest(f'"{found[0]}" and "{name}" mean the same here: send only one of them', name)

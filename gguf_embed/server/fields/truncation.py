@@ -13,6 +13,9 @@ from gguf_embed.types import Truncation
 
 _T = TypeVar("_T")
 _FIELDS = frozenset(CUTTING)
+MIN_TOKENS = 3
+"""The smallest length that a text may be cut to: one token between two special ones."""
+
 _SIDES = {"left": True, "right": False}
 
 
@@ -71,14 +74,16 @@ def _sides(body: JsonObject) -> Iterator[tuple[str, bool]]:
 def _lengths(body: JsonObject) -> Iterator[tuple[str, int]]:
     for name in _named(body, "cut_to"):
         value = body[name]
-        if not (isinstance(value, int) and is_int(value) and (value >= 1 or value == -1)):
+        if not (isinstance(value, int) and is_int(value) and (value >= MIN_TOKENS or value == -1)):
             raise InvalidRequest(
-                f'"{name}" must be a number of tokens, or -1 for the model\'s limit, found {describe(value)}', name
+                f'"{name}" must be an integer of at least {MIN_TOKENS}, or -1 for the model\'s limit, found '
+                f"{describe(value)}",
+                name,
             )
         yield name, value
     for name in _named(body, "limit"):
-        value = optional_int(body, name, minimum=1)
-        yield name, value or 1
+        value = optional_int(body, name, minimum=MIN_TOKENS)
+        yield name, value or MIN_TOKENS
 
 
 def _word(name: str, value: object) -> str:

@@ -82,8 +82,8 @@ BAD_PROMPTS = (
 BAD_CUTTING: tuple[dict[str, object], ...] = (
     *({name: bad} for name in ("truncate", "truncation", "auto_truncate") for bad in ("middle", 1, "", [], {})),
     *({name: bad} for name in ("truncation_direction", "truncation_side") for bad in ("up", 1, True)),
-    *({"truncate_prompt_tokens": bad} for bad in (0, -2, 1.5, True, "3")),
-    *({"max_tokens": bad} for bad in (0, -1, "8", 1.5)),
+    *({"truncate_prompt_tokens": bad} for bad in (0, 2, -2, 1.5, True, "3")),
+    *({"max_tokens": bad} for bad in (0, 2, -1, "8", 1.5)),
     {"truncate": False, "truncate_prompt_tokens": 8},
     {"truncate": True, "truncation": False},
     {"truncate": "START", "truncation_direction": "Right"},

@@ -25,7 +25,7 @@ from gguf_embed.server.fields.outputs import check_output, rows_of
 from gguf_embed.server.fields.prompt_prefix import format_applied_prompt, parse_prompt_choice
 from gguf_embed.server.fields.truncation import format_truncation, parse_cutting
 from gguf_embed.server.http.body import embed_response, read_json_object
-from gguf_embed.server.http.values import JsonObject, describe, optional_str, wrong_value
+from gguf_embed.server.http.values import JsonObject, describe, optional_choice, optional_str, wrong_value
 from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ModelInfo
 
 _FLOAT = OutputType("float", "float", base64=False)
@@ -69,6 +69,7 @@ def parse_cohere_embed(body: JsonObject, max_inputs: int) -> CohereEmbed:
     refuse_elsewhere(body, ("pooling", "embd_normalize"))
     if aliases.parse_flag(body, aliases.NORMALIZE) is False:
         raise InvalidRequest('"normalize" must be true here: vectors of this route have length 1', "normalize")
+    optional_choice(body, "encoding_format", ("float", "base64"))
     cutting = parse_cutting(body, default=True)
     texts = _parse_texts(body, max_inputs)
     request = EmbedRequest(

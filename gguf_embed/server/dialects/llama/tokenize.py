@@ -13,6 +13,7 @@ from gguf_embed.errors import InvalidRequest
 from gguf_embed.preprocessing.tokens import MAX_CHARACTERS
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.tei.tokens import answer_tokenize
+from gguf_embed.server.fields.aliases import parse_flag
 from gguf_embed.server.fields.inputs import parse_parts
 from gguf_embed.server.fields.pieces import format_piece
 from gguf_embed.server.http.body import json_response, read_json_object
@@ -76,7 +77,7 @@ def parse_tokenize(body: JsonObject) -> TokenizeRequest:
     return TokenizeRequest(
         content=content,
         model=optional_str(body, "model"),
-        add_special=optional_bool(body, "add_special") or False,
+        add_special=parse_flag(body, ("add_special", "add_special_tokens")) or False,
         parse_special=True if parse_special is None else parse_special,
         with_pieces=optional_bool(body, "with_pieces") or False,
     )

@@ -71,6 +71,7 @@ async def unversioned(context: ServerContext, request: web.Request) -> web.Respo
 async def deployment(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /openai/deployments/{model}/embeddings`: Azure's route, whose path names the model."""
     body = await read_json_object(context, request)
+    optional_str(body, "model")  # checked, but not used
     return await embeddings(context, request, {**body, "model": request.match_info["model"]})
 
 
