@@ -139,6 +139,7 @@ def run_job(flags: IngestFlags) -> int:
     from gguf_embed.ingest.job.state import JobState
     from gguf_embed.ingest.sinks.open import open_sink, parse_url
 
+    check_flags(flags)
     parse_url(flags.to)
     with ExitStack() as stack:
         report = stack.enter_context(open_report(sys.stdout, as_json=flags.json))
@@ -170,6 +171,12 @@ def exit_code(outcome: Outcome, was_stopped: bool) -> int:
     return INTERRUPTED if was_stopped else 0
 
 
+def check_flags(flags: IngestFlags) -> None:
+    """What can be said before a model is loaded. Raises `ConfigError`."""
+    if flags.prune and flags.limit:
+        raise ConfigError("--prune needs a whole source, --limit cuts it: give only one of them")
+
+
 def source_options(flags: IngestFlags) -> Any:
     from gguf_embed.ingest.sources.base import SourceOptions
 
@@ -180,8 +187,6 @@ def job_options(flags: IngestFlags, settings: Any) -> JobOptions:
     from gguf_embed.ingest.chunking.settings import settings_json
     from gguf_embed.ingest.job.run import JobOptions
 
-    if flags.prune and flags.limit:
-        raise ConfigError("--prune needs a whole source, --limit cuts it: give only one of them")
     return JobOptions(
         chunking=settings_json(settings),
         limit=flags.limit,

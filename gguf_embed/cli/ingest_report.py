@@ -162,7 +162,7 @@ class BarReport(LineReport):
         )
 
     def say(self, line: str) -> None:
-        if getattr(self, "_is_running", False):
+        if self._is_running:
             self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             super().say(line)

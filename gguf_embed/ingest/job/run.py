@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -15,7 +15,7 @@ from gguf_embed.ingest.job.manifests import check_same, new_manifest
 from gguf_embed.ingest.job.reader import End, Reader, ReaderParts, Split
 from gguf_embed.ingest.job.rejects import Rejects, TooManyRejects
 from gguf_embed.ingest.job.state import Finished, JobState
-from gguf_embed.ingest.job.writer import DELETE_IDS, Writer
+from gguf_embed.ingest.job.writer import Writer, delete_rows
 from gguf_embed.ingest.pool.base import EmbedPool
 from gguf_embed.ingest.rows import PROBE_TEXTS, Manifest
 from gguf_embed.ingest.sinks.base import IndexChoice, Sink
@@ -115,9 +115,7 @@ class Job:
             time.sleep(SETTLE_S)
         self._state.start_run()
         is_whole = split is None
-        writer = Writer(
-            self._sink, self._state, self._rejects, self._ledger, manifest.dimensions, is_whole=is_whole
-        )  # fmt: skip
+        writer = Writer(self._sink, self._state, self._rejects, self._ledger, is_whole=is_whole)
         parts = ReaderParts(
             source=self._source,
             state=self._state,
@@ -179,13 +177,12 @@ class Job:
 
     def _remove(self, documents: Sequence[tuple[str, int]], is_whole: bool) -> None:
         ids = [id_ for doc, n in documents for id_ in row_ids(doc, n, is_whole)]
-        for start in range(0, len(ids), DELETE_IDS):
-            self._sink.delete(ids[start : start + DELETE_IDS])
+        delete_rows(self._sink, ids)
         self._sink.flush()
         self._state.finish([], [], [doc for doc, _ in documents])
 
 
-def complete_documents(sink: Sink) -> Iterator[list[Finished]]:
+def complete_documents(sink: Sink) -> list[Finished]:
     """The documents that a sink has, as its rows tell. One of which rows are missing counts as not stored.
 
     Its hash is then "": it is written again, and what is too much is deleted.
@@ -199,7 +196,7 @@ def complete_documents(sink: Sink) -> Iterator[list[Finished]]:
                 found[doc] = (hash_, number, 1)
             else:
                 found[doc] = (hash_ if known[0] == hash_ else "", max(known[1], number), known[2] + 1)
-    yield [
+    return [
         Finished(doc, hash_ if hash_.rpartition("-")[2] == str(n) else "", highest + 1)
         for doc, (hash_, highest, n) in found.items()
     ]

@@ -182,17 +182,16 @@ class JobState:
         with self._transaction() as db:
             return db.execute("select 1 from pending limit 1").fetchone() is not None
 
-    def replace_all(self, stored: Iterable[Iterable[Finished]]) -> None:
+    def replace_all(self, stored: Iterable[Finished]) -> None:
         """Forget everything, and take these documents as stored, of no source."""
         with self._transaction() as db:
             db.execute("delete from done")
             db.execute("delete from pending")
             db.execute("delete from job")
-            for part in stored:
-                db.executemany(
-                    "insert or replace into done values (?, ?, ?, 0, '')",
-                    ((doc.doc, doc.hash, doc.n_chunks) for doc in part),
-                )
+            db.executemany(
+                "insert or replace into done values (?, ?, ?, 0, '')",
+                ((doc.doc, doc.hash, doc.n_chunks) for doc in stored),
+            )
 
     def n_documents(self) -> int:
         with self._transaction() as db:

@@ -40,13 +40,10 @@ class _Uncommitted:
 class Writer:
     """One thread."""
 
-    def __init__(
-        self, sink: Sink, state: JobState, rejects: Rejects, ledger: Ledger, n_dims: int, *, is_whole: bool
-    ) -> None:
+    def __init__(self, sink: Sink, state: JobState, rejects: Rejects, ledger: Ledger, *, is_whole: bool) -> None:
         """`is_whole`: documents are stored whole, not in chunks."""
         self._sink, self._state, self._rejects, self._ledger = sink, state, rejects, ledger
         self._is_whole = is_whole
-        self._schema = row_schema(n_dims)
         self._uncommitted = _Uncommitted()
 
     def store(self, window: Window) -> None:
@@ -55,7 +52,7 @@ class Writer:
         good, failed = _divide(window.works, failures)
         kept = self._without_failures(vectors, window.works, {work.document.doc_id for work, _ in failed})
         if good:
-            self._sink.write(pa.RecordBatch.from_arrays(columns(good, kept), schema=self._schema))
+            self._sink.write(rows_of(good, kept))
         stale = [
             id_
             for work in good
@@ -64,8 +61,7 @@ class Writer:
         ]
         self._note(good, failed)
         stale += self._half_written(window, [work for work, _ in failed])
-        for start in range(0, len(stale), DELETE_IDS):
-            self._sink.delete(stale[start : start + DELETE_IDS])
+        delete_rows(self._sink, stale)
         self._ledger.count(n_tokens=n_tokens)
         self._report(good, failed)
         if self._is_due():
@@ -145,8 +141,14 @@ def _divide(works: Sequence[Work], failures: dict[int, str]) -> tuple[list[Work]
     return good, failed
 
 
-def columns(works: Sequence[Work], vectors: FloatMatrix) -> list[pa.Array]:
-    """The columns of `row_schema` for the rows of these documents, whose vectors are float32[n_rows, n_dims]."""
+def delete_rows(sink: Sink, ids: Sequence[str]) -> None:
+    for start in range(0, len(ids), DELETE_IDS):
+        sink.delete(ids[start : start + DELETE_IDS])
+
+
+def rows_of(works: Sequence[Work], vectors: FloatMatrix) -> pa.RecordBatch:
+    """With `row_schema`: the rows of these documents, whose vectors are float32[n_rows, n_dims]."""
+    schema = row_schema(vectors.shape[1])
     texts = texts_of(works)
     doc_ids = pa.array([work.document.doc_id for work in works], pa.string())
     hashes = pa.array([work.hash for work in works], pa.string())
@@ -158,11 +160,12 @@ def columns(works: Sequence[Work], vectors: FloatMatrix) -> list[pa.Array]:
         places = _chunks(works)
         doc_ids, hashes, metadata = (column.take(repeats) for column in (doc_ids, hashes, metadata))
     ids, numbers, starts, ends, headings = places
-    numbers_of_vectors = pa.array(np.ascontiguousarray(vectors).reshape(-1))
     embedding = pa.FixedSizeListArray.from_arrays(
-        numbers_of_vectors, type=row_schema(vectors.shape[1]).field("embedding").type
+        pa.array(np.ascontiguousarray(vectors).reshape(-1)), type=schema.field("embedding").type
     )
-    return [ids, doc_ids, numbers, starts, ends, hashes, headings, pa.array(texts, pa.string()), metadata, embedding]
+    text_column = pa.array(texts, pa.string())
+    columns = [ids, doc_ids, numbers, starts, ends, hashes, headings, text_column, metadata, embedding]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _whole_documents(texts: Sequence[str], doc_ids: pa.Array) -> tuple[pa.Array, ...]:

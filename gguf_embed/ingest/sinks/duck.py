@@ -14,24 +14,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gguf_embed.errors import ConfigError, EngineFailure
-from gguf_embed.ingest.rows import METADATA_KEYS, STORED, Hit, Manifest
+from gguf_embed.ingest.rows import METADATA_KEYS, Hit, Manifest
 from gguf_embed.ingest.sinks.base import IndexChoice, Sink
-from gguf_embed.ingest.sinks.database import not_ours, one_line, require, stored_batch
+from gguf_embed.ingest.sinks.database import one_line, require
 from gguf_embed.ingest.sinks.embedded_sql import (
     CREATE_MANIFESTS,
-    MANIFEST_TABLE,
     REPLACE_MANIFEST,
-    SELECT_MANIFEST,
-    quoted,
+    EmbeddedTable,
 )
 from gguf_embed.ingest.sinks.id_hashes import IdSet, hashes_of
 from gguf_embed.ingest.sinks.local_url import local_path
-from gguf_embed.ingest.sinks.manifest_json import from_json, to_json
+from gguf_embed.ingest.sinks.manifest_json import to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
 from gguf_embed.ingest.sinks.row_vectors import HIT_COLUMNS, require_query_width, require_width
 from gguf_embed.ingest.sinks.writer_lock import WriterLock
+from gguf_embed.ingest.sql_names import quoted
 
-ROWS_PER_READ = 20_000
 CHECKPOINT = "256MB"  # of the log; each checkpoint rewrites up to 122,880 rows, and 16 MB are 7,000 rows
 TYPES = {"chunk": "integer", "start": "bigint", "end": "bigint"}
 
@@ -41,43 +39,23 @@ def open_duckdb(url: SinkUrl) -> Sink:
     return DuckdbSink(require("duckdb", "duckdb", "duckdb"), local_path(url), url.table)
 
 
-class DuckdbSink:
+class DuckdbSink(EmbeddedTable):
     """Writes since the last flush are one transaction.
 
     The table has no primary key, whose index makes loading slower and slower. That ids are unique is seen to here: no
     other process can write to the file meanwhile, and rows whose id may be there are deleted first.
     """
 
+    rows_per_read = 20_000
+    table_names = "select table_name from information_schema.tables"
+
     def __init__(self, duckdb: Any, file: Path, table: str) -> None:
-        self.name = f"DuckDB table {table} in {file}"
+        super().__init__(f"DuckDB table {table} in {file}", file, table)
         self._duckdb = duckdb
-        self._file = file
-        self._key = table
-        self._table = quoted(table)
-        self._connection: Any = None
         self._may_write = False
         self._in_transaction = False
         self._known: IdSet | None = None  # of all rows; None: not read yet
-        self._n_dims = 0
         self._lock: WriterLock | None = None
-
-    def manifest(self) -> Manifest | None:
-        if self._connection is None and not self._file.exists():
-            return None
-        with self._failures():
-            found = self._read_manifest(self._connect())
-        self._n_dims = found.dimensions if found else 0
-        return found
-
-    def _read_manifest(self, connection: Any) -> Manifest | None:
-        listed = connection.execute("select table_name from information_schema.tables").fetchall()
-        tables = {name.lower() for (name,) in listed}
-        if self._key.lower() not in tables:
-            return None
-        row = connection.execute(SELECT_MANIFEST, [self._key]).fetchone() if MANIFEST_TABLE in tables else None
-        if row is None:
-            raise not_ours(self.name)
-        return from_json(row[0], self.name)
 
     def create(self, manifest: Manifest) -> None:
         with self._failures():
@@ -144,23 +122,9 @@ class DuckdbSink:
             with self._failures():
                 self._connection.execute("checkpoint")
 
-    def stored(self) -> Iterator[pa.RecordBatch]:
-        return map(stored_batch, self._select(STORED))
-
     def _select(self, columns: Sequence[str]) -> Iterator[list[tuple[Any, ...]]]:
-        if self.manifest() is None:
-            return
         self.flush()
-        with self._failures(), self._connect().cursor() as cursor:
-            cursor.execute(f"select {', '.join(map(quoted, columns))} from {self._table}")
-            while rows := cursor.fetchmany(ROWS_PER_READ):
-                yield rows
-
-    def count(self) -> int:
-        if self.manifest() is None:
-            return 0
-        with self._failures():
-            return int(self._connect().execute(f"select count(*) from {self._table}").fetchone()[0])
+        yield from super()._select(columns)
 
     def search(self, vector: NDArray[np.float32], n: int) -> list[Hit]:
         manifest = self.manifest()

@@ -30,7 +30,7 @@ from gguf_embed.ingest.sinks.database import (
 )
 from gguf_embed.ingest.sinks.manifest_json import KEY, from_json, to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
-from gguf_embed.ingest.sinks.row_vectors import matrix_of, require_query_width, require_width
+from gguf_embed.ingest.sinks.row_vectors import HIT_COLUMNS, matrix_of, require_query_width, require_width
 
 PORT = 19530
 CONNECT_TIMEOUT_S = 10
@@ -40,7 +40,6 @@ MAX_REQUEST_BYTES = 8 << 20  # a server takes 64 MiB
 N_FETCHED = 10_000
 N_DELETED = 1_000
 STRINGS = ("id", "doc_id", "hash", "headings", "text")
-SHOWN = ["id", "doc_id", "text", "metadata", "headings"]
 
 _open_files: Counter[str] = Counter()
 _files_lock = threading.Lock()
@@ -154,7 +153,7 @@ class MilvusSink:
     def search(self, vector: NDArray[np.float32], n: int) -> list[Hit]:
         require_query_width(vector, self._width(), self.name)
         query = [np.asarray(vector, np.float32).tolist()]
-        found = self._call("search", data=query, anns_field="embedding", limit=n, output_fields=SHOWN)[0]
+        found = self._call("search", data=query, anns_field="embedding", limit=n, output_fields=list(HIT_COLUMNS))[0]
         return [
             Hit(
                 row["id"],

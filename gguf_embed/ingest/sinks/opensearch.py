@@ -28,14 +28,13 @@ from gguf_embed.ingest.sinks.database import (
 from gguf_embed.ingest.sinks.manifest_json import KEY, from_object, to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
 from gguf_embed.ingest.sinks.opensearch_dialects import ELASTICSEARCH, MAX_FOUND, OPENSEARCH, PORT, Dialect
-from gguf_embed.ingest.sinks.row_vectors import matrix_of, require_query_width, require_width
+from gguf_embed.ingest.sinks.row_vectors import HIT_COLUMNS, matrix_of, require_query_width, require_width
 
 N_PER_REQUEST = 500
 MAX_REQUEST_BYTES = 10 << 20
 MAX_RETRIES = 6
 FIRST_PAUSE_S = 0.5
 MAX_ID_BYTES = 512
-SHOWN = ["id", "doc_id", "text", "metadata", "headings"]
 
 
 def open_opensearch(url: SinkUrl) -> SearchIndexSink:
@@ -157,7 +156,7 @@ class SearchIndexSink:
         values = np.asarray(vector, np.float32)
         if not values.any():  # has no cosine, and is refused
             return []
-        body = {"size": n, "_source": SHOWN, **self._dialect.query(values.tolist(), n)}
+        body = {"size": n, "_source": list(HIT_COLUMNS), **self._dialect.query(values.tolist(), n)}
         with self._errors():
             found = self._client.search(index=self._index, body=body)["hits"]["hits"]
         return [_hit(2 * hit["_score"] - 1, hit["_source"]) for hit in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gguf_embed.errors import ConfigError, EngineFailure, Unavailable
-from gguf_embed.ingest.rows import METADATA_KEYS, STORED, Hit, Manifest
+from gguf_embed.ingest.rows import METADATA_KEYS, Hit, Manifest
 from gguf_embed.ingest.sinks.base import IndexChoice, Sink
-from gguf_embed.ingest.sinks.database import not_ours, one_line, stored_batch
-from gguf_embed.ingest.sinks.embedded_sql import CREATE_MANIFESTS, REPLACE_MANIFEST, SELECT_MANIFEST, quoted
+from gguf_embed.ingest.sinks.database import one_line
+from gguf_embed.ingest.sinks.embedded_sql import CREATE_MANIFESTS, REPLACE_MANIFEST, EmbeddedTable
 from gguf_embed.ingest.sinks.local_url import local_path
-from gguf_embed.ingest.sinks.manifest_json import from_json, to_json
+from gguf_embed.ingest.sinks.manifest_json import to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
 from gguf_embed.ingest.sinks.row_vectors import (
     HIT_COLUMNS,
@@ -26,9 +26,9 @@ from gguf_embed.ingest.sinks.row_vectors import (
     require_query_width,
     require_width,
 )
+from gguf_embed.ingest.sql_names import quoted
 
 LOCK_WAIT_S = 30
-ROWS_PER_READ = 2_000
 TYPES = {"chunk": "integer", "start": "integer", "end": "integer"}
 COLUMNS = ("id", *METADATA_KEYS, "embedding")
 
@@ -41,35 +41,16 @@ def open_sqlite(url: SinkUrl) -> Sink:
     return SqliteSink(local_path(url), url.table)
 
 
-class SqliteSink:
+class SqliteSink(EmbeddedTable):
     """Writes since the last flush are one transaction."""
 
+    rows_per_read = 2_000
+    table_names = "select name from sqlite_master where type in ('table', 'view')"
+
     def __init__(self, file: Path, table: str) -> None:
-        self.name = f"SQLite table {table} in {file}"
-        self._file = file
-        self._key = table
-        self._table = quoted(table)
+        super().__init__(f"SQLite table {table} in {file}", file, table)
         self._connection: sqlite3.Connection | None = None
-        self._n_dims = 0
         self._is_changed = False  # since the last flush
-
-    def manifest(self) -> Manifest | None:
-        if self._connection is None and not self._file.exists():
-            return None
-        with self._failures():
-            found = self._read_manifest(self._connect())
-        self._n_dims = found.dimensions if found else 0
-        return found
-
-    def _read_manifest(self, connection: sqlite3.Connection) -> Manifest | None:
-        names = "select name from sqlite_master where type in ('table', 'view')"
-        tables = {name.lower() for (name,) in connection.execute(names)}
-        if self._key.lower() not in tables:
-            return None
-        row = connection.execute(SELECT_MANIFEST, (self._key,)).fetchone() if "gguf_embed_manifest" in tables else None
-        if row is None:
-            raise not_ours(self.name)
-        return from_json(row[0], self.name)
 
     def create(self, manifest: Manifest) -> None:
         with self._failures():
@@ -129,24 +110,6 @@ class SqliteSink:
         if self._connection is not None:
             with self._failures():
                 self._connection.execute("pragma wal_checkpoint(truncate)")
-
-    def stored(self) -> Iterator[pa.RecordBatch]:
-        for rows in self._select(STORED):
-            yield stored_batch(rows)
-
-    def _select(self, columns: Sequence[str]) -> Iterator[list[tuple[object, ...]]]:
-        if self.manifest() is None:
-            return
-        with self._failures(), closing(self._connect().cursor()) as cursor:
-            cursor.execute(f"select {', '.join(map(quoted, columns))} from {self._table}")
-            while rows := cursor.fetchmany(ROWS_PER_READ):
-                yield rows
-
-    def count(self) -> int:
-        if self.manifest() is None:
-            return 0
-        with self._failures():
-            return int(self._connect().execute(f"select count(*) from {self._table}").fetchone()[0])
 
     def search(self, vector: NDArray[np.float32], n: int) -> list[Hit]:
         manifest = self.manifest()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from gguf_embed.errors import ConfigError
-from gguf_embed.ingest.rows import BadRow
-from gguf_embed.ingest.sources.base import SourceOptions
+from gguf_embed.ingest.rows import BadRow, DocumentBatch
+from gguf_embed.ingest.sources.base import SourceOptions, TextKind
+from gguf_embed.ingest.sources.documents import documents_of, in_batches
 from gguf_embed.ingest.sources.fields import TEXT, Fields, Row, choose_fields, columns_of, refuse_doubled
 
 N_FIRST_ROWS = 100
@@ -83,3 +86,46 @@ def placed_rows(
     """Places are "<table>:<number of the row>"."""
     for number, row in enumerate(rows, 1):
         yield f"{url.rows_name}:{number}", dict(zip(columns, row, strict=True))
+
+
+class Closable(Protocol):
+    """A connection."""
+
+    def close(self) -> None: ...
+
+
+class DatabaseSource(ABC):
+    """Implements `Source` for rows that one statement gives, over a connection of its own each time it is read."""
+
+    kind: TextKind = "text"
+
+    def __init__(self, name: str, url: DatabaseUrl) -> None:
+        self.name = name
+        self._url = url
+        self._connection: Closable | None = None
+        self._n_read = 0
+        self._n_rows: int | None = None
+        self._chosen: Chosen
+
+    def batches(self, n_rows: int) -> Iterator[DocumentBatch]:
+        self.close()
+        self._n_read = 0
+        try:
+            yield from in_batches(documents_of(self._rows(n_rows), self._chosen.fields), n_rows)
+            self._n_rows = self._n_read
+        finally:
+            self.close()
+
+    @abstractmethod
+    def _rows(self, n_rows: int) -> Iterator[tuple[str, Row | BadRow]]:
+        """All rows, about `n_rows` fetched at once; counted in `_n_read`. Leaves its connection in `_connection`."""
+
+    def share_read(self) -> float | None:
+        if self._n_rows is None:
+            return None
+        return min(1.0, self._n_read / self._n_rows) if self._n_rows else 1.0
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

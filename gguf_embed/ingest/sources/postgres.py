@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from gguf_embed.errors import ConfigError, EmbedError, Unavailable
-from gguf_embed.ingest.rows import BadRow, DocumentBatch
-from gguf_embed.ingest.sources.base import Source, SourceOptions, TextKind
+from gguf_embed.ingest.rows import BadRow
+from gguf_embed.ingest.sources.base import Source, SourceOptions
 from gguf_embed.ingest.sources.database import (
     N_FIRST_ROWS,
     Chosen,
+    DatabaseSource,
     DatabaseUrl,
     choose_columns,
     parse_database_url,
     placed_rows,
 )
-from gguf_embed.ingest.sources.documents import documents_of, in_batches
 from gguf_embed.ingest.sources.fields import Row, refuse_other_types
 
 if TYPE_CHECKING:
@@ -37,39 +37,24 @@ where i.indrelid = %s::regclass and i.indisprimary order by k.place
 """
 
 
-class PostgresSource:
+class PostgresSource(DatabaseSource):
     """Read through a cursor of the server, in one transaction that cannot write.
 
     A table is read in order of its primary key, else of the id field, else of the places of its rows.
     """
 
-    kind: TextKind = "text"
-
     def __init__(self, url: DatabaseUrl, options: SourceOptions) -> None:
-        self.name = f"{url.shown} {url.rows_name}"
-        self._url = url
-        self._connection: Connection | None = None
-        self._n_read = 0
-        self._n_rows: int | None = None
+        super().__init__(f"{url.shown} {url.rows_name}", url)
         with _failures(self._config_error), closing(self._connect()) as connection:
             self._chosen = self._choose(connection, options)
             self._statement = self._select(connection)
             if url.table:
                 self._n_rows = self._estimated_rows(connection)
 
-    def batches(self, n_rows: int) -> Iterator[DocumentBatch]:
-        self.close()
-        self._n_read = 0
-        try:
-            yield from in_batches(documents_of(self._rows(n_rows), self._chosen.fields), n_rows)
-            self._n_rows = self._n_read
-        finally:
-            self.close()
-
     def _rows(self, n_rows: int) -> Iterator[tuple[str, Row | BadRow]]:
         with _failures(self._unavailable):
-            self._connection = self._connect()
-            with self._connection.cursor(name="gguf_embed") as cursor:
+            self._connection = connection = self._connect()
+            with connection.cursor(name="gguf_embed") as cursor:
                 cursor.itersize = min(n_rows, self._chosen.rows_at_once)
                 cursor.execute(self._statement)
                 for row in placed_rows(cursor, self._chosen.columns, self._url):
@@ -149,16 +134,6 @@ class PostgresSource:
         for secret in {password or "", unquote(password or "")}:
             reason = reason.replace(secret, "***") if secret else reason
         return reason
-
-    def share_read(self) -> float | None:
-        if self._n_rows is None:
-            return None
-        return min(1.0, self._n_read / self._n_rows) if self._n_rows else 1.0
-
-    def close(self) -> None:
-        if self._connection:
-            self._connection.close()
-            self._connection = None
 
 
 @contextmanager

@@ -9,31 +9,26 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gguf_embed.errors import ConfigError, EmbedError, EngineFailure
-from gguf_embed.ingest.rows import BadRow, DocumentBatch
-from gguf_embed.ingest.sources.base import Source, SourceOptions, TextKind
+from gguf_embed.ingest.rows import BadRow
+from gguf_embed.ingest.sources.base import Source, SourceOptions
 from gguf_embed.ingest.sources.database import (
     N_FIRST_ROWS,
     Chosen,
+    DatabaseSource,
     DatabaseUrl,
     choose_columns,
     parse_database_url,
     placed_rows,
 )
-from gguf_embed.ingest.sources.documents import documents_of, in_batches
 from gguf_embed.ingest.sources.fields import Row
+from gguf_embed.ingest.sql_names import quoted
 
 
-class SqliteSource:
+class SqliteSource(DatabaseSource):
     """A table is read in order of its primary key or its row ids, a view in order of the id field."""
 
-    kind: TextKind = "text"
-
     def __init__(self, url: DatabaseUrl, options: SourceOptions) -> None:
-        self.name = f"{url.path} {url.rows_name}"
-        self._url = url
-        self._connection: sqlite3.Connection | None = None
-        self._n_read = 0
-        self._n_rows: int | None = None
+        super().__init__(f"{url.path} {url.rows_name}", url)
         if not Path(url.path).expanduser().is_file():
             relative = url.path.removeprefix("/")
             hint = f": write sqlite:{relative} for a relative path" if Path(relative).is_file() else ""
@@ -44,19 +39,10 @@ class SqliteSource:
             if url.table:
                 self._n_rows = connection.execute(f"select count(*) from {quoted(url.table)}").fetchone()[0]
 
-    def batches(self, n_rows: int) -> Iterator[DocumentBatch]:
-        self.close()
-        self._n_read = 0
-        try:
-            yield from in_batches(documents_of(self._rows(), self._chosen.fields), n_rows)
-            self._n_rows = self._n_read
-        finally:
-            self.close()
-
-    def _rows(self) -> Iterator[tuple[str, Row | BadRow]]:
+    def _rows(self, n_rows: int) -> Iterator[tuple[str, Row | BadRow]]:
         with _failures(lambda reason: EngineFailure(f"{self.name} after row {self._n_read} cannot be read: {reason}")):
-            self._connection = self._connect()
-            rows = self._connection.execute(self._statement)
+            self._connection = connection = self._connect()
+            rows = connection.execute(self._statement)
             for row in placed_rows(rows, self._chosen.columns, self._url):
                 yield row
                 self._n_read += 1
@@ -110,16 +96,6 @@ class SqliteSource:
             names = [str(name) for (name,) in found]
         return f"; it has {', '.join(names) or 'no tables'}"
 
-    def share_read(self) -> float | None:
-        if self._n_rows is None:
-            return None
-        return min(1.0, self._n_read / self._n_rows) if self._n_rows else 1.0
-
-    def close(self) -> None:
-        if self._connection:
-            self._connection.close()
-            self._connection = None
-
 
 @contextmanager
 def _failures(to_error: Callable[[str], EmbedError]) -> Iterator[None]:
@@ -127,11 +103,6 @@ def _failures(to_error: Callable[[str], EmbedError]) -> Iterator[None]:
         yield
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise to_error(str(error)) from error
-
-
-def quoted(name: str) -> str:
-    """As an identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _text_or_bytes(value: bytes) -> str | bytes:
