@@ -77,8 +77,8 @@ def test_a_text_alone_visits_few_files(models):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     requests = json.loads(done.stdout.splitlines()[-1])
-    events = min(requests, key=n_moves)  # which thread goes first is chance
-    files = sorted({file for file, _ in events})
-    found = len(files), len({tuple(event) for event in events}), n_moves(events)
-    limits = 23, 95, 60
-    assert all(n <= limit for n, limit in zip(found, limits, strict=True)), (found, files)
+    files = [len({file for file, _ in events}) for events in requests]
+    functions = [len({tuple(event) for event in events}) for events in requests]
+    moves = [n_moves(events) for events in requests]
+    # The fewest of five: which thread goes first is chance.
+    assert (min(files) <= 23, min(functions) <= 95, min(moves) <= 60) == (True, True, True), (files, functions, moves)
