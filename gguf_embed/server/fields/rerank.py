@@ -51,6 +51,9 @@ def parse_rerank(body: JsonObject, max_inputs: int, defaults: RerankDefaults) ->
     refuse_elsewhere(body)
     param = documents_field(body)
     documents = _parse_list(body, param, max_inputs)
+    if param == "passages":
+        for index, passage in enumerate(documents):
+            _refuse_image(passage, f"passages[{index}]")
     fields = _parse_rank_fields(body)
     raw_scores, cutting = _parse_raw_scores(body), parse_cutting(body, defaults.truncate)
     request = RerankRequest(
@@ -77,7 +80,10 @@ def parse_rerank(body: JsonObject, max_inputs: int, defaults: RerankDefaults) ->
 def _parse_query(body: JsonObject) -> str:
     """The query: a string, or an object with its text as NVIDIA's clients send it."""
     match body.get("query"):
-        case str(query) | {"text": str(query)}:
+        case str(query):
+            return query
+        case {"text": str(query), **others}:
+            _refuse_image(others, "query")
             return query
         case other:
             raise wrong_value("query", "a string", other)
@@ -151,6 +157,13 @@ def _parse_label(body: JsonObject) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return optional_str(body, "label")
+
+
+def _refuse_image(value: object, where: str) -> None:
+    """NVIDIA's queries and passages may have an image beside their text, which no reranker here can read."""
+    if isinstance(value, dict) and value.get("image") is not None:
+        param = where.partition("[")[0]
+        raise InvalidRequest(f'"{where}" has an "image", but only text is ranked here: leave it out', param)
 
 
 def _text_of(document: object, where: str, fields: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ from gguf_embed.server.admin import health, index, metrics, models
 from gguf_embed.server.context import Dialect, Route
 from gguf_embed.server.dialects.llama.embedding import embedding
 from gguf_embed.server.dialects.llama.errors import ERRORS
+from gguf_embed.server.dialects.llama.ranking import rank
 from gguf_embed.server.dialects.llama.rerank import rerank
 from gguf_embed.server.dialects.llama.tokenize import detokenize, tokenize
 from gguf_embed.server.dialects.openai.embeddings import unversioned
@@ -20,6 +21,7 @@ LLAMA = Dialect(
         Route("POST", "/embeddings", unversioned, "the same, OpenAI's shape for a body with model and input"),
         Route("POST", "/rerank", rerank, "scores of documents for a query, Jina's or TEI's shape"),
         *(Route("POST", path, rerank, "the same") for path in ("/reranking", "/v1/rerank", "/v1/reranking")),
+        Route("POST", "/v1/ranking", rank, "the same for passages, NVIDIA's shape"),
         Route("POST", "/tokenize", tokenize, "text to token ids"),
         Route("POST", "/detokenize", detokenize, "token ids to text"),
         Route("GET", "/models", models.models, "the served model"),

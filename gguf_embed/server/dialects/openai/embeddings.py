@@ -28,6 +28,7 @@ from gguf_embed.server.fields.output_types import OutputType, check_decodable, c
 from gguf_embed.server.fields.outputs import check_output
 from gguf_embed.server.fields.prompt_prefix import format_applied_prompt
 from gguf_embed.server.fields.truncation import format_truncation
+from gguf_embed.server.fields.voyage import VOYAGE_FIELDS, with_detail
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.errors import STATUSES
 from gguf_embed.server.http.values import JsonObject, optional_choice, optional_int, optional_str
@@ -35,6 +36,7 @@ from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ImageInpu
 from gguf_embed.vectors import Rows
 
 EncodingFormat = Literal["float", "base64"]
+VOYAGE_ERRORS = with_detail(ERRORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ async def embeddings(context: ServerContext, request: web.Request, body: JsonObj
     """`POST /v1/embeddings`. A body with `content` and no `input` gets llama.cpp's shape, as in llama-server."""
     if body is None:
         body = await read_json_object(context, request)
+    if not VOYAGE_FIELDS.isdisjoint(body):
+        request[ERROR_FORMAT] = VOYAGE_ERRORS
     given = body.get("input")
     if given is None and body.get("content") is not None:
         return await answer_embedding(context, body)
