@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 from aiohttp import web
 
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.fields.rerank import ParsedRerank, RerankDefaults, parse_rerank, ranking, rerank_details
+from gguf_embed.server.fields.field import has
+from gguf_embed.server.fields.rerank import (
+    DOCUMENTS,
+    RERANK_REQUEST,
+    TEI_DOCUMENTS,
+    ParsedRerank,
+    RerankDefaults,
+    parse_rerank,
+)
+from gguf_embed.server.fields.rerank_reply import ranking, rerank_details
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.types import RerankResult
 
+RANKING = replace(
+    RERANK_REQUEST,
+    name="NvidiaRankingRequest",
+    fields=tuple(
+        DOCUMENTS.called("passages") if field is DOCUMENTS else field
+        for field in RERANK_REQUEST.fields
+        if field is not TEI_DOCUMENTS
+    ),
+    text="The fields of a rerank request, with `passages` as the documents.",
+    rules={**RERANK_REQUEST.rules, "anyOf": [has({"passages": {"type": "array"}})]},
+)
 DEFAULTS = RerankDefaults(raw_scores=True)  # whatever the operator's scale is: the reply calls scores logits
 
 

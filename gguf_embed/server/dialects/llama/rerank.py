@@ -10,19 +10,13 @@ from aiohttp import web
 
 from gguf_embed.server.context import ERROR_FORMAT, ServerContext
 from gguf_embed.server.dialects.llama.errors import ERRORS
-from gguf_embed.server.fields.rerank import (
-    ParsedRerank,
-    RerankDefaults,
-    documents_field,
-    parse_rerank,
-    ranked_items,
-    ranking,
-    rerank_details,
-)
+from gguf_embed.server.fields.model import MODEL
+from gguf_embed.server.fields.rerank import ParsedRerank, RerankDefaults, documents_field, parse_rerank
+from gguf_embed.server.fields.rerank_reply import ranked_items, ranking, rerank_details
 from gguf_embed.server.fields.truncation import format_truncation
 from gguf_embed.server.fields.voyage import VOYAGE_FIELDS, with_detail
 from gguf_embed.server.http.body import embed_response, read_json_object
-from gguf_embed.server.http.values import JsonObject, optional_str
+from gguf_embed.server.http.values import JsonObject
 from gguf_embed.types import RerankResult, Truncation
 
 VOYAGE_ERRORS = with_detail(ERRORS)
@@ -45,7 +39,7 @@ def defaults_of(context: ServerContext, body: JsonObject) -> RerankDefaults:
     is_tei = documents_field(body) == "texts"
     raw_scores, configured = not is_tei, context.options.rerank_scores
     if configured:
-        info = context.service.resolve(optional_str(body, "model")).info
+        info = context.service.resolve(MODEL.read(body)).info
         names = (info.name.lower(), *map(str.lower, info.aliases), "")
         raw_scores = next((configured[name] for name in names if name in configured), raw_scores)
     return RerankDefaults(raw_scores, truncate=True if is_tei else None)
