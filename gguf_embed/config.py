@@ -49,6 +49,7 @@ class ModelConfig:
     strict_name: bool = False
     strict_file: bool = False  # refuse a file with a serious problem
     warmup: bool = True
+    isolate: bool = False  # run the engine in a supervised process of its own
     max_queued_tokens: int = 2_000_000
     mmproj: Path | None = None  # file of the vision tower; None: text only
     compute: ComputeConfig = field(default_factory=ComputeConfig)

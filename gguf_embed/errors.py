@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class WayOut(StrEnum):
@@ -61,6 +61,10 @@ class EmbedError(Exception):
         self.message = message
         self.ways_out = tuple(ways_out)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error crosses processes with all that it says, whatever its constructor takes."""
+        return _copied, (type(self), self.args, self.__dict__)
+
     def for_input(self, index: int) -> EmbedError:
         """The same error about input `index`. An error that is not about a single input is returned as it is."""
         return self
@@ -72,6 +76,13 @@ class EmbedError(Exception):
     def for_query(self) -> EmbedError:
         """The same error about the query of a rerank request."""
         return self
+
+
+def _copied(kind: type[EmbedError], args: tuple[Any, ...], attributes: Mapping[str, Any]) -> EmbedError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 def describe(error: EmbedError, words: Mapping[WayOut, str]) -> str:
@@ -251,9 +262,16 @@ class Overloaded(EmbedError):
 
 
 class Unavailable(EmbedError):
-    """The server is loading or shutting down, or a worker has died."""
+    """The server is loading or shutting down, or a worker has died.
+
+    `retry_after_s`: when it is expected to be over; None: unknown.
+    """
 
     kind = "unavailable"
+
+    def __init__(self, message: str, ways_out: Sequence[WayOut] = (), retry_after_s: float | None = None) -> None:
+        super().__init__(message, ways_out)
+        self.retry_after_s = retry_after_s
 
 
 class EngineFailure(EmbedError):

@@ -101,6 +101,12 @@ class Metrics:
             "gguf_embed_model_load_seconds", "Time to load a model.", buckets=_SECONDS, registry=registry
         )
         self._model_unloads = Counter("gguf_embed_model_unloads", "Models unloaded.", ["reason"], registry=registry)
+        self._engine_restarts = Counter(
+            "gguf_embed_engine_restarts",
+            "Starts of an engine's process after the one before it ended (--isolate), by model.",
+            ["model"],
+            registry=registry,
+        )
         self._loaded_models = Gauge("gguf_embed_loaded_models", "Models in memory now.", registry=registry)
 
     def observe_request(self, route: str, status: int, duration_s: float) -> None:
@@ -141,6 +147,10 @@ class Metrics:
     def observe_unload(self, reason: str) -> None:
         """One model leaves memory: "keep_alive", "room", "asked", "replaced" or "stop"."""
         self._model_unloads.labels(reason).inc()
+
+    def observe_engine_restart(self, model: str) -> None:
+        """The process of a model's engine has ended, and is started again."""
+        self._engine_restarts.labels(model).inc()
 
     def observe_duplicates(self, n_texts: int) -> None:
         """`n_texts` texts were answered from an equal text of the same request."""

@@ -97,6 +97,7 @@ def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfi
         strict_name=flags.strict_model,
         strict_file=flags.strict,
         warmup=flags.warmup,
+        isolate=flags.isolate,
         max_queued_tokens=flags.max_queue_tokens,
         compute=ComputeConfig(
             n_threads=flags.threads_batch or flags.threads,

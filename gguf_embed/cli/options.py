@@ -55,6 +55,7 @@ class ServeFlags:
     truncate: bool
     tokenizer: Literal["auto", "llama"]
     check_files: Literal["auto", "off"]
+    isolate: bool
     strict: bool
     mmproj: Path | None
     ubatch_size: int | None
@@ -136,6 +137,9 @@ MODEL = (
     option("--check-files", type=click.Choice(["auto", "off"]), default="auto", envvar="GGUF_EMBED_CHECK_FILES",
             help="auto: a file that has not run on this machine before is first tried in a child process, so that a "
                  "damaged one cannot end the server; off: never."),
+    option("--isolate", is_flag=True, envvar="GGUF_EMBED_ISOLATE",
+            help="Run each model's engine in a process of its own, which is restarted if it ends or hangs: requests in "
+                 "flight then get a 503 with Retry-After, and the other models go on."),
     option("--strict", is_flag=True, envvar="GGUF_EMBED_STRICT",
             help="Refuse a file with a problem that gguf-embed doctor calls serious, which is otherwise only said."),
     option("-mm", "--mmproj", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_MMPROJ",

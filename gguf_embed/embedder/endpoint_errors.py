@@ -40,9 +40,8 @@ class Temporary(Unavailable):
     """This request failed, and may succeed later. `retry_after_s`: when the server wants it; None: it does not say."""
 
     def __init__(self, message: str, trouble: Trouble, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
+        super().__init__(message, retry_after_s=retry_after_s)
         self.trouble = trouble
-        self.retry_after_s = retry_after_s
 
 
 class Refused(InvalidRequest):

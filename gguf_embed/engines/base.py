@@ -14,7 +14,7 @@ from typing import Protocol
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.gguf_file.header import GgufHeader
-from gguf_embed.types import ImageInput, Output, OutputSpec, Pooling, Span, Vocabulary
+from gguf_embed.types import EngineProcessState, ImageInput, Output, OutputSpec, Pooling, Span, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +201,9 @@ class LoadSpec:
     report: Callable[[str], None] = field(compare=False)  # gets lines for the operator
     open_codec: Callable[[Path], ClosableCodec] = field(compare=False)  # reads only a file's vocabulary
     on_stage: Callable[[str], None] = field(default=lambda stage: None, compare=False)  # gets what begins now, in words
+    on_restart: Callable[[], None] = field(
+        default=lambda: None, compare=False
+    )  # of the engine's process, see `isolate`
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +215,7 @@ class LoadedEngine:
     weights_type: str  # of the weights that run, e.g. "BF16"
     exact: ExactTokenizing | None = None  # the same codec, if it gives the original tokenizer's ids
     open_images: Callable[[], ImageReader] | None = None  # loads the vision tower; None: the engine supports none
+    process_state: Callable[[], EngineProcessState] | None = None  # of the engine's own process; None: it runs in ours
 
 
 class EngineDriver(Protocol):

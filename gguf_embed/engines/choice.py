@@ -10,7 +10,7 @@ from pathlib import Path
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import BatchLimits, EngineDriver, ExecutionPlan, LoadedEngine, LoadSpec
 from gguf_embed.engines.records import MeasurementRecords, record_key
-from gguf_embed.engines.select import Candidates
+from gguf_embed.engines.select import Candidates, isolated_driver
 from gguf_embed.engines.throughput import sample_batch, tokens_per_s
 from gguf_embed.errors import EngineFailure
 from gguf_embed.gguf_file.header import GgufHeader
@@ -33,6 +33,8 @@ def choose_driver(spec: LoadSpec) -> EngineDriver:
 
     Reports why the preferred engine cannot run a file, once per reason. Raises `ModelFileError` if none can.
     """
+    if spec.config.isolate:
+        return isolated_driver()
     candidates = Candidates(spec.header, spec.config)
     first = candidates.first()
     _report_refusals(candidates.refusals, first.name, spec)

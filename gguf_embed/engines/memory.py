@@ -1,13 +1,26 @@
-"""How much memory this process may still take."""
+"""How much memory this process and its children take, and how much it may still take."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from gguf_embed.engines.system_files import read_system_file
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process; 0 if the system does not say."""
+    fields = read_system_file(Path(f"/proc/{pid}/statm")).split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
+
+
+def child_pids() -> list[int]:
+    """The processes that this one has started and that have not ended; none if the system does not say."""
+    files = Path("/proc/self/task").glob("*/children")
+    return [int(pid) for file in files for pid in read_system_file(file).split()]
 
 
 def fits_in_memory(n_bytes: int) -> bool:

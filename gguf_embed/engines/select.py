@@ -85,8 +85,17 @@ class Candidates:
         raise ModelFileError(f"{self.header.path.name} cannot be run: {problem}")
 
 
+def isolated_driver() -> EngineDriver:
+    """The driver that runs another engine in a process of its own, for one load."""
+    from gguf_embed.engines.isolated.driver import IsolatedDriver
+
+    return IsolatedDriver()
+
+
 def select_driver(header: GgufHeader, config: ModelConfig) -> EngineDriver:
     """The driver of the preferred engine for this file. Raises `ModelFileError` if there is none."""
+    if config.isolate:
+        return isolated_driver()
     return Candidates(header, config).first()
 
 

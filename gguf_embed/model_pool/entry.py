@@ -92,6 +92,7 @@ def status_of(spec: ModelSpec, info: ModelInfo, entry: PoolEntry | None, now_s: 
         memory_bytes=entry.memory_bytes,
         gpu_bytes=entry.memory_bytes if model is not None and model.config.compute.offload.n_gpu_layers else 0,
         expires_unix_s=None if left_s is None or math.isinf(left_s) else time.time() + left_s,
+        process=None if model is None else model.process_state(),
     )
 
 

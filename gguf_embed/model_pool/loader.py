@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from gguf_embed.engines.memory import child_pids, resident_bytes
 from gguf_embed.engines.select import supports_gpu
 from gguf_embed.errors import ModelFileError, WayOut
 from gguf_embed.model_pool.eviction import with_options
 from gguf_embed.model_pool.file_problems import report_problems
-from gguf_embed.model_pool.loading import LoadedModel, load_model
+from gguf_embed.model_pool.loading import LoadedModel, LoadObserver, load_model
 from gguf_embed.model_pool.registry import ModelSpec
 from gguf_embed.model_pool.trial import FileTrials
 from gguf_embed.model_pool.trial_child import TrialJob
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.model_store.names import split_parts
-from gguf_embed.scheduler.scheduler import BatchObserver
 from gguf_embed.types import LoadOptions
 
 
@@ -31,7 +32,7 @@ class ModelLoader(Protocol):
     def has_gpu(self) -> bool: ...
 
     def held_bytes(self) -> int:
-        """Resident memory of this process; 0 if the system does not report it."""
+        """Resident memory of this process and its engines' processes; 0 if the system does not report it."""
         ...
 
 
@@ -41,7 +42,7 @@ class FileLoader:
     def __init__(
         self,
         cache_dir: Path,
-        observer: BatchObserver,
+        observer: LoadObserver,
         report: Callable[[str], None],
         trials: FileTrials | None = None,
     ) -> None:
@@ -57,7 +58,8 @@ class FileLoader:
         report = self._report
         report_problems(spec.info, config.strict_file, report)
         if self._trials is not None:
-            said = self._trials.check(TrialJob(spec.path, spec.info.name, config, self._cache_dir), spec.memory_bytes)
+            job = TrialJob(spec.path, spec.info.name, replace(config, isolate=False), self._cache_dir)
+            said = self._trials.check(job, spec.memory_bytes)
             report = _without(report, said)
         before = _state(spec)
         model = load_model(located, config, self._cache_dir, self._observer, report)
@@ -70,11 +72,7 @@ class FileLoader:
         return supports_gpu()
 
     def held_bytes(self) -> int:
-        try:
-            resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
-        except OSError:
-            return 0
-        return resident_pages * os.sysconf("SC_PAGE_SIZE")
+        return sum(map(resident_bytes, (os.getpid(), *child_pids())))
 
 
 def _state(spec: ModelSpec) -> list[tuple[int, int]]:

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import LoadedEngine, LoadSpec, TextCodec
@@ -22,7 +24,13 @@ from gguf_embed.preprocessing.pairs import PairForm
 from gguf_embed.preprocessing.tokens import Tokenizer, TokenLimits, choose_tokenizer, closing_ids
 from gguf_embed.scheduler.image_worker import ImageWorker
 from gguf_embed.scheduler.scheduler import BatchObserver, Scheduler
-from gguf_embed.types import ModelInfo, OutputSpec, Pooling
+from gguf_embed.types import EngineProcessState, ModelInfo, OutputSpec, Pooling
+
+
+class LoadObserver(BatchObserver, Protocol):
+    """Counts what happens to a loaded model, for metrics. Any thread."""
+
+    def observe_engine_restart(self, model: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +44,16 @@ class LoadedModel:
     limits: TokenLimits  # of one text
     scheduler: Scheduler
     image_worker: ImageWorker | None = None  # None: no vision tower
+    tokenizes_inline: bool = False  # a text of n characters takes little time, whatever it is, and no other process
     in_use_forever: threading.Event = field(default_factory=threading.Event)  # a thread is lost in its tokenizer
 
     @property
     def codec(self) -> TextCodec:
         return self.loaded.codec
+
+    def process_state(self) -> EngineProcessState | None:
+        """None: the engine runs in this process."""
+        return None if self.loaded.process_state is None else self.loaded.process_state()
 
     @property
     def pair_form(self) -> PairForm:
@@ -58,7 +71,7 @@ def load_model(
     located: LocatedModel,
     config: ModelConfig,
     cache_dir: Path,
-    observer: BatchObserver,
+    observer: LoadObserver,
     report: Callable[[str], None],
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> LoadedModel:
@@ -71,7 +84,8 @@ def load_model(
     check_can_embed(header)
     check_bounds(header)
     pooling = choose_pooling(header, config.pooling, report)
-    spec = LoadSpec(header, config, OutputSpec.of(pooling), cache_dir, report, open_codec, on_stage)
+    on_restart = partial(observer.observe_engine_restart, located.name)
+    spec = LoadSpec(header, config, OutputSpec.of(pooling), cache_dir, report, open_codec, on_stage, on_restart)
     driver = choose_driver(spec)
     on_stage(f"loading it in the engine {driver.name}")
     with ExitStack() as stack:
@@ -93,7 +107,9 @@ def load_model(
         stack.pop_all()
     vocabulary = loaded.codec.vocabulary()
     limits = TokenLimits(len(vocabulary.entries), info.max_input_tokens, closing_ids(vocabulary))
-    return LoadedModel(config, info, loaded, tokenizer, limits, scheduler, image_worker)
+    is_elsewhere = loaded.process_state is not None and loaded.exact is not None
+    tokenizes_inline = tokenizer.name == "exact" and not is_elsewhere
+    return LoadedModel(config, info, loaded, tokenizer, limits, scheduler, image_worker, tokenizes_inline)
 
 
 def choose_pooling(header: GgufHeader, configured: Pooling | None, report: Callable[[str], None]) -> Pooling:

@@ -9,10 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import queue
-import re
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -21,6 +18,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gguf_embed.engines.child_process import child_command, exit_in_words, last_words
 from gguf_embed.engines.memory import available_bytes
 from gguf_embed.engines.records import MeasurementRecords, record_key
 from gguf_embed.engines.select import has_other_engines
@@ -46,15 +44,6 @@ MEMORY_FACTOR, MEMORY_BYTES = 4, 3 * 2**30
 POLL_S = 0.05
 _KILLED = 9  # SIGKILL, which Windows does not name
 KEPT_LINES = 8
-
-_PROGRAM = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from gguf_embed.model_pool.trial_child import main
-main()
-"""
-_EXPLAINS = re.compile(r"GGML_ASSERT|what\(\):|terminate called|error|fail", re.IGNORECASE)
-_FOLDERS = re.compile(r"(?:/[^\s/:]+)+/(?=[^\s/:]+:\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +94,9 @@ class Trial:
 
     def problem(self, exit_code: int) -> str:
         """Why the file must not be run here, as a clause."""
-        how = self.stopped or f"ended the child process that tried it ({_exit_in_words(exit_code)})"
+        how = self.stopped or f"ended the child process that tried it ({exit_in_words(exit_code)})"
         last = last_words(self.log)
         return f"it {how} while {self.stage}" + (f", whose last line was {last!r}" if last else "")
-
-
-def last_words(log: Collection[str]) -> str:
-    """The last line that explains something, without folders; else the last one; "" if there is none."""
-    lines = list(log)
-    found = next((line for line in reversed(lines) if _EXPLAINS.search(line)), lines[-1] if lines else "")
-    return _FOLDERS.sub("", found)[:200]
-
-
-def _exit_in_words(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
 
 
 class FileTrials:
@@ -211,7 +184,7 @@ def _files(job: TrialJob) -> list[Path]:
 def run_trial(job: TrialJob, limits: TrialLimits, report: Callable[[str], None]) -> tuple[Trial, int]:
     """Start a child and watch it to its end. Returns what it said, and its exit code. Raises `OSError`."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _PROGRAM, json.dumps([path or "." for path in sys.path])],
+        child_command("gguf_embed.model_pool.trial_child"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

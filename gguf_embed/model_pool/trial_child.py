@@ -5,7 +5,6 @@ It talks to its parent in lines that begin with `MARK`; everything else that it 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_embed.config import ModelConfig
+from gguf_embed.engines.child_process import be_the_first_to_go
 from gguf_embed.engines.select import open_codec
 from gguf_embed.errors import EmbedError, ModelFileError, WayOut
 from gguf_embed.gguf_file.bounds import check_bounds, vocabulary_problem
@@ -57,12 +57,15 @@ class _NoObserver:
     def observe_batch(self, n_texts: int, n_tokens: int, budget_tokens: int, compute_s: float) -> None:
         """Nobody counts."""
 
+    def observe_engine_restart(self, model: str) -> None:
+        """The engine runs in this process."""
+
 
 def main() -> None:
     """Reads a pickled `TrialJob` from stdin, which its parent keeps open: at its end the parent is gone, too."""
     job = pickle.load(sys.stdin.buffer)  # from the parent
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _be_the_first_to_go()
+    be_the_first_to_go()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("gguf_embed.llama").setLevel(logging.DEBUG)
     try:
@@ -83,12 +86,6 @@ def _end_with_parent() -> None:
     while sys.stdin.buffer.read(1):
         pass
     os._exit(1)
-
-
-def _be_the_first_to_go() -> None:
-    """If memory runs out, the system ends this process, not its parent (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _try(job: TrialJob) -> None:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from gguf_embed.engines.base import ContextPlanner, ContextSpec, Engine, EngineContext
-from gguf_embed.errors import EmbedError, EngineFailure
+from gguf_embed.errors import EmbedError, EngineFailure, Unavailable
 from gguf_embed.scheduler.queue import TaskQueue
 from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome
 from gguf_embed.types import Output
@@ -50,6 +50,8 @@ def run_isolated(contexts: ContextSet, batch: Batch) -> list[Output | EmbedError
     try:
         output = _run_finite(contexts, batch.key, texts, batch.n_threads)
         return list(map(output.part, range(len(texts))))
+    except Unavailable as error:
+        return [error for _ in texts]  # the engine is gone, for each of them
     except Exception as error:
         _log.warning("a batch of %d texts failed (%s): running its texts one by one", len(texts), error)
     results: list[Output | EmbedError] = []

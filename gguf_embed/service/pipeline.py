@@ -33,9 +33,6 @@ TOKENIZING_S, TOKENIZING_S_PER_CHARACTER = 5.0, 5e-5
 INLINE_TOKENS = 500
 """Up to this many ids are decoded on the event loop."""
 
-EXACT = "exact"
-"""The name of tokenizers whose time grows with the text alone."""
-
 OFFSETS_S = 60.0
 """How much longer it may take if the offsets of the tokens are wanted, which have a budget of their own."""
 
@@ -120,7 +117,7 @@ class Pipeline:
             return await self._offset_finder.run(plan.tokenize, _patience(model, n_characters, OFFSETS_S))
         if n_characters > INLINE_CHARACTERS:
             return await self._tokenizers.run(plan.tokenize, _patience(model, n_characters))
-        if model.tokenizer.name != EXACT:
+        if not model.tokenizes_inline:
             return await self._short_tokenizers.run(plan.tokenize, _patience(model, n_characters))
         return plan.tokenize()
 
@@ -129,7 +126,7 @@ class Pipeline:
         n_characters = sum(map(len, texts))
         if n_characters > INLINE_OFFSET_CHARACTERS:
             return await self._offset_finder.run(work, _patience(model, n_characters, OFFSETS_S))
-        if model.tokenizer.name != EXACT:
+        if not model.tokenizes_inline:
             return await self._short_tokenizers.run(work, _patience(model, n_characters))
         return work()
 
@@ -137,9 +134,9 @@ class Pipeline:
         """Run work that tokenizes this many characters."""
         return await self._tokenizers.run(work, _patience(model, n_characters))
 
-    async def decode(self, tokens: Sequence[int], work: Callable[[], _T]) -> _T:
+    async def decode(self, model: LoadedModel, tokens: Sequence[int], work: Callable[[], _T]) -> _T:
         """Run work that looks up `tokens` in a codec, at about 6 microseconds each."""
-        if len(tokens) > INLINE_TOKENS:
+        if len(tokens) > INLINE_TOKENS or model.loaded.process_state is not None:
             return await self._tokenizers.run(work)
         return work()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from typing import Literal
 
 from gguf_embed.errors import InvalidRequest, ModelNotFound, NotSupported, PermissionDenied, Unavailable, WayOut
 from gguf_embed.metrics import Metrics
@@ -24,6 +26,7 @@ from gguf_embed.types import (
     NO_LOAD_OPTIONS,
     EmbedRequest,
     EmbedResult,
+    EngineProcessState,
     Input,
     LoadOptions,
     ModelCheck,
@@ -138,13 +141,14 @@ class EmbedService:
 
     async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
         async with self._pool.lease(self._find(model)) as lease:
-            codec = lease.model.codec
-            return await self._pipeline.decode(tokens, lambda: pieces_of(codec, tokens))
+            loaded = lease.model
+            return await self._pipeline.decode(loaded, tokens, partial(pieces_of, loaded.codec, tokens))
 
     async def detokenize(self, tokens: Sequence[int], *, model: str | None) -> str:
         async with self._pool.lease(self._find(model)) as lease:
-            codec = lease.model.codec
-            return await self._pipeline.decode(tokens, lambda: codec.detokenize(tokens)) if tokens else ""
+            loaded = lease.model
+            work = partial(loaded.codec.detokenize, tokens)
+            return await self._pipeline.decode(loaded, tokens, work) if tokens else ""
 
     def models(self) -> Sequence[ModelStatus]:
         return [self._pool.status(spec) for spec in self._registry.specs()]
@@ -189,17 +193,20 @@ class EmbedService:
         return self._pool.loaded()
 
     def state(self) -> ServiceState:
-        """The state of all loaded models together: failed if a worker of any of them has failed."""
-        queues = [(model.scheduler.state(), model.scheduler.plan) for model in self._pool.loaded()]
-        failure = next((queue.failure for queue, _ in queues if queue.failure), "")
+        """The state of all loaded models together."""
+        models = self._pool.loaded()
+        queues = [(model.scheduler.state(), model.scheduler.plan) for model in models]
+        processes = {model.info.name: process for model in models if (process := model.process_state()) is not None}
+        status, detail = _health([queue.failure or "" for queue, _ in queues], processes)
         return ServiceState(
-            status="failed" if failure else "ok",
-            detail=f"a worker has failed ({failure}): restart the server" if failure else "",
+            status=status,
+            detail=detail,
             queued_texts=sum(queue.n_texts for queue, _ in queues),
             queued_tokens=sum(queue.n_tokens for queue, _ in queues),
             running_texts=sum(queue.n_running_texts for queue, _ in queues),
             n_workers=sum(plan.n_workers for _, plan in queues),
             n_threads=max((plan.n_threads for _, plan in queues), default=0),
+            processes=processes,
         )
 
     async def close(self) -> None:
@@ -207,3 +214,16 @@ class EmbedService:
         self._pulls.close()
         await self._pool.close()
         self._pipeline.close()
+
+
+def _health(
+    failures: Sequence[str], processes: Mapping[str, EngineProcessState]
+) -> tuple[Literal["ok", "loading", "failed"], str]:
+    """The state of all loaded models together, and why it is not "ok". `failures` has one entry for each model."""
+    failure = next(filter(None, failures), "")
+    if failure:
+        return "failed", f"a worker has failed ({failure}): restart the server"
+    restarting = [name for name, process in processes.items() if process.state == "restarting"]
+    if restarting and len(restarting) == len(failures):
+        return "loading", f"the engine of {restarting[0]} is being restarted, and no other model is loaded"
+    return "ok", ""

@@ -2,6 +2,7 @@
 
 from gguf_embed.types.model import (
     NO_LOAD_OPTIONS,
+    EngineProcessState,
     FileProblem,
     LoadOptions,
     ModelCheck,
@@ -47,6 +48,7 @@ __all__ = [
     "AppliedPrompt",
     "EmbedRequest",
     "EmbedResult",
+    "EngineProcessState",
     "FileProblem",
     "FloatMatrix",
     "ImageInput",

@@ -61,6 +61,16 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineProcessState:
+    """The process that a loaded model's engine runs in, if it has one of its own."""
+
+    state: Literal["running", "restarting"]
+    pid: int  # 0 while it is restarting
+    n_restarts: int
+    last_end: str  # how the last one ended: "ended by SIGSEGV"; "": none has ended
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStatus:
     """One model that this process serves, loaded or not."""
 
@@ -71,6 +81,7 @@ class ModelStatus:
     memory_bytes: int = 0  # estimate while loaded
     gpu_bytes: int = 0  # the part of it on a GPU
     expires_unix_s: float | None = None  # when it will be unloaded unless it is used; None: never, or not loaded
+    process: EngineProcessState | None = None  # None: not loaded, or its engine runs in the server's process
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_embed.errors import EmbedError
-from gguf_embed.types.model import ModelInfo
+from gguf_embed.types.model import EngineProcessState, ModelInfo
 from gguf_embed.types.outputs import Output
 from gguf_embed.types.requests import Span
 
@@ -116,6 +116,7 @@ class ServiceState:
     running_texts: int = 0
     n_workers: int = 0
     n_threads: int = 0
+    processes: Mapping[str, EngineProcessState] = field(default_factory=dict)  # by model, of engines with their own
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
+from gguf_embed.engines.child_process import last_words
 from gguf_embed.engines.records import MeasurementRecords
 from gguf_embed.errors import ModelFileError, WayOut
 from gguf_embed.model_pool import trial as trials
-from gguf_embed.model_pool.trial import FileTrials, Trial, TrialLimits, last_words, private_bytes, run_trial, trial_key
+from gguf_embed.model_pool.trial import FileTrials, Trial, TrialLimits, private_bytes, run_trial, trial_key
 from gguf_embed.model_pool.trial_child import MARK, TrialJob, check_outputs
 from gguf_embed.model_store.trusted_files import is_made_by_us
 from gguf_embed.types import DENSE

@@ -6,6 +6,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import Unavailable
+from gguf_embed.server.admin.models import format_process
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.http.body import json_response
 from gguf_embed.types import ServiceState
@@ -13,8 +14,8 @@ from gguf_embed.types import ServiceState
 
 async def health(context: ServerContext, request: web.Request) -> web.Response:
     """`GET /health`: 200 if a request would be answered, else 503 with the reason."""
-    _check_serving(context)
-    return json_response(b'{"status":"ok"}')
+    state = _check_serving(context)
+    return json_response(orjson.dumps({"status": "ok", **_engines(state)}))
 
 
 async def ready(context: ServerContext, request: web.Request) -> web.Response:
@@ -25,8 +26,15 @@ async def ready(context: ServerContext, request: web.Request) -> web.Response:
         "queued_texts": state.queued_texts,
         "queued_tokens": state.queued_tokens,
         "running_texts": state.running_texts,
+        **_engines(state),
     }
     return json_response(orjson.dumps(load))
+
+
+def _engines(state: ServiceState) -> dict[str, object]:
+    """The engines with a process of their own, by model; nothing if there are none."""
+    found = {name: format_process(process) for name, process in state.processes.items()}
+    return {"engines": found} if found else {}
 
 
 def _check_serving(context: ServerContext) -> ServiceState:

@@ -8,7 +8,7 @@ from aiohttp import web
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.images import MEDIA_MARKER
 from gguf_embed.server.http.body import json_response
-from gguf_embed.types import ModelInfo, ModelStatus, Pooling
+from gguf_embed.types import EngineProcessState, ModelInfo, ModelStatus, Pooling
 
 
 async def models(context: ServerContext, request: web.Request) -> web.Response:
@@ -38,7 +38,7 @@ def format_model(status: ModelStatus) -> dict[str, object]:
         "created": int(status.modified_unix_s),
         "owned_by": "gguf-embed",
         "capabilities": _capabilities(info),
-        "status": {"value": status.state},
+        "status": {"value": status.state, **format_process(status.process)},
         "meta": {
             "vocab_type": info.vocab_type,
             "n_vocab": info.n_vocab,
@@ -57,6 +57,13 @@ def format_model(status: ModelStatus) -> dict[str, object]:
             "labels": list(info.labels),
         },
     }
+
+
+def format_process(process: EngineProcessState | None) -> dict[str, object]:
+    """What is known about the engine's own process; nothing if it has none."""
+    if process is None:
+        return {}
+    return {"engine": process.state, "restarts": process.n_restarts, "last_end": process.last_end}
 
 
 def _capabilities(info: ModelInfo) -> list[str]:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
 
-from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidRequest, Overloaded, WayOut, describe
+from gguf_embed.errors import (
+    EmbedError,
+    EngineFailure,
+    InputTooLong,
+    InvalidRequest,
+    Overloaded,
+    Unavailable,
+    WayOut,
+    describe,
+)
 from gguf_embed.server.context import ErrorFormat
 
 MAX_HEADER_BYTES = 64 * 1024
@@ -163,8 +173,8 @@ def _headers(error: EmbedError) -> dict[str, str]:
         headers["x-should-retry"] = "false"
     if error.kind == "authentication":
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(max(1, error.retry_after_s))
+    if isinstance(error, (Overloaded, Unavailable)) and error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
     return headers

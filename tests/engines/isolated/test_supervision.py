@@ -1,0 +1,214 @@
+"""An engine in a process of its own, under the service: the same vectors, and what happens when it ends or hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gguf_embed.config import ComputeConfig, ModelConfig
+from gguf_embed.engines.isolated import supervisor
+from gguf_embed.engines.isolated.supervisor import Limits
+from gguf_embed.engines.memory import child_pids, resident_bytes
+from gguf_embed.errors import ModelLoadFailed, Unavailable
+from gguf_embed.types import Pooling, RerankRequest
+from tests.gguf_models import write_tiny_encoder
+from tests.model_pool.test_trial import ending_model
+from tests.running import Running, running
+from tests.static_models import write_static
+
+TEXTS = ("the cat sat", "a", "the dog saw the red house and the cat", "hello world " * 5)
+
+
+def config_of(engine: str = "auto", *, isolate: bool = True) -> ModelConfig:
+    compute = ComputeConfig(engine=engine, precision="f32", n_workers=1)
+    return ModelConfig(warmup=False, isolate=isolate, compute=compute)
+
+
+def process_of(started: Running):
+    (model,) = started.service.loaded()
+    return model.process_state()
+
+
+def wait_for(started: Running, state: str) -> None:
+    end_s = time.monotonic() + 30
+    while process_of(started).state != state:
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
+def embed_again(started: Running, *texts: str):
+    """The result once the engine runs again."""
+    end_s = time.monotonic() + 30
+    while True:
+        try:
+            return started.embed(*texts)
+        except Unavailable:
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "pooling"),
+    [
+        ("encoder", "llama", Pooling.MEAN),
+        ("encoder", "llama", Pooling.NONE),
+        ("encoder", "openvino", Pooling.MEAN),
+        ("decoder", "llama", Pooling.LAST),
+        ("decoder", "openvino", Pooling.LAST),
+    ],
+)
+def test_the_rows_are_the_same_bit_by_bit(models, tmp_path, name, engine, pooling):
+    found = []
+    for isolate in (False, True):
+        with running(models / f"{name}.gguf", config_of(engine, isolate=isolate), tmp_path) as started:
+            result = started.embed(*TEXTS, pooling=pooling)
+            assert result.model.engine == engine
+            assert (process_of(started) is not None) == isolate
+            found.append((result.output.matrix, list(result.output.offsets), result.usage))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert found[0][1:] == found[1][1:]
+
+
+def test_static_models_and_their_tokenizer(tmp_path):
+    path = write_static(tmp_path / "m.gguf", ["the", "cat", "a"], np.eye(3, 8, dtype=np.float32))
+    found = []
+    for isolate in (False, True):
+        with running(path, config_of(isolate=isolate), tmp_path) as started:
+            started.embed("the cat")
+            (model,) = started.service.loaded()
+            ids = started.run(started.service.tokenize("the cat", model=None, add_special=True, parse_special=True))
+            pieces = started.run(started.service.token_pieces(ids, model=None))
+            text = started.run(started.service.detokenize(ids, model=None))
+            found.append((started.embed("the cat", "a").output.matrix.tolist(), ids, pieces, text))
+            assert model.tokenizes_inline == (not isolate)
+    assert found[0] == found[1]
+
+
+def test_rerankers(models, tmp_path):
+    request = RerankRequest("the cat", ["the dog", "a cat sat", "x"])
+    found = []
+    for isolate in (False, True):
+        config = replace(config_of(isolate=isolate), pooling=Pooling.RANK)
+        with running(models / "reranker.gguf", config, tmp_path) as started:
+            found.append(started.run(started.service.rerank(request)).scores.tolist())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder"])
+def test_texts_of_ids_and_errors_are_the_same(models, tmp_path, name):
+    found = []
+    for isolate in (False, True):
+        with running(models / f"{name}.gguf", config_of("llama", isolate=isolate), tmp_path) as started:
+            service = started.service
+            ids = started.run(service.tokenize("the cat [SEP]", model=None, add_special=True, parse_special=False))
+            found.append(
+                (
+                    ids,
+                    started.run(service.token_pieces(ids, model=None)),
+                    started.run(service.detokenize(ids, model=None)),
+                    _error_of(started, service.detokenize([10**6], model=None)),
+                    _error_of(started, service.token_pieces([-1], model=None)),
+                )
+            )
+    assert found[0] == found[1]
+
+
+def _error_of(started: Running, work) -> str:
+    with pytest.raises(Exception) as caught:  # noqa: PT011  # whatever it is, it must be the same
+        started.run(work)
+    return f"{type(caught.value).__name__}: {caught.value}"
+
+
+def test_an_engine_that_is_killed_runs_again_with_the_same_vectors(models, tmp_path, caplog):
+    with running(models / "encoder.gguf", config_of(), tmp_path) as started:
+        before = started.embed(*TEXTS).output.matrix
+        first = process_of(started)
+        os.kill(first.pid, signal.SIGKILL)
+        with pytest.raises(Unavailable) as caught:
+            started.embed("the cat")
+        assert "the engine of encoder.gguf was ended by SIGKILL and is being restarted" in caught.value.message
+        assert caught.value.retry_after_s >= 1
+        np.testing.assert_array_equal(embed_again(started, *TEXTS).output.matrix, before)
+        state = process_of(started)
+        assert (state.state, state.n_restarts, state.last_end) == ("running", 1, "ended by SIGKILL")
+        assert state.pid != first.pid
+    assert f"(process {first.pid}) was ended by SIGKILL after" in caplog.text
+    assert "runs again" in caplog.text
+    assert not Path(f"/proc/{state.pid}").exists()
+
+
+def test_an_engine_that_hangs_is_ended_and_started_again(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "LIMITS", Limits(call_s=1.0, call_slowness=0.0))
+    with running(models / "encoder.gguf", config_of(), tmp_path) as started:
+        before = started.embed("the cat").output.matrix
+        os.kill(process_of(started).pid, signal.SIGSTOP)
+        with pytest.raises(Unavailable, match=r"ended because it took over 1 s for a batch of \d+ tokens"):
+            started.embed("the cat")
+        np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, before)
+
+
+def test_a_tokenizer_that_hangs_is_ended_with_its_process(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "LIMITS", Limits(text_s=1.0))
+    with running(models / "decoder.gguf", replace(config_of("llama"), tokenizer="llama"), tmp_path) as started:
+        before = started.embed(TEXTS[2]).output.matrix
+        os.kill(process_of(started).pid, signal.SIGSTOP)
+        with pytest.raises(Unavailable, match=r"took over 1 s for tokenizing \d+ characters"):
+            started.embed(TEXTS[2])
+        np.testing.assert_array_equal(embed_again(started, TEXTS[2]).output.matrix, before)
+
+
+def test_a_file_that_ends_the_process_while_it_is_loaded_is_an_error_of_its_model(tmp_path):
+    path = ending_model(tmp_path / "m.gguf")
+    with (
+        running(path, config_of("llama"), tmp_path) as started,
+        pytest.raises(
+            ModelLoadFailed, match=r"its engine's process was ended by SIG\w+.* while loading it in the engine"
+        ),
+    ):
+        started.embed("a")
+    assert child_pids() == []
+
+
+def test_a_file_that_has_changed_is_not_taken_for_the_one_that_was_loaded(tmp_path, caplog):
+    path = write_tiny_encoder(tmp_path / "m.gguf")
+    content = path.read_bytes()
+    with running(path, config_of("llama"), tmp_path) as started:
+        before = started.embed("the cat").output.matrix
+        loaded = path.stat()
+        write_tiny_encoder(path, seed=2)
+        os.kill(process_of(started).pid, signal.SIGKILL)
+        end_s = time.monotonic() + 30
+        while "its file has changed since it was loaded" not in caplog.text:
+            assert time.monotonic() < end_s
+            time.sleep(0.02)
+        with pytest.raises(Unavailable):
+            started.embed("the cat")
+        path.write_bytes(content)
+        os.utime(path, ns=(loaded.st_atime_ns, loaded.st_mtime_ns))
+        np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, before)
+
+
+def test_a_model_can_be_unloaded_while_its_engine_is_started_again(models, tmp_path):
+    with running(models / "encoder.gguf", config_of(), tmp_path) as started:
+        started.embed("the cat")
+        os.kill(process_of(started).pid, signal.SIGKILL)
+        wait_for(started, "restarting")
+        begun_s = time.monotonic()
+    assert time.monotonic() - begun_s < 8
+    assert child_pids() == []
+
+
+def test_the_memory_of_the_process_counts(models, tmp_path):
+    with running(models / "encoder.gguf", config_of(), tmp_path) as started:
+        started.embed("the cat")
+        pid = process_of(started).pid
+        assert pid in child_pids()
+        assert resident_bytes(pid) > 20 * 2**20
+        (status,) = started.service.models()
+        assert status.memory_bytes >= 120 * 2**20
