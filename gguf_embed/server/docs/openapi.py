@@ -161,7 +161,8 @@ def _reply(entry: Json) -> Json:
     reply: Json = {"description": "OK"}
     if "reply" in entry:
         schema = {"$ref": f"#/components/schemas/{entry['reply']}"}
-        reply["content"] = {entry.get("reply_type", "application/json"): {"schema": schema}}
+        types = entry.get("reply_types", ["application/json"])
+        reply["content"] = {media_type: {"schema": schema} for media_type in types}
     elif "reply_type" in entry:
         reply["content"] = {entry["reply_type"]: {"schema": {"type": "string"}}}
     return reply

@@ -17,6 +17,7 @@ from gguf_embed.server.http.values import JsonObject, describe, whole_number, wr
 from gguf_embed.types import RerankRequest
 
 _TEXT: Json = {"type": "string"}
+_WORDS: Json = {"type": "string", "pattern": "\\S"}
 SCHEMAS: Json = {
     "Document": {
         "type": "object",
@@ -35,7 +36,7 @@ QUERY = Shaped(
     "What the documents are ranked for: a text, or an object with it. Never truncated: an empty one, or one that "
     "leaves no room for a document, is a 400.",
     required=True,
-    shape={"anyOf": [_TEXT, {"type": "object", "required": ["text"], "properties": {"text": _TEXT}}]},
+    shape={"anyOf": [_WORDS, {"type": "object", "required": ["text"], "properties": {"text": _WORDS}}]},
 )
 DOCUMENTS = Shaped(
     aliases.DOCUMENTS[0],
@@ -113,7 +114,7 @@ RERANK_REQUEST = Body(
     "Exactly one of `documents` and `texts` (TEI's shape) is required.",
     groups=(replace(CUTTING_FIELDS, default="`--truncate`; on `/v2/rerank` and with `texts` `true`"),),
     rules={
-        "anyOf": [has({"documents": {"type": "array"}}), has({"texts": {"type": "array"}})],
+        "oneOf": [has({"documents": {"type": "array"}}), has({"texts": {"type": "array"}})],
         "not": {
             "anyOf": [
                 {"required": ["pooling"], "properties": {"pooling": _TEXT, "method": _OF_RANK}},

@@ -13,7 +13,7 @@ from gguf_embed.errors import InvalidRequest, NotSupported
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields.embed_fields import NORMALIZE
-from gguf_embed.server.fields.field import Body, Json, Shaped, is_given
+from gguf_embed.server.fields.field import Body, Json, Shaped, has, is_given
 from gguf_embed.server.fields.images import TEXT_PART
 from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.model import MODEL
@@ -59,7 +59,7 @@ REQUEST = Body(
             "inputs",
             'Instead of `texts`: objects with one text each, `{"content": [{"type": "text", "text": "…"}]}`. '
             "Images are a 501.",
-            shape={"anyOf": [_TEXTS, {"type": "array", "items": _OBJECT, "minItems": 1}]},
+            shape={"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "array", "items": _OBJECT}]},
         ),
         MODEL,
         replace(OUTPUT_TYPE.called("embedding_types"), default='`["float"]`'),
@@ -68,7 +68,7 @@ REQUEST = Body(
     ),
     "Exactly one of `texts` and `inputs` is required.",
     groups=(PROMPT_FIELDS, replace(CUTTING_FIELDS, default='`"END"`')),
-    rules={"oneOf": [is_given("texts"), is_given("inputs")]},
+    rules={"oneOf": [is_given("texts"), has({"inputs": {"type": "array", "minItems": 1}})]},
 )
 
 

@@ -12,6 +12,9 @@ from gguf_embed.server.http.values import describe, whole_number
 from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions
 
 _MAX_INT = 2**31 - 1  # llama.cpp keeps them in an int32
+MIN_CONTEXT = 4
+"""Ollama's own minimum (server/sched.go). Less leaves no room for a text."""
+
 LOAD_OPTIONS = {"num_ctx": 1, "num_thread": 0, "num_gpu": -1, "num_batch": 0}
 """Options that apply to an embedding model here, with their minimums. All others (temperature, …) are ignored."""
 
@@ -46,8 +49,9 @@ def parse_load_options(value: object) -> LoadOptions:
         return NO_LOAD_OPTIONS
     if not isinstance(value, Mapping):
         raise InvalidRequest(f'"options" must be an object, found {describe(value)}', "options")
+    n_ctx = _option(value, "num_ctx")
     options = LoadOptions(
-        n_ctx=_option(value, "num_ctx"),
+        n_ctx=None if n_ctx is None else max(n_ctx, MIN_CONTEXT),
         n_threads=_option(value, "num_thread") or None,
         n_gpu_layers=_option(value, "num_gpu"),
         batch_tokens=_option(value, "num_batch") or None,

@@ -65,7 +65,7 @@ SENTENCES = Shaped(
 PARAMETERS = Shaped(
     "parameters",
     "`truncate` and the like, and prompt fields such as `prompt_name`.",
-    shape={"type": "object", "allOf": [{"ref": PROMPT_FIELDS.name}, {"ref": CUTTING_FIELDS.name}]},
+    shape={"anyOf": [{"type": "object", "allOf": [{"ref": PROMPT_FIELDS.name}, {"ref": CUTTING_FIELDS.name}]}]},
 )
 SIMILARITY = Body("TeiSimilarityRequest", (SENTENCES, PARAMETERS, MODEL))
 
@@ -95,7 +95,8 @@ async def similarity(context: ServerContext, request: web.Request) -> web.Respon
 async def root(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /`: TEI serves the model's own task here. huggingface_hub's client uses it to embed and for similarity."""
     body = await read_json_object(context, request)
-    if isinstance(body.get("inputs"), dict):
+    inputs = body.get("inputs")
+    if isinstance(inputs, dict) and "prompt_string" not in inputs:
         return await _answer_similarity(context, body)
     return await _answer_embed(context, body)
 

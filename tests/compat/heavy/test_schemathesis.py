@@ -1,0 +1,132 @@
+"""The server and its OpenAPI description agree: 10,000 requests that schemathesis makes from it, right and wrong ones."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server_process import Server, start_server, stop
+
+SEED = "12"
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "positive_data_acceptance",
+)
+RERANK_PATHS = "rerank|ranking"
+MIN_CASES = 10_000
+
+REFUSALS = (
+    # What depends on the model that a request names
+    r"token id \d+ is not in the model's vocabulary",
+    r"the request asks for \d+ dimensions, this model has",
+    r"no prompts are known for this model",
+    r"begins with a token id, and a prompt can only be put before a text",
+    r"is too large \(\d+ tokens, the limit per (text|document|pair)",
+    r"leaves? no room for a",
+    # Several fields or values that do not go together
+    r"ask for different prompts: send only one of them",
+    r"which makes the array one input instead of one per entry: send each text as a string",
+    r'"spans" has \d+ entries for \d+ inputs',
+    r'"spans[\d\[\]]*" (is|counts|must)',
+    r"truncation cuts a long text, and an average over windows covers all of it",
+    r"\] is a chunk without words, which has no vector",
+    r'has no text in .*: name the fields to read in "rank_fields"',
+    r"and numbers from -1 to 1|only represents numbers from -1 to 1",
+)
+"""A schema cannot say these: the only errors that a request may get which matches the description."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A check that failed."""
+
+    check: str
+    route: str
+    status: int
+    reply: str
+    request: str
+
+    @property
+    def is_expected(self) -> bool:
+        """Routes that say 501 do so; a refusal of the list; TEI's 424 refuses what its routes do not support."""
+        match self.check:
+            case "not_a_server_error":
+                return self.status == 501  # an undocumented one fails status_code_conformance
+            case "positive_data_acceptance":
+                return any(re.search(words, self.reply) for words in REFUSALS)
+            case "negative_data_rejection":
+                return self.status == 424
+            case _:
+                return False
+
+
+@pytest.fixture(scope="module", params=["encoder", "reranker"])
+def server(request, cache_dir, models) -> Iterator[Server]:
+    name = request.param
+    started = start_server(cache_dir, "-m", models / f"{name}.gguf", "-a", f"{name},all-minilm")
+    yield started
+    stop(started)
+
+
+@pytest.mark.timeout(900)
+def test_the_server_does_what_its_description_says(server, tmp_path, request):
+    is_encoder = "encoder" in request.node.name
+    which = ["-n", "100"] if is_encoder else ["-n", "60", "--include-path-regex", RERANK_PATHS]
+    events = run_schemathesis(server, tmp_path, *which)
+    errors = [event for event in events if "NonFatalError" in event or "FatalError" in event]
+    recorders = [event["ScenarioFinished"]["recorder"] for event in events if "ScenarioFinished" in event]
+    n_cases = sum(len(recorder.get("cases", {})) for recorder in recorders)
+    findings = [finding for recorder in recorders for finding in failed_checks(recorder)]
+    wrong = {(one.check, one.route, one.status): one for one in findings if not one.is_expected}
+    assert (errors, list(wrong.values())) == ([], [])
+    assert n_cases >= (MIN_CASES if is_encoder else 0)
+    assert server.get("/health").status == 200
+
+
+def run_schemathesis(server: Server, folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    """The events of a run."""
+    report = folder / "events.ndjson"
+    command = [
+        *(Path(sys.executable).parent / "schemathesis", "run", f"{server.url}/openapi.json", "--url", server.url),
+        *("--phases", "examples,coverage,fuzzing", "--checks", ",".join(CHECKS), "--seed", SEED),
+        *("--continue-on-failure", "--no-shrink", "--output-sanitize", "false", "--request-timeout", "60"),
+        *("--report", "ndjson", "--report-ndjson-path", report),
+    ]
+    done = subprocess.run(
+        [*map(str, command), *arguments], cwd=folder, capture_output=True, text=True, timeout=850, check=False
+    )
+    assert report.exists(), done.stdout + done.stderr
+    return [json.loads(line) for line in report.read_text("utf-8").splitlines()]
+
+
+def failed_checks(recorder: dict[str, Any]) -> Iterator[Finding]:
+    """The failed checks of one scenario."""
+    for case, checks in recorder.get("checks", {}).items():
+        interaction = recorder["interactions"][case]
+        response = interaction["response"]
+        for check in checks:
+            if check["status"] == "failure":
+                yield Finding(
+                    check["name"],
+                    recorder["label"],
+                    response["status_code"],
+                    text_of(response["content"]).replace('\\"', '"'),
+                    text_of(interaction["request"]["body"]),
+                )
+
+
+def text_of(content: dict[str, str] | None) -> str:
+    return base64.b64decode(content["$base64"]).decode("utf-8", "replace") if content else ""
