@@ -41,6 +41,8 @@ class Lane:
 
     def send(self, request: object, limit_s: float) -> None:
         """Only send; `limit_s` also holds for each `receive`."""
+        if self._end.fileno() < 0:
+            raise frames.Closed
         self._end.settimeout(limit_s)
         frames.send(self._end, request)
 

@@ -146,6 +146,11 @@ def is_servers_fault(error: EmbedError) -> bool:
     return STATUSES.get(error.kind, 500) >= 500 and error.kind != "not_supported"
 
 
+def is_passing(error: EmbedError) -> bool:
+    """Whether it is over soon, so that every request meets it until then: its cause has been logged once."""
+    return isinstance(error, Unavailable) and error.retry_after_s is not None
+
+
 def format_error(error: EmbedError, errors: ErrorFormat) -> ErrorReply:
     """Format an error for a dialect. A kind without a status becomes an `engine` error with a generic message."""
     if error.kind not in STATUSES:

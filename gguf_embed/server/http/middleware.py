@@ -25,6 +25,7 @@ from gguf_embed.server.http.errors import (
     MethodNotAllowed,
     RouteNotFound,
     format_error,
+    is_passing,
     is_servers_fault,
 )
 from gguf_embed.server.http.path import meant
@@ -145,7 +146,8 @@ class RequestMiddleware:
         response.headers.update(reply.headers)
         if is_servers_fault(error):
             response.headers[REQUEST_ID_HEADER] = asked = request_id(request)
-            logger.warning("%s: %s, request %s", error.kind, error.message, asked, extra={"request_id": asked})
+            level = logging.INFO if is_passing(error) else logging.WARNING
+            logger.log(level, "%s: %s, request %s", error.kind, error.message, asked, extra={"request_id": asked})
         return response
 
 

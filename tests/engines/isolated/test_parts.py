@@ -14,6 +14,7 @@ from gguf_embed.engines.isolated.backoff import next_delay_s
 from gguf_embed.engines.isolated.frames import Closed
 from gguf_embed.engines.isolated.messages import EmbedBatch
 from gguf_embed.engines.isolated.packed import PackedBytes, PackedStrings
+from gguf_embed.engines.isolated.process import Lane
 from gguf_embed.engines.isolated.shared_rows import RowsInMemory, SharedRows, create
 from gguf_embed.engines.isolated.supervisor import Limits
 from gguf_embed.errors import (
@@ -86,6 +87,16 @@ def test_the_end_of_a_socket_is_told_apart_from_silence(ends):
         frames.send(theirs, "x" * 1_000_000)
     with pytest.raises(Closed):
         frames.send(ours, "x")
+
+
+def test_a_lane_that_was_closed_is_like_one_whose_process_has_ended(ends):
+    lane = Lane(None, ends[0], SharedRows(create(8)))
+    frames.send(ends[1], "an answer")
+    assert lane.call("a request", 5.0) == "an answer"
+    for _ in range(2):
+        lane.close()
+        with pytest.raises(Closed):
+            lane.call("a request", 5.0)
 
 
 def test_a_broken_length_takes_no_memory(ends):
