@@ -150,6 +150,29 @@ def test_a_file_that_cannot_be_loaded_is_an_error_of_that_request_alone(launch, 
     assert server.post("/v1/embeddings", {"input": "x", "model": "first"}).status == 200
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"GGUF", "truncated"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+        (b"<!DOCTYPE html>", "web page"),
+        (b"", "empty"),
+    ],
+)
+def test_the_only_good_file_does_not_answer_for_one_that_cannot_be_read(launch, folder, content, why):
+    (folder / "second.gguf").write_bytes(content)
+    server = launch("--models-dir", folder)
+    assert len(server.embed("x", model="any")) == 1
+    assert len(server.embed("x")) == 1
+    for path in ("/v1/embeddings", "/embedding", "/embed", "/v2/embed", "/api/embed", "/v1/rerank", "/tokenize"):
+        body = {"model": "second", "query": "x", "documents": ["x"]}
+        body["content" if path == "/tokenize" else "texts" if path == "/v2/embed" else "input"] = ["x"]
+        reply = server.post(path, body)
+        assert reply.status == (424 if path == "/embed" else 500), (path, reply)
+        assert why in reply.body.decode()
+        assert str(folder) not in reply.body.decode()
+
+
 def test_a_stop_frees_all_models(launch, models):
     server = launch("-m", f"enc={models / 'encoder.gguf'}", "-m", f"dec={models / 'decoder.gguf'}")
     server.embed("x", model="dec")

@@ -13,6 +13,7 @@ from gguf_embed.errors import EmbedError, EngineFailure, ModelLoadFailed
 from gguf_embed.model_pool.eviction import EvictionCandidate, seconds_left
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.registry import ModelSpec
+from gguf_embed.model_store.names import without_folders
 from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions, ModelInfo, ModelStatus
 
 
@@ -97,9 +98,8 @@ def status_of(spec: ModelSpec, info: ModelInfo, entry: PoolEntry | None, now_s: 
 
 
 def load_failure(spec: ModelSpec, error: BaseException) -> EmbedError:
-    """The error for everyone who waited. It shows the file's name only, because clients must not see folders."""
+    """The error for everyone who waited."""
     known = error if isinstance(error, EmbedError) else EngineFailure(f"{type(error).__name__}: see the server's log")
-    reason = known.message
-    for path in (spec.path, spec.config.mmproj):
-        reason = reason.replace(str(path), path.name) if path is not None else reason
+    files = [path for path in (spec.path, spec.config.mmproj) if path is not None]
+    reason = without_folders(known.message, files)
     return ModelLoadFailed(f"model {spec.info.name!r} cannot be loaded: {reason}", known.ways_out)

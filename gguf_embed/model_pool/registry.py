@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from gguf_embed.model_pool.model_info import describe_header
 from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.default_model import DEFAULT_NAME
 from gguf_embed.model_store.locate import LocatedModel
-from gguf_embed.model_store.names import model_key
+from gguf_embed.model_store.names import model_key, without_folders
 from gguf_embed.model_store.store import ModelStore, StoredModel
 from gguf_embed.preprocessing.prompt_prefixes import profile, prompts_of_header
 from gguf_embed.types import ModelInfo
@@ -65,7 +65,7 @@ class _Found:
     entries: tuple[StoredModel, ...]
     specs: tuple[ModelSpec, ...]
     by_name: Mapping[str, ModelSpec]
-    refused: frozenset[str]  # keys of the models that cannot be served
+    refused: Mapping[str, str]  # names of files that cannot be served, in their normalized form, each with why
 
 
 class ModelRegistry:
@@ -85,8 +85,10 @@ class ModelRegistry:
         self._store = store
         self._catalog = catalog
         self._described: dict[tuple[Identity, str], ModelSpec] = {}
-        self._broken: set[Identity] = set()
+        self._broken: dict[Identity, str] = {}  # why it cannot be served
         self._entries: tuple[StoredModel, ...] | None = None
+        self._no_models: Mapping[str, str] = {}  # what the store has refused
+        self._refused: Mapping[str, str] = {}
         self._other_names: set[str] = set()  # of models that are, or were, on this machine
         self.on_change: Callable[[Collection[str]], None] = lambda keys: None  # called with the keys of all models
         self._named = tuple(self._named_spec(located, model_config) for located, model_config in config.named)
@@ -111,8 +113,14 @@ class ModelRegistry:
         A model whose file is damaged or being written is not replaced by the one that is left.
         """
         self._refresh()
+        is_known = self._entries is not None  # which other names there are
         is_free = model_key(name) not in self._other_names
-        return len(self._specs) == 1 and not self._config.strict_names and is_free
+        return is_known and len(self._specs) == 1 and not self._config.strict_names and is_free
+
+    def why_refused(self, name: str) -> str | None:
+        """Why the file with this name cannot be served; None if there is no such file."""
+        self._refresh()
+        return self._refused.get(model_key(name))
 
     def known_rerankers(self) -> list[str]:
         """Names of rerankers in the catalog that can be pulled, verified ones first."""
@@ -144,6 +152,7 @@ class ModelRegistry:
         found = look.result()
         if found is not None:
             self._other_names |= {*self._by_name, *found.refused}
+            self._refused = found.refused
             self._entries, self._specs, self._by_name = found.entries, found.specs, found.by_name
             self.on_change({spec.key for spec in self._specs})
 
@@ -156,14 +165,30 @@ class ModelRegistry:
 
     def _find_all(self) -> _Found | None:
         """All models; None if nothing has changed."""
-        entries = self._store.models()
-        if entries is self._entries:
+        entries, no_models = self._store.models(), self._store.refused()
+        if entries is self._entries and no_models is self._no_models:
             return None
+        self._no_models = no_models
         found = [spec for entry in entries if (spec := self._entry_spec(entry)) is not None]
         names = {spec.key for spec in self._named}
         specs = (*self._named, *(spec for spec in found if spec.key not in names))
-        refused = {model_key(entry.name) for entry in entries} - {spec.key for spec in specs}
-        return _Found(entries, specs, _by_name(specs), frozenset(refused))
+        by_name = _by_name(specs)
+        refused = {name: why for name, why in self._refused_names(entries) if name not in by_name}
+        return _Found(entries, specs, by_name, refused)
+
+    def _refused_names(self, entries: Sequence[StoredModel]) -> Iterator[tuple[str, str]]:
+        """Every name of the files that cannot be served, also by the catalog, each with why."""
+        for name, why in self._no_models.items():
+            for other in self._all_names(name, (), None):
+                yield other, why
+        for entry in entries:
+            why = self._broken.get(_identity(entry.path, entry.size_bytes, entry.modified_unix_s), "")
+            for other in self._all_names(entry.name, entry.aliases, entry.repo) if why else ():
+                yield other, why
+
+    def _all_names(self, name: str, aliases: Sequence[str], repo: str | None) -> set[str]:
+        row = self._catalog.for_file(None, name.rpartition("/")[2], repo)
+        return set(map(model_key, (name, *aliases, *(row.names if row is not None else ()))))
 
     def _named_spec(self, located: LocatedModel, config: ModelConfig) -> ModelSpec:
         header = read_header(located.path)
@@ -185,7 +210,7 @@ class ModelRegistry:
             check_can_embed(header)
             own_pooling = pooling_type(header)
         except ModelFileError as error:
-            self._broken.add(identity)
+            self._broken[identity] = without_folders(error.message, [entry.path])
             logger.warning("%s is not served: %s", entry.name, error.message)
             return None
         base = self._config.base if own_pooling is None else replace(self._config.base, pooling=None)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.digest import header_digest
 from gguf_embed.gguf_file.header import read_header
-from gguf_embed.model_store.names import is_companion, model_stem, split_parts
+from gguf_embed.model_store.names import is_companion, model_stem, split_parts, without_folders
 
 logger = logging.getLogger(__name__)
 
@@ -33,29 +33,50 @@ class FolderModel:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class FolderFiles:
+    """What one look at the folder has found."""
+
+    models: tuple[FolderModel, ...] = ()  # by name
+    refused: Mapping[str, str] = field(default_factory=dict)  # name → why the file is not a model
+
+
+@dataclass(frozen=True, slots=True)
+class _Examined:
+    """What reading a header has shown."""
+
+    digest: str = ""
+    problem: str = ""  # "": it is a model
+
+
 class ModelsFolder:
     """Lists the folder at every call; reads a file's header only if the file is new or has changed."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: dict[_Identity, str | None] = {}  # digest; None if it is not a model
+        self._known: dict[_Identity, _Examined] = {}
 
-    def models(self) -> tuple[FolderModel, ...]:
-        """All models, by name. A file that is not a model, or is still being copied, is skipped and logged once."""
+    def look(self) -> FolderFiles:
+        """All models. A file that is not a model, or is still being copied, is refused, and logged once."""
         groups = [parts for path in _gguf_files(self._root) if (parts := _parts(path)) is not None]
         stems = Counter(model_stem(parts[0].name).lower() for parts in groups)
-        found: list[FolderModel] = []
-        known: dict[_Identity, str | None] = {}
+        models: list[FolderModel] = []
+        refused: dict[str, str] = {}
+        known: dict[_Identity, _Examined] = {}
         for parts in groups:
+            name = self._name(parts[0], stems)
             identity = _identify(parts)
             if identity is None:
+                refused[name] = f"{parts[0].name}: not all of its {len(parts)} parts are there"
                 continue
-            digest = self._known[identity] if identity in self._known else _examine(parts)
-            known[identity] = digest
-            if digest is not None:
-                found.append(_folder_model(self._name(parts[0], stems), parts[0], identity, digest))
+            examined = self._known.get(identity) or _examine(parts)
+            known[identity] = examined
+            if examined.problem:
+                refused[name] = examined.problem
+            else:
+                models.append(_folder_model(name, parts[0], identity, examined.digest))
         self._known = known
-        return tuple(sorted(found, key=lambda model: model.name.lower()))
+        return FolderFiles(tuple(sorted(models, key=lambda model: model.name.lower())), refused)
 
     def _name(self, path: Path, stems: Counter[str]) -> str:
         """The file's stem; with its subfolder if another file has the same one."""
@@ -96,9 +117,9 @@ def _identify(parts: tuple[Path, ...]) -> _Identity | None:
     return tuple((str(path), state.st_size, state.st_mtime_ns) for path, state in states)
 
 
-def _examine(parts: tuple[Path, ...]) -> str | None:
+def _examine(parts: tuple[Path, ...]) -> _Examined:
     try:
-        return header_digest([read_header(path) for path in parts])
+        return _Examined(header_digest([read_header(path) for path in parts]))
     except ModelFileError as error:
         logger.warning("%s is skipped: %s", parts[0].name, error.message)
-        return None
+        return _Examined(problem=without_folders(error.message, parts))

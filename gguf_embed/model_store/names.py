@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from gguf_embed.errors import ConfigError, InvalidRequest
 
@@ -89,6 +90,15 @@ def parse_model_name(text: str) -> ModelName:
 def model_key(name: str) -> str:
     """A name in comparable form: lower case, without the hub's address and a trailing ":latest"."""
     return _HUB_PREFIX.sub("", name.strip()).lower().removesuffix(":latest")
+
+
+def without_folders(message: str, paths: Iterable[Path]) -> str:
+    """An error's message with the names of files and of their folder only, for clients, which must not see paths."""
+    for path in paths:
+        message = message.replace(str(path), path.name)
+        if path.parent.is_absolute() and path.parent.name:
+            message = message.replace(str(path.parent), path.parent.name)
+    return message
 
 
 def shown(text: str) -> str:

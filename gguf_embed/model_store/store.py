@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from gguf_embed.gguf_file.facts import check_can_embed
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.download import FetchedFile, Hub, Listener
-from gguf_embed.model_store.folder import ModelsFolder
+from gguf_embed.model_store.folder import FolderFiles, FolderModel, ModelsFolder
 from gguf_embed.model_store.hub_cache import delete_cached
 from gguf_embed.model_store.names import model_key, parse_model_name, shown, split_parts
 from gguf_embed.model_store.pull import fetch_planned
@@ -27,6 +27,8 @@ STALE_S = 1.0
 """The disk is checked again when the list is older than this, or than `REST` times what the check took."""
 
 REST = 10
+
+FILE_GONE = "it was pulled, but its file is gone: pull it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class ModelStore:
         self.clock = clock
         self._lock = threading.Lock()
         self._models: tuple[StoredModel, ...] = ()
+        self._refused: Mapping[str, str] = {}
         self.fresh_until_s = -math.inf  # by `clock`: until then `models` returns its previous result; changes reset it
 
     def models(self) -> tuple[StoredModel, ...]:
@@ -78,12 +81,31 @@ class ModelStore:
         with self._lock:
             now_s = self.clock()
             if now_s >= self.fresh_until_s:
-                found = _merge(self._folder_models(), self._pulled_models())
-                if found != self._models:
-                    self._models = found
+                self._look()
                 done_s = self.clock()
                 self.fresh_until_s = max(now_s + STALE_S, done_s + REST * (done_s - now_s))
             return self._models
+
+    def refused(self) -> Mapping[str, str]:
+        """Names of files on this machine that are no models, each with why, as of the last call of `models`.
+
+        The same object as long as nothing has changed.
+        """
+        with self._lock:
+            return self._refused
+
+    def _look(self) -> None:
+        files = self._folder.look() if self._folder is not None else FolderFiles()
+        pulled = self._index.models()
+        here = [_of_pulled(model) for model in pulled if model.is_here]
+        found = _merge([_of_file(model) for model in files.models], here)
+        missing = [model for model in pulled if not model.is_here]
+        gone = {name: FILE_GONE for model in missing for name in (model.name, *model.aliases)}
+        refused = {**gone, **files.refused}
+        if found != self._models:
+            self._models = found
+        if refused != self._refused:
+            self._refused = refused
 
     def find(self, name: str) -> StoredModel | None:
         """The model with this name, else with this alias; case and ":latest" do not matter."""
@@ -191,18 +213,6 @@ class ModelStore:
         with self._lock:
             self.fresh_until_s = -math.inf
 
-    def _folder_models(self) -> list[StoredModel]:
-        models = self._folder.models() if self._folder is not None else ()
-        return [
-            StoredModel(
-                model.name, (), model.path, model.size_bytes, model.modified_unix_s, model.digest, "folder", None
-            )
-            for model in models
-        ]
-
-    def _pulled_models(self) -> list[StoredModel]:
-        return [_of_pulled(model) for model in self._index.models() if model.is_here]
-
 
 def _not_found(name: str) -> ModelNotFound:
     return ModelNotFound(f"no model is called {shown(name)}; `gguf-embed list` shows the models on this machine")
@@ -211,6 +221,12 @@ def _not_found(name: str) -> ModelNotFound:
 def _merge(first: list[StoredModel], second: list[StoredModel]) -> tuple[StoredModel, ...]:
     taken = {model_key(model.name) for model in first}
     return (*first, *(model for model in second if model_key(model.name) not in taken))
+
+
+def _of_file(model: FolderModel) -> StoredModel:
+    return StoredModel(
+        model.name, (), model.path, model.size_bytes, model.modified_unix_s, model.digest, "folder", None
+    )
 
 
 def _of_pulled(model: PulledModel) -> StoredModel:

@@ -7,7 +7,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
-from gguf_embed.errors import InvalidRequest, ModelNotFound, NotSupported, PermissionDenied, Unavailable, WayOut
+from gguf_embed.errors import (
+    InvalidRequest,
+    ModelLoadFailed,
+    ModelNotFound,
+    NotSupported,
+    PermissionDenied,
+    Unavailable,
+    WayOut,
+)
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.entry import DEFAULT_LOAD, LoadRequest
 from gguf_embed.model_pool.loading import LoadedModel
@@ -106,12 +114,15 @@ class EmbedService:
         return f" (embedding models on this server: {shown})" if names else ""
 
     def _find(self, name: str | None, *, strict: bool = False) -> ModelSpec:
-        """Raises `ModelNotFound`, or `InvalidRequest` if a name is required and missing."""
+        """Raises `ModelNotFound`, `ModelLoadFailed`, or `InvalidRequest` if a name is required and missing."""
         found = self._registry.find(name)
         if found is not None:
             return found
         if name is None:
             raise InvalidRequest(f"the request must name a model: this server has {self._names()}", "model")
+        why = self._registry.why_refused(name)
+        if why is not None:
+            raise ModelLoadFailed(f"model {name!r} cannot be loaded: {why}")
         if not strict and self._registry.answers_name(name):
             return self._registry.specs()[0]
         if self._registry.is_reading():

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -43,12 +43,16 @@ class FakeStore:
 
     found: tuple[StoredModel, ...] = ()
     fresh_until_s: float = 0.0
+    no_models: dict[str, str] = field(default_factory=dict)
 
     def clock(self) -> float:
         return 1.0
 
     def models(self) -> tuple[StoredModel, ...]:
         return self.found
+
+    def refused(self) -> dict[str, str]:
+        return self.no_models
 
 
 def entry(path: Path, name: str | None = None, **changes) -> StoredModel:
@@ -164,9 +168,9 @@ def test_a_header_tells_what_loading_would(models, cache_dir):
     before = registry_of((path, "encoder")).specs()[0].info
     with running(path, BASE, cache_dir) as service:
         after = service.embed("text").model
-    for field in ("architecture", "file_type", "pooling", "n_embd", "n_vocab", "n_ctx_train", "n_ctx", "vocab_type",
-                  "max_input_tokens", "n_params"):  # fmt: skip
-        assert getattr(before, field) == getattr(after, field), field
+    for name in ("architecture", "file_type", "pooling", "n_embd", "n_vocab", "n_ctx_train", "n_ctx", "vocab_type",
+                 "max_input_tokens", "n_params"):  # fmt: skip
+        assert getattr(before, name) == getattr(after, name), name
 
 
 def test_the_last_model_does_not_answer_in_the_name_of_another(models):
@@ -186,7 +190,28 @@ def test_a_file_that_cannot_be_served_keeps_its_name(models, tmp_path):
     registry = registry_of(store=FakeStore((entry(models / "encoder.gguf"), entry(broken))))
     assert [spec.key for spec in registry.specs()] == ["encoder"]
     assert not registry.answers_name("broken")
+    assert "broken.gguf" in (registry.why_refused("Broken:latest") or "")
     assert registry.answers_name("any")
+    assert registry.why_refused("any") is None
+
+
+def test_a_file_that_is_no_model_keeps_its_name_and_those_of_the_catalog(models):
+    store = FakeStore((entry(models / "encoder.gguf"),), no_models={"sub/Known-Model": "is a web page"})
+    registry = registry_of(store=store, rows=(ROW,))
+    for name in ("sub/known-model", "Known-Model", "known:33m"):
+        assert not registry.answers_name(name)
+        assert registry.why_refused(name) == "is a web page"
+    store.no_models = {}  # it was deleted
+    registry.specs()
+    assert registry.why_refused("known") is None
+    assert not registry.answers_name("known")
+
+
+def test_a_name_of_a_served_model_is_not_refused(models):
+    store = FakeStore((entry(models / "encoder.gguf"),), no_models={"sub/encoder": "is a web page", "encoder": "same"})
+    registry = registry_of(store=store)
+    assert registry.why_refused("encoder") is None
+    assert registry.why_refused("sub/encoder") == "is a web page"
 
 
 def test_a_slow_disk_holds_up_nobody(models):
@@ -205,6 +230,7 @@ def test_a_slow_disk_holds_up_nobody(models):
         assert registry.find("named") is not None
         assert time.monotonic() - started_s < 0.1
         assert registry.find("encoder") is None
+        assert not registry.answers_name("encoder")  # the only model that is known is not the only one
         assert registry.is_reading()
     store.may_end.set()
     registry.settle(10)

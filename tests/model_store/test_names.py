@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gguf_embed.errors import ConfigError, InvalidRequest
@@ -18,6 +20,7 @@ from gguf_embed.model_store.names import (
     quant_of,
     source_files,
     split_parts,
+    without_folders,
 )
 
 REPO = ("README.md", "m-F16.gguf", "m-Q4_0.gguf", "m-q8_0.gguf", "mmproj-Q4_K_M.gguf")
@@ -187,3 +190,17 @@ def test_what_a_converter_needs_of_a_repository(names, wanted):
 )
 def test_what_looks_like_a_quantization(text, expected):
     assert is_quant(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "shown"),
+    [
+        ("/srv/models/x.gguf", "/srv/models/x.gguf: is empty", "x.gguf: is empty"),
+        ("/srv/models/x.gguf", "run git lfs pull in /srv/models", "run git lfs pull in models"),
+        ("models/x.gguf", "models/x.gguf: is empty. Use another", "x.gguf: is empty. Use another"),
+        ("x.gguf", "x.gguf: is empty. Use another", "x.gguf: is empty. Use another"),
+        ("/x.gguf", "/x.gguf: a/b is wrong", "x.gguf: a/b is wrong"),
+    ],
+)
+def test_clients_see_names_of_files_and_no_paths(path, message, shown):
+    assert without_folders(message, [Path(path)]) == shown

@@ -305,6 +305,9 @@ def test_files_of_a_folder_come_and_go(tmp_path, model):
     before = store.models()
     clock.now_s = 3.0
     assert store.models() is before
+    refused = store.refused()
+    clock.now_s = 3.5
+    assert (store.models(), store.refused() is refused) == (before, True)
     (folder / "new-F32.gguf").unlink()
     clock.now_s = 4.0
     assert store.models() == ()
@@ -336,6 +339,9 @@ def test_a_folder_is_read_with_sense(tmp_path, model, other, caplog):
         "s": 2 * len(model),
     }
     assert [record.message for record in caplog.records if "half.gguf" in record.message]
+    assert set(store.refused()) == {"half", "missing"}
+    assert "not all of its 2 parts" in store.refused()["missing"]
+    assert "half.gguf" in store.refused()["half"]
     assert store.find("A").path == folder / "a.gguf"
 
 
@@ -361,7 +367,10 @@ def test_a_folder_s_file_beats_a_pulled_name_and_cannot_be_removed(tmp_path, hub
 def test_an_entry_whose_file_was_cleaned_away_is_not_listed_but_can_be_removed(tmp_path, store):
     store.pull(REPO, ignore)
     shutil.rmtree(tmp_path / "hub")
-    assert ModelStore(tmp_path / "cache").models() == ()
+    after = ModelStore(tmp_path / "cache")
+    assert after.models() == ()
+    assert REPO in after.refused()
+    assert "pull it again" in after.refused()[REPO]
     assert store.remove(REPO) == Removed(0, ())
     with pytest.raises(ModelNotFound, match="'org/tiny-GGUF'"):
         store.remove(REPO)
