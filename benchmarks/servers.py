@@ -21,6 +21,7 @@ from gguf_embed.errors import ConfigError, Unavailable
 
 OURS = "gguf-embed"
 BEFORE = "before"
+ISOLATED = "isolated"
 _LLAMA_FLAGS = {
     "llama-server": (),  # with its defaults
     "llama-server-best": ("-np", "32", "-b", "2048", "-ub", "2048", "--cache-ram", "0"),  # its best for many texts
@@ -100,6 +101,10 @@ class ServerSetup:
         # -P: the working directory's own package is not in the way
         environment = (("PYTHONPATH", str(checkout.resolve())), *self._environment())
         return Contestant(BEFORE, (sys.executable, "-P", *self._serve()), self.task, environment)
+
+    def isolated(self) -> Contestant:
+        """gguf-embed with its engine in a process of its own."""
+        return Contestant(ISOLATED, (sys.executable, *self._serve(), "--isolate"), self.task, self._environment())
 
     def _environment(self) -> tuple[tuple[str, str], ...]:
         return (("GGUF_EMBED_CACHE", str(self.cache)),) if self.cache else ()

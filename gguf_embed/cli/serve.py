@@ -219,10 +219,11 @@ def describe(loaded: LoadedModel) -> list[str]:
     weights = info.file_type if info.weights_type == info.file_type else f"{info.file_type} run as {info.weights_type}"
     how = "measured at warm-up" if chosen.measured else "not measured"
     rank = f"reranker, {counted(info.n_scores, 'score')} per document, " if info.n_scores else ""
+    where = "" if loaded.process_state() is None else ", in a process of its own"
     return [
         f"model    {info.name}: {rank}{info.n_embd} dimensions, pooling {info.pooling}, "
         f"context {info.n_ctx}, up to {info.max_input_tokens} tokens per text",
-        f"engine   {info.engine}, {chosen.kernels} kernels, weights {weights}, tokenizer {info.tokenizer}",
+        f"engine   {info.engine}, {chosen.kernels} kernels, weights {weights}, tokenizer {info.tokenizer}{where}",
         f"compute  {counted(chosen.n_workers, 'worker')} on {counted(chosen.n_threads, 'thread')}, "
         f"{counted(chosen.alone_threads, 'thread')} for a batch running alone",
         f"batches  {', '.join([f'{chosen.limits.max_tokens} tokens', *chosen.details])} ({how})",

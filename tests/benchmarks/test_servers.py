@@ -91,6 +91,11 @@ def test_another_checkout_runs_its_own_package(tmp_path):
     assert printed.split() == [str(package / "__main__.py"), "serve", "-m", "m.gguf", "--threads", "1"]
 
 
+def test_the_isolated_server_differs_in_one_flag():
+    setup = ServerSetup(Path("m.gguf"), our_flags=("--threads", "1"))
+    assert setup.isolated().command == (*setup.contestant("gguf-embed").command, "--isolate")
+
+
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="not a checkout"):
         ServerSetup(Path("m.gguf")).before(tmp_path)
