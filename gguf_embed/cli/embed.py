@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from gguf_embed.cli.embed_formats import BINARY, Format, RowWriter, format_of_path, writing, writing_file
-from gguf_embed.cli.one_shot import about, in_batches, one_shot_options, open_model, quiet_if_closed, texts_of
+from gguf_embed.cli.one_shot import about, one_shot_options, open_model, quiet_if_closed, texts_of
 from gguf_embed.errors import ConfigError, EmbedError, InvalidRequest, NotSupported
+from gguf_embed.ingest.batches import batched
 
 if TYPE_CHECKING:
     from gguf_embed.cli.one_shot import Text
@@ -84,7 +85,7 @@ def run(flags: EmbedFlags) -> None:
         raise click.UsageError(
             f"{format_} is not for a terminal: use -o FILE or a pipe", click.get_current_context(silent=True)
         )
-    batches = in_batches(texts_of(flags.texts, flags.files, "text"), BATCH_TEXTS)
+    batches = batched(texts_of(flags.texts, flags.files, "text"), BATCH_TEXTS)
     first = next(batches, None)
     if first is None:
         raise ConfigError("there is no text to embed: all input is empty")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
+from gguf_embed.cli.model_flags import API_KEY, check_place, model_option, with_options
 from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,20 +17,14 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 _OPTIONS = (
-    click.option(
-        "-m",
-        "--model",
-        metavar="NAME|FILE",
-        help="The model: a GGUF file, a name from the catalog, or ORG/REPO on the hub; with --endpoint, the name that "
-        "the server knows.",
-    ),
+    model_option(),
     click.option(
         "--endpoint",
         multiple=True,
         metavar="URL",
         help="Embed on this server instead of in this process; several share the work.",
     ),
-    click.option("--api-key", envvar="GGUF_EMBED_API_KEY", metavar="KEY", help="Key for the endpoint."),
+    API_KEY,
     click.option(
         "--input-type",
         metavar="NAME",
@@ -91,17 +86,13 @@ class JobFlags(ModelFlags, Protocol):
 
 
 def model_options(command: _F) -> _F:
-    """-m, --endpoint, --api-key, --input-type, --dimensions and --truncate."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    """-m, --endpoint, --api-key, --input-type, --pooling, --dimensions and --truncate."""
+    return with_options(command, _OPTIONS)
 
 
 def runner_options(command: _F) -> _F:
     """--runner and --ray-address."""
-    for option in reversed(_RUNNER_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _RUNNER_OPTIONS)
 
 
 def open_job_pool(flags: JobFlags) -> EmbedPool:
@@ -110,7 +101,8 @@ def open_job_pool(flags: JobFlags) -> EmbedPool:
         if flags.ray_address:
             raise ConfigError("--ray-address needs --runner ray")
         return open_pool(flags)
-    if flags.endpoint or flags.api_key:
+    check_place(flags)
+    if flags.endpoint:
         raise ConfigError("--runner ray loads the model itself, an --endpoint has it: give only one of them")
     if flags.pooling:
         raise ConfigError("--runner ray uses the pooling of the model's file: leave --pooling out")
@@ -127,6 +119,7 @@ def open_job_pool(flags: JobFlags) -> EmbedPool:
 
 def open_pool(flags: ModelFlags) -> EmbedPool:
     """Loads the model, or asks the endpoints for theirs. Raises `EmbedError`s."""
+    check_place(flags, flags.pooling)
     if flags.endpoint:
         from gguf_embed.ingest.pool.endpoints import EndpointOptions, EndpointPool
 
@@ -138,8 +131,6 @@ def open_pool(flags: ModelFlags) -> EmbedPool:
             truncate=flags.truncate,
         )
         return EndpointPool(flags.endpoint, options)
-    if flags.api_key:
-        raise ConfigError("--api-key is for an --endpoint; a model in this process needs none")
     from gguf_embed.embedder.embedder import Embedder
     from gguf_embed.ingest.pool.local import LocalPool
 

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 import click
 import orjson
 
+from gguf_embed.cli.model_flags import API_KEY, check_place, model_option, with_options
 from gguf_embed.errors import ConfigError, EmbedError
 
 if TYPE_CHECKING:
@@ -30,17 +31,9 @@ _CLOSED_PIPE = 141  # as a shell reports SIGPIPE
 _JSON_LINES = (".jsonl", ".ndjson")
 
 _OPTIONS = (
-    click.option(
-        "-m",
-        "--model",
-        metavar="NAME|FILE",
-        help="A GGUF file, a name from the catalog, or ORG/REPO on the hub; with --endpoint, the name that the server "
-        "knows. Default: all-MiniLM-L6-v2.",
-    ),
+    model_option("Default: all-MiniLM-L6-v2."),
     click.option("--endpoint", metavar="URL", help="Ask this server instead of loading a model."),
-    click.option(
-        "--api-key", envvar="GGUF_EMBED_API_KEY", show_envvar=True, metavar="KEY", help="Key for the endpoint."
-    ),
+    API_KEY,
     click.option(
         "-f",
         "--file",
@@ -74,13 +67,12 @@ class Text:
 
 def one_shot_options(command: _F) -> _F:
     """-m, --endpoint, --api-key and --file."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _OPTIONS)
 
 
 def open_model(flags: ModelFlags) -> TextModel:
     """Loads the model, or connects to the endpoint. Raises `EmbedError`s. What takes long is told on a terminal."""
+    check_place(flags)
     if flags.endpoint:
         from gguf_embed.embedder.client import Client
 
@@ -181,17 +173,6 @@ def _field(line: bytes, place: str) -> str:
     if not text.strip():
         raise ConfigError(f"{place} has an empty text: leave the line out")
     return text
-
-
-def in_batches(texts: Iterable[Text], n: int) -> Iterator[list[Text]]:
-    batch: list[Text] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == n:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def about(error: EmbedError, texts: Sequence[Text], way_out: str) -> EmbedError:

@@ -131,6 +131,7 @@ def test_an_endpoint_gives_the_same_vectors(run, tiny_server):
         (["cat", "--input-type", "foo"], None, '"foo": leave --input-type out, or put the prompt before the texts'),
         (["cat", "--dimensions", "33"], None, "33 dimensions, this model has 32"),
         (["cat", "-o", "/nonexistent/v.npy"], None, "/nonexistent/v.npy cannot be written"),
+        (["cat", "--api-key", "k"], None, "--api-key is for an --endpoint"),
         (["cat", "--endpoint", "nowhere"], None, "'nowhere' is not the address of a server"),
     ],
 )
@@ -140,6 +141,12 @@ def test_errors_are_one_line_and_name_the_place(run, words, stdin, message):
     assert (done.code, len(lines)) == (1, 1)
     assert message in lines[0]
     assert lines[0].startswith("gguf-embed: ")
+
+
+def test_a_key_in_the_environment_is_for_endpoints_only(models, cache_dir):
+    environment = {"GGUF_EMBED_CACHE": str(cache_dir), "GGUF_EMBED_API_KEY": "k"}
+    done = call("embed", "cat", "-m", models / "encoder.gguf", environment=environment)
+    assert (done.code, len(done.lines)) == (0, 1)
 
 
 def test_a_reranker_has_no_vectors(run):

@@ -90,6 +90,7 @@ def test_events_for_programs(job, tmp_path):
         (["docs", "--to", "SINK", "--chunk", "many"], "many"),
         (["docs", "--to", "SINK", "--rejects", "no/such/folder/x"], "--rejects no/such/folder/x cannot be written"),
         (["docs", "--to", "SINK", "--api-key", "k"], "--api-key is for an --endpoint"),
+        (["docs", "--to", "SINK", "--endpoint", "http://127.0.0.1:1", "--pooling", "cls"], "start that server with"),
         (["docs", "--to", "SINK", "--dimensions", "999"], "999"),
         (["docs", "--to", "SINK", "--ray-address", "x"], "--ray-address needs --runner ray"),
     ],

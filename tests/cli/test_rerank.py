@@ -77,6 +77,7 @@ def test_an_endpoint_ranks_by_the_cosine(run, tiny_server):
         (["cat", "dog"], "encoder.gguf", "has no rank head, so it cannot rerank: use a reranker, or --by embedding"),
         ([" ", "dog"], "reranker.gguf", "the query is empty"),
         (["cat", ""], "reranker.gguf", "document 1 is empty"),
+        (["cat", "dog", "--api-key", "k"], "reranker.gguf", "--api-key is for an --endpoint"),
         (["cat", "dog", "cat " * 70], "reranker.gguf", "document 2 and the query have"),
         (["cat " * 70, "dog"], "reranker.gguf", "the query is too large (73 tokens alone"),
         (

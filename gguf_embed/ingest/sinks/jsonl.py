@@ -12,13 +12,14 @@ from typing import BinaryIO, cast
 
 import pyarrow as pa
 
+from gguf_embed.ingest.batches import batched
 from gguf_embed.ingest.sinks.base import Sink
 from gguf_embed.ingest.sinks.local_url import local_path
 from gguf_embed.ingest.sinks.open import SinkUrl
 from gguf_embed.ingest.sinks.part_files import PartFiles
 from gguf_embed.ingest.sinks.part_folder import PartFolder, new_file
 from gguf_embed.ingest.sinks.part_format import Source
-from gguf_embed.ingest.sinks.row_lines import batched, from_lines, ids_of, to_lines
+from gguf_embed.ingest.sinks.row_lines import ROWS_PER_READ, from_lines, ids_of, to_lines
 
 FILE_ENDINGS = (".jsonl", ".ndjson", ".json")
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -51,7 +52,7 @@ class JsonlParts:
         with pa.input_stream(paths[0], compression="detect") as stream:
             lines = io.BufferedReader(stream, 1 << 20)
             if list(columns) == ["id"]:
-                yield from (pa.record_batch([ids_of(batch)], ["id"]) for batch in batched(lines))
+                yield from (pa.record_batch([ids_of(batch)], ["id"]) for batch in batched(lines, ROWS_PER_READ))
             else:
                 yield from from_lines(lines, schema, vectors=True, read="embedding" in columns)
 
@@ -59,7 +60,7 @@ class JsonlParts:
         with lines_file(paths[0]) as file:
             for (path,), live_rows in parts:
                 with pa.input_stream(path, compression="detect") as stream:
-                    for lines in batched(io.BufferedReader(stream, 1 << 20)):
+                    for lines in batched(io.BufferedReader(stream, 1 << 20), ROWS_PER_READ):
                         live = live_rows(ids_of(lines)) if live_rows else None
                         file.writelines(lines if live is None else compress(lines, live))
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gguf_embed.errors import ConfigError, EmbedError, EngineFailure
+from gguf_embed.ingest.batches import batched
 from gguf_embed.ingest.rows import STORED, Hit, Manifest, row_schema
 from gguf_embed.ingest.sinks.base import IndexChoice, Sink
 from gguf_embed.ingest.sinks.database import not_ours, one_line, require
@@ -26,7 +27,6 @@ from gguf_embed.ingest.sinks.local_url import local_path
 from gguf_embed.ingest.sinks.manifest_json import KEY, from_json, to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
 from gguf_embed.ingest.sinks.part_folder import sync_folder
-from gguf_embed.ingest.sinks.row_lines import batched
 from gguf_embed.ingest.sinks.row_vectors import HIT_COLUMNS, require_query_width, require_width
 from gguf_embed.ingest.sinks.writer_lock import WriterLock
 

@@ -10,13 +10,14 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from gguf_embed.ingest.batches import batched
 from gguf_embed.ingest.sinks.base import Sink
 from gguf_embed.ingest.sinks.local_url import local_path
 from gguf_embed.ingest.sinks.open import SinkUrl
 from gguf_embed.ingest.sinks.part_files import PartFiles
 from gguf_embed.ingest.sinks.part_folder import PartFolder, new_file
 from gguf_embed.ingest.sinks.part_format import Source
-from gguf_embed.ingest.sinks.row_lines import batched, from_lines, ids_of, to_lines
+from gguf_embed.ingest.sinks.row_lines import ROWS_PER_READ, from_lines, ids_of, to_lines
 from gguf_embed.ingest.sinks.row_vectors import matrix_of, with_vectors
 
 
@@ -42,7 +43,7 @@ class NpyParts:
     def read(self, paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with paths[1].open("rb") as lines:
             if list(columns) == ["id"]:
-                yield from (pa.record_batch([ids_of(batch)], ["id"]) for batch in batched(lines))
+                yield from (pa.record_batch([ids_of(batch)], ["id"]) for batch in batched(lines, ROWS_PER_READ))
                 return
             matrix = np.load(paths[0], mmap_mode="r") if "embedding" in columns else None
             first = 0
@@ -57,7 +58,7 @@ class NpyParts:
                 vectors = np.load(old_matrix, mmap_mode="r")
                 first = 0
                 with old_lines.open("rb") as file:
-                    for lines in batched(file):
+                    for lines in batched(file, ROWS_PER_READ):
                         live = live_rows(ids_of(lines)) if live_rows else None
                         rows = vectors[first : first + len(lines)]
                         matrix.write((rows if live is None else rows[live]).tobytes())

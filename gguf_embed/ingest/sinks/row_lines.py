@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import orjson
 import pyarrow as pa
 
+from gguf_embed.ingest.batches import batched
 from gguf_embed.ingest.sinks.row_vectors import matrix_of, with_vectors
 
 METADATA = b',"metadata":'
 EMBEDDING = b',"embedding":'
 ROWS_PER_READ = 1_000
-
-Item = TypeVar("Item")
 
 
 def to_lines(rows: pa.RecordBatch, *, vectors: bool) -> Iterator[bytes]:
@@ -38,7 +35,7 @@ def from_lines(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of all columns of `schema`; without the vectors, unless the lines have `vectors` and they are `read`."""
     fields = [schema.field(name) for name in schema.names[:-1]]
-    for batch in batched(lines):
+    for batch in batched(lines, ROWS_PER_READ):
         # no earlier text has these keys in it, because its quotes would be escaped; what is last are numbers only
         starts = [line.index(METADATA) for line in batch]
         ends = [line.rfind(EMBEDDING if vectors else b"}") for line in batch]
@@ -57,10 +54,3 @@ def from_lines(
 def ids_of(lines: Sequence[bytes]) -> pa.Array:
     """The ids alone."""
     return pa.array([orjson.loads(line[: line.index(b',"doc_id":')] + b"}")["id"] for line in lines], pa.string())
-
-
-def batched(items: Iterable[Item], n: int = ROWS_PER_READ) -> Iterator[list[Item]]:
-    """As in itertools, from Python 3.12 on."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, n)):
-        yield batch
