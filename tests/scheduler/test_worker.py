@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gguf_embed.engines.fake import FakeBatch, FakeContexts, FakeEngine, FakeScript, token_rows
-from gguf_embed.errors import EngineFailure, ModelFileError
+from gguf_embed.errors import EngineFailure, ModelFileError, Unavailable
 from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome
 from gguf_embed.scheduler.worker import ContextSet, Worker, run_isolated
 from gguf_embed.types import OutputSpec
@@ -81,6 +81,19 @@ def test_good_texts_whose_batch_fails_succeed_one_by_one():
     contexts = ContextSet(FakeEngine(FakeScript(before_batch=refuse_company, n_embd=4)), PLAN)
     results = run_isolated(contexts, make_batch([1], [2]))
     np.testing.assert_array_equal(Rows.join(results).matrix, np.concatenate([mean_row([1]), mean_row([2])]))
+    contexts.close()
+
+
+def be_gone(_batch: FakeBatch) -> None:
+    raise Unavailable("the engine is being restarted", retry_after_s=2)
+
+
+def test_texts_are_not_tried_one_by_one_on_an_engine_that_is_gone():
+    engine = FakeEngine(FakeScript(before_batch=be_gone))
+    contexts = ContextSet(engine, PLAN)
+    results = run_isolated(contexts, make_batch([1], [2]))
+    assert [result.retry_after_s for result in results] == [2, 2]
+    assert texts_run(engine) == [((1,), (2,))]
     contexts.close()
 
 

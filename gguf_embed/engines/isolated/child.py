@@ -5,6 +5,7 @@ It ends with its first socket, which only the server holds: also if the server i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -147,12 +148,9 @@ class _Lane:
 
     def serve(self) -> None:
         """Until the server closes the lane."""
-        with self.stack:
-            try:
-                while True:
-                    frames.send(self.end, self._answer(frames.receive(self.end)))
-            except frames.Closed:
-                self.end.close()
+        with self.stack, self.end, contextlib.suppress(frames.Closed):
+            while True:
+                frames.send(self.end, self._answer(frames.receive(self.end)))
 
     def _answer(self, request: object) -> object:
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gguf_embed.engines.isolated import frames
 from gguf_embed.engines.isolated.messages import Loaded, LoadJob, Said
-from gguf_embed.engines.isolated.process import EngineProcess, Lane
+from gguf_embed.engines.isolated.process import REAPED_S, EngineProcess, Lane
 from gguf_embed.errors import ModelFileError, WayOut
 
 WAYS_OUT = (WayOut.EXAMINE_FILE, WayOut.OTHER_FILE)
@@ -53,6 +53,7 @@ def load(process: EngineProcess, job: LoadJob, limit_s: float, listener: Listene
 
 
 def _how_it_ended(process: EngineProcess) -> str:
+    process.close(REAPED_S)  # usually it has ended already
     process.wait()
     last = process.last_words()
     return f"its engine's process was {process.how_it_ended()}" + (f", its last line {last!r}," if last else "")

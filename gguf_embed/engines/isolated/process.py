@@ -20,7 +20,7 @@ from gguf_embed.engines.isolated.shared_rows import RowsInMemory, SharedRows, cr
 
 KEPT_LINES = 8
 REAPED_S = 0.5
-"""How long a request waits for the exit code of a process that has closed its lanes."""
+"""How long a request waits for the exit code of a process that has closed a lane."""
 
 
 class Lane:
@@ -133,9 +133,12 @@ class EngineProcess:
         with self._opening:
             self._control.close()
 
+    def has_ended(self, patience_s: float) -> bool:
+        """Whether `wait` has returned, or does so within `patience_s`."""
+        return self._ended.wait(patience_s)
+
     def how_it_ended(self) -> str:
         """As the end of a sentence: "ended by SIGSEGV"."""
-        self._ended.wait(REAPED_S)
         code = self._process.returncode
         if self.stopped:
             return f"ended because it {self.stopped}"

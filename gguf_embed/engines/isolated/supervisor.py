@@ -16,7 +16,7 @@ from gguf_embed.engines.isolated import frames
 from gguf_embed.engines.isolated.backoff import next_delay_s
 from gguf_embed.engines.isolated.loading import Listener, load
 from gguf_embed.engines.isolated.messages import Loaded, LoadJob, MakePlan, Plan
-from gguf_embed.engines.isolated.process import EngineProcess, Lane
+from gguf_embed.engines.isolated.process import REAPED_S, EngineProcess, Lane
 from gguf_embed.errors import ConfigError, EmbedError, EngineFailure, Unavailable, WayOut
 from gguf_embed.types import EngineProcessState
 
@@ -133,7 +133,9 @@ class Supervisor:
             self._thread.join()
 
     def _lost(self, process: EngineProcess) -> Unavailable:
-        """The error for a request whose process has ended."""
+        """The error for a request whose process has ended, or has broken off its answer, which ends it."""
+        if not process.has_ended(REAPED_S):
+            process.stop("broke off an answer")
         return self._unavailable(process.how_it_ended())
 
     def _unavailable(self, how: str = "") -> Unavailable:

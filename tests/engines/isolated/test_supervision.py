@@ -13,6 +13,7 @@ import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.engines.isolated import supervisor
+from gguf_embed.engines.isolated.messages import OpenImages
 from gguf_embed.engines.isolated.supervisor import Limits
 from gguf_embed.engines.memory import child_pids, resident_bytes
 from gguf_embed.errors import ModelLoadFailed, Unavailable
@@ -40,6 +41,19 @@ def wait_for(started: Running, state: str) -> None:
     while process_of(started).state != state:
         assert time.monotonic() < end_s
         time.sleep(0.02)
+
+
+def freeze(pid: int) -> None:
+    """Stop a process as if it hung; returns when none of its threads runs any more."""
+    os.kill(pid, signal.SIGSTOP)
+    end_s = time.monotonic() + 30
+    while any(state_of(task) != "T" for task in Path(f"/proc/{pid}/task").iterdir()):
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def state_of(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def embed_again(started: Running, *texts: str):
@@ -148,9 +162,21 @@ def test_an_engine_that_hangs_is_ended_and_started_again(models, tmp_path, monke
     monkeypatch.setattr(supervisor, "LIMITS", Limits(call_s=1.0, call_slowness=0.0))
     with running(models / "encoder.gguf", config_of(), tmp_path) as started:
         before = started.embed("the cat").output.matrix
-        os.kill(process_of(started).pid, signal.SIGSTOP)
+        freeze(process_of(started).pid)
         with pytest.raises(Unavailable, match=r"ended because it took over 1 s for a batch of \d+ tokens"):
             started.embed("the cat")
+        np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, before)
+
+
+def test_a_process_that_breaks_off_an_answer_is_ended(models, tmp_path):
+    with running(models / "encoder.gguf", config_of("llama"), tmp_path) as started:
+        before = started.embed("the cat").output.matrix
+        (model,) = started.service.loaded()
+        supervisor_ = model.loaded.engine.supervisor
+        lane = supervisor_.open_lane()
+        lane._end.sendall(b"\x07" + b"\x00" * 7 + b"garbage")
+        with pytest.raises(Unavailable, match="ended because it broke off an answer"):
+            supervisor_.call(lane, OpenImages(), 30.0, "nothing")
         np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, before)
 
 
@@ -158,7 +184,7 @@ def test_a_tokenizer_that_hangs_is_ended_with_its_process(models, tmp_path, monk
     monkeypatch.setattr(supervisor, "LIMITS", Limits(text_s=1.0))
     with running(models / "decoder.gguf", replace(config_of("llama"), tokenizer="llama"), tmp_path) as started:
         before = started.embed(TEXTS[2]).output.matrix
-        os.kill(process_of(started).pid, signal.SIGSTOP)
+        freeze(process_of(started).pid)
         with pytest.raises(Unavailable, match=r"took over 1 s for tokenizing \d+ characters"):
             started.embed(TEXTS[2])
         np.testing.assert_array_equal(embed_again(started, TEXTS[2]).output.matrix, before)
