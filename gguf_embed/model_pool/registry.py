@@ -20,6 +20,7 @@ from gguf_embed.model_pool.file_problems import problems_of
 from gguf_embed.model_pool.model_info import describe_header
 from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.default_model import DEFAULT_NAME
+from gguf_embed.model_store.folder import freeze_after
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.model_store.names import model_key, without_folders
 from gguf_embed.model_store.store import ModelStore, StoredModel
@@ -218,6 +219,7 @@ class ModelRegistry:
         found = _FileFacts(header, names, entry.repo, entry.digest, entry.modified_unix_s, entry.origin)
         spec = replace(self._spec(found, base), identity=identity)
         self._described[identity, entry.name] = spec
+        freeze_after(len(self._described))
         return spec
 
     def _spec(self, found: _FileFacts, config: ModelConfig) -> ModelSpec:

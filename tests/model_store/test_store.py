@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -311,6 +312,26 @@ def test_files_of_a_folder_come_and_go(tmp_path, model):
     (folder / "new-F32.gguf").unlink()
     clock.now_s = 4.0
     assert store.models() == ()
+
+
+def test_facts_of_many_files_are_hidden_from_the_garbage_collector(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("gguf_embed.model_store.folder.NEW_PER_FREEZE", 3)
+    folder, clock = tmp_path / "models", Clock()
+    folder.mkdir()
+    for number in range(7):
+        (folder / f"{number}.gguf").write_bytes(model)
+    store = ModelStore(tmp_path / "cache", folder, clock=clock)
+    before = gc.get_freeze_count()
+    try:
+        assert len(store.models()) == 7
+        after = gc.get_freeze_count()
+        assert after > before
+        clock.now_s = 2.0
+        (folder / "new.gguf").write_bytes(model)
+        assert len(store.models()) == 8
+        assert gc.get_freeze_count() <= after, "one new file is no reason"
+    finally:
+        gc.unfreeze()
 
 
 def test_a_folder_is_read_with_sense(tmp_path, model, other, caplog):

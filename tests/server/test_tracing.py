@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from concurrent import futures
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -175,12 +180,59 @@ def test_a_real_server_sends_its_spans_to_a_collector(launch, models):
     finally:
         collector.stop(None)
     assert code == 0, printed
+    check_sent(received)
+
+
+def check_sent(received):
+    """The collector's requests have the spans of one text, and the server's name."""
     spans = [
         span for sent in received for one in sent.resource_spans for scope in one.scope_spans for span in scope.spans
     ]
     assert {"embeddings encoder", "tokenize", "queue", "compute"} <= {span.name for span in spans}
     resource = {entry.key: entry.value.string_value for entry in received[0].resource_spans[0].resource.attributes}
     assert resource["service.name"] == "gguf-embed"
+
+
+@contextmanager
+def http_collector(sent_to: list[tuple[str, str, bytes]]) -> Iterator[str]:
+    """The address of a server that notes path, content type and body of each POST, as they came."""
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self):  # the standard library's name
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+            sent_to.append((self.path, self.headers["Content-Type"], body))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format, *arguments):
+            """Prints nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("protocol", [{"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, {}])
+@pytest.mark.parametrize("compression", [{}, {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"}])
+def test_a_real_server_sends_its_spans_over_http(launch, models, protocol, compression):
+    service_pb2 = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    sent_to: list[tuple[str, str, bytes]] = []
+    with http_collector(sent_to) as address:
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": address, **protocol, **compression}
+        server = launch("-m", models / "encoder.gguf", **environment)
+        server.embed("hello", model="encoder")
+        code, printed = server.end(15)
+    assert code == 0, printed
+    assert {(path, kind) for path, kind, _ in sent_to} == {("/v1/traces", "application/x-protobuf")}
+    check_sent([service_pb2.ExportTraceServiceRequest.FromString(body) for _, _, body in sent_to])
 
 
 def test_a_collector_that_is_not_there_costs_the_end_a_few_seconds_only(launch, models):
