@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -69,16 +71,20 @@ class KeepAlive(click.ParamType[float]):
     name = "DURATION"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            return keep_alive_seconds(float(value))
-        except ValueError:
-            pass
-        try:
-            return keep_alive_seconds(parse_go_duration(value))
-        except ValueError:
+        seconds = _number_or_duration(value)
+        if math.isnan(seconds):
             self.fail(
                 f"{value!r} is not a number of seconds or a duration such as 5m, 1h30m or -1 (forever)", param, ctx
             )
+        return keep_alive_seconds(seconds)
+
+
+def _number_or_duration(text: str) -> float:
+    """Seconds; NaN for what is neither."""
+    for read in (float, parse_go_duration):
+        with suppress(ValueError):
+            return read(text)
+    return math.nan
 
 
 class MemorySize(click.ParamType[int]):
@@ -88,10 +94,10 @@ class MemorySize(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
-        size = int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else 0
-        if size < 1:
+        size = float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ") if found else 0.0
+        if not 1 <= size < math.inf:
             self.fail(f"{value!r} is not a size such as 512M or 4G", param, ctx)
-        return size
+        return int(size)
 
 
 def option(*names: str, **settings: Any) -> Callable[[Command], Command]:

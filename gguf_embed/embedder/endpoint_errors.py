@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,9 +123,10 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     for name, unit_s in (("retry-after-ms", 0.001), ("Retry-After", 1.0)):
         value = headers.get(name, "").strip()
         try:
-            return max(0.0, float(value) * unit_s)
+            pause_s = float(value) * unit_s
         except ValueError:
             continue
+        return max(0.0, pause_s) if math.isfinite(pause_s) else None
     try:
         moment = email.utils.parsedate_to_datetime(headers.get("Retry-After", ""))
     except ValueError:

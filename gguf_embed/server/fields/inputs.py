@@ -74,6 +74,9 @@ def parse_inputs(value: object, param: str, max_inputs: int, *, joins_mixed: boo
     if not value:
         raise NoInputs(f'"{param}" must not be empty', param)
     kinds = set(map(type, value))
+    if float in kinds:
+        value = _with_whole_numbers(value)
+        kinds = set(map(type, value))
     if int in kinds or (float in kinds and (joins_mixed or kinds == {float})):
         if not joins_mixed and not kinds <= {int, float}:
             _refuse_mixture(value, param)
@@ -116,7 +119,7 @@ def parse_parts(value: list[object], param: str, where: str | None = None) -> tu
     where = where or param
     kinds = set(map(type, value))
     if not kinds <= {int, str}:
-        value = [part if (number := whole_number(part)) is None else number for part in value]
+        value = _with_whole_numbers(value)
         for index, entry in enumerate(value):
             if not (_is_id(entry) or isinstance(entry, str)):
                 expected = f"a token id (an integer from 0 to {MAX_TOKEN_ID})"
@@ -131,6 +134,11 @@ def parse_parts(value: list[object], param: str, where: str | None = None) -> tu
     if ids and not (min(ids) >= 0 and max(ids) <= MAX_TOKEN_ID):
         _refuse_token_id(parts, param, where)
     return parts
+
+
+def _with_whole_numbers(value: list[object]) -> list[object]:
+    """With 3 for 3.0: not every language writes it so."""
+    return [part if (number := whole_number(part)) is None else number for part in value]
 
 
 def _is_id(entry: object) -> bool:

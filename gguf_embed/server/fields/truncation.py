@@ -70,7 +70,6 @@ CUTTING_FIELDS = Body(
                 has({_TRUNCATE: {"enum": _values("none")}, _CUT_TO: {"type": "integer"}}),
                 has({_TRUNCATE: {"enum": ["END", "end", "right"]}, _SIDE: {"enum": ["Left"]}}),
                 has({_TRUNCATE: {"enum": _values("start")}, _SIDE: {"enum": ["Right"]}}),
-                has({_CUT_TO: {"type": "integer"}, _LIMIT: {"type": "integer"}}),
             ]
         }
     },

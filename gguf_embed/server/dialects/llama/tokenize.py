@@ -12,8 +12,8 @@ from aiohttp import web
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.preprocessing.tokens import MAX_CHARACTERS
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.dialects.tei.tokens import INPUTS, answer_tokenize
-from gguf_embed.server.fields.field import Body, Flag, Shaped, is_given
+from gguf_embed.server.dialects.tei.tokens import ADD_SPECIAL, INPUTS, answer_tokenize
+from gguf_embed.server.fields.field import Body, Flag, Shaped, has, is_given
 from gguf_embed.server.fields.inputs import PARTS, TOKENS, parse_parts
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.pieces import format_piece
@@ -30,24 +30,21 @@ CONTENT = Shaped(
     default="required",
     shape={"anyOf": [{"type": "string"}, PARTS]},
 )
-ADD_SPECIAL = Flag(
-    "add_special",
-    "Add the model's special tokens, such as `[CLS]` and `[SEP]`. `add_special_tokens`, TEI's and vLLM's name for it, "
-    "is true by default with `inputs`.",
-    also=("add_special_tokens",),
-    default="`false`",
-)
 PARSE_SPECIAL = Flag(
     "parse_special",
-    "`[SEP]` in a text is that token; with `false`, llama.cpp's tokenizer reads it as characters.",
+    "`[SEP]` in a text is that token; with `false`, llama.cpp's tokenizer reads it as characters, which `inputs` does "
+    "not support.",
     default="`true`",
 )
-WITH_PIECES = Flag("with_pieces", "Also return the text of each token.", default="`false`")
+WITH_PIECES = Flag("with_pieces", "Also return the text of each token, as with `inputs` always.", default="`false`")
 TOKENIZE = Body(
     "TokenizeRequest",
     (CONTENT, INPUTS, MODEL, ADD_SPECIAL, PARSE_SPECIAL, WITH_PIECES),
     "Exactly one of `content` and `inputs` (TEI's shape) is required.",
-    rules={"oneOf": [is_given("content"), is_given("inputs")]},
+    rules={
+        "oneOf": [is_given("content"), is_given("inputs")],
+        "not": has({"inputs": {"type": ["string", "array"]}, "parse_special": {"enum": [False]}}),
+    },
 )
 IDS = Shaped("tokens", "Token ids of the model.", required=True, shape=TOKENS)
 DETOKENIZE = Body("DetokenizeRequest", (IDS, MODEL))
@@ -67,9 +64,7 @@ class TokenizeRequest:
 async def tokenize(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /tokenize`; a body with `inputs` and no `content` gets TEI's shape."""
     body = await read_json_object(context, request)
-    if body.get("inputs") is not None:
-        if body.get("content") is not None:
-            raise InvalidRequest('"content" is llama.cpp\'s field, "inputs" is TEI\'s: send only one of them', "inputs")
+    if is_tei(body):
         return await answer_tokenize(context, body)
     parsed = parse_tokenize(body)
     tokens = await context.service.tokenize(
@@ -88,6 +83,20 @@ async def detokenize(context: ServerContext, request: web.Request) -> web.Respon
     body = await read_json_object(context, request)
     text = await context.service.detokenize(parse_detokenize(body), model=MODEL.read(body))
     return json_response(orjson.dumps({"content": text}))
+
+
+def is_tei(body: JsonObject) -> bool:
+    """Whether the body is TEI's. Raises `InvalidRequest` if it is also llama.cpp's."""
+    if body.get(INPUTS.name) is None:
+        return False
+    if body.get(CONTENT.name) is not None:
+        raise InvalidRequest('"content" is llama.cpp\'s field, "inputs" is TEI\'s: send only one of them', INPUTS.name)
+    WITH_PIECES.read(body)  # checked, but not used: texts are always there
+    if PARSE_SPECIAL.read(body) is False:
+        raise InvalidRequest(
+            '"parse_special" cannot be false with "inputs": send "content" instead', PARSE_SPECIAL.name
+        )
+    return True
 
 
 def parse_tokenize(body: JsonObject) -> TokenizeRequest:

@@ -28,7 +28,12 @@ INPUTS = Shaped(
     "Texts, for a reply in TEI's shape.",
     shape={"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]},
 )
-ADD_SPECIAL_TOKENS = Flag("add_special_tokens", "Special tokens, too.", default="`true`")
+ADD_SPECIAL = Flag(
+    "add_special",
+    "Add the model's special tokens, such as `[CLS]` and `[SEP]`.",
+    also=("add_special_tokens",),
+    default="`false`; with `inputs` `true`",
+)
 SKIP_SPECIAL_TOKENS = Flag(
     "skip_special_tokens", "Leave out the special tokens that stand around a text.", default="`true`"
 )
@@ -50,7 +55,7 @@ DECODE = Body(
 async def answer_tokenize(context: ServerContext, body: JsonObject) -> web.Response:
     """Answer a parsed body: for each input, its tokens with their texts and offsets."""
     texts = parse_texts(body, context.options.max_inputs)
-    model, add_special = MODEL.read(body), ADD_SPECIAL_TOKENS.read(body)
+    model, add_special = MODEL.read(body), ADD_SPECIAL.read(body)
     found = await context.service.text_tokens(texts, model=model, add_special=add_special is not False)
     reply = [format_tokens(text, tokens) for text, tokens in zip(texts, found, strict=True)]
     return json_response(orjson.dumps(reply))
