@@ -33,6 +33,17 @@ def fits_in_memory(n_bytes: int) -> bool:
     return free is None or 2 * n_bytes <= free
 
 
+def mapped_notice(file: str, why: str) -> str:
+    """For the operator, about a file that is not read: only they can keep it from being overwritten."""
+    return (
+        f"{file} is mapped, not read, because {why}: replace it with mv while it is served, not with cp, which would "
+        "end the process (--isolate limits this to the model itself)"
+    )
+
+
+TOO_LARGE_TO_READ = "it takes more than half of the memory that is available"
+
+
 def available_bytes() -> int | None:
     """What the system has available, limited by a container's limit (cgroup v2); None if the system does not say."""
     system = system_available_bytes(read_system_file(_MEMINFO))

@@ -121,3 +121,18 @@ def test_an_engine_is_chosen_by_the_files_architecture(words, tmp_path):
         engine = driver.load(spec).engine
         assert engine.info.architecture == header.architecture
         engine.close()
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_the_operator_is_told_which_file_is_mapped_and_why(words, tmp_path, monkeypatch, fits):
+    for module in ("llama.driver", "static.driver", "static.table"):
+        monkeypatch.setattr(f"gguf_embed.engines.{module}.fits_in_memory", lambda n_bytes: fits)
+    bert = write_tiny_encoder(tmp_path / "bert.gguf")
+    for path in (words, bert):
+        said: list[str] = []
+        header = read_header(path)
+        config = ModelConfig(compute=dataclasses.replace(TWO, engine="llama", weights="file"))
+        spec = LoadSpec(header, config, OutputSpec.of(Pooling.MEAN), tmp_path, said.append, open_codec)
+        select_driver(header, config).load(spec).engine.close()
+        told = [line for line in said if line.startswith(f"{path.name} is mapped, not read, because it takes more")]
+        assert len(told) == (0 if fits else 1)

@@ -24,7 +24,7 @@ from gguf_embed.engines.llama.calibration import TEXT_TOKENS, Calibration, calib
 from gguf_embed.engines.llama.context import FlashContexts
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.engines.llama.gpu_build import supports_gpu
-from gguf_embed.engines.memory import fits_in_memory
+from gguf_embed.engines.memory import TOO_LARGE_TO_READ, fits_in_memory, mapped_notice
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.facts import file_type_name, has_rank_head, rank_labels
 from gguf_embed.gguf_file.header import GgufHeader, read_header
@@ -69,7 +69,11 @@ class LlamaDriver:
 
     def load(self, spec: LoadSpec) -> LoadedEngine:
         path, weights_type = _choose_weights(spec)
-        engine = LlamaEngine(_engine_config(path, spec))
+        engine_config = _engine_config(path, spec)
+        if path == spec.header.path and not engine_config.in_memory:
+            on_gpu = engine_config.offload.n_gpu_layers != 0
+            spec.report(mapped_notice(path.name, "a GPU computes it" if on_gpu else TOO_LARGE_TO_READ))
+        engine = LlamaEngine(engine_config)
         return LoadedEngine(engine, engine.codec, weights_type, open_images=lambda: _open_images(engine, spec))
 
     def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> ExecutionPlan:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import BatchLimits, ContextSpec, ExecutionPlan, LoadedEngine, LoadSpec
 from gguf_embed.engines.cpu_count import threads_for
+from gguf_embed.engines.memory import TOO_LARGE_TO_READ, fits_in_memory, mapped_notice
 from gguf_embed.engines.static.engine import OUTPUTS, StaticEngine
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.facts import file_type_name
@@ -59,6 +60,8 @@ class StaticDriver:
             )
         if spec.config.compute.offload.n_gpu_layers != 0:
             spec.report(f"{header.path.name} is a static model and runs on the CPU: -ngl has no effect")
+        if not all(fits_in_memory(tensor.size_bytes) for tensor in header.tensors.values()):
+            spec.report(mapped_notice(header.path.name, TOO_LARGE_TO_READ))
         engine = StaticEngine(header)
         return LoadedEngine(engine, engine.codec, file_type_name(header), exact=engine.codec)
 
