@@ -57,7 +57,7 @@ test-ingest: install $(VENV)/.databases  ## store into real databases: PostgreSQ
 screenshot: install $(VENV)/.ui-tools  ## regenerate docs/page.png
 	@$(PY) -m tests.ui.screenshot docs/page.png
 
-soak: install $(VENV)/.test-tools  ## send a real server a minute of random requests, including invalid ones
+soak: install $(VENV)/.test-tools  ## send a real server a minute of random requests, including invalid ones, and every parser more
 	@$(PY) -m pytest -m slow $(ARGS)
 
 check: lint test  ## everything that a change must pass: ruff format, ruff, mypy, tests

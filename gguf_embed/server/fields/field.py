@@ -172,7 +172,7 @@ class Body:
     text: str = ""
     _: KW_ONLY
     groups: tuple[Body, ...] = ()  # fields that several requests have
-    rules: Json = field(default_factory=dict)  # JSON Schema on fields together
+    rules: Json = field(default_factory=dict)  # on fields together: anyOf, oneOf, not
     default: str = ""  # as a group, in docs/api.md
     see: str = ""  # the heading in docs/api.md that has the fields of this group
 

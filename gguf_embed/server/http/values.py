@@ -36,11 +36,6 @@ def wrong_value(name: str, expected: str, value: object) -> InvalidRequest:
     return InvalidRequest(f'"{name}" must be {expected}, found {describe(value)}', name)
 
 
-def is_int(value: object) -> bool:
-    """Whether a JSON value is an integer. In Python, but not in JSON, true and false are integers."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def whole_number(value: object) -> int | None:
     """An integer; None for another value. 512.0 is one, as in JSON Schema: not every language writes 512."""
     match value:

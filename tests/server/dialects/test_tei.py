@@ -273,6 +273,9 @@ def test_tokenize_with_inputs_returns_tokens_and_offsets():
         ],
     ]
     (bare,) = post("/tokenize", {"inputs": "a", "add_special_tokens": False}).json
+    assert post("/tokenize", {"inputs": "a", "add_special": False}).json == [bare]
+    refused = post("/tokenize", {"inputs": "a", "parse_special": False})
+    assert (refused.status, 'send "content" instead' in refused.json["error"]["message"]) == (400, True)
     assert [token["id"] for token in bare] == [97]
 
 
@@ -306,3 +309,8 @@ def test_decode_gives_the_texts(body, texts):
 def test_a_token_with_unknown_offsets_has_no_start():
     found = TextTokens(TokenInfo([5, 6], [b"x", b"\xff"], [None, None]), range(2))
     assert [(token["text"], token["start"]) for token in format_tokens("ab", found)] == [("x", None), ("\ufffd", None)]
+
+
+def test_the_root_takes_a_text_as_an_object_and_sentences():
+    assert post("/", {"inputs": {"prompt_string": "a"}}).json == post("/embed", {"inputs": "a"}).json
+    assert len(post("/", {"inputs": SENTENCES}).json) == len(SENTENCES["sentences"])
