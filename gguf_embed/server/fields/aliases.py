@@ -78,6 +78,20 @@ INPUTS = (
 )
 """Names of the texts to embed."""
 
+TEXTS_ELSEWHERE = (
+    "prompts",
+    "query",
+    "queries",
+    "sentence",
+    "document",
+    "documents",
+    "passages",
+    "docs",
+    "message",
+    "data",
+)
+"""Names that have a text on other routes or servers. Where a text may be absent, they are refused, not ignored."""
+
 DOCUMENTS = (
     "documents",  # Jina, Cohere, llama.cpp, Voyage
     "texts",  # TEI
@@ -183,3 +197,13 @@ def refuse_unsupported(body: JsonObject) -> None:
     for name, instead in UNSUPPORTED_IF_FALSE.items():
         if body.get(name) is False:
             raise InvalidRequest(f'"{name}" cannot be false: {instead}', name)
+
+
+def refuse_lost_text(body: JsonObject, own: str) -> None:
+    """For routes on which a body without a text loads the model: refuse one whose text has a name of another route.
+
+    `own`: the route's own name beside `INPUTS`. Raises `InvalidRequest`.
+    """
+    lost = next(iter(set_names(body, TEXTS_ELSEWHERE)), None)
+    if lost is not None and not set_names(body, (own, *INPUTS)):
+        raise InvalidRequest(f'"{lost}" is not a field of this route: send the text as "input"', lost)

@@ -192,6 +192,7 @@ def parse_embeddings(body: JsonObject) -> OllamaEmbed:
 
 def _refuse_fields(body: JsonObject) -> None:
     """Refuse what these routes do not support. Raises `InvalidRequest`."""
+    aliases.refuse_lost_text(body, "prompt")
     refuse_elsewhere(body, (*output_types.FIELDS, "pooling", "embd_normalize"))
     if NORMALIZE.read(body) is False:
         raise InvalidRequest('"normalize" is not supported on this route: use POST /embedding', "normalize")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gguf_embed.errors import ModelLoadFailed, NotSupported, Overloaded, Unavailable
+from gguf_embed.server.fields import aliases
 from gguf_embed.types import LoadOptions, Pooling
 from tests.server.fake_service import MODEL, FakeService, failing, serving, vector_of, with_pooling
 from tests.server.routes import ROUTES
@@ -257,3 +258,12 @@ def test_double_slashes_need_the_key_too():
                 assert (reply.status == 401) == route.auth_required, route
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/api/embed", "/api/embeddings"])
+@pytest.mark.parametrize("name", aliases.TEXTS_ELSEWHERE)
+def test_a_text_in_a_field_of_another_route_is_not_taken_for_none(path, name):
+    reply = post(path, {"model": "tiny", name: "a text"})
+    assert reply.status == 400
+    assert f'"{name}" is not a field of this route: send the text as "input"' in reply.json["error"]
+    assert post(path, {"model": "tiny", "input": "a", name: "a text"}).status == 200
