@@ -54,7 +54,7 @@ def raw(server: Server, model: str, text: str = WORDS) -> str:
 
 
 def process_of(server: Server, model: str) -> int:
-    """Only `model`'s engine is ended by a text that is unloaded and loaded again: the one that is new."""
+    """The process of `model`'s engine: the one that is new after the model was unloaded and loaded again."""
     before = set(children(server))
     assert server.post("/api/embed", {"model": model, "input": [], "keep_alive": 0}).status == 200
     wait_until(lambda: len(children(server)) < len(before))
