@@ -6,11 +6,13 @@ import importlib.util
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gguf_embed.model_store.default_model import resolve_default
 from gguf_embed.types import Pooling
+from tests.embedder.misbehaving import Misbehaving
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
 from tests.server_process import Server, start_server, stop
 
@@ -94,3 +96,17 @@ def default_server(cache_dir, default_model) -> Iterator[Server]:
     server = start_server(cache_dir, "--pooling", "mean", "-c", "8192")
     yield server
     stop(server)
+
+
+@pytest.fixture
+def misbehaving() -> Iterator[Callable[..., Misbehaving]]:
+    """Starts servers that misbehave, for one test."""
+    started: list[Misbehaving] = []
+
+    def start(*script: Any, **fields: Any) -> Misbehaving:
+        started.append(Misbehaving(list(script), **fields).start())
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()

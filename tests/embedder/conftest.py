@@ -1,4 +1,4 @@
-"""Tiny models in this process, and servers that misbehave."""
+"""Tiny models in this process, and clients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from gguf_embed.embedder.client import Client
 from gguf_embed.embedder.embedder import Embedder
-from tests.embedder.misbehaving import Misbehaving
 
 QUICK = {"engine": "llama", "precision": "f32"}
 """Nothing is measured twice for these tests."""
@@ -35,20 +34,6 @@ def tiny(models: Path, cache_dir: Path) -> Iterator[Embedder]:
     """The tiny encoder: 32 dimensions, pooling mean, 64 tokens per text."""
     with Embedder(models / "encoder.gguf", cache=cache_dir, **QUICK) as model:
         yield model
-
-
-@pytest.fixture
-def misbehaving() -> Iterator[Callable[..., Misbehaving]]:
-    """Starts servers for one test."""
-    started: list[Misbehaving] = []
-
-    def start(*script: Any, **fields: Any) -> Misbehaving:
-        started.append(Misbehaving(list(script), **fields).start())
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
 
 
 @pytest.fixture

@@ -34,19 +34,6 @@ def _short_pauses(monkeypatch):
 
 
 @pytest.fixture
-def misbehaving() -> Iterator[Callable[..., Misbehaving]]:
-    started: list[Misbehaving] = []
-
-    def start(*script: Any, **fields: Any) -> Misbehaving:
-        started.append(Misbehaving(list(script), **fields).start())
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
-
-
-@pytest.fixture
 def open_pool() -> Iterator[Callable[..., EndpointPool]]:
     opened: list[EndpointPool] = []
 

