@@ -5,11 +5,12 @@ from __future__ import annotations
 from importlib.resources import files
 
 from gguf_embed.server.context import Dialect, Route
-from gguf_embed.server.dialects.ollama.embed import EMBED, EMBEDDINGS, embed, embeddings
+from gguf_embed.server.dialects.ollama.embed import embed, embeddings
 from gguf_embed.server.dialects.ollama.errors import ERRORS
 from gguf_embed.server.dialects.ollama.model_names import COPY, NAMED
 from gguf_embed.server.dialects.ollama.models import ps, show, tags
 from gguf_embed.server.dialects.ollama.pull import REQUEST, copy, delete, pull
+from gguf_embed.server.dialects.ollama.requests import EMBED, EMBEDDINGS
 from gguf_embed.server.dialects.ollama.version import refuse, version
 
 OLLAMA = Dialect(

@@ -14,60 +14,25 @@ from gguf_embed.gguf_file.constants import VocabularyType
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.ollama.model_names import MODEL, missing_as, required_name
 from gguf_embed.server.dialects.ollama.options import (
-    KEEP_ALIVE,
     LOAD_OPTIONS,
-    OPTIONS,
     parse_keep_alive,
     parse_load_options,
 )
+from gguf_embed.server.dialects.ollama.requests import PROMPT_TEXT
 from gguf_embed.server.fields import aliases, output_types
 from gguf_embed.server.fields.embed_fields import NORMALIZE
-from gguf_embed.server.fields.field import Body, Shaped, Text
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.outputs import check_output, rows_of
 from gguf_embed.server.fields.prompt_prefix import (
-    PROMPT_FIELDS,
-    PROMPT_WORDS,
     format_applied_prompt,
     parse_prompt_choice,
 )
-from gguf_embed.server.fields.truncation import CUTTING_FIELDS, format_truncation, parse_cutting
+from gguf_embed.server.fields.truncation import format_truncation, parse_cutting
 from gguf_embed.server.http.body import embed_response, json_response, read_json_object
 from gguf_embed.server.http.values import JsonObject, describe, whole_number
 from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ModelInfo
 
 _NOT_FOUND = 'model "{}" not found, try pulling it first'
-_TEXT = {"type": "string"}
-EMBED = Body(
-    "OllamaEmbedRequest",
-    (
-        MODEL,
-        Shaped(
-            "input",
-            "A text or texts; empty or absent: load the model, or unload it with `keep_alive` 0. Without `input`, "
-            "`prompt` is the text, the reply also has `embedding`, and options may be top-level fields.",
-            also=aliases.texts_besides("input"),
-            see="Inputs",
-            shape={"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]},
-        ),
-        Shaped(
-            "dimensions",
-            "Keep the first N numbers and renormalize. Zero, negative numbers and more than the model has mean all.",
-            also=aliases.DIMENSIONS[1:],
-            default="all",
-            shape={"type": "integer"},
-        ),
-        KEEP_ALIVE,
-        OPTIONS,
-    ),
-    groups=(PROMPT_FIELDS, replace(CUTTING_FIELDS, default="`true`")),
-)
-PROMPT_TEXT = Text("prompt", "The text; empty or absent: load the model.", also=aliases.INPUTS)
-EMBEDDINGS = Body(
-    "OllamaEmbeddingsRequest",
-    (MODEL, PROMPT_TEXT, KEEP_ALIVE, OPTIONS),
-    groups=(PROMPT_WORDS, replace(CUTTING_FIELDS, default="`true`")),
-)
 _RAW_ARCHITECTURES = ("nomic-bert", "nomic-bert-moe")
 
 
