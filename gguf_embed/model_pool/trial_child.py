@@ -123,14 +123,14 @@ def _try_vocabulary(header: GgufHeader, config: ModelConfig) -> None:
 
 
 def _compute(model: LoadedModel, texts: Sequence[Sequence[int]]) -> list[Output]:
-    """The output for each text, computed alone and with the others."""
+    """The output for each text, computed alone, and of the first twice in one batch, if a context takes both."""
     plan = model.scheduler.plan
     longest = min(plan.contexts.max_tokens, model.limits.max_tokens)
     cut = [truncate_tokens(text, longest, model.limits.closing).tokens for text in texts]
     output = OutputSpec.of(model.info.pooling or Pooling.NONE)
     outputs: list[Output] = []
     for batch in (*([text] for text in cut), cut[:1] * 2):
-        if batch:
+        if batch and sum(map(len, batch)) <= plan.contexts.max_tokens:
             context = model.loaded.engine.open_context(plan.contexts.spec(output, sum(map(len, batch)), long=False))
             outputs.append(context.embed(batch, plan.n_threads))
             context.close()

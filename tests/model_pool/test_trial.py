@@ -60,6 +60,14 @@ def test_a_healthy_file_is_tried_once_and_again_when_it_changes(tmp_path, checks
     assert len(said) == 2
 
 
+@pytest.mark.parametrize("engine", ["llama", "openvino"])
+def test_a_context_for_one_short_text_is_enough(tmp_path, checks, said, engine):
+    """Two texts do not fit into it."""
+    path = write_tiny_encoder(tmp_path / "m.gguf")
+    checks.check(job_of(path, ModelConfig(n_ctx=4, compute=ComputeConfig(engine=engine, batch_tokens=1))), 64 * MIB)
+    assert "was checked in a child process in" in said[-1]
+
+
 def test_the_child_measures_for_the_load_that_follows(tmp_path, checks, said):
     path = write_tiny_encoder(tmp_path / "m.gguf")
     lines = checks.check(job_of(path, ModelConfig()), 64 * MIB)

@@ -12,8 +12,8 @@ from gguf_embed.server.http.values import describe, whole_number
 from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions
 
 _MAX_INT = 2**31 - 1  # llama.cpp keeps them in an int32
-MIN_CONTEXT = 8
-"""Less takes no batch. Ollama's own minimum is 4 (server/sched.go)."""
+MIN_CONTEXT = 4
+"""Ollama's own minimum (server/sched.go). Less leaves no room for a text."""
 
 LOAD_OPTIONS = {"num_ctx": 1, "num_thread": 0, "num_gpu": -1, "num_batch": 0}
 """Options that apply to an embedding model here, with their minimums. All others (temperature, …) are ignored."""

@@ -68,7 +68,7 @@ def test_any_other_keep_alive_is_refused_by_name(value):
         ({"num_ctx": None, "temperature": 0.8, "stop": ["a"], "use_mmap": True, "nonsense": {}}, LoadOptions()),
         ({"num_ctx": 512}, LoadOptions(n_ctx=512)),
         ({"num_ctx": 512.0}, LoadOptions(n_ctx=512)),
-        ({"num_ctx": 1}, LoadOptions(n_ctx=8)),
+        ({"num_ctx": 1}, LoadOptions(n_ctx=4)),
         ({"num_thread": 0, "num_batch": 0}, LoadOptions()),
         ({"num_thread": 3, "num_batch": 256}, LoadOptions(n_threads=3, batch_tokens=256)),
         ({"num_gpu": -1}, LoadOptions(n_gpu_layers=-1)),
