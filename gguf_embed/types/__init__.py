@@ -1,5 +1,6 @@
 """Values shared by all layers: requests, results, and facts about a model. No behavior."""
 
+from gguf_embed.types.caller import CALLER, Caller, Priority
 from gguf_embed.types.model import (
     NO_LOAD_OPTIONS,
     FileProblem,
@@ -40,11 +41,13 @@ from gguf_embed.types.vocabulary import (
 )
 
 __all__ = [
+    "CALLER",
     "DENSE",
     "NO_LOAD_OPTIONS",
     "SCORES",
     "TOKENS",
     "AppliedPrompt",
+    "Caller",
     "EmbedRequest",
     "EmbedResult",
     "FileProblem",
@@ -59,6 +62,7 @@ __all__ = [
     "Output",
     "OutputSpec",
     "Pooling",
+    "Priority",
     "PromptChoice",
     "PullProgress",
     "RerankRequest",
