@@ -25,26 +25,28 @@ class ContextSet:
     engine: Engine
     planner: ContextPlanner
     _open: dict[ContextSpec, EngineContext] = field(default_factory=dict)
-    _stack: ExitStack = field(default_factory=ExitStack)
 
     def embed(self, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int) -> Output:
         spec = self.planner.spec(key.output, sum(map(len, texts)), long=key.long)
         context = self._open.get(spec)
         if context is None:
             context = self._open[spec] = self.engine.open_context(spec)
-            self._stack.callback(context.close)
         return context.embed(texts, n_threads)
 
     def close(self) -> None:
-        self._open.clear()
-        self._stack.close()
+        """Free all contexts. The next batch opens a fresh one, over the same weights."""
+        with ExitStack() as stack:
+            for context in self._open.values():
+                stack.callback(context.close)
+            self._open.clear()
 
 
 def run_isolated(contexts: ContextSet, batch: Batch) -> list[Output | EmbedError]:
     """Run a batch. If it fails, or an output is no answer (`Output.fault`), run its texts once more, one by one.
 
-    This way a text that makes the engine fail does not affect the others. Returns one result per task; raises only a
-    `BaseException` that is not an `Exception`.
+    This way a text that makes the engine fail does not affect the others. If the engine has failed, what it keeps
+    between batches may be the reason, so the next text runs in a fresh context. Returns one result per task; raises
+    only a `BaseException` that is not an `Exception`.
     """
     texts = [task.tokens for task in batch.tasks]
     try:
@@ -52,15 +54,22 @@ def run_isolated(contexts: ContextSet, batch: Batch) -> list[Output | EmbedError
         return list(map(output.part, range(len(texts))))
     except Exception as error:
         _log.warning("a batch of %d texts failed (%s): running its texts one by one", len(texts), error)
-    results: list[Output | EmbedError] = []
-    for text in texts:
-        try:
-            results.append(_run_finite(contexts, batch.key, [text], batch.n_threads))
-        except EmbedError as error:
-            results.append(error)
-        except Exception as error:
-            results.append(EngineFailure(f"the engine failed on this text: {error}"))
-    return results
+        _leave_context(contexts, error)
+    return [_run_alone(contexts, batch, text) for text in texts]
+
+
+def _run_alone(contexts: ContextSet, batch: Batch, text: Sequence[int]) -> Output | EmbedError:
+    try:
+        return _run_finite(contexts, batch.key, [text], batch.n_threads)
+    except Exception as error:
+        _leave_context(contexts, error)
+        return error if isinstance(error, EmbedError) else EngineFailure(f"the engine failed on this text: {error}")
+
+
+def _leave_context(contexts: ContextSet, error: Exception) -> None:
+    """Close the contexts after an error of the engine, so that fresh ones are opened; not after one of the text."""
+    if isinstance(error, EngineFailure) or not isinstance(error, EmbedError):
+        contexts.close()
 
 
 def _run_finite(contexts: ContextSet, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int) -> Output:
