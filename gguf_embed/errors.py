@@ -34,6 +34,7 @@ class WayOut(StrEnum):
     SEND_INLINE = "send_inline"  # send an image's bytes instead of its URL
     # the rest is for the operator
     LARGER_QUEUE = "larger_queue"
+    MORE_BODY_MEMORY = "more_body_memory"
     LARGER_CONTEXT = "larger_context"
     MORE_MODELS = "more_models"
     MORE_MEMORY = "more_memory"
@@ -241,11 +242,11 @@ class NotSupported(EmbedError):
 
 
 class Overloaded(EmbedError):
-    """The queue is full. `retry_after_s` is an estimate, in whole seconds, of when it will have room."""
+    """The queue is full. `retry_after_s` is an estimate of when it will have room."""
 
     kind = "overloaded"
 
-    def __init__(self, message: str, retry_after_s: int = 1, ways_out: Sequence[WayOut] = (WayOut.RETRY,)) -> None:
+    def __init__(self, message: str, retry_after_s: float = 1.0, ways_out: Sequence[WayOut] = (WayOut.RETRY,)) -> None:
         super().__init__(message, ways_out)
         self.retry_after_s = retry_after_s
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from gguf_embed.cli.options import ServeFlags
-from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits
+from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits, QueueConfig
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.locate import ModelSource
 from gguf_embed.model_store.places import expanded, temporary_folder
@@ -21,6 +21,10 @@ from gguf_embed.types import Pooling
 Report = Callable[[str], None]
 NamedSource = tuple[tuple[str, ...], ModelSource]
 """The names to serve a model under, and where it comes from."""
+
+MAX_BODY_MEMORY = 2**30
+BODY_COPIES = 2
+"""How often a body is in memory: as it was sent, and as texts."""
 
 KEEP_ALIVE_S = 300.0
 """Ollama's default."""
@@ -97,7 +101,7 @@ def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfi
         strict_name=flags.strict_model,
         strict_file=flags.strict,
         warmup=flags.warmup,
-        max_queued_tokens=flags.max_queue_tokens,
+        queue=QueueConfig(flags.max_queue_tokens, flags.max_queue, flags.max_wait),
         compute=ComputeConfig(
             n_threads=flags.threads_batch or flags.threads,
             alone_threads=flags.threads_alone,
@@ -204,3 +208,20 @@ def api_keys(value: str | None, file: Path | None) -> tuple[str, ...]:
     if not found and (value is not None or file is not None):
         raise ConfigError("--api-key or --api-key-file was given but contains no key: add one, or omit both flags")
     return found
+
+
+def body_memory(flags: ServeFlags, available_bytes: int | None) -> int:
+    """--max-body-memory, or an eighth of what is available, but at least enough for one body.
+
+    Raises `ConfigError` for less than one body needs.
+    """
+    one_body = BODY_COPIES * flags.max_body_size * 2**20
+    if flags.max_body_memory is None:
+        share = MAX_BODY_MEMORY if available_bytes is None else min(MAX_BODY_MEMORY, available_bytes // 8)
+        return max(one_body, share)
+    if flags.max_body_memory < one_body:
+        raise ConfigError(
+            f"--max-body-memory {flags.max_body_memory} is less than the {one_body} bytes that one body takes: use at "
+            "least as many, or a smaller --max-body-size"
+        )
+    return flags.max_body_memory

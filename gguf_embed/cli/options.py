@@ -20,6 +20,7 @@ from gguf_embed.cli.flag_types import (
     Number,
     OnePerVariable,
     PathPrefix,
+    Seconds,
     option,
 )
 from gguf_embed.cli.llama_flags import LLAMA_SERVER_FLAGS
@@ -89,7 +90,12 @@ class ServeFlags:
     allow_remote_media: str | None
     max_inputs: int
     max_body_size: int
-    max_queue_tokens: int
+    max_body_memory: int | None
+    drain_timeout: float
+    max_queue: float
+    max_queue_tokens: int | None
+    max_wait: float
+    request_timeout: float | None
     log_format: LogFormat
     verbose: int
 
@@ -221,8 +227,24 @@ SERVER = (
             help="Maximum number of texts per request."),
     option("--max-body-size", type=POSITIVE, default=64, envvar="GGUF_EMBED_MAX_BODY_SIZE",
             help="Maximum size of a request body in MiB."),
-    option("--max-queue-tokens", type=POSITIVE, default=2_000_000, envvar="GGUF_EMBED_MAX_QUEUE_TOKENS",
-            help="Maximum number of tokens in the queue; beyond it, requests get a 429 with Retry-After."),
+    option("--max-body-memory", type=MemorySize(), envvar="GGUF_EMBED_MAX_BODY_MEMORY",
+            help="Memory for the bodies of all requests together, such as 512M; further large bodies wait to be read, "
+                 "at most 30 s, and then get a 429.  [default: an eighth of what is available, at most 1G]"),
+    option("--drain-timeout", type=click.FloatRange(min=0), default=60.0, metavar="SECONDS",
+            envvar="GGUF_EMBED_DRAIN_TIMEOUT",
+            help="How long SIGTERM and Ctrl-C wait for the requests in flight. Those that cannot be computed by then "
+                 "get a 503 at once."),
+    option("--max-queue", type=Seconds(positive=True), default=60.0, envvar="GGUF_EMBED_MAX_QUEUE",
+            help="How much work may wait for a model, in seconds at the speed that was measured; beyond it, requests "
+                 "wait up to --max-wait."),
+    option("--max-queue-tokens", type=POSITIVE, envvar="GGUF_EMBED_MAX_QUEUE_TOKENS",
+            help="The same as a number of tokens; takes precedence over --max-queue.  [default: by --max-queue]"),
+    option("--max-wait", type=Seconds(), default=5.0, envvar="GGUF_EMBED_MAX_WAIT",
+            help="How long a request waits for room in a full queue before it gets a 429 with Retry-After; 0: not at "
+                 "all."),
+    option("--request-timeout", type=Seconds(positive=True), envvar="GGUF_EMBED_REQUEST_TIMEOUT",
+            help="Limit on the time of a request, which then gets a 504; X-Request-Timeout may set a smaller one.  "
+                 "[default: none]"),
     option("--log-format", type=click.Choice(get_args(LogFormat)), default="text", envvar="GGUF_EMBED_LOG_FORMAT",
             is_eager=True, callback=choose_format,
             help="json: one object per line with time, level, logger, message and, where there is one, request_id."),

@@ -100,6 +100,7 @@ def _run_loop(main: Any) -> None:
 
 
 async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None:
+    from gguf_embed.engines.memory import available_bytes
     from gguf_embed.metrics import Metrics
     from gguf_embed.server.app import build_app
     from gguf_embed.server.context import SERVER_CONTEXT, ServerOptions
@@ -111,6 +112,7 @@ async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None
         __version__,
         api_keys=keys,
         max_body_bytes=flags.max_body_size * 2**20,
+        max_body_memory_bytes=configure.body_memory(flags, available_bytes()),
         token_ids=configure.token_ids(flags, os.environ, say),
         max_inputs=flags.max_inputs,
         metrics_enabled=flags.metrics,

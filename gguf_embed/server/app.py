@@ -16,6 +16,7 @@ from gguf_embed.server.dialects.llama.dialect import LLAMA
 from gguf_embed.server.dialects.ollama.dialect import OLLAMA
 from gguf_embed.server.dialects.openai.dialect import OPENAI
 from gguf_embed.server.dialects.tei.dialect import TEI
+from gguf_embed.server.http.body_memory import BodyMemory
 from gguf_embed.server.http.middleware import RequestMiddleware
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ def build_app(
 ) -> web.Application:
     """Build the application. It is started by `run.serve_all`."""
     started_unix_s = int(time.time())
-    if tracing is None:
-        context = ServerContext(service, options, metrics, dialects, started_unix_s=started_unix_s)
-    else:
-        context = tracing.context(service, options, metrics, dialects, started_unix_s)
+    bodies = BodyMemory(options.max_body_memory_bytes)
+    context = ServerContext(service, options, metrics, dialects, started_unix_s, body_memory=bodies)
+    if tracing is not None:
+        context = tracing.context(context)
     served: dict[web.AbstractRoute, tuple[Route, Dialect]] = {}
     middleware = RequestMiddleware(context, served).middleware
     middlewares = [middleware] if tracing is None else [tracing.middleware, middleware]

@@ -12,9 +12,11 @@ from typing import Protocol
 
 from aiohttp import web
 
+from gguf_embed.batch.batches import Batches
 from gguf_embed.errors import EmbedError, WayOut
 from gguf_embed.images.url_allowlist import RemoteHosts
 from gguf_embed.metrics import Metrics
+from gguf_embed.server.http.body_memory import BodyMemory
 from gguf_embed.server.shutdown import InFlightRequests
 from gguf_embed.tokenization.openai_encodings import TokenIdRule
 from gguf_embed.types import (
@@ -105,6 +107,7 @@ class ServerOptions:
     version: str
     api_keys: tuple[str, ...] = ()  # empty: open to everyone
     max_body_bytes: int = 64 * 1024 * 1024  # after decompression
+    max_body_memory_bytes: int = 2**30  # of all requests together
     max_inputs: int = 2048  # texts in one request
     metrics_enabled: bool = True
     allowed_origins: tuple[str, ...] = ()  # web pages that need no key, see `http/same_site.py`
@@ -116,6 +119,13 @@ class ServerOptions:
     api_prefix: str = ""  # before the path of every route: "/emb"
 
 
+class Sent(Protocol):
+    """What a handler may read of a request whose body is parsed already: one of HTTP, or a line of a batch."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One line of the route table, which documentation and tests read, too."""
@@ -125,6 +135,7 @@ class Route:
     handler: Handler
     summary: str
     auth_required: bool = True
+    answer_line: AnswerLine | None = None  # for routes that lines of batches may be sent to
 
 
 ShapeError = Callable[[EmbedError, str, int], tuple[int, object]]
@@ -161,6 +172,9 @@ class ServerContext:
     dialects: tuple[Dialect, ...]
     started_unix_s: int
     in_flight: InFlightRequests = field(default_factory=InFlightRequests)
+    body_memory: BodyMemory = field(kw_only=True)
+
+    batches: Batches | None = field(default=None, kw_only=True)  # None: switched off
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -188,6 +202,8 @@ class ServerContext:
 
 
 Handler = Callable[[ServerContext, web.Request], Awaitable[web.StreamResponse]]
+AnswerLine = Callable[[ServerContext, Sent, Mapping[str, object]], Awaitable[web.Response]]
+"""Answers a body that is parsed already. Raises `EmbedError`s."""
 
 SERVER_CONTEXT = web.AppKey("context", ServerContext)
 ERROR_FORMAT = web.RequestKey("error_format", ErrorFormat)

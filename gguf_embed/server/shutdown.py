@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from gguf_embed.errors import Unavailable
+
 
 class InFlightRequests:
     """The requests in flight, identified by their tasks. Belongs to the event loop."""
@@ -20,7 +22,12 @@ class InFlightRequests:
         return len(self._tasks)
 
     def enter(self, task: asyncio.Task[object]) -> None:
-        """Call it once a request's body has been read, because half a body may never be completed."""
+        """Call it once a request's body has been read, because half a body may never be completed.
+
+        Raises `Unavailable` during a shutdown.
+        """
+        if self.stopping.is_set():
+            raise Unavailable("the server is shutting down and takes no new work")
         self._tasks.add(task)
         self._idle.clear()
 

@@ -63,7 +63,10 @@ class ModelThreads:
             if not future.cancel():  # else it has not even begun
                 self._lose(future, patience)
             raise EngineFailure(f"{patience.what} took over {patience.seconds:.0f} s", ways_out=[WayOut.EXAMINE_FILE])
-        return waiting.result()
+        try:
+            return waiting.result()
+        finally:
+            del future, waiting, done  # they hold the error, whose traceback holds this frame
 
     def _submit(self, work: Callable[[], _T]) -> Future[_T]:
         future: Future[_T] = Future()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gguf_embed.errors import AuthenticationFailed
 
@@ -33,3 +33,11 @@ class ApiKeys:
 def _digest(key: str) -> bytes:
     # aiohttp passes undecodable header bytes as surrogates
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def accepted_key(headers: Mapping[str, str], keys: Sequence[str]) -> str:
+    """The key by which a request was accepted; "" if the server has none."""
+    _, _, bearer = headers.get("Authorization", "").partition(" ")
+    offered = (bearer.strip(), headers.get("X-Api-Key", ""), headers.get("Api-Key", ""))
+    digests = {_digest(key) for key in keys}
+    return next((key for key in offered if _digest(key) in digests), "")

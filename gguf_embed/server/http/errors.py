@@ -102,6 +102,7 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.POOL: "start the server with --pooling mean, cls or last",
     WayOut.COMPARE_VECTORS: 'send "method": "embedding" to rank by the cosine of this model\'s vectors',
     WayOut.LARGER_QUEUE: "start the server with a larger --max-queue-tokens",
+    WayOut.MORE_BODY_MEMORY: "start the server with a larger --max-body-memory",
     WayOut.LARGER_CONTEXT: "start the server with a larger -c",
     WayOut.MORE_MODELS: "start the server with a larger --models-max",
     WayOut.MORE_MEMORY: "start the server with a larger --max-memory",

@@ -108,11 +108,16 @@ class RequestMiddleware:
         except EmbedError as error:
             failure = error
         except web.HTTPException as error:
-            failure = self._from_http(error, request)
+            failure = self._from_http(error.with_traceback(None), request)  # the request keeps it
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
             failure = EngineFailure(INTERNAL_MESSAGE)
-        return self._error_response(failure, request, dialect or self._dialect_of(request.path))
+        try:
+            return self._error_response(failure, request, dialect or self._dialect_of(request.path))
+        finally:
+            del (
+                failure
+            )  # its traceback holds this frame, and the frames with the body: without this, until a collection
 
     async def _meant(self, request: web.Request) -> web.Request | None:
         return await meant(request, self._served, self._context.options.api_prefix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from gguf_embed.server.context import ServerContext
+from gguf_embed.server.context import Sent, ServerContext
 from gguf_embed.server.fields.rerank import (
     ParsedRerank,
     RerankDefaults,
@@ -21,9 +21,11 @@ from gguf_embed.server.http.values import JsonObject, optional_str
 from gguf_embed.types import RerankResult, Truncation
 
 
-async def rerank(context: ServerContext, request: web.Request) -> web.Response:
+async def rerank(context: ServerContext, request: Sent, body: JsonObject | None = None) -> web.Response:
     """`POST /rerank`, `/reranking`, `/v1/rerank`, `/v1/reranking`."""
-    body = await read_json_object(context, request)
+    if body is None:
+        assert isinstance(request, web.Request), "a line of a batch has a body"
+        body = await read_json_object(context, request)
     parsed = parse_rerank(body, context.options.max_inputs, defaults_of(context, body))
     result = await context.rerank(parsed.request)
     written = format_tei(parsed, result) if parsed.is_tei else format_jina(parsed, result)

@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import EmbedError, InvalidRequest, describe
-from gguf_embed.server.context import ERROR_FORMAT, ServerContext
+from gguf_embed.server.context import ERROR_FORMAT, Sent, ServerContext
 from gguf_embed.server.dialects.llama.embedding import answer_embedding
 from gguf_embed.server.dialects.openai.errors import ERRORS, error_object
 from gguf_embed.server.dialects.openai.token_ids import resolve_token_ids
@@ -75,9 +75,10 @@ async def deployment(context: ServerContext, request: web.Request) -> web.Respon
     return await embeddings(context, request, {**body, "model": request.match_info["model"]})
 
 
-async def embeddings(context: ServerContext, request: web.Request, body: JsonObject | None = None) -> web.Response:
+async def embeddings(context: ServerContext, request: Sent, body: JsonObject | None = None) -> web.Response:
     """`POST /v1/embeddings`. A body with `content` and no `input` gets llama.cpp's shape, as in llama-server."""
     if body is None:
+        assert isinstance(request, web.Request), "a line of a batch has a body"
         body = await read_json_object(context, request)
     given = body.get("input")
     if given is None and body.get("content") is not None:
