@@ -96,6 +96,8 @@ class ServeFlags:
     max_queue_tokens: int | None
     max_wait: float
     request_timeout: float | None
+    batch_dir: str | None
+    batch_max_bytes: int
     log_format: LogFormat
     verbose: int
 
@@ -245,6 +247,10 @@ SERVER = (
     option("--request-timeout", type=Seconds(positive=True), envvar="GGUF_EMBED_REQUEST_TIMEOUT",
             help="Limit on the time of a request, which then gets a 504; X-Request-Timeout may set a smaller one.  "
                  "[default: none]"),
+    option("--batch-dir", metavar="DIR|off", envvar="GGUF_EMBED_BATCH_DIR",
+            help="Folder for the files of OpenAI's Batch API; off: no batches.  [default: batches/ in the cache]"),
+    option("--batch-max-bytes", type=MemorySize(), default="10G", envvar="GGUF_EMBED_BATCH_MAX_BYTES",
+            help="Maximum size of all files of batches together."),
     option("--log-format", type=click.Choice(get_args(LogFormat)), default="text", envvar="GGUF_EMBED_LOG_FORMAT",
             is_eager=True, callback=choose_format,
             help="json: one object per line with time, level, logger, message and, where there is one, request_id."),

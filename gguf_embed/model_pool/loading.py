@@ -88,7 +88,7 @@ def load_model(
         on_stage(f"computing in the engine {driver.name}")
         plan = driver.plan(loaded, spec, info.max_input_tokens)
         info = replace(info, engine=driver.name, kernels=plan.kernels)
-        scheduler = Scheduler(loaded.engine, plan, config.max_queued_tokens, observer)
+        scheduler = Scheduler(loaded.engine, plan, config.queue, observer)
         scheduler.start()
         stack.pop_all()
     vocabulary = loaded.codec.vocabulary()

@@ -1,6 +1,6 @@
 """Values shared by all layers: requests, results, and facts about a model. No behavior."""
 
-from gguf_embed.types.caller import CALLER, Caller, Priority
+from gguf_embed.types.caller import CALLER, NOBODY, Caller, Priority
 from gguf_embed.types.model import (
     NO_LOAD_OPTIONS,
     FileProblem,
@@ -43,6 +43,7 @@ from gguf_embed.types.vocabulary import (
 __all__ = [
     "CALLER",
     "DENSE",
+    "NOBODY",
     "NO_LOAD_OPTIONS",
     "SCORES",
     "TOKENS",

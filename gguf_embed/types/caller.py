@@ -24,5 +24,7 @@ class Caller:
     priority: Priority = Priority.NORMAL
 
 
-CALLER: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039  # it is immutable
+NOBODY = Caller()
+
+CALLER: ContextVar[Caller] = ContextVar("caller", default=NOBODY)
 """Of the task that runs now. The middleware sets it for HTTP requests, a batch job for its own task."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
+from gguf_embed.config import QueueConfig
 from gguf_embed.engines.fake import FakeBatch, FakeEngine, FakeScript, fake_plan, token_rows
 from gguf_embed.errors import EngineFailure, Overloaded, Unavailable
 from gguf_embed.scheduler.scheduler import Scheduler, Submission
@@ -55,9 +56,11 @@ def make_scheduler(
     *,
     n_workers: int = 2,
     max_queued_tokens: int = 100_000,
+    max_wait_s: float = 0.0,
     counts: Counts | None = None,
 ) -> Scheduler:
-    return Scheduler(engine or FakeEngine(), fake_plan(n_workers=n_workers), max_queued_tokens, counts or Counts())
+    config = QueueConfig(max_queued_tokens, max_wait_s=max_wait_s)
+    return Scheduler(engine or FakeEngine(), fake_plan(n_workers=n_workers), config, counts or Counts())
 
 
 @contextmanager
