@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,10 +22,12 @@ from gguf_embed.cli.options import OLLAMA_PORT, ServeFlags, serve_options
 from gguf_embed.errors import EmbedError
 from gguf_embed.errors import describe as describe_error
 from gguf_embed.images.url_allowlist import parse_hosts as parse_media_hosts
+from gguf_embed.model_store.places import expanded
 
 if TYPE_CHECKING:
     import ssl
 
+    from gguf_embed.batch.batches import Batches
     from gguf_embed.metrics import Metrics
     from gguf_embed.model_pool.loading import LoadedModel
     from gguf_embed.server.listen import ListenAddress
@@ -126,7 +129,7 @@ async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None
     tracing = _open_tracing(os.environ)
     try:
         await service.load_first()
-        stop, app = asyncio.Event(), build_app(service, options, metrics, tracing=tracing)
+        stop, app = asyncio.Event(), build_app(service, options, metrics, tracing=tracing, batches=open_batches(flags))
         handle_signals(stop, lambda again: _report_signal(app[SERVER_CONTEXT].in_flight.n_running, again))
         gc.freeze()  # everything allocated so far is long-lived: the collector can skip it
         n_unanswered = await serve_all(
@@ -137,6 +140,19 @@ async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
     say(shutdown_summary(n_unanswered))
+
+
+def open_batches(flags: ServeFlags) -> Batches | None:
+    """--batch-dir and --batch-max-bytes; None: off. Touches no file."""
+    from gguf_embed.batch.batches import Batches
+    from gguf_embed.batch.records import BatchLimits
+    from gguf_embed.model_store.default_model import cache_dir
+
+    if flags.batch_dir == "off":
+        return None
+    folder = cache_dir(os.environ) / "batches" if flags.batch_dir is None else expanded(Path(flags.batch_dir))
+    limits = BatchLimits(max_total_bytes=flags.batch_max_bytes, max_line_bytes=flags.max_body_size * 2**20)
+    return Batches(folder, limits)
 
 
 def _open_tracing(environ: Mapping[str, str]) -> Tracing | None:

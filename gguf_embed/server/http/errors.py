@@ -73,6 +73,7 @@ STATUSES: Mapping[str, int] = {
     "permission": 403,
     "model_not_found": 404,
     "not_found": 404,
+    "no_such_object": 404,
     "method_not_allowed": 405,
     "payload_too_large": 413,
     "overloaded": 429,

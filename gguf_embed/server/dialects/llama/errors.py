@@ -16,6 +16,7 @@ TYPES: Mapping[str, str] = {
     "permission": "permission_error",
     "model_not_found": "not_found_error",
     "not_found": "not_found_error",
+    "no_such_object": "not_found_error",
     "method_not_allowed": "invalid_request_error",
     "payload_too_large": "invalid_request_error",
     "headers_too_large": "invalid_request_error",

@@ -1,8 +1,8 @@
-"""OpenAI's API: embeddings, and the list of models."""
+"""OpenAI's API: embeddings, batches, and the list of models."""
 
 from __future__ import annotations
 
-from importlib.resources import files as package_files
+from importlib import resources
 
 from gguf_embed.server.admin import models
 from gguf_embed.server.context import Dialect, Route
@@ -29,5 +29,5 @@ OPENAI = Dialect(
     ),
     errors=ERRORS,
     error_schema="OpenAIError",
-    openapi=(package_files(__package__) / "openapi.toml", package_files(__package__) / "batches.toml"),
+    openapi=(resources.files(__package__) / "openapi.toml",),
 )

@@ -17,6 +17,7 @@ TYPES: Mapping[str, tuple[str, str]] = {
     "permission": ("permission_error", "permission_denied"),
     "model_not_found": ("invalid_request_error", "model_not_found"),
     "not_found": ("invalid_request_error", "unknown_url"),
+    "no_such_object": ("invalid_request_error", "not_found"),
     "method_not_allowed": ("invalid_request_error", "method_not_supported"),
     "payload_too_large": ("invalid_request_error", "payload_too_large"),
     "headers_too_large": ("invalid_request_error", "headers_too_large"),
