@@ -64,6 +64,14 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """How much of what was computed is kept, see `output_cache/`. 0: nothing."""
+
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PoolLimits:
     """Limits for all loaded models together."""
 

@@ -91,6 +91,18 @@ class Metrics:
             buckets=_TENTHS,
             registry=registry,
         )
+        self._cached_texts = Counter(
+            "gguf_embed_cache_texts",
+            "Texts looked up in the cache: found in memory (hit) or on the disk (disk_hit), being computed for another "
+            "request (joined), or computed (miss).",
+            ["outcome"],
+            registry=registry,
+        )
+        self._cache_evictions = Counter(
+            "gguf_embed_cache_evictions", "Entries of the cache that gave way to others.", registry=registry
+        )
+        self._cache_entries = Gauge("gguf_embed_cache_entries", "Entries of the cache in memory.", registry=registry)
+        self._cache_bytes = Gauge("gguf_embed_cache_bytes", "Memory that they take.", registry=registry)
         self._queued_texts = Gauge("gguf_embed_queued_texts", "Texts waiting for a worker.", registry=registry)
         self._queued_tokens = Gauge("gguf_embed_queued_tokens", "Tokens waiting for a worker.", registry=registry)
         self._running_texts = Gauge("gguf_embed_running_texts", "Texts in the engine now.", registry=registry)
@@ -152,6 +164,22 @@ class Metrics:
         self._batch_tokens.observe(n_tokens)
         self._batch_fill.observe(n_tokens / budget_tokens if budget_tokens else 0.0)
         self._batch_seconds.observe(compute_s)
+
+    def observe_cache(self, n_hits: int, n_from_disk: int, n_joined: int, n_missed: int) -> None:
+        """One request's texts were looked up in the cache."""
+        outcomes = {"hit": n_hits, "disk_hit": n_from_disk, "joined": n_joined, "miss": n_missed}
+        for outcome, n_texts in outcomes.items():
+            if n_texts:
+                self._cached_texts.labels(outcome).inc(n_texts)
+
+    def observe_cache_evictions(self, n_entries: int) -> None:
+        """`n_entries` entries of the cache gave way to others."""
+        self._cache_evictions.inc(n_entries)
+
+    def set_cache(self, n_entries: int, n_bytes: int) -> None:
+        """What the cache holds in memory."""
+        self._cache_entries.set(n_entries)
+        self._cache_bytes.set(n_bytes)
 
     def set_load(self, queued_texts: int, queued_tokens: int, running_texts: int, loaded_models: int = 0) -> None:
         """The current load. Set whenever the metrics are read."""

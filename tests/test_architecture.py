@@ -22,7 +22,7 @@ LAYERS = (
     {"model_store"},
     {"doctor", "engines"},
     {"preprocessing", "scheduler"},
-    {"model_pool"},
+    {"model_pool", "output_cache"},
     {"service", "batch"},
     {"server", "embedder"},
     {"ingest"},

@@ -73,7 +73,8 @@ class Job:
 
         Raises `StorageFailed` or `StorageFull` if the disk fails on a record.
         """
-        CALLER.set(Caller(f"batch {self.batch.owner}", Priority.BATCH))
+        owner = f"batch {self.batch.owner}"
+        CALLER.set(Caller(owner, Priority.BATCH, cache_scope=owner))
         try:
             if self.batch.status is Status.VALIDATING:
                 await self._validate()

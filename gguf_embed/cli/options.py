@@ -50,6 +50,8 @@ class ServeFlags:
     keep_alive: float | None
     models_max: int
     max_memory: int | None
+    cache_size: int | None
+    cache_disk: int | None
     pooling: str | None
     embd_normalize: int
     ctx_size: int
@@ -125,6 +127,11 @@ MODEL = (
             help="Maximum number of loaded models, 0 for no limit; the least recently used idle model is unloaded."),
     option("--max-memory", type=MemorySize(), envvar="GGUF_EMBED_MAX_MEMORY",
             help="Maximum memory of all loaded models, such as 4G; the least recently used idle model is unloaded."),
+    option("--cache-size", type=MemorySize(), envvar="GGUF_EMBED_CACHE_SIZE",
+            help="Memory for vectors and scores that were computed, such as 64M: equal texts are computed once.  "
+                 "[default: none]"),
+    option("--cache-disk", type=MemorySize(), envvar="GGUF_EMBED_CACHE_DISK",
+            help="The same on the disk, in the folder for derived files; kept when the server ends.  [default: none]"),
     option("--prompt", type=OnePerVariable(), metavar="NAME=TEXT", multiple=True, envvar="GGUF_EMBED_PROMPT",
             help='Prompt (prefix) that requests can select by name, e.g. "query=search_query: "; overrides the '
                  "model's own prompt of that name."),

@@ -19,6 +19,7 @@ from gguf_embed import __version__
 from gguf_embed.cli import configure
 from gguf_embed.cli.log import console
 from gguf_embed.cli.options import OLLAMA_PORT, ServeFlags, serve_options
+from gguf_embed.config import CacheConfig
 from gguf_embed.errors import EmbedError
 from gguf_embed.errors import describe as describe_error
 from gguf_embed.images.url_allowlist import parse_hosts as parse_media_hosts
@@ -195,6 +196,7 @@ def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
         flags.offline,
         flags.check_files == "auto",
         check_vocabularies=True,
+        cache=CacheConfig(flags.cache_size or 0, flags.cache_disk or 0),
     )
     return service_open.open_service(options, metrics, say)
 

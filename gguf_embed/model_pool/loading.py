@@ -37,6 +37,7 @@ class LoadedModel:
     scheduler: Scheduler
     image_worker: ImageWorker | None = None  # None: no vision tower
     in_use_forever: threading.Event = field(default_factory=threading.Event)  # a thread is lost in its tokenizer
+    cache_key: str = ""  # for `output_cache/`: everything that its outputs depend on; "": none are kept
 
     @property
     def codec(self) -> TextCodec:

@@ -12,6 +12,7 @@ from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.pool import ModelPool
 from gguf_embed.model_pool.registry import ModelRegistry, ModelSpec
 from gguf_embed.model_store.store import ModelStore
+from gguf_embed.output_cache.cache import OutputCache
 from gguf_embed.service.embed_checks import GivesScoresOnly
 from gguf_embed.service.embed_images import plan_images
 from gguf_embed.service.embed_plan import plan_embed
@@ -43,11 +44,18 @@ MAX_RERANKERS_SHOWN = 3
 class EmbedService:
     """Answers requests with the model they name. Belongs to one event loop."""
 
-    def __init__(self, registry: ModelRegistry, pool: ModelPool, store: ModelStore, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        pool: ModelPool,
+        store: ModelStore,
+        metrics: Metrics,
+        cache: OutputCache | None = None,
+    ) -> None:
         self._registry = registry
         self._pool = pool
         self._store = store
-        self._pipeline = Pipeline(metrics)
+        self._pipeline = Pipeline(metrics, cache)
         self._pulls = Pulls(store.pull)
         registry.on_change = pool.retain
 

@@ -22,6 +22,7 @@ class Caller:
 
     client: str = ""  # the same for all requests of one API key, or without keys of one address
     priority: Priority = Priority.NORMAL
+    cache_scope: str | None = ""  # outputs that were kept are found within it only; None: none are used, none kept
 
 
 NOBODY = Caller()

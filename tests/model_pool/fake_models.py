@@ -78,7 +78,9 @@ class FakeLoader:
         limits = TokenLimits(258, LIMIT, closing_ids(engine.codec.vocabulary()))
         loaded = LoadedEngine(engine, engine.codec, "F16")
         on_close = partial(self.record, self.closed, name)
-        return _Recorded(config, info, loaded, LlamaTokenizer(engine.codec), limits, scheduler, on_close=on_close)
+        return _Recorded(
+            config, info, loaded, LlamaTokenizer(engine.codec), limits, scheduler, cache_key=name, on_close=on_close
+        )
 
     def has_gpu(self) -> bool:
         return True
