@@ -16,7 +16,7 @@ from gguf_embed.model_store.locate import ModelSource
 from gguf_embed.model_store.places import expanded, temporary_folder
 from gguf_embed.preprocessing.prompt_prefixes import parse_flag
 from gguf_embed.tokenization.openai_encodings import TokenIdRule, cache_folders, how_to_fetch, token_id_rule
-from gguf_embed.types import Pooling
+from gguf_embed.types import Pooling, Priority
 
 Report = Callable[[str], None]
 NamedSource = tuple[tuple[str, ...], ModelSource]
@@ -194,20 +194,32 @@ def _shares(value: str | None) -> tuple[float, ...]:
     return shares
 
 
-def api_keys(value: str | None, file: Path | None) -> tuple[str, ...]:
-    """All keys from --api-key and --api-key-file. Raises `ConfigError`; the message never contains a key."""
-    keys = list(value.split(",")) if value is not None else []
+def api_keys(value: str | None, file: Path | None) -> dict[str, Priority | None]:
+    """All keys from --api-key and --api-key-file, with the class of those that have one in the file.
+
+    Raises `ConfigError`; the message never contains a key.
+    """
+    classes: dict[str, Priority | None] = dict.fromkeys(key.strip() for key in (value or "").split(","))
     if file is not None:
         try:
-            keys += file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8").splitlines()
         except OSError as exc:
             raise ConfigError(f"--api-key-file {file} cannot be read: {exc.strerror}; check the path") from exc
         except UnicodeDecodeError as exc:
             raise ConfigError(f"--api-key-file {file} is not UTF-8 text (byte {exc.start}): save it as UTF-8") from exc
-    found = tuple(dict.fromkeys(key.strip() for key in keys if key.strip()))
-    if not found and (value is not None or file is not None):
+        classes |= dict(map(_key_and_class, lines))
+    classes.pop("", None)
+    if not classes and (value is not None or file is not None):
         raise ConfigError("--api-key or --api-key-file was given but contains no key: add one, or omit both flags")
-    return found
+    return classes
+
+
+def _key_and_class(line: str) -> tuple[str, Priority | None]:
+    """One line of --api-key-file: a key, and perhaps a class after it."""
+    words = line.rsplit(maxsplit=1)
+    if len(words) == 2 and words[1] in tuple(Priority):
+        return words[0].strip(), Priority(words[1])
+    return line.strip(), None
 
 
 def body_memory(flags: ServeFlags, available_bytes: int | None) -> int:

@@ -214,7 +214,8 @@ SERVER = (
             help="Certificate in PEM, with those of its issuers after it."),
     option("--api-key", metavar="KEY[,KEY]", envvar="LLAMA_API_KEY", help="Keys that clients must send."),
     option("--api-key-file", type=click.Path(path_type=Path), envvar="LLAMA_ARG_API_KEY_FILE",
-            help="File with one key per line."),
+            help="File with one key per line. After a key may be high, normal, low or batch, the class of its "
+                 "requests, which may ask for a lower one only."),
     option("--metrics/--no-metrics", default=True, envvar="LLAMA_ARG_ENDPOINT_METRICS",
             help="Serve /metrics for Prometheus."),
     option("--openai-token-ids", type=click.Choice(get_args(TokenIdMeaning)), default="auto",

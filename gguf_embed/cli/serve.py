@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from gguf_embed.metrics import Metrics
     from gguf_embed.model_pool.loading import LoadedModel
     from gguf_embed.server.listen import ListenAddress
+    from gguf_embed.server.run import ShutdownOutcome
     from gguf_embed.server.tracing import Tracing
     from gguf_embed.service.service import EmbedService
+    from gguf_embed.types import Priority
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +105,7 @@ def _run_loop(main: Any) -> None:
         uvloop.run(main)
 
 
-async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None:
+async def _serve(flags: ServeFlags, place: Place, keys: Mapping[str, Priority | None]) -> None:
     from gguf_embed.engines.memory import available_bytes
     from gguf_embed.metrics import Metrics
     from gguf_embed.server.app import build_app
@@ -114,7 +116,9 @@ async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None
     service = open_service(flags, metrics)
     options = ServerOptions(
         __version__,
-        api_keys=keys,
+        api_keys=tuple(keys),
+        key_classes={key: priority for key, priority in keys.items() if priority is not None},
+        request_timeout_s=flags.request_timeout,
         max_body_bytes=flags.max_body_size * 2**20,
         max_body_memory_bytes=configure.body_memory(flags, available_bytes()),
         token_ids=configure.token_ids(flags, os.environ, say),
@@ -133,14 +137,21 @@ async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None
         stop, app = asyncio.Event(), build_app(service, options, metrics, tracing=tracing, batches=open_batches(flags))
         handle_signals(stop, lambda again: _report_signal(app[SERVER_CONTEXT].in_flight.n_running, again))
         gc.freeze()  # everything allocated so far is long-lived: the collector can skip it
-        n_unanswered = await serve_all(
-            app, place.addresses, stop, lambda urls: _ready(service, place, urls, bool(keys)), tls=place.tls
+        outcome = await serve_all(
+            app,
+            place.addresses,
+            stop,
+            lambda urls: _ready(service, place, urls, bool(keys)),
+            flags.drain_timeout,
+            place.tls,
         )
     finally:
         await service.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
-    say(shutdown_summary(n_unanswered))
+    say(shutdown_summary(outcome))
+    if outcome.n_not_computed:
+        sys.exit(1)
 
 
 def open_batches(flags: ServeFlags) -> Batches | None:
@@ -264,11 +275,14 @@ def on_signal(n_running: int, again: bool) -> list[str]:
     return [f"stopping: waiting for {counted(n_running, 'request')} to complete; press Ctrl-C again to stop now"]
 
 
-def shutdown_summary(n_unanswered: int) -> str:
-    if n_unanswered == 0:
-        return "stopped: all in-flight requests completed"
-    return f"stopped: {counted(n_unanswered, 'request')} took too long and got no answer"
+def shutdown_summary(outcome: ShutdownOutcome) -> str:
+    problems = []
+    if n := outcome.n_not_computed:
+        problems.append(f"{counted(n, 'request')} could not be computed in time and got a 503")
+    if n := outcome.n_not_read:
+        problems.append(f"{counted(n, 'reply', 'replies')} could not be delivered, because nobody reads")
+    return f"stopped: {'; '.join(problems) or 'all in-flight requests completed'}"
 
 
-def counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {plural or noun + 's'}"

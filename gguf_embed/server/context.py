@@ -27,6 +27,7 @@ from gguf_embed.types import (
     LoadOptions,
     ModelCheck,
     ModelStatus,
+    Priority,
     PullProgress,
     RerankRequest,
     RerankResult,
@@ -99,6 +100,10 @@ class Service(Protocol):
 
     def state(self) -> ServiceState: ...
 
+    def shed(self, within_s: float) -> None:
+        """Before a shutdown: requests that cannot be computed within this time fail with `OutOfTime`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
@@ -106,6 +111,8 @@ class ServerOptions:
 
     version: str
     api_keys: tuple[str, ...] = ()  # empty: open to everyone
+    key_classes: Mapping[str, Priority] = field(default_factory=dict)  # of keys that are limited to a class
+    request_timeout_s: float | None = None  # None: no limit
     max_body_bytes: int = 64 * 1024 * 1024  # after decompression
     max_body_memory_bytes: int = 2**30  # of all requests together
     max_inputs: int = 2048  # texts in one request
@@ -135,6 +142,7 @@ class Route:
     handler: Handler
     summary: str
     auth_required: bool = True
+    timed: bool = True  # the limit on a request's time applies; not to downloads
     answer_line: AnswerLine | None = None  # for routes that lines of batches may be sent to
 
 

@@ -8,7 +8,10 @@ from enum import StrEnum
 
 
 class Priority(StrEnum):
-    """The class of a request. Classes share the workers by weight (`scheduler/batching.py`), so that none starves."""
+    """The class of a request, the most urgent first.
+
+    Classes share the workers by weight (`scheduler/batching.py`), so that none starves.
+    """
 
     HIGH = "high"
     NORMAL = "normal"
@@ -22,6 +25,7 @@ class Caller:
 
     client: str = ""  # the same for all requests of one API key, or without keys of one address
     priority: Priority = Priority.NORMAL
+    highest: Priority = Priority.HIGH  # that its requests may ask for
     cache_scope: str | None = ""  # outputs that were kept are found within it only; None: none are used, none kept
 
 

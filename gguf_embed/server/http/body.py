@@ -18,6 +18,7 @@ from gguf_embed.server.http.large_body import (
     late,
     read_large_object,
 )
+from gguf_embed.server.http.terms import ask_priority
 from gguf_embed.server.http.values import JsonObject
 from gguf_embed.types import Truncation
 
@@ -28,17 +29,23 @@ _MAX_INDICES_IN_HEADER = 50
 async def read_json_object(context: ServerContext, request: web.Request) -> JsonObject:
     """The decompressed body as a JSON object. Ignores the Content-Type, because `curl -d` sends that of a form.
 
+    Its `priority` becomes that of this task's caller.
+
     Raises `PayloadTooLarge`, or `InvalidRequest` with the position of the error.
     """
     length, limit = request.content_length, min(INLINE_BODY_BYTES, context.options.max_body_bytes)
     if length is None or length > limit or "Content-Encoding" in request.headers:
-        return await read_large_object(context, request)
-    raw = await _read_body(context, request)
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return parse_object(raw)  # it repairs what can be repaired, and has the words for the rest
-    return cast(JsonObject, value) if isinstance(value, dict) else as_object(value)
+        body = await read_large_object(context, request)
+    else:
+        raw = await _read_body(context, request)
+        try:
+            value = orjson.loads(raw)
+            body = cast(JsonObject, value) if isinstance(value, dict) else as_object(value)
+        except orjson.JSONDecodeError:
+            body = parse_object(raw)  # it repairs what can be repaired, and has the words for the rest
+    if body.get("priority") is not None:
+        ask_priority(body["priority"], "priority")
+    return body
 
 
 async def _read_body(context: ServerContext, request: web.Request) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ STATUSES: Mapping[str, int] = {
     "pull_failed": 500,
     "not_supported": 501,
     "unavailable": 503,
+    "deadline_exceeded": 504,
 }
 """The status of each kind that a reply may have. A dialect may use another one."""
 
@@ -102,7 +104,9 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.SEND_INLINE: "send the image as data:image/png;base64,…",
     WayOut.POOL: "start the server with --pooling mean, cls or last",
     WayOut.COMPARE_VECTORS: 'send "method": "embedding" to rank by the cosine of this model\'s vectors',
-    WayOut.LARGER_QUEUE: "start the server with a larger --max-queue-tokens",
+    WayOut.ASK_TIME: "send a larger X-Request-Timeout",
+    WayOut.LARGER_QUEUE: "start the server with a larger --max-queue or --max-queue-tokens",
+    WayOut.LARGER_TIMEOUT: "start the server with a larger --request-timeout",
     WayOut.MORE_BODY_MEMORY: "start the server with a larger --max-body-memory",
     WayOut.LARGER_CONTEXT: "start the server with a larger -c",
     WayOut.MORE_MODELS: "start the server with a larger --models-max",
@@ -134,8 +138,8 @@ class ErrorReply:
 
 
 def is_servers_fault(error: EmbedError) -> bool:
-    """Whether the operator should look into it; a 501 is the client's problem."""
-    return STATUSES.get(error.kind, 500) >= 500 and error.kind != "not_supported"
+    """Whether the operator should look into it; a 501 and a 504 are not."""
+    return STATUSES.get(error.kind, 500) >= 500 and error.kind not in ("not_supported", "deadline_exceeded")
 
 
 def format_error(error: EmbedError, errors: ErrorFormat) -> ErrorReply:
@@ -166,7 +170,8 @@ def _headers(error: EmbedError) -> dict[str, str]:
     if error.kind == "authentication":
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(max(1, error.retry_after_s))
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["Retry-After-Ms"] = str(max(1, round(error.retry_after_s * 1000)))  # OpenAI's clients prefer it
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
     return headers

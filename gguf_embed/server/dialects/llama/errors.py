@@ -26,6 +26,7 @@ TYPES: Mapping[str, str] = {
     "pull_failed": "server_error",
     "not_supported": "not_supported_error",
     "unavailable": "unavailable_error",
+    "deadline_exceeded": "server_error",
 }
 """llama-server's `type` for each kind of error."""
 

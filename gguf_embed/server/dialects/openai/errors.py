@@ -27,6 +27,7 @@ TYPES: Mapping[str, tuple[str, str]] = {
     "pull_failed": ("server_error", "pull_failed"),
     "not_supported": ("not_supported_error", "not_supported"),
     "unavailable": ("unavailable_error", "service_unavailable"),
+    "deadline_exceeded": ("server_error", "timeout"),
 }
 """OpenAI's `type` and `code` for each kind of error."""
 
