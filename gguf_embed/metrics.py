@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from gguf_embed.types import InputFailure, Timings, Truncation
+from gguf_embed.types import InputFailure, QueueLoad, Timings, Truncation
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -105,6 +105,24 @@ class Metrics:
         self._cache_bytes = Gauge("gguf_embed_cache_bytes", "Memory that they take.", registry=registry)
         self._queued_texts = Gauge("gguf_embed_queued_texts", "Texts waiting for a worker.", registry=registry)
         self._queued_tokens = Gauge("gguf_embed_queued_tokens", "Tokens waiting for a worker.", registry=registry)
+        self._waiting_requests = Gauge(
+            "gguf_embed_waiting_requests",
+            "Requests that wait until the queue has room for them.",
+            ["model"],
+            registry=registry,
+        )
+        self._queue_limit_tokens = Gauge(
+            "gguf_embed_queue_limit_tokens", "Tokens that the queue holds.", ["model"], registry=registry
+        )
+        self._tokens_per_second = Gauge(
+            "gguf_embed_tokens_per_second", "Speed of full batches, as measured.", ["model"], registry=registry
+        )
+        self._interactive_batch_tokens = Gauge(
+            "gguf_embed_interactive_batch_tokens",
+            "Tokens of a batch while short requests come.",
+            ["model"],
+            registry=registry,
+        )
         self._running_texts = Gauge("gguf_embed_running_texts", "Texts in the engine now.", registry=registry)
 
     def _define_model_metrics(self, registry: CollectorRegistry) -> None:
@@ -187,6 +205,17 @@ class Metrics:
         self._queued_texts.set(queued_texts)
         self._queued_tokens.set(queued_tokens)
         self._running_texts.set(running_texts)
+
+    def set_queues(self, queues: Sequence[QueueLoad]) -> None:
+        """The queues of all loaded models. Set whenever the metrics are read."""
+        gauges = self._waiting_requests, self._queue_limit_tokens, self._tokens_per_second
+        for gauge in (*gauges, self._interactive_batch_tokens):
+            gauge.clear()  # of models that were unloaded
+        for queue in queues:
+            self._waiting_requests.labels(queue.model).set(queue.n_outside)
+            self._queue_limit_tokens.labels(queue.model).set(queue.limit_tokens)
+            self._tokens_per_second.labels(queue.model).set(queue.tokens_per_s)
+            self._interactive_batch_tokens.labels(queue.model).set(queue.interactive_tokens)
 
     def render(self) -> bytes:
         """All metrics in Prometheus's text format, `CONTENT_TYPE`."""

@@ -246,7 +246,7 @@ def banner(service: EmbedService, place: Place, urls: Sequence[str], needs_key: 
 
 def describe(loaded: LoadedModel) -> list[str]:
     """The lines about one loaded model and its execution plan."""
-    info, chosen = loaded.info, loaded.scheduler.plan
+    info, chosen, queue = loaded.info, loaded.scheduler.plan, loaded.scheduler.state()
     weights = info.file_type if info.weights_type == info.file_type else f"{info.file_type} run as {info.weights_type}"
     how = "measured at warm-up" if chosen.measured else "not measured"
     rank = f"reranker, {counted(info.n_scores, 'score')} per document, " if info.n_scores else ""
@@ -257,6 +257,9 @@ def describe(loaded: LoadedModel) -> list[str]:
         f"compute  {counted(chosen.n_workers, 'worker')} on {counted(chosen.n_threads, 'thread')}, "
         f"{counted(chosen.alone_threads, 'thread')} for a batch running alone",
         f"batches  {', '.join([f'{chosen.limits.max_tokens} tokens', *chosen.details])} ({how})",
+        f"queue    {queue.limit_tokens:,} tokens, {queue.limit_tokens / queue.tokens_per_s:.0f} s of work; while short "
+        f"requests come, batches of {queue.interactive_tokens} tokens, "
+        f"{queue.interactive_tokens * chosen.n_workers / queue.tokens_per_s * 1e3:.0f} ms",
         *([f"images   {loaded.config.mmproj.name}, experimental"] if loaded.config.mmproj else []),
     ]
 

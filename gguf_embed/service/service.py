@@ -31,6 +31,7 @@ from gguf_embed.types import (
     ModelStatus,
     Pooling,
     PullProgress,
+    QueueLoad,
     RerankRequest,
     RerankResult,
     ServiceState,
@@ -208,10 +209,21 @@ class EmbedService:
             running_texts=sum(queue.n_running_texts for queue, _ in queues),
             n_workers=sum(plan.n_workers for _, plan in queues),
             n_threads=max((plan.n_threads for _, plan in queues), default=0),
+            queues=tuple(map(_queue_load, self._pool.loaded())),
         )
+
+    def shed(self, within_s: float) -> None:
+        """Before a shutdown: refuse what cannot be computed within this time."""
+        for model in self._pool.loaded():
+            model.scheduler.shed(within_s)
 
     async def close(self) -> None:
         """Finish accepted requests, then free everything."""
         self._pulls.close()
         await self._pool.close()
         self._pipeline.close()
+
+
+def _queue_load(model: LoadedModel) -> QueueLoad:
+    queue = model.scheduler.state()
+    return QueueLoad(model.info.name, queue.n_outside, queue.limit_tokens, queue.tokens_per_s, queue.interactive_tokens)
