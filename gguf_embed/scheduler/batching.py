@@ -158,6 +158,10 @@ class FairQueue:
         self.n_tokens += work.n_tokens
         self.n_reserved += work.n_tokens if request.on_reserve else 0
 
+    def waiting(self) -> Iterator[EmbedTask]:
+        """All texts, in no order."""
+        return (task for flow in self._flows.values() for tasks in flow.texts.values() for task in tasks)
+
     def next_key(self, *, may_be_long: bool) -> BatchKey | None:
         """The batch key of the text whose turn it is."""
         first: tuple[float, int] | None = None

@@ -23,6 +23,7 @@ from gguf_embed.scheduler.admission import (
     updated_speed,
 )
 from gguf_embed.scheduler.batching import FairQueue, choose_threads, token_budget
+from gguf_embed.scheduler.draining import requests_too_many
 from gguf_embed.scheduler.promises import RetryPromises
 from gguf_embed.scheduler.task import Batch, BatchKey, EmbedTask, PendingRequest, Work
 from gguf_embed.scheduler.waiting_room import MAX_REQUESTS, WaitingRoom
@@ -229,6 +230,25 @@ class TaskQueue:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def shed(self, within_s: float) -> Sequence[PendingRequest]:
+        """Drop what cannot be computed within this time, and return those requests to be answered."""
+        with self._changed:
+            n_tokens: dict[PendingRequest, int] = {}
+            for task in self._texts.waiting():
+                if not task.request.cancelled:
+                    n_tokens[task.request] = n_tokens.get(task.request, 0) + len(task.tokens)
+            n_tokens |= self._outside.tokens()  # of equal requests, those in the queue are first
+            too_many = requests_too_many(n_tokens, self._tokens_per_s, within_s)
+            for request in too_many:
+                request.cancelled = True
+                if request.is_outside:
+                    self._outside.remove(request)
+            if too_many:
+                self._texts.drop_cancelled()
+                self._let_in()
+                self._changed.notify_all()
+            return too_many
 
     def fail(self, reason: str) -> Sequence[EmbedTask]:
         """A worker died: admit nothing more, wake the other workers, and return the queued tasks to be answered."""

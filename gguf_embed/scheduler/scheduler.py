@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gguf_embed.config import QueueConfig
 from gguf_embed.engines.base import Engine, ExecutionPlan
-from gguf_embed.errors import EmbedError, Unavailable
+from gguf_embed.errors import EmbedError, OutOfTime, Unavailable
 from gguf_embed.scheduler.queue import QueueState, TaskQueue
 from gguf_embed.scheduler.task import Batch, BatchOutcome, PendingRequest
 from gguf_embed.scheduler.worker import ContextSet, Worker
@@ -110,6 +110,11 @@ class Scheduler:
             orphans = Batch(waiting[0].key, waiting, 0, 0, 0)
             _deliver_to_loops(BatchOutcome(orphans, [failure] * len(waiting), now_s, now_s))
 
+    def shed(self, within_s: float) -> None:
+        """Fail the requests that cannot be computed within this time: `submit` raises `OutOfTime`."""
+        for request in self._queue.shed(within_s):
+            request.loop.call_soon_threadsafe(_fail, request, OutOfTime())
+
     def state(self) -> QueueState:
         return self._queue.state()
 
@@ -127,6 +132,11 @@ def _deliver_to_loops(outcome: BatchOutcome) -> None:
             loop.call_soon_threadsafe(_answer, loop, outcome)
         except RuntimeError:
             continue  # that loop is closed, so nothing awaits the result
+
+
+def _fail(request: PendingRequest, error: EmbedError) -> None:
+    if not request.future.done():
+        request.future.set_exception(error)
 
 
 def _answer(loop: asyncio.AbstractEventLoop, outcome: BatchOutcome) -> None:

@@ -57,6 +57,10 @@ class WaitingRoom:
         )
         return [next(iter(self._waiting[caller].values())) for caller in callers]
 
+    def tokens(self) -> dict[PendingRequest, int]:
+        """How many each request has."""
+        return {work.request: work.n_tokens for waiting in self._waiting.values() for work in waiting.values()}
+
     def clear(self) -> Sequence[Work]:
         """Remove everything, and return it."""
         everything = [work for waiting in self._waiting.values() for work in waiting.values()]

@@ -197,6 +197,9 @@ class FakeService:
     async def delete(self, name: str) -> None:
         self.statuses.remove(self.resolve(name, strict=True))
 
+    def shed(self, within_s: float) -> None:
+        """Nothing waits here."""
+
     def state(self) -> ServiceState:
         return self.status
 

@@ -35,6 +35,9 @@ VALUES_PER_INPUT, CONTAINERS_PER_INPUT = 600, 50
 A value of two bytes takes up to 64 in memory, an object of eight up to 232.
 """
 
+MAX_REPAIRED_BYTES = 2**24
+"""Lone surrogates are repaired in parts up to this size. A larger part holds a text over any model's limit."""
+
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _QUOTE, _COMMA, _OPEN, _CLOSE = b'",{}'
 _TO_BRACES = 0x20  # this bit makes "{" of "[", and "}" of "]"
@@ -104,16 +107,17 @@ def _parse(part: bytes | bytearray, begin: int | None) -> object:
     try:
         return orjson.loads(part)
     except orjson.JSONDecodeError as exc:
-        repaired = without_lone_surrogates(part)
+        may_repair = len(part) <= MAX_REPAIRED_BYTES and b"\\u" in part
+        repaired = without_lone_surrogates(part) if may_repair else part
         if repaired == part:
-            raise _malformed(repaired, begin, exc) from exc
+            raise _malformed(part, begin, exc) from exc
     try:
         return orjson.loads(repaired)
     except orjson.JSONDecodeError as exc:
         raise _malformed(repaired, begin, exc) from exc
 
 
-def _malformed(part: bytes, begin: int | None, error: orjson.JSONDecodeError) -> InvalidRequest:
+def _malformed(part: bytes | bytearray, begin: int | None, error: orjson.JSONDecodeError) -> InvalidRequest:
     if begin is None:
         return InvalidRequest(f"the body is not valid JSON: {error.msg}")
     place = begin + len(error.doc[: error.pos].encode("utf-8", "replace"))
@@ -130,6 +134,9 @@ def find_long_arrays(raw: bytes | bytearray, max_inputs: int) -> list[LongArray]
     begin = 0
     while begin < len(raw):
         part = bytes(view[begin : begin + PART_BYTES])
+        if survey.in_string and not part.endswith(b"\\") and b'"' not in part:
+            begin += len(part)  # the middle of a long text
+            continue
         clean = _ESCAPE.sub(b"  ", part)
         if clean.endswith(b"\\") and begin + len(part) < len(raw):  # what it escapes is in the next part
             part = bytes(view[begin : begin + len(part) - 1])
