@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -21,12 +21,13 @@ class Priority(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The client whose share a request counts against, and the class of the request."""
+    """The client whose share a request counts against, and the class of the request. These two tell callers apart."""
 
     client: str = ""  # the same for all requests of one API key, or without keys of one address
     priority: Priority = Priority.NORMAL
-    highest: Priority = Priority.HIGH  # that its requests may ask for
-    cache_scope: str | None = ""  # outputs that were kept are found within it only; None: none are used, none kept
+    highest: Priority = field(default=Priority.HIGH, compare=False)  # that its requests may ask for
+    cache_scope: str | None = field(default="", compare=False)  # outputs that were kept are found within it only;
+    # None: none are used, none kept
 
 
 NOBODY = Caller()

@@ -163,6 +163,11 @@ def test_in_a_crowd_nobody_is_lost_and_everybody_is_served_in_order(seed, n_work
     assert len(arrivals) < sum(arrival.n_tries for arrival in arrivals) <= 3 * len(arrivals)
 
 
+def test_what_else_a_caller_has_makes_it_no_other_client():
+    one, other = Caller("a", cache_scope="x"), Caller("a", highest=Priority.LOW, cache_scope=None)
+    assert (one, hash(one)) == (other, hash(other))
+
+
 def backlog(caller: Caller, n_requests: int, n_texts: int, n_tokens: int = MAX_TOKENS) -> list[Arrival]:
     return [Arrival(0.0, [n_tokens] * n_texts, caller) for _ in range(n_requests)]
 
