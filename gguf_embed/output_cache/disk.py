@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
-from gguf_embed.errors import ConfigError
+from gguf_embed.errors import ConfigError, WayOut
 
 _T = TypeVar("_T")
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class DiskRows:
             self._database = self._thread.submit(self._open).result()
         except (OSError, sqlite3.Error) as error:
             self._thread.shutdown()
-            raise ConfigError(f"{self._path} cannot be used as a cache: {error}") from error
+            raise ConfigError(f"{self._path} cannot be used as a cache: {error}", [WayOut.OTHER_CACHE]) from error
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
