@@ -173,17 +173,24 @@ def open_store(folder: Path, limits: BatchLimits) -> Store:
     return store
 
 
-def _locked(path: Path) -> int:
+def lock_file(path: Path) -> int | None:
+    """Create and lock a file: its handle, which holds the lock until it is closed. None: another process has it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     if fcntl is not None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
+        except OSError:
             os.close(handle)
-            raise StorageFailed(
-                "another server on this machine uses the same folder of batches: start this one with another "
-                "--batch-dir"
-            ) from exc
+            return None
+    return handle
+
+
+def _locked(path: Path) -> int:
+    handle = lock_file(path)
+    if handle is None:
+        raise StorageFailed(
+            "another server on this machine uses the same folder of batches: start this one with another --batch-dir"
+        )
     return handle
 
 

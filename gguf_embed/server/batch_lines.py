@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import cast
 
@@ -13,7 +13,7 @@ from gguf_embed.batch.lines import LineReply, LineRequest, Rules
 from gguf_embed.batch.records import BatchLimits
 from gguf_embed.batch.run_lines import Answer
 from gguf_embed.errors import EmbedError, EngineFailure, Overloaded, Unavailable
-from gguf_embed.server.context import AnswerLine, ErrorFormat, ServerContext
+from gguf_embed.server.context import AnswerLine, Dialect, ErrorFormat, ServerContext
 from gguf_embed.server.fields import aliases
 from gguf_embed.server.http.errors import INTERNAL_MESSAGE, format_error, is_servers_fault
 from gguf_embed.server.http.json_text import parse_object
@@ -67,11 +67,11 @@ class _SentLine:
     headers: Mapping[str, str]
 
 
-def line_routes(context: ServerContext) -> dict[str, tuple[AnswerLine, ErrorFormat]]:
+def line_routes(dialects: Sequence[Dialect]) -> dict[str, tuple[AnswerLine, ErrorFormat]]:
     """The routes that lines may be sent to, by URL."""
     return {
         route.path: (route.answer_line, dialect.errors)
-        for dialect in context.dialects
+        for dialect in dialects
         for route in dialect.routes
         if route.answer_line is not None
     }
@@ -93,7 +93,7 @@ def count_inputs(url: str, body: JsonObject) -> int:
 
 def answer_for(context: ServerContext, user_agent: str) -> Answer:
     """Sends lines to their routes, as a client with this User-Agent does."""
-    routes = line_routes(context)
+    routes = line_routes(context.dialects)
     sent = _SentLine({"User-Agent": user_agent})
     shared = {field.name: getattr(context, field.name) for field in fields(ServerContext)}
 

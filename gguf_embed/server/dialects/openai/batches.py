@@ -50,7 +50,7 @@ def _string(body: JsonObject, name: str, expected: str) -> str:
 
 
 def _parse_endpoint(context: ServerContext, body: JsonObject) -> str:
-    endpoint, known = _string(body, "endpoint", "the path of a route"), sorted(line_routes(context))
+    endpoint, known = _string(body, "endpoint", "the path of a route"), sorted(line_routes(context.dialects))
     if endpoint not in known:
         raise NotSupported(
             f"batches for {endpoint[:60]!r} are not supported here: the endpoint can be {' or '.join(known)}"
