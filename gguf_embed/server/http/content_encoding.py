@@ -23,16 +23,16 @@ def is_identity(encoding: str) -> bool:
     return _plain(encoding) in ("", "identity")
 
 
-def unpack(raw: bytes | bytearray, encoding: str, limit: int) -> bytes:
+def unpack(raw: bytes | bytearray, encoding: str, limit: int) -> bytearray:
     """Decompress at most `limit + 1` bytes, so that a decompression bomb is never unpacked completely.
 
     Raises `InvalidRequest` for bytes that are incomplete, damaged, or followed by others.
     """
     if not raw:
-        return b""
+        return bytearray()
     unpacker = zlib.decompressobj(_window_bits(raw, _plain(encoding)))
     try:
-        unpacked = unpacker.decompress(raw, limit + 1)
+        unpacked = bytearray(unpacker.decompress(raw, limit + 1))
     except zlib.error as exc:
         raise _damaged(encoding) from exc
     if len(unpacked) <= limit and (not unpacker.eof or unpacker.unused_data):

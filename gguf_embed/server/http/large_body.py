@@ -67,7 +67,7 @@ async def read_large_object(context: ServerContext, request: web.Request) -> Jso
     if content_encoding.is_supported(encoding):
         packed = await _read(request, lease, limit, limit)
         context.in_flight.enter(task)
-        raw: bytes | bytearray = await _unpack(packed, encoding, lease, limit)
+        raw = await _unpack(packed, encoding, lease, limit)
     else:
         raw = await _read(request, lease, request.content_length or limit, limit)
         context.in_flight.enter(task)
@@ -108,7 +108,7 @@ async def _read_up_to(request: web.Request, raw: bytearray, n_bytes: int) -> boo
     return False
 
 
-async def _unpack(packed: bytearray, encoding: str, lease: BodyLease, limit: int) -> bytes:
+async def _unpack(packed: bytearray, encoding: str, lease: BodyLease, limit: int) -> bytearray:
     if len(packed) <= INLINE_BODY_BYTES:
         n_inline = min(limit, INLINE_BODY_BYTES)
         unpacked = await asyncio.to_thread(content_encoding.unpack, packed, encoding, n_inline)
@@ -121,7 +121,7 @@ async def _unpack(packed: bytearray, encoding: str, lease: BodyLease, limit: int
     return unpacked
 
 
-async def _parse(context: ServerContext, raw: bytes | bytearray) -> JsonObject:
+async def _parse(context: ServerContext, raw: bytearray) -> JsonObject:
     if len(raw) <= INLINE_BODY_BYTES:
         return parse_object(raw)
     async with context.body_memory.parsing:

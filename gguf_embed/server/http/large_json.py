@@ -54,10 +54,13 @@ class LongArray:
     commas: Positions  # between its entries
 
 
-def parse_large_object(raw: bytes | bytearray, max_inputs: int) -> JsonObject:
-    """What `orjson.loads` returns. Raises `InvalidRequest`, or `PayloadTooLarge` for too many values."""
+def parse_large_object(raw: bytearray, max_inputs: int) -> JsonObject:
+    """What `orjson.loads` returns. Raises `InvalidRequest`, or `PayloadTooLarge` for too many values.
+
+    `raw` is changed: a copy of it would double the memory.
+    """
     if raw.startswith(BYTE_ORDER_MARKS):
-        raw = without_mark(raw)
+        raw = bytearray(without_mark(raw))
     arrays = find_long_arrays(raw, max(max_inputs, MIN_INPUTS))
     if not arrays:
         return as_object(_parse(raw, 0))
@@ -73,18 +76,20 @@ def parse_large_object(raw: bytes | bytearray, max_inputs: int) -> JsonObject:
     return {name: _field(raw, value, placeholder, arrays) for name, value in found.items()}
 
 
-def _field(raw: bytes | bytearray, value: object, placeholder: str, arrays: Sequence[LongArray]) -> object:
+def _field(raw: bytearray, value: object, placeholder: str, arrays: Sequence[LongArray]) -> object:
     """A field's value, or the array that its placeholder stands for."""
     if isinstance(value, str) and value.startswith(placeholder):
         return _parse_array(raw, arrays[int(value.removeprefix(placeholder))])
     return value
 
 
-def _parse_array(raw: bytes | bytearray, array: LongArray) -> list[object]:
+def _parse_array(raw: bytearray, array: LongArray) -> list[object]:
+    """Brackets take the place of the commas around each part."""
     entries: list[object] = []
     parts = list(_parts(array))
     for begin, end in parts:
-        some = _parse(b"".join((b"[", raw[begin:end], b"]")), begin - 1)
+        raw[begin - 1], raw[end] = b"[]"
+        some = _parse(memoryview(raw)[begin - 1 : end + 1], begin - 1)
         assert isinstance(some, list)
         if not some and len(parts) > 1:
             raise InvalidRequest(f"the body is not valid JSON: there is no value before byte {end}")
@@ -102,22 +107,23 @@ def _parts(array: LongArray) -> Iterator[tuple[int, int]]:
         begin = end + 1
 
 
-def _parse(part: bytes | bytearray, begin: int | None) -> object:
+def _parse(part: bytes | bytearray | memoryview, begin: int | None) -> object:
     """Parse a part, which begins at byte `begin` of the body; None: its positions are not those of the body."""
     try:
         return orjson.loads(part)
     except orjson.JSONDecodeError as exc:
-        may_repair = len(part) <= MAX_REPAIRED_BYTES and b"\\u" in part
-        repaired = without_lone_surrogates(part) if may_repair else part
-        if repaired == part:
-            raise _malformed(part, begin, exc) from exc
+        plain = bytes(part)
+        may_repair = len(plain) <= MAX_REPAIRED_BYTES and b"\\u" in plain
+        repaired = without_lone_surrogates(plain) if may_repair else plain
+        if repaired == plain:
+            raise _malformed(plain, begin, exc) from exc
     try:
         return orjson.loads(repaired)
     except orjson.JSONDecodeError as exc:
         raise _malformed(repaired, begin, exc) from exc
 
 
-def _malformed(part: bytes | bytearray, begin: int | None, error: orjson.JSONDecodeError) -> InvalidRequest:
+def _malformed(part: bytes, begin: int | None, error: orjson.JSONDecodeError) -> InvalidRequest:
     if begin is None:
         return InvalidRequest(f"the body is not valid JSON: {error.msg}")
     place = begin + len(error.doc[: error.pos].encode("utf-8", "replace"))
