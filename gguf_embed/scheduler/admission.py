@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gguf_embed.engines.base import BatchLimits
 
 RESERVE = 10
@@ -21,8 +23,8 @@ a batch, but none of the lower classes."""
 SHARED_S = 60.0
 """How long after two clients came one of them may fill a half of the queue only."""
 
-_SPEED_STEP = 0.1
-"""How much one full batch changes the measured speed."""
+SPEED_S = 2.0
+"""The measured speed is a mean over about this long."""
 
 
 def queue_limit(max_tokens: int | None, max_s: float, tokens_per_s: float, batch_tokens: int) -> int:
@@ -58,8 +60,9 @@ def interactive_tokens(limits: BatchLimits, worker_tokens_per_s: float) -> int:
     return min(limits.max_tokens, max(limits.min_share_tokens, tokens))
 
 
-def updated_speed(tokens_per_s: float, n_tokens: int, compute_s: float, n_running: int) -> float:
-    """The speed of all workers after one more batch of `n_tokens`, while `n_running` of them computed."""
-    if compute_s <= 0:
+def updated_speed(tokens_per_s: float, n_tokens: int, seconds: float) -> float:
+    """The speed after `n_tokens` more have left a full queue in so many seconds: a mean weighted by time."""
+    if seconds <= 0:
         return tokens_per_s
-    return tokens_per_s + _SPEED_STEP * (n_running * n_tokens / compute_s - tokens_per_s)
+    step = -math.expm1(-seconds / SPEED_S)
+    return tokens_per_s + step * (n_tokens / seconds - tokens_per_s)

@@ -58,7 +58,9 @@ class TaskQueue:
         self._outside = WaitingRoom()
         self._promises = RetryPromises()
         self._running: dict[int, int] = {}  # worker number → texts in its batch
-        self._tokens_per_s = plan.tokens_per_s
+        self._tokens_per_s = plan.tokens_per_s  # by which limits in seconds become tokens
+        self._full_since_s: float | None = None  # when a batch was taken that left another full one waiting
+        self._n_taken_tokens = 0  # then
         self._last_client: str | None = None
         self._shared_until_s = 0.0  # until then, one client gets a half of the queue at most
         self._interactive_until_s = 0.0  # until then, batches stay short
@@ -194,6 +196,7 @@ class TaskQueue:
                     self._changed.notify_all()
                     return None
                 else:
+                    self._full_since_s = None
                     self._changed.wait()
 
     def _take_from(self, key: BatchKey, worker: int) -> Batch | None:
@@ -209,21 +212,24 @@ class TaskQueue:
             self._changed.notify_all()
         if not plan.taken:
             return None
+        if self._full_since_s is not None or self._texts.n_tokens >= limits.max_tokens:
+            self._note_speed(plan.n_tokens, is_full=self._texts.n_tokens >= limits.max_tokens)
         n_threads = choose_threads(self._plan, len(self._running), self._texts.n_texts)
         self._running[worker] = len(plan.taken)
-        budget = max(limits.max_tokens, plan.n_tokens)
-        return Batch(key, plan.taken, plan.n_tokens, n_threads, budget, len(self._running))
+        return Batch(key, plan.taken, plan.n_tokens, n_threads, max(limits.max_tokens, plan.n_tokens))
+
+    def _note_speed(self, n_tokens: int, *, is_full: bool) -> None:
+        """Measure how fast the workers together empty the queue, while there is a batch for each of them."""
+        now_s, since_s = self._clock(), self._full_since_s
+        if since_s is None or now_s > since_s:
+            if since_s is not None:
+                self._tokens_per_s = updated_speed(self._tokens_per_s, self._n_taken_tokens, now_s - since_s)
+            self._n_taken_tokens = 0
+        self._n_taken_tokens += n_tokens
+        self._full_since_s = now_s if is_full else None
 
     def _interactive_tokens(self) -> int:
         return interactive_tokens(self._plan.limits, self._tokens_per_s / self._plan.n_workers)
-
-    def note_speed(self, batch: Batch, compute_s: float) -> None:
-        """Update the measured speed of all workers, by which the queue's limits in seconds become tokens.
-
-        Only for batches that are half full at least: the time of smaller ones is not in proportion to their tokens.
-        """
-        with self._changed:
-            self._tokens_per_s = updated_speed(self._tokens_per_s, batch.n_tokens, compute_s, batch.n_running)
 
     def close(self) -> None:
         """Admit nothing more but what waits outside. Workers finish what is queued and then get None."""

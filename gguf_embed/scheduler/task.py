@@ -73,7 +73,6 @@ class Batch:
     n_tokens: int
     n_threads: int
     budget_tokens: int  # how many tokens it could have held
-    n_running: int = 1  # workers that compute, this one included
 
 
 @dataclass(frozen=True, slots=True)

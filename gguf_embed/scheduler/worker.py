@@ -128,7 +128,4 @@ class Worker:
         taken_s = time.monotonic()
         results = run_isolated(self._contexts, batch)
         done_s = time.monotonic()
-        is_full = 2 * batch.n_tokens >= batch.budget_tokens
-        if is_full and not any(isinstance(result, EmbedError) for result in results):  # a refused text takes no time
-            self._queue.note_speed(batch, done_s - taken_s)
         self._deliver(BatchOutcome(batch, results, taken_s, done_s))

@@ -102,8 +102,15 @@ def test_short_and_urgent_requests_keep_batches_short(n_tokens, priority, is_awa
 
 
 @pytest.mark.parametrize(
-    ("n_tokens", "compute_s", "n_running", "speed"),
-    [(200, 0.1, 1, 1100.0), (200, 0.1, 2, 1300.0), (50, 0.1, 1, 950.0), (200, 0.0, 1, 1000.0)],
+    ("n_tokens", "seconds", "speed"),
+    [(100, 0.1, 1000.0), (200, 0.1, 1048.8), (4000, 2.0, 1632.1), (0, 2.0, 367.9), (100, 0.0, 1000.0)],
 )
-def test_the_speed_moves_a_tenth_of_the_way_to_each_batch(n_tokens, compute_s, n_running, speed):
-    assert updated_speed(1000.0, n_tokens, compute_s, n_running) == pytest.approx(speed)
+def test_the_speed_is_a_mean_over_time(n_tokens, seconds, speed):
+    assert updated_speed(1000.0, n_tokens, seconds) == pytest.approx(speed, abs=0.1)
+
+
+def test_small_and_large_steps_of_the_speed_agree():
+    in_steps = 1000.0
+    for _ in range(100):
+        in_steps = updated_speed(in_steps, 60, 0.02)
+    assert in_steps == pytest.approx(updated_speed(1000.0, 6000, 2.0))

@@ -318,23 +318,42 @@ def test_the_first_failure_is_the_one_shown():
     assert queue.state().failure == "first"
 
 
-def test_measured_speed_moves_retry_after():
-    queue = make_queue(max_queued_tokens=100, tokens_per_s=1.0)
-    admit(queue, [10])
-    batch = queue.take(0)
-    for _ in range(100):
-        queue.note_speed(batch, 0.5)  # 20 tokens per second
-    admit(queue, [100])
+def test_the_speed_is_measured_while_the_queue_is_full():
+    now_s = 0.0
+    queue = make_queue(n_workers=2, max_queued_tokens=None, tokens_per_s=1000.0, clock=lambda: now_s)
+    admit(queue, [10] * 1000)
+    for _ in range(200):
+        queue.take(0)
+        queue.take(1)
+        now_s += 0.1  # 200 tokens per second
+    assert queue.state().tokens_per_s == pytest.approx(200, rel=0.01)
+    assert queue.state().limit_tokens == pytest.approx(60 * 200, rel=0.01)
     with pytest.raises(Overloaded) as refusal:
-        admit(queue, [100])
-    assert round(refusal.value.retry_after_s) == 5
+        admit(queue, [10] * 1400)
+    assert refusal.value.retry_after_s == pytest.approx((6000 + 12000 - 12000) / 200, rel=0.05)
 
 
-def test_a_batch_that_took_no_time_teaches_nothing():
-    queue = make_queue(max_queued_tokens=1, tokens_per_s=10.0)
-    admit(queue, [10])
-    queue.note_speed(queue.take(0), 0.0)
-    admit(queue, [100])
-    with pytest.raises(Overloaded) as refusal:
-        admit(queue, [1])
-    assert refusal.value.retry_after_s == 10
+@pytest.mark.parametrize("pause_s", [0.001, 100.0])
+def test_single_texts_and_pauses_teach_nothing_about_the_speed(pause_s):
+    now_s = 0.0
+    queue = make_queue(tokens_per_s=1000.0, clock=lambda: now_s)
+    for _ in range(50):
+        admit(queue, [3])
+        queue.take(0)
+        now_s += pause_s
+    assert queue.state().tokens_per_s == 1000.0
+
+
+def test_what_is_dropped_teaches_nothing_about_the_speed():
+    now_s = 0.0
+    queue = make_queue(tokens_per_s=1000.0, clock=lambda: now_s)
+    gone = admit(queue, [10] * 5)
+    queue.take(0)
+    gone.cancelled = True
+    thread, _ = take_on_thread(queue, 0)
+    while queue.state().n_texts or queue.state().n_running_workers:
+        thread.join(0.01)
+    now_s = 100.0
+    admit(queue, [10, 10, 10])
+    thread.join(SAFETY_S)
+    assert queue.state().tokens_per_s == 1000.0

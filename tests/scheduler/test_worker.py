@@ -213,18 +213,6 @@ def test_a_worker_that_dies_between_batches_reports_no_answered_batch(engine, mo
     assert isinstance(error, StopIteration)
 
 
-def test_failed_batches_do_not_count_as_speed(engine, monkeypatch):
-    queue, seen = make_queue(max_sequences=1), Recorder()
-    noted: list[int] = []
-    monkeypatch.setattr(queue, "note_speed", lambda batch, _compute_s: noted.append(batch.n_tokens))
-    worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
-    queue.admit(make_request(2), MEAN, [[POISON] * 6, [1] * 6])
-    queue.close()
-    worker.start()
-    assert worker.join(SAFETY_S)
-    assert noted == [6]
-
-
 def test_a_worker_that_never_started_can_be_joined(engine):
     worker = Worker(0, make_queue(), ContextSet(engine, PLAN), lambda _outcome: None, lambda _batch, _error: None)
     assert worker.join()
