@@ -1,4 +1,4 @@
-"""A file whose weights hold a NaN in one token's row: only texts with that token fail, on either engine."""
+"""A file with a NaN or an infinity in one token's row: only texts with that token fail, on either engine."""
 
 from __future__ import annotations
 
@@ -25,13 +25,18 @@ ENGINES = [
 ]
 
 
+@pytest.fixture(scope="module", params=[np.nan, np.inf])
+def number(request) -> float:
+    return request.param
+
+
 @pytest.fixture(scope="module", params=ENGINES)
-def broken(request, tmp_path_factory) -> Iterator[Running]:
+def broken(request, number, tmp_path_factory) -> Iterator[Running]:
     """A reranker's file, served with pooling mean."""
     folder = tmp_path_factory.mktemp("nan")
     path = write_tiny_encoder(folder / "nan.gguf", pooling=Pooling.RANK, rank_head=True)
     [table] = [tensor for tensor in gguf.GGUFReader(path, "r+").tensors if tensor.name == "token_embd.weight"]
-    table.data[TINY_VOCABULARY.index(BROKEN)][3] = np.nan
+    table.data[TINY_VOCABULARY.index(BROKEN)][3] = number
     table.data.base.flush()
     compute = ComputeConfig(engine=request.param, weights="file", precision="f32")
     with running(path, ModelConfig(pooling=Pooling.MEAN, compute=compute), folder) as service:

@@ -25,16 +25,22 @@ class ContextSet:
     engine: Engine
     planner: ContextPlanner
     _open: dict[ContextSpec, EngineContext] = field(default_factory=dict)
+    _last: ContextSpec | None = None
 
     def embed(self, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int) -> Output:
-        spec = self.planner.spec(key.output, sum(map(len, texts)), long=key.long)
+        self._last = spec = self.planner.spec(key.output, sum(map(len, texts)), long=key.long)
         context = self._open.get(spec)
         if context is None:
             context = self._open[spec] = self.engine.open_context(spec)
         return context.embed(texts, n_threads)
 
+    def renew(self) -> None:
+        """Close the context that was used last. The next batch of its kind opens a fresh one, over the same weights."""
+        context = self._open.pop(self._last, None) if self._last is not None else None
+        if context is not None:
+            context.close()
+
     def close(self) -> None:
-        """Free all contexts. The next batch opens a fresh one, over the same weights."""
         with ExitStack() as stack:
             for context in self._open.values():
                 stack.callback(context.close)
@@ -54,7 +60,7 @@ def run_isolated(contexts: ContextSet, batch: Batch) -> list[Output | EmbedError
         return list(map(output.part, range(len(texts))))
     except Exception as error:
         _log.warning("a batch of %d texts failed (%s): running its texts one by one", len(texts), error)
-        _leave_context(contexts, error)
+        _renew_context(contexts, error)
     return [_run_alone(contexts, batch, text) for text in texts]
 
 
@@ -62,14 +68,14 @@ def _run_alone(contexts: ContextSet, batch: Batch, text: Sequence[int]) -> Outpu
     try:
         return _run_finite(contexts, batch.key, [text], batch.n_threads)
     except Exception as error:
-        _leave_context(contexts, error)
+        _renew_context(contexts, error)
         return error if isinstance(error, EmbedError) else EngineFailure(f"the engine failed on this text: {error}")
 
 
-def _leave_context(contexts: ContextSet, error: Exception) -> None:
-    """Close the contexts after an error of the engine, so that fresh ones are opened; not after one of the text."""
+def _renew_context(contexts: ContextSet, error: Exception) -> None:
+    """After an error of the engine, not after one of the text."""
     if isinstance(error, EngineFailure) or not isinstance(error, EmbedError):
-        contexts.close()
+        contexts.renew()
 
 
 def _run_finite(contexts: ContextSet, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int) -> Output:

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from gguf_embed.engines.fake import FakeEngine, FakeScript
-from gguf_embed.errors import EngineFailure
+from gguf_embed.errors import EngineFailure, Overloaded
 from gguf_embed.metrics import Metrics
 from gguf_embed.output_cache.cache import ENTRY_BYTES, OutputCache
 from gguf_embed.output_cache.disk import DiskRows
@@ -63,10 +63,10 @@ class Serving:
 
 
 @contextmanager
-def serving(memory_bytes=64 * KIB, n_workers=1, disk=None, script=None) -> Iterator[Serving]:
+def serving(memory_bytes=64 * KIB, n_workers=1, disk=None, script=None, **settings) -> Iterator[Serving]:
     gate, metrics = Gate(), Metrics()
     engine = FakeEngine(script or FakeScript(before_batch=gate, poison=frozenset({POISON}), n_cls_out=1))
-    with running(engine, n_workers=n_workers) as scheduler:
+    with running(engine, n_workers=n_workers, **settings) as scheduler:
         cache = OutputCache(memory_bytes, metrics, disk)
         yield Serving(engine, Model(scheduler), cache, metrics, gate)
         cache.close()
@@ -180,6 +180,31 @@ def test_a_failure_is_told_to_each_and_not_kept():
             assert isinstance(submission.failures[1], EngineFailure)
             assert submission.outputs[0].matrix.tobytes() == mean_rows([[1]]).tobytes()
         assert served.texts_run[n_before:] == [(POISON,), (POISON,)]  # computed anew, and once more alone
+
+
+def test_who_waits_for_a_refused_request_asks_for_itself():
+    """A refusal concerns the request that got it: the others have their own, or room."""
+
+    async def main():
+        blocker = served.ask([SLOW])
+        await served.gate.wait_until_entered()
+        filler = served.ask([5] * 40, caller=Caller("another client"))
+        await asyncio.sleep(0.01)
+        first, second = (served.ask([1] * 30) for _ in range(2))
+        outcomes = await asyncio.gather(first, second, return_exceptions=True)
+        third = served.ask([1] * 30)
+        third.cancel()
+        served.gate.opened.set()
+        await asyncio.gather(blocker, filler)
+        return outcomes, await served.ask([1] * 30)
+
+    with serving(max_queued_tokens=50) as served:
+        (first, second), later = run(main())
+        assert isinstance(first, Overloaded)
+        assert isinstance(second, Overloaded)
+        assert first is not second
+        assert later.failures == {}
+        assert not served.cache._flights
 
 
 HURRIED, JOB = Caller(priority=Priority.HIGH), Caller(priority=Priority.BATCH)

@@ -74,14 +74,16 @@ def test_rows_that_are_not_finite_become_an_error_of_that_text_only(contexts):
 
 def test_a_context_that_returned_nan_is_replaced_before_its_texts_run_again(caplog):
     """NaN may stay in what a context keeps between batches."""
-    broken_by = iter([True])  # the first batch only
+    broken_by = iter([False, True])  # the second batch only
     engine = FakeEngine(FakeScript(breaks=lambda _batch: next(broken_by, False), n_embd=4))
     contexts = ContextSet(engine, PLAN)
+    run_isolated(contexts, make_batch([3], output=TOKEN_ROWS))
     results = run_isolated(contexts, make_batch([1], [2]))
     np.testing.assert_array_equal(Rows.join(results).matrix, np.concatenate([mean_row([1]), mean_row([2])]))
-    assert engine.n_opened_contexts == 2
+    assert engine.n_opened_contexts == 3
     run_isolated(contexts, make_batch([3]))
-    assert engine.n_opened_contexts == 2
+    run_isolated(contexts, make_batch([3], output=TOKEN_ROWS))  # its context is the one from before
+    assert engine.n_opened_contexts == 3
     contexts.close()
     engine.close()
 
