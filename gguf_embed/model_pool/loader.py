@@ -102,7 +102,7 @@ def _cache_key(spec: ModelSpec, model: LoadedModel) -> str:
     """Stands for the content of the file, and for everything that decides how a token sequence is computed."""
     info = model.info
     computed = (info.engine, info.kernels, info.weights_type, model.config.compute)
-    return machine_key(content_digest(_parts(spec)), computed)
+    return machine_key(content_digest(_parts(spec) or [spec.path]), computed)
 
 
 def _without(report: Callable[[str], None], said: Collection[str]) -> Callable[[str], None]:
