@@ -104,7 +104,7 @@ class TaskQueue:
         if self._enters_on_reserve(work):
             return
         if not self._may_wait(work):
-            raise self._overloaded(work.n_tokens)
+            raise self._overloaded(work.n_tokens, self._texts.n_tokens + self._outside.n_tokens)
         self._outside.add(work)
 
     def _let_in(self) -> None:
@@ -160,7 +160,7 @@ class TaskQueue:
         with self._changed:
             if request.is_outside:
                 work = self._outside.remove(request)
-                raise self._overloaded(work.n_tokens)
+                raise self._overloaded(work.n_tokens, self._texts.n_tokens)  # the others outside came after it
 
     def _refuse_when_closed(self) -> None:
         if self._failure:
@@ -168,9 +168,10 @@ class TaskQueue:
         if self._closed:
             raise Unavailable("the server is shutting down: retry after it has restarted")
 
-    def _overloaded(self, n_tokens: int) -> Overloaded:
+    def _overloaded(self, n_tokens: int, n_ahead: int) -> Overloaded:
+        """`n_ahead`: tokens that are computed before those of the refused request."""
         limit = self._limit()
-        excess = excess_tokens(n_tokens, self._texts.n_tokens + self._outside.n_tokens, limit)
+        excess = excess_tokens(n_tokens, n_ahead, limit)
         return Overloaded(
             f"the queue holds {self._texts.n_tokens} tokens, this request has {n_tokens}, and the limit is {limit}",
             retry_after_s=self._promises.promise(self._clock(), n_tokens, excess, self._tokens_per_s),

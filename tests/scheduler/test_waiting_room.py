@@ -136,6 +136,18 @@ def test_a_request_that_waited_too_long_is_refused_and_told_when_to_come():
     queue.refuse_outside(admit(queue, [1]))  # that one is in the queue
 
 
+def test_those_that_waited_too_long_are_told_one_after_the_other():
+    """Not to come after all that wait outside, who are about to be refused, too: nothing would run meanwhile."""
+    queue = crowded()
+    waiting = [admit(queue, [20]) for _ in range(4)]
+    told = []
+    for request in waiting:
+        with pytest.raises(Overloaded) as refusal:
+            queue.refuse_outside(request)
+        told.append(refusal.value.retry_after_s)
+    assert told == pytest.approx([0.2, 0.4, 0.6, 0.8])
+
+
 def test_a_client_that_leaves_gives_its_place_to_the_next():
     queue = crowded()
     large, small = admit(queue, [10] * 8), admit(queue, [11])
