@@ -123,6 +123,12 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+        self._body_memory_bytes = Gauge(
+            "gguf_embed_body_memory_bytes", "Memory that large request bodies take.", registry=registry
+        )
+        self._waiting_bodies = Gauge(
+            "gguf_embed_waiting_bodies", "Large request bodies that wait until there is memory for them.", registry=registry
+        )
         self._running_texts = Gauge("gguf_embed_running_texts", "Texts in the engine now.", registry=registry)
 
     def _define_model_metrics(self, registry: CollectorRegistry) -> None:
@@ -205,6 +211,11 @@ class Metrics:
         self._queued_texts.set(queued_texts)
         self._queued_tokens.set(queued_tokens)
         self._running_texts.set(running_texts)
+
+    def set_bodies(self, used_bytes: int, n_waiting: int) -> None:
+        """The memory for large request bodies. Set whenever the metrics are read."""
+        self._body_memory_bytes.set(used_bytes)
+        self._waiting_bodies.set(n_waiting)
 
     def set_queues(self, queues: Sequence[QueueLoad]) -> None:
         """The queues of all loaded models. Set whenever the metrics are read."""

@@ -11,7 +11,7 @@ from gguf_embed.errors import Unavailable
 SHED_EVERY_S = 1.0
 """How often it is estimated again what can be computed in the time that is left."""
 
-LAST_ANSWERS_S = 5.0
+LAST_ANSWERS_S = 2.0
 """How long requests may take to answer that they ran out of time."""
 
 
