@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks.busy import measure_busy, render_busy
+from benchmarks.busy import BusyRun, measure_busy, render_busy
 from benchmarks.cached import measure_cache, render_cache
 from benchmarks.choices import BUSY, CACHE, IN_PROCESS, INGEST, NAMES, STATIC, Choices, choose
 from benchmarks.comparison import CompareSettings, run_comparison
@@ -189,11 +189,14 @@ def measure_jobs(arguments: argparse.Namespace, choices: Choices, scratch: Path,
 
 
 def measure_queries(arguments: argparse.Namespace, scratch: Path, output: Path) -> None:
-    """Print a table of one query's latency while other clients are busy."""
-    model, cache = find_model(arguments, EMBED, scratch)
-    contestants = contestants_of(arguments, model, EMBED, cache)
-    runs = measure_busy(contestants, 1 if arguments.quick else min(arguments.rounds, 3), arguments.seed, say)
-    print(render_busy(runs))
+    """Print a table of one query's latency while other clients are busy, and without --model one for rerank."""
+    n_rounds = 1 if arguments.quick else min(arguments.rounds, 3)
+    runs: list[BusyRun] = []
+    for task in (EMBED,) if arguments.model else (EMBED, RERANK):
+        model, cache = find_model(arguments, task, scratch)
+        found = measure_busy(contestants_of(arguments, model, task, cache), n_rounds, arguments.seed, say)
+        print(render_busy(found))
+        runs += found
     write_json({"runs": [asdict(run) for run in runs]}, output)
 
 
