@@ -7,7 +7,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,16 +18,51 @@ from gguf_embed.errors import Unavailable
 Answer = Callable[[LineRequest, str], Awaitable[LineReply]]
 """Sends a line to its route. The second argument is the id of the request."""
 
-INPUTS_AT_ONCE = 2048
-"""How many inputs are in flight, unless a single line has more: enough to fill every worker's batches."""
+INPUTS_AT_ONCE, BYTES_AT_ONCE = 1024, 2**17
+"""What is in flight, unless a single line has more: enough to fill every worker's batches, and no more of the queue."""
 
-LINES_AT_ONCE = 512
 CHUNK_LINES, CHUNK_BYTES = 256, 2**20
 """How much of the input is read and parsed at once, on a thread."""
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
 
-_InFlight = deque[tuple[LineRequest, "asyncio.Task[LineReply]", int]]
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line that is being computed."""
+
+    request: LineRequest
+    answer: asyncio.Task[LineReply]
+    n_inputs: int
+    n_bytes: int
+
+
+@dataclass(slots=True)
+class _InFlight:
+    """The lines that are being computed or not written yet, in the order of the input."""
+
+    lines: deque[_Line] = field(default_factory=deque)
+    n_inputs: int = 0
+    n_bytes: int = 0
+
+    def has_room(self, n_inputs: int, n_bytes: int) -> bool:
+        fits = self.n_inputs + n_inputs <= INPUTS_AT_ONCE and self.n_bytes + n_bytes <= BYTES_AT_ONCE
+        return fits or not self.lines
+
+    def add(self, line: _Line) -> None:
+        self.lines.append(line)
+        self.n_inputs += line.n_inputs
+        self.n_bytes += line.n_bytes
+
+    def take_first(self) -> tuple[LineRequest, LineReply]:
+        """Remove the first line, which has its answer."""
+        line = self.lines.popleft()
+        self.n_inputs -= line.n_inputs
+        self.n_bytes -= line.n_bytes
+        return line.request, line.answer.result()
+
+    def is_first_answered(self) -> bool:
+        return bool(self.lines) and _is_good(self.lines[0].answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,44 +82,43 @@ async def run_lines(run: LineRun) -> None:
 
     Raises `Unavailable` if the patience ends, `OSError`, and what `run.take` raises.
     """
-    in_flight: _InFlight = deque()
-    n_inputs = 0
+    in_flight = _InFlight()
     try:
-        async for request in _unfinished(run):
-            cost = max(1, run.rules.count_inputs(request.url, request.body))
-            while in_flight and (n_inputs + cost > INPUTS_AT_ONCE or len(in_flight) >= LINES_AT_ONCE):
-                n_inputs -= await _write_first(run, in_flight)
-            in_flight.append((request, asyncio.create_task(_answered(run, request)), cost))
-            n_inputs += cost
-        while in_flight:
+        async for request, n_bytes in _unfinished(run):
+            n_inputs = max(1, run.rules.count_inputs(request.url, request.body))
+            while not in_flight.has_room(n_inputs, n_bytes):
+                await _write_first(run, in_flight)
+            in_flight.add(_Line(request, asyncio.create_task(_answered(run, request)), n_inputs, n_bytes))
+        while in_flight.lines:
             await _write_first(run, in_flight)
     finally:
         await _abandon(run, in_flight)
 
 
-async def _write_first(run: LineRun, in_flight: _InFlight) -> int:
-    """Wait for the first line, and write it with those after it that are finished: the inputs that they have."""
-    await asyncio.wait([in_flight[0][1]])
-    in_flight[0][1].result()  # raises its error, if it has one
+async def _write_first(run: LineRun, in_flight: _InFlight) -> None:
+    """Wait for the first line, and write it with those after it that are answered. Raises what answering it raised."""
+    first = in_flight.lines[0].answer
+    await asyncio.wait([first])
+    first.result()
     finished: list[tuple[LineRequest, LineReply]] = []
-    n_inputs = 0
-    while in_flight and in_flight[0][1].done() and in_flight[0][1].exception() is None:
-        request, task, cost = in_flight.popleft()
-        finished.append((request, task.result()))
-        n_inputs += cost
+    while in_flight.is_first_answered():
+        finished.append(in_flight.take_first())
     await _write(run, finished)
-    return n_inputs
 
 
 async def _abandon(run: LineRun, in_flight: _InFlight) -> None:
     """Write what is computed, and drop the rest."""
-    tasks = [task for _, task, _ in in_flight]
-    finished = [(request, task.result()) for request, task, _ in in_flight if task.done() and task.exception() is None]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    left = in_flight.lines
+    finished = [(line.request, line.answer.result()) for line in left if _is_good(line.answer)]
+    for line in left:
+        line.answer.cancel()
+    await asyncio.gather(*(line.answer for line in left), return_exceptions=True)
     if finished:
         await _write(run, finished)
+
+
+def _is_good(answer: asyncio.Task[LineReply]) -> bool:
+    return answer.done() and not answer.cancelled() and answer.exception() is None
 
 
 async def _write(run: LineRun, finished: list[tuple[LineRequest, LineReply]]) -> None:
@@ -110,14 +144,14 @@ async def _answered(run: LineRun, request: LineRequest) -> LineReply:
         pause_s = min(MAX_PAUSE_S, 2 * pause_s)
 
 
-async def _unfinished(run: LineRun) -> AsyncIterator[LineRequest]:
-    """The requests of the input that have no result. It is read and parsed on a thread, in small parts."""
+async def _unfinished(run: LineRun) -> AsyncIterator[tuple[LineRequest, int]]:
+    """The requests without a result, with the bytes of their lines. Read and parsed on a thread, in small parts."""
     stream = await asyncio.to_thread(run.source.open, "rb")
     try:
         requests = left_requests(stream, run.rules, run.results)
         while chunk := await asyncio.to_thread(_take, requests):
-            for request, _ in chunk:
-                yield request
+            for entry in chunk:
+                yield entry
     finally:
         stream.close()
 
