@@ -171,10 +171,22 @@ class Batches:
             user_agent=new.user_agent,
             metadata=new.metadata,
         )
+        await self._make_room(ledger, owner)
         ledger.store.space.take(RECORD_BYTES)
         await ledger.on_disk(ledger.store.save_batch, batch)
         self._start_jobs(ledger)
         return batch
+
+    async def _make_room(self, ledger: Ledger, owner: str) -> None:
+        """Forget the owner's oldest batch that is over, if there are too many. Raises `StorageFull`."""
+        stored = ledger.store.all_batches()
+        if len(stored) < self.limits.max_batches:
+            return
+        over = [batch for batch in stored if batch.owner == owner and batch.is_over]
+        if not over:
+            raise StorageFull(f"there are {len(stored)} batches, which is the limit: try again when some are over")
+        oldest = min(over, key=lambda batch: batch.number)
+        await ledger.on_disk(ledger.store.remove_batch, oldest.id)
 
     async def batches(self, owner: str) -> Sequence[Batch]:
         """The owner's batches, newest first, with the lines that are finished now."""
@@ -235,6 +247,10 @@ class Batches:
         except Exception:
             logger.exception("%s stops, and is continued at the next start", job.batch_id)
             return
+        batch = job.batch
+        logger.info(
+            "%s is %s: %d of %d requests succeeded", batch.id, batch.status, batch.n_completed, batch.n_requests
+        )
         del self._jobs[job.batch_id]
         self._start_jobs(ledger)
 

@@ -166,6 +166,7 @@ class BatchLimits:
     max_inputs: int | None = 50_000
     max_line_bytes: int = 64 * 2**20  # the server's limit on a body
     max_files: int = 10_000
-    max_active: int = 100  # batches that are not over
+    max_active: int = 100  # batches of a key that are not over
+    max_batches: int = 10_000  # in all
     min_free_bytes: int = 256 * 2**20  # what is left to others on the disk
     kept_s: int = field(default=30 * 86_400)  # files without an expiry, and batches after their end

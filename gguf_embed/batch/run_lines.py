@@ -6,7 +6,8 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -84,11 +85,12 @@ async def run_lines(run: LineRun) -> None:
     """
     in_flight = _InFlight()
     try:
-        async for request, n_bytes in _unfinished(run):
-            n_inputs = max(1, run.rules.count_inputs(request.url, request.body))
-            while not in_flight.has_room(n_inputs, n_bytes):
-                await _write_first(run, in_flight)
-            in_flight.add(_Line(request, asyncio.create_task(_answered(run, request)), n_inputs, n_bytes))
+        async with aclosing(_unfinished(run)) as requests:
+            async for request, n_bytes in requests:
+                n_inputs = max(1, run.rules.count_inputs(request.url, request.body))
+                while not in_flight.has_room(n_inputs, n_bytes):
+                    await _write_first(run, in_flight)
+                in_flight.add(_Line(request, asyncio.create_task(_answered(run, request)), n_inputs, n_bytes))
         while in_flight.lines:
             await _write_first(run, in_flight)
     finally:
@@ -144,16 +146,13 @@ async def _answered(run: LineRun, request: LineRequest) -> LineReply:
         pause_s = min(MAX_PAUSE_S, 2 * pause_s)
 
 
-async def _unfinished(run: LineRun) -> AsyncIterator[tuple[LineRequest, int]]:
+async def _unfinished(run: LineRun) -> AsyncGenerator[tuple[LineRequest, int], None]:
     """The requests without a result, with the bytes of their lines. Read and parsed on a thread, in small parts."""
-    stream = await asyncio.to_thread(run.source.open, "rb")
-    try:
+    with run.source.open("rb") as stream:
         requests = left_requests(stream, run.rules, run.results)
         while chunk := await asyncio.to_thread(_take, requests):
             for entry in chunk:
                 yield entry
-    finally:
-        stream.close()
 
 
 def left_requests(stream: BinaryIO, rules: Rules, results: Results) -> Iterator[tuple[LineRequest, int]]:

@@ -387,6 +387,22 @@ def test_a_key_has_a_number_of_batches_and_sees_only_its_own(world):
     world.life(scenario)
 
 
+def test_the_oldest_batch_that_is_over_gives_way(world):
+    world.limits = replace(LIMITS, max_batches=2)
+
+    async def scenario(batches: Batches) -> None:
+        file_id = await upload(batches, lines(1), "a")
+        ids = []
+        for _ in range(3):
+            ids.append((await create(batches, file_id, "a")).id)
+            await ended(batches, ids[-1], "a")
+        assert [batch.id for batch in await batches.batches("a")] == [ids[2], ids[1]]
+        with pytest.raises(StorageFull, match="2 batches"):
+            await create(batches, await upload(batches, lines(1), "b"), "b")
+
+    world.life(scenario)
+
+
 def test_expired_files_are_gone_at_once_and_then_deleted(world):
     ids: list[str] = []
 
