@@ -8,8 +8,11 @@ import weakref
 
 import pytest
 
-from gguf_embed.errors import EngineFailure
+from gguf_embed.config import ModelConfig
+from gguf_embed.errors import EmbedError, EngineFailure
 from gguf_embed.service.leased_threads import ModelThreads, Patience
+from gguf_embed.types import EmbedRequest, Input
+from tests.running import Running, running
 
 
 class Text:
@@ -39,5 +42,61 @@ def test_an_error_keeps_no_text(patience):
     gc.disable()
     try:
         asyncio.run(scenario())
+    finally:
+        gc.enable()
+
+
+def left_over_errors() -> list[str]:
+    """Errors that only a collection would free."""
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        return [repr(one) for one in gc.garbage if isinstance(one, EmbedError)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+
+
+async def is_refused(service: Running, inputs: tuple[Input, ...]) -> bool:
+    """Inside of the loop, whose own runner keeps an error that reaches it."""
+    try:
+        await service.service.embed(EmbedRequest(inputs))
+    except EmbedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ("word " * 200,),
+        ("word " * 20_000,),  # tokenized on a thread
+        ("a" * 1_000_001,),
+        ((1, 10**6),),
+        ("fine", ()),
+    ],
+)
+def test_a_refused_request_keeps_no_text(models, cache_dir, inputs):
+    with running(models / "encoder.gguf", ModelConfig(), cache_dir) as service:
+        service.embed("what is made at first use")
+        gc.collect()
+        gc.disable()
+        try:
+            assert service.run(is_refused(service, inputs))
+            assert left_over_errors() == []
+        finally:
+            gc.enable()
+
+
+def test_a_file_that_cannot_be_loaded_keeps_no_text(models, cache_dir, tmp_path):
+    path = tmp_path / "gone.gguf"
+    path.write_bytes((models / "encoder.gguf").read_bytes())
+    gc.collect()
+    gc.disable()
+    try:
+        with running(path, ModelConfig(), cache_dir) as service:
+            path.unlink()
+            assert service.run(is_refused(service, ("a text",)))
+            assert left_over_errors() == []
     finally:
         gc.enable()

@@ -24,6 +24,9 @@ IDLE_TIMEOUT_S = 620.0
 """How long a connection may wait for its next request, and that for its headers. Load balancers keep theirs for up to
 600 s, and should be the ones that close them."""
 
+READ_TIMEOUT_S = 60.0
+"""How long a client may read nothing of a reply that does not fit into the system's buffers."""
+
 MAX_DESCRIPTORS = 65_536
 RESERVED_PART, MIN_RESERVED = 8, 32
 """An eighth of the descriptors, and no fewer than 32, are not for connections but for files."""

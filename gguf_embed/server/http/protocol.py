@@ -17,6 +17,7 @@ from gguf_embed.server.http.body import json_response
 from gguf_embed.server.http.connections import (
     HEADER_TIMEOUT_S,
     IDLE_TIMEOUT_S,
+    READ_TIMEOUT_S,
     ShortageLog,
     connection_limit,
     count_unread,
@@ -96,15 +97,16 @@ class _Server(web.Server):
 
 
 class _Protocol(RequestHandler):
-    """A connection with a deadline for its first request, and whose own errors are JSON, too."""
+    """A connection with deadlines for its first request and for reading replies, and whose own errors are JSON, too."""
 
-    __slots__ = ("_errors", "_headers_deadline", "_server")
+    __slots__ = ("_errors", "_headers_deadline", "_reading_deadline", "_server")
 
     def __init__(self, errors: ErrorFormat, manager: _Server, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._errors = errors
         self._server = manager
         self._headers_deadline: asyncio.TimerHandle | None = None
+        self._reading_deadline: asyncio.TimerHandle | None = None  # while the client lags behind
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -112,9 +114,32 @@ class _Protocol(RequestHandler):
         self._server.make_room(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._headers_deadline is not None:
-            self._headers_deadline.cancel()
+        for deadline in (self._headers_deadline, self._reading_deadline):
+            if deadline is not None:
+                deadline.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reading_deadline is not None:
+            self._reading_deadline.cancel()
+
+    def _watch_reading(self) -> None:
+        n_unsent_bytes = self.n_unsent_bytes
+        self._reading_deadline = self._loop.call_later(READ_TIMEOUT_S, self._check_reading, n_unsent_bytes)
+
+    def _check_reading(self, n_before: int) -> None:
+        """End a connection whose client has read nothing meanwhile: its reply would stay in memory for ever."""
+        if self.transport is None:
+            return
+        if self.n_unsent_bytes < n_before:
+            self._watch_reading()
+        else:
+            self.transport.abort()
 
     def _check_first_request(self) -> None:
         if not self._request_count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import logging
@@ -10,11 +11,12 @@ import socket
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from gguf_embed.metrics import Metrics
 from gguf_embed.server import run as server_run
 from gguf_embed.server.app import build_app
-from gguf_embed.server.context import SERVER_CONTEXT, ServerOptions
+from gguf_embed.server.context import SERVER_CONTEXT, ServerContext, ServerOptions
 from gguf_embed.server.http import connections, protocol
 from gguf_embed.server.http.body import json_response
 from gguf_embed.server.listen import ListenAddress
@@ -123,11 +125,40 @@ def test_the_limit_leaves_descriptors_for_files(monkeypatch):
     assert set_to == [(65_536, 524_288)]
 
 
+async def large(context: ServerContext, request: web.Request) -> web.Response:
+    return json_response(b" " * 50_000_000)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_client_that_reads_slowly_gets_all_and_one_that_reads_nothing_is_left(monkeypatch, reads):
+    monkeypatch.setattr(protocol, "READ_TIMEOUT_S", 0.5)
+
+    async def scenario():
+        app = build_app(FakeService(), ServerOptions("1"), Metrics())
+        app.router.add_get("/large", functools.partial(large, app[SERVER_CONTEXT]))
+        stop = asyncio.Event()
+        ready = asyncio.get_running_loop().create_future()
+        done = asyncio.create_task(serve_all(app, [ListenAddress(port=0)], stop, ready.set_result))
+        reader, writer = await connect((await ready)[0])
+        writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        n_bytes = 0
+        if not reads:
+            await asyncio.sleep(2)
+        with contextlib.suppress(ConnectionError):
+            while n_bytes < 50_000_000 and (some := await reader.read(5_000_000)):
+                n_bytes += len(some)
+                await asyncio.sleep(0.02 if reads else 0)
+        writer.close()
+        stop.set()
+        await done
+        return n_bytes
+
+    n_bytes = asyncio.run(scenario())
+    assert (n_bytes > 50_000_000) if reads else (n_bytes < 50_000_000)
+
+
 def test_a_reply_that_nobody_reads_is_counted(monkeypatch):
     monkeypatch.setattr(server_run, "CLOSE_TIMEOUT_S", 0.2)
-
-    async def large(context, request):
-        return json_response(b" " * 50_000_000)
 
     async def scenario():
         app = build_app(FakeService(), ServerOptions("1"), Metrics())
