@@ -127,7 +127,7 @@ class Metrics:
             "gguf_embed_body_memory_bytes", "Memory that large request bodies take.", registry=registry
         )
         self._waiting_bodies = Gauge(
-            "gguf_embed_waiting_bodies", "Large request bodies that wait until there is memory for them.", registry=registry
+            "gguf_embed_waiting_bodies", "Large request bodies that wait for memory.", registry=registry
         )
         self._running_texts = Gauge("gguf_embed_running_texts", "Texts in the engine now.", registry=registry)
 
