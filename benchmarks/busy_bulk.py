@@ -1,6 +1,7 @@
 """The bulk clients of `busy.py`, in a process of their own: prints the texts answered so far after each request.
 
-usage: python -m benchmarks.busy_bulk PORT N_CLIENTS TEXTS_PER_REQUEST TOKENS_PER_TEXT SEED. Ends when it is killed.
+usage: python -m benchmarks.busy_bulk TASK PORT N_CLIENTS TEXTS_PER_REQUEST TOKENS_PER_TEXT SEED
+It ends when it is killed.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ from http.client import HTTPConnection
 from random import Random
 
 from benchmarks.load import HOST
-from benchmarks.scenarios import encode_body, make_texts_of
+from benchmarks.scenarios import make_texts_of
+from benchmarks.tasks import TASKS, Task
 
 
-def main(port: int, n_clients: int, n_texts: int, n_tokens: int, seed: str) -> None:
+def main(task: Task, port: int, n_clients: int, n_texts: int, n_tokens: int, seed: str) -> None:
     lock = threading.Lock()
 
     def run(number: int) -> None:
         rng = Random(f"{seed}/{number}")
         connection = HTTPConnection(HOST, port, timeout=600)
-        bodies = [encode_body(make_texts_of(rng, n_texts, n_tokens), "base64") for _ in range(8)]
+        queries = [make_texts_of(rng, len(task.probe) - 1, n_tokens) for _ in range(8)]  # of rerank
+        bodies = [task.encode(query + make_texts_of(rng, n_texts, n_tokens), "base64") for query in queries]
         while True:
-            connection.request("POST", "/v1/embeddings", rng.choice(bodies), {"Content-Type": "application/json"})
+            connection.request("POST", task.path, rng.choice(bodies), {"Content-Type": "application/json"})
             reply = connection.getresponse()
             reply.read()
             if reply.status != 200:
@@ -38,5 +41,6 @@ def main(port: int, n_clients: int, n_texts: int, n_tokens: int, seed: str) -> N
 
 
 if __name__ == "__main__":
-    port, n_clients, n_texts, n_tokens = map(int, sys.argv[1:5])
-    main(port, n_clients, n_texts, n_tokens, sys.argv[5])
+    task = next(task for task in TASKS if task.name == sys.argv[1])
+    port, n_clients, n_texts, n_tokens = map(int, sys.argv[2:6])
+    main(task, port, n_clients, n_texts, n_tokens, sys.argv[6])

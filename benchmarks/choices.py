@@ -12,8 +12,9 @@ from gguf_embed.errors import ConfigError
 STATIC = "static"
 INGEST = "ingest"
 BUSY = "busy"
+CACHE = "cache"
 IN_PROCESS = "in-process"
-NAMES = (*(scenario.name for scenario in SCENARIOS), IN_PROCESS, STATIC, INGEST, BUSY)
+NAMES = (*(scenario.name for scenario in SCENARIOS), IN_PROCESS, STATIC, INGEST, BUSY, CACHE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,4 +47,4 @@ def _unfit(is_reranker: bool | None) -> set[str]:
         return set()
     others = {task.name for task in TASKS if (task is RERANK) is not is_reranker}
     unfit = {scenario.name for scenario in SCENARIOS if task_of(scenario).name in others}
-    return unfit | {IN_PROCESS, INGEST, BUSY} if is_reranker else unfit
+    return unfit | {IN_PROCESS, INGEST, BUSY, CACHE} if is_reranker else unfit

@@ -2,8 +2,8 @@
 
 The scenario "rerank" compares cross-encoders, "in-process" the loops that a user would write with other libraries, and
 "static" static models with the package model2vec; "ingest" measures jobs; these three run if their packages are
-installed. "busy" is one query while other clients are busy. Prints tables with
-the ratios and writes all measurements to benchmarks/results/. See docs/benchmarks.md.
+installed. "busy" is one query while other clients are busy, "cache" texts that were computed before. Prints tables
+with the ratios and writes all measurements to benchmarks/results/. See docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks.busy import measure_busy, render_busy
-from benchmarks.choices import BUSY, IN_PROCESS, INGEST, NAMES, STATIC, Choices, choose
+from benchmarks.busy import BusyRun, measure_busy, render_busy
+from benchmarks.cached import measure_cache, render_cache
+from benchmarks.choices import BUSY, CACHE, IN_PROCESS, INGEST, NAMES, STATIC, Choices, choose
 from benchmarks.comparison import CompareSettings, run_comparison
 from benchmarks.in_process import InProcessSettings, compare_in_process, render_in_process
 from benchmarks.ingest import IngestSettings, measure_ingest, render_ingest
@@ -89,6 +90,8 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
         measure_jobs(arguments, choices, scratch, _beside(output, INGEST))
     if BUSY in choices.names:
         measure_queries(arguments, scratch, _beside(output, BUSY))
+    if CACHE in choices.names:
+        measure_repeated(arguments, scratch, _beside(output, CACHE))
 
 
 def compare(arguments: argparse.Namespace, choices: Choices, task: Task, scratch: Path) -> Comparison:
@@ -189,11 +192,24 @@ def measure_jobs(arguments: argparse.Namespace, choices: Choices, scratch: Path,
 
 
 def measure_queries(arguments: argparse.Namespace, scratch: Path, output: Path) -> None:
-    """Print a table of one query's latency while other clients are busy."""
+    """Print a table of one query's latency while other clients are busy, and without --model one for rerank."""
+    n_rounds = 1 if arguments.quick else min(arguments.rounds, 3)
+    runs: list[BusyRun] = []
+    for task in (EMBED,) if arguments.model else (EMBED, RERANK):
+        model, cache = find_model(arguments, task, scratch)
+        found = measure_busy(contestants_of(arguments, model, task, cache), n_rounds, arguments.seed, say)
+        print(render_busy(found))
+        runs += found
+    write_json({"runs": [asdict(run) for run in runs]}, output)
+
+
+def measure_repeated(arguments: argparse.Namespace, scratch: Path, output: Path) -> None:
+    """Print a table of what the cache costs and saves."""
     model, cache = find_model(arguments, EMBED, scratch)
-    contestants = contestants_of(arguments, model, EMBED, cache)
-    runs = measure_busy(contestants, 1 if arguments.quick else min(arguments.rounds, 3), arguments.seed, say)
-    print(render_busy(runs))
+    setup = ServerSetup(model, EMBED, tuple(shlex.split(arguments.serve_flags)), cache=cache)
+    n_rounds = min(arguments.rounds, 2) if arguments.quick else arguments.rounds
+    runs = measure_cache(setup, n_rounds, 0.25 if arguments.quick else 1.0, arguments.seed, say)
+    print(render_cache(runs))
     write_json({"runs": [asdict(run) for run in runs]}, output)
 
 

@@ -37,6 +37,15 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """How much work may wait for one model, and how long a request waits for room in its queue."""
+
+    max_tokens: int | None = None  # None: what is computed in `max_s`
+    max_s: float = 60.0
+    max_wait_s: float = 5.0  # 0: refuse at once
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """One model to serve."""
 
@@ -50,9 +59,17 @@ class ModelConfig:
     strict_file: bool = False  # refuse a file with a serious problem
     warmup: bool = True
     isolate: bool = False  # run the engine in a supervised process of its own
-    max_queued_tokens: int = 2_000_000
+    queue: QueueConfig = field(default_factory=QueueConfig)
     mmproj: Path | None = None  # file of the vision tower; None: text only
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """How much of what was computed is kept, see `output_cache/`. 0: nothing."""
+
+    memory_bytes: int = 0
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

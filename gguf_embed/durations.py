@@ -21,6 +21,20 @@ def parse_go_duration(text: str) -> float:
     return -seconds if text.startswith("-") else seconds
 
 
+def parse_seconds(text: str) -> float:
+    """A time in seconds, not negative, from a number of seconds or a duration. Raises `ValueError`."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = parse_go_duration(text)
+        except ValueError:
+            seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{text!r} is not a number of seconds or a duration such as 2.5, 30s or 500ms")
+    return seconds
+
+
 def keep_alive_seconds(seconds: float) -> float:
     """Ollama's rule: a negative time to stay loaded means forever, which is `inf` here."""
     return math.inf if seconds < 0 else seconds

@@ -21,6 +21,7 @@ class WayOut(StrEnum):
     NO_AVERAGE = "no_average"  # do not ask for that average
     FEWER_INPUTS = "fewer_inputs"  # send fewer inputs per request
     RETRY = "retry"  # retry later
+    ASK_TIME = "ask_time"  # ask for more time
     LEAVE_OUT = "leave_out"  # leave the field out
     EMBED_OPTIONS = "embed_options"  # send the field to a route that supports it
     RERANK = "rerank"  # ask this model for scores
@@ -34,6 +35,8 @@ class WayOut(StrEnum):
     SEND_INLINE = "send_inline"  # send an image's bytes instead of its URL
     # the rest is for the operator
     LARGER_QUEUE = "larger_queue"
+    LARGER_TIMEOUT = "larger_timeout"
+    MORE_BODY_MEMORY = "more_body_memory"
     LARGER_CONTEXT = "larger_context"
     MORE_MODELS = "more_models"
     MORE_MEMORY = "more_memory"
@@ -252,11 +255,11 @@ class NotSupported(EmbedError):
 
 
 class Overloaded(EmbedError):
-    """The queue is full. `retry_after_s` is an estimate, in whole seconds, of when it will have room."""
+    """The queue is full. `retry_after_s` is an estimate of when it will have room."""
 
     kind = "overloaded"
 
-    def __init__(self, message: str, retry_after_s: int = 1, ways_out: Sequence[WayOut] = (WayOut.RETRY,)) -> None:
+    def __init__(self, message: str, retry_after_s: float = 1.0, ways_out: Sequence[WayOut] = (WayOut.RETRY,)) -> None:
         super().__init__(message, ways_out)
         self.retry_after_s = retry_after_s
 
@@ -272,6 +275,25 @@ class Unavailable(EmbedError):
     def __init__(self, message: str, ways_out: Sequence[WayOut] = (), retry_after_s: float | None = None) -> None:
         super().__init__(message, ways_out)
         self.retry_after_s = retry_after_s
+
+
+class OutOfTime(Unavailable):
+    """The server shuts down, and cannot compute this accepted request before it must end."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the server is shutting down, and the time that is left is too short for this request", [WayOut.RETRY]
+        )
+
+
+class DeadlineExceeded(EmbedError):
+    """The request took longer than it or the server allows. What waited of it is dropped before it runs."""
+
+    kind = "deadline_exceeded"
+
+    def __init__(self, limit_s: float, ways_out: Sequence[WayOut]) -> None:
+        super().__init__(f"the request took longer than {limit_s:g} s, the limit on its time", ways_out)
+        self.limit_s = limit_s
 
 
 class EngineFailure(EmbedError):

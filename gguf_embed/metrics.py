@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from gguf_embed.types import InputFailure, Timings, Truncation
+from gguf_embed.types import InputFailure, QueueLoad, Timings, Truncation
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -91,8 +91,44 @@ class Metrics:
             buckets=_TENTHS,
             registry=registry,
         )
+        self._cached_texts = Counter(
+            "gguf_embed_cache_texts",
+            "Texts looked up in the cache: found in memory (hit) or on the disk (disk_hit), being computed for another "
+            "request (joined), or computed (miss).",
+            ["outcome"],
+            registry=registry,
+        )
+        self._cache_evictions = Counter(
+            "gguf_embed_cache_evictions", "Entries of the cache that gave way to others.", registry=registry
+        )
+        self._cache_entries = Gauge("gguf_embed_cache_entries", "Entries of the cache in memory.", registry=registry)
+        self._cache_bytes = Gauge("gguf_embed_cache_bytes", "Memory that they take.", registry=registry)
         self._queued_texts = Gauge("gguf_embed_queued_texts", "Texts waiting for a worker.", registry=registry)
         self._queued_tokens = Gauge("gguf_embed_queued_tokens", "Tokens waiting for a worker.", registry=registry)
+        self._waiting_requests = Gauge(
+            "gguf_embed_waiting_requests",
+            "Requests that wait until the queue has room for them.",
+            ["model"],
+            registry=registry,
+        )
+        self._queue_limit_tokens = Gauge(
+            "gguf_embed_queue_limit_tokens", "Tokens that the queue holds.", ["model"], registry=registry
+        )
+        self._tokens_per_second = Gauge(
+            "gguf_embed_tokens_per_second", "Speed of full batches, as measured.", ["model"], registry=registry
+        )
+        self._interactive_batch_tokens = Gauge(
+            "gguf_embed_interactive_batch_tokens",
+            "Tokens of a batch while short requests come.",
+            ["model"],
+            registry=registry,
+        )
+        self._body_memory_bytes = Gauge(
+            "gguf_embed_body_memory_bytes", "Memory that large request bodies take.", registry=registry
+        )
+        self._waiting_bodies = Gauge(
+            "gguf_embed_waiting_bodies", "Large request bodies that wait for memory.", registry=registry
+        )
         self._running_texts = Gauge("gguf_embed_running_texts", "Texts in the engine now.", registry=registry)
 
     def _define_model_metrics(self, registry: CollectorRegistry) -> None:
@@ -163,12 +199,44 @@ class Metrics:
         self._batch_fill.observe(n_tokens / budget_tokens if budget_tokens else 0.0)
         self._batch_seconds.observe(compute_s)
 
+    def observe_cache(self, n_hits: int, n_from_disk: int, n_joined: int, n_missed: int) -> None:
+        """One request's texts were looked up in the cache."""
+        outcomes = {"hit": n_hits, "disk_hit": n_from_disk, "joined": n_joined, "miss": n_missed}
+        for outcome, n_texts in outcomes.items():
+            if n_texts:
+                self._cached_texts.labels(outcome).inc(n_texts)
+
+    def observe_cache_evictions(self, n_entries: int) -> None:
+        """`n_entries` entries of the cache gave way to others."""
+        self._cache_evictions.inc(n_entries)
+
+    def set_cache(self, n_entries: int, n_bytes: int) -> None:
+        """What the cache holds in memory."""
+        self._cache_entries.set(n_entries)
+        self._cache_bytes.set(n_bytes)
+
     def set_load(self, queued_texts: int, queued_tokens: int, running_texts: int, loaded_models: int = 0) -> None:
         """The current load. Set whenever the metrics are read."""
         self._loaded_models.set(loaded_models)
         self._queued_texts.set(queued_texts)
         self._queued_tokens.set(queued_tokens)
         self._running_texts.set(running_texts)
+
+    def set_bodies(self, used_bytes: int, n_waiting: int) -> None:
+        """The memory for large request bodies. Set whenever the metrics are read."""
+        self._body_memory_bytes.set(used_bytes)
+        self._waiting_bodies.set(n_waiting)
+
+    def set_queues(self, queues: Sequence[QueueLoad]) -> None:
+        """The queues of all loaded models. Set whenever the metrics are read."""
+        gauges = self._waiting_requests, self._queue_limit_tokens, self._tokens_per_second
+        for gauge in (*gauges, self._interactive_batch_tokens):
+            gauge.clear()  # of models that were unloaded
+        for queue in queues:
+            self._waiting_requests.labels(queue.model).set(queue.n_outside)
+            self._queue_limit_tokens.labels(queue.model).set(queue.limit_tokens)
+            self._tokens_per_second.labels(queue.model).set(queue.tokens_per_s)
+            self._interactive_batch_tokens.labels(queue.model).set(queue.interactive_tokens)
 
     def render(self) -> bytes:
         """All metrics in Prometheus's text format, `CONTENT_TYPE`."""

@@ -84,7 +84,7 @@ def launch(cache_dir) -> Iterator[Callable[..., Server]]:
 @pytest.fixture(scope="session")
 def tiny_server(cache_dir, models) -> Iterator[Server]:
     """A tiny random encoder: 32 dimensions, pooling mean, 64 tokens per text. Token ids are the model's own."""
-    flags = ("--openai-token-ids", "model", "--precision", "f32")
+    flags = ("--openai-token-ids", "model", "--precision", "f32", "--batch-dir", cache_dir / "tiny-batches")
     server = start_server(cache_dir, "-m", models / "encoder.gguf", *flags)
     yield server
     stop(server)

@@ -299,7 +299,7 @@ def test_clients_that_disconnect_do_not_affect_others(default_server):
 
 
 def test_a_full_queue_answers_429_with_retry_after(launch, models):
-    server = launch("-m", models / "encoder.gguf", "--max-queue-tokens", "40")
+    server = launch("-m", models / "encoder.gguf", "--max-queue-tokens", "40", "--max-wait", "0")
     bulk = {"input": [f"{first} {second}" for first in "abcdefghijklmnop" for second in "qrstuvwxyz"] * 6}
     bulk["input"] = [f"{text} {number}" for number, text in enumerate(bulk["input"])]
     with ThreadPoolExecutor(16) as clients:

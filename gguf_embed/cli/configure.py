@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Literal
 
 from gguf_embed.cli.options import ServeFlags
-from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits
+from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits, QueueConfig
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.locate import ModelSource
 from gguf_embed.model_store.places import expanded, temporary_folder
 from gguf_embed.preprocessing.prompt_prefixes import parse_flag
 from gguf_embed.tokenization.openai_encodings import TokenIdRule, cache_folders, how_to_fetch, token_id_rule
-from gguf_embed.types import Pooling
+from gguf_embed.types import Pooling, Priority
 
 Report = Callable[[str], None]
 NamedSource = tuple[tuple[str, ...], ModelSource]
 """The names to serve a model under, and where it comes from."""
+
+MAX_BODY_MEMORY = 2**30
+BODY_COPIES = 2
+"""How often a body is in memory: as it was sent, and as texts."""
 
 KEEP_ALIVE_S = 300.0
 """Ollama's default."""
@@ -98,7 +102,7 @@ def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfi
         strict_file=flags.strict,
         warmup=flags.warmup,
         isolate=flags.isolate,
-        max_queued_tokens=flags.max_queue_tokens,
+        queue=QueueConfig(flags.max_queue_tokens, flags.max_queue, flags.max_wait),
         compute=ComputeConfig(
             n_threads=flags.threads_batch or flags.threads,
             alone_threads=flags.threads_alone,
@@ -191,17 +195,46 @@ def _shares(value: str | None) -> tuple[float, ...]:
     return shares
 
 
-def api_keys(value: str | None, file: Path | None) -> tuple[str, ...]:
-    """All keys from --api-key and --api-key-file. Raises `ConfigError`; the message never contains a key."""
-    keys = list(value.split(",")) if value is not None else []
+def api_keys(value: str | None, file: Path | None) -> dict[str, Priority | None]:
+    """All keys from --api-key and --api-key-file, with the class of those that have one in the file.
+
+    Raises `ConfigError`; the message never contains a key.
+    """
+    classes: dict[str, Priority | None] = dict.fromkeys(key.strip() for key in (value or "").split(","))
     if file is not None:
         try:
-            keys += file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8").splitlines()
         except OSError as exc:
             raise ConfigError(f"--api-key-file {file} cannot be read: {exc.strerror}; check the path") from exc
         except UnicodeDecodeError as exc:
             raise ConfigError(f"--api-key-file {file} is not UTF-8 text (byte {exc.start}): save it as UTF-8") from exc
-    found = tuple(dict.fromkeys(key.strip() for key in keys if key.strip()))
-    if not found and (value is not None or file is not None):
+        classes |= dict(map(_key_and_class, lines))
+    classes.pop("", None)
+    if not classes and (value is not None or file is not None):
         raise ConfigError("--api-key or --api-key-file was given but contains no key: add one, or omit both flags")
-    return found
+    return classes
+
+
+def _key_and_class(line: str) -> tuple[str, Priority | None]:
+    """One line of --api-key-file: a key, and perhaps a class after it."""
+    words = line.rsplit(maxsplit=1)
+    if len(words) == 2 and words[1] in tuple(Priority):
+        return words[0].strip(), Priority(words[1])
+    return line.strip(), None
+
+
+def body_memory(flags: ServeFlags, available_bytes: int | None) -> int:
+    """--max-body-memory, or an eighth of what is available, but at least enough for one body.
+
+    Raises `ConfigError` for less than one body needs.
+    """
+    one_body = BODY_COPIES * flags.max_body_size * 2**20
+    if flags.max_body_memory is None:
+        share = MAX_BODY_MEMORY if available_bytes is None else min(MAX_BODY_MEMORY, available_bytes // 8)
+        return max(one_body, share)
+    if flags.max_body_memory < one_body:
+        raise ConfigError(
+            f"--max-body-memory {flags.max_body_memory} is less than the {one_body} bytes that one body takes: use at "
+            "least as many, or a smaller --max-body-size"
+        )
+    return flags.max_body_memory

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from gguf_embed.durations import keep_alive_seconds, parse_go_duration
+from gguf_embed.durations import keep_alive_seconds, parse_go_duration, parse_seconds
 
 Command = Callable[..., Any]
 
@@ -85,6 +85,24 @@ def _number_or_duration(text: str) -> float:
         with suppress(ValueError):
             return read(text)
     return math.nan
+
+
+class Seconds(click.ParamType[float]):
+    """Seconds, from a number or a Go duration, not negative. With `positive`, not 0 either."""
+
+    name = "DURATION"
+
+    def __init__(self, *, positive: bool = False) -> None:
+        self._positive = positive
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = parse_seconds(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if self._positive and not seconds:
+            self.fail(f"{value!r} must be more than 0", param, ctx)
+        return seconds
 
 
 class MemorySize(click.ParamType[int]):

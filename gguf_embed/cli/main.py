@@ -27,6 +27,7 @@ COMMANDS = {
     "search": "search",
     "embed": "embed",
     "rerank": "rerank",
+    "batch": "batch",
 }
 """Name → module and function in `gguf_embed.cli`."""
 

@@ -20,6 +20,7 @@ from gguf_embed.cli.flag_types import (
     Number,
     OnePerVariable,
     PathPrefix,
+    Seconds,
     option,
 )
 from gguf_embed.cli.llama_flags import LLAMA_SERVER_FLAGS
@@ -49,6 +50,8 @@ class ServeFlags:
     keep_alive: float | None
     models_max: int
     max_memory: int | None
+    cache_size: int | None
+    cache_disk: int | None
     pooling: str | None
     embd_normalize: int
     ctx_size: int
@@ -90,7 +93,14 @@ class ServeFlags:
     allow_remote_media: str | None
     max_inputs: int
     max_body_size: int
-    max_queue_tokens: int
+    max_body_memory: int | None
+    drain_timeout: float
+    max_queue: float
+    max_queue_tokens: int | None
+    max_wait: float
+    request_timeout: float | None
+    batch_dir: str | None
+    batch_max_bytes: int
     log_format: LogFormat
     verbose: int
 
@@ -118,6 +128,11 @@ MODEL = (
             help="Maximum number of loaded models, 0 for no limit; the least recently used idle model is unloaded."),
     option("--max-memory", type=MemorySize(), envvar="GGUF_EMBED_MAX_MEMORY",
             help="Maximum memory of all loaded models, such as 4G; the least recently used idle model is unloaded."),
+    option("--cache-size", type=MemorySize(), envvar="GGUF_EMBED_CACHE_SIZE",
+            help="Memory for vectors and scores that were computed, such as 64M: equal texts are computed once.  "
+                 "[default: none]"),
+    option("--cache-disk", type=MemorySize(), envvar="GGUF_EMBED_CACHE_DISK",
+            help="The same on the disk, in the folder for derived files; kept when the server ends.  [default: none]"),
     option("--prompt", type=OnePerVariable(), metavar="NAME=TEXT", multiple=True, envvar="GGUF_EMBED_PROMPT",
             help='Prompt (prefix) that requests can select by name, e.g. "query=search_query: "; overrides the '
                  "model's own prompt of that name."),
@@ -203,7 +218,8 @@ SERVER = (
             help="Certificate in PEM, with those of its issuers after it."),
     option("--api-key", metavar="KEY[,KEY]", envvar="LLAMA_API_KEY", help="Keys that clients must send."),
     option("--api-key-file", type=click.Path(path_type=Path), envvar="LLAMA_ARG_API_KEY_FILE",
-            help="File with one key per line."),
+            help="File with one key per line. After a key may be high, normal, low or batch, the class of its "
+                 "requests, which may ask for a lower one only."),
     option("--metrics/--no-metrics", default=True, envvar="LLAMA_ARG_ENDPOINT_METRICS",
             help="Serve /metrics for Prometheus."),
     option("--openai-token-ids", type=click.Choice(get_args(TokenIdMeaning)), default="auto",
@@ -225,8 +241,28 @@ SERVER = (
             help="Maximum number of texts per request."),
     option("--max-body-size", type=POSITIVE, default=64, envvar="GGUF_EMBED_MAX_BODY_SIZE",
             help="Maximum size of a request body in MiB."),
-    option("--max-queue-tokens", type=POSITIVE, default=2_000_000, envvar="GGUF_EMBED_MAX_QUEUE_TOKENS",
-            help="Maximum number of tokens in the queue; beyond it, requests get a 429 with Retry-After."),
+    option("--max-body-memory", type=MemorySize(), envvar="GGUF_EMBED_MAX_BODY_MEMORY",
+            help="Memory for the bodies of all requests together, such as 512M; further large bodies wait to be read, "
+                 "at most 30 s, and then get a 429.  [default: an eighth of what is available, at most 1G]"),
+    option("--drain-timeout", type=click.FloatRange(min=0), default=60.0, metavar="SECONDS",
+            envvar="GGUF_EMBED_DRAIN_TIMEOUT",
+            help="How long SIGTERM and Ctrl-C wait for the requests in flight. Those that cannot be computed by then "
+                 "get a 503 at once."),
+    option("--max-queue", type=Seconds(positive=True), default=60.0, envvar="GGUF_EMBED_MAX_QUEUE",
+            help="How much work may wait for a model, in seconds at the speed that was measured; beyond it, requests "
+                 "wait up to --max-wait."),
+    option("--max-queue-tokens", type=POSITIVE, envvar="GGUF_EMBED_MAX_QUEUE_TOKENS",
+            help="The same as a number of tokens; takes precedence over --max-queue.  [default: by --max-queue]"),
+    option("--max-wait", type=Seconds(), default=5.0, envvar="GGUF_EMBED_MAX_WAIT",
+            help="How long a request waits for room in a full queue before it gets a 429 with Retry-After; 0: not at "
+                 "all."),
+    option("--request-timeout", type=Seconds(positive=True), envvar="GGUF_EMBED_REQUEST_TIMEOUT",
+            help="Limit on the time of a request, which then gets a 504; X-Request-Timeout may set a smaller one.  "
+                 "[default: none]"),
+    option("--batch-dir", metavar="DIR|off", envvar="GGUF_EMBED_BATCH_DIR",
+            help="Folder for the files of OpenAI's Batch API; off: no batches.  [default: batches/ in the cache]"),
+    option("--batch-max-bytes", type=MemorySize(), default="10G", envvar="GGUF_EMBED_BATCH_MAX_BYTES",
+            help="Maximum size of all files of batches together."),
     option("--log-format", type=click.Choice(get_args(LogFormat)), default="text", envvar="GGUF_EMBED_LOG_FORMAT",
             is_eager=True, callback=choose_format,
             help="json: one object per line with time, level, logger, message and, where there is one, request_id."),

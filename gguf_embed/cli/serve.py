@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,18 +19,23 @@ from gguf_embed import __version__
 from gguf_embed.cli import configure
 from gguf_embed.cli.log import console
 from gguf_embed.cli.options import OLLAMA_PORT, ServeFlags, serve_options
+from gguf_embed.config import CacheConfig
 from gguf_embed.errors import EmbedError
 from gguf_embed.errors import describe as describe_error
 from gguf_embed.images.url_allowlist import parse_hosts as parse_media_hosts
+from gguf_embed.model_store.places import expanded
 
 if TYPE_CHECKING:
     import ssl
 
+    from gguf_embed.batch.batches import Batches
     from gguf_embed.metrics import Metrics
     from gguf_embed.model_pool.loading import LoadedModel
     from gguf_embed.server.listen import ListenAddress
+    from gguf_embed.server.run import ShutdownOutcome
     from gguf_embed.server.tracing import Tracing
     from gguf_embed.service.service import EmbedService
+    from gguf_embed.types import Priority
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +105,8 @@ def _run_loop(main: Any) -> None:
         uvloop.run(main)
 
 
-async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None:
+async def _serve(flags: ServeFlags, place: Place, keys: Mapping[str, Priority | None]) -> None:
+    from gguf_embed.engines.memory import available_bytes
     from gguf_embed.metrics import Metrics
     from gguf_embed.server.app import build_app
     from gguf_embed.server.context import SERVER_CONTEXT, ServerOptions
@@ -109,8 +116,11 @@ async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None
     service = open_service(flags, metrics)
     options = ServerOptions(
         __version__,
-        api_keys=keys,
+        api_keys=tuple(keys),
+        key_classes={key: priority for key, priority in keys.items() if priority is not None},
+        request_timeout_s=flags.request_timeout,
         max_body_bytes=flags.max_body_size * 2**20,
+        max_body_memory_bytes=configure.body_memory(flags, available_bytes()),
         token_ids=configure.token_ids(flags, os.environ, say),
         max_inputs=flags.max_inputs,
         metrics_enabled=flags.metrics,
@@ -124,17 +134,37 @@ async def _serve(flags: ServeFlags, place: Place, keys: tuple[str, ...]) -> None
     tracing = _open_tracing(os.environ)
     try:
         await service.load_first()
-        stop, app = asyncio.Event(), build_app(service, options, metrics, tracing=tracing)
+        stop, app = asyncio.Event(), build_app(service, options, metrics, tracing=tracing, batches=open_batches(flags))
         handle_signals(stop, lambda again: _report_signal(app[SERVER_CONTEXT].in_flight.n_running, again))
         gc.freeze()  # everything allocated so far is long-lived: the collector can skip it
-        n_unanswered = await serve_all(
-            app, place.addresses, stop, lambda urls: _ready(service, place, urls, bool(keys)), tls=place.tls
+        outcome = await serve_all(
+            app,
+            place.addresses,
+            stop,
+            lambda urls: _ready(service, place, urls, bool(keys)),
+            flags.drain_timeout,
+            place.tls,
         )
     finally:
         await service.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
-    say(shutdown_summary(n_unanswered))
+    say(shutdown_summary(outcome))
+    if outcome.n_not_computed:
+        sys.exit(1)
+
+
+def open_batches(flags: ServeFlags) -> Batches | None:
+    """--batch-dir and --batch-max-bytes; None: off. Touches no file."""
+    from gguf_embed.batch.batches import Batches
+    from gguf_embed.batch.records import BatchLimits
+    from gguf_embed.model_store.default_model import cache_dir
+
+    if flags.batch_dir == "off":
+        return None
+    folder = cache_dir(os.environ) / "batches" if flags.batch_dir is None else expanded(Path(flags.batch_dir))
+    limits = BatchLimits(max_total_bytes=flags.batch_max_bytes, max_line_bytes=flags.max_body_size * 2**20)
+    return Batches(folder, limits)
 
 
 def _open_tracing(environ: Mapping[str, str]) -> Tracing | None:
@@ -177,6 +207,7 @@ def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
         flags.offline,
         flags.check_files == "auto",
         check_vocabularies=True,
+        cache=CacheConfig(flags.cache_size or 0, flags.cache_disk or 0),
     )
     return service_open.open_service(options, metrics, say)
 
@@ -215,7 +246,7 @@ def banner(service: EmbedService, place: Place, urls: Sequence[str], needs_key: 
 
 def describe(loaded: LoadedModel) -> list[str]:
     """The lines about one loaded model and its execution plan."""
-    info, chosen = loaded.info, loaded.scheduler.plan
+    info, chosen, queue = loaded.info, loaded.scheduler.plan, loaded.scheduler.state()
     weights = info.file_type if info.weights_type == info.file_type else f"{info.file_type} run as {info.weights_type}"
     how = "measured at warm-up" if chosen.measured else "not measured"
     rank = f"reranker, {counted(info.n_scores, 'score')} per document, " if info.n_scores else ""
@@ -227,6 +258,9 @@ def describe(loaded: LoadedModel) -> list[str]:
         f"compute  {counted(chosen.n_workers, 'worker')} on {counted(chosen.n_threads, 'thread')}, "
         f"{counted(chosen.alone_threads, 'thread')} for a batch running alone",
         f"batches  {', '.join([f'{chosen.limits.max_tokens} tokens', *chosen.details])} ({how})",
+        f"queue    {queue.limit_tokens:,} tokens, {queue.limit_tokens / queue.tokens_per_s:.0f} s of work; while short "
+        f"requests come, batches of {queue.interactive_tokens} tokens, "
+        f"{queue.interactive_tokens * chosen.n_workers / queue.tokens_per_s * 1e3:.0f} ms",
         *([f"images   {loaded.config.mmproj.name}, experimental"] if loaded.config.mmproj else []),
     ]
 
@@ -245,11 +279,14 @@ def on_signal(n_running: int, again: bool) -> list[str]:
     return [f"stopping: waiting for {counted(n_running, 'request')} to complete; press Ctrl-C again to stop now"]
 
 
-def shutdown_summary(n_unanswered: int) -> str:
-    if n_unanswered == 0:
-        return "stopped: all in-flight requests completed"
-    return f"stopped: {counted(n_unanswered, 'request')} took too long and got no answer"
+def shutdown_summary(outcome: ShutdownOutcome) -> str:
+    problems = []
+    if n := outcome.n_not_computed:
+        problems.append(f"{counted(n, 'request')} could not be computed in time and got a 503")
+    if n := outcome.n_not_read:
+        problems.append(f"{counted(n, 'reply', 'replies')} could not be delivered, because nobody reads")
+    return f"stopped: {'; '.join(problems) or 'all in-flight requests completed'}"
 
 
-def counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {plural or noun + 's'}"

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits
+from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits, QueueConfig
 from gguf_embed.embedder.facts import Info, Vector
 from gguf_embed.embedder.loop_thread import LoopThread
 from gguf_embed.embedder.methods import EmbedOptions, TextModel
@@ -96,7 +96,7 @@ class Embedder(TextModel):
             pooling=Pooling(pooling) if pooling is not None else None,
             n_ctx=n_ctx,
             embd_normalize=2 if normalize else -1,
-            max_queued_tokens=UNLIMITED_TOKENS,
+            queue=QueueConfig(max_tokens=UNLIMITED_TOKENS),
             compute=compute,
         )
         options = ServiceOptions(

@@ -92,6 +92,7 @@ class ExecutionPlan:
     kernels: str  # what multiplies the matrices: "ggml", "AMX", "numpy"
     details: tuple[str, ...] = ()  # other choices of the engine, in words
     measured: bool = False  # whether this was measured at warm-up
+    is_worth_caching: bool = True  # False: computing a text takes no longer than finding what was computed before
 
 
 class EngineContext(Protocol):

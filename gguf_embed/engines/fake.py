@@ -44,6 +44,10 @@ def _run_at_once(_batch: FakeBatch) -> None:
     """The default script: no delay, no failure."""
 
 
+def _never(_batch: FakeBatch) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class FakeScript:
     """The fake's model facts, and how it treats which batch. The three sets hold token ids."""
@@ -51,6 +55,7 @@ class FakeScript:
     before_batch: Callable[[FakeBatch], object] = _run_at_once  # on the worker thread; may wait, sleep or raise
     poison: frozenset[int] = frozenset()  # a batch with one of these raises `EngineFailure`
     nan: frozenset[int] = frozenset()  # a text with one of these gets rows of NaN
+    breaks: Callable[[FakeBatch], bool] = _never  # a context that ran such a batch returns NaN from then on
     deadly: frozenset[int] = frozenset()  # a batch with one of these raises `SystemExit`: the worker dies
     n_embd: int = 8
     n_ctx_train: int = 512
@@ -146,6 +151,7 @@ class FakeEngine:
             eos_token=_SPECIALS[EOS].decode(),
         )
         self.batches: deque[FakeBatch] = deque(maxlen=MAX_RECORDED_BATCHES)  # appending is atomic
+        self.n_opened_contexts = 0  # in total
         self._lock = threading.Lock()
         self._n_open = 0
 
@@ -158,6 +164,7 @@ class FakeEngine:
             raise ModelFileError("the fake has no rank head: script n_cls_out")
         with self._lock:
             self._n_open += 1
+            self.n_opened_contexts += 1
         return FakeContext(self, spec)
 
     def close_context(self) -> None:
@@ -177,6 +184,7 @@ class FakeContext:
         self.spec = spec
         self._engine = engine
         self._closed = False
+        self._is_broken = False
 
     def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> Rows:
         record = FakeBatch(self.spec, tuple(map(tuple, batch)), n_threads, threading.current_thread().name)
@@ -189,6 +197,7 @@ class FakeContext:
             raise SystemExit("the fake engine was told to die")
         if tokens & script.poison:
             raise EngineFailure(f"the fake engine refuses tokens {sorted(tokens & script.poison)}")
+        self._is_broken = self._is_broken or script.breaks(record)
         return Rows.join([self._rows_of(text) for text in record.texts])
 
     def _check(self, batch: FakeBatch) -> None:
@@ -209,7 +218,7 @@ class FakeContext:
         """The rows of one text: float32[n_tokens, n_embd] for token output, else float32[1, n_embd or n_cls_out]."""
         script, output = self._engine.script, self.spec.output
         rows = token_rows(text, script.n_embd)
-        if script.nan.intersection(text):
+        if self._is_broken or script.nan.intersection(text):
             rows[:] = np.nan
         match output:
             case OutputSpec(kind="tokens"):

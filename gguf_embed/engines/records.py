@@ -41,7 +41,11 @@ def record_key(path: Path, *settings: object) -> str:
     It depends on path, size and modification time, on the CPU, and on the versions of this package and the engines.
     """
     facts = path.stat()
-    file = (str(path.resolve()), facts.st_size, facts.st_mtime_ns)
+    return machine_key((str(path.resolve()), facts.st_size, facts.st_mtime_ns), settings)
+
+
+def machine_key(file: object, settings: object) -> str:
+    """A key for what identifies a file, with these settings, this CPU, and these versions of package and engines."""
     return hashlib.sha256(repr((file, _cpu(), _versions(), settings)).encode()).hexdigest()[:32]
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 from gguf_embed.engines.memory import child_pids, resident_bytes
+from gguf_embed.engines.records import machine_key
 from gguf_embed.engines.select import supports_gpu
 from gguf_embed.errors import ModelFileError, WayOut
+from gguf_embed.gguf_file.digest import content_digest
 from gguf_embed.model_pool.eviction import with_options
 from gguf_embed.model_pool.file_problems import report_problems
 from gguf_embed.model_pool.loading import LoadedModel, LoadObserver, load_model
@@ -45,9 +47,15 @@ class FileLoader:
         observer: LoadObserver,
         report: Callable[[str], None],
         trials: FileTrials | None = None,
+        *,
+        has_cache: bool = False,
     ) -> None:
-        """`trials` try files in a child process first; None: every file is loaded here at once."""
+        """`trials` try files in a child process first; None: every file is loaded here at once.
+
+        `has_cache`: outputs are kept, so each model gets a key.
+        """
         self._cache_dir = cache_dir
+        self._has_cache = has_cache
         self._trials = trials
         self._observer = observer
         self._report = report
@@ -63,6 +71,8 @@ class FileLoader:
             report = _without(report, said)
         before = _state(spec)
         model = load_model(located, config, self._cache_dir, self._observer, report)
+        if self._has_cache and model.scheduler.plan.is_worth_caching:
+            model = replace(model, cache_key=_cache_key(spec, model))
         if _state(spec) != before:
             model.close()
             raise ModelFileError(f"{spec.path} was changed while it was read", [WayOut.RETRY])
@@ -75,11 +85,21 @@ class FileLoader:
         return sum(map(resident_bytes, (os.getpid(), *child_pids())))
 
 
+def _parts(spec: ModelSpec) -> list[Path]:
+    parts = (spec.path.with_name(name) for name in split_parts(spec.path.name))
+    return [part for part in parts if part.exists()]
+
+
 def _state(spec: ModelSpec) -> list[tuple[int, int]]:
     """What changes when someone writes into a part of the model."""
-    parts = (spec.path.with_name(name) for name in split_parts(spec.path.name))
-    found = [part.stat() for part in parts if part.exists()]
-    return [(state.st_size, state.st_mtime_ns) for state in found]
+    return [(state.st_size, state.st_mtime_ns) for state in (part.stat() for part in _parts(spec))]
+
+
+def _cache_key(spec: ModelSpec, model: LoadedModel) -> str:
+    """Stands for the content of the file, and for everything that decides how a token sequence is computed."""
+    info = model.info
+    computed = (info.engine, info.kernels, info.weights_type, model.config.compute)
+    return machine_key(content_digest(_parts(spec) or [spec.path]), computed)
 
 
 def _without(report: Callable[[str], None], said: Collection[str]) -> Callable[[str], None]:

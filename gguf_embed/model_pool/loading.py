@@ -46,6 +46,7 @@ class LoadedModel:
     image_worker: ImageWorker | None = None  # None: no vision tower
     tokenizes_inline: bool = False  # a text of n characters takes little time, whatever it is, and no other process
     in_use_forever: threading.Event = field(default_factory=threading.Event)  # a thread is lost in its tokenizer
+    cache_key: str = ""  # for `output_cache/`: everything that its outputs depend on; "": none are kept
 
     @property
     def codec(self) -> TextCodec:
@@ -102,7 +103,7 @@ def load_model(
         on_stage(f"computing in the engine {driver.name}")
         plan = driver.plan(loaded, spec, info.max_input_tokens)
         info = replace(info, engine=driver.name, kernels=plan.kernels)
-        scheduler = Scheduler(loaded.engine, plan, config.max_queued_tokens, observer)
+        scheduler = Scheduler(loaded.engine, plan, config.queue, observer)
         scheduler.start()
         stack.pop_all()
     vocabulary = loaded.codec.vocabulary()

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from gguf_embed.engines.base import ExactTokenizing, TextCodec
 from gguf_embed.errors import InputTooLong, InvalidInput
+from gguf_embed.preprocessing.abandoned import check_abandoned
 from gguf_embed.preprocessing.windows import Window
 from gguf_embed.tokenization.offsets import MAX_ALIGNED_CHARACTERS, MAX_OFFSET_CHARACTERS, align
 from gguf_embed.tokenization.unicode import valid_unicode
@@ -82,7 +83,11 @@ class LlamaTokenizer:
         return self._codec.tokenize(read, add_special=add_special, parse_special=parse_special)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self.encode(text) for text in texts]
+        return [self._encode_unless_abandoned(text) for text in texts]
+
+    def _encode_unless_abandoned(self, text: str) -> list[int]:
+        check_abandoned()
+        return self.encode(text)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span | None]]:
         tokens, special = self.encode(text), special_tokens_of(self)
@@ -263,6 +268,7 @@ def _encode_in_groups(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[li
     n_characters = 0
     for text in texts:
         if group and n_characters + len(text) > GROUP_CHARACTERS:
+            check_abandoned()
             yield from tokenizer.encode_batch(group)
             group, n_characters = [], 0
         group.append(text)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gguf_embed.config import QueueConfig
 from gguf_embed.engines.base import Engine, ExecutionPlan
-from gguf_embed.errors import EmbedError, Unavailable
+from gguf_embed.errors import EmbedError, OutOfTime, Unavailable
 from gguf_embed.scheduler.queue import QueueState, TaskQueue
 from gguf_embed.scheduler.task import Batch, BatchOutcome, PendingRequest
 from gguf_embed.scheduler.worker import ContextSet, Worker
-from gguf_embed.types import Output, OutputSpec
+from gguf_embed.types import CALLER, Output, OutputSpec
 
 
 class BatchObserver(Protocol):
@@ -40,14 +41,15 @@ class Scheduler:
         self,
         engine: Engine,
         plan: ExecutionPlan,
-        max_queued_tokens: int,
+        config: QueueConfig,
         observer: BatchObserver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan = plan
         self._observer = observer
         self._clock = clock
-        self._queue = TaskQueue(plan, max_queued_tokens, clock)
+        self._max_wait_s = config.max_wait_s
+        self._queue = TaskQueue(plan, config, clock)
         self._workers = [
             Worker(number, self._queue, ContextSet(engine, plan.contexts), self._deliver, self._on_death)
             for number in range(plan.n_workers)
@@ -58,18 +60,21 @@ class Scheduler:
             worker.start()
 
     async def submit(self, texts: Sequence[Sequence[int]], output: OutputSpec) -> Submission:
-        """Run the token sequences, each at most `plan.contexts.long_tokens` long.
+        """Run the token sequences, each at most `plan.contexts.long_tokens` long, for the caller of this task.
 
-        Raises `Overloaded` or `Unavailable`; errors of single texts are in the submission's `failures`. If the caller
-        is cancelled, texts that no worker has taken yet are dropped.
+        Raises `Overloaded`, perhaps after waiting for room, or `Unavailable`; errors of single texts are in the
+        submission's `failures`. If the caller is cancelled, texts that no worker has taken yet are dropped.
         """
         if not texts:
             return Submission([], [], 0.0, 0.0)
         loop = asyncio.get_running_loop()
-        request = PendingRequest(loop, loop.create_future(), self._clock(), [None] * len(texts), len(texts))
+        future: asyncio.Future[None] = loop.create_future()
+        request = PendingRequest(loop, future, self._clock(), [None] * len(texts), len(texts), CALLER.get())
         self._queue.admit(request, output, texts)
         try:
-            await request.future
+            if request.is_outside:
+                await self._wait_for_room(request)
+            await future
         finally:
             request.cancelled = True  # has no effect after an answer
         for error in request.errors.values():
@@ -77,6 +82,16 @@ class Scheduler:
                 raise error
         n_tokens = list(map(len, texts))
         return Submission(request.outputs, n_tokens, request.queue_s, request.compute_s, request.errors)
+
+    async def _wait_for_room(self, request: PendingRequest) -> None:
+        """Raises `Overloaded` if there is no room in time."""
+        try:
+            done, _ = await asyncio.wait([request.future], timeout=self._max_wait_s)
+        except asyncio.CancelledError:
+            self._queue.leave(request)
+            raise
+        if not done:
+            self._queue.refuse_outside(request)
 
     def _deliver(self, outcome: BatchOutcome) -> None:
         """On a worker thread: count a batch and deliver its outputs."""
@@ -95,6 +110,11 @@ class Scheduler:
             orphans = Batch(waiting[0].key, waiting, 0, 0, 0)
             _deliver_to_loops(BatchOutcome(orphans, [failure] * len(waiting), now_s, now_s))
 
+    def shed(self, within_s: float) -> None:
+        """Fail the requests that cannot be computed within this time: `submit` raises `OutOfTime`."""
+        for request in self._queue.shed(within_s):
+            request.loop.call_soon_threadsafe(_fail, request, OutOfTime())
+
     def state(self) -> QueueState:
         return self._queue.state()
 
@@ -112,6 +132,11 @@ def _deliver_to_loops(outcome: BatchOutcome) -> None:
             loop.call_soon_threadsafe(_answer, loop, outcome)
         except RuntimeError:
             continue  # that loop is closed, so nothing awaits the result
+
+
+def _fail(request: PendingRequest, error: EmbedError) -> None:
+    if not request.future.done():
+        request.future.set_exception(error)
 
 
 def _answer(loop: asyncio.AbstractEventLoop, outcome: BatchOutcome) -> None:

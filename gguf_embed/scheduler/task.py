@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gguf_embed.errors import EmbedError
-from gguf_embed.types import Output, OutputSpec
+from gguf_embed.types import NOBODY, Caller, Output, OutputSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +35,33 @@ class EmbedTask:
 
 @dataclass(slots=True, eq=False)
 class PendingRequest:
-    """A request until its last text is answered. Belongs to its event loop, except `cancelled` and `on_reserve`."""
+    """A request until its last text is answered. Belongs to its event loop, except what belongs to the queue."""
 
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[None]  # done when every text has its output or its error
     admitted_s: float
     outputs: list[Output | None]  # one text each; None if it failed
     n_left: int
+    caller: Caller = NOBODY
     cancelled: bool = False  # set on the loop, read by workers; a plain bool needs no lock
+    is_outside: bool = False  # waits until the queue has room for it; belongs to the queue
     on_reserve: bool = False  # admitted on the queue's reserve; belongs to the queue
     n_waiting: int = 0  # texts in the queue; belongs to the queue
-    weight: float = 1.0  # its share among the requests that wait; belongs to the queue
+    weight: float = 1.0  # its share among its client's requests; belongs to the queue
     queue_s: float = 0.0
     compute_s: float = 0.0
     errors: dict[int, EmbedError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The texts of a request, on their way into the queue."""
+
+    request: PendingRequest
+    output: OutputSpec
+    texts: Sequence[Sequence[int]]
+    lengths: Sequence[int]
+    n_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,26 +25,34 @@ class ContextSet:
     engine: Engine
     planner: ContextPlanner
     _open: dict[ContextSpec, EngineContext] = field(default_factory=dict)
-    _stack: ExitStack = field(default_factory=ExitStack)
+    _last: ContextSpec | None = None
 
     def embed(self, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int) -> Output:
-        spec = self.planner.spec(key.output, sum(map(len, texts)), long=key.long)
+        self._last = spec = self.planner.spec(key.output, sum(map(len, texts)), long=key.long)
         context = self._open.get(spec)
         if context is None:
             context = self._open[spec] = self.engine.open_context(spec)
-            self._stack.callback(context.close)
         return context.embed(texts, n_threads)
 
+    def renew(self) -> None:
+        """Close the context that was used last. The next batch of its kind opens a fresh one, over the same weights."""
+        context = self._open.pop(self._last, None) if self._last is not None else None
+        if context is not None:
+            context.close()
+
     def close(self) -> None:
-        self._open.clear()
-        self._stack.close()
+        with ExitStack() as stack:
+            for context in self._open.values():
+                stack.callback(context.close)
+            self._open.clear()
 
 
 def run_isolated(contexts: ContextSet, batch: Batch) -> list[Output | EmbedError]:
     """Run a batch. If it fails, or an output is no answer (`Output.fault`), run its texts once more, one by one.
 
-    This way a text that makes the engine fail does not affect the others. Returns one result per task; raises only a
-    `BaseException` that is not an `Exception`.
+    This way a text that makes the engine fail does not affect the others. If the engine has failed, what it keeps
+    between batches may be the reason, so the next text runs in a fresh context. Returns one result per task; raises
+    only a `BaseException` that is not an `Exception`.
     """
     texts = [task.tokens for task in batch.tasks]
     try:
@@ -54,15 +62,22 @@ def run_isolated(contexts: ContextSet, batch: Batch) -> list[Output | EmbedError
         return [error for _ in texts]  # the engine is gone, for each of them
     except Exception as error:
         _log.warning("a batch of %d texts failed (%s): running its texts one by one", len(texts), error)
-    results: list[Output | EmbedError] = []
-    for text in texts:
-        try:
-            results.append(_run_finite(contexts, batch.key, [text], batch.n_threads))
-        except EmbedError as error:
-            results.append(error)
-        except Exception as error:
-            results.append(EngineFailure(f"the engine failed on this text: {error}"))
-    return results
+        _renew_context(contexts, error)
+    return [_run_alone(contexts, batch, text) for text in texts]
+
+
+def _run_alone(contexts: ContextSet, batch: Batch, text: Sequence[int]) -> Output | EmbedError:
+    try:
+        return _run_finite(contexts, batch.key, [text], batch.n_threads)
+    except Exception as error:
+        _renew_context(contexts, error)
+        return error if isinstance(error, EmbedError) else EngineFailure(f"the engine failed on this text: {error}")
+
+
+def _renew_context(contexts: ContextSet, error: Exception) -> None:
+    """After an error of the engine, not after one of the text."""
+    if isinstance(error, EngineFailure) or not isinstance(error, EmbedError):
+        contexts.renew()
 
 
 def _run_finite(contexts: ContextSet, key: BatchKey, texts: Sequence[Sequence[int]], n_threads: int) -> Output:
@@ -121,6 +136,4 @@ class Worker:
         taken_s = time.monotonic()
         results = run_isolated(self._contexts, batch)
         done_s = time.monotonic()
-        if not any(isinstance(result, EmbedError) for result in results):  # a refused text takes no time to compute
-            self._queue.note_speed(batch.n_tokens, done_s - taken_s)
         self._deliver(BatchOutcome(batch, results, taken_s, done_s))

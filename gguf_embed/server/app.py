@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from gguf_embed.batch.batches import Batches
 from gguf_embed.metrics import Metrics
+from gguf_embed.server.batch_lines import work_of
 from gguf_embed.server.context import SERVER_CONTEXT, Dialect, Route, ServerContext, ServerOptions, Service
 from gguf_embed.server.dialects.cohere.dialect import COHERE
 from gguf_embed.server.dialects.llama.dialect import LLAMA
 from gguf_embed.server.dialects.ollama.dialect import OLLAMA
 from gguf_embed.server.dialects.openai.dialect import OPENAI
 from gguf_embed.server.dialects.tei.dialect import TEI
+from gguf_embed.server.http.body_memory import BodyMemory
 from gguf_embed.server.http.middleware import RequestMiddleware
 
 if TYPE_CHECKING:
@@ -36,18 +41,21 @@ def build_app(
     metrics: Metrics,
     dialects: tuple[Dialect, ...] = DIALECTS,
     tracing: Tracing | None = None,
+    batches: Batches | None = None,
 ) -> web.Application:
     """Build the application. It is started by `run.serve_all`."""
     started_unix_s = int(time.time())
-    if tracing is None:
-        context = ServerContext(service, options, metrics, dialects, started_unix_s=started_unix_s)
-    else:
-        context = tracing.context(service, options, metrics, dialects, started_unix_s)
+    bodies = BodyMemory(options.max_body_memory_bytes)
+    context = ServerContext(service, options, metrics, dialects, started_unix_s, body_memory=bodies, batches=batches)
+    if tracing is not None:
+        context = tracing.context(context)
     served: dict[web.AbstractRoute, tuple[Route, Dialect]] = {}
     middleware = RequestMiddleware(context, served).middleware
     middlewares = [middleware] if tracing is None else [tracing.middleware, middleware]
     app = web.Application(middlewares=middlewares, client_max_size=options.max_body_bytes)
     app[SERVER_CONTEXT] = context
+    if batches is not None:
+        app.cleanup_ctx.append(functools.partial(_compute_batches, context, batches))
     prefix = options.api_prefix
     if prefix:
         route = Route("GET", prefix, _to_root, "the page", auth_required=False)
@@ -60,6 +68,20 @@ def build_app(
             for method in methods:
                 served[resource.add_route(method, handler)] = route, dialect
     return app
+
+
+async def _compute_batches(context: ServerContext, batches: Batches, app: web.Application) -> AsyncIterator[None]:
+    """Compute batches until the server stops. The next start continues them."""
+
+    async def stop() -> None:
+        await context.in_flight.stopping.wait()
+        await batches.stop_jobs()
+
+    await batches.start(work_of(context, batches))
+    stopping = asyncio.create_task(stop())
+    yield
+    stopping.cancel()
+    await batches.close()
 
 
 async def _to_root(context: ServerContext, request: web.Request) -> web.StreamResponse:

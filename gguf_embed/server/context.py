@@ -12,10 +12,12 @@ from typing import Protocol
 
 from aiohttp import web
 
+from gguf_embed.batch.batches import Batches
 from gguf_embed.errors import EmbedError, WayOut
 from gguf_embed.images.url_allowlist import RemoteHosts
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.fields.field import Body
+from gguf_embed.server.http.body_memory import BodyMemory
 from gguf_embed.server.shutdown import InFlightRequests
 from gguf_embed.tokenization.openai_encodings import TokenIdRule
 from gguf_embed.types import (
@@ -26,6 +28,7 @@ from gguf_embed.types import (
     LoadOptions,
     ModelCheck,
     ModelStatus,
+    Priority,
     PullProgress,
     RerankRequest,
     RerankResult,
@@ -98,6 +101,10 @@ class Service(Protocol):
 
     def state(self) -> ServiceState: ...
 
+    def shed(self, within_s: float) -> None:
+        """Before a shutdown: requests that cannot be computed within this time fail with `OutOfTime`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
@@ -105,7 +112,10 @@ class ServerOptions:
 
     version: str
     api_keys: tuple[str, ...] = ()  # empty: open to everyone
+    key_classes: Mapping[str, Priority] = field(default_factory=dict)  # of keys that are limited to a class
+    request_timeout_s: float | None = None  # None: no limit
     max_body_bytes: int = 64 * 1024 * 1024  # after decompression
+    max_body_memory_bytes: int = 2**30  # of all requests together
     max_inputs: int = 2048  # texts in one request
     metrics_enabled: bool = True
     allowed_origins: tuple[str, ...] = ()  # web pages that need no key, see `http/same_site.py`
@@ -117,6 +127,13 @@ class ServerOptions:
     api_prefix: str = ""  # before the path of every route: "/emb"
 
 
+class Sent(Protocol):
+    """What a handler may read of a request whose body is parsed already: one of HTTP, or a line of a batch."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One line of the route table, which documentation and tests read, too."""
@@ -126,6 +143,8 @@ class Route:
     handler: Handler
     summary: str
     auth_required: bool = True
+    timed: bool = True  # the limit on a request's time applies; not to downloads
+    answer_line: AnswerLine | None = None  # for routes that lines of batches may be sent to
 
 
 ShapeError = Callable[[EmbedError, str, int], tuple[int, object]]
@@ -163,6 +182,9 @@ class ServerContext:
     dialects: tuple[Dialect, ...]
     started_unix_s: int
     in_flight: InFlightRequests = field(default_factory=InFlightRequests)
+    body_memory: BodyMemory = field(kw_only=True)
+
+    batches: Batches | None = field(default=None, kw_only=True)  # None: switched off
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -190,6 +212,8 @@ class ServerContext:
 
 
 Handler = Callable[[ServerContext, web.Request], Awaitable[web.StreamResponse]]
+AnswerLine = Callable[[ServerContext, Sent, Mapping[str, object]], Awaitable[web.Response]]
+"""Answers a body that is parsed already. Raises `EmbedError`s."""
 
 SERVER_CONTEXT = web.AppKey("context", ServerContext)
 ERROR_FORMAT = web.RequestKey("error_format", ErrorFormat)

@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -16,6 +17,14 @@ from gguf_embed.server.http.protocol import HttpRunner
 from gguf_embed.server.listen import BoundAddress, ListenAddress, bind_all
 
 CLOSE_TIMEOUT_S = 5.0  # for sending the last replies to slow clients, after the handlers are done
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownOutcome:
+    """What became of the requests that had been accepted."""
+
+    n_not_computed: int = 0  # in time; they got a 503
+    n_not_read: int = 0  # replies whose clients did not take them
 
 
 def handle_signals(stop: asyncio.Event, report: Callable[[bool], None] = lambda again: None) -> None:
@@ -43,8 +52,8 @@ async def serve_all(
     on_ready: Callable[[Sequence[str]], None] | None = None,
     drain_timeout_s: float = 60.0,
     tls: ssl.SSLContext | None = None,
-) -> int:
-    """Serve until `stop` is set, then refuse new work, finish accepted requests, and return how many were cancelled.
+) -> ShutdownOutcome:
+    """Serve until `stop` is set, then refuse new work and finish accepted requests, for up to `drain_timeout_s`.
 
     `on_ready` is called once, when all ports are open, with one URL per address, in order. A client that disconnects
     cancels its handler. Raises `ConfigError` if an address is not available.
@@ -68,7 +77,9 @@ async def serve_all(
         await stop.wait()
         for site in tuple(runner.sites):
             await site.stop()
-        return await app[SERVER_CONTEXT].in_flight.finish(drain_timeout_s)
+        context = app[SERVER_CONTEXT]
+        n_not_computed = await context.in_flight.finish(drain_timeout_s, context.service.shed)
+        return ShutdownOutcome(n_not_computed, await runner.count_unread(CLOSE_TIMEOUT_S))
     finally:
         await runner.cleanup()
         for bound in opened:

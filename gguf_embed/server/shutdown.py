@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from gguf_embed.errors import Unavailable
+
+SHED_EVERY_S = 1.0
+"""How often it is estimated again what can be computed in the time that is left."""
+
+LAST_ANSWERS_S = 2.0
+"""How long requests may take to answer that they ran out of time."""
 
 
 class InFlightRequests:
@@ -13,6 +23,8 @@ class InFlightRequests:
         self._idle = asyncio.Event()
         self._idle.set()
         self.stopping = asyncio.Event()  # when set, new work is refused
+        self.is_out_of_time = False  # a handler that is cancelled from now on answers so
+        self.n_out_of_time = 0  # requests that were accepted, and refused after all
 
     @property
     def n_running(self) -> int:
@@ -20,7 +32,12 @@ class InFlightRequests:
         return len(self._tasks)
 
     def enter(self, task: asyncio.Task[object]) -> None:
-        """Call it once a request's body has been read, because half a body may never be completed."""
+        """Call it once a request's body has been read, because half a body may never be completed.
+
+        Raises `Unavailable` during a shutdown.
+        """
+        if self.stopping.is_set():
+            raise Unavailable("the server is shutting down and takes no new work")
         self._tasks.add(task)
         self._idle.clear()
 
@@ -30,15 +47,25 @@ class InFlightRequests:
         if not self._tasks:
             self._idle.set()
 
-    async def finish(self, timeout_s: float) -> int:
-        """Refuse new work, wait for requests in flight, then cancel those that remain and return their number."""
+    async def finish(self, timeout_s: float, shed: Callable[[float], None]) -> int:
+        """Refuse new work and wait for the requests in flight; return how many of them were not computed.
+
+        `shed` is told every second how much time is left, and refuses what cannot be computed by then. Those that
+        remain after all are cancelled, which they answer with a 503.
+        """
         self.stopping.set()
-        try:
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + timeout_s
+        while self._tasks and (left_s := end_s - loop.time()) > 0:
+            shed(left_s)
+            await self._wait(min(left_s, SHED_EVERY_S))
+        self.is_out_of_time = True
+        for task in tuple(self._tasks):
+            task.cancel()
+        await self._wait(LAST_ANSWERS_S)
+        return self.n_out_of_time + len(self._tasks)
+
+    async def _wait(self, timeout_s: float) -> None:
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
-        except TimeoutError:
-            pass
-        unanswered = tuple(self._tasks)
-        for task in unanswered:
-            task.cancel()
-        return len(unanswered)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
@@ -20,8 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from gguf_embed.errors import ConfigError
-from gguf_embed.metrics import Metrics
-from gguf_embed.server.context import Dialect, ServerContext, ServerOptions, Service
+from gguf_embed.server.context import ServerContext
 from gguf_embed.types import EmbedRequest, EmbedResult, ModelCheck, RerankRequest, RerankResult, Timings
 
 PROVIDER = "gguf-embed"
@@ -81,16 +80,10 @@ class Tracing:
             _note_response(span, response)
             return response
 
-    def context(
-        self,
-        service: Service,
-        options: ServerOptions,
-        metrics: Metrics,
-        dialects: tuple[Dialect, ...],
-        started_unix_s: int,
-    ) -> TracedContext:
+    def context(self, plain: ServerContext) -> TracedContext:
         """The server's context, traced."""
-        return TracedContext(service, options, metrics, dialects, started_unix_s, tracer=self.tracer)
+        shared = {one.name: getattr(plain, one.name) for one in fields(ServerContext)}
+        return TracedContext(**shared, tracer=self.tracer)
 
     def close(self) -> None:
         """Send what is left. Blocks for up to `FLUSH_MS`."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gguf_embed.errors import EmbedError, InvalidInput, InvalidRequest, NotSupported, WayOut
+from gguf_embed.output_cache.cache import OutputCache
 from gguf_embed.preprocessing import prompt_prefixes
 from gguf_embed.preprocessing.tokens import TokenizedText, character_limit
 from gguf_embed.scheduler.image_worker import ImageWorker
@@ -29,7 +30,8 @@ class ImagePlan(EmbedPlan):
     def tokenize(self) -> Sequence[TokenizedText | EmbedError]:
         return [_TOKENIZED_BY_TOWER] * len(self.images)
 
-    async def submit(self, sequences: Sequence[Sequence[int]]) -> Submission:
+    async def submit(self, sequences: Sequence[Sequence[int]], cache: OutputCache | None) -> Submission:
+        """Nothing is kept: the key would be the whole image."""
         return await self.worker.submit(self.images, self.output)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from gguf_embed.errors import EmbedError, InputTooLong, InvalidInput, InvalidRequest, NotSupported, WayOut
 from gguf_embed.preprocessing import prompt_prefixes
+from gguf_embed.preprocessing.abandoned import check_abandoned
 from gguf_embed.preprocessing.token_offsets import OffsetMapper, check_offset_budget
 from gguf_embed.preprocessing.tokens import (
     ANY_LENGTH,
@@ -167,6 +168,7 @@ class _DetailedTokenizer:
 
     def _with_details(self, item: Input, text: TokenizedText, special: SpecialTokens | None) -> TokenizedText:
         """The text with offsets if requested, and split into windows if it is too long. `special` is for windows."""
+        check_abandoned()
         request = self._plan.request
         if request.return_tokens or request.spans:
             n_characters = len(valid_unicode(item)) - self._plan.n_prefix if isinstance(item, str) else 0

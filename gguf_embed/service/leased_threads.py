@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from gguf_embed.errors import EngineFailure, WayOut
+from gguf_embed.preprocessing.abandoned import begin_work
 
 _T = TypeVar("_T")
 
@@ -34,7 +35,7 @@ class ModelThreads:
     def __init__(self, name: str, n_threads: int) -> None:
         self._name = name
         self._n_threads = n_threads
-        self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any], threading.Event] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._running: dict[Future[Any], threading.Thread] = {}
         self._lost: set[threading.Thread] = set()
@@ -42,16 +43,19 @@ class ModelThreads:
     async def run(self, work: Callable[[], _T], patience: Patience | None = None) -> _T:
         """Run `work` on a thread and return its result. Raises `EngineFailure` if it takes longer than `patience`.
 
-        If the caller is cancelled, this still waits for work that has begun: the caller holds the model's lease, and
-        unloading a model while a thread reads its vocabulary would crash the process.
+        If the caller is cancelled, work that has begun is abandoned, which it notices between two texts, and waited
+        for: the caller holds the model's lease, and unloading a model while a thread reads its vocabulary would crash
+        the process.
         """
-        future = self._submit(work)
+        is_abandoned = threading.Event()
+        future = self._submit(work, is_abandoned)
         waiting = asyncio.wrap_future(future)
         limit_s = None if patience is None else patience.seconds
         try:
             done, _ = await asyncio.wait([waiting], timeout=limit_s)
         except asyncio.CancelledError:
             if not future.cancel():
+                is_abandoned.set()
                 await _until_done(waiting, limit_s)
                 if patience is not None and not waiting.done():
                     self._lose(future, patience)
@@ -63,11 +67,14 @@ class ModelThreads:
             if not future.cancel():  # else it has not even begun
                 self._lose(future, patience)
             raise EngineFailure(f"{patience.what} took over {patience.seconds:.0f} s", ways_out=[WayOut.EXAMINE_FILE])
-        return waiting.result()
+        try:
+            return waiting.result()
+        finally:
+            del future, waiting, done  # they hold the error, whose traceback holds this frame
 
-    def _submit(self, work: Callable[[], _T]) -> Future[_T]:
+    def _submit(self, work: Callable[[], _T], is_abandoned: threading.Event) -> Future[_T]:
         future: Future[_T] = Future()
-        self._work.put((future, work))
+        self._work.put((future, work, is_abandoned))
         if len(self._threads) < self._n_threads:
             self._start_thread()
         return future
@@ -82,10 +89,11 @@ class ModelThreads:
         """On a thread: do one work after another, until it is lost or there is no more."""
         thread = threading.current_thread()
         while thread not in self._lost and (item := self._work.get()) is not None:
-            future, work = item
+            future, work, is_abandoned = item
             if not future.set_running_or_notify_cancel():
                 continue
             self._running[future] = thread
+            begin_work(is_abandoned)
             try:
                 future.set_result(work())
             except BaseException as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gguf_embed.config import ModelConfig, PoolConfig
+from gguf_embed.config import CacheConfig, ModelConfig, PoolConfig
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loader import FileLoader
 from gguf_embed.model_pool.pool import ModelPool
@@ -16,6 +16,8 @@ from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.download import Hub
 from gguf_embed.model_store.locate import ModelSource, locate_model
 from gguf_embed.model_store.store import ModelStore
+from gguf_embed.output_cache.cache import OutputCache
+from gguf_embed.output_cache.disk import DiskRows
 from gguf_embed.service.service import EmbedService
 
 PATIENCE_S = 0.03
@@ -39,6 +41,7 @@ class ServiceOptions:
     offline: bool = False
     check_files: bool = True  # in a child process, before a file runs here for the first time
     check_vocabularies: bool = False  # of the named files, for what the doctor finds serious
+    cache: CacheConfig = field(default_factory=CacheConfig)  # of outputs
 
 
 def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[str], None]) -> EmbedService:
@@ -54,5 +57,12 @@ def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[st
     registry.settle(STARTUP_S)
     is_alone = len(registry.specs()) == 1 and options.models_dir is None
     trials = FileTrials(cache, report) if options.check_files else None
-    pool = ModelPool(FileLoader(cache, metrics, report, trials), options.pool(is_alone), metrics)
-    return EmbedService(registry, pool, store, metrics)
+    outputs = _open_cache(options.cache, cache, metrics)
+    loader = FileLoader(cache, metrics, report, trials, has_cache=outputs is not None)
+    return EmbedService(registry, ModelPool(loader, options.pool(is_alone), metrics), store, metrics, outputs)
+
+
+def _open_cache(config: CacheConfig, folder: Path, metrics: Metrics) -> OutputCache | None:
+    if not config.memory_bytes and not config.disk_bytes:
+        return None
+    return OutputCache(config.memory_bytes, metrics, DiskRows(folder, config.disk_bytes) if config.disk_bytes else None)

@@ -15,6 +15,7 @@ from typing import TypeVar
 from gguf_embed.errors import EmbedError, NotSupported
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loading import LoadedModel
+from gguf_embed.output_cache.cache import OutputCache
 from gguf_embed.preprocessing.tokens import TokenizedText
 from gguf_embed.scheduler.scheduler import Submission
 from gguf_embed.service.leased_threads import ModelThreads, Patience
@@ -68,9 +69,12 @@ class Plan(ABC):
     def check_size(self, texts: Sequence[TokenizedText | EmbedError]) -> None:  # noqa: B027  # nothing to check
         """Raises `InvalidRequest` for token rows that would take too much memory. Called for token output only."""
 
-    async def submit(self, sequences: Sequence[Sequence[int]]) -> Submission:
-        """Compute the token sequences."""
-        return await self.served.model.scheduler.submit(sequences, self.output)
+    async def submit(self, sequences: Sequence[Sequence[int]], cache: OutputCache | None) -> Submission:
+        """Compute the token sequences, or take what the cache has."""
+        model = self.served.model
+        if cache is not None:
+            return await cache.submit(model, sequences, self.output)
+        return await model.scheduler.submit(sequences, self.output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +89,9 @@ class Computed:
 class Pipeline:
     """Runs plans on leased models. Methods belong to the event loop."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, cache: OutputCache | None = None) -> None:
         self._metrics = metrics
+        self._cache = cache
         self._tokenizers = ModelThreads("tokenize", 2)
         self._short_tokenizers = ModelThreads("tokenize-short", 2)  # never wait for a long text
         self._offset_finder = ModelThreads("offsets", 1)  # separate, because it may be busy for seconds
@@ -102,7 +107,7 @@ class Pipeline:
         for text in texts:
             if isinstance(text, TokenizedText):
                 sequences += text.sequences if text.windows else [text.tokens]
-        submission = await plan.submit(sequences)
+        submission = await plan.submit(sequences, self._cache)
         for error in submission.failures.values():
             if isinstance(error, NotSupported):
                 raise error  # the model cannot do this for any text
@@ -148,6 +153,8 @@ class Pipeline:
         self._tokenizers.close()
         self._short_tokenizers.close()
         self._offset_finder.close()
+        if self._cache is not None:
+            self._cache.close()
 
 
 def _patience(model: LoadedModel, n_characters: int, more_s: float = 0.0) -> Patience:

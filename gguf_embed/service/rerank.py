@@ -9,6 +9,7 @@ import numpy as np
 
 from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidRequest, NotSupported, WayOut
 from gguf_embed.preprocessing import prompt_prefixes
+from gguf_embed.preprocessing.abandoned import check_abandoned
 from gguf_embed.preprocessing.pairs import PairLimits, check_characters, check_query, cut_pair, pair_maker
 from gguf_embed.preprocessing.tokens import TokenizedText, special_tokens_of, truncations
 from gguf_embed.service.embed_checks import MIN_INPUT_TOKENS, requested_limits
@@ -177,7 +178,11 @@ def prepare_pairs(
     make = pair_maker(model.codec, model.tokenizer, model.pair_form, request.query)
     check_query(make(""), limits)
     first = {document: index for index, document in reversed(tuple(enumerate(request.documents)))}
-    return [cut_pair(make(document), limits, first[document]) for document in documents]
+    pairs: list[TokenizedText | EmbedError] = []
+    for document in documents:
+        check_abandoned()
+        pairs.append(cut_pair(make(document), limits, first[document]))
+    return pairs
 
 
 def score_column(info: ModelInfo, label: str | None) -> int:

@@ -22,6 +22,7 @@ from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.pool import ModelPool
 from gguf_embed.model_pool.registry import ModelRegistry, ModelSpec
 from gguf_embed.model_store.store import ModelStore
+from gguf_embed.output_cache.cache import OutputCache
 from gguf_embed.service.embed_checks import GivesScoresOnly
 from gguf_embed.service.embed_images import plan_images
 from gguf_embed.service.embed_plan import plan_embed
@@ -41,6 +42,7 @@ from gguf_embed.types import (
     ModelStatus,
     Pooling,
     PullProgress,
+    QueueLoad,
     RerankRequest,
     RerankResult,
     ServiceState,
@@ -54,11 +56,18 @@ MAX_RERANKERS_SHOWN = 3
 class EmbedService:
     """Answers requests with the model they name. Belongs to one event loop."""
 
-    def __init__(self, registry: ModelRegistry, pool: ModelPool, store: ModelStore, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        pool: ModelPool,
+        store: ModelStore,
+        metrics: Metrics,
+        cache: OutputCache | None = None,
+    ) -> None:
         self._registry = registry
         self._pool = pool
         self._store = store
-        self._pipeline = Pipeline(metrics)
+        self._pipeline = Pipeline(metrics, cache)
         self._pulls = Pulls(store.pull)
         registry.on_change = pool.retain
 
@@ -218,7 +227,13 @@ class EmbedService:
             n_workers=sum(plan.n_workers for _, plan in queues),
             n_threads=max((plan.n_threads for _, plan in queues), default=0),
             processes=processes,
+            queues=tuple(map(_queue_load, self._pool.loaded())),
         )
+
+    def shed(self, within_s: float) -> None:
+        """Before a shutdown: refuse what cannot be computed within this time."""
+        for model in self._pool.loaded():
+            model.scheduler.shed(within_s)
 
     async def close(self) -> None:
         """Finish accepted requests, then free everything."""
@@ -238,3 +253,8 @@ def _health(
     if restarting and len(restarting) == len(failures):
         return "loading", f"the engine of {restarting[0]} is being restarted, and no other model is loaded"
     return "ok", ""
+
+
+def _queue_load(model: LoadedModel) -> QueueLoad:
+    queue = model.scheduler.state()
+    return QueueLoad(model.info.name, queue.n_outside, queue.limit_tokens, queue.tokens_per_s, queue.interactive_tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gguf_embed.model_pool.loading import LoadedModel
+from gguf_embed.preprocessing.abandoned import check_abandoned
 from gguf_embed.preprocessing.token_offsets import OffsetMapper, check_offset_budget
 from gguf_embed.preprocessing.tokens import TokenizedText, check_characters, special_tokens_of, tokenize_input
 from gguf_embed.service.embed_result import pieces_of
@@ -32,6 +33,7 @@ def tokens_of_texts(model: LoadedModel, texts: Sequence[str], add_special: bool)
     special = special_tokens_of(model.tokenizer)
     found: list[TextTokens] = []
     for text in texts:
+        check_abandoned()
         ids = model.tokenizer.encode(text)
         spans = offsets.for_kept(text, TokenizedText(ids, len(ids))) if ids else []
         own = range(len(ids))

@@ -1,5 +1,6 @@
 """Values shared by all layers: requests, results, and facts about a model. No behavior."""
 
+from gguf_embed.types.caller import CALLER, NOBODY, Caller, Priority
 from gguf_embed.types.model import (
     NO_LOAD_OPTIONS,
     EngineProcessState,
@@ -28,6 +29,7 @@ from gguf_embed.types.results import (
     FloatMatrix,
     InputFailure,
     PullProgress,
+    QueueLoad,
     ServiceState,
     TextTokens,
     Timings,
@@ -41,11 +43,14 @@ from gguf_embed.types.vocabulary import (
 )
 
 __all__ = [
+    "CALLER",
     "DENSE",
+    "NOBODY",
     "NO_LOAD_OPTIONS",
     "SCORES",
     "TOKENS",
     "AppliedPrompt",
+    "Caller",
     "EmbedRequest",
     "EmbedResult",
     "EngineProcessState",
@@ -61,8 +66,10 @@ __all__ = [
     "Output",
     "OutputSpec",
     "Pooling",
+    "Priority",
     "PromptChoice",
     "PullProgress",
+    "QueueLoad",
     "RerankRequest",
     "RerankResult",
     "ScoreKind",

@@ -106,6 +106,17 @@ class EmbedResult:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueLoad:
+    """The queue of one loaded model, for the gauges."""
+
+    model: str
+    n_outside: int  # requests that wait until it has room for them
+    limit_tokens: int
+    tokens_per_s: float  # measured
+    interactive_tokens: int  # in a batch while short requests come
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceState:
     """The service's current state, for `/health`, `/ready`, `/props` and the gauges."""
 
@@ -117,6 +128,7 @@ class ServiceState:
     n_workers: int = 0
     n_threads: int = 0
     processes: Mapping[str, EngineProcessState] = field(default_factory=dict)  # by model, of engines with their own
+    queues: tuple[QueueLoad, ...] = ()  # one per loaded model
 
 
 @dataclass(frozen=True, slots=True)

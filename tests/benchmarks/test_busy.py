@@ -7,6 +7,7 @@ import pytest
 from benchmarks import busy
 from benchmarks.busy import BulkCase, BusyRun, measure_busy, render_busy
 from benchmarks.servers import Contestant
+from benchmarks.tasks import EMBED, RERANK
 from tests.server_process import command
 
 
@@ -21,15 +22,29 @@ def test_the_table_shows_the_run_with_the_median_p95():
     assert "75%" in line
 
 
+@pytest.mark.parametrize(("batch_ms", "words"), [(13.0, "22 yes"), (11.0, "18 no"), (None, "20 100")])
+def test_the_table_says_whether_a_query_waited_for_a_batch_and_a_half_at_most(batch_ms, words):
+    line = render_busy([BusyRun("c", "ours", 1, 2, 3, 20, 100, 75, batch_ms)]).splitlines()[-1]
+    assert words in " ".join(line.replace("|", " ").split())
+
+
+def test_the_mean_batch_is_of_what_ran_between_two_looks():
+    assert busy._mean_ms((1.0, 10.0), (2.0, 30.0)) == 50.0
+    assert busy._mean_ms((1.0, 10.0), (1.0, 10.0)) is None
+    assert busy._mean_ms(None, None) is None
+
+
 @pytest.mark.process
-def test_queries_are_answered_beside_bulk_clients(models, cache_dir, monkeypatch):
-    monkeypatch.setattr(busy, "CASES", (BulkCase("2 x 4", 2, 4, 4),))
+@pytest.mark.parametrize(("task", "model"), [(EMBED, "encoder.gguf"), (RERANK, "reranker.gguf")])
+def test_queries_are_answered_beside_bulk_clients(models, cache_dir, monkeypatch, task, model):
+    monkeypatch.setattr(busy, "CASES", {task: (BulkCase("2 x 4", 2, 4, 4),)})
     for name in ("SETTLE_S", "MEASURE_S"):
         monkeypatch.setattr(busy, name, 1.0)
-    line = tuple(command("serve", "-m", models / "encoder.gguf"))
-    contestant = Contestant("ours", line, environment=(("GGUF_EMBED_CACHE", str(cache_dir)),))
+    line = tuple(command("serve", "-m", models / model))
+    contestant = Contestant("ours", line, task, environment=(("GGUF_EMBED_CACHE", str(cache_dir)),))
     (run,) = measure_busy([contestant], 1, "1", lambda _: None)
     assert 0 < run.idle_p50_ms <= run.idle_p95_ms
     assert 0 < run.p50_ms <= run.p95_ms
     assert run.bulk_alone > 0
     assert run.bulk_beside > 0
+    assert run.allowed_ms > run.idle_p95_ms

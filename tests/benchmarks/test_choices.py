@@ -12,7 +12,7 @@ EMBEDDING = [scenario.name for scenario in SCENARIOS if scenario.query_tokens is
     ("named", "is_reranker", "chosen"),
     [
         (None, None, [*NAMES]),
-        (None, False, [*EMBEDDING, "in-process", "static", "ingest", "busy"]),
+        (None, False, [*EMBEDDING, "in-process", "static", "ingest", "busy", "cache"]),
         (None, True, ["rerank", "static"]),
         (["static", "single"], None, ["single", "static"]),
         (["single"], False, ["single"]),

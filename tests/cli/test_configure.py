@@ -23,7 +23,7 @@ from gguf_embed.cli.options import ServeFlags, serve_options
 from gguf_embed.cli.serve import serve
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.locate import ModelSource
-from gguf_embed.types import Pooling
+from gguf_embed.types import Pooling, Priority
 
 
 def parse(*arguments, outputs=None, **environment):
@@ -157,8 +157,15 @@ def test_bad_shares_are_refused(value):
 def test_keys_come_from_flag_and_file_once_each(tmp_path):
     file = tmp_path / "keys"
     file.write_text("b\n\n c \n")
-    assert api_keys("a,b", file) == ("a", "b", "c")
-    assert api_keys(None, None) == ()
+    assert api_keys("a,b", file) == {"a": None, "b": None, "c": None}
+    assert api_keys(None, None) == {}
+
+
+def test_a_key_of_the_file_may_have_a_class(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("a low\nb  batch \nc of mine\nd lowest\na,b high\nlow\n")
+    expected = {"a": Priority.LOW, "b": Priority.BATCH, "c of mine": None, "d lowest": None, "a,b": Priority.HIGH}
+    assert api_keys(None, file) == {**expected, "low": None}
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])

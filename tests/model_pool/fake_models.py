@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from gguf_embed.config import ModelConfig
+from gguf_embed.config import ModelConfig, QueueConfig
 from gguf_embed.engines.base import BatchLimits, LoadedEngine
 from gguf_embed.engines.fake import FakeContexts, FakeEngine, FakeScript, fake_plan
 from gguf_embed.errors import ModelFileError
@@ -72,13 +72,15 @@ class FakeLoader:
         self.engines.append(engine)
         config = with_options(spec.config, options, has_gpu=True)
         plan = fake_plan(BatchLimits(32, 8), contexts=FakeContexts(long_tokens=64))
-        scheduler = Scheduler(engine, plan, 10_000, self.metrics)
+        scheduler = Scheduler(engine, plan, QueueConfig(10_000), self.metrics)
         scheduler.start()
         info = replace(spec.info, pooling=self.pooling, n_embd=8, max_input_tokens=LIMIT, n_ctx_train=512, n_vocab=258)
         limits = TokenLimits(258, LIMIT, closing_ids(engine.codec.vocabulary()))
         loaded = LoadedEngine(engine, engine.codec, "F16")
         on_close = partial(self.record, self.closed, name)
-        return _Recorded(config, info, loaded, LlamaTokenizer(engine.codec), limits, scheduler, on_close=on_close)
+        return _Recorded(
+            config, info, loaded, LlamaTokenizer(engine.codec), limits, scheduler, cache_key=name, on_close=on_close
+        )
 
     def has_gpu(self) -> bool:
         return True

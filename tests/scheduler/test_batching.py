@@ -7,6 +7,7 @@ import pytest
 from gguf_embed.engines.base import BatchLimits
 from gguf_embed.engines.fake import fake_plan
 from gguf_embed.scheduler.batching import choose_threads, finish_tags, take_batch, token_budget, weight_of
+from gguf_embed.types import Priority
 from tests.scheduler.builders import make_tasks
 
 LIMITS = BatchLimits()
@@ -123,4 +124,4 @@ def test_the_tags_of_a_request_begin_at_the_virtual_time_and_add_up_its_tokens(l
     ("n_tokens", "weight"), [(252, 1.0), (100_000, 1.0), (126, 2.0), (12, 16.0), (1, 16.0), (0, 16.0)]
 )
 def test_a_request_weighs_more_the_less_of_a_batch_it_needs(n_tokens, weight):
-    assert weight_of(n_tokens, 252) == weight
+    assert weight_of(n_tokens, 252, Priority.NORMAL) == weight

@@ -27,9 +27,16 @@ class Simulation:
     arrived_s: dict[int, float] = field(default_factory=dict)
     idle_s: float = 0.0  # worker seconds without work although something waited
     longest_s: float = 0.0  # the longest batch
+    now_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.queue = make_queue(n_workers=self.n_workers, max_queued_tokens=10**9, min_share_tokens=1)
+        self.queue = make_queue(
+            n_workers=self.n_workers,
+            max_queued_tokens=10**9,
+            min_share_tokens=1,
+            tokens_per_s=self.n_workers * TOKENS_PER_S,
+            clock=lambda: self.now_s,
+        )
 
     def run(self, arrivals: list[tuple[float, list[int]]]) -> dict[int, PendingRequest]:
         """Request number `i` is `arrivals[i]`: its time and the lengths of its texts."""
@@ -42,6 +49,7 @@ class Simulation:
         running: dict[int, list[int]] = {}
         while events:
             now_s, number, what, worker = heapq.heappop(events)
+            self.now_s = now_s
             if what == "arrives":
                 requests[number] = admit(self.queue, arrivals[number][1])
                 number_of[id(requests[number])], left[number] = number, len(arrivals[number][1])

@@ -51,7 +51,7 @@ def test_a_refusal_names_the_numbers_and_when_there_is_room():
     admit(queue, [40])
     with pytest.raises(Overloaded, match=r"40 tokens.*has 41.*limit is 50") as refusal:
         admit(queue, [41])
-    assert refusal.value.retry_after_s == 4  # 31 tokens must be computed first
+    assert refusal.value.retry_after_s == 3.1  # 31 tokens must be computed first
 
 
 def test_each_refused_request_is_told_to_come_after_those_before_it():
@@ -65,8 +65,8 @@ def test_each_refused_request_is_told_to_come_after_those_before_it():
     assert told == [2, 4, 6, 8]
 
 
-@pytest.mark.parametrize(("n_waiting", "retry_after_s"), [(1, 1), (100_000, 60)])
-def test_retry_after_stays_between_one_second_and_a_minute(n_waiting, retry_after_s):
+@pytest.mark.parametrize(("n_waiting", "retry_after_s"), [(1, 0.1), (100_000, 60)])
+def test_retry_after_stays_between_a_tenth_of_a_second_and_a_minute(n_waiting, retry_after_s):
     queue = make_queue(max_queued_tokens=1)
     admit(queue, [n_waiting])
     with pytest.raises(Overloaded) as refusal:
@@ -318,20 +318,42 @@ def test_the_first_failure_is_the_one_shown():
     assert queue.state().failure == "first"
 
 
-def test_measured_speed_moves_retry_after():
-    queue = make_queue(max_queued_tokens=100, tokens_per_s=1.0)
-    for _ in range(100):
-        queue.note_speed(10, 0.5)  # 20 tokens per second
-    admit(queue, [100])
+def test_the_speed_is_measured_while_the_queue_is_full():
+    now_s = 0.0
+    queue = make_queue(n_workers=2, max_queued_tokens=None, tokens_per_s=1000.0, clock=lambda: now_s)
+    admit(queue, [10] * 1000)
+    for _ in range(200):
+        queue.take(0)
+        queue.take(1)
+        now_s += 0.1  # 200 tokens per second
+    assert queue.state().tokens_per_s == pytest.approx(200, rel=0.01)
+    assert queue.state().limit_tokens == pytest.approx(60 * 200, rel=0.01)
     with pytest.raises(Overloaded) as refusal:
-        admit(queue, [100])
-    assert refusal.value.retry_after_s == 6
+        admit(queue, [10] * 1400)
+    assert refusal.value.retry_after_s == pytest.approx((6000 + 12000 - 12000) / 200, rel=0.05)
 
 
-def test_a_batch_that_took_no_time_teaches_nothing():
-    queue = make_queue(max_queued_tokens=1, tokens_per_s=10.0)
-    queue.note_speed(1000, 0.0)
-    admit(queue, [100])
-    with pytest.raises(Overloaded) as refusal:
-        admit(queue, [1])
-    assert refusal.value.retry_after_s == 10
+@pytest.mark.parametrize("pause_s", [0.001, 100.0])
+def test_single_texts_and_pauses_teach_nothing_about_the_speed(pause_s):
+    now_s = 0.0
+    queue = make_queue(tokens_per_s=1000.0, clock=lambda: now_s)
+    for _ in range(50):
+        admit(queue, [3])
+        queue.take(0)
+        now_s += pause_s
+    assert queue.state().tokens_per_s == 1000.0
+
+
+def test_what_is_dropped_teaches_nothing_about_the_speed():
+    now_s = 0.0
+    queue = make_queue(tokens_per_s=1000.0, clock=lambda: now_s)
+    gone = admit(queue, [10] * 5)
+    queue.take(0)
+    gone.cancelled = True
+    thread, _ = take_on_thread(queue, 0)
+    while queue.state().n_texts or queue.state().n_running_workers:
+        thread.join(0.01)
+    now_s = 100.0
+    admit(queue, [10, 10, 10])
+    thread.join(SAFETY_S)
+    assert queue.state().tokens_per_s == 1000.0

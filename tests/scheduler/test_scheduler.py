@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
+from gguf_embed.config import QueueConfig
 from gguf_embed.engines.fake import FakeBatch, FakeEngine, FakeScript, fake_plan, token_rows
 from gguf_embed.errors import EngineFailure, Overloaded, Unavailable
 from gguf_embed.scheduler.scheduler import Scheduler, Submission
+from gguf_embed.types import CALLER, Caller, Priority
 from gguf_embed.vectors import Rows
 from tests.scheduler.builders import MEAN, TOKEN_ROWS
 
@@ -55,9 +57,11 @@ def make_scheduler(
     *,
     n_workers: int = 2,
     max_queued_tokens: int = 100_000,
+    max_wait_s: float = 0.0,
     counts: Counts | None = None,
 ) -> Scheduler:
-    return Scheduler(engine or FakeEngine(), fake_plan(n_workers=n_workers), max_queued_tokens, counts or Counts())
+    config = QueueConfig(max_queued_tokens, max_wait_s=max_wait_s)
+    return Scheduler(engine or FakeEngine(), fake_plan(n_workers=n_workers), config, counts or Counts())
 
 
 @contextmanager
@@ -207,6 +211,70 @@ def test_a_full_queue_refuses_at_once_and_serves_what_it_holds():
     with running(engine, n_workers=1, max_queued_tokens=10) as scheduler:
         run(main())
     assert [batch.n_tokens for batch in engine.batches] == [1, 8]
+
+
+def test_a_request_waits_for_room_and_a_client_that_leaves_gives_up_its_place():
+    gate = Gate()
+
+    async def main() -> Submission:
+        first = await admitted(scheduler, [[SLOW]])
+        await gate.wait_until_entered()
+        held, leaving, last = await admitted(scheduler, [[1] * 8], [[2] * 60], [[3] * 100])
+        assert scheduler.state().n_outside == 2
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        assert scheduler.state().n_outside == 1
+        gate.opened.set()
+        await asyncio.gather(*first, held)
+        return await last
+
+    engine = FakeEngine(FakeScript(before_batch=gate))
+    with running(engine, n_workers=1, max_queued_tokens=10, max_wait_s=SAFETY_S) as scheduler:
+        submission = run(main())
+    assert [batch.n_tokens for batch in engine.batches] == [1, 8, 100]
+    assert submission.queue_s > 0
+
+
+def test_a_request_waits_no_longer_than_it_may():
+    gate = Gate()
+
+    async def main() -> None:
+        first = await admitted(scheduler, [[SLOW]])
+        await gate.wait_until_entered()
+        held = await admitted(scheduler, [[1] * 8])
+        with pytest.raises(Overloaded, match="this request has 100, and the limit is 10"):
+            await scheduler.submit([[3] * 100], MEAN)
+        assert scheduler.state().n_outside == 0
+        gate.opened.set()
+        await asyncio.gather(*first, *held)
+
+    with running(
+        FakeEngine(FakeScript(before_batch=gate)), n_workers=1, max_queued_tokens=10, max_wait_s=0.1
+    ) as scheduler:
+        run(main())
+
+
+def test_the_caller_of_a_task_is_that_of_its_request():
+    gate = Gate()
+
+    async def as_caller(caller: Caller, texts: list[list[int]]) -> Submission:
+        CALLER.set(caller)
+        return await scheduler.submit(texts, MEAN)
+
+    async def main() -> None:
+        first = await admitted(scheduler, [[SLOW]])
+        await gate.wait_until_entered()
+        job = asyncio.create_task(as_caller(Caller("job", Priority.BATCH), [[1] * 32] * 4))
+        await asyncio.sleep(0)
+        person = asyncio.create_task(as_caller(Caller("person"), [[2] * 32] * 4))
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await asyncio.gather(*first, job, person)
+
+    engine = FakeEngine(FakeScript(before_batch=gate))
+    with running(engine, n_workers=1) as scheduler:
+        run(main())
+    assert [batch.texts[0][0] for batch in engine.batches][1:5] == [2] * 4  # though the job came first
 
 
 def test_a_worker_s_death_fails_all_requests_and_closes_the_queue():

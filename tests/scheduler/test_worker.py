@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gguf_embed.engines.fake import FakeBatch, FakeContexts, FakeEngine, FakeScript, token_rows
-from gguf_embed.errors import EngineFailure, ModelFileError, Unavailable
+from gguf_embed.errors import EngineFailure, InvalidInput, ModelFileError, Unavailable
 from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome
 from gguf_embed.scheduler.worker import ContextSet, Worker, run_isolated
 from gguf_embed.types import OutputSpec
@@ -70,6 +70,54 @@ def test_rows_that_are_not_finite_become_an_error_of_that_text_only(contexts):
     np.testing.assert_array_equal(results[0].matrix, mean_row([1]))
     assert isinstance(results[1], EngineFailure)
     assert "not finite" in results[1].message
+
+
+def test_a_context_that_returned_nan_is_replaced_before_its_texts_run_again(caplog):
+    """NaN may stay in what a context keeps between batches."""
+    broken_by = iter([False, True])  # the second batch only
+    engine = FakeEngine(FakeScript(breaks=lambda _batch: next(broken_by, False), n_embd=4))
+    contexts = ContextSet(engine, PLAN)
+    run_isolated(contexts, make_batch([3], output=TOKEN_ROWS))
+    results = run_isolated(contexts, make_batch([1], [2]))
+    np.testing.assert_array_equal(Rows.join(results).matrix, np.concatenate([mean_row([1]), mean_row([2])]))
+    assert engine.n_opened_contexts == 3
+    run_isolated(contexts, make_batch([3]))
+    run_isolated(contexts, make_batch([3], output=TOKEN_ROWS))  # its context is the one from before
+    assert engine.n_opened_contexts == 3
+    contexts.close()
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("breaks", "failing"),
+    [
+        (lambda batch: len(batch.texts) > 1, []),
+        (lambda batch: (2,) in batch.texts, [1]),
+        (lambda batch: True, [0, 1, 2]),
+    ],
+)
+def test_texts_that_break_a_context_break_it_for_no_other_text(breaks, failing):
+    engine = FakeEngine(FakeScript(breaks=breaks, n_embd=4))
+    contexts = ContextSet(engine, PLAN)
+    results = run_isolated(contexts, make_batch([1], [2], [3]))
+    assert [number for number, result in enumerate(results) if isinstance(result, EngineFailure)] == failing
+    for text, result in enumerate(results, start=1):
+        if isinstance(result, Rows):
+            np.testing.assert_array_equal(result.matrix, mean_row([text]))
+    contexts.close()
+    engine.close()
+
+
+def refuse_text(_batch: FakeBatch) -> None:
+    raise InvalidInput(0, ": its rows add up to zero")
+
+
+def test_an_error_of_the_text_keeps_the_context():
+    engine = FakeEngine(FakeScript(before_batch=refuse_text))
+    contexts = ContextSet(engine, PLAN)
+    run_isolated(contexts, make_batch([1], [2]))
+    assert engine.n_opened_contexts == 1
+    contexts.close()
 
 
 def refuse_company(batch: FakeBatch) -> None:
@@ -178,18 +226,6 @@ def test_a_worker_that_dies_between_batches_reports_no_answered_batch(engine, mo
     ((batch, error),) = seen.deaths
     assert batch is None
     assert isinstance(error, StopIteration)
-
-
-def test_failed_batches_do_not_count_as_speed(engine, monkeypatch):
-    queue, seen = make_queue(max_sequences=1), Recorder()
-    noted: list[int] = []
-    monkeypatch.setattr(queue, "note_speed", lambda n_tokens, _compute_s: noted.append(n_tokens))
-    worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
-    queue.admit(make_request(2), MEAN, [[POISON], [1, 2]])
-    queue.close()
-    worker.start()
-    assert worker.join(SAFETY_S)
-    assert noted == [2]
 
 
 def test_a_worker_that_never_started_can_be_joined(engine):

@@ -12,6 +12,8 @@ import aiohttp
 import numpy as np
 from aiohttp import web
 
+from gguf_embed.batch.batches import Batches
+from gguf_embed.batch.records import BatchLimits
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelNotFound
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import build_app
@@ -197,6 +199,9 @@ class FakeService:
     async def delete(self, name: str) -> None:
         self.statuses.remove(self.resolve(name, strict=True))
 
+    def shed(self, within_s: float) -> None:
+        """Nothing waits here."""
+
     def state(self) -> ServiceState:
         return self.status
 
@@ -290,12 +295,18 @@ class Reply:
 
 @asynccontextmanager
 async def serving(
-    service: FakeService | None = None, *, tracing: object = None, **options: object
+    service: FakeService | None = None, *, tracing: object = None, batches: Path | None = None, **options: object
 ) -> AsyncIterator[Running]:
-    """Serve on a free loopback port through the product's own `serve_all`."""
+    """Serve on a free loopback port through the product's own `serve_all`. `batches`: their folder; None: off."""
     service = service or FakeService()
     metrics = Metrics()
-    app = build_app(service, ServerOptions(**{"version": "1.2.3", **options}), metrics, tracing=tracing)
+    app = build_app(
+        service,
+        ServerOptions(**{"version": "1.2.3", **options}),
+        metrics,
+        tracing=tracing,
+        batches=batches and Batches(batches, BatchLimits()),
+    )
     stop = asyncio.Event()
     ready: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
     done = asyncio.create_task(serve_all(app, [ListenAddress(port=0)], stop, ready.set_result))

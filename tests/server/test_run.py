@@ -18,7 +18,7 @@ from gguf_embed.server import run as server_run
 from gguf_embed.server.app import build_app
 from gguf_embed.server.context import SERVER_CONTEXT, ServerOptions
 from gguf_embed.server.listen import ListenAddress
-from gguf_embed.server.run import serve_all
+from gguf_embed.server.run import ShutdownOutcome, serve_all
 from tests.server.fake_service import FakeService, serving
 
 
@@ -69,7 +69,7 @@ def test_health_fails_during_a_shutdown():
     asyncio.run(scenario())
 
 
-def test_a_shutdown_cancels_requests_after_its_timeout_and_counts_them():
+def test_a_shutdown_answers_503_after_its_timeout_and_counts_those_requests():
     async def scenario():
         service = FakeService()
         service.gate.clear()
@@ -82,12 +82,12 @@ def test_a_shutdown_cancels_requests_after_its_timeout_and_counts_them():
             await service.entered.wait()
             stop.set()
             await service.cancelled.wait()
-            n_unanswered = await done
-            with pytest.raises(aiohttp.ClientError):
-                await stuck
-            return n_unanswered
+            async with await stuck as reply:
+                assert reply.status == 503
+                assert "the time that is left is too short" in (await reply.json())["error"]["message"]
+            return await done
 
-    assert asyncio.run(scenario()) == 1
+    assert asyncio.run(scenario()) == ShutdownOutcome(n_not_computed=1)
 
 
 def test_a_stop_does_not_wait_for_half_a_body(monkeypatch):
@@ -106,11 +106,11 @@ def test_a_stop_does_not_wait_for_half_a_body(monkeypatch):
         assert b"100" in await reader.readline()  # the server has begun to read the body
         stop.set()
         async with asyncio.timeout(20):  # waiting for requests in flight alone would take 60 s
-            n_unanswered = await done
+            outcome = await done
         writer.close()
-        return n_unanswered
+        return outcome
 
-    assert asyncio.run(scenario()) == 0
+    assert asyncio.run(scenario()) == ShutdownOutcome()
 
 
 def serve_at(host: str, port: int) -> None:

@@ -16,6 +16,7 @@ from gguf_embed.model_pool.registry import ModelRegistry, RegistryConfig
 from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.model_store.store import ModelStore
+from gguf_embed.output_cache.cache import OutputCache
 from gguf_embed.service.service import EmbedService
 from gguf_embed.types import EmbedRequest, LoadOptions, OutputSpec, Pooling, PromptChoice
 from tests.model_pool.fake_models import LIMIT, FakeLoader
@@ -41,7 +42,7 @@ class Running:
 @contextmanager
 def serving(models, *names, pooling=Pooling.MEAN, script=None, prompts=None, folder=None, **config):
     """Models of these names (default: one, "encoder"), all of one tiny file, run by the fake engine."""
-    strict = config.pop("strict_name", False)
+    strict, cache_bytes = config.pop("strict_name", False), config.pop("cache_bytes", None)
     base = ModelConfig(pooling=pooling, **config)
     loader = FakeLoader(script or FakeScript(pooling=pooling, n_cls_out=1), pooling=pooling)
     named = tuple((LocatedModel(models / "reranker.gguf", name), base) for name in names or ("encoder",))
@@ -49,7 +50,8 @@ def serving(models, *names, pooling=Pooling.MEAN, script=None, prompts=None, fol
     with asyncio.Runner() as runner:
         registry = ModelRegistry(RegistryConfig(named, base, prompts or {}, strict), store, Catalog(()))
         pool = ModelPool(loader, PoolConfig(keep_alive_s=math.inf), loader.metrics)
-        service = EmbedService(registry, pool, store, loader.metrics)
+        cache = None if cache_bytes is None else OutputCache(cache_bytes, loader.metrics)
+        service = EmbedService(registry, pool, store, loader.metrics, cache)
         try:
             yield Running(service, loader, runner)
         finally:

@@ -78,4 +78,5 @@ class StaticDriver:
             alone_threads=1,
             tokens_per_s=TOKENS_PER_S * n_workers,
             kernels="numpy",
+            is_worth_caching=False,
         )

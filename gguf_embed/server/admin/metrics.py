@@ -18,6 +18,8 @@ async def metrics(context: ServerContext, request: web.Request) -> web.Response:
     state = context.service.state()
     n_loaded = sum(status.state == "loaded" for status in context.service.models())
     context.metrics.set_load(state.queued_texts, state.queued_tokens, state.running_texts, n_loaded)
+    context.metrics.set_queues(state.queues)
+    context.metrics.set_bodies(context.body_memory.used_bytes, context.body_memory.n_waiting)
     headers = {"Content-Type": CONTENT_TYPE, "Process-Start-Time-Unix": str(context.started_unix_s)}
     return web.Response(body=context.metrics.render(), headers=headers)
 

@@ -154,7 +154,7 @@ def _request_body(entry: Json) -> Json:
     content: Json = {"schema": {"$ref": f"#/components/schemas/{entry['request']}"}}
     if examples:
         content["examples"] = examples
-    return {"required": True, "content": {"application/json": content}}
+    return {"required": True, "content": {entry.get("request_type", "application/json"): content}}
 
 
 def _reply(entry: Json) -> Json:

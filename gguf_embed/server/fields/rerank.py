@@ -13,6 +13,7 @@ from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.outputs import POOLING, parse_pooling
 from gguf_embed.server.fields.truncation import CUTTING_FIELDS, parse_cutting
+from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 from gguf_embed.server.http.values import JsonObject, describe, whole_number, wrong_value
 from gguf_embed.types import RerankRequest
 
@@ -112,7 +113,7 @@ RERANK_REQUEST = Body(
         *(RANK_FIELDS, LABEL, METHOD, RERANK_POOLING, USE_PROMPTS),
     ),
     "Exactly one of `documents` and `texts` (TEI's shape) is required.",
-    groups=(replace(CUTTING_FIELDS, default="`--truncate`; on `/v2/rerank` and with `texts` `true`"),),
+    groups=(replace(CUTTING_FIELDS, default="`--truncate`; on `/v2/rerank` and with `texts` `true`"), URGENCY_FIELDS),
     rules={
         "oneOf": [has({"documents": {"type": "array"}}), has({"texts": {"type": "array"}})],
         "not": {

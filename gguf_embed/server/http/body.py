@@ -3,130 +3,64 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
-import re
 from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
 import orjson
 from aiohttp import ClientPayloadError, web
 
-from gguf_embed.errors import InvalidRequest, PayloadTooLarge, Unavailable
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.http import content_encoding
-from gguf_embed.server.http.values import JsonObject, describe
+from gguf_embed.server.http.json_text import as_object, parse_object
+from gguf_embed.server.http.large_body import (
+    BODY_TIMEOUT_S,
+    INLINE_BODY_BYTES,
+    incomplete,
+    late,
+    read_large_object,
+)
+from gguf_embed.server.http.terms import PRIORITY_FIELD, ask_priority
+from gguf_embed.server.http.values import JsonObject
 from gguf_embed.types import Truncation
 
 TRUNCATED_HEADER = "X-Gguf-Embed-Truncated"
-BODY_TIMEOUT_S = 60.0
 _MAX_INDICES_IN_HEADER = 50
-_BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
-# Matches any escape as a whole, so that an escaped backslash before a "u" is not mistaken for a surrogate.
-_ESCAPES = re.compile(
-    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
-)
 
 
 async def read_json_object(context: ServerContext, request: web.Request) -> JsonObject:
     """The decompressed body as a JSON object. Ignores the Content-Type, because `curl -d` sends that of a form.
 
+    Its `priority` becomes that of this task's caller.
+
     Raises `PayloadTooLarge`, or `InvalidRequest` with the position of the error.
     """
-    limit = context.options.max_body_bytes
-    if request.content_length is not None and request.content_length > limit:
-        raise _too_large(limit)
-    try:
+    length, limit = request.content_length, min(INLINE_BODY_BYTES, context.options.max_body_bytes)
+    if length is None or length > limit or "Content-Encoding" in request.headers:
+        body = await read_large_object(context, request)
+    else:
         raw = await _read_body(context, request)
-    except TimeoutError as exc:
-        raise InvalidRequest(f"the body did not arrive within {BODY_TIMEOUT_S:g} s: send it again") from exc
-    except web.HTTPRequestEntityTooLarge as exc:
-        raise _too_large(limit) from exc
-    except (web.RequestPayloadError, ClientPayloadError) as exc:
-        raise InvalidRequest("the body could not be read: it is incomplete or not encoded as its headers say") from exc
-    encoding = request.headers.get("Content-Encoding")
-    return parse_json_object(raw) if encoding is None else await _parse_encoded(raw, encoding, limit)
-
-
-async def _parse_encoded(raw: bytes, encoding: str, limit: int) -> JsonObject:
-    """Parse a body with a Content-Encoding. Plain JSON is accepted too, because some clients send "utf-8" there."""
-    if not content_encoding.is_supported(encoding):
         try:
-            return parse_json_object(raw)
-        except InvalidRequest as exc:
-            raise exc if _is_identity(encoding) else content_encoding.unsupported(encoding) from exc
-    unpacked = await asyncio.to_thread(content_encoding.unpack, raw, encoding, limit)
-    if len(unpacked) > limit:
-        raise _too_large(limit)
-    return parse_json_object(unpacked)
-
-
-def _is_identity(encoding: str) -> bool:
-    return encoding.strip().lower() in ("", "identity")
+            value = orjson.loads(raw)
+            body = cast(JsonObject, value) if isinstance(value, dict) else as_object(value)
+        except orjson.JSONDecodeError:
+            body = parse_object(raw)  # it repairs what can be repaired, and has the words for the rest
+    if body.get(PRIORITY_FIELD) is not None:
+        ask_priority(body[PRIORITY_FIELD], PRIORITY_FIELD)
+    return body
 
 
 async def _read_body(context: ServerContext, request: web.Request) -> bytes:
     """Read the body, then count the request as in flight, so that a shutdown waits for it but not for half a body."""
     task = asyncio.current_task()
     assert task is not None
-    async with asyncio.timeout(BODY_TIMEOUT_S):
-        raw = await request.read()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            raw = await request.read()
+    except TimeoutError as exc:
+        raise late() from exc
+    except (web.RequestPayloadError, ClientPayloadError) as exc:
+        raise incomplete() from exc
     context.in_flight.enter(task)
-    if context.in_flight.stopping.is_set():
-        raise Unavailable("the server is shutting down and takes no new work")
     return raw
-
-
-def _too_large(limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(
-        f"the body is over {limit} bytes: send less in one request, or start the server with a larger --max-body-size"
-    )
-
-
-def parse_json_object(raw: bytes) -> JsonObject:
-    """Parse a JSON object, in UTF-8 or with a byte order mark in UTF-16.
-
-    A lone surrogate, which JavaScript produces when it splits an emoji, becomes U+FFFD.
-    """
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as exc:
-        value = _parse_repaired(raw, exc)
-    if not isinstance(value, dict):
-        raise InvalidRequest(f"the body must be a JSON object, found {describe(value)}")
-    return cast(JsonObject, value)
-
-
-def _without_mark(raw: bytes) -> bytes:
-    """A body that begins with a byte order mark (.NET, n8n, PowerShell), as UTF-8 without it."""
-    if raw.startswith(codecs.BOM_UTF8):
-        return raw[len(codecs.BOM_UTF8) :]
-    try:
-        return raw.decode("utf-16").encode()
-    except UnicodeDecodeError as exc:
-        raise InvalidRequest(f"the body is not valid UTF-16: {exc.reason} at byte {exc.start}") from exc
-
-
-def _parse_repaired(raw: bytes, first: orjson.JSONDecodeError) -> object:
-    """Without a byte order mark and lone surrogates."""
-    plain = _without_mark(raw) if raw.startswith(_BYTE_ORDER_MARKS) else raw
-    repaired = _ESCAPES.sub(lambda found: b"\\ufffd" if found[2] else found[0], plain)
-    if repaired == raw:
-        raise _malformed(raw, first) from first
-    try:
-        return orjson.loads(repaired)
-    except orjson.JSONDecodeError as exc:
-        raise _malformed(repaired, exc) from exc
-
-
-def _malformed(raw: bytes, error: orjson.JSONDecodeError) -> InvalidRequest:
-    if not raw:
-        return InvalidRequest("the body is empty, it must be a JSON object")
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as exc:
-        return InvalidRequest(f"the body is not valid UTF-8: byte {exc.start} is {raw[exc.start]:#04x}")
-    return InvalidRequest(f"the body is not valid JSON: {error}")
 
 
 def json_response(body: bytes | AsyncIterator[bytes], status: int = 200) -> web.Response:

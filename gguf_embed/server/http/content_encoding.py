@@ -18,16 +18,21 @@ def is_supported(encoding: str) -> bool:
     return _plain(encoding) in ("gzip", "x-gzip", "deflate")
 
 
-def unpack(raw: bytes, encoding: str, limit: int) -> bytes:
+def is_identity(encoding: str) -> bool:
+    """Whether this Content-Encoding means that the body is not compressed."""
+    return _plain(encoding) in ("", "identity")
+
+
+def unpack(raw: bytes | bytearray, encoding: str, limit: int) -> bytearray:
     """Decompress at most `limit + 1` bytes, so that a decompression bomb is never unpacked completely.
 
     Raises `InvalidRequest` for bytes that are incomplete, damaged, or followed by others.
     """
     if not raw:
-        return raw
+        return bytearray()
     unpacker = zlib.decompressobj(_window_bits(raw, _plain(encoding)))
     try:
-        unpacked = unpacker.decompress(raw, limit + 1)
+        unpacked = bytearray(unpacker.decompress(raw, limit + 1))
     except zlib.error as exc:
         raise _damaged(encoding) from exc
     if len(unpacked) <= limit and (not unpacker.eof or unpacker.unused_data):
@@ -46,7 +51,7 @@ def _plain(encoding: str) -> str:
     return encoding.strip().lower()
 
 
-def _window_bits(raw: bytes, encoding: str) -> int:
+def _window_bits(raw: bytes | bytearray, encoding: str) -> int:
     """Deflate is zlib's format (RFC 9110, 8.4.1.2), but some clients send it without zlib's header."""
     if encoding != "deflate":
         return _GZIP

@@ -83,6 +83,7 @@ STATUSES: Mapping[str, int] = {
     "permission": 403,
     "model_not_found": 404,
     "not_found": 404,
+    "no_such_object": 404,
     "method_not_allowed": 405,
     "payload_too_large": 413,
     "overloaded": 429,
@@ -92,6 +93,7 @@ STATUSES: Mapping[str, int] = {
     "pull_failed": 500,
     "not_supported": 501,
     "unavailable": 503,
+    "deadline_exceeded": 504,
 }
 """The status of each kind that a reply may have. A dialect may use another one."""
 
@@ -111,7 +113,10 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.SEND_INLINE: "send the image as data:image/png;base64,…",
     WayOut.POOL: "start the server with --pooling mean, cls or last",
     WayOut.COMPARE_VECTORS: 'send "method": "embedding" to rank by the cosine of this model\'s vectors',
-    WayOut.LARGER_QUEUE: "start the server with a larger --max-queue-tokens",
+    WayOut.ASK_TIME: "send a larger X-Request-Timeout",
+    WayOut.LARGER_QUEUE: "start the server with a larger --max-queue or --max-queue-tokens",
+    WayOut.LARGER_TIMEOUT: "start the server with a larger --request-timeout",
+    WayOut.MORE_BODY_MEMORY: "start the server with a larger --max-body-memory",
     WayOut.LARGER_CONTEXT: "start the server with a larger -c",
     WayOut.MORE_MODELS: "start the server with a larger --models-max",
     WayOut.MORE_MEMORY: "start the server with a larger --max-memory",
@@ -142,8 +147,8 @@ class ErrorReply:
 
 
 def is_servers_fault(error: EmbedError) -> bool:
-    """Whether the operator should look into it; a 501 is the client's problem."""
-    return STATUSES.get(error.kind, 500) >= 500 and error.kind != "not_supported"
+    """Whether the operator should look into it; a 501 and a 504 are not."""
+    return STATUSES.get(error.kind, 500) >= 500 and error.kind not in ("not_supported", "deadline_exceeded")
 
 
 def is_passing(error: EmbedError) -> bool:
@@ -180,6 +185,7 @@ def _headers(error: EmbedError) -> dict[str, str]:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, (Overloaded, Unavailable)) and error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["Retry-After-Ms"] = str(max(1, round(error.retry_after_s * 1000)))  # OpenAI's clients prefer it
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
     return headers

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 from aiohttp.web_request import BaseRequest
 
-from gguf_embed.errors import EmbedError, EngineFailure, InvalidRequest, Unavailable
+from gguf_embed.errors import EmbedError, EngineFailure, InvalidRequest, OutOfTime, Unavailable
 from gguf_embed.server.context import ERROR_FORMAT, Dialect, Route, ServerContext
 from gguf_embed.server.http.auth import ApiKeys
 from gguf_embed.server.http.body import TRUNCATED_HEADER, json_response
@@ -30,6 +30,15 @@ from gguf_embed.server.http.errors import (
 )
 from gguf_embed.server.http.path import meant
 from gguf_embed.server.http.same_site import SameSite
+from gguf_embed.server.http.terms import (
+    PRIORITY_HEADER,
+    TIMEOUT_HEADER,
+    ask_cache,
+    ask_priority,
+    client_of,
+    within_time,
+)
+from gguf_embed.types import CALLER, Caller
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +48,7 @@ _CORS = {
     "Access-Control-Allow-Credentials": "true",
     "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE, OPTIONS",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Api-Key, X-Request-Id",
-    "Access-Control-Expose-Headers": f"X-Request-Id, Retry-After, {TRUNCATED_HEADER}",
+    "Access-Control-Expose-Headers": f"X-Request-Id, Retry-After, Retry-After-Ms, {TRUNCATED_HEADER}",
 }
 
 CLIENT_GONE_STATUS = 499
@@ -57,7 +66,9 @@ class RequestMiddleware:
     def __init__(self, context: ServerContext, served: ServedRoutes) -> None:
         self._context = context
         self._served = served
-        self._keys = ApiKeys(context.options.api_keys) if context.options.api_keys else None
+        options = context.options
+        self._keys = ApiKeys(options.api_keys, options.key_classes) if options.api_keys else None
+        self._timeout_s = options.request_timeout_s
         self._same_site = SameSite(context.options.allowed_origins)
         self._dialects: dict[str, Dialect] = {}  # by path
         for dialect in context.dialects:
@@ -97,23 +108,44 @@ class RequestMiddleware:
                 raise Unavailable("the server is shutting down: retry after it has restarted")
             if request.method == "OPTIONS":
                 return web.Response()
-            headers = request.headers
-            if self._keys is None:
-                if headers.get("Host") not in self._same_site.known_hosts or "Origin" in headers:
-                    self._check_site(request, route)
-            elif route is None or route.auth_required:
-                self._keys.check(headers.get("Authorization"), headers.get("X-Api-Key"), headers.get("Api-Key"))
+            self._identify(request, route)
             if sum(map(len, itertools.chain(*request.raw_headers))) + len(request.raw_path) > MAX_HEADER_BYTES:
                 raise HeadersTooLarge
+            if (self._timeout_s is not None or TIMEOUT_HEADER in request.headers) and (route is None or route.timed):
+                return await within_time(request, handler, self._timeout_s)
             return await handler(request)
         except EmbedError as error:
             failure = error
         except web.HTTPException as error:
-            failure = self._from_http(error, request)
+            failure = self._from_http(error.with_traceback(None), request)  # the request keeps it
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
             failure = EngineFailure(INTERNAL_MESSAGE)
-        return self._error_response(failure, request, dialect or self._dialect_of(request.path))
+        except asyncio.CancelledError:
+            if not self._context.in_flight.is_out_of_time:
+                raise  # the client has left
+            failure = OutOfTime()
+        try:
+            return self._error_response(failure, request, dialect or self._dialect_of(request.path))
+        finally:
+            # its traceback holds this frame, and the frames with the body: without this, until a collection
+            del failure
+
+    def _identify(self, request: web.Request, route: Route | None) -> None:
+        """Check that the client may ask, and note who it is: the caller of this task."""
+        headers = request.headers
+        if self._keys is None:
+            if headers.get("Host") not in self._same_site.known_hosts or "Origin" in headers:
+                self._check_site(request, route)
+            address = request.remote or ""
+            CALLER.set(Caller(client_of(address) if ":" in address else address))
+        elif route is None or route.auth_required:
+            keys = headers.get("Authorization"), headers.get("X-Api-Key"), headers.get("Api-Key")
+            CALLER.set(self._keys.check(*keys))
+        if "Cache-Control" in headers:
+            ask_cache(headers["Cache-Control"])
+        if PRIORITY_HEADER in headers:
+            ask_priority(headers[PRIORITY_HEADER], PRIORITY_HEADER)
 
     async def _meant(self, request: web.Request) -> web.Request | None:
         return await meant(request, self._served, self._context.options.api_prefix)
@@ -141,6 +173,8 @@ class RequestMiddleware:
 
     def _error_response(self, error: EmbedError, request: web.Request, dialect: Dialect) -> web.Response:
         self._context.metrics.observe_error(error.kind)
+        if isinstance(error, OutOfTime):
+            self._context.in_flight.n_out_of_time += 1
         reply = format_error(error, request.get(ERROR_FORMAT, dialect.errors))
         response = json_response(reply.body, reply.status)
         response.headers.update(reply.headers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
@@ -9,9 +11,18 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
-from gguf_embed.errors import EmbedError, EngineFailure, InvalidRequest
+from gguf_embed.errors import EmbedError, EngineFailure, InvalidRequest, Unavailable, WayOut
 from gguf_embed.server.context import SERVER_CONTEXT, ErrorFormat
 from gguf_embed.server.http.body import json_response
+from gguf_embed.server.http.connections import (
+    HEADER_TIMEOUT_S,
+    IDLE_TIMEOUT_S,
+    READ_TIMEOUT_S,
+    ShortageLog,
+    connection_limit,
+    count_unread,
+    longest_waiting,
+)
 from gguf_embed.server.http.errors import INTERNAL_MESSAGE, HeadersTooLarge, format_error
 from gguf_embed.server.http.middleware import REQUEST_ID_HEADER, request_id
 
@@ -23,6 +34,8 @@ The middleware refuses headers over 64 KiB with an error in the route's dialect.
 
 MAX_HEADERS = 1000
 
+READ_ON_S = 1.0
+
 
 class HttpRunner(web.AppRunner):
     """An `AppRunner` for the product's own protocol."""
@@ -33,6 +46,7 @@ class HttpRunner(web.AppRunner):
             max_line_size=PARSED_HEADER_BYTES,
             max_field_size=PARSED_HEADER_BYTES,
             max_headers=MAX_HEADERS,
+            keepalive_timeout=IDLE_TIMEOUT_S,
             **settings,
         )
         self._errors = app[SERVER_CONTEXT].dialects[0].errors
@@ -40,6 +54,11 @@ class HttpRunner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         return _Server(self._errors, made)
+
+    async def count_unread(self, timeout_s: float) -> int:
+        """How many clients have not taken their replies after `timeout_s`."""
+        server = self.server
+        return await count_unread(server.protocols, timeout_s) if isinstance(server, _Server) else 0
 
 
 class _Server(web.Server):
@@ -54,19 +73,103 @@ class _Server(web.Server):
             **made._kwargs,
         )
         self._errors = errors
+        self._limit = connection_limit()
+        self._shortage = ShortageLog()
+
+    @property
+    def protocols(self) -> list[_Protocol]:
+        """All open connections."""
+        return [one for one in self._connections if isinstance(one, _Protocol)]
+
+    def make_room(self, new: _Protocol) -> None:
+        """End another connection, or the new one, if there are too many."""
+        if self._limit is None or len(self._connections) <= self._limit:
+            return
+        self._shortage.note(self._limit)
+        longest = longest_waiting(self.protocols, new)
+        if isinstance(longest, _Protocol):
+            longest.force_close()
+        else:
+            new.end_with(Unavailable("the server has no more room for connections", [WayOut.RETRY]))
 
     def __call__(self) -> RequestHandler:
         return _Protocol(self._errors, self, loop=self._loop, **self._kwargs)
 
 
 class _Protocol(RequestHandler):
-    """A connection whose own errors are JSON, too."""
+    """A connection with deadlines for its first request and for reading replies, and whose own errors are JSON, too."""
 
-    __slots__ = ("_errors",)
+    __slots__ = ("_errors", "_headers_deadline", "_reading_deadline", "_server")
 
-    def __init__(self, errors: ErrorFormat, manager: web.Server, **settings: Any) -> None:
+    def __init__(self, errors: ErrorFormat, manager: _Server, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._errors = errors
+        self._server = manager
+        self._headers_deadline: asyncio.TimerHandle | None = None
+        self._reading_deadline: asyncio.TimerHandle | None = None  # while the client lags behind
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._headers_deadline = self._loop.call_later(HEADER_TIMEOUT_S, self._check_first_request)
+        self._server.make_room(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        for deadline in (self._headers_deadline, self._reading_deadline):
+            if deadline is not None:
+                deadline.cancel()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reading_deadline is not None:
+            self._reading_deadline.cancel()
+
+    def _watch_reading(self) -> None:
+        n_unsent_bytes = self.n_unsent_bytes
+        self._reading_deadline = self._loop.call_later(READ_TIMEOUT_S, self._check_reading, n_unsent_bytes)
+
+    def _check_reading(self, n_before: int) -> None:
+        """End a connection whose client has read nothing meanwhile: its reply would stay in memory for ever."""
+        if self.transport is None:
+            return
+        if self.n_unsent_bytes < n_before:
+            self._watch_reading()
+        else:
+            self.transport.abort()
+
+    def _check_first_request(self) -> None:
+        if not self._request_count:
+            self.end_with(InvalidRequest(f"no request has arrived within {HEADER_TIMEOUT_S:g} s: send it again"))
+
+    @property
+    def waits_since_s(self) -> float | None:
+        is_waiting = self._waiter is not None and not self._waiter.done() and not self._close
+        return self._next_keepalive_close_time - self._keepalive_timeout if is_waiting else None
+
+    @property
+    def n_unsent_bytes(self) -> int:
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+    def end_with(self, error: EmbedError) -> None:
+        """Say why, and close. What the client still sends is read for a moment, because it may lose the reply else."""
+        if self.transport is None:
+            return
+        reply = format_error(error, self._errors)
+        headers = {
+            **reply.headers,
+            "Content-Type": "application/json",
+            "Content-Length": str(len(reply.body)),
+            "Connection": "close",
+            "Server": "gguf-embed",
+        }
+        lines = [f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}", *map(": ".join, headers.items())]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + reply.body)
+        self.close()
+        self._loop.call_later(READ_ON_S, self.force_close)
 
     def handle_error(
         self,

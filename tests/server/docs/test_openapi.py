@@ -17,6 +17,7 @@ from gguf_embed.server.app import DIALECTS
 from gguf_embed.server.context import Route
 from gguf_embed.server.docs.openapi import describe, expand, load_descriptions, route_name
 from gguf_embed.server.docs.schema_text import fields_of, type_words
+from tests.batch.http_batches import create_batch, finished, upload
 from tests.server.fake_service import serving
 from tests.server.routes import ROUTES
 from tests.server.schemas import closed, faults, keywords
@@ -52,11 +53,15 @@ def test_every_route_has_an_entry_and_no_entry_is_without_a_route():
     assert set(KNOWN.routes) == {route_name(route) for route in ROUTES}
 
 
+def has_body(route: Route, entry: Any) -> bool:
+    return route.method != "GET" and route.path != "/v1/files/{file_id}" and entry.get("has_body", True)
+
+
 @pytest.mark.parametrize("route", ROUTES, ids=route_name)
 def test_an_entry_describes_the_request_and_the_reply(route: Route):
     entry = KNOWN.routes[route_name(route)]
     succeeds = entry.get("succeeds", True)
-    assert ("request" in entry) == (succeeds and route.method != "GET")
+    assert ("request" in entry) == (succeeds and has_body(route, entry))
     assert ("reply" in entry or "reply_type" in entry) == (succeeds and route_name(route) not in WITHOUT_REPLY)
     assert succeeds or entry["errors"] == [501]
 
@@ -80,9 +85,9 @@ def test_the_check_of_schemas_is_strict():
     assert faults({"n": 1, "m": 2}, closed(schema), known) != []
 
 
-def test_every_post_that_can_succeed_has_an_example_but_a_download():
+def test_every_post_that_can_succeed_has_an_example_but_a_download_and_a_form():
     without = {name for name, entry in KNOWN.routes.items() if "request" in entry and not entry.get("example")}
-    assert without == {"POST /api/pull"}
+    assert without == {"POST /api/pull", "POST /v1/files"}
 
 
 def test_names_of_operations_are_unique():
@@ -105,7 +110,7 @@ def test_an_example_gets_what_is_described(default_server, name, entry, example)
     assert faults(reply.json(), CLOSED[entry["reply"]], CLOSED) == []
 
 
-@pytest.mark.parametrize("name", [name for name, entry in KNOWN.routes.items() if name.startswith("GET ")])
+@pytest.mark.parametrize("name", [name for name in KNOWN.routes if name.startswith("GET ") and "_id}" not in name])
 def test_a_get_answers_as_described(tiny_server, name):
     entry = KNOWN.routes[name]
     reply = tiny_server.get(name.removeprefix("GET ").replace("{model}", "encoder"))
@@ -115,6 +120,30 @@ def test_a_get_answers_as_described(tiny_server, name):
         assert faults(reply.json(), SCHEMAS[entry["reply"]], SCHEMAS) == []
         described = {key: value for key, value in reply.json().items() if key not in LLAMAS.get(name, ())}
         assert faults(described, CLOSED[entry["reply"]], CLOSED) == []
+
+
+def test_files_and_batches_are_as_described(tiny_server):
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"input": "a"}}
+    file_id = upload(tiny_server, [line])
+    body = {"input_file_id": file_id, "endpoint": "/v1/embeddings", "completion_window": "24h", "metadata": {"a": "b"}}
+    assert faults(body, SCHEMAS["BatchRequest"], SCHEMAS) == []
+    begun = tiny_server.post("/v1/batches", body).json()
+    over = finished(tiny_server, begun["id"])
+    failed = finished(tiny_server, create_batch(tiny_server, upload(tiny_server, [line, line]))["id"])
+    assert failed["errors"]["data"]
+    for batch in (begun, over, failed):
+        assert faults(batch, CLOSED["Batch"], CLOSED) == []
+    for path, schema in [
+        (f"/v1/batches/{over['id']}", "Batch"),
+        (f"/v1/files/{over['output_file_id']}", "File"),
+        ("/v1/batches?limit=1", "BatchList"),
+        ("/v1/files?limit=2&order=asc", "FileList"),
+    ]:
+        assert faults(tiny_server.get(path).json(), CLOSED[schema], CLOSED) == []
+    content = tiny_server.get(f"/v1/files/{file_id}/content")
+    assert content.headers["Content-Type"] == KNOWN.routes["GET /v1/files/{file_id}/content"]["reply_type"]
+    deleted = tiny_server.request("DELETE", f"/v1/files/{file_id}").json()
+    assert faults(deleted, CLOSED["FileDeleted"], CLOSED) == []
 
 
 LLAMAS = {

@@ -224,6 +224,17 @@ BAD_OLLAMA_EMBED = (
 )
 
 
+BAD_BATCH_FIELDS = (
+    *({name: bad} for name in ("input_file_id", "endpoint", "completion_window") for bad in (None, 1, [], {})),
+    {"input_file_id": "../key"},
+    {"completion_window": ""},
+    {"completion_window": "-24h"},
+    {"completion_window": "721h"},
+    *({"metadata": bad} for bad in (1, [], "a", {"a": 1}, {"a": None})),
+    *({"output_expires_after": bad} for bad in (1, [], {}, {"anchor": "created_at"}, {"seconds": 3600})),
+)
+
+
 def dump(body: object) -> bytes:
     """JSON of anything, numbers beyond 64 bits included."""
     return json.dumps(body).encode()
@@ -254,6 +265,8 @@ def table() -> list[tuple[str, bytes]]:
         for bad in (*NOT_A_NAME, "", None)
     ]
     rows += [*bad_tei(), *bad_cohere()]
+    batch = {"input_file_id": "file-1", "endpoint": "/v1/embeddings", "completion_window": "24h"}
+    rows += [("/v1/batches", dump(batch | bad)) for bad in BAD_BATCH_FIELDS]
     rows += [(AZURE, dump({"input": "a", **bad})) for bad in BAD_OPENAI_FIELDS if "model" not in bad]
     return rows + [(path, body) for path in POSTS for body in MALFORMED]
 
@@ -282,6 +295,9 @@ def bad_cohere() -> Iterator[tuple[str, bytes]]:
         yield from ((path, dump({"query": bad, "documents": ["a"]})) for bad in BAD_QUERIES)
         yield from ((path, dump({"query": "a", "documents": ["a"], **bad})) for bad in BAD_RERANK_FIELDS)
 
+
+NOT_JSON = ("/v1/files", "/v1/batches/{batch_id}/cancel")
+"""A form, and a body that is ignored: tests/batch has their faults."""
 
 AZURE = "/openai/deployments/{model:.+}/embeddings"
 
@@ -314,9 +330,9 @@ def check_shape(dialect: Dialect, reply) -> None:
         assert error["code"] == reply.status
 
 
-def test_every_bad_body_is_a_4xx_in_the_routes_dialect():
+def test_every_bad_body_is_a_4xx_in_the_routes_dialect(tmp_path):
     async def scenario():
-        async with serving() as running:
+        async with serving(batches=tmp_path) as running:
             for path, body in table():
                 reply = await running.post(path.replace("{model:.+}", "tiny"), body)
                 assert 400 <= reply.status < 500, (path, body[:200], reply)
@@ -328,7 +344,7 @@ def test_every_bad_body_is_a_4xx_in_the_routes_dialect():
 def test_the_table_is_not_small():
     rows = table()
     for post in POSTS:
-        assert sum(path == post for path, _ in rows) >= 30
+        assert post in NOT_JSON or sum(path == post for path, _ in rows) >= 30
 
 
 ODD_VALUES = (*BAD_PROMPTS, "a", ["a"], [1], [[1]], "\x00", "\u202e", {"prompt_string": "a"}, {"content": []})
@@ -354,9 +370,9 @@ ODD_BODIES = tuple(
 
 
 @pytest.mark.parametrize("path", POSTS)
-def test_no_odd_body_makes_a_500(path):
+def test_no_odd_body_makes_a_500(tmp_path, path):
     async def scenario():
-        async with serving() as running:
+        async with serving(batches=tmp_path) as running:
             for body in ODD_BODIES:
                 reply = await running.post(path.replace("{model:.+}", "tiny"), body)
                 expected = (200, 400, 404, 413, 422, 424) if DIALECTS[path] is TEI else (200, 400, 404, 501)

@@ -7,7 +7,8 @@ import codecs
 import pytest
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.http.body import format_truncated_header, parse_json_object
+from gguf_embed.server.http.body import format_truncated_header
+from gguf_embed.server.http.json_text import parse_object
 from gguf_embed.types import Truncation
 
 
@@ -23,7 +24,7 @@ from gguf_embed.types import Truncation
     ],
 )
 def test_a_lone_surrogate_becomes_the_replacement_character(raw, text):
-    assert parse_json_object(raw) == {"input": text}
+    assert parse_object(raw) == {"input": text}
 
 
 TEXT = '{"input": "Größe 😀"}'
@@ -38,11 +39,11 @@ TEXT = '{"input": "Größe 😀"}'
     ],
 )
 def test_a_byte_order_mark_is_no_part_of_the_text(raw):
-    assert parse_json_object(raw) == {"input": "Größe 😀"}
+    assert parse_object(raw) == {"input": "Größe 😀"}
 
 
 def test_a_lone_surrogate_is_repaired_after_a_mark_as_well():
-    assert parse_json_object(codecs.BOM_UTF8 + rb'{"input":"a\ud83d"}') == {"input": "a\ufffd"}
+    assert parse_object(codecs.BOM_UTF8 + rb'{"input":"a\ud83d"}') == {"input": "a\ufffd"}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_a_lone_surrogate_is_repaired_after_a_mark_as_well():
 )
 def test_the_error_for_a_malformed_body_names_the_problem_and_its_position(raw, message):
     with pytest.raises(InvalidRequest) as caught:
-        parse_json_object(raw)
+        parse_object(raw)
     assert message in caught.value.message
 
 

@@ -31,6 +31,7 @@ from gguf_embed.server.fields.output_types import (
 from gguf_embed.server.fields.outputs import check_output, rows_of
 from gguf_embed.server.fields.prompt_prefix import PROMPT_FIELDS, format_applied_prompt, parse_prompt_choice
 from gguf_embed.server.fields.truncation import CUTTING_FIELDS, format_truncation, parse_cutting
+from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.values import JsonObject, describe, wrong_value
 from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ModelInfo
@@ -67,7 +68,7 @@ REQUEST = Body(
         ENCODING_FORMAT,
     ),
     "Exactly one of `texts` and `inputs` is required.",
-    groups=(PROMPT_FIELDS, replace(CUTTING_FIELDS, default='`"END"`')),
+    groups=(PROMPT_FIELDS, replace(CUTTING_FIELDS, default='`"END"`'), URGENCY_FIELDS),
     rules={"oneOf": [is_given("texts"), has({"inputs": {"type": "array", "minItems": 1}})]},
 )
 

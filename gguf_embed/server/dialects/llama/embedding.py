@@ -40,6 +40,7 @@ from gguf_embed.server.fields.output_types import (
 from gguf_embed.server.fields.outputs import POOLING, check_output, rows_of
 from gguf_embed.server.fields.prompt_prefix import PROMPT_FIELDS, format_applied_prompt
 from gguf_embed.server.fields.truncation import CUTTING_FIELDS, format_truncation
+from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.errors import STATUSES
 from gguf_embed.server.http.values import JsonObject
@@ -89,7 +90,7 @@ REQUEST = Body(
         OUTPUT_TYPE,
     ),
     "`input` or `content` is required; `input` takes precedence.",
-    groups=(PROMPT_FIELDS, OPTION_FIELDS, CUTTING_FIELDS),
+    groups=(PROMPT_FIELDS, OPTION_FIELDS, CUTTING_FIELDS, URGENCY_FIELDS),
     rules={"anyOf": [is_given("input"), is_given("content")]},
 )
 _NORMALIZES = frozenset({*EMBD_NORMALIZE.names, *NORMALIZE.names})

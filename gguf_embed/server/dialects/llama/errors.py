@@ -16,6 +16,7 @@ TYPES: Mapping[str, str] = {
     "permission": "permission_error",
     "model_not_found": "not_found_error",
     "not_found": "not_found_error",
+    "no_such_object": "not_found_error",
     "method_not_allowed": "invalid_request_error",
     "payload_too_large": "invalid_request_error",
     "headers_too_large": "invalid_request_error",
@@ -25,6 +26,7 @@ TYPES: Mapping[str, str] = {
     "pull_failed": "server_error",
     "not_supported": "not_supported_error",
     "unavailable": "unavailable_error",
+    "deadline_exceeded": "server_error",
 }
 """llama-server's `type` for each kind of error."""
 

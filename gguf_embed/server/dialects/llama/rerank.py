@@ -8,7 +8,7 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from gguf_embed.server.context import ERROR_FORMAT, ServerContext
+from gguf_embed.server.context import ERROR_FORMAT, Sent, ServerContext
 from gguf_embed.server.dialects.llama.errors import ERRORS
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.rerank import ParsedRerank, RerankDefaults, documents_field, parse_rerank
@@ -22,11 +22,13 @@ from gguf_embed.types import RerankResult, Truncation
 VOYAGE_ERRORS = with_detail(ERRORS)
 
 
-async def rerank(context: ServerContext, request: web.Request) -> web.Response:
+async def rerank(context: ServerContext, request: Sent, body: JsonObject | None = None) -> web.Response:
     """`POST /rerank`, `/reranking`, `/v1/rerank`, `/v1/reranking`."""
-    body = await read_json_object(context, request)
+    if body is None:
+        assert isinstance(request, web.Request), "a line of a batch has a body"
+        body = await read_json_object(context, request)
     for_voyage = not VOYAGE_FIELDS.isdisjoint(body)
-    if for_voyage:
+    if for_voyage and isinstance(request, web.Request):
         request[ERROR_FORMAT] = VOYAGE_ERRORS
     parsed = parse_rerank(body, context.options.max_inputs, defaults_of(context, body))
     result = await context.rerank(parsed.request)

@@ -21,7 +21,7 @@ OLLAMA = Dialect(
         Route("GET", "/api/tags", tags, "the models"),
         Route("GET", "/api/ps", ps, "the loaded models"),
         Route("POST", "/api/show", show, "one model by name"),
-        Route("POST", "/api/pull", pull, "download a model"),
+        Route("POST", "/api/pull", pull, "download a model", timed=False),
         Route("POST", "/api/copy", copy, "give a model another name"),
         Route("DELETE", "/api/delete", delete, "remove a pulled model"),
         Route("GET", "/api/version", version, "this server's version"),

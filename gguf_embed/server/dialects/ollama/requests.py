@@ -10,6 +10,7 @@ from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields.field import Body, Shaped, Text, has
 from gguf_embed.server.fields.prompt_prefix import MAX_PROMPT_CHARACTERS, PROMPT, PROMPT_WORDS
 from gguf_embed.server.fields.truncation import CUTTING_FIELDS
+from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 
 _TEXT = {"type": "string"}
 _NO_PREFIX = {"anyOf": [{"type": "array"}, {"type": "string", "minLength": MAX_PROMPT_CHARACTERS + 1}]}
@@ -42,11 +43,11 @@ EMBED = Body(
         OPTIONS,
     ),
     rules={"not": has({"input": {"not": {"type": "null"}}, PROMPT.name: _NO_PREFIX})},
-    groups=(PROMPT_WORDS, replace(CUTTING_FIELDS, default="`true`")),
+    groups=(PROMPT_WORDS, replace(CUTTING_FIELDS, default="`true`"), URGENCY_FIELDS),
 )
 PROMPT_TEXT = Text("prompt", "The text; empty or absent: load the model.", also=aliases.INPUTS)
 EMBEDDINGS = Body(
     "OllamaEmbeddingsRequest",
     (MODEL, PROMPT_TEXT, KEEP_ALIVE, OPTIONS),
-    groups=(PROMPT_WORDS, replace(CUTTING_FIELDS, default="`true`")),
+    groups=(PROMPT_WORDS, replace(CUTTING_FIELDS, default="`true`"), URGENCY_FIELDS),
 )

@@ -1,24 +1,34 @@
-"""OpenAI's API: embeddings, and the list of models."""
+"""OpenAI's API: embeddings, batches, and the list of models."""
 
 from __future__ import annotations
 
-from importlib.resources import files
+from importlib import resources
 
 from gguf_embed.server.admin import models
 from gguf_embed.server.context import Dialect, Route
+from gguf_embed.server.dialects.openai import batches, files
 from gguf_embed.server.dialects.openai.embeddings import REQUEST, deployment, embeddings
 from gguf_embed.server.dialects.openai.errors import ERRORS
 
 OPENAI = Dialect(
     name="OpenAI",
     routes=(
-        Route("POST", "/v1/embeddings", embeddings, "vectors, OpenAI's shape"),
+        Route("POST", "/v1/embeddings", embeddings, "vectors, OpenAI's shape", answer_line=embeddings),
         Route("POST", "/openai/deployments/{model:.+}/embeddings", deployment, "the same, as Azure's clients send it"),
+        Route("POST", "/v1/files", files.upload, "store the input of a batch"),
+        Route("GET", "/v1/files", files.list_files, "the stored files"),
+        Route("GET", "/v1/files/{file_id}", files.show, "one file"),
+        Route("GET", "/v1/files/{file_id}/content", files.content, "its content"),
+        Route("DELETE", "/v1/files/{file_id}", files.delete, "delete a file"),
+        Route("POST", "/v1/batches", batches.create, "compute all requests of a file in the background"),
+        Route("GET", "/v1/batches", batches.list_batches, "the batches, newest first"),
+        Route("GET", "/v1/batches/{batch_id}", batches.show, "one batch"),
+        Route("POST", "/v1/batches/{batch_id}/cancel", batches.cancel, "stop a batch, and keep what is computed"),
         Route("GET", "/v1/models", models.models, "the served model"),
         Route("GET", "/v1/models/{model:.+}", models.model, "one model by name"),
     ),
     errors=ERRORS,
     error_schema="OpenAIError",
-    openapi=(files(__package__) / "openapi.toml",),
+    openapi=(resources.files(__package__) / "openapi.toml",),
     bodies=(REQUEST,),
 )

@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.errors import EmbedError, InvalidRequest, describe
-from gguf_embed.server.context import ERROR_FORMAT, ServerContext
+from gguf_embed.server.context import ERROR_FORMAT, Sent, ServerContext
 from gguf_embed.server.dialects.llama.embedding import answer_embedding
 from gguf_embed.server.dialects.openai.errors import ERRORS, error_object
 from gguf_embed.server.dialects.openai.token_ids import resolve_token_ids
@@ -39,6 +39,7 @@ from gguf_embed.server.fields.output_types import (
 from gguf_embed.server.fields.outputs import POOLING, check_output
 from gguf_embed.server.fields.prompt_prefix import PROMPT_FIELDS, format_applied_prompt
 from gguf_embed.server.fields.truncation import CUTTING_FIELDS, format_truncation
+from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 from gguf_embed.server.fields.voyage import VOYAGE_FIELDS, with_detail
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.errors import STATUSES
@@ -79,7 +80,7 @@ REQUEST = Body(
         EMBD_NORMALIZE,
         USER,
     ),
-    groups=(PROMPT_FIELDS, OPTION_FIELDS, CUTTING_FIELDS),
+    groups=(PROMPT_FIELDS, OPTION_FIELDS, CUTTING_FIELDS, URGENCY_FIELDS),
 )
 VOYAGE_ERRORS = with_detail(ERRORS)
 
@@ -122,11 +123,12 @@ async def deployment(context: ServerContext, request: web.Request) -> web.Respon
     return await embeddings(context, request, {**body, "model": request.match_info["model"]})
 
 
-async def embeddings(context: ServerContext, request: web.Request, body: JsonObject | None = None) -> web.Response:
+async def embeddings(context: ServerContext, request: Sent, body: JsonObject | None = None) -> web.Response:
     """`POST /v1/embeddings`. A body with `content` and no `input` gets llama.cpp's shape, as in llama-server."""
     if body is None:
+        assert isinstance(request, web.Request), "a line of a batch has a body"
         body = await read_json_object(context, request)
-    if not VOYAGE_FIELDS.isdisjoint(body):
+    if not VOYAGE_FIELDS.isdisjoint(body) and isinstance(request, web.Request):
         request[ERROR_FORMAT] = VOYAGE_ERRORS
     given = body.get("input")
     if given is None and body.get("content") is not None:

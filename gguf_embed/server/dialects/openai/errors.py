@@ -17,6 +17,7 @@ TYPES: Mapping[str, tuple[str, str]] = {
     "permission": ("permission_error", "permission_denied"),
     "model_not_found": ("invalid_request_error", "model_not_found"),
     "not_found": ("invalid_request_error", "unknown_url"),
+    "no_such_object": ("invalid_request_error", "not_found"),
     "method_not_allowed": ("invalid_request_error", "method_not_supported"),
     "payload_too_large": ("invalid_request_error", "payload_too_large"),
     "headers_too_large": ("invalid_request_error", "headers_too_large"),
@@ -26,6 +27,7 @@ TYPES: Mapping[str, tuple[str, str]] = {
     "pull_failed": ("server_error", "pull_failed"),
     "not_supported": ("not_supported_error", "not_supported"),
     "unavailable": ("unavailable_error", "service_unavailable"),
+    "deadline_exceeded": ("server_error", "timeout"),
 }
 """OpenAI's `type` and `code` for each kind of error."""
 

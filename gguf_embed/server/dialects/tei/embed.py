@@ -22,6 +22,7 @@ from gguf_embed.server.fields.output_types import DIMENSIONS, parse_dimensions
 from gguf_embed.server.fields.outputs import check_output, rows_of
 from gguf_embed.server.fields.prompt_prefix import PROMPT_FIELDS, parse_prompt_choice
 from gguf_embed.server.fields.truncation import CUTTING_FIELDS, parse_cutting
+from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.errors import NoInputs, TooManyInputs
 from gguf_embed.server.http.values import JsonObject, describe, wrong_value
@@ -47,7 +48,7 @@ REQUEST = Body(
         ),
         DIMENSIONS,
     ),
-    groups=(PROMPT_FIELDS, replace(CUTTING_FIELDS, default="`true`")),
+    groups=(PROMPT_FIELDS, replace(CUTTING_FIELDS, default="`true`"), URGENCY_FIELDS),
 )
 SENTENCES = Shaped(
     "inputs",

@@ -6,7 +6,7 @@ from gguf_embed.errors import EmbedError, WayOut
 from gguf_embed.server.context import ErrorFormat
 from gguf_embed.server.http.errors import WORDS, NoInputs, TooManyInputs
 
-# In TEI, axum answers 422 to a request that it cannot parse. The last four kinds have no type in TEI, nor a body.
+# In TEI, axum answers 422 to a request that it cannot parse. The last five kinds have no type in TEI, nor a body.
 SHAPES = {
     "invalid_request": (422, "Validation"),
     "input_too_long": (413, "Validation"),
@@ -17,6 +17,7 @@ SHAPES = {
     "model_load": (424, "Backend"),
     "not_supported": (424, "Backend"),
     "unavailable": (503, "Unhealthy"),
+    "deadline_exceeded": (504, "Timeout"),
     "authentication": (401, "Unauthorized"),
     "model_not_found": (404, "NotFound"),
     "not_found": (404, "NotFound"),

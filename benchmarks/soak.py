@@ -1,0 +1,338 @@
+"""A soak: mixed requests for minutes or hours, with models that come and go, clients that vanish, and one restart.
+
+    python -m benchmarks.soak --minutes 30 --report soak.json
+
+Every accepted request must be answered, every vector must equal the one computed at the start, and memory, threads and
+descriptors must stay where they were after the warm-up. Exits with 1 if not. Linux only, because it reads /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import read_machine_facts
+from gguf_embed.model_store.default_model import cache_dir, resolve_default
+from gguf_embed.types import FloatMatrix
+
+HOST = "127.0.0.1"
+N_CLIENTS = 8
+N_TEXTS = 200
+TEXTS_PER_REQUEST = (1, 1, 1, 1, 4, 16, 64)
+SECOND_MODEL_EVERY_S = 15.0
+KEEP_ALIVE_S = 5  # of a model that nobody asks for
+TIMEOUT_S = 120
+MIN_COSINE = 0.9999
+MAX_GROWTH = 0.05
+WARM_UP = 0.25
+"""The part of a process's life that is not compared."""
+
+SLACK = {"resident_mib": 16.0, "threads": 4.0, "descriptors": 4.0}
+"""Growth that does not count, whatever its part."""
+
+N_SAMPLES = 200
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the clients saw. A lock is not needed for counting under the interpreter's own."""
+
+    statuses: dict[int, int] = field(default_factory=dict)
+    n_texts: int = 0
+    n_vanished: int = 0
+    n_turned_away: int = 0  # by a server that stops or is not there
+    lost: list[str] = field(default_factory=list)
+    worst_cosine: float = 1.0
+    query_s: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Life:
+    """One server process: what was read of it from /proc, at equal intervals."""
+
+    samples: list[dict[str, float]] = field(default_factory=list)
+    exit_code: int | None = None
+    last_line: str = ""
+
+
+class SoakedServer:
+    """The server under test. It is restarted on the same port."""
+
+    def __init__(self, models: Path, log: Path) -> None:
+        with socket.create_server((HOST, 0)) as free:
+            self.port = free.getsockname()[1]
+        self._models, self._log = models, log
+        self.stopping_s = float("inf")  # when it was told to stop, until it is there again
+        self.life = Life()
+        self.lives: list[Life] = []
+
+    def start(self) -> None:
+        flags = ["--port", str(self.port), "--models-dir", str(self._models), "--keep-alive", f"{KEEP_ALIVE_S}s"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gguf_embed", "serve", *flags], stdout=log, stderr=log
+            )
+        while not self._is_ready():
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the server ended with {self._process.returncode}, see {self._log}")
+            time.sleep(0.05)
+        self.life = Life()
+        self.lives.append(self.life)
+        self.stopping_s = float("inf")
+
+    def _is_ready(self) -> bool:
+        try:
+            return ask(self.port, "GET", "/health", None)[0] == 200
+        except (OSError, HTTPException):
+            return False
+
+    def stop(self) -> None:
+        self.stopping_s = time.monotonic()
+        self._process.send_signal(signal.SIGTERM)
+        self.life.exit_code = self._process.wait(TIMEOUT_S)
+        self.life.last_line = self._log.read_text(errors="replace").splitlines()[-1]
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def sample(self) -> None:
+        proc = Path(f"/proc/{self._process.pid}")
+        try:
+            status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+            self.life.samples.append(
+                {
+                    "resident_mib": int(status["VmRSS"].split()[0]) / 1024,
+                    "threads": float(status["Threads"]),
+                    "descriptors": float(len(os.listdir(proc / "fd"))),
+                }
+            )
+        except (OSError, KeyError):
+            return  # it is being restarted
+
+
+def ask(port: int, method: str, path: str, body: object) -> tuple[int, bytes]:
+    """One request on a connection of its own."""
+    connection = HTTPConnection(HOST, port, timeout=TIMEOUT_S)
+    try:
+        raw = None if body is None else json.dumps(body).encode()
+        connection.request(method, path, raw, {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        return reply.status, reply.read()
+    finally:
+        connection.close()
+
+
+def make_texts(seed: int) -> list[str]:
+    """From a word to some 300, mostly short."""
+    chance = random.Random(seed)
+    words = ["river", "stone", "Größe", "market", "window", "青い", "signal", "harvest", "letter", "engine"]
+    return [
+        " ".join([f"text {n}", *chance.choices(words, k=int(chance.paretovariate(0.7)) % 300)]) for n in range(N_TEXTS)
+    ]
+
+
+def vectors_of(reply: bytes) -> FloatMatrix:
+    return np.array([item["embedding"] for item in json.loads(reply)["data"]], np.float32)
+
+
+class Soak:
+    """Clients, a sampler and a restart, for a time."""
+
+    def __init__(self, server: SoakedServer, names: Sequence[str], duration_s: float) -> None:
+        self.server, self.names = server, names
+        self.tally = Tally()
+        self.duration_s = duration_s
+        self._texts = make_texts(0)
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        replies = [ask(self.server.port, "POST", "/v1/embeddings", self._body(0, [n])) for n in range(N_TEXTS)]
+        self._expected = np.concatenate([vectors_of(reply) for _, reply in replies])
+        threads = [threading.Thread(target=self._be_client, args=(seed,)) for seed in range(N_CLIENTS)]
+        threads += [threading.Thread(target=self._ask_second_model), threading.Thread(target=self._sample)]
+        for thread in threads:
+            thread.start()
+        try:
+            time.sleep(self.duration_s / 2)
+            self.server.stop()
+            self.server.start()
+            time.sleep(self.duration_s / 2)
+        finally:
+            self._end.set()
+            for thread in threads:
+                thread.join()
+        self.server.stop()
+
+    def _body(self, model: int, indices: Sequence[int]) -> Mapping[str, object]:
+        return {"model": self.names[model], "input": [self._texts[index] for index in indices]}
+
+    def _be_client(self, seed: int) -> None:
+        chance = random.Random(seed)
+        while not self._end.is_set():
+            indices = chance.sample(range(N_TEXTS), chance.choice(TEXTS_PER_REQUEST))
+            if chance.random() < 0.1:
+                self._vanish(chance, indices)
+            else:
+                self._embed(0, indices)
+
+    def _ask_second_model(self) -> None:
+        while not self._end.wait(SECOND_MODEL_EVERY_S):
+            self._embed(1, [0, 1, 2])
+
+    def _sample(self) -> None:
+        while not self._end.wait(self.duration_s / N_SAMPLES):
+            self.server.sample()
+
+    def _embed(self, model: int, indices: Sequence[int]) -> None:
+        began_s = time.monotonic()
+        try:
+            status, reply = ask(self.server.port, "POST", "/v1/embeddings", self._body(model, indices))
+        except (OSError, HTTPException) as error:
+            self._note_failure(began_s, error)
+            return
+        self.tally.statuses[status] = self.tally.statuses.get(status, 0) + 1
+        if status == 200:
+            self._check(vectors_of(reply), indices)
+            if len(indices) == 1:
+                self.tally.query_s.append(time.monotonic() - began_s)
+        elif status not in (429, 503):
+            self.tally.lost.append(f"{status}: {reply[:200]!r}")
+        elif status == 503 and time.monotonic() < self.server.stopping_s:
+            self.tally.lost.append(f"503 without a stop: {reply[:200]!r}")
+
+    def _note_failure(self, began_s: float, error: Exception) -> None:
+        """Around a restart a connection may be refused or closed, but no request that the server had accepted."""
+        if began_s > self.server.stopping_s - 0.5 or isinstance(error, ConnectionRefusedError):
+            self.tally.n_turned_away += 1
+            time.sleep(0.2)
+        else:
+            self.tally.lost.append(repr(error))
+
+    def _check(self, vectors: FloatMatrix, indices: Sequence[int]) -> None:
+        self.tally.n_texts += len(indices)
+        cosines = np.sum(vectors * self._expected[list(indices)], axis=1)
+        self.tally.worst_cosine = min(self.tally.worst_cosine, float(cosines.min()))
+
+    def _vanish(self, chance: random.Random, indices: Sequence[int]) -> None:
+        """Send a part of a request, or all of it, and leave."""
+        raw = json.dumps(self._body(0, indices)).encode()
+        whole = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(raw), raw)
+        try:
+            with socket.create_connection((HOST, self.server.port), timeout=TIMEOUT_S) as client:
+                client.sendall(whole[: chance.choice([0, 10, len(whole) - len(raw) // 2, len(whole)])])
+                if chance.random() < 0.3:
+                    client.settimeout(0.05)
+                    client.recv(100)
+        except OSError:
+            pass
+        self.tally.n_vanished += 1
+
+
+def growth(life: Life, name: str) -> tuple[float, float]:
+    """The least of the first and of the last third of a life, after its warm-up: while the second model is away."""
+    values = [sample[name] for sample in life.samples]
+    values = values[int(len(values) * WARM_UP) :]
+    third = max(1, len(values) // 3)
+    return min(values[:third]), min(values[-third:])
+
+
+def problems_of(tally: Tally, lives: Sequence[Life], max_growth: float = MAX_GROWTH) -> list[str]:
+    """What is not as it must be; empty if all is well."""
+    problems = [f"not answered: {text}" for text in tally.lost[:20]]
+    if tally.worst_cosine < MIN_COSINE:
+        problems.append(f"a vector differs from its reference: cosine {tally.worst_cosine:.6f}")
+    if 200 not in tally.statuses:
+        problems.append("nothing was answered")
+    for number, life in enumerate(lives, start=1):
+        if life.exit_code != 0:
+            problems.append(f"process {number} ended with {life.exit_code}: {life.last_line}")
+        if len(life.samples) < 6:
+            problems.append(f"process {number} has only {len(life.samples)} samples")
+            continue
+        for name, slack in SLACK.items():
+            first, last = growth(life, name)
+            if last - first > max(slack, max_growth * first):
+                problems.append(f"process {number}: {name} grew from {first:.1f} to {last:.1f}")
+    return problems
+
+
+def table(tally: Tally, lives: Sequence[Life]) -> list[str]:
+    """For docs/reliability.md."""
+    queries = sorted(tally.query_s) or [0.0]
+    shown = ", ".join(f"{n} × {status}" for status, n in sorted(tally.statuses.items()))
+    rows = [
+        ("requests", shown),
+        ("texts whose vectors were compared", f"{tally.n_texts}, lowest cosine {tally.worst_cosine:.6f}"),
+        ("clients that vanished", str(tally.n_vanished)),
+        ("turned away around the restart", str(tally.n_turned_away)),
+        ("accepted and not answered", str(len(tally.lost))),
+        ("one text beside the others, p50 / p95", f"{pick(queries, 0.5):.3f} / {pick(queries, 0.95):.3f} s"),
+    ]
+    for number, life in enumerate(lives, start=1):
+        for name in SLACK:
+            if len(life.samples) >= 6:
+                first, last = growth(life, name)
+                rows.append((f"process {number}: {name}", f"{first:.1f} → {last:.1f}"))
+    return ["| Measure | Value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+
+
+def pick(ordered: Sequence[float], part: float) -> float:
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def soak(minutes: float, model: Path, folder: Path) -> tuple[Tally, Sequence[Life]]:
+    """Run it with two copies of a model, of which the second is loaded and unloaded again and again."""
+    models = folder / "models"
+    models.mkdir()
+    for name in ("first", "second"):
+        shutil.copy(model, models / f"{name}.gguf")
+    server = SoakedServer(models, folder / "server.log")
+    server.start()
+    run = Soak(server, ("first", "second"), 60 * minutes)
+    try:
+        run.run()
+    finally:
+        server.kill()
+    return run.tally, server.lives
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--model", type=Path, help="a GGUF file; default: the default model")
+    parser.add_argument("--max-growth", type=float, default=MAX_GROWTH, help="of memory, as a part")
+    parser.add_argument("--report", type=Path, help="where to write the figures as JSON")
+    options = parser.parse_args(arguments)
+    model = options.model or resolve_default(cache_dir(os.environ), print)
+    with tempfile.TemporaryDirectory() as folder:
+        tally, lives = soak(options.minutes, model, Path(folder))
+    problems = problems_of(tally, lives, options.max_growth)
+    machine = read_machine_facts()
+    print(f"{options.minutes:g} minutes on {machine.n_cores} cores of {machine.processor}, commit {machine.commit}")
+    print(*table(tally, lives), *problems, sep="\n")
+    if options.report is not None:
+        figures = {"minutes": options.minutes, "machine": asdict(machine), "problems": problems}
+        figures |= {"tally": asdict(tally), "lives": [asdict(life) for life in lives]}
+        options.report.write_text(json.dumps(figures, indent=1))
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""Computes the lines of one input that are not finished, many at once, and writes them in the order of the input."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from gguf_embed.batch.line_log import Results
+from gguf_embed.batch.lines import LineReply, LineRequest, Rules, parse_line, read_lines, request_id
+from gguf_embed.errors import Unavailable
+
+Answer = Callable[[LineRequest, str], Awaitable[LineReply]]
+"""Sends a line to its route. The second argument is the id of the request."""
+
+INPUTS_AT_ONCE, BYTES_AT_ONCE = 1024, 2**17
+"""What is in flight, unless a single line has more: enough to fill every worker's batches, and no more of the queue."""
+
+CHUNK_LINES, CHUNK_BYTES = 256, 2**20
+"""How much of the input is read and parsed at once, on a thread."""
+
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line that is being computed."""
+
+    request: LineRequest
+    answer: asyncio.Task[LineReply]
+    n_inputs: int
+    n_bytes: int
+
+
+@dataclass(slots=True)
+class _InFlight:
+    """The lines that are being computed or not written yet, in the order of the input."""
+
+    lines: deque[_Line] = field(default_factory=deque)
+    n_inputs: int = 0
+    n_bytes: int = 0
+
+    def has_room(self, n_inputs: int, n_bytes: int) -> bool:
+        fits = self.n_inputs + n_inputs <= INPUTS_AT_ONCE and self.n_bytes + n_bytes <= BYTES_AT_ONCE
+        return fits or not self.lines
+
+    def add(self, line: _Line) -> None:
+        self.lines.append(line)
+        self.n_inputs += line.n_inputs
+        self.n_bytes += line.n_bytes
+
+    def take_first(self) -> tuple[LineRequest, LineReply]:
+        """Remove the first line, which has its answer."""
+        line = self.lines.popleft()
+        self.n_inputs -= line.n_inputs
+        self.n_bytes -= line.n_bytes
+        return line.request, line.answer.result()
+
+    def is_first_answered(self) -> bool:
+        return bool(self.lines) and _is_good(self.lines[0].answer)
+
+
+@dataclass(frozen=True, slots=True)
+class LineRun:
+    """What one run needs."""
+
+    source: Path
+    rules: Rules
+    results: Results
+    answer: Answer
+    take: Callable[[int], None]  # called with the bytes that will be written
+    patience_s: float = float("inf")  # how long one line is sent again while nothing is wrong with it
+
+
+async def run_lines(run: LineRun) -> None:
+    """Compute and write all lines that are not finished. If it is cancelled, what is computed is written.
+
+    Raises `Unavailable` if the patience ends, `OSError`, and what `run.take` raises.
+    """
+    in_flight = _InFlight()
+    try:
+        async with aclosing(_unfinished(run)) as requests:
+            async for request, n_bytes in requests:
+                n_inputs = max(1, run.rules.count_inputs(request.url, request.body))
+                while not in_flight.has_room(n_inputs, n_bytes):
+                    await _write_first(run, in_flight)
+                in_flight.add(_Line(request, asyncio.create_task(_answered(run, request)), n_inputs, n_bytes))
+        while in_flight.lines:
+            await _write_first(run, in_flight)
+    finally:
+        await _abandon(run, in_flight)
+
+
+async def _write_first(run: LineRun, in_flight: _InFlight) -> None:
+    """Wait for the first line, and write it with those after it that are answered. Raises what answering it raised."""
+    first = in_flight.lines[0].answer
+    await asyncio.wait([first])
+    first.result()
+    finished: list[tuple[LineRequest, LineReply]] = []
+    while in_flight.is_first_answered():
+        finished.append(in_flight.take_first())
+    await _write(run, finished)
+
+
+async def _abandon(run: LineRun, in_flight: _InFlight) -> None:
+    """Write what is computed, and drop the rest."""
+    left = in_flight.lines
+    finished = [(line.request, line.answer.result()) for line in left if _is_good(line.answer)]
+    for line in left:
+        line.answer.cancel()
+    await asyncio.gather(*(line.answer for line in left), return_exceptions=True)
+    if finished:
+        await _write(run, finished)
+
+
+def _is_good(answer: asyncio.Task[LineReply]) -> bool:
+    return answer.done() and not answer.cancelled() and answer.exception() is None
+
+
+async def _write(run: LineRun, finished: list[tuple[LineRequest, LineReply]]) -> None:
+    # shielded: a write that has begun must be counted, or the line would be written twice
+    writing = asyncio.ensure_future(asyncio.to_thread(run.results.write, finished, run.take))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait([writing])
+        raise
+
+
+async def _answered(run: LineRun, request: LineRequest) -> LineReply:
+    """The answer, after as many tries as the server needs to have room."""
+    began_s, pause_s = time.monotonic(), FIRST_PAUSE_S
+    while True:
+        reply = await run.answer(request, request_id(run.results.key, request.number))
+        if reply.retry_after_s is None:
+            return reply
+        if time.monotonic() - began_s > run.patience_s:
+            raise Unavailable(f"line {request.number} got no answer but {reply.body.decode()}")
+        await asyncio.sleep(max(reply.retry_after_s, pause_s) * random.uniform(0.8, 1.2))
+        pause_s = min(MAX_PAUSE_S, 2 * pause_s)
+
+
+async def _unfinished(run: LineRun) -> AsyncGenerator[tuple[LineRequest, int], None]:
+    """The requests without a result, with the bytes of their lines. Read and parsed on a thread, in small parts."""
+    with run.source.open("rb") as stream:
+        requests = left_requests(stream, run.rules, run.results)
+        while chunk := await asyncio.to_thread(_take, requests):
+            for entry in chunk:
+                yield entry
+
+
+def left_requests(stream: BinaryIO, rules: Rules, results: Results) -> Iterator[tuple[LineRequest, int]]:
+    """Each request that has no result, and the bytes of its line. The input has been checked."""
+    for line in read_lines(stream, rules.limits.max_line_bytes):
+        if not results.has(line.number):
+            yield parse_line(line, rules), len(line.raw or b"")
+
+
+def _take(requests: Iterator[tuple[LineRequest, int]]) -> list[tuple[LineRequest, int]]:
+    taken: list[tuple[LineRequest, int]] = []
+    n_bytes = 0
+    for request, n_line_bytes in requests:
+        taken.append((request, n_line_bytes))
+        n_bytes += n_line_bytes
+        if len(taken) == CHUNK_LINES or n_bytes >= CHUNK_BYTES:
+            break
+    return taken
+
+
+def write_left(run: LineRun, code: str, message: str) -> None:
+    """Write an error for each request that has no result. Blocks. Raises `OSError`, and what `run.take` raises."""
+    with run.source.open("rb") as stream:
+        requests = left_requests(stream, run.rules, run.results)
+        while chunk := _take(requests):
+            run.results.write_left([request for request, _ in chunk], code, message, run.take)

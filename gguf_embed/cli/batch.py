@@ -1,0 +1,253 @@
+"""`gguf-embed batch`: the requests of a file in OpenAI's batch format, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gguf_embed import __version__
+from gguf_embed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gguf_embed.batch.line_log import Results
+    from gguf_embed.batch.lines import Checked, Rules
+    from gguf_embed.metrics import Metrics
+    from gguf_embed.service.service import EmbedService
+
+LINES_FAILED = 3
+"""The exit code if the output is complete but for lines that failed."""
+
+PATIENCE_S = 60.0
+UNLIMITED = 2**62
+MAX_WRONG_SHOWN = 20
+REDRAW_S = 0.5
+EXAMPLES = """\b
+gguf-embed batch -i requests.jsonl -o vectors.jsonl
+gguf-embed batch -m bge-reranker-v2-m3 -i pairs.jsonl -o scores.jsonl --errors failed.jsonl
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchFlags:
+    """The flags as click parsed them."""
+
+    model: str | None
+    input: Path
+    output: Path
+    errors: Path | None
+
+    @property
+    def errors_path(self) -> Path:
+        return self.errors or self.output.with_name(f"{self.output.stem}.errors{self.output.suffix}")
+
+
+@click.command(context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.option(
+    "-m",
+    "--model",
+    metavar="NAME|FILE",
+    help="A GGUF file, a name from the catalog, or ORG/REPO on the hub, for all lines, whatever they name. Default: "
+    "all-MiniLM-L6-v2.",
+)
+@click.option(
+    "-i",
+    "--input",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="JSONL: `custom_id`, `method`, `url` (/v1/embeddings or /v1/rerank) and `body` in each line.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the replies into this file, which appears when it is complete.",
+)
+@click.option(
+    "--errors",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the lines that failed into this file, if there are any. Default: OUTPUT.errors.jsonl.",
+)
+def batch(**typed: Any) -> None:
+    """Compute the requests of a file in the format of OpenAI's Batch API.
+
+    After an interruption, the same command continues. Any number of lines can be read. The exit code is 3 if lines
+    failed.
+    """
+    flags = BatchFlags(**typed)
+    try:
+        n_failed = run(flags)
+    except KeyboardInterrupt:
+        click.echo("the same command continues where this one was stopped", err=True)
+        raise
+    if n_failed:
+        sys.exit(LINES_FAILED)
+
+
+def run(flags: BatchFlags) -> int:
+    """How many lines failed. Raises `EmbedError`s."""
+    from gguf_embed.batch.lines import check_input
+    from gguf_embed.batch.records import BatchLimits
+    from gguf_embed.server.app import DIALECTS
+    from gguf_embed.server.batch_lines import line_routes, line_rules
+
+    limits = BatchLimits(max_requests=None, max_inputs=None)
+    rules = line_rules(frozenset(line_routes(DIALECTS)), limits)
+    with _readable(flags.input), flags.input.open("rb") as stream:
+        checked = check_input(stream, rules)
+    if checked.errors:
+        raise ConfigError(_wrong_lines(flags.input, checked))
+    with _writable(flags.output), _results(flags, checked) as results:
+        asyncio.run(_compute(flags, rules, results, checked.n_requests))
+        results.sync()
+        _publish(results.output.path, flags.output, results.output.n_bytes)
+        _publish(results.errors.path, flags.errors_path, results.errors.n_bytes)
+        return results.n_failed
+
+
+def _wrong_lines(path: Path, checked: Checked) -> str:
+    shown = [f"{path}:{error.line or 0}: {error.message}" for error in checked.errors[:MAX_WRONG_SHOWN]]
+    more = len(checked.errors) - len(shown)
+    return "\n".join(
+        [f"{path} has wrong lines, so nothing is computed", *shown, *([f"and {more} more"] if more else [])]
+    )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}): free some space or choose another folder; the same command "
+            "continues"
+        ) from error
+
+
+@contextmanager
+def _results(flags: BatchFlags, checked: Checked) -> Iterator[Results]:
+    """The lines of an earlier run of the same input with the same model. Raises `ConfigError` for others'."""
+    from gguf_embed.batch.line_log import Results
+    from gguf_embed.batch.lines import read_written
+    from gguf_embed.batch.store import lock_file
+
+    key = hashlib.blake2b(f"{checked.sha256} {flags.model}".encode(), digest_size=16).hexdigest()
+    output, errors = (path.with_name(f"{path.name}.part") for path in (flags.output, flags.errors_path))
+    output.touch()  # with the user's own permissions
+    lock = lock_file(output)
+    if lock is None:
+        raise ConfigError(f"{output} is written by another process: wait for it, or choose another -o")
+    try:
+        for path in (output, errors):
+            with path.open("ab+") as stream:
+                stream.seek(0)
+                first = stream.readline()
+            if first.endswith(b"\n") and read_written(first, key) is None:
+                raise ConfigError(
+                    f"{path} has lines of another input or model: delete it, or choose another file for this run"
+                )
+        results = Results(output, errors, key)
+        try:
+            yield results
+        finally:
+            results.close()
+    finally:
+        os.close(lock)
+
+
+def _publish(part: Path, path: Path, n_bytes: int) -> None:
+    """Without lines, the file of errors is none, also if an earlier run has left one."""
+    if n_bytes:
+        os.replace(part, path)
+    else:
+        part.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+async def _compute(flags: BatchFlags, rules: Rules, results: Results, n_requests: int) -> None:
+    from gguf_embed.batch.run_lines import LineRun, run_lines
+    from gguf_embed.metrics import Metrics
+    from gguf_embed.server.app import DIALECTS
+    from gguf_embed.server.batch_lines import answer_for
+    from gguf_embed.server.context import ServerContext, ServerOptions
+    from gguf_embed.server.http.body_memory import BodyMemory
+
+    metrics = Metrics()
+    service = _open_service(flags.model, metrics)
+    try:
+        await service.load_first()
+        context = ServerContext(
+            service, ServerOptions(__version__), metrics, DIALECTS, int(time.time()), body_memory=BodyMemory(UNLIMITED)
+        )
+        answer = answer_for(context, f"gguf-embed/{__version__}")
+        run = LineRun(flags.input, rules, results, answer, lambda n_bytes: None, PATIENCE_S)
+        showing = asyncio.create_task(_show(results, n_requests))
+        try:
+            await run_lines(run)
+        finally:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
+    finally:
+        await service.close()
+
+
+def _open_service(model: str | None, metrics: Metrics) -> EmbedService:
+    from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits, QueueConfig
+    from gguf_embed.embedder.model_source import gpu_layers, source_of
+    from gguf_embed.model_store.default_model import cache_dir
+    from gguf_embed.service.open import ServiceOptions, open_service
+
+    compute = ComputeConfig(offload=OffloadConfig(n_gpu_layers=gpu_layers("auto", "auto")))
+    config = ModelConfig(queue=QueueConfig(max_tokens=UNLIMITED), compute=compute)
+    options = ServiceOptions(
+        cache_dir(os.environ),
+        [(source_of(model), config)],
+        config,
+        lambda is_alone: PoolConfig(PoolLimits(max_models=0), math.inf),
+    )
+    return open_service(options, metrics, lambda line: click.echo(line, err=True))
+
+
+async def _show(results: Results, n_requests: int) -> None:
+    """Says how far it is: all the time on a terminal, at the end elsewhere. Syncs the lines to the disk."""
+    began_s, n_before = time.monotonic(), results.n_completed + results.n_failed
+    try:
+        while True:
+            await asyncio.sleep(REDRAW_S)
+            await asyncio.to_thread(results.sync)
+            if sys.stderr.isatty():
+                click.echo(
+                    "\r" + progress(results, n_requests, n_before, time.monotonic() - began_s), err=True, nl=False
+                )
+    finally:
+        line = progress(results, n_requests, n_before, time.monotonic() - began_s)
+        click.echo(("\r" if sys.stderr.isatty() else "") + line, err=True)
+
+
+def progress(results: Results, n_requests: int, n_before: int, elapsed_s: float) -> str:
+    """ "1,200 of 10,000 lines, 400/s, 3 failed". `n_before`: lines that an earlier run has computed."""
+    n_done = results.n_completed + results.n_failed
+    failed = f", {results.n_failed:,} failed" if results.n_failed else ""
+    return f"{n_done:,} of {n_requests:,} lines, {(n_done - n_before) / max(elapsed_s, 1e-3):,.0f}/s{failed}"

@@ -1,0 +1,68 @@
+"""Pure decisions: which requests may enter, how much may wait, and how long a batch may take. No clock, no lock."""
+
+from __future__ import annotations
+
+import math
+
+from gguf_embed.engines.base import BatchLimits
+
+RESERVE = 10
+"""A tenth more than the queue's limit is reserved for requests that fit in one batch, so that bulk requests cannot
+lock out a short query."""
+
+INTERACTIVE_BATCH_S = 0.1
+"""How long a batch may take while short requests come, which wait for it. A text that takes longer runs alone."""
+
+INTERACTIVE_S = 2.0
+"""How long a short request keeps batches short."""
+
+INTERACTIVE_WEIGHT = 4.0
+"""A request of more weight is one that somebody waits for: a normal one below a quarter of a batch, an urgent one below
+a batch, but none of the lower classes."""
+
+SHARED_S = 60.0
+"""How long after two clients came one of them may fill a half of the queue only."""
+
+SPEED_S = 2.0
+"""The measured speed is a mean over about this long."""
+
+
+def queue_limit(max_tokens: int | None, max_s: float, tokens_per_s: float, batch_tokens: int) -> int:
+    """How many tokens may wait: `max_tokens` if it is set, else what is computed in `max_s`, but always one batch."""
+    if max_tokens is not None:
+        return max_tokens
+    return max(batch_tokens, round(tokens_per_s * max_s))
+
+
+def has_room(n_tokens: int, n_held: int, limit: int) -> bool:
+    """Whether a request of `n_tokens` fits. What is empty takes a request of any size."""
+    return not n_held or n_held + n_tokens <= limit
+
+
+def is_within_share(n_tokens: int, n_own: int, limit: int, *, is_shared: bool) -> bool:
+    """Whether a client with `n_own` tokens may add a request. If others come, it gets a half, or one request."""
+    return not is_shared or not n_own or n_own + n_tokens <= limit // 2
+
+
+def has_reserve(n_tokens: int, n_reserved: int, limit: int, batch_tokens: int) -> bool:
+    """Whether a request that fits in one batch may use the reserve."""
+    return n_tokens <= batch_tokens and n_reserved + n_tokens <= limit // RESERVE
+
+
+def excess_tokens(n_tokens: int, n_ahead: int, limit: int) -> int:
+    """How many tokens must be computed before a request has room behind `n_ahead` others."""
+    return max(0, n_ahead + min(n_tokens, limit) - limit)
+
+
+def interactive_tokens(limits: BatchLimits, worker_tokens_per_s: float) -> int:
+    """Tokens that one worker computes in `INTERACTIVE_BATCH_S`, but not so few that a batch is not worth while."""
+    tokens = int(worker_tokens_per_s * INTERACTIVE_BATCH_S)
+    return min(limits.max_tokens, max(limits.min_share_tokens, tokens))
+
+
+def updated_speed(tokens_per_s: float, n_tokens: int, seconds: float) -> float:
+    """The speed after `n_tokens` more have left a full queue in so many seconds: a mean weighted by time."""
+    if seconds <= 0:
+        return tokens_per_s
+    step = -math.expm1(-seconds / SPEED_S)
+    return tokens_per_s + step * (n_tokens / seconds - tokens_per_s)

@@ -1,0 +1,223 @@
+"""A real server and clients that vanish, idle, trickle, do not read, or send too much; and a stop in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.server_process import READY, Server, clean_environment, command, wait_until
+
+STAGES = ("connection", "headers", "body", "waiting", "reply")
+TEXTS = ["a text of some words " * 3] * 8
+BODY = json.dumps({"input": [f"{text} {n}" for n, text in enumerate(TEXTS)]}).encode()
+
+
+def n_descriptors(server: Server) -> int:
+    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+
+def connected(server: Server) -> socket.socket:
+    return socket.create_connection((server.host, server.port), timeout=30)
+
+
+def request_head(n_body_bytes: int, path: str = "/v1/embeddings") -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: {'localhost'}\r\nContent-Length: {n_body_bytes}\r\n\r\n".encode()
+
+
+def vanish(server: Server, stage: str, chance: random.Random) -> None:
+    """A client that leaves at this stage, with a FIN or with a reset."""
+    with connected(server) as client:
+        if chance.random() < 0.5:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        head = request_head(len(BODY))
+        match stage:
+            case "headers":
+                client.sendall(head[: chance.randrange(1, len(head))])
+            case "body":
+                client.sendall(head + BODY[: chance.randrange(len(BODY))])
+            case "waiting":
+                client.sendall(head + BODY)
+            case "reply":
+                client.sendall(head + BODY)
+                client.recv(100)
+
+
+def query_times_s(server: Server, n_queries: int) -> list[float]:
+    times_s = []
+    for n in range(n_queries):
+        began_s = time.perf_counter()
+        server.embed(f"a query {n}")
+        times_s.append(time.perf_counter() - began_s)
+    return sorted(times_s)
+
+
+def is_idle(server: Server) -> bool:
+    metrics = server.get("/metrics").body.decode()
+    values = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
+    return [float(values[f"gguf_embed_{name}"]) for name in ("queued_texts", "running_texts")] == [0, 0]
+
+
+def vanish_often(server: Server, n_clients: int) -> None:
+    with ThreadPoolExecutor(16) as clients:
+        chances = map(random.Random, range(n_clients))
+        stages = (STAGES[n % len(STAGES)] for n in range(n_clients))
+        list(clients.map(lambda stage, chance: vanish(server, stage, chance), stages, chances))
+
+
+@pytest.mark.parametrize("n_clients", [100, pytest.param(1500, marks=pytest.mark.slow)])
+def test_clients_that_vanish_leave_nothing_behind(launch, models, n_clients):
+    server = launch("-m", models / "encoder.gguf", "--precision", "f32")
+    expected = server.embed("a text")
+    vanish_often(server, 20)  # what is opened at first use
+    wait_until(lambda: is_idle(server))
+    before = n_descriptors(server)
+    vanish_often(server, n_clients)
+    wait_until(lambda: is_idle(server))
+    wait_until(lambda: n_descriptors(server) <= before + 2)
+    assert np.array_equal(server.embed("a text"), expected)
+    assert query_times_s(server, 20)[-1] < 5
+    assert server.end(signal.SIGTERM)[0] == 0  # no lease is left, or it would wait
+
+
+@pytest.mark.parametrize("n_connections", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_idle_connections_disturb_nobody(launch, models, n_connections):
+    server = launch("-m", models / "encoder.gguf")
+    before = n_descriptors(server)
+    with many_connections(server, n_connections):
+        wait_until(lambda: n_descriptors(server) >= before + n_connections)
+        assert query_times_s(server, 50)[47] < 5
+    wait_until(lambda: n_descriptors(server) <= before + 2)
+
+
+@contextlib.contextmanager
+def many_connections(server: Server, n_connections: int) -> Iterator[list[socket.socket]]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, n_connections + 500)), hard))
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(connected(server)) for _ in range(n_connections)]
+
+
+START_WITH_FEW = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_with_few_descriptors_and_many_slow_clients_new_ones_are_served(cache_dir, models):
+    words = command("serve", "--port", "0", "-m", models / "encoder.gguf")[1:]
+    process = subprocess.Popen(
+        [sys.executable, "-c", START_WITH_FEW, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(cache_dir),
+    )
+    try:
+        assert process.stdout is not None
+        url = next(line for line in process.stdout if line.startswith(READY)).strip()
+        server = Server(process, "127.0.0.1", int(url.rsplit(":", 1)[1]), ())
+        with contextlib.ExitStack() as stack:
+            for n in range(300):
+                client = stack.enter_context(connected(server))
+                client.sendall(b"GET /health HTTP/1.1\r\nX-Slow: ")
+                if n % 20 == 0:
+                    assert server.embed("a query").shape == (1, 32)
+            assert n_descriptors(server) <= 256 - 20
+            assert server.get("/health").status == 200
+        assert server.embed("afterwards").shape == (1, 32)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert log.count("for more, raise ulimit -n") == 1, log
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def post_many(server: Server, bodies: list[dict[str, object]]) -> list[int]:
+    with ThreadPoolExecutor(len(bodies)) as clients:
+        return list(clients.map(lambda body: server.post("/v1/embeddings", body).status, bodies))
+
+
+def test_a_stop_answers_what_fits_and_says_503_to_the_rest_at_once(launch, default_model):
+    server = launch("-m", default_model, "--drain-timeout", "3", "--no-warmup", "--max-queue", "3600")
+    words = "a passage of several words that takes its time to compute and to wait for " * 10
+    n_clients, statuses = 20, []
+    bodies = [{"input": [f"{client} {n} {words}" for n in range(200)]} for client in range(n_clients)]
+    asking = threading.Thread(target=lambda: statuses.extend(post_many(server, bodies)))
+    asking.start()
+    small: list[int] = []
+    wait_until(lambda: not is_idle(server))
+    time.sleep(1)  # so that all are accepted
+    quick = threading.Thread(target=lambda: small.append(server.post("/v1/embeddings", {"input": "short"}).status))
+    quick.start()
+    time.sleep(0.2)
+    began_s = time.monotonic()
+    code, printed = server.end(signal.SIGTERM)
+    took_s = time.monotonic() - began_s
+    asking.join()
+    quick.join()
+    assert small == [200]
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(503) > 0
+    assert code == 1
+    assert f"stopped: {statuses.count(503)} requests could not be computed in time and got a 503" in printed
+    assert took_s < 20
+
+
+def test_a_stop_does_not_wait_for_texts_of_clients_that_left(launch, models):
+    """64 texts of 900,000 characters take a minute to tokenize."""
+    server = launch("-m", models / "encoder.gguf", "--truncate", "--tokenizer", "llama")
+    body = json.dumps({"input": ["word " * 180_000 + str(n) for n in range(60)]}).encode()
+    for _ in range(2):
+        with connected(server) as client:
+            client.sendall(request_head(len(body)) + body)
+            time.sleep(1.5)
+    began_s = time.monotonic()
+    code, _ = server.end(signal.SIGTERM)
+    assert code == 0
+    assert time.monotonic() - began_s < 10
+
+
+def resident_bytes(server: Server) -> int:
+    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.slow
+def test_twenty_bodies_of_64_mib_wait_for_memory_and_leave_none(launch, models):
+    server = launch("-m", models / "encoder.gguf", "--max-body-memory", "256M")
+    large = b'{"input": ["' + b"a b c d " * (8 * 2**20 - 16) + b'"]}'
+    before = resident_bytes(server)
+    peak, stop = [0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.02):
+            peak[0] = max(peak[0], resident_bytes(server))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    with ThreadPoolExecutor(20) as clients:
+        statuses = list(clients.map(lambda _: server.request("POST", "/v1/embeddings", large).status, range(20)))
+    stop.set()
+    watching.join()
+    assert set(statuses) <= {400, 429}
+    assert 400 in statuses
+    assert peak[0] - before < 500 * 2**20
+    time.sleep(2)
+    assert resident_bytes(server) - before < 200 * 2**20
