@@ -62,8 +62,12 @@ class _InFlight:
         self.n_bytes -= line.n_bytes
         return line.request, line.answer.result()
 
-    def is_first_answered(self) -> bool:
-        return bool(self.lines) and _is_good(self.lines[0].answer)
+    def take_answered(self) -> list[tuple[LineRequest, LineReply]]:
+        """Remove the lines up to the first one that has no answer."""
+        taken: list[tuple[LineRequest, LineReply]] = []
+        while self.lines and _is_good(self.lines[0].answer):
+            taken.append(self.take_first())
+        return taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,8 @@ class LineRun:
 
 
 async def run_lines(run: LineRun) -> None:
-    """Compute and write all lines that are not finished. If it is cancelled, what is computed is written.
+    """Compute and write all lines that are not finished. If it is cancelled, what is computed up to the first line
+    without an answer is written, so that the output stays in the order of the input.
 
     Raises `Unavailable` if the patience ends, `OSError`, and what `run.take` raises.
     """
@@ -102,16 +107,12 @@ async def _write_first(run: LineRun, in_flight: _InFlight) -> None:
     first = in_flight.lines[0].answer
     await asyncio.wait([first])
     first.result()
-    finished: list[tuple[LineRequest, LineReply]] = []
-    while in_flight.is_first_answered():
-        finished.append(in_flight.take_first())
-    await _write(run, finished)
+    await _write(run, in_flight.take_answered())
 
 
 async def _abandon(run: LineRun, in_flight: _InFlight) -> None:
-    """Write what is computed, and drop the rest."""
-    left = in_flight.lines
-    finished = [(line.request, line.answer.result()) for line in left if _is_good(line.answer)]
+    """Write what is computed up to the first line without an answer, and drop the rest."""
+    finished, left = in_flight.take_answered(), in_flight.lines
     for line in left:
         line.answer.cancel()
     await asyncio.gather(*(line.answer for line in left), return_exceptions=True)

@@ -88,13 +88,7 @@ def batch(**typed: Any) -> None:
     After an interruption, the same command continues. Any number of lines can be read. The exit code is 3 if lines
     failed.
     """
-    flags = BatchFlags(**typed)
-    try:
-        n_failed = run(flags)
-    except KeyboardInterrupt:
-        click.echo("the same command continues where this one was stopped", err=True)
-        raise
-    if n_failed:
+    if run(BatchFlags(**typed)):
         sys.exit(LINES_FAILED)
 
 
@@ -112,7 +106,11 @@ def run(flags: BatchFlags) -> int:
     if checked.errors:
         raise ConfigError(_wrong_lines(flags.input, checked))
     with _writable(flags.output), _results(flags, checked) as results:
-        asyncio.run(_compute(flags, rules, results, checked.n_requests))
+        try:
+            asyncio.run(_compute(flags, rules, results, checked.n_requests))
+        except KeyboardInterrupt:
+            click.echo("the same command continues where this one was stopped", err=True)
+            raise
         results.sync()
         _publish(results.output.path, flags.output, results.output.n_bytes)
         _publish(results.errors.path, flags.errors_path, results.errors.n_bytes)

@@ -20,7 +20,8 @@ precedence over environment variables. Variables for switches take `1`, `true`, 
 
 Exit codes: 1 for an error, with a one-line reason, and 2 for wrong flags. `serve` exits with 0 after SIGTERM or Ctrl-C,
 once all in-flight requests have completed; with 1 if some could not be computed within `--drain-timeout` and got a 503;
-with 130 for Ctrl-C before it listens; with 130 or 143 for a second Ctrl-C or SIGTERM, which stops it without waiting.
+with 130 for Ctrl-C before it listens; and with 130 or 143 for a second Ctrl-C or SIGTERM, which stops it without
+waiting.
 """
 
 TAIL = """\

@@ -258,7 +258,7 @@ def describe(loaded: LoadedModel) -> list[str]:
         f"compute  {counted(chosen.n_workers, 'worker')} on {counted(chosen.n_threads, 'thread')}, "
         f"{counted(chosen.alone_threads, 'thread')} for a batch running alone",
         f"batches  {', '.join([f'{chosen.limits.max_tokens} tokens', *chosen.details])} ({how})",
-        f"queue    {queue.limit_tokens:,} tokens, {queue.limit_tokens / queue.tokens_per_s:.0f} s of work; while short "
+        f"queue    {queue.limit_tokens:,} tokens, {queue.limit_tokens / queue.tokens_per_s:.1f} s of work; while short "
         f"requests come, batches of {queue.interactive_tokens} tokens, "
         f"{queue.interactive_tokens * chosen.n_workers / queue.tokens_per_s * 1e3:.0f} ms",
         *([f"images   {loaded.config.mmproj.name}, experimental"] if loaded.config.mmproj else []),

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from gguf_embed.cli.configure import (
     api_keys,
+    body_memory,
     gpu_layers,
     model_config,
     named_models,
@@ -319,3 +320,23 @@ def test_token_ids_that_need_no_encoding_print_no_notice():
     assert token_ids(parse(), {}, notices.append).meaning == "auto"
     assert token_ids(parse(GGUF_EMBED_OPENAI_TOKEN_IDS="model"), {}, notices.append).meaning == "model"
     assert notices == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "available", "expected"),
+    [
+        ([], 4 * 2**30, 2**29),
+        ([], 100 * 2**30, 2**30),
+        ([], None, 2**30),
+        ([], 2**29, 2**27),  # two copies of one body of 64 MiB
+        (["--max-body-size", "1024"], 4 * 2**30, 2**31),
+        (["--max-body-memory", "256M"], 2**29, 2**28),
+    ],
+)
+def test_the_memory_for_bodies_is_a_share_of_what_is_available(flags, available, expected):
+    assert body_memory(parse(*flags), available) == expected
+
+
+def test_memory_that_is_too_small_for_one_body_is_refused():
+    with pytest.raises(ConfigError, match="--max-body-memory 104857600 is less than the 134217728 bytes"):
+        body_memory(parse("--max-body-memory", "100M"), None)

@@ -44,6 +44,7 @@ COMMANDS_WITH_WORK = [
     ["search", "sqlite:/x?table=t", "query"],
     ["embed", "text"],
     ["rerank", "query", "document"],
+    ["batch", "-i", __file__, "-o", "x"],
 ]
 
 

@@ -1,0 +1,103 @@
+"""Large, compressed and chunked bodies over HTTP: answered alike, and waiting for memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from gguf_embed.server.context import SERVER_CONTEXT
+from gguf_embed.server.http import body_memory
+from tests.server.fake_service import FakeService, Running, serving
+
+TEXTS = [f"text {n:07}" for n in range(2000)]
+BODY = json.dumps({"input": TEXTS, "padding": "a, [b], " * 100_000}).encode()
+
+
+async def chunked(raw: bytes) -> AsyncIterator[bytes]:
+    for begin in range(0, len(raw), 50_000):
+        yield raw[begin : begin + 50_000]
+
+
+async def post(running: Running, data: object, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
+    async with running.http.post(running.url + "/v1/embeddings", data=data, headers=headers) as reply:
+        return reply.status, await reply.read(), dict(reply.headers)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("encoding", [None, "gzip", "identity", "utf-8"])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_large_body_is_read_in_any_form_and_its_memory_given_back(encoding, is_chunked):
+    async def scenario():
+        service = FakeService()
+        async with serving(service, max_body_memory_bytes=4 * len(BODY), max_body_bytes=2 * len(BODY)) as running:
+            raw = gzip.compress(BODY) if encoding == "gzip" else BODY
+            headers = {"Content-Encoding": encoding} if encoding else {}
+            status, reply, _ = await post(running, chunked(raw) if is_chunked else raw, headers)
+            assert status == 200, reply
+            assert service.requests[0].inputs == tuple(TEXTS)
+            await asyncio.sleep(0.05)
+            assert running.app[SERVER_CONTEXT].body_memory.used_bytes == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_body_for_which_there_is_no_memory_waits_and_then_gets_a_429(monkeypatch):
+    monkeypatch.setattr(body_memory, "MAX_WAIT_S", 0.3)
+
+    async def scenario():
+        service = FakeService()
+        service.gate.clear()
+        async with serving(service, max_body_memory_bytes=3 * len(BODY)) as running:
+            first = asyncio.create_task(post(running, BODY, {}))
+            await service.entered.wait()
+            status, reply, headers = await post(running, BODY, {})
+            assert status == 429
+            assert "--max-body-memory" in json.loads(reply)["error"]["message"]
+            assert int(headers["Retry-After"]) >= 1
+            small = asyncio.create_task(post(running, b'{"input": "small"}', {}))
+            monkeypatch.setattr(body_memory, "MAX_WAIT_S", 30)
+            second = asyncio.create_task(post(running, BODY, {}))
+            await until(lambda: running.app[SERVER_CONTEXT].body_memory.n_waiting > 0)
+            service.gate.set()
+            assert [(await one)[0] for one in (first, second, small)] == [200, 200, 200]
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_leaves_while_its_body_waits_or_is_computed_gives_back():
+    async def scenario():
+        service = FakeService()
+        service.gate.clear()
+        async with serving(service, max_body_memory_bytes=3 * len(BODY)) as running:
+            memory = running.app[SERVER_CONTEXT].body_memory
+            computed = asyncio.create_task(post(running, BODY, {}))
+            await service.entered.wait()
+            waiting = asyncio.create_task(post(running, BODY, {}))
+            await until(lambda: memory.n_waiting > 0)
+            for one in (waiting, computed):
+                one.cancel()
+            await until(lambda: memory.used_bytes == memory.n_waiting == 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_decompression_bomb_is_a_413():
+    async def scenario():
+        async with serving(max_body_bytes=3_000_000) as running:
+            status, reply, _ = await post(running, gzip.compress(b" " * 50_000_000), {"Content-Encoding": "gzip"})
+            assert status == 413, reply
+            await asyncio.sleep(0.05)
+            assert running.app[SERVER_CONTEXT].body_memory.used_bytes == 0
+
+    asyncio.run(scenario())
