@@ -52,17 +52,26 @@ class PoolEntry:
     """One model in memory. Belongs to the pool, on the event loop."""
 
     spec: ModelSpec
-    ready: asyncio.Future[LoadedModel]  # shared by all requests that wait for this load
+    ready: asyncio.Future[None]  # done when the load is over; shared by all requests that wait for it
     memory_bytes: int
     keep_alive_s: float
     last_used_s: float
     options: LoadOptions = NO_LOAD_OPTIONS  # of the request that loaded it
     model: LoadedModel | None = None  # None while loading
+    failure: EmbedError | None = None  # why the load failed
     n_leases: int = 0
     retired: bool = False  # gets no new leases: it will be reloaded, or its file is gone
     unloading: bool = False
     timer: Timer | None = field(default=None, repr=False)
     timer_s: float = 0.0  # when it ends, by the pool's clock
+
+    async def loaded(self) -> LoadedModel:
+        """The model once it is loaded. Each waiter gets an error of its own: a shared one would keep their requests."""
+        await asyncio.wait({self.ready})
+        if self.model is None:
+            assert self.failure is not None
+            raise ModelLoadFailed(self.failure.message, self.failure.ways_out)
+        return self.model
 
     def candidate(self) -> EvictionCandidate:
         return EvictionCandidate(self.spec.key, self.memory_bytes, self.n_leases, self.last_used_s, self.unloading)

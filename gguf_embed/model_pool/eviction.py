@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gguf_embed.config import ModelConfig, PoolLimits
+from gguf_embed.engines.cpu_count import n_processors, threads_for
 from gguf_embed.types import LoadOptions, ModelInfo
 
 MAX_BATCH_TOKENS = 16_384
-MAX_THREADS = 512
 """ggml's limit."""
 
 
@@ -72,7 +72,8 @@ def with_options(config: ModelConfig, options: LoadOptions, has_gpu: bool) -> Mo
     """The configuration with a request's options applied. Values out of range are clamped."""
     compute = config.compute
     if options.n_threads is not None:
-        n_threads = min(max(1, options.n_threads), MAX_THREADS)
+        most = max(threads_for(compute), n_processors())  # buffers grow with the threads
+        n_threads = min(max(1, options.n_threads), most)
         compute = replace(compute, n_threads=n_threads, n_workers=None, alone_threads=None)
     if options.batch_tokens is not None:
         compute = replace(compute, batch_tokens=min(max(1, options.batch_tokens), MAX_BATCH_TOKENS))

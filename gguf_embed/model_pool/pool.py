@@ -77,7 +77,7 @@ class ModelPool:
             model = entry.model
             if model is None:
                 waited = True
-                model = await asyncio.shield(entry.ready)
+                model = await entry.loaded()
             yield Lease(model, entry.spec, self._clock() - started_s if waited else 0.0)
         finally:
             self._release(entry)
@@ -133,7 +133,7 @@ class ModelPool:
         return None if plan.evict else self._start_load(spec, wish, need)
 
     def _start_load(self, spec: ModelSpec, wish: LoadRequest, memory_bytes: int) -> PoolEntry:
-        ready: asyncio.Future[LoadedModel] = asyncio.get_running_loop().create_future()
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = PoolEntry(spec, ready, memory_bytes, self._config.keep_alive_s, self._clock(), options=wish.options)
         self._entries[spec.key] = entry
         self._run(self._load(entry))
@@ -151,8 +151,8 @@ class ModelPool:
                 logger.exception("loading %s failed", spec.info.name)
             self._observer.observe_load("failed", self._clock() - started_s)
             del self._entries[spec.key]
-            entry.ready.set_exception(load_failure(spec, error))
-            entry.ready.exception()  # mark it as retrieved, because there may be no waiters
+            entry.failure = load_failure(spec, error)
+            entry.ready.set_result(None)
             if not isinstance(error, Exception):
                 raise
         else:
@@ -161,7 +161,7 @@ class ModelPool:
             self._observer.observe_load("ok", self._clock() - started_s)
             self._infos[spec.key] = spec.identity, under_served_names(model.info, spec.info)
             entry.model = model
-            entry.ready.set_result(model)
+            entry.ready.set_result(None)
             logger.info("loaded %s in %.1f s", spec.info.name, self._clock() - started_s)
             if entry.n_leases == 0:
                 self._on_idle(entry)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig, PoolLimits
+from gguf_embed.engines.cpu_count import n_processors
 from gguf_embed.model_pool.eviction import (
     EvictionCandidate,
     EvictionPlan,
@@ -90,5 +91,5 @@ def test_without_a_gpu_its_layers_change_nothing():
 def test_options_out_of_range_are_clamped():
     asked = LoadOptions(n_ctx=99, n_threads=10_000, batch_tokens=0, n_gpu_layers=-7)
     config = with_options(ModelConfig(), asked, has_gpu=True)
-    assert (config.n_ctx, config.compute.n_threads, config.compute.batch_tokens) == (99, 512, 1)
+    assert (config.n_ctx, config.compute.n_threads, config.compute.batch_tokens) == (99, n_processors(), 1)
     assert config.compute.offload.n_gpu_layers == -1

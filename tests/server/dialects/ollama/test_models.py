@@ -17,7 +17,7 @@ from gguf_embed.server.app import build_app
 from gguf_embed.server.context import ServerOptions
 from gguf_embed.server.dialects.ollama.models import NEVER, format_ps, format_show, format_tags
 from gguf_embed.server.listen import ListenAddress
-from gguf_embed.server.run import serve_all
+from gguf_embed.server.run import ShutdownOutcome, serve_all
 from gguf_embed.types import Pooling
 from tests.server.fake_service import MODEL, FakeService, serving, status_of
 
@@ -165,7 +165,7 @@ def test_ollamas_port_serves_the_same_and_greets_as_ollama():
                     assert reply.status == 200
         finally:
             stop.set()
-            assert await done == 0
+            assert await done == ShutdownOutcome()
 
     asyncio.run(scenario())
 
