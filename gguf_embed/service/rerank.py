@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidRequest, NotSupported, WayOut
-from gguf_embed.preprocessing import prompt_prefixes
+from gguf_embed.errors import EmbedError, InvalidRequest, NotSupported, WayOut
 from gguf_embed.preprocessing.pairs import PairLimits, check_characters, check_query, cut_pair, pair_maker
-from gguf_embed.preprocessing.tokens import TokenizedText, special_tokens_of, truncations
-from gguf_embed.service.embed_checks import MIN_INPUT_TOKENS, requested_limits
+from gguf_embed.preprocessing.tokens import TokenizedText, truncations
+from gguf_embed.service.embed_checks import requested_limits
 from gguf_embed.service.pipeline import Computed, Plan, ServedModel, deduplicate
 from gguf_embed.types import (
-    DENSE,
     SCORES,
-    EmbedRequest,
-    EmbedResult,
     FloatMatrix,
-    LoadOptions,
     ModelInfo,
     OutputSpec,
-    PromptChoice,
     RerankRequest,
     RerankResult,
     ScoreKind,
@@ -78,86 +72,6 @@ def rank_scores(plan: RerankPlan, computed: Computed) -> RerankResult:
         truncated=truncations(texts),
         timings=computed.timings,
     )
-
-
-Embed = Callable[[EmbedRequest], Awaitable[EmbedResult]]
-
-
-async def rank_by_cosine(request: RerankRequest, embed: Embed, served: ServedModel) -> RerankResult:
-    """The cosine between each document's vector and the query's. Raises the error of the first that failed."""
-    info = served.info
-    output = request.output or info.output
-    if output.kind != DENSE:
-        raise InvalidRequest(
-            f"pooling {output.pooling_name} does not give one vector per text, so there is nothing to compare",
-            "pooling",
-            ways_out=[WayOut.POOL],
-        )
-    check_characters(request.query, request.documents, info.max_input_tokens)
-    one = EmbedRequest((request.query,), output=output, embd_normalize=2, truncate=False)
-    many = replace(
-        one,
-        inputs=request.documents,
-        truncate=request.truncate,
-        max_tokens=request.max_tokens,
-        cut_start=request.cut_start,
-    )
-    if request.use_prompts:
-        one, many = replace(one, prompt=PromptChoice("query")), replace(many, prompt=PromptChoice("document"))
-    if request.max_document_tokens is not None:
-        many = with_token_limit(served, many, request.max_document_tokens)
-    try:
-        query = await embed(one)
-    except EmbedError as error:
-        raise error.for_query() from None
-    try:
-        documents = await embed(many)
-    except EmbedError as error:
-        raise _for_document(error) from None
-    return RerankResult(
-        model=info,
-        scores=np.clip(_matrix(documents) @ _matrix(query)[0], -1.0, 1.0),
-        score_kind=ScoreKind.COSINE,
-        usage=Usage(query.usage.prompt_tokens + documents.usage.prompt_tokens),
-        truncated=documents.truncated,
-        timings=documents.timings,
-        prompts=(query.prompt, documents.prompt),
-    )
-
-
-def _matrix(result: EmbedResult) -> FloatMatrix:
-    assert isinstance(result.output, Rows), "dense output was requested"
-    return result.output.matrix
-
-
-def _for_document(error: EmbedError) -> EmbedError:
-    match error:
-        case InvalidRequest(index=int(index)) | EngineFailure(index=int(index)) | InputTooLong(index=index):
-            return error.for_document(index)
-        case _:
-            return error
-
-
-def with_token_limit(served: ServedModel, request: EmbedRequest, n_tokens: int) -> EmbedRequest:
-    """The request with its texts cut to `n_tokens`, not counting special tokens and the prompt.
-
-    Unchanged if the model's own limit is not higher.
-    """
-    tokenizer = served.model.tokenizer
-    prompt = prompt_prefixes.choose(request.prompt, served.info.prompts)
-    if prompt is not None and prompt.text:
-        limit = n_tokens + len(tokenizer.encode(prompt.text))
-    else:
-        special = special_tokens_of(tokenizer)
-        limit = n_tokens + len(special.opening) + len(special.closing)
-    if limit >= served.model.limits.max_tokens:
-        return request
-    if limit < MIN_INPUT_TOKENS:
-        raise InvalidRequest(
-            f"a limit of {n_tokens} tokens per document is too small: this model needs at least {MIN_INPUT_TOKENS}",
-            "max_tokens_per_doc",
-        )
-    return replace(request, truncate=True, load=LoadOptions(n_ctx=limit))
 
 
 def prepare_pairs(

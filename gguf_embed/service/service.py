@@ -12,15 +12,17 @@ from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.pool import ModelPool
 from gguf_embed.model_pool.registry import ModelRegistry, ModelSpec
 from gguf_embed.model_store.store import ModelStore
+from gguf_embed.service.compare import rank_by_cosine, rank_by_maxsim
 from gguf_embed.service.embed_checks import GivesScoresOnly
 from gguf_embed.service.embed_images import plan_images
 from gguf_embed.service.embed_plan import plan_embed
 from gguf_embed.service.embed_result import assemble, pieces_of
 from gguf_embed.service.pipeline import Pipeline, ServedModel
 from gguf_embed.service.pulls import Pulls
-from gguf_embed.service.rerank import plan_rerank, rank_by_cosine, rank_scores
+from gguf_embed.service.rerank import plan_rerank, rank_scores
 from gguf_embed.service.tokenize import token_ids, tokens_of_texts
 from gguf_embed.types import (
+    MULTIVECTOR,
     NO_LOAD_OPTIONS,
     EmbedRequest,
     EmbedResult,
@@ -78,12 +80,14 @@ class EmbedService:
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Score all documents or raise one `EmbedError`. A model without a rank head is refused without loading it."""
         spec = self._find(request.model)
-        if request.method == "rank" and not spec.info.n_scores:
+        by_maxsim = request.method == "rank" and not spec.info.n_scores and MULTIVECTOR in spec.info.head_outputs
+        if request.method == "rank" and not (spec.info.n_scores or by_maxsim):
             raise self._no_rank_head(spec.info.name)
         async with self._pool.lease(spec) as lease:
             served = ServedModel(lease.model, self._pool.info(lease.spec))
-            if request.method == "embedding":
-                return await rank_by_cosine(request, lambda part: self._embed(served, part, lease.load_s), served)
+            if by_maxsim or request.method == "embedding":
+                rank = rank_by_maxsim if by_maxsim else rank_by_cosine
+                return await rank(request, lambda part: self._embed(served, part, lease.load_s), served)
             plan = plan_rerank(served, request)
             return rank_scores(plan, await self._pipeline.run(plan, lease.load_s))
 

@@ -8,7 +8,17 @@ from gguf_embed.types.model import (
     ModelInfo,
     ModelStatus,
 )
-from gguf_embed.types.outputs import DENSE, SCORES, TOKENS, Output, OutputSpec, Pooling
+from gguf_embed.types.outputs import (
+    DENSE,
+    JOINT,
+    MULTIVECTOR,
+    SCORES,
+    SPARSE,
+    TOKENS,
+    Output,
+    OutputSpec,
+    Pooling,
+)
 from gguf_embed.types.requests import (
     EmbedRequest,
     ImageInput,
@@ -41,8 +51,11 @@ from gguf_embed.types.vocabulary import (
 
 __all__ = [
     "DENSE",
+    "JOINT",
+    "MULTIVECTOR",
     "NO_LOAD_OPTIONS",
     "SCORES",
+    "SPARSE",
     "TOKENS",
     "AppliedPrompt",
     "EmbedRequest",

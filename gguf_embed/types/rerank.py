@@ -20,6 +20,7 @@ class ScoreKind(StrEnum):
     LOGIT = "logit"  # unbounded, straight from the rank head
     PROBABILITY = "probability"  # 0 to 1
     COSINE = "cosine"  # of two vectors, -1 to 1
+    MAXSIM = "maxsim"  # sum over the query's vectors of the largest dot product with a document's
 
 
 @dataclass(frozen=True, slots=True)

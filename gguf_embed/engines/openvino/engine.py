@@ -112,7 +112,7 @@ class OpenVinoContext:
         ids = np.fromiter(chain.from_iterable(batch), np.int64, int(lengths.sum()))
         inputs = [
             packing.rows(self._compiled.tokens.take(ids)),
-            lengths[:, np.newaxis],
+            attended_lengths(batch, lengths, self.spec.output.unattended)[:, np.newaxis],
             packing.slots,
             packing.places,
             packing.positions,
@@ -148,6 +148,21 @@ class OpenVinoContext:
     def close(self) -> None:
         """Safe to call twice."""
         self._requests = None
+
+
+def attended_lengths(batch: Sequence[Sequence[int]], lengths: np.ndarray, unattended: int | None) -> np.ndarray:
+    """int32[texts]: how many tokens of each text others attend to: not to those `unattended` at its end."""
+    if unattended is None:
+        return lengths
+    return np.array([n_attended(text, unattended) for text in batch], np.int32)
+
+
+def n_attended(text: Sequence[int], unattended: int) -> int:
+    """The length of a text without `unattended` at its end; at least 1."""
+    end = len(text)
+    while end > 1 and text[end - 1] == unattended:
+        end -= 1
+    return end
 
 
 def reason_of(error: Exception) -> str:

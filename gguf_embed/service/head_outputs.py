@@ -1,0 +1,51 @@
+"""Requests for what a model's heads on token rows give: multi-vectors, sparse vectors, several kinds at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.model_pool.loading import LoadedModel
+from gguf_embed.preprocessing.late_interaction import TextForm, text_form
+from gguf_embed.preprocessing.prompt_prefixes import QUERY_NAMES, same_meaning
+from gguf_embed.types import JOINT, MULTIVECTOR, SPARSE, EmbedRequest, ModelInfo, OutputSpec, Pooling
+
+HEAD_OUTPUTS = (MULTIVECTOR, SPARSE, JOINT)
+
+
+class NoHead(NotSupported):
+    """The model has no head for the requested kind of output."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.output_kind = kind
+        super().__init__(f"model {name!r} has no head for {kind} vectors")
+
+
+def gives_only_multivectors(info: ModelInfo) -> bool:
+    """Whether it is a ColBERT model: its token rows are of no use without the layer after them."""
+    return info.pooling is Pooling.NONE and MULTIVECTOR in info.head_outputs
+
+
+def output_of_heads(request: EmbedRequest, info: ModelInfo, output: OutputSpec) -> OutputSpec:
+    """The output to compute, as for a query if the request says that its texts are queries.
+
+    Raises `NoHead`, and `InvalidRequest` for options that need a row for each token of the text.
+    """
+    wanted = output.parts or (output.kind,)
+    missing = next((kind for kind in (MULTIVECTOR, SPARSE) if kind in wanted and kind not in info.head_outputs), None)
+    if missing is not None:
+        raise NoHead(info.name, missing)
+    if MULTIVECTOR in wanted and (request.return_tokens or request.cut_start):
+        what = "the tokens of the texts" if request.return_tokens else "texts cut at their beginning"
+        raise InvalidRequest(f"multi-vectors leave out and add tokens, so they cannot be combined with {what}")
+    prompt = request.prompt
+    asks_query = prompt is not None and prompt.name is not None and same_meaning(prompt.name, QUERY_NAMES[0])
+    return replace(output, is_query=True) if asks_query else output
+
+
+def text_form_of(model: LoadedModel, output: OutputSpec) -> TextForm | None:
+    """How texts are read for an output; None: as for any other."""
+    late = model.heads.late if model.heads is not None else None
+    if late is None or MULTIVECTOR not in (output.parts or (output.kind,)):
+        return None
+    return text_form(late, is_query=output.is_query)
