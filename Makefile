@@ -78,8 +78,9 @@ hooks:  ## run make lint before each commit; needs pre-commit (pip install pre-c
 bench: install $(VENV)/.bench  ## compare the speed with llama-server on this machine
 	@$(PY) -m benchmarks.compare $(ARGS)
 
-docs: install  ## regenerate docs/cli.md from the flags
+docs: install  ## regenerate docs/cli.md from the flags, and the tables of fields in docs/api.md
 	@$(PY) -m gguf_embed.cli.reference >docs/cli.md.new && mv docs/cli.md.new docs/cli.md
+	@$(PY) -m gguf_embed.server.docs.markdown docs/api.md
 
 lock:  ## upgrade all dependencies in .ci/setup/*.lock; needs uv (pip install uv)
 	@UV="$(UV)" UPGRADE="$(UPGRADE)" sh .ci/setup/lock

@@ -6,8 +6,11 @@ import math
 import re
 
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_WHOLE = re.compile(rf"[+-]?(?:{_PART.pattern})+|[+-]?0")
+_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+GO_DURATION = rf"^[+-]?(({_PART.pattern})+|0)$"
+"""A pattern of the durations that Go's time.ParseDuration reads."""
+
+_WHOLE = re.compile(GO_DURATION)
 
 
 def parse_go_duration(text: str) -> float:

@@ -22,6 +22,7 @@ from gguf_embed.server.context import Dialect, Route
 from gguf_embed.server.dialects.llama import errors as llama_errors
 from gguf_embed.server.dialects.openai import errors as openai_errors
 from gguf_embed.server.dialects.tei import errors as tei_errors
+from gguf_embed.server.docs import markdown
 from gguf_embed.server.http.body import TRUNCATED_HEADER
 from gguf_embed.server.http.errors import STATUSES, MethodNotAllowed, RouteNotFound
 from tests.server.routes import ROUTES
@@ -51,6 +52,15 @@ def table_rows(page: str, first_cell: str) -> list[list[str]]:
 
 def test_the_flag_reference_is_what_the_flags_say():
     assert reference.render() == CLI, "run: make docs"
+
+
+def test_the_tables_of_fields_are_what_the_declarations_say():
+    assert markdown.render(API, markdown.bodies()) == API, "run: make docs"
+
+
+def test_every_request_and_group_of_fields_has_a_table():
+    words_only = {"PromptWords"}  # a part of PromptFields
+    assert {*re.findall(r"<!-- fields: (\w+) -->", API), *words_only} == set(markdown.bodies())
 
 
 def test_every_flag_and_environment_name_is_in_the_flag_reference():

@@ -15,6 +15,7 @@ from aiohttp import web
 from gguf_embed.errors import EmbedError, WayOut
 from gguf_embed.images.url_allowlist import RemoteHosts
 from gguf_embed.metrics import Metrics
+from gguf_embed.server.fields.field import Body
 from gguf_embed.server.shutdown import InFlightRequests
 from gguf_embed.tokenization.openai_encodings import TokenIdRule
 from gguf_embed.types import (
@@ -148,6 +149,7 @@ class Dialect:
     errors: ErrorFormat
     error_schema: str  # the name of its errors' schema in `openapi`, or in the shared file
     openapi: tuple[Traversable, ...]  # TOML files that describe its routes, see `docs/openapi.py`
+    bodies: tuple[Body, ...] = ()  # its requests
     path_prefix: str = ""  # unknown paths with this prefix get its errors; "": none
 
 

@@ -1,7 +1,8 @@
-"""`GET /openapi.json`: an OpenAPI 3.1 description, made from the dialects' routes and their TOML files.
+"""`GET /openapi.json`: an OpenAPI 3.1 description, made from the dialects' routes, request fields and TOML files.
 
-The route table lists the routes; the TOML files describe requests and replies in words and JSON Schema. In them,
-`ref = "Name"` is short for a `$ref` to `[schemas.Name]`. A route without an entry only has its summary.
+The route table lists the routes; `Dialect.bodies` has the fields of requests, which the parsers read, too. The TOML
+files describe the routes in words, and the replies in JSON Schema. In them, `ref = "Name"` is short for a `$ref` to
+`[schemas.Name]`. A route without an entry only has its summary.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.server.context import Dialect, Route, ServerContext
-from gguf_embed.server.fields import aliases
+from gguf_embed.server.fields import images, inputs, option_fields, output_types, rerank
 from gguf_embed.server.http.body import json_response
 
 Json = dict[str, Any]
@@ -33,7 +34,7 @@ _KEY_SCHEMES = {
 
 @dataclass(frozen=True, slots=True)
 class Descriptions:
-    """The content of the TOML files."""
+    """What the TOML files and the declared fields say."""
 
     routes: Mapping[str, Json]  # by "POST /v1/embeddings"
     schemas: Mapping[str, Json]
@@ -52,10 +53,15 @@ def written_description(dialects: tuple[Dialect, ...], version: str, key_needed:
 
 @functools.cache
 def load_descriptions(dialects: tuple[Dialect, ...]) -> Descriptions:
-    """Read the TOML files, once per process."""
+    """Read the TOML files and the declarations of fields, once per process."""
     routes: dict[str, Json] = {}
     schemas: dict[str, Json] = {}
     shared = files(__package__) / "shared.toml"
+    for named in (inputs.SCHEMAS, images.SCHEMAS, output_types.SCHEMAS, option_fields.SCHEMAS, rerank.SCHEMAS):
+        schemas |= {name: expand(schema) for name, schema in named.items()}
+    for dialect in dialects:
+        for body in dialect.bodies:
+            schemas |= {part.name: expand(part.schema()) for part in (*body.groups, body)}
     for file in (shared, *(file for dialect in dialects for file in dialect.openapi)):
         data = expand(tomllib.loads(file.read_text("utf-8")))
         schemas |= data.get("schemas", {})
@@ -64,9 +70,8 @@ def load_descriptions(dialects: tuple[Dialect, ...]) -> Descriptions:
 
 
 def expand(value: Any) -> Any:
-    """Expand the short forms at every depth: `ref = "Name"`, `aliases = "DIMENSIONS"` (a table of `fields/aliases.py`),
-    and null in an enum (TOML has no null)."""
-    if isinstance(value, list):
+    """Expand the short forms at every depth: `ref = "Name"`, and null in an enum (TOML has no null)."""
+    if isinstance(value, list | tuple):
         return [expand(entry) for entry in value]
     if not isinstance(value, dict):
         return value
@@ -74,10 +79,6 @@ def expand(value: Any) -> Any:
     short = written.get("ref")
     if isinstance(short, str):
         written = {"$ref": f"#/components/schemas/{short}"} | {key: written[key] for key in written if key != "ref"}
-    if isinstance(table := written.get("aliases"), str):
-        del written["aliases"]
-        names = ", ".join(f"`{name}`" for name in getattr(aliases, table))
-        written["description"] = f"{written['description']} Other APIs' names work too: {names}."
     if "enum" in written and "null" in written.get("type", ()):
         written["enum"] = [*written["enum"], None]
     return written

@@ -10,6 +10,8 @@ Json = dict[str, Any]
 
 _PLURALS = {"string": "strings", "number": "numbers", "integer": "integers", "object": "objects", "boolean": "booleans"}
 
+_MAX_CHOICES = 8  # are listed; of more, only the type is
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -44,10 +46,12 @@ def type_words(schema: Json, *, many: bool = False) -> str:
     """The type of a schema in words: "array of strings", "Vector or string". Null means absent, so it is left out."""
     if name := name_of(schema):
         return name
-    if choices := [choice for choice in schema.get("enum", []) if choice is not None]:
+    choices = [choice for choice in schema.get("enum", []) if choice is not None]
+    if 0 < len(choices) <= _MAX_CHOICES:
         return " or ".join(f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in choices)
     if parts := schema.get("anyOf"):
-        return " or ".join(dict.fromkeys(type_words(part, many=many) for part in parts))
+        words_of_parts = dict.fromkeys(type_words(part, many=many) for part in parts)
+        return " or ".join(part for part in words_of_parts if part)
     types = schema.get("type", "anything")
     words = [kind for kind in ([types] if isinstance(types, str) else types) if kind != "null"]
     return " or ".join(_one_type(kind, schema, many) for kind in words)

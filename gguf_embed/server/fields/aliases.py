@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.http.values import JsonObject, optional_bool
+from gguf_embed.server.http.values import JsonObject
 
 CutRole = Literal["whether", "side", "cut_to", "limit"]
 
@@ -150,6 +150,11 @@ def set_names(body: JsonObject, names: Iterable[str]) -> list[str]:
     return [name for name in names if body.get(name) is not None]
 
 
+def texts_besides(*own: str) -> tuple[str, ...]:
+    """The names of the texts that are not the route's own."""
+    return tuple(name for name in INPUTS if name not in own)
+
+
 def inputs_field(body: JsonObject, own: Sequence[str]) -> str:
     """The field with the texts: one of the route's `own` names in this order, else another API's; the first if none.
 
@@ -168,16 +173,6 @@ def inputs_field(body: JsonObject, own: Sequence[str]) -> str:
 
 def _as_list(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
-
-
-def parse_flag(body: JsonObject, names: Sequence[str]) -> bool | None:
-    """A flag that has several names; None if all are absent. Raises `InvalidRequest` for two that differ."""
-    first: str | None = None
-    for name in set_names(body, names):
-        if optional_bool(body, name) is not body[first or name]:
-            raise InvalidRequest(f'"{first}" and "{name}" contradict each other: send only one of them', name)
-        first = first or name
-    return None if first is None else optional_bool(body, first)
 
 
 def refuse_unsupported(body: JsonObject) -> None:

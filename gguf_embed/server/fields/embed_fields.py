@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gguf_embed.server.fields import aliases, output_types, prompt_prefix
+from gguf_embed.server.fields.field import Flag
+from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.output_types import OutputType
 from gguf_embed.server.fields.outputs import parse_pooling
 from gguf_embed.server.fields.truncation import NO_CUTTING, Cutting, parse_cutting
-from gguf_embed.server.http.values import JsonObject, optional_str
+from gguf_embed.server.http.values import JsonObject
 from gguf_embed.types import OutputSpec, PromptChoice
 
+NORMALIZE = Flag(aliases.NORMALIZE[0], "Return vectors of length 1.", also=aliases.NORMALIZE[1:])
 OWN_INPUTS = ("input", "content")
 """The texts' names on these routes; the first takes precedence, as in llama-server."""
 
@@ -50,11 +53,11 @@ def parse_embed_fields(body: JsonObject) -> EmbedFields:
     aliases.refuse_unsupported(body)
     aliases.inputs_field(body, OWN_INPUTS)
     return EmbedFields(
-        model=optional_str(body, "model"),
+        model=MODEL.read(body),
         output=parse_pooling(body),
         dimensions=output_types.parse_dimensions(body),
         cutting=parse_cutting(body),
-        normalize=aliases.parse_flag(body, aliases.NORMALIZE),
+        normalize=NORMALIZE.read(body),
         prompt=prompt_prefix.parse_prompt_choice(body),
         output_types=output_types.parse_output_types(body),
     )

@@ -12,9 +12,11 @@ from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
 from gguf_embed.images.checks import MAX_BYTES, check_image, check_together
 from gguf_embed.images.url_allowlist import RemoteHosts
 from gguf_embed.server.context import ServerContext
+from gguf_embed.server.fields.field import Json
 from gguf_embed.server.fields.image_fetch import RemoteImage, fetch_images
 from gguf_embed.server.fields.inputs import check_count
-from gguf_embed.server.http.values import JsonObject, describe, optional_str
+from gguf_embed.server.fields.model import MODEL
+from gguf_embed.server.http.values import JsonObject, describe
 from gguf_embed.service.embed_images import no_tower
 from gguf_embed.types import ImageInput
 
@@ -29,6 +31,51 @@ MAX_PARTS = 10_000
 
 _SPACES = b" \t\r\n\f\v"
 _UNSUPPORTED_MEDIA = {"input_audio": "sound", "audio_url": "sound", "input_video": "video", "video_url": "video"}
+
+_TEXT: Json = {"type": "string"}
+_URL: Json = {"type": "object", "required": ["url"], "properties": {"url": _TEXT}}
+TEXT_PART: Json = {
+    "type": "object",
+    "required": ["type", "text"],
+    "properties": {"type": {"type": "string", "enum": ["text"]}, "text": _TEXT},
+}
+SCHEMAS: Json = {
+    "MarkedText": {
+        "type": "object",
+        "required": ["prompt_string"],
+        "properties": {
+            "prompt_string": {
+                **_TEXT,
+                "description": f"The text, with `{MEDIA_MARKER}` at the position of each image.",
+            },
+            "multimodal_data": {
+                "type": ["array", "null"],
+                "items": _TEXT,
+                "description": "The images as base64.",
+            },
+        },
+        "not": {"required": ["content"]},
+    },
+    "ContentParts": {
+        "type": "object",
+        "required": ["content"],
+        "properties": {"content": {"type": "array", "items": {"ref": "ContentPart"}, "minItems": 1}},
+    },
+    "ContentPart": {
+        "description": "A part of type `text` or `image_url`, as in a chat message.",
+        "anyOf": [
+            TEXT_PART,
+            {
+                "type": "object",
+                "required": ["type", "image_url"],
+                "properties": {
+                    "type": {"type": "string", "enum": ["image_url"]},
+                    "image_url": {"anyOf": [_TEXT, _URL]},
+                },
+            },
+        ],
+    },
+}
 
 _Part = str | bytes | RemoteImage
 
@@ -59,7 +106,7 @@ async def take_images(context: ServerContext, body: JsonObject) -> tuple[JsonObj
     param = "content" if body.get("input") is None else "input"
     value = body.get(param)
     options = context.options
-    info = context.service.resolve(optional_str(body, "model")).info
+    info = context.service.resolve(MODEL.read(body)).info
     refusal = None if info.reads_images else no_tower(info.name)
     rules = ImageRules(options.remote_hosts, options.max_inputs, refusal)
     parsed = await asyncio.to_thread(parse_images, value, param, rules)

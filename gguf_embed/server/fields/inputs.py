@@ -6,12 +6,54 @@ from collections.abc import Sequence
 from typing import NoReturn, cast
 
 from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
+from gguf_embed.server.fields.field import Json
 from gguf_embed.server.http.errors import NoInputs, TooManyInputs
-from gguf_embed.server.http.values import describe, is_int
+from gguf_embed.server.http.values import describe, whole_number
 from gguf_embed.types import Input
 
 MAX_TOKEN_ID = 2**31 - 1
 """llama.cpp's token ids are int32. The vocabulary's own limit is checked later, when the model is known."""
+
+_TOKEN: Json = {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID}
+_TEXT: Json = {"type": "string"}
+PARTS: Json = {"type": "array", "items": {"anyOf": [_TOKEN, _TEXT]}}
+"""Token ids, texts, or both, that form one sequence."""
+_SEQUENCE: Json = {**PARTS, "contains": {"type": "integer"}}
+TOKENS: Json = {"ref": "Tokens"}
+_MARKED: Json = {
+    "type": "object",
+    "required": ["prompt_string"],
+    "properties": {"prompt_string": _TEXT, "multimodal_data": {"type": ["array", "null"], "maxItems": 0}},
+}
+SCHEMAS: Json = {
+    "Tokens": {
+        "type": "array",
+        "description": "Token ids of this model. They are used as they are; no special tokens are added.",
+        "items": _TOKEN,
+    },
+    "OneInput": {
+        "description": "A text, or one sequence of token ids and texts. Images need a server started with --mmproj.",
+        "anyOf": [_TEXT, _SEQUENCE, {"ref": "MarkedText"}, {"ref": "ContentParts"}],
+    },
+    "Input": {
+        "description": "One input, or an array of them. An array with a number in it is one input.",
+        "anyOf": [{"ref": "OneInput"}, {"type": "array", "items": {"ref": "OneInput"}, "minItems": 1}],
+    },
+    "OneTextInput": {
+        "description": "A text, or one sequence of token ids and texts.",
+        "anyOf": [_TEXT, _SEQUENCE, _MARKED],
+    },
+    "TextInput": {
+        "description": "One text or sequence of token ids, or an array of them. Texts and numbers in one array are "
+        "refused.",
+        "anyOf": [
+            _TEXT,
+            {"type": "array", "items": _TOKEN, "minItems": 1},
+            _MARKED,
+            {"type": "array", "items": {"ref": "OneTextInput"}, "minItems": 1},
+        ],
+    },
+}
 
 _EXPECTED = "a string, an array of token ids, or an array of those"
 
@@ -61,7 +103,7 @@ def parse_entry(entry: object, param: str, index: int) -> Input:
 
 
 def _refuse_mixture(value: list[object], param: str) -> NoReturn:
-    index = next(index for index, entry in enumerate(value) if is_int(entry))
+    index = next(index for index, entry in enumerate(value) if _is_id(entry))
     raise MixedInputs(
         f'"{param}[{index}]" is {describe(value[index])}, which makes the array one input instead of one per entry: '
         "send each text as a string, and token ids in an array of their own",
@@ -74,11 +116,12 @@ def parse_parts(value: list[object], param: str, where: str | None = None) -> tu
     where = where or param
     kinds = set(map(type, value))
     if not kinds <= {int, str}:
+        value = [part if (number := whole_number(part)) is None else number for part in value]
         for index, entry in enumerate(value):
-            if not (is_int(entry) or isinstance(entry, str)):
+            if not (_is_id(entry) or isinstance(entry, str)):
                 expected = f"a token id (an integer from 0 to {MAX_TOKEN_ID})"
                 expected += " or a string" if str in kinds else ""
-                number = next((at for at, part in enumerate(value) if is_int(part)), None)
+                number = next((at for at, part in enumerate(value) if _is_id(part)), None)
                 is_joined = str in kinds and number is not None
                 why = f' (the number at "{where}[{number}]" makes the array one input)' if is_joined else ""
                 raise InvalidRequest(f'"{where}[{index}]" must be {expected}, found {describe(entry)}{why}', param)
@@ -88,6 +131,10 @@ def parse_parts(value: list[object], param: str, where: str | None = None) -> tu
     if ids and not (min(ids) >= 0 and max(ids) <= MAX_TOKEN_ID):
         _refuse_token_id(parts, param, where)
     return parts
+
+
+def _is_id(entry: object) -> bool:
+    return type(entry) is int
 
 
 def _refuse_token_id(parts: tuple[int | str, ...], param: str, where: str) -> None:

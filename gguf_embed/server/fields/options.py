@@ -14,17 +14,26 @@ from gguf_embed.errors import EmbedError, InvalidInput, InvalidRequest, NotSuppo
 from gguf_embed.preprocessing.token_offsets import check_offset_budget
 from gguf_embed.server.fields.aliases import refuse_unsupported
 from gguf_embed.server.fields.inputs import MixedInputs, parse_entry, parse_inputs
+from gguf_embed.server.fields.option_fields import (
+    LATE_CHUNKING,
+    LONG_INPUT,
+    OFFSET_UNIT,
+    ON_ERROR,
+    OPTION_FIELDS,
+    RETURN_TOKENS,
+)
 from gguf_embed.server.http.errors import NoInputs, TooManyInputs
-from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_bool, optional_choice
+from gguf_embed.server.http.values import JsonObject, describe, whole_number
 from gguf_embed.tokenization.offsets import OffsetUnit, code_point_at, unit_starts
 from gguf_embed.types import EmbedRequest, Input, Span
 
-FIELDS = frozenset({"return_tokens", "spans", "late_chunking", "long_input", "on_error", "offset_unit"})
-_OPTION_FIELDS = ("return_tokens", "spans", "late_chunking", "long_input", "on_error")
 _OPTION_DEFAULTS = ("error", "fail")  # of long_input and on_error
 _DEFAULTS = (*_OPTION_DEFAULTS, "float")  # values that ask for nothing but the default
 MAX_SPANS = 10_000
 """Limit per request, because each is a vector in the reply."""
+
+FIELDS = frozenset(field.name for field in OPTION_FIELDS.fields)
+_OPTION_FIELDS = tuple(field.name for field in OPTION_FIELDS.fields if field is not OFFSET_UNIT)
 
 _PAIR = "a pair [start, end]"
 _NO_SPANS: tuple[Span, ...] = ((0, 0),)  # for an input that is not read
@@ -60,7 +69,7 @@ def parse_options(body: JsonObject, param: str, max_inputs: int) -> EmbedOptions
 
     Raises `InvalidRequest` naming the field, also for fields that conflict.
     """
-    on_error = cast(Literal["fail", "skip"], optional_choice(body, "on_error", ("fail", "skip")) or "fail")
+    on_error = cast(Literal["fail", "skip"], ON_ERROR.read(body) or "fail")
     refused: dict[int, EmbedError] = {}
     if on_error == "skip":
         inputs = _parse_readable(body[param], param, max_inputs, refused)
@@ -69,17 +78,15 @@ def parse_options(body: JsonObject, param: str, max_inputs: int) -> EmbedOptions
         inputs = parse_inputs(body[param], param, max_inputs, joins_mixed=joins_mixed)
     options = EmbedOptions(
         inputs,
-        return_tokens=optional_bool(body, "return_tokens") or False,
-        long_input=cast(
-            Literal["error", "chunk_mean"], optional_choice(body, "long_input", ("error", "chunk_mean")) or "error"
-        ),
+        return_tokens=RETURN_TOKENS.read(body) or False,
+        long_input=cast(Literal["error", "chunk_mean"], LONG_INPUT.read(body) or "error"),
         on_error=on_error,
         refused=refused,
-        unit=OffsetUnit(optional_choice(body, "offset_unit", tuple(OffsetUnit)) or OffsetUnit.CODEPOINTS),
+        unit=OffsetUnit(OFFSET_UNIT.read(body) or OffsetUnit.CODEPOINTS),
     )
     if options.return_tokens or body.get("late_chunking") or body.get("spans"):
         check_offset_budget(inputs)
-    if optional_bool(body, "late_chunking"):
+    if LATE_CHUNKING.read(body):
         return _join_chunks(options, body, param)
     if body.get("spans") is not None:
         return _with_spans(options, body["spans"])
@@ -104,7 +111,7 @@ def _asks(value: object, defaults: Sequence[str] = _DEFAULTS) -> bool:
 def refuse_with_images(body: JsonObject) -> None:
     """Raises `NotSupported` for the first option that is only for texts. Call it before the inputs are parsed, because
     an input with images is "" by then."""
-    for name in sorted(FIELDS - {"offset_unit"}):
+    for name in sorted(_OPTION_FIELDS):
         if _asks(body.get(name), _OPTION_DEFAULTS):
             raise NotSupported(f'"{name}" is only for texts, and this request has images: leave it out, or send texts')
 
@@ -225,10 +232,11 @@ def _parse_pairs(value: object, where: str, index: int, options: EmbedOptions) -
 
 def _parse_pair(value: object, where: str) -> Span:
     match value:
-        case [int(start), int(end)] if is_int(start) and is_int(end):
-            return start, end
-        case [start, end]:
-            wrong = end if is_int(start) else start
+        case [first, last]:
+            start, end = whole_number(first), whole_number(last)
+            if start is not None and end is not None:
+                return start, end
+            wrong = first if start is None else last
             raise InvalidRequest(f'"{where}" must be {_PAIR} of integers, found {describe(wrong)}', "spans")
         case _:
             raise InvalidRequest(f'"{where}" must be {_PAIR} of integers, found {describe(value)}', "spans")

@@ -13,17 +13,41 @@ from typing import Literal, cast
 import numpy as np
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.fields.aliases import DIMENSIONS, OUTPUT_TYPES, set_names
-from gguf_embed.server.http.values import JsonObject, describe, optional_choice, optional_int
+from gguf_embed.server.fields import aliases
+from gguf_embed.server.fields.field import Choice, Json, Shaped, Whole
+from gguf_embed.server.http.values import JsonObject, describe
 from gguf_embed.types import SCORES, TOKENS, FloatMatrix, OutputSpec
 from gguf_embed.vectors import SmallMatrix, quantize
 
 Dtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
 
-FIELDS = OUTPUT_TYPES
+FIELDS = aliases.OUTPUT_TYPES
 _ANY_FIELD = frozenset(FIELDS)
 TYPES = ("float", "base64", "int8", "uint8", "binary", "ubinary")
 _SYNONYMS = {"float32": "float"}  # vLLM's name
+_WORD: Json = {"type": "string", "enum": [*TYPES, *_SYNONYMS]}
+SCHEMAS: Json = {
+    "OutputType": {
+        "description": "One or several number types.",
+        "anyOf": [_WORD, {"type": "array", "items": _WORD, "minItems": 1}],
+    }
+}
+OUTPUT_TYPE = Shaped(
+    FIELDS[0], "One or several number types.", also=FIELDS[1:], see="Output types", shape={"ref": "OutputType"}
+)
+ENCODING_FORMAT = Choice(
+    "encoding_format",
+    "`base64`: the bytes of the numbers, little-endian.",
+    default='`"float"`',
+    words=("float", "base64"),
+)
+DIMENSIONS = Whole(
+    aliases.DIMENSIONS[0],
+    "Keep the first N numbers and renormalize. More than the model has is a 400.",
+    also=aliases.DIMENSIONS[1:],
+    default="all",
+    minimum=1,
+)
 _IN_UNIT_RANGE = frozenset({"int8", "uint8"})
 _STAINLESS = "X-Stainless-Lang"
 """A header that OpenAI's own clients send (Python and Node)."""
@@ -53,7 +77,7 @@ def parse_output_types(body: JsonObject) -> tuple[OutputType, ...]:
     for field, other in requested[1:]:
         if set(other) != set(words):
             raise InvalidRequest(f'"{first_field}" and "{field}" ask for different types: send only one of them', field)
-    base64 = optional_choice(body, "encoding_format", ("float", "base64")) == "base64"
+    base64 = ENCODING_FORMAT.read(body) == "base64"
     return tuple(_output_type(word, base64) for word in words)
 
 
@@ -80,9 +104,9 @@ def _word(value: object, field: str) -> str:
 
 
 def parse_dimensions(body: JsonObject) -> int | None:
-    """`dimensions`, by any of its names in `aliases.DIMENSIONS`; None if all are absent."""
-    names = set_names(body, DIMENSIONS)
-    values = [optional_int(body, name, minimum=1) for name in names]
+    """`dimensions`, by any of its names; None if all are absent."""
+    names = DIMENSIONS.given(body)
+    values = [DIMENSIONS.parse(body[name], name) for name in names]
     for name, value in zip(names, values, strict=True):
         if value != values[0]:
             raise InvalidRequest(f'"{names[0]}" is {values[0]} and "{name}" is {value}: send only one of them', name)

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from gguf_embed.errors import EmbedError, InvalidRequest, NotSupported, WayOut
-from gguf_embed.server.http.values import JsonObject, optional_choice
+from gguf_embed.server.fields.field import Choice
+from gguf_embed.server.http.values import JsonObject
 from gguf_embed.types import TOKENS, Output, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
 
-_POOLINGS = ("none", "mean", "cls", "last")  # rank gives scores, not vectors
+POOLING = Choice(
+    "pooling",
+    "Pooling for this request. `none`: one row per token.",
+    default="the model's",
+    words=("none", "mean", "cls", "last"),  # rank gives scores, not vectors
+)
 
 
-def parse_pooling(body: JsonObject, poolings: tuple[str, ...] = _POOLINGS) -> OutputSpec | None:
+def parse_pooling(body: JsonObject, field: Choice = POOLING) -> OutputSpec | None:
     """The output for the request's `pooling`; None if it is absent."""
-    name = optional_choice(body, "pooling", poolings)
+    name = field.read(body)
     return None if name is None else OutputSpec.of(Pooling(name))
 
 

@@ -1,29 +1,129 @@
-"""Parses the fields of a rerank request, which all dialects share, and formats the shared parts of replies."""
+"""Parses the fields of a rerank request, which all dialects share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-import numpy as np
-
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.fields.aliases import DOCUMENTS, RAW_SCORES, RETURN_DOCUMENTS, TOP_N, set_names
+from gguf_embed.server.fields import aliases
+from gguf_embed.server.fields.field import Body, Choice, Flag, Json, Shaped, Whole, contradiction, has
 from gguf_embed.server.fields.inputs import check_count
+from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.options import refuse_elsewhere
-from gguf_embed.server.fields.outputs import parse_pooling
-from gguf_embed.server.fields.prompt_prefix import format_applied_prompt
-from gguf_embed.server.fields.truncation import format_truncation, parse_cutting
-from gguf_embed.server.http.values import (
-    JsonObject,
-    describe,
-    optional_bool,
-    optional_choice,
-    optional_int,
-    optional_str,
-    wrong_value,
+from gguf_embed.server.fields.outputs import POOLING, parse_pooling
+from gguf_embed.server.fields.truncation import CUTTING_FIELDS, parse_cutting
+from gguf_embed.server.http.values import JsonObject, describe, whole_number, wrong_value
+from gguf_embed.types import RerankRequest
+
+_TEXT: Json = {"type": "string"}
+SCHEMAS: Json = {
+    "Document": {
+        "type": "object",
+        "description": "A document with its text in `text`, or in the fields that `rank_fields` names.",
+        "required": ["text"],
+        "properties": {"text": {"type": ["string", "number", "boolean"]}},
+    }
+}
+_DOCUMENTS: Json = {
+    "type": ["array", "boolean"],
+    "items": {"anyOf": [_TEXT, {"ref": "Document"}]},
+    "minItems": 1,
+}
+QUERY = Shaped(
+    "query",
+    "What the documents are ranked for: a text, or an object with it. Never truncated: an empty one, or one that "
+    "leaves no room for a document, is a 400.",
+    required=True,
+    shape={"anyOf": [_TEXT, {"type": "object", "required": ["text"], "properties": {"text": _TEXT}}]},
 )
-from gguf_embed.types import RerankRequest, RerankResult
+DOCUMENTS = Shaped(
+    aliases.DOCUMENTS[0],
+    "Texts, or objects with `text` or the fields in `rank_fields`; 2,048 at most (`--max-inputs`). A boolean is not "
+    "read.",
+    also=aliases.DOCUMENTS[1:],
+    default="required",
+    shape=_DOCUMENTS,
+)
+TEI_DOCUMENTS = Shaped(
+    "texts",
+    "TEI's name for the documents, with which request and reply have TEI's shape. A boolean is not read.",
+    shape=_DOCUMENTS,
+)
+TOP_N = Whole(
+    aliases.TOP_N[0],
+    "Return only the N best results; 0 and -1: all. All documents are scored.",
+    also=aliases.TOP_N[1:],
+    default="all",
+    minimum=-1,
+)
+RETURN_DOCUMENTS = Flag(
+    aliases.RETURN_DOCUMENTS[0],
+    'Include each document in the reply: the object as it was sent, or `{"text": …}`; in TEI\'s shape, its `text`.',
+    also=aliases.RETURN_DOCUMENTS[1:],
+    default="`false`",
+)
+RAW_SCORES = Flag(
+    next(iter(aliases.RAW_SCORES)),
+    "`true`: the model's own scores. `false`: scores from 0 to 1, by a sigmoid if the model returns a logit; a 400 "
+    "with `method` `embedding`. The other names but the first mean the opposite.",
+    also=tuple(aliases.RAW_SCORES)[1:],
+    default="`--rerank-scores`, else `true`; on `/v2/rerank` and with `texts` `false`",
+)
+RANK_FIELDS = Shaped(
+    "rank_fields",
+    "Which fields of an object are used; several become lines of `field: value`.",
+    default='`["text"]`',
+    shape={"type": "array", "items": _TEXT, "minItems": 1},
+)
+LABEL = Shaped(
+    "label",
+    "Which output of a classifier (`contradiction`, …) is the score. Without it, such models are a 501. Not with "
+    "method `embedding`.",
+    shape={"type": ["string", "integer"]},
+)
+METHOD = Choice(
+    "method",
+    "`embedding`: the cosine of an embedding model's vectors, for models without a rank head.",
+    default='`"rank"`',
+    words=("rank", "embedding"),
+)
+MAX_TOKENS_PER_DOC = Whole(
+    "max_tokens_per_doc",
+    "Truncate every document to this number of its own tokens, whatever `truncate` says.",
+    minimum=1,
+)
+RERANK_POOLING = Choice(
+    POOLING.name, "Only with method `embedding`.", default=POOLING.default, words=("mean", "cls", "last")
+)
+USE_PROMPTS = Flag(
+    "use_prompts",
+    "Only with method `embedding`: add the model's own prompts for queries and documents; `prompt` in the reply shows "
+    "them.",
+    default="`false`",
+)
+_OF_RANK: Json = {"enum": ["rank", None]}
+_OF_COSINES: Json = {"enum": ["embedding"]}
+RERANK_REQUEST = Body(
+    "RerankRequest",
+    (
+        *(QUERY, DOCUMENTS, TEI_DOCUMENTS, MODEL, TOP_N, RETURN_DOCUMENTS, RAW_SCORES, MAX_TOKENS_PER_DOC),
+        *(RANK_FIELDS, LABEL, METHOD, RERANK_POOLING, USE_PROMPTS),
+    ),
+    "Exactly one of `documents` and `texts` (TEI's shape) is required.",
+    groups=(replace(CUTTING_FIELDS, default="`--truncate`; on `/v2/rerank` and with `texts` `true`"),),
+    rules={
+        "anyOf": [has({"documents": {"type": "array"}}), has({"texts": {"type": "array"}})],
+        "not": {
+            "anyOf": [
+                {"required": ["pooling"], "properties": {"pooling": _TEXT, "method": _OF_RANK}},
+                {"required": ["use_prompts"], "properties": {"use_prompts": {"enum": [True]}, "method": _OF_RANK}},
+                has({"method": _OF_COSINES, "label": {"type": ["string", "integer"]}}),
+                has({"method": _OF_COSINES, "raw_scores": {"enum": [False]}}),
+            ]
+        },
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +151,27 @@ def parse_rerank(body: JsonObject, max_inputs: int, defaults: RerankDefaults) ->
     refuse_elsewhere(body)
     param = documents_field(body)
     documents = _parse_list(body, param, max_inputs)
+    if param == "passages":
+        for index, passage in enumerate(documents):
+            _refuse_image(passage, f"passages[{index}]")
     fields = _parse_rank_fields(body)
     raw_scores, cutting = _parse_raw_scores(body), parse_cutting(body, defaults.truncate)
     request = RerankRequest(
         query=query,
         documents=tuple(_text_of(document, f"{param}[{index}]", fields) for index, document in enumerate(documents)),
-        model=optional_str(body, "model"),
-        method=cast(Literal["rank", "embedding"], optional_choice(body, "method", ("rank", "embedding")) or "rank"),
+        model=MODEL.read(body),
+        method=cast(Literal["rank", "embedding"], METHOD.read(body) or "rank"),
         raw_scores=defaults.raw_scores if raw_scores is None else raw_scores,
         label=_parse_label(body),
         truncate=cutting.truncate,
         max_tokens=cutting.max_tokens,
         cut_start=cutting.cut_start,
-        max_document_tokens=optional_int(body, "max_tokens_per_doc", minimum=1),
-        output=parse_pooling(body, ("mean", "cls", "last")),
-        use_prompts=optional_bool(body, "use_prompts") or False,
+        max_document_tokens=MAX_TOKENS_PER_DOC.read(body),
+        output=parse_pooling(body, RERANK_POOLING),
+        use_prompts=USE_PROMPTS.read(body) or False,
     )
     _check_method(request, raw_scores)
-    wants_text = [optional_bool(body, name) for name in RETURN_DOCUMENTS]
+    wants_text = [RETURN_DOCUMENTS.parse(body[name], name) for name in RETURN_DOCUMENTS.given(body)]
     return ParsedRerank(
         request, tuple(documents), _parse_top_n(body), return_documents=True in wants_text, is_tei=param == "texts"
     )
@@ -77,40 +180,43 @@ def parse_rerank(body: JsonObject, max_inputs: int, defaults: RerankDefaults) ->
 def _parse_query(body: JsonObject) -> str:
     """The query: a string, or an object with its text as NVIDIA's clients send it."""
     match body.get("query"):
-        case str(query) | {"text": str(query)}:
+        case str(query):
+            return query
+        case {"text": str(query), **others}:
+            _refuse_image(others, "query")
             return query
         case other:
             raise wrong_value("query", "a string", other)
 
 
 def documents_field(body: JsonObject) -> str:
-    """The first of `aliases.DOCUMENTS` that is no flag. Raises `InvalidRequest` for another with other documents."""
-    found = [name for name in set_names(body, DOCUMENTS) if not isinstance(body[name], bool)]
+    """The first name of `DOCUMENTS` that is no flag. Raises `InvalidRequest` for another with other documents."""
+    found = [name for name in DOCUMENTS.given(body) if not isinstance(body[name], bool)]
     for name in found[1:]:
         if body[name] != body[found[0]]:
             raise InvalidRequest(f'"{found[0]}" and "{name}" mean the same here: send only one of them', name)
-    return next(iter((*found, *set_names(body, DOCUMENTS))), "documents")
+    return next(iter((*found, *DOCUMENTS.given(body))), "documents")
 
 
 def _parse_raw_scores(body: JsonObject) -> bool | None:
     """Whether scores are the head's own numbers, by any of the names; None if the request does not say."""
     first: str | None = None
     raw_scores: bool | None = None
-    for name in set_names(body, RAW_SCORES):
-        value = optional_bool(body, name) is RAW_SCORES[name]
+    for name in RAW_SCORES.given(body):
+        value = RAW_SCORES.parse(body[name], name) is aliases.RAW_SCORES[name]
         if first is not None and value is not raw_scores:
-            raise InvalidRequest(f'"{first}" and "{name}" contradict each other: send only one of them', name)
+            raise contradiction(first, name)
         first, raw_scores = name, value
     return raw_scores
 
 
 def _parse_top_n(body: JsonObject) -> int | None:
     """How many results to return; None, also for 0 and -1: all."""
-    names = set_names(body, TOP_N)
-    values = [optional_int(body, name, minimum=-1) or -1 for name in names]
+    names = TOP_N.given(body)
+    values = [TOP_N.parse(body[name], name) or -1 for name in names]
     for name, value in zip(names, values, strict=True):
         if value != values[0]:
-            raise InvalidRequest(f'"{names[0]}" and "{name}" contradict each other: send only one of them', name)
+            raise contradiction(names[0], name)
     return values[0] if values and values[0] > 0 else None
 
 
@@ -148,9 +254,20 @@ def _parse_rank_fields(body: JsonObject) -> tuple[str, ...]:
 
 def _parse_label(body: JsonObject) -> str | None:
     value = body.get("label")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return optional_str(body, "label")
+    if value is None or isinstance(value, str):
+        return value
+    number = whole_number(value)
+    if number is None:
+        raise InvalidRequest(f'"label" must be a string, found {describe(value)}', "label")
+    return str(number)
+
+
+def _refuse_image(value: object, where: str) -> None:
+    """NVIDIA's queries and passages may have an image beside their text, which no reranker here can read."""
+    if isinstance(value, dict) and value.get("image") is not None:
+        raise InvalidRequest(
+            f'"{where}" has an "image": only text is ranked here, leave it out', where.partition("[")[0]
+        )
 
 
 def _text_of(document: object, where: str, fields: tuple[str, ...]) -> str:
@@ -180,32 +297,3 @@ def _scalar(value: object) -> str | None:
             return str(value)
         case _:
             return None
-
-
-def ranking(result: RerankResult, top_n: int | None) -> list[int]:
-    """The indexes of the best `top_n` documents, best first, equal scores in the request's order."""
-    return [int(index) for index in np.argsort(-result.scores, kind="stable")[:top_n]]
-
-
-def ranked_items(parsed: ParsedRerank, result: RerankResult) -> list[dict[str, object]]:
-    """`{"index", "relevance_score"}` for each document, best first, with the document itself if requested."""
-    return [_item(parsed, result, index) for index in ranking(result, parsed.top_n)]
-
-
-def _item(parsed: ParsedRerank, result: RerankResult, index: int) -> dict[str, object]:
-    item: dict[str, object] = {"index": index, "relevance_score": result.scores[index]}
-    if parsed.return_documents:
-        document = parsed.documents[index]
-        item["document"] = document if isinstance(document, dict) else {"text": document}
-    return item
-
-
-def rerank_details(result: RerankResult) -> dict[str, object]:
-    """Our own fields in a reply."""
-    details: dict[str, object] = {"score_kind": result.score_kind.value}
-    if any(result.prompts):
-        query, document = map(format_applied_prompt, result.prompts)
-        details["prompt"] = {"query": query, "document": document}
-    if result.truncated:
-        details["truncated"] = [{"index": cut.index, **format_truncation(cut)} for cut in result.truncated]
-    return details

@@ -1,4 +1,4 @@
-"""Reads single fields of a JSON object. A value of the wrong type raises `InvalidRequest` naming what was found."""
+"""What kind of JSON value a client sent, and the words for it in errors."""
 
 from __future__ import annotations
 
@@ -41,40 +41,14 @@ def is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def optional_bool(body: JsonObject, name: str) -> bool | None:
-    """The field, or None if it is absent or null."""
-    value = body.get(name)
-    if value is None or isinstance(value, bool):
-        return value
-    raise InvalidRequest(f'"{name}" must be true or false, found {describe(value)}', name)
-
-
-def optional_int(body: JsonObject, name: str, minimum: int) -> int | None:
-    """The field, or None if it is absent or null."""
-    value = body.get(name)
-    if value is None:
-        return None
-    if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
-        return value
-    raise InvalidRequest(f'"{name}" must be an integer of at least {minimum}, found {describe(value)}', name)
-
-
-def optional_str(body: JsonObject, name: str) -> str | None:
-    """The field, or None if it is absent or null."""
-    value = body.get(name)
-    if value is None or isinstance(value, str):
-        return value
-    raise InvalidRequest(f'"{name}" must be a string, found {describe(value)}', name)
-
-
-def optional_choice(body: JsonObject, name: str, choices: tuple[str, ...]) -> str | None:
-    """The field in lower case, one of `choices` ignoring case, or None if it is absent or null."""
-    value = body.get(name)
-    if value is None:
-        return None
-    word = value.lower() if isinstance(value, str) else ""
-    if word in choices or word in map(str.lower, choices):
-        return word
-    listed = ", ".join(f'"{choice}"' for choice in choices)
-    must_be = f"must be one of {listed}" if len(choices) > 1 else f"can only be {listed}"
-    raise InvalidRequest(f'"{name}" {must_be}, found {describe(value)}', name)
+def whole_number(value: object) -> int | None:
+    """An integer; None for another value. 512.0 is one, as in JSON Schema: not every language writes 512."""
+    match value:
+        case bool():
+            return None
+        case int():
+            return value
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return None

@@ -38,3 +38,11 @@ def cl100k_server(cache_dir: Path) -> Iterator[Server]:
     server = start_server(cache_dir, "--openai-token-ids", "cl100k_base", TIKTOKEN_CACHE_DIR=str(RANKS))
     yield server
     stop(server)
+
+
+@pytest.fixture(scope="session")
+def reranker(cache_dir: Path, models: Path) -> Iterator[Server]:
+    """A tiny random reranker: 64 tokens per pair, the key is `right`."""
+    server = start_server(cache_dir, "-m", models / "reranker.gguf", "--api-key", "right")
+    yield server
+    stop(server)

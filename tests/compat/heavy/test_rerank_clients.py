@@ -8,30 +8,21 @@ from collections.abc import Iterator
 import cohere
 import pytest
 
-from tests.server_process import Server, start_server, stop
-
 QUERY = "the cat"
 DOCUMENTS = ["a red dog", "the cat sat on the mat", "hello world"]
 
 
-@pytest.fixture(scope="module")
-def server(cache_dir, models) -> Iterator[Server]:
-    started = start_server(cache_dir, "-m", models / "reranker.gguf", "--api-key", "right")
-    yield started
-    stop(started)
-
-
 @pytest.fixture
-def client(server) -> Iterator[cohere.ClientV2]:
-    with cohere.ClientV2("right", base_url=server.url) as opened:
+def client(reranker) -> Iterator[cohere.ClientV2]:
+    with cohere.ClientV2("right", base_url=reranker.url) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def raw(server) -> list[float]:
+def raw(reranker) -> list[float]:
     """The logits in the order of the documents."""
     body = {"query": QUERY, "documents": DOCUMENTS}
-    results = server.post("/rerank", body, Authorization="Bearer right").json()["results"]
+    results = reranker.post("/rerank", body, Authorization="Bearer right").json()["results"]
     return [item["relevance_score"] for item in sorted(results, key=lambda item: item["index"])]
 
 
@@ -52,18 +43,18 @@ def test_it_sees_what_was_cut(client):
     assert [warning.split(" was cut")[0] for warning in reply.meta.warnings] == ["document 0", "document 1"]
 
 
-def test_its_async_client(server):
+def test_its_async_client(reranker):
     async def scenario() -> list[int]:
-        async with cohere.AsyncClientV2("right", base_url=server.url) as client:
+        async with cohere.AsyncClientV2("right", base_url=reranker.url) as client:
             asked = (client.rerank(model="any", query=QUERY, documents=DOCUMENTS) for _ in range(8))
             return [reply.results[0].index for reply in await asyncio.gather(*asked)]
 
     assert len(set(asyncio.run(scenario()))) == 1
 
 
-def test_its_older_client_gets_raw_scores_and_documents(server, raw):
+def test_its_older_client_gets_raw_scores_and_documents(reranker, raw):
     documents = [{"text": text, "id": str(number)} for number, text in enumerate(DOCUMENTS)]
-    with cohere.Client("right", base_url=server.url) as client:
+    with cohere.Client("right", base_url=reranker.url) as client:
         reply = client.rerank(model="any", query=QUERY, documents=documents, return_documents=True)
     assert [item.relevance_score for item in reply.results] == pytest.approx(sorted(raw, reverse=True), abs=1e-6)
     assert [item.document.text for item in reply.results] == [DOCUMENTS[item.index] for item in reply.results]
@@ -77,8 +68,8 @@ def test_its_older_client_gets_raw_scores_and_documents(server, raw):
         ("right", {"query": "cat " * 100}, cohere.BadRequestError),
     ],
 )
-def test_it_raises_its_own_errors(server, key, fields, error):
-    with cohere.ClientV2(key, base_url=server.url) as client, pytest.raises(error) as caught:
+def test_it_raises_its_own_errors(reranker, key, fields, error):
+    with cohere.ClientV2(key, base_url=reranker.url) as client, pytest.raises(error) as caught:
         client.rerank(**{"model": "any", "query": QUERY, "documents": DOCUMENTS} | fields)
     assert list(caught.value.body) == ["message"]
 

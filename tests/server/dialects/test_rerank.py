@@ -10,7 +10,8 @@ import pytest
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.dialects.cohere import rerank as cohere
 from gguf_embed.server.dialects.llama import rerank as llama
-from gguf_embed.server.fields.rerank import RerankDefaults, parse_rerank, ranking
+from gguf_embed.server.fields.rerank import RerankDefaults, parse_rerank
+from gguf_embed.server.fields.rerank_reply import ranking
 from gguf_embed.types import (
     AppliedPrompt,
     OutputSpec,

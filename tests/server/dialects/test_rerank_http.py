@@ -118,3 +118,56 @@ def test_scored_documents_are_counted():
     metrics = asyncio.run(scenario())
     assert "gguf_embed_texts_total 3.0" in metrics
     assert 'gguf_embed_requests_total{route="/rerank",status="200"} 1.0' in metrics
+
+
+@pytest.mark.parametrize("fields", [{"truncation": True}, {"truncation": None}, {"top_k": 3}])
+@pytest.mark.parametrize("path", LLAMA_PATHS)
+def test_voyages_clients_find_the_results_in_data_too(path, fields):
+    reply = post(path, BODY | fields).json
+    assert reply["data"] == reply["results"]
+    assert [item["index"] for item in reply["data"]] == [2, 1, 0]
+
+
+def test_other_clients_get_no_data():
+    assert "data" not in post("/v1/rerank", BODY).json
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v1/embeddings"])
+@pytest.mark.parametrize("error", [Overloaded("full", 3), DocumentTooLong(3, 20, 16)])
+def test_voyages_clients_find_the_message_in_detail(path, error):
+    body = BODY | {"input": "a"}
+    reply = post(path, body | {"truncation": True}, failing(error)).json
+    assert reply["detail"] == reply["error"]["message"]
+    assert "detail" not in post(path, body, failing(error)).json
+
+
+NVIDIAS = {"query": {"text": "a b"}, "passages": [{"text": "x"}, {"text": "b"}, {"text": "a b"}]}
+
+
+def test_nvidias_route_ranks_passages_by_logits_whatever_the_operators_scale_is():
+    service = FakeService()
+    reply = post("/v1/ranking", NVIDIAS, service, rerank_scores={"": False})
+    assert [list(ranking) for ranking in reply.json["rankings"]] == [["index", "logit"]] * 3
+    assert [ranking["index"] for ranking in reply.json["rankings"]] == [2, 1, 0]
+    assert service.reranks[0].raw_scores is True
+
+
+@pytest.mark.parametrize(("truncate", "wanted"), [("NONE", False), ("END", True), (None, None)])
+def test_nvidias_clients_say_whether_passages_are_cut(truncate, wanted):
+    service = FakeService()
+    post("/v1/ranking", NVIDIAS | {"truncate": truncate}, service)
+    assert service.reranks[0].truncate is wanted
+
+
+@pytest.mark.parametrize("path", [*LLAMA_PATHS, "/v1/ranking", "/v2/rerank"])
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"passages": [{"text": "a"}, {"text": "b", "image": "data:image/png;base64,AA"}]}, "passages[1]"),
+        ({"query": {"text": "a", "image": "data:image/png;base64,AA"}}, "query"),
+    ],
+)
+def test_an_image_is_refused_and_not_ignored(path, changes, where):
+    reply = post(path, NVIDIAS | changes)
+    assert reply.status == 400
+    assert f'\\"{where}\\" has an' in reply.raw.decode()

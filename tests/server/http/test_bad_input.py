@@ -62,7 +62,7 @@ BAD_PROMPTS = (
     ["a", None],
     [True, False],
     [1, True],
-    [1.0],
+    [1.5],
     [1, 2.5],
     [-1],
     [2**31],
@@ -165,8 +165,10 @@ BAD_RERANK_FIELDS = (
     {"method": "embedding", "label": 0},
     {"method": "embedding", "raw_scores": False},
     {"on_error": "skip"},
+    {"documents": None, "passages": [{"text": "a", "image": "data:image/png;base64,AA"}]},
+    {"documents": None, "passages": [{"image": "data:image/png;base64,AA"}]},
 )
-BAD_QUERIES = (None, 1, 1.5, True, [], ["a"], {}, {"text": 1})
+BAD_QUERIES = (None, 1, 1.5, True, [], ["a"], {}, {"text": 1}, {"text": "a", "image": "data:image/png;base64,AA"})
 BAD_TOKENIZE = (
     {"content": None},
     {"content": 1},
@@ -275,7 +277,7 @@ def bad_cohere() -> Iterator[tuple[str, bytes]]:
     for path in ("/v2/embed", "/v1/embed"):
         yield from ((path, dump({name: bad})) for name in ("texts", "inputs") for bad in BAD_PROMPTS)
         yield from ((path, dump({"texts": ["a"], **bad})) for bad in BAD_COHERE_FIELDS)
-    for path in ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking", "/v2/rerank"):
+    for path in ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking", "/v1/ranking", "/v2/rerank"):
         yield from ((path, dump({"query": "a", "documents": bad})) for bad in BAD_DOCUMENTS)
         yield from ((path, dump({"query": bad, "documents": ["a"]})) for bad in BAD_QUERIES)
         yield from ((path, dump({"query": "a", "documents": ["a"], **bad})) for bad in BAD_RERANK_FIELDS)

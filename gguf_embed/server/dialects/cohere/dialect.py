@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib.resources import files
 
 from gguf_embed.server.context import Dialect, Route
-from gguf_embed.server.dialects.cohere.embed import embed, embed_v1
+from gguf_embed.server.dialects.cohere.embed import REQUEST, embed, embed_v1
 from gguf_embed.server.dialects.cohere.errors import ERRORS
 from gguf_embed.server.dialects.cohere.rerank import rerank
+from gguf_embed.server.fields.rerank import RERANK_REQUEST
 
 COHERE = Dialect(
     name="Cohere",
@@ -19,4 +20,5 @@ COHERE = Dialect(
     errors=ERRORS,
     error_schema="CohereError",
     openapi=(files(__package__) / "openapi.toml",),
+    bodies=(REQUEST, RERANK_REQUEST),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 from aiohttp import web
@@ -12,9 +12,16 @@ from aiohttp import web
 from gguf_embed.errors import InvalidRequest, NotSupported
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields import aliases
+from gguf_embed.server.fields.embed_fields import NORMALIZE
+from gguf_embed.server.fields.field import Body, Json, Shaped, is_given
+from gguf_embed.server.fields.images import TEXT_PART
 from gguf_embed.server.fields.inputs import parse_inputs
+from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.output_types import (
+    DIMENSIONS,
+    ENCODING_FORMAT,
+    OUTPUT_TYPE,
     OutputType,
     check_output_types,
     parse_dimensions,
@@ -22,14 +29,47 @@ from gguf_embed.server.fields.output_types import (
     write_matrix,
 )
 from gguf_embed.server.fields.outputs import check_output, rows_of
-from gguf_embed.server.fields.prompt_prefix import format_applied_prompt, parse_prompt_choice
-from gguf_embed.server.fields.truncation import format_truncation, parse_cutting
+from gguf_embed.server.fields.prompt_prefix import PROMPT_FIELDS, format_applied_prompt, parse_prompt_choice
+from gguf_embed.server.fields.truncation import CUTTING_FIELDS, format_truncation, parse_cutting
 from gguf_embed.server.http.body import embed_response, read_json_object
-from gguf_embed.server.http.values import JsonObject, describe, optional_choice, optional_str, wrong_value
+from gguf_embed.server.http.values import JsonObject, describe, wrong_value
 from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ModelInfo
 
 _FLOAT = OutputType("float", "float", base64=False)
 _TEXT_ONLY = "this route takes text only; send images to POST /v1/embeddings, for a model with a vision tower"
+
+_TEXTS: Json = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_OBJECT: Json = {
+    "type": "object",
+    "required": ["content"],
+    "properties": {"content": {"type": "array", "items": TEXT_PART, "minItems": 1, "maxItems": 1}},
+}
+REQUEST = Body(
+    "CohereEmbedRequest",
+    (
+        Shaped(
+            "texts",
+            "The texts; 2,048 at most (`--max-inputs`).",
+            also=aliases.texts_besides("texts", "inputs"),
+            default="required",
+            see="Inputs",
+            shape=_TEXTS,
+        ),
+        Shaped(
+            "inputs",
+            'Instead of `texts`: objects with one text each, `{"content": [{"type": "text", "text": "…"}]}`. '
+            "Images are a 501.",
+            shape={"anyOf": [_TEXTS, {"type": "array", "items": _OBJECT, "minItems": 1}]},
+        ),
+        MODEL,
+        replace(OUTPUT_TYPE.called("embedding_types"), default='`["float"]`'),
+        DIMENSIONS.called("output_dimension"),
+        ENCODING_FORMAT,
+    ),
+    "Exactly one of `texts` and `inputs` is required.",
+    groups=(PROMPT_FIELDS, replace(CUTTING_FIELDS, default='`"END"`')),
+    rules={"oneOf": [is_given("texts"), is_given("inputs")]},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +107,14 @@ def parse_cohere_embed(body: JsonObject, max_inputs: int) -> CohereEmbed:
     if body.get("images"):
         raise NotSupported(f'"images" is not supported here: {_TEXT_ONLY}')
     refuse_elsewhere(body, ("pooling", "embd_normalize"))
-    if aliases.parse_flag(body, aliases.NORMALIZE) is False:
+    if NORMALIZE.read(body) is False:
         raise InvalidRequest('"normalize" must be true here: vectors of this route have length 1', "normalize")
-    optional_choice(body, "encoding_format", ("float", "base64"))
+    ENCODING_FORMAT.read(body)
     cutting = parse_cutting(body, default=True)
     texts = _parse_texts(body, max_inputs)
     request = EmbedRequest(
         inputs=texts,
-        model=optional_str(body, "model"),
+        model=MODEL.read(body),
         embd_normalize=2,
         dimensions=parse_dimensions(body),
         truncate=cutting.truncate,

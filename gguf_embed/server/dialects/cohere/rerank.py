@@ -8,7 +8,8 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.fields.rerank import ParsedRerank, RerankDefaults, parse_rerank, ranked_items, rerank_details
+from gguf_embed.server.fields.rerank import ParsedRerank, RerankDefaults, parse_rerank
+from gguf_embed.server.fields.rerank_reply import ranked_items, rerank_details
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.types import RerankResult, ScoreKind
 

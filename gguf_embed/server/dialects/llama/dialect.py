@@ -6,12 +6,14 @@ from importlib.resources import files
 
 from gguf_embed.server.admin import health, index, metrics, models
 from gguf_embed.server.context import Dialect, Route
-from gguf_embed.server.dialects.llama.embedding import embedding
+from gguf_embed.server.dialects.llama.embedding import REQUEST, embedding
 from gguf_embed.server.dialects.llama.errors import ERRORS
+from gguf_embed.server.dialects.llama.ranking import RANKING, rank
 from gguf_embed.server.dialects.llama.rerank import rerank
-from gguf_embed.server.dialects.llama.tokenize import detokenize, tokenize
+from gguf_embed.server.dialects.llama.tokenize import DETOKENIZE, TOKENIZE, detokenize, tokenize
 from gguf_embed.server.dialects.openai.embeddings import unversioned
 from gguf_embed.server.docs import openapi, reference
+from gguf_embed.server.fields.rerank import RERANK_REQUEST
 
 LLAMA = Dialect(
     name="llama.cpp",
@@ -20,6 +22,7 @@ LLAMA = Dialect(
         Route("POST", "/embeddings", unversioned, "the same, OpenAI's shape for a body with model and input"),
         Route("POST", "/rerank", rerank, "scores of documents for a query, Jina's or TEI's shape"),
         *(Route("POST", path, rerank, "the same") for path in ("/reranking", "/v1/rerank", "/v1/reranking")),
+        Route("POST", "/v1/ranking", rank, "the same for passages, NVIDIA's shape"),
         Route("POST", "/tokenize", tokenize, "text to token ids"),
         Route("POST", "/detokenize", detokenize, "token ids to text"),
         Route("GET", "/models", models.models, "the served model"),
@@ -36,4 +39,5 @@ LLAMA = Dialect(
     errors=ERRORS,
     error_schema="LlamaError",
     openapi=(files(__package__) / "openapi.toml", files("gguf_embed.server.admin") / "openapi.toml"),
+    bodies=(REQUEST, RERANK_REQUEST, RANKING, TOKENIZE, DETOKENIZE),
 )

@@ -16,18 +16,33 @@ from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.llama.errors import ERRORS, error_object
 from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields import options as option_fields
-from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, OWN_INPUTS, parse_embed_fields
+from gguf_embed.server.fields.embed_fields import (
+    EMBED_FIELDS,
+    NO_EMBED_FIELDS,
+    NORMALIZE,
+    OWN_INPUTS,
+    parse_embed_fields,
+)
+from gguf_embed.server.fields.field import Body, Shaped, Whole, is_given
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
+from gguf_embed.server.fields.model import MODEL
+from gguf_embed.server.fields.option_fields import OPTION_FIELDS
 from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_with_images
 from gguf_embed.server.fields.options_reply import llama_details, with_option_headers
-from gguf_embed.server.fields.output_types import OutputType, check_output_types, write_matrix
-from gguf_embed.server.fields.outputs import check_output, rows_of
-from gguf_embed.server.fields.prompt_prefix import format_applied_prompt
-from gguf_embed.server.fields.truncation import format_truncation
+from gguf_embed.server.fields.output_types import (
+    DIMENSIONS,
+    OUTPUT_TYPE,
+    OutputType,
+    check_output_types,
+    write_matrix,
+)
+from gguf_embed.server.fields.outputs import POOLING, check_output, rows_of
+from gguf_embed.server.fields.prompt_prefix import PROMPT_FIELDS, format_applied_prompt
+from gguf_embed.server.fields.truncation import CUTTING_FIELDS, format_truncation
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.errors import STATUSES
-from gguf_embed.server.http.values import JsonObject, optional_int
+from gguf_embed.server.http.values import JsonObject
 from gguf_embed.types import (
     DENSE,
     SCORES,
@@ -42,7 +57,42 @@ from gguf_embed.types import (
 
 _NUMBERS_PER_PIECE = 200_000  # take about 5 ms to serialize
 _STREAMED_BYTES = 16 * 2**20  # longer replies are streamed, without a Content-Length
-_NORMALIZES = frozenset({"embd_normalize", *aliases.NORMALIZE})
+_MAX_NORM = 2**31 - 1  # llama.cpp keeps it in an int32
+EMBD_NORMALIZE = Whole(
+    "embd_normalize",
+    "-1 none, 0 largest magnitude 32760, 1 taxicab, 2 Euclidean, more: p-norm.",
+    default="`--embd-normalize`",
+    minimum=-1,
+    maximum=_MAX_NORM,
+)
+REQUEST = Body(
+    "LlamaEmbedRequest",
+    (
+        Shaped(
+            OWN_INPUTS[0],
+            "The texts.",
+            also=aliases.texts_besides(*OWN_INPUTS),
+            default="required",
+            see="Inputs",
+            shape={"ref": "Input"},
+        ),
+        Shaped(
+            OWN_INPUTS[1],
+            "The same, without `input`; also the content parts of one input.",
+            shape={"anyOf": [{"ref": "Input"}, {"type": "array", "items": {"ref": "ContentPart"}, "minItems": 1}]},
+        ),
+        MODEL,
+        POOLING,
+        EMBD_NORMALIZE,
+        replace(NORMALIZE, text="`true`: the same as `embd_normalize` 2; `false`: as -1."),
+        DIMENSIONS,
+        OUTPUT_TYPE,
+    ),
+    "`input` or `content` is required; `input` takes precedence.",
+    groups=(PROMPT_FIELDS, OPTION_FIELDS, CUTTING_FIELDS),
+    rules={"anyOf": [is_given("input"), is_given("content")]},
+)
+_NORMALIZES = frozenset({*EMBD_NORMALIZE.names, *NORMALIZE.names})
 _KINDS = (DENSE, TOKENS, SCORES)  # kinds of output that have rows
 
 
@@ -143,15 +193,13 @@ def _error_object(error: EmbedError) -> dict[str, object]:
 
 def _parse_embd_normalize(body: JsonObject, normalize: bool | None) -> int | None:
     """`embd_normalize`, or other APIs' flag: true is 2, false is -1."""
-    value = optional_int(body, "embd_normalize", minimum=-1)
+    value = EMBD_NORMALIZE.read(body)
     if normalize is not None:
         if value not in (None, 2 if normalize else -1):
             raise InvalidRequest(
                 '"embd_normalize" and "normalize" contradict each other: send only one of them', "normalize"
             )
         return 2 if normalize else -1
-    if value is not None and value > 2**31 - 1:
-        raise InvalidRequest(f'"embd_normalize" must be at most {2**31 - 1}, found {value}', "embd_normalize")
     return value
 
 

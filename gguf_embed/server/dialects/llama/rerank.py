@@ -1,32 +1,36 @@
-"""llama-server's `/rerank` and its other paths, in Jina's shape. A body with `texts` gets TEI's plain array."""
+"""llama-server's `/rerank` and its other paths, in Jina's shape. A body with `texts` gets TEI's plain array.
+
+A body with a field of Voyage's gets the results under its name for them too, `data`.
+"""
 
 from __future__ import annotations
 
 import orjson
 from aiohttp import web
 
-from gguf_embed.server.context import ServerContext
-from gguf_embed.server.fields.rerank import (
-    ParsedRerank,
-    RerankDefaults,
-    documents_field,
-    parse_rerank,
-    ranked_items,
-    ranking,
-    rerank_details,
-)
+from gguf_embed.server.context import ERROR_FORMAT, ServerContext
+from gguf_embed.server.dialects.llama.errors import ERRORS
+from gguf_embed.server.fields.model import MODEL
+from gguf_embed.server.fields.rerank import ParsedRerank, RerankDefaults, documents_field, parse_rerank
+from gguf_embed.server.fields.rerank_reply import ranked_items, ranking, rerank_details
 from gguf_embed.server.fields.truncation import format_truncation
+from gguf_embed.server.fields.voyage import VOYAGE_FIELDS, with_detail
 from gguf_embed.server.http.body import embed_response, read_json_object
-from gguf_embed.server.http.values import JsonObject, optional_str
+from gguf_embed.server.http.values import JsonObject
 from gguf_embed.types import RerankResult, Truncation
+
+VOYAGE_ERRORS = with_detail(ERRORS)
 
 
 async def rerank(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /rerank`, `/reranking`, `/v1/rerank`, `/v1/reranking`."""
     body = await read_json_object(context, request)
+    for_voyage = not VOYAGE_FIELDS.isdisjoint(body)
+    if for_voyage:
+        request[ERROR_FORMAT] = VOYAGE_ERRORS
     parsed = parse_rerank(body, context.options.max_inputs, defaults_of(context, body))
     result = await context.rerank(parsed.request)
-    written = format_tei(parsed, result) if parsed.is_tei else format_jina(parsed, result)
+    written = format_tei(parsed, result) if parsed.is_tei else format_jina(parsed, result, for_voyage)
     return embed_response(written, result.truncated)
 
 
@@ -35,21 +39,24 @@ def defaults_of(context: ServerContext, body: JsonObject) -> RerankDefaults:
     is_tei = documents_field(body) == "texts"
     raw_scores, configured = not is_tei, context.options.rerank_scores
     if configured:
-        info = context.service.resolve(optional_str(body, "model")).info
+        info = context.service.resolve(MODEL.read(body)).info
         names = (info.name.lower(), *map(str.lower, info.aliases), "")
         raw_scores = next((configured[name] for name in names if name in configured), raw_scores)
     return RerankDefaults(raw_scores, truncate=True if is_tei else None)
 
 
-def format_jina(parsed: ParsedRerank, result: RerankResult) -> bytes:
-    """Format Jina's reply, which is also llama-server's."""
+def format_jina(parsed: ParsedRerank, result: RerankResult, for_voyage: bool = False) -> bytes:
+    """Format Jina's reply, which is also llama-server's. `for_voyage`: with the results as `data`, too."""
     n_tokens = result.usage.prompt_tokens
+    items = ranked_items(parsed, result)
     reply = {
         "model": result.model.name,
         "object": "list",
         "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
-        "results": ranked_items(parsed, result),
+        "results": items,
     }
+    if for_voyage:
+        reply["data"] = items
     return orjson.dumps(reply | rerank_details(result), option=orjson.OPT_SERIALIZE_NUMPY)
 
 

@@ -12,16 +12,45 @@ from aiohttp import web
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.preprocessing.tokens import MAX_CHARACTERS
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.dialects.tei.tokens import answer_tokenize
-from gguf_embed.server.fields.aliases import parse_flag
-from gguf_embed.server.fields.inputs import parse_parts
+from gguf_embed.server.dialects.tei.tokens import INPUTS, answer_tokenize
+from gguf_embed.server.fields.field import Body, Flag, Shaped, is_given
+from gguf_embed.server.fields.inputs import PARTS, TOKENS, parse_parts
+from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.pieces import format_piece
 from gguf_embed.server.http.body import json_response, read_json_object
-from gguf_embed.server.http.values import JsonObject, optional_bool, optional_str, wrong_value
+from gguf_embed.server.http.values import JsonObject, wrong_value
 from gguf_embed.types import Input
 
 MAX_INLINE_TOKENS = 2_000
 """Larger replies are serialized on a thread; this many pieces take about 2 ms."""
+
+CONTENT = Shaped(
+    "content",
+    f"A text, or texts and token ids that form one sequence; {MAX_CHARACTERS:,} characters in total.",
+    default="required",
+    shape={"anyOf": [{"type": "string"}, PARTS]},
+)
+ADD_SPECIAL = Flag(
+    "add_special",
+    "Add the model's special tokens, such as `[CLS]` and `[SEP]`. `add_special_tokens`, TEI's and vLLM's name for it, "
+    "is true by default with `inputs`.",
+    also=("add_special_tokens",),
+    default="`false`",
+)
+PARSE_SPECIAL = Flag(
+    "parse_special",
+    "`[SEP]` in a text is that token; with `false`, llama.cpp's tokenizer reads it as characters.",
+    default="`true`",
+)
+WITH_PIECES = Flag("with_pieces", "Also return the text of each token.", default="`false`")
+TOKENIZE = Body(
+    "TokenizeRequest",
+    (CONTENT, INPUTS, MODEL, ADD_SPECIAL, PARSE_SPECIAL, WITH_PIECES),
+    "Exactly one of `content` and `inputs` (TEI's shape) is required.",
+    rules={"oneOf": [is_given("content"), is_given("inputs")]},
+)
+IDS = Shaped("tokens", "Token ids of the model.", required=True, shape=TOKENS)
+DETOKENIZE = Body("DetokenizeRequest", (IDS, MODEL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +86,7 @@ async def tokenize(context: ServerContext, request: web.Request) -> web.Response
 async def detokenize(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /detokenize`."""
     body = await read_json_object(context, request)
-    text = await context.service.detokenize(parse_detokenize(body), model=optional_str(body, "model"))
+    text = await context.service.detokenize(parse_detokenize(body), model=MODEL.read(body))
     return json_response(orjson.dumps({"content": text}))
 
 
@@ -73,13 +102,13 @@ def parse_tokenize(body: JsonObject) -> TokenizeRequest:
         raise InvalidRequest(
             f'"content" has {n_characters:,} characters, the limit is {MAX_CHARACTERS:,}: split it', "content"
         )
-    parse_special = optional_bool(body, "parse_special")
+    parse_special = PARSE_SPECIAL.read(body)
     return TokenizeRequest(
         content=content,
-        model=optional_str(body, "model"),
-        add_special=parse_flag(body, ("add_special", "add_special_tokens")) or False,
+        model=MODEL.read(body),
+        add_special=ADD_SPECIAL.read(body) or False,
         parse_special=True if parse_special is None else parse_special,
-        with_pieces=optional_bool(body, "with_pieces") or False,
+        with_pieces=WITH_PIECES.read(body) or False,
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib.resources import files
 
 from gguf_embed.server.context import Dialect, Route
-from gguf_embed.server.dialects.ollama.embed import embed, embeddings
+from gguf_embed.server.dialects.ollama.embed import EMBED, EMBEDDINGS, embed, embeddings
 from gguf_embed.server.dialects.ollama.errors import ERRORS
+from gguf_embed.server.dialects.ollama.model_names import COPY, NAMED
 from gguf_embed.server.dialects.ollama.models import ps, show, tags
-from gguf_embed.server.dialects.ollama.pull import copy, delete, pull
+from gguf_embed.server.dialects.ollama.pull import REQUEST, copy, delete, pull
 from gguf_embed.server.dialects.ollama.version import refuse, version
 
 OLLAMA = Dialect(
@@ -31,5 +32,6 @@ OLLAMA = Dialect(
     errors=ERRORS,
     error_schema="OllamaError",
     openapi=(files(__package__) / "openapi.toml",),
+    bodies=(EMBED, EMBEDDINGS, NAMED, REQUEST, COPY),
     path_prefix="/api/",
 )

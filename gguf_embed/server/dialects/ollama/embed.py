@@ -12,18 +12,62 @@ from aiohttp import web
 from gguf_embed.errors import InvalidRequest, ModelNotFound
 from gguf_embed.gguf_file.constants import VocabularyType
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.dialects.ollama.model_names import missing_as, required_name
-from gguf_embed.server.dialects.ollama.options import LOAD_OPTIONS, parse_keep_alive, parse_load_options
+from gguf_embed.server.dialects.ollama.model_names import MODEL, missing_as, required_name
+from gguf_embed.server.dialects.ollama.options import (
+    KEEP_ALIVE,
+    LOAD_OPTIONS,
+    OPTIONS,
+    parse_keep_alive,
+    parse_load_options,
+)
 from gguf_embed.server.fields import aliases, output_types
+from gguf_embed.server.fields.embed_fields import NORMALIZE
+from gguf_embed.server.fields.field import Body, Shaped, Text
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.outputs import check_output, rows_of
-from gguf_embed.server.fields.prompt_prefix import format_applied_prompt, parse_prompt_choice
-from gguf_embed.server.fields.truncation import format_truncation, parse_cutting
+from gguf_embed.server.fields.prompt_prefix import (
+    PROMPT_FIELDS,
+    PROMPT_WORDS,
+    format_applied_prompt,
+    parse_prompt_choice,
+)
+from gguf_embed.server.fields.truncation import CUTTING_FIELDS, format_truncation, parse_cutting
 from gguf_embed.server.http.body import embed_response, json_response, read_json_object
-from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_str
+from gguf_embed.server.http.values import JsonObject, describe, whole_number
 from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ModelInfo
 
 _NOT_FOUND = 'model "{}" not found, try pulling it first'
+_TEXT = {"type": "string"}
+EMBED = Body(
+    "OllamaEmbedRequest",
+    (
+        MODEL,
+        Shaped(
+            "input",
+            "A text or texts; empty or absent: load the model, or unload it with `keep_alive` 0. Without `input`, "
+            "`prompt` is the text, the reply also has `embedding`, and options may be top-level fields.",
+            also=aliases.texts_besides("input"),
+            see="Inputs",
+            shape={"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]},
+        ),
+        Shaped(
+            "dimensions",
+            "Keep the first N numbers and renormalize. Zero, negative numbers and more than the model has mean all.",
+            also=aliases.DIMENSIONS[1:],
+            default="all",
+            shape={"type": "integer"},
+        ),
+        KEEP_ALIVE,
+        OPTIONS,
+    ),
+    groups=(PROMPT_FIELDS, replace(CUTTING_FIELDS, default="`true`")),
+)
+PROMPT_TEXT = Text("prompt", "The text; empty or absent: load the model.", also=aliases.INPUTS)
+EMBEDDINGS = Body(
+    "OllamaEmbeddingsRequest",
+    (MODEL, PROMPT_TEXT, KEEP_ALIVE, OPTIONS),
+    groups=(PROMPT_WORDS, replace(CUTTING_FIELDS, default="`true`")),
+)
 _RAW_ARCHITECTURES = ("nomic-bert", "nomic-bert-moe")
 
 
@@ -87,7 +131,7 @@ def parse_embed(body: JsonObject, max_inputs: int) -> OllamaEmbed:
     Without `input`, `prompt` is the text, and load options may be top-level fields: ollama-toolkit sends them so.
     With a different `input`, `prompt` is a prefix, see `fields/prompt_prefix.py`.
     """
-    name = optional_str(body, "model")
+    name = MODEL.read(body)
     if not name:
         raise ModelNotFound("model '' not found: \"model\" must name one")  # a 404 in Ollama, too
     _refuse_fields(body)
@@ -124,7 +168,7 @@ def _is_text(prompt: object, given: object) -> bool:
 
 def parse_embeddings(body: JsonObject) -> OllamaEmbed:
     """Parse a body of `/api/embeddings`: one text, `prompt` or what other routes call it. Raises `InvalidRequest`."""
-    name = required_name(body, "model")
+    name = required_name(body, MODEL)
     _refuse_fields(body)
     if aliases.set_names(body, aliases.DIMENSIONS):
         raise InvalidRequest(
@@ -149,7 +193,7 @@ def parse_embeddings(body: JsonObject) -> OllamaEmbed:
 def _refuse_fields(body: JsonObject) -> None:
     """Refuse what these routes do not support. Raises `InvalidRequest`."""
     refuse_elsewhere(body, (*output_types.FIELDS, "pooling", "embd_normalize"))
-    if aliases.parse_flag(body, aliases.NORMALIZE) is False:
+    if NORMALIZE.read(body) is False:
         raise InvalidRequest('"normalize" is not supported on this route: use POST /embedding', "normalize")
 
 
@@ -158,7 +202,7 @@ def _one_text(body: JsonObject) -> str | None:
     field = aliases.inputs_field({**body, "prompt": None} if body.get("prompt") == "" else body, ("prompt",))
     value = body.get(field)
     if field == "prompt" or isinstance(value, str):
-        return optional_str(body, field)
+        return None if value is None else PROMPT_TEXT.parse(value, field)
     if value == []:
         return None
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
@@ -201,10 +245,10 @@ def _parse_texts(value: list[object], param: str, max_inputs: int) -> tuple[str,
 def _parse_dimensions(body: JsonObject) -> int | None:
     """None for values that Ollama ignores: missing, 0 and negative."""
     for name in aliases.set_names(body, aliases.DIMENSIONS):
-        value = body[name]
-        if not (isinstance(value, int) and is_int(value)):
-            raise InvalidRequest(f'"{name}" must be an integer, found {describe(value)}', name)
-        if value <= 0:
+        number = whole_number(body[name])
+        if number is None:
+            raise InvalidRequest(f'"{name}" must be an integer, found {describe(body[name])}', name)
+        if number <= 0:
             body = {other: given for other, given in body.items() if other != name}
     return output_types.parse_dimensions(body)
 

@@ -6,18 +6,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gguf_embed.errors import InvalidRequest, ModelNotFound
-from gguf_embed.server.http.values import JsonObject, describe, optional_str
+from gguf_embed.server.fields.field import Body, Text
+from gguf_embed.server.http.values import JsonObject, describe
 
 _MAX_SHOWN = 200  # characters
+_NOT_EMPTY = {"minLength": 1}
+MODEL = Text(
+    "model",
+    "The model's name. An unknown name is always a 404, even if only one model is served.",
+    required=True,
+    limits=_NOT_EMPTY,
+)
+NAME = Text("model", "The model's name.", also=("name",), required=True, limits=_NOT_EMPTY)
+SOURCE = Text("source", "The model.", required=True, limits=_NOT_EMPTY)
+DESTINATION = Text("destination", "Its other name.", required=True, limits=_NOT_EMPTY)
+NAMED = Body("OllamaName", (NAME,))
+COPY = Body("OllamaCopyRequest", (SOURCE, DESTINATION))
 
 
-def required_name(body: JsonObject, *fields: str) -> str:
-    """The first of these fields that is set. Raises `InvalidRequest` if none is."""
-    for field in fields:
-        if name := optional_str(body, field):
-            return name
-    found = describe(body.get(fields[0]))
-    raise InvalidRequest(f'{fields[0]} is required: send "{fields[0]}" with a model\'s name, found {found}', fields[0])
+def required_name(body: JsonObject, field: Text) -> str:
+    """The first of the field's names that is set and not empty. Raises `InvalidRequest` if none is."""
+    for name in field.given(body):
+        if text := field.parse(body[name], name):
+            return text
+    found = describe(body.get(field.name))
+    raise InvalidRequest(
+        f'{field.name} is required: send "{field.name}" with a model\'s name, found {found}', field.name
+    )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from gguf_embed.gguf_file.constants import POOLING_NUMBERS, VOCABULARY_TYPES, VocabularyType
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.dialects.ollama.model_names import missing_as, required_name, with_tag
+from gguf_embed.server.dialects.ollama.model_names import NAME, missing_as, required_name, with_tag
 from gguf_embed.server.http.body import json_response, read_json_object
 from gguf_embed.types import ModelInfo, ModelStatus
 
@@ -37,7 +37,7 @@ async def ps(context: ServerContext, request: web.Request) -> web.StreamResponse
 
 async def show(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`POST /api/show`."""
-    name = required_name(await read_json_object(context, request), "model", "name")
+    name = required_name(await read_json_object(context, request), NAME)
     with missing_as("model '{}' not found", name):
         status = context.service.resolve(name, strict=True)
     return json_response(orjson.dumps(format_show(status)))

@@ -6,11 +6,14 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.dialects.ollama.model_names import missing_as, required_name
+from gguf_embed.server.dialects.ollama.model_names import DESTINATION, NAME, SOURCE, missing_as, required_name
 from gguf_embed.server.dialects.ollama.stream import stream_lines, watching
+from gguf_embed.server.fields.field import Body, Flag
 from gguf_embed.server.http.body import json_response, read_json_object
-from gguf_embed.server.http.values import optional_bool
 from gguf_embed.types import PullProgress
+
+STREAM = Flag("stream", "`false`: one object at the end.", default="`true`")
+REQUEST = Body("OllamaPullRequest", (NAME, STREAM))
 
 
 async def pull(context: ServerContext, request: web.Request) -> web.StreamResponse:
@@ -20,8 +23,8 @@ async def pull(context: ServerContext, request: web.Request) -> web.StreamRespon
     stops when the server shuts down. A partial file is kept for the next attempt.
     """
     body = await read_json_object(context, request)
-    name = required_name(body, "model", "name")
-    is_stream = optional_bool(body, "stream") is not False
+    name = required_name(body, NAME)
+    is_stream = STREAM.read(body) is not False
     async with watching(context, context.service.pull(name)) as steps:
         if is_stream:
             return await stream_lines(context, request, steps, format_step)
@@ -45,7 +48,7 @@ def format_step(step: PullProgress) -> bytes:
 async def copy(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`POST /api/copy`: give a model another name. Returns 200 without a body."""
     body = await read_json_object(context, request)
-    source, destination = required_name(body, "source"), required_name(body, "destination")
+    source, destination = required_name(body, SOURCE), required_name(body, DESTINATION)
     with missing_as('model "{}" not found', source):
         await context.service.copy(source, destination)
     return web.Response()
@@ -53,7 +56,7 @@ async def copy(context: ServerContext, request: web.Request) -> web.StreamRespon
 
 async def delete(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`DELETE /api/delete`: delete a pulled model. Returns 200 without a body."""
-    name = required_name(await read_json_object(context, request), "model", "name")
+    name = required_name(await read_json_object(context, request), NAME)
     with missing_as("model '{}' not found", name):
         await context.service.delete(name)
     return web.Response()

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from gguf_embed.server.admin import models
 from gguf_embed.server.context import Dialect, Route
-from gguf_embed.server.dialects.openai.embeddings import deployment, embeddings
+from gguf_embed.server.dialects.openai.embeddings import REQUEST, deployment, embeddings
 from gguf_embed.server.dialects.openai.errors import ERRORS
 
 OPENAI = Dialect(
@@ -20,4 +20,5 @@ OPENAI = Dialect(
     errors=ERRORS,
     error_schema="OpenAIError",
     openapi=(files(__package__) / "openapi.toml",),
+    bodies=(REQUEST,),
 )

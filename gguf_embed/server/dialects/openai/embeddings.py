@@ -20,21 +20,68 @@ from gguf_embed.server.dialects.openai.token_ids import resolve_token_ids
 from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields import options as option_fields
 from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, parse_embed_fields
+from gguf_embed.server.fields.field import Body, Choice, Shaped, Text, Whole
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
+from gguf_embed.server.fields.model import MODEL
+from gguf_embed.server.fields.option_fields import OPTION_FIELDS
 from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_with_images
 from gguf_embed.server.fields.options_reply import openai_data, openai_details, with_option_headers
-from gguf_embed.server.fields.output_types import OutputType, check_decodable, check_output_types, write_rows
-from gguf_embed.server.fields.outputs import check_output
-from gguf_embed.server.fields.prompt_prefix import format_applied_prompt
-from gguf_embed.server.fields.truncation import format_truncation
+from gguf_embed.server.fields.output_types import (
+    DIMENSIONS,
+    ENCODING_FORMAT,
+    OUTPUT_TYPE,
+    OutputType,
+    check_decodable,
+    check_output_types,
+    write_rows,
+)
+from gguf_embed.server.fields.outputs import POOLING, check_output
+from gguf_embed.server.fields.prompt_prefix import PROMPT_FIELDS, format_applied_prompt
+from gguf_embed.server.fields.truncation import CUTTING_FIELDS, format_truncation
+from gguf_embed.server.fields.voyage import VOYAGE_FIELDS, with_detail
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.errors import STATUSES
-from gguf_embed.server.http.values import JsonObject, optional_choice, optional_int, optional_str
+from gguf_embed.server.http.values import JsonObject
 from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ImageInput, Input, ModelInfo, Output
 from gguf_embed.vectors import Rows
 
 EncodingFormat = Literal["float", "base64"]
+EMBD_NORMALIZE = Whole(
+    "embd_normalize",
+    "Vectors here always have length 1; any other value is a 400.",
+    default="`2`",
+    minimum=2,
+    maximum=2,
+)
+USER = Text("user", "Accepted, not used.")
+REQUEST = Body(
+    "OpenAIEmbedRequest",
+    (
+        Shaped(
+            "input",
+            "The texts. `content` without `input` gets the reply of `/embedding`, as in llama-server.",
+            also=aliases.texts_besides("input", "content"),
+            required=True,
+            see="Inputs",
+            shape={"ref": "Input"},
+        ),
+        MODEL,
+        ENCODING_FORMAT,
+        DIMENSIONS,
+        OUTPUT_TYPE,
+        Choice(
+            POOLING.name,
+            "Pooling for this request; `none` is a 400 here.",
+            default=POOLING.default,
+            words=("mean", "cls", "last"),
+        ),
+        EMBD_NORMALIZE,
+        USER,
+    ),
+    groups=(PROMPT_FIELDS, OPTION_FIELDS, CUTTING_FIELDS),
+)
+VOYAGE_ERRORS = with_detail(ERRORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +118,7 @@ async def unversioned(context: ServerContext, request: web.Request) -> web.Respo
 async def deployment(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /openai/deployments/{model}/embeddings`: Azure's route, whose path names the model."""
     body = await read_json_object(context, request)
-    optional_str(body, "model")  # checked, but not used
+    MODEL.read(body)  # checked, but not used
     return await embeddings(context, request, {**body, "model": request.match_info["model"]})
 
 
@@ -79,6 +126,8 @@ async def embeddings(context: ServerContext, request: web.Request, body: JsonObj
     """`POST /v1/embeddings`. A body with `content` and no `input` gets llama.cpp's shape, as in llama-server."""
     if body is None:
         body = await read_json_object(context, request)
+    if not VOYAGE_FIELDS.isdisjoint(body):
+        request[ERROR_FORMAT] = VOYAGE_ERRORS
     given = body.get("input")
     if given is None and body.get("content") is not None:
         return await answer_embedding(context, body)
@@ -139,15 +188,16 @@ _ALWAYS_NORMALIZED = (
     '"{}" must be {} here, because /v1/embeddings always returns vectors of length 1: use POST /embedding for other '
     "values"
 )
-_OWN_FIELDS = frozenset({"encoding_format", "user", "embd_normalize"})
+_OWN_FIELDS = frozenset({ENCODING_FORMAT.name, USER.name, EMBD_NORMALIZE.name})
 
 
 def _parse_own_fields(body: JsonObject) -> EncodingFormat:
-    embd_normalize = optional_int(body, "embd_normalize", minimum=-1)
-    if embd_normalize not in (None, 2):
-        raise InvalidRequest(_ALWAYS_NORMALIZED.format("embd_normalize", 2), "embd_normalize")
-    optional_str(body, "user")  # checked, but not used
-    return cast(EncodingFormat, optional_choice(body, "encoding_format", ("float", "base64")) or "float")
+    if body.get(EMBD_NORMALIZE.name) not in (None, EMBD_NORMALIZE.maximum):
+        raise InvalidRequest(
+            _ALWAYS_NORMALIZED.format(EMBD_NORMALIZE.name, EMBD_NORMALIZE.maximum), EMBD_NORMALIZE.name
+        )
+    USER.read(body)  # checked, but not used
+    return cast(EncodingFormat, ENCODING_FORMAT.read(body) or "float")
 
 
 def _error_object(error: EmbedError) -> dict[str, object]:

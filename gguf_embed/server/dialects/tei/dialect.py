@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.resources import files
 
 from gguf_embed.server.context import Dialect, Route
-from gguf_embed.server.dialects.tei.embed import embed, embed_all, root, similarity
+from gguf_embed.server.dialects.tei.embed import REQUEST, SIMILARITY, embed, embed_all, root, similarity
 from gguf_embed.server.dialects.tei.errors import ERRORS
 from gguf_embed.server.dialects.tei.info import info
-from gguf_embed.server.dialects.tei.tokens import decode
+from gguf_embed.server.dialects.tei.tokens import DECODE, decode
 
 TEI = Dialect(
     name="TEI",
@@ -23,4 +23,5 @@ TEI = Dialect(
     errors=ERRORS,
     error_schema="TeiError",
     openapi=(files(__package__) / "openapi.toml",),
+    bodies=(REQUEST, SIMILARITY, DECODE),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import orjson
@@ -12,21 +13,61 @@ from aiohttp import web
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields import aliases, output_types
+from gguf_embed.server.fields.embed_fields import NORMALIZE
+from gguf_embed.server.fields.field import Body, Json, Shaped
 from gguf_embed.server.fields.inputs import parse_inputs
+from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.options import refuse_elsewhere
-from gguf_embed.server.fields.output_types import parse_dimensions
+from gguf_embed.server.fields.output_types import DIMENSIONS, parse_dimensions
 from gguf_embed.server.fields.outputs import check_output, rows_of
-from gguf_embed.server.fields.prompt_prefix import parse_prompt_choice
-from gguf_embed.server.fields.truncation import parse_cutting
+from gguf_embed.server.fields.prompt_prefix import PROMPT_FIELDS, parse_prompt_choice
+from gguf_embed.server.fields.truncation import CUTTING_FIELDS, parse_cutting
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.errors import NoInputs, TooManyInputs
-from gguf_embed.server.http.values import (
-    JsonObject,
-    describe,
-    optional_str,
-    wrong_value,
-)
+from gguf_embed.server.http.values import JsonObject, describe, wrong_value
 from gguf_embed.types import DENSE, SCORES, TOKENS, EmbedRequest, FloatMatrix, ModelInfo, OutputSpec
+
+_TEXT: Json = {"type": "string"}
+REQUEST = Body(
+    "TeiEmbedRequest",
+    (
+        Shaped(
+            "inputs",
+            'The texts. Numbers among texts (`["a", 5]`) are a 422.',
+            also=aliases.texts_besides("inputs"),
+            required=True,
+            see="Inputs",
+            shape={"ref": "TextInput"},
+        ),
+        MODEL,
+        replace(
+            NORMALIZE,
+            text="`false`: vectors as the model returns them. Token vectors are never normalized.",
+            default="`true`",
+        ),
+        DIMENSIONS,
+    ),
+    groups=(PROMPT_FIELDS, replace(CUTTING_FIELDS, default="`true`")),
+)
+SENTENCES = Shaped(
+    "inputs",
+    "The source sentence, and those that are compared with it.",
+    required=True,
+    shape={
+        "type": "object",
+        "required": ["source_sentence", "sentences"],
+        "properties": {
+            "source_sentence": _TEXT,
+            "sentences": {"type": "array", "items": _TEXT, "minItems": 1},
+        },
+    },
+)
+PARAMETERS = Shaped(
+    "parameters",
+    "`truncate` and the like, and prompt fields such as `prompt_name`.",
+    shape={"type": "object", "allOf": [{"ref": PROMPT_FIELDS.name}, {"ref": CUTTING_FIELDS.name}]},
+)
+SIMILARITY = Body("TeiSimilarityRequest", (SENTENCES, PARAMETERS, MODEL))
 
 
 async def embed(context: ServerContext, request: web.Request) -> web.Response:
@@ -79,11 +120,11 @@ def parse_embed(body: JsonObject, max_inputs: int, output: OutputSpec | None = N
     param = aliases.inputs_field(body, ("inputs",))
     if body.get(param) is None:
         raise InvalidRequest('"inputs" must be provided: a string, or an array of strings', "inputs")
-    normalize = aliases.parse_flag(body, aliases.NORMALIZE)
+    normalize = NORMALIZE.read(body)
     cutting = parse_cutting(body, default=True)
     return EmbedRequest(
         inputs=parse_inputs(body[param], param, max_inputs, joins_mixed=False),
-        model=optional_str(body, "model"),
+        model=MODEL.read(body),
         output=output,
         embd_normalize=-1 if normalize is False else 2,
         dimensions=parse_dimensions(body),
@@ -121,7 +162,7 @@ def parse_similarity(body: JsonObject, max_inputs: int) -> EmbedRequest:
     cutting = parse_cutting(parameters, default=True)
     return EmbedRequest(
         inputs=(source, *sentences),
-        model=optional_str(body, "model"),
+        model=MODEL.read(body),
         embd_normalize=2,
         truncate=cutting.truncate,
         max_tokens=cutting.max_tokens,

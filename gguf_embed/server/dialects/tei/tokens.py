@@ -12,19 +12,45 @@ from gguf_embed.errors import InvalidRequest
 from gguf_embed.gguf_file.constants import VocabularyType
 from gguf_embed.preprocessing.token_offsets import check_offset_budget
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.fields.inputs import check_count, parse_parts
+from gguf_embed.server.fields.field import Body, Flag, Shaped
+from gguf_embed.server.fields.inputs import TOKENS, check_count, parse_parts
+from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.http.body import json_response, read_json_object
-from gguf_embed.server.http.values import JsonObject, describe, is_int, optional_bool, optional_str, wrong_value
+from gguf_embed.server.http.values import JsonObject, describe, whole_number, wrong_value
 from gguf_embed.types import TextTokens
 
 _SPACE_BEFORE = (VocabularyType.SPM, VocabularyType.WPM, VocabularyType.UGM)
 """Vocabularies that put a space before the first word when decoding."""
 
+_TEXT = {"type": "string"}
+INPUTS = Shaped(
+    "inputs",
+    "Texts, for a reply in TEI's shape.",
+    shape={"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]},
+)
+ADD_SPECIAL_TOKENS = Flag("add_special_tokens", "Special tokens, too.", default="`true`")
+SKIP_SPECIAL_TOKENS = Flag(
+    "skip_special_tokens", "Leave out the special tokens that stand around a text.", default="`true`"
+)
+DECODE = Body(
+    "TeiDecodeRequest",
+    (
+        Shaped(
+            "ids",
+            "One sequence of token ids, or several.",
+            required=True,
+            shape={"anyOf": [TOKENS, {"type": "array", "items": TOKENS}], "minItems": 1},
+        ),
+        SKIP_SPECIAL_TOKENS,
+        MODEL,
+    ),
+)
+
 
 async def answer_tokenize(context: ServerContext, body: JsonObject) -> web.Response:
     """Answer a parsed body: for each input, its tokens with their texts and offsets."""
     texts = parse_texts(body, context.options.max_inputs)
-    model, add_special = optional_str(body, "model"), optional_bool(body, "add_special_tokens")
+    model, add_special = MODEL.read(body), ADD_SPECIAL_TOKENS.read(body)
     found = await context.service.text_tokens(texts, model=model, add_special=add_special is not False)
     reply = [format_tokens(text, tokens) for text, tokens in zip(texts, found, strict=True)]
     return json_response(orjson.dumps(reply))
@@ -34,7 +60,7 @@ async def decode(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /decode`: the text of each sequence of ids."""
     body = await read_json_object(context, request)
     sequences = parse_ids(body, context.options.max_inputs)
-    model, skip = optional_str(body, "model"), optional_bool(body, "skip_special_tokens")
+    model, skip = MODEL.read(body), SKIP_SPECIAL_TOKENS.read(body)
     skipped: frozenset[int] = frozenset()
     if skip is not False:
         around = await context.service.tokenize("", model=model, add_special=True, parse_special=True)
@@ -68,7 +94,7 @@ def parse_ids(body: JsonObject, max_inputs: int) -> Sequence[Sequence[int]]:
     ids = body.get("ids")
     if not isinstance(ids, list):
         raise wrong_value("ids", "an array of token ids, or of such arrays", ids)
-    one = all(is_int(entry) for entry in ids)
+    one = all(whole_number(entry) is not None for entry in ids)
     sequences = [ids] if one and ids else ids
     check_count(sequences, "ids", max_inputs)
     return [_ids_of(entry, "ids" if one else f"ids[{index}]") for index, entry in enumerate(sequences)]

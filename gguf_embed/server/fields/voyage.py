@@ -1,0 +1,24 @@
+"""What Voyage's API adds to OpenAI's and Jina's: the message of an error once more as `detail`.
+
+Its client sends no header by which to know it, but `truncation` in every body. It raises its own errors, and retries
+a 429, only if a body has `detail`.
+"""
+
+from __future__ import annotations
+
+from gguf_embed.errors import EmbedError
+from gguf_embed.server.context import ErrorFormat
+
+VOYAGE_FIELDS = frozenset({"truncation", "top_k"})
+"""A body with one of them, also with null, is Voyage's."""
+
+
+def with_detail(errors: ErrorFormat) -> ErrorFormat:
+    """The same format, with `detail` beside `error`."""
+
+    def shape(error: EmbedError, message: str, status: int) -> tuple[int, object]:
+        status, body = errors.shape(error, message, status)
+        assert isinstance(body, dict)
+        return status, {**body, "detail": message}
+
+    return ErrorFormat(shape, errors.words)
