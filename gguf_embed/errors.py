@@ -26,6 +26,7 @@ class WayOut(StrEnum):
     RERANK = "rerank"  # ask this model for scores
     POOL = "pool"  # name a pooling that gives one vector per text
     TOKEN_VECTORS = "token_vectors"  # use a route that can return one vector per token
+    HEAD_VECTORS = "head_vectors"  # use a route that can return multi-vectors and sparse vectors
     COMPARE_VECTORS = "compare_vectors"  # rank by the cosine of vectors
     NAME_LABEL = "name_label"  # choose one of the rank head's labels
     PROMPT_YOURSELF = "prompt_yourself"  # put the prompt before the texts on the client's side

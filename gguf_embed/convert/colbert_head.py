@@ -1,7 +1,8 @@
 """ColBERT's projection and how its queries and documents are read, from three kinds of model directories.
 
-PyLate's and sentence-transformers': Dense modules without a pooling before them, `config_sentence_transformers.json`.
-Stanford's: a tensor `linear.weight`, `artifact.metadata`. BGE-M3's: `colbert_linear.pt`.
+sentence-transformers': Dense modules and a MultiVectorMask, prompts as prefixes. PyLate's: Dense modules without a
+pooling before them, all settings in `config_sentence_transformers.json`. Stanford's: a tensor `linear.weight`,
+`artifact.metadata`. BGE-M3's: `colbert_linear.pt`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def colbert_head(source: ModelSourceDirectory) -> Mapping[str, Any]:
         values = _m3(source.path / _M3)
     elif is_stanford(source):
         values = _stanford(source)
+    elif "MultiVectorMask" in kinds:
+        values = _sentence_transformers(source, modules)
     elif "Dense" in kinds and "Pooling" not in kinds:
         values = _pylate(source, [module for module in modules if module.kind == "Dense"])
     else:
@@ -89,6 +92,41 @@ def _pylate(source: ModelSourceDirectory, modules: Sequence[SourceModule]) -> Va
     return values
 
 
+def _sentence_transformers(source: ModelSourceDirectory, modules: Sequence[SourceModule]) -> Values:
+    config = read_json(source.path / "config_sentence_transformers.json")
+    reading, mask = read_json(source.path / "sentence_bert_config.json"), _read_mask(modules)
+    ids, prompts = read_token_ids(source), config.get("prompts") or {}
+    values: Values = {"skipped": _known(ids, mask.get("skiplist_words") or [])}
+    if dense := [module for module in modules if module.kind == "Dense"]:
+        values |= _projection(_product(dense))
+    for role in ("query", "document"):
+        token = _token_of(ids, prompts.get(role))
+        if token is not None:  # a prompt of several tokens stays a prompt
+            values[f"{role}_prefix"] = (token,)
+        if isinstance(reading.get(f"{role}_length"), int):
+            values[f"{role}_length"] = reading[f"{role}_length"]
+    expansion = reading.get("query_expansion")
+    if not isinstance(expansion, dict):
+        return values
+    length, token_text = expansion.get("length"), expansion.get("token")
+    values |= _expansion(source, ids, attended=expansion.get("attend") is True, token=token_text)
+    values["expansion_length"] = length
+    return values | {"query_length": length} if expansion.get("strategy") == "fixed" else values
+
+
+def _read_mask(modules: Sequence[SourceModule]) -> Values:
+    folder = next(module.folder for module in modules if module.kind == "MultiVectorMask")
+    config = read_json(folder / "config.json")
+    if config.get("skiplist_tasks") not in (None, ["document"]) or config.get("keep_only_token_ids"):
+        raise ModelFileError(f"{folder}: only a list of words that documents skip can be converted")
+    return config
+
+
+def prefix_roles(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of prompts that are prefixes of the head, so they must not be added as text, too."""
+    return tuple(role for role in ("query", "document") if f"{COLBERT}{role}_prefix" in values)
+
+
 def _projection(weight: NDArray[np.float32]) -> Values:
     return {"weight": weight, "dimensions": int(weight.shape[0])}
 
@@ -112,12 +150,16 @@ def _product(modules: Sequence[SourceModule]) -> NDArray[np.float32]:
 
 def _reading(source: ModelSourceDirectory, ids: Mapping[str, int], prefix: object, name: str) -> Values:
     """The prefix of queries or documents, which is one token."""
-    if not prefix or not isinstance(prefix, str):
+    if not prefix:
         return {}
-    token = ids.get(prefix, ids.get(prefix.strip()))
+    token = _token_of(ids, prefix)
     if token is None:
         raise ModelFileError(f"{source.path}: the prefix {prefix!r} of a {name} is not a token of its tokenizer")
     return {f"{name}_prefix": (token,)}
+
+
+def _token_of(ids: Mapping[str, int], text: object) -> int | None:
+    return ids.get(text, ids.get(text.strip())) if isinstance(text, str) else None
 
 
 def _lengths(query: object, document: object) -> Values:
@@ -127,8 +169,14 @@ def _lengths(query: object, document: object) -> Values:
     }
 
 
-def _expansion(source: ModelSourceDirectory, ids: Mapping[str, int], *, attended: bool) -> Values:
-    mask = special_token(source, "mask_token") or next((text for text in ("[MASK]", "<mask>") if text in ids), None)
+def _expansion(
+    source: ModelSourceDirectory, ids: Mapping[str, int], *, attended: bool, token: str | None = None
+) -> Values:
+    mask = (
+        token
+        or special_token(source, "mask_token")
+        or next((text for text in ("[MASK]", "<mask>") if text in ids), None)
+    )
     if mask is None or mask not in ids:
         return {}
     return {"expansion_token": ids[mask], "expansion_attended": attended}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_embed.convert.architectures import plan_model
+from gguf_embed.convert.colbert_head import prefix_roles
 from gguf_embed.convert.plan import FILE_TYPES, ConversionPlan, OutType, PlannedTensor
 from gguf_embed.convert.profile import UseProfile, read_profile, write_profile
 from gguf_embed.convert.safetensors import list_tensors, most_common_type, read_float32
@@ -23,7 +24,10 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.atomic_write import atomic_write
 
 _AUTO: dict[str, OutType] = {"BF16": "bf16", "F16": "f16", "F32": "f16"}
-_COMPUTED_MODULES = ("Transformer", "Pooling", "Normalize", "Dropout", "MLMTransformer", "SpladePooling")
+_COMPUTED_MODULES = (
+    *("Transformer", "Pooling", "Normalize", "Dropout"),
+    *("MLMTransformer", "SpladePooling", "MultiVectorMask"),
+)
 """Steps of a sentence-transformers model that the GGUF contains, that change nothing (Dropout), or that are done later
 (Normalize)."""
 
@@ -86,7 +90,8 @@ def _prepare(source: Path, outtype: OutType | Literal["auto"], name: str | None)
     plan = plan_model(directory, chosen)
     heads = read_heads(directory)
     _check_modules(directory, plan, heads)
-    return _Conversion(directory, chosen, name or source.resolve().name, plan, read_profile(directory), heads)
+    profile = read_profile(directory).without(prefix_roles(heads))
+    return _Conversion(directory, chosen, name or source.resolve().name, plan, profile, heads)
 
 
 def _write(conversion: _Conversion, output: Path, report: Callable[[str], None]) -> None:

@@ -9,7 +9,8 @@ They are arrays of numbers in the metadata, because llama.cpp refuses a file wit
     gguf-embed.colbert.document_prefix    int32[]                   the same of a document
     gguf-embed.colbert.query_length       uint32                    limit in tokens
     gguf-embed.colbert.document_length    uint32                    limit in tokens
-    gguf-embed.colbert.expansion_token    uint32                    fills queries up to their limit; else absent
+    gguf-embed.colbert.expansion_token    uint32                    fills short queries; absent: nothing does
+    gguf-embed.colbert.expansion_length   uint32                    up to so many tokens
     gguf-embed.colbert.expansion_attended bool                      whether other tokens attend to these
     gguf-embed.colbert.skipped            int32[]                   tokens of documents that get no vector
     gguf-embed.colbert.skips_first        bool                      neither does the first token of any text
@@ -87,7 +88,8 @@ class LateInteraction:
     document_prefix: tuple[int, ...] = ()
     query_length: int | None = None  # limit in tokens; None: the model's
     document_length: int | None = None
-    expansion_token: int | None = None  # fills queries up to `query_length`; None: nothing does
+    expansion_token: int | None = None  # fills short queries; None: nothing does
+    expansion_length: int = 0  # up to so many tokens
     expansion_attended: bool = False
     skipped: frozenset[int] = frozenset()  # tokens of documents that get no vector
     skips_first: bool = False  # neither does the first token of any text
@@ -225,7 +227,8 @@ def _late(source: _Source) -> LateInteraction:
         document_prefix=source.ids(COLBERT + "document_prefix"),
         query_length=query_length,
         document_length=source.size(COLBERT + "document_length", _MAX_LENGTH),
-        expansion_token=expansion if query_length else None,
+        expansion_token=expansion,
+        expansion_length=source.size(COLBERT + "expansion_length", _MAX_LENGTH) or query_length or 0,
         expansion_attended=bool(header.get(COLBERT + "expansion_attended", bool)),
         skipped=frozenset(source.ids(COLBERT + "skipped")),
         skips_first=bool(header.get(COLBERT + "skips_first", bool)),

@@ -17,12 +17,13 @@ class TextForm:
 
     prefix: tuple[int, ...]  # ids after the tokens that open a text, as in PyLate and Stanford's ColBERT
     length: int | None  # limit in tokens; None: the model's
-    expansion: int | None = None  # the token that fills a text up to `length`; None: nothing does
+    expansion: int | None = None  # the token that fills a short text; None: nothing does
+    expanded_length: int = 0  # up to so many tokens
 
 
 def text_form(late: LateInteraction, *, is_query: bool) -> TextForm:
     if is_query:
-        return TextForm(late.query_prefix, late.query_length, late.expansion_token)
+        return TextForm(late.query_prefix, late.query_length, late.expansion_token, late.expansion_length)
     return TextForm(late.document_prefix, late.document_length)
 
 
@@ -45,5 +46,5 @@ def prepare_in_form(
 def _in_form(text: TokenizedText, n_opening: int, limit: int, form: TextForm) -> TokenizedText:
     tokens = [*text.tokens[:n_opening], *form.prefix, *text.tokens[n_opening:]]
     if form.expansion is not None:
-        tokens += [form.expansion] * (limit - len(tokens))
+        tokens += [form.expansion] * (min(form.expanded_length, limit) - len(tokens))
     return TokenizedText(tokens, text.n_tokens + len(form.prefix))

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.preprocessing.late_interaction import TextForm, text_form
 from gguf_embed.preprocessing.prompt_prefixes import QUERY_NAMES, same_meaning
-from gguf_embed.types import JOINT, MULTIVECTOR, SPARSE, EmbedRequest, ModelInfo, OutputSpec, Pooling
+from gguf_embed.types import DENSE, JOINT, MULTIVECTOR, SPARSE, EmbedRequest, ModelInfo, OutputSpec, Pooling
 
 HEAD_OUTPUTS = (MULTIVECTOR, SPARSE, JOINT)
+
+MODELS_WITH = {
+    MULTIVECTOR: "ColBERT models such as answerai-colbert-small-v1 and GTE-ModernColBERT-v1, and bge-m3",
+    SPARSE: "SPLADE models such as splade-v3, and bge-m3",
+}
+"""For people whose server has none."""
 
 
 class NoHead(NotSupported):
@@ -31,6 +37,8 @@ def output_of_heads(request: EmbedRequest, info: ModelInfo, output: OutputSpec) 
 
     Raises `NoHead`, and `InvalidRequest` for options that need a row for each token of the text.
     """
+    if output.kind == JOINT:
+        output = _with_dense(info, output)
     wanted = output.parts or (output.kind,)
     missing = next((kind for kind in (MULTIVECTOR, SPARSE) if kind in wanted and kind not in info.head_outputs), None)
     if missing is not None:
@@ -41,6 +49,20 @@ def output_of_heads(request: EmbedRequest, info: ModelInfo, output: OutputSpec) 
     prompt = request.prompt
     asks_query = prompt is not None and prompt.name is not None and same_meaning(prompt.name, QUERY_NAMES[0])
     return replace(output, is_query=True) if asks_query else output
+
+
+def _with_dense(info: ModelInfo, output: OutputSpec) -> OutputSpec:
+    """Joint output with the pooling of its dense part, which is the first one; without dense part if there is none.
+
+    A request that does not list the dense kind gets it beside the others, if the model has it. Raises `NotSupported`.
+    """
+    others = tuple(kind for kind in output.parts if kind != DENSE)
+    pooling = output.pooling or info.output.pooling
+    if pooling is not None:
+        return replace(output, pooling=pooling, parts=(DENSE, *others))
+    if DENSE in output.parts:
+        raise NotSupported(f"model {info.name!r} has no dense vectors", [WayOut.POOL])
+    return replace(output, parts=others)
 
 
 def text_form_of(model: LoadedModel, output: OutputSpec) -> TextForm | None:

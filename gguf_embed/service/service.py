@@ -17,6 +17,7 @@ from gguf_embed.service.embed_checks import GivesScoresOnly
 from gguf_embed.service.embed_images import plan_images
 from gguf_embed.service.embed_plan import plan_embed
 from gguf_embed.service.embed_result import assemble, pieces_of
+from gguf_embed.service.head_outputs import MODELS_WITH, NoHead
 from gguf_embed.service.pipeline import Pipeline, ServedModel
 from gguf_embed.service.pulls import Pulls
 from gguf_embed.service.rerank import plan_rerank, rank_scores
@@ -72,6 +73,8 @@ class EmbedService:
             plan = plan_images(served, request) if request.images else plan_embed(served, request)
         except GivesScoresOnly as error:
             raise NotSupported(error.message + self._embedding_models(), error.ways_out) from error
+        except NoHead as error:
+            raise NotSupported(error.message + self._models_with(error.output_kind)) from error
         computed = await self._pipeline.run(plan, load_s)
         if plan.is_heavy:
             return await self._pipeline.run_on_thread(lambda: assemble(plan, computed))
@@ -105,6 +108,11 @@ class EmbedService:
         names = [spec.info.name for spec in self._registry.specs() if spec.info.pooling is not Pooling.RANK]
         shown = ", ".join(map(repr, names[:MAX_NAMES_SHOWN]))
         return f" (embedding models on this server: {shown})" if names else ""
+
+    def _models_with(self, kind: str) -> str:
+        names = [spec.info.name for spec in self._registry.specs() if kind in spec.info.head_outputs]
+        shown = ", ".join(map(repr, names[:MAX_NAMES_SHOWN]))
+        return f" (models on this server that have: {shown})" if names else f" (models that have: {MODELS_WITH[kind]})"
 
     def _find(self, name: str | None, *, strict: bool = False) -> ModelSpec:
         """Raises `ModelNotFound`, or `InvalidRequest` if a name is required and missing."""

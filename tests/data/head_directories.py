@@ -37,6 +37,8 @@ def write_directory(name: str, path: Path) -> Path:
         write_or_remove(path / file, content)
     encoder = {prefix + key: value for key, value in make_weights(stored["shapes"], stored["scale"]).items()}
     write_safetensors(path / "model.safetensors", encoder | make_weights(in_model, 0.2))
+    for file in folder.glob("*.pt"):
+        shutil.copy(file, path)
     for file, of_file in shapes.items():
         if file != "model.safetensors":
             write_safetensors(path / file, make_weights(of_file, 0.2))

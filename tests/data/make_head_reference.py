@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from sentence_transformers import MultiVectorEncoder, SparseEncoder
+from transformers import AutoModel, AutoTokenizer
 
 from tests.data.head_directories import DATA, write_directory
 
@@ -73,6 +74,41 @@ def splade(**pooling: object) -> dict[str, Any]:
     }
 
 
+ST6_BASE = "sentence_transformers."
+ST6 = {
+    "config_sentence_transformers.json": {
+        "model_type": "MultiVectorEncoder",
+        "prompts": {"query": "[Q] ", "document": "[D] "},
+    },
+    "sentence_bert_config.json": {
+        "transformer_task": "feature-extraction",
+        "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+        "module_output_name": "token_embeddings",
+        "document_length": 24,
+        "query_expansion": {"strategy": "min", "attend": False, "token": None, "length": 10},
+    },
+    "modules.json": [
+        TRANSFORMER | {"type": ST6_BASE + "base.modules.transformer.Transformer"},
+        dense(1) | {"type": ST6_BASE + "base.modules.dense.Dense"},
+        {
+            "idx": 2,
+            "name": "2",
+            "path": "2_MultiVectorMask",
+            "type": ST6_BASE + "multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask",
+        },
+        {"idx": 3, "name": "3", "path": "3_Normalize", "type": ST6_BASE + "base.modules.normalize.Normalize"},
+    ],
+    "1_Dense/config.json": DENSE | {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"},
+    "2_MultiVectorMask/config.json": {
+        "skiplist_words": [".", ","],
+        "skiplist_tasks": ["document"],
+        "keep_only_token_ids": None,
+    },
+    "3_Normalize/config.json": {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"},
+    "added_tokens": ["[Q] ", "[D] "],
+}
+
+
 BERT_MLM = {
     "cls.predictions.transform.dense.weight": (64, 64),
     "cls.predictions.transform.dense.bias": (64,),
@@ -111,6 +147,8 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Sequence[int]]]
             "2_Dense/model.safetensors": {"linear.weight": (16, 32)},
         },
     ),
+    "colbert_sentence_transformers": ("bert", ST6, {"1_Dense/model.safetensors": {"linear.weight": (16, 64)}}),
+    "bge_m3": ("xlm_roberta", {"modules.json": None, "sentence_bert_config.json": None}, {}),
     "colbert_xlm_roberta": ("xlm_roberta", pylate(), {"1_Dense/model.safetensors": {"linear.weight": (16, 64)}}),
     "colbert_stanford": (
         "bert",
@@ -164,12 +202,46 @@ def main() -> None:
         (folder / "base").write_text(base)
         (folder / "files.json").write_text(json.dumps(files, indent=2, ensure_ascii=False))
         (folder / "heads.json").write_text(json.dumps(shapes, indent=2))
+        if name == "bge_m3":
+            save_m3_heads(folder)
         with tempfile.TemporaryDirectory() as temporary, torch.inference_mode():
             directory = write_directory(name, Path(temporary) / "model")
             np.savez_compressed(folder / "reference.npz", **answers(name, str(directory), texts))
 
 
+def save_m3_heads(folder: Path) -> None:
+    """As torch.save writes them in BGE-M3's repository."""
+    torch.manual_seed(0)
+    for file, n_out in (("colbert_linear.pt", 64), ("sparse_linear.pt", 1)):
+        torch.save(torch.nn.Linear(64, n_out).state_dict(), folder / file)
+
+
+def m3_answers(path: str, documents: Sequence[str]) -> dict[str, Any]:
+    """FlagEmbedding's formulas: the first row; the largest relu(linear) per token; linear rows but the first one."""
+    model, tokenizer = AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    colbert, sparse = (torch.load(Path(path) / f"{name}_linear.pt") for name in ("colbert", "sparse"))
+    dense, weights, vectors = [], np.zeros((len(documents), model.config.vocab_size), np.float32), []
+    for number, text in enumerate(documents):
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        rows = model(ids).last_hidden_state[0]
+        dense.append(torch.nn.functional.normalize(rows[0], dim=0).numpy())
+        found = torch.relu(rows @ sparse["weight"].T + sparse["bias"])[:, 0]
+        for token, weight in zip(ids[0].tolist(), found.tolist(), strict=True):
+            if token not in (0, 1, 2, 3):
+                weights[number, token] = max(weights[number, token], weight)
+        projected = rows[1:] @ colbert["weight"].T + colbert["bias"]
+        vectors.append(torch.nn.functional.normalize(projected, dim=1).numpy())
+    return {
+        "dense": np.stack(dense),
+        "sparse": weights,
+        "documents": np.concatenate(vectors),
+        "n_documents": np.array([len(rows) for rows in vectors]),
+    }
+
+
 def answers(name: str, path: str, documents: Sequence[str]) -> dict[str, Any]:
+    if name == "bge_m3":
+        return m3_answers(path, documents)
     if name.startswith("splade"):
         model = SparseEncoder(path, device="cpu")
         encoded = model.encode_document(list(documents), convert_to_sparse_tensor=False, convert_to_tensor=True)

@@ -20,9 +20,9 @@ from gguf_embed.engines.heads.late_interaction import multivectors
 from gguf_embed.engines.heads.sparse import query_vectors, sparse_vectors
 from gguf_embed.errors import NotSupported
 from gguf_embed.gguf_file.token_heads import TokenHeads
-from gguf_embed.joint_output import JointOutput
 from gguf_embed.types import DENSE, JOINT, MULTIVECTOR, SPARSE, TOKENS, Output, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
+from gguf_embed.vectors.joint import JointOutput
 
 
 def with_heads(loaded: LoadedEngine, plan: ExecutionPlan, heads: TokenHeads) -> tuple[LoadedEngine, ExecutionPlan]:

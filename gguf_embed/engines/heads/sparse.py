@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from gguf_embed.gguf_file.token_heads import MaskedLanguageHead, Numbers, SparseHead
-from gguf_embed.sparse_vectors import Indices, SparseRows, Weights
 from gguf_embed.types import FloatMatrix
 from gguf_embed.vectors import Rows
+from gguf_embed.vectors.sparse import Indices, SparseRows, Weights
 
 BLOCK_BYTES = 2**23
 """Limit on the logits that are in memory at once: a text of 8,000 tokens would have a gigabyte of them."""

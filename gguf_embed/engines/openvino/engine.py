@@ -110,9 +110,10 @@ class OpenVinoContext:
         """Compute texts of similar length in one call."""
         packing = Packing.of(lengths, self._compiled.cost)
         ids = np.fromiter(chain.from_iterable(batch), np.int64, int(lengths.sum()))
+        unattended = self.spec.output.unattended
         inputs = [
             packing.rows(self._compiled.tokens.take(ids)),
-            attended_lengths(batch, lengths, self.spec.output.unattended)[:, np.newaxis],
+            lengths[:, np.newaxis] if unattended is None else attended_lengths(batch, unattended),
             packing.slots,
             packing.places,
             packing.positions,
@@ -150,11 +151,9 @@ class OpenVinoContext:
         self._requests = None
 
 
-def attended_lengths(batch: Sequence[Sequence[int]], lengths: np.ndarray, unattended: int | None) -> np.ndarray:
-    """int32[texts]: how many tokens of each text others attend to: not to those `unattended` at its end."""
-    if unattended is None:
-        return lengths
-    return np.array([n_attended(text, unattended) for text in batch], np.int32)
+def attended_lengths(batch: Sequence[Sequence[int]], unattended: int) -> np.ndarray:
+    """int32[texts, 1]: how many tokens of each text others attend to: not to those `unattended` at its end."""
+    return np.array([[n_attended(text, unattended)] for text in batch], np.int32)
 
 
 def n_attended(text: Sequence[int], unattended: int) -> int:

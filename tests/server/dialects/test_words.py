@@ -10,6 +10,10 @@ from gguf_embed.server.app import DIALECTS
 ELSEWHERE = {
     ("OpenAI", WayOut.EMBED_OPTIONS): "the fields are those of both embedding routes",
     ("llama.cpp", WayOut.EMBED_OPTIONS): "the same",
+    **{
+        (name, WayOut.HEAD_VECTORS): "only OpenAI's shape is an object per input, which has room for them"
+        for name in ("llama.cpp", "Ollama", "Cohere", "TEI")
+    },
     ("TEI", WayOut.EMBED_OPTIONS): "TEI's replies have no place for what the fields ask for",
     ("TEI", WayOut.RERANK): "its own /rerank, which is the same route as Jina's",
     ("OpenAI", WayOut.OWN_IDS): "OpenAI's clients send OpenAI's ids",

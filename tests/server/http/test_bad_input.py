@@ -108,7 +108,10 @@ BAD_FIELDS = (
     {"messages": [{"role": "user", "content": "a"}]},
     {"instruction": "find"},
     {"add_special_tokens": False},
-    {"return_sparse": True},
+    {"return_sparse": "yes"},
+    {"return_multivector": True, "pooling": "mean"},
+    {"output": ["dense", "other"]},
+    {"output": ["dense"], "return_sparse": True},
     {"model": 1},
     {"model": ["tiny"]},
     {"pooling": "max"},
@@ -259,7 +262,7 @@ def table() -> list[tuple[str, bytes]]:
 
 
 def bad_tei() -> Iterator[tuple[str, bytes]]:
-    for path in ("/embed", "/embed_all", "/"):
+    for path in ("/embed", "/embed_all", "/embed_sparse", "/"):
         yield from ((path, dump({"inputs": bad, "truncate": False})) for bad in BAD_PROMPTS)
         yield from ((path, dump({"inputs": "a", **bad})) for bad in BAD_TEI_FIELDS)
     for bad in BAD_PROMPTS:
