@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from gguf_embed.types import (
     RerankRequest,
     RerankResult,
     ScoreKind,
+    Truncation,
     Usage,
 )
 from gguf_embed.vectors import Rows
@@ -42,7 +43,10 @@ class RerankPlan(Plan):
 
 def plan_rerank(served: ServedModel, request: RerankRequest) -> RerankPlan:
     """Raises what `score_column` raises."""
-    column = score_column(served.info, request.label)
+    return plan_pairs(served, request, score_column(served.info, request.label))
+
+
+def plan_pairs(served: ServedModel, request: RerankRequest, column: int) -> RerankPlan:
     documents, index_of = deduplicate(request.documents)
     return RerankPlan(
         served=served,
@@ -57,21 +61,37 @@ def plan_rerank(served: ServedModel, request: RerankRequest) -> RerankPlan:
 
 def rank_scores(plan: RerankPlan, computed: Computed) -> RerankResult:
     """The scores from a rank head. Raises the error of the first document that failed."""
+    found = head_numbers(plan, computed)
+    scores, kind = finish_scores(found.numbers, plan.served.info, plan.column, raw=plan.request.raw_scores)
+    return RerankResult(
+        model=plan.served.info,
+        scores=scores,
+        score_kind=kind,
+        usage=Usage(found.n_tokens),
+        truncated=found.truncated,
+        timings=computed.timings,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HeadNumbers:
+    """What a rank head returned for a request's documents."""
+
+    numbers: FloatMatrix  # float32[n_documents, n_scores]
+    n_tokens: int
+    truncated: tuple[Truncation, ...]
+
+
+def head_numbers(plan: RerankPlan, computed: Computed) -> HeadNumbers:
+    """Raises the error of the first document that failed."""
     submission = computed.submission
     if submission.failures:
         first = min(submission.failures)
         raise submission.failures[first].for_document(plan.index_of.index(first))
     numbers = np.concatenate([output.matrix for output in submission.outputs if isinstance(output, Rows)])
-    scores, kind = finish_scores(numbers, plan.served.info, plan.column, raw=plan.request.raw_scores)
     texts = [text for at in plan.index_of if isinstance(text := computed.texts[at], TokenizedText)]
-    return RerankResult(
-        model=plan.served.info,
-        scores=scores[list(plan.index_of)],
-        score_kind=kind,
-        usage=Usage(sum(len(text.tokens) for text in texts)),
-        truncated=truncations(texts),
-        timings=computed.timings,
-    )
+    n_tokens = sum(len(text.tokens) for text in texts)
+    return HeadNumbers(numbers[list(plan.index_of)], n_tokens, truncations(texts))
 
 
 def prepare_pairs(
@@ -88,7 +108,8 @@ def prepare_pairs(
     truncate = model.config.truncate if request.truncate is None else request.truncate
     limits = PairLimits(limit, truncate, request.max_document_tokens, request.cut_start)
     check_characters(request.query, request.documents, limit)
-    make = pair_maker(model.codec, model.tokenizer, model.pair_form, request.query)
+    form = replace(model.pair_form, instruction=request.instruction)
+    make = pair_maker(model.codec, model.tokenizer, form, request.query)
     check_query(make(""), limits)
     first = {document: index for index, document in reversed(tuple(enumerate(request.documents)))}
     return [cut_pair(make(document), limits, first[document]) for document in documents]

@@ -12,6 +12,7 @@ from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.pool import ModelPool
 from gguf_embed.model_pool.registry import ModelRegistry, ModelSpec
 from gguf_embed.model_store.store import ModelStore
+from gguf_embed.service.classify import classify
 from gguf_embed.service.compare import rank_by_cosine, rank_by_maxsim
 from gguf_embed.service.embed_checks import GivesScoresOnly
 from gguf_embed.service.embed_images import plan_images
@@ -25,6 +26,8 @@ from gguf_embed.service.tokenize import token_ids, tokens_of_texts
 from gguf_embed.types import (
     MULTIVECTOR,
     NO_LOAD_OPTIONS,
+    ClassifyRequest,
+    ClassifyResult,
     EmbedRequest,
     EmbedResult,
     Input,
@@ -93,6 +96,20 @@ class EmbedService:
                 return await rank(request, lambda part: self._embed(served, part, lease.load_s), served)
             plan = plan_rerank(served, request)
             return rank_scores(plan, await self._pipeline.run(plan, lease.load_s))
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+        """The labels of all texts, or one `EmbedError`. A model without a rank head is refused without loading it."""
+        spec = self._find(request.model)
+        if not spec.info.n_scores:
+            raise NotSupported(f"model {spec.info.name!r} has no classification head, so it has no labels")
+        async with self._pool.lease(spec) as lease:
+            served = ServedModel(lease.model, self._pool.info(lease.spec))
+            return await classify(
+                request,
+                served,
+                lambda part: self._embed(served, part, lease.load_s),
+                lambda plan: self._pipeline.run(plan, lease.load_s),
+            )
 
     def _no_rank_head(self, name: str) -> NotSupported:
         names = [spec.info.name for spec in self._registry.specs() if spec.info.n_scores]

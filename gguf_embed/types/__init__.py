@@ -27,6 +27,8 @@ from gguf_embed.types.requests import (
     Span,
 )
 from gguf_embed.types.rerank import (
+    ClassifyRequest,
+    ClassifyResult,
     RerankRequest,
     RerankResult,
     ScoreKind,
@@ -58,6 +60,8 @@ __all__ = [
     "SPARSE",
     "TOKENS",
     "AppliedPrompt",
+    "ClassifyRequest",
+    "ClassifyResult",
     "EmbedRequest",
     "EmbedResult",
     "FileProblem",

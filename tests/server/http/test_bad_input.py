@@ -15,6 +15,7 @@ from gguf_embed.server.dialects.ollama.dialect import OLLAMA
 from gguf_embed.server.dialects.ollama.version import refuse
 from gguf_embed.server.dialects.openai.dialect import OPENAI
 from gguf_embed.server.dialects.tei.dialect import TEI
+from gguf_embed.server.dialects.vllm.dialect import VLLM
 from tests.server.fake_service import serving
 
 DIALECTS = {
@@ -256,7 +257,7 @@ def table() -> list[tuple[str, bytes]]:
         for name in ("source", "destination")
         for bad in (*NOT_A_NAME, "", None)
     ]
-    rows += [*bad_tei(), *bad_cohere()]
+    rows += [*bad_tei(), *bad_cohere(), *bad_vllm()]
     rows += [(AZURE, dump({"input": "a", **bad})) for bad in BAD_OPENAI_FIELDS if "model" not in bad]
     return rows + [(path, body) for path in POSTS for body in MALFORMED]
 
@@ -286,6 +287,43 @@ def bad_cohere() -> Iterator[tuple[str, bytes]]:
         yield from ((path, dump({"query": "a", "documents": ["a"], **bad})) for bad in BAD_RERANK_FIELDS)
 
 
+BAD_TEXTS = (None, [], {}, 1, True, 1.5, [None], [1], ["a", 1], [["a"]], [[]], [{}])
+BAD_SHARED_FIELDS = (
+    *BAD_CUTTING,
+    *({"raw_scores": bad} for bad in ("yes", 1, [])),
+    {"raw_scores": True, "use_activation": True},
+    *({"model": bad} for bad in (1, [], {})),
+    {"messages": [{"role": "user", "content": "a"}]},
+    {"return_sparse": True},
+    {"on_error": "skip"},
+)
+
+
+def bad_vllm() -> Iterator[tuple[str, bytes]]:
+    """And TEI's /predict, which takes the same fields."""
+    for path in ("/score", "/v1/score"):
+        for name, other in (("queries", "documents"), ("text_1", "text_2"), ("data_1", "items")):
+            yield from ((path, dump({other: "a", name: bad})) for bad in BAD_TEXTS)
+        yield path, dump({"queries": ["a", "b"], "documents": ["a", "b", "c"]})
+        yield path, dump({"queries": "a", "documents": ["a"] * 2049})
+        bad_fields = (*BAD_SHARED_FIELDS, {"instruction": 1}, {"max_tokens_per_doc": 0})
+        yield from ((path, dump({"queries": "a", "documents": "b", **bad})) for bad in bad_fields)
+    yield from (("/classify", dump({"input": bad})) for bad in BAD_TEXTS)
+    yield "/classify", dump({"input": ["a"] * 2049})
+    yield from (("/classify", dump({"input": "a", **bad})) for bad in BAD_SHARED_FIELDS)
+    yield from (("/pooling", dump({"input": bad})) for bad in (None, [], {}, 1.5, True, [None], ["a", 1]))
+    bad_tasks = ({"task": "plugin"}, {"task": 1}, {"pooling": "mean"}, {"dimensions": 0}, {"normalize": "no"})
+    yield from (
+        ("/pooling", dump({"input": "a", **bad}))
+        for bad in (*BAD_CUTTING, *bad_tasks, {"model": 1}, {"model": []}, {"return_sparse": True})
+    )
+    yield from (
+        ("/predict", dump({"inputs": bad}))
+        for bad in (None, [], {}, 1, True, [None], [1], ["a", 1], ["a", "b", "c"], [["a", "b", "c"]], [[]])
+    )
+    yield from (("/predict", dump({"inputs": "a", **bad})) for bad in BAD_SHARED_FIELDS)
+
+
 AZURE = "/openai/deployments/{model:.+}/embeddings"
 
 
@@ -310,7 +348,7 @@ def check_shape(dialect: Dialect, reply) -> None:
     error = reply.json["error"]
     assert error["message"]
     assert isinstance(error["type"], str)
-    if dialect is OPENAI:
+    if dialect in (OPENAI, VLLM):
         assert isinstance(error["code"], str)
         assert "param" in error
     else:

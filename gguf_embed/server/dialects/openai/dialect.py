@@ -7,7 +7,7 @@ from importlib.resources import files
 from gguf_embed.server.admin import models
 from gguf_embed.server.context import Dialect, Route
 from gguf_embed.server.dialects.openai.embeddings import REQUEST, deployment, embeddings
-from gguf_embed.server.dialects.openai.errors import ERRORS
+from gguf_embed.server.fields.openai_errors import ERRORS
 
 OPENAI = Dialect(
     name="OpenAI",

@@ -15,7 +15,6 @@ from aiohttp import web
 from gguf_embed.errors import EmbedError, InvalidRequest, describe
 from gguf_embed.server.context import ERROR_FORMAT, ServerContext
 from gguf_embed.server.dialects.llama.embedding import answer_embedding
-from gguf_embed.server.dialects.openai.errors import ERRORS, error_object
 from gguf_embed.server.dialects.openai.token_ids import resolve_token_ids
 from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields import options as option_fields
@@ -25,6 +24,7 @@ from gguf_embed.server.fields.head_outputs import HEAD_FIELDS, split_rows, write
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.model import MODEL
+from gguf_embed.server.fields.openai_errors import ERRORS, error_object
 from gguf_embed.server.fields.option_fields import OPTION_FIELDS
 from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_with_images
 from gguf_embed.server.fields.options_reply import openai_data, openai_details, with_option_headers
