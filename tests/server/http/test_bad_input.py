@@ -257,7 +257,7 @@ def table() -> list[tuple[str, bytes]]:
         for name in ("source", "destination")
         for bad in (*NOT_A_NAME, "", None)
     ]
-    rows += [*bad_tei(), *bad_cohere(), *bad_vllm()]
+    rows += [*bad_tei(), *bad_cohere(), *bad_vllm(), *bad_voyage()]
     rows += [(AZURE, dump({"input": "a", **bad})) for bad in BAD_OPENAI_FIELDS if "model" not in bad]
     return rows + [(path, body) for path in POSTS for body in MALFORMED]
 
@@ -322,6 +322,21 @@ def bad_vllm() -> Iterator[tuple[str, bytes]]:
         for bad in (None, [], {}, 1, True, [None], [1], ["a", 1], ["a", "b", "c"], [["a", "b", "c"]], [[]])
     )
     yield from (("/predict", dump({"inputs": "a", **bad})) for bad in BAD_SHARED_FIELDS)
+
+
+def bad_voyage() -> Iterator[tuple[str, bytes]]:
+    path = "/v1/contextualizedembeddings"
+    for bad in (None, [], "a", 1, {}, ["a"], [[]], [[1]], [["a", ""]], [["a"], None], [["a"]] * 2049, [["a"] * 10_001]):
+        yield path, dump({"inputs": bad})
+    bad_fields = (
+        {"enable_auto_chunking": True},
+        {"output_dtype": "int4"},
+        {"encoding_format": "int8"},
+        {"spans": [[0, 1]]},
+    )
+    yield from (
+        (path, dump({"inputs": [["a"]], **bad})) for bad in (*BAD_CUTTING, *bad_fields, {"model": 1}, {"dimensions": 0})
+    )
 
 
 AZURE = "/openai/deployments/{model:.+}/embeddings"

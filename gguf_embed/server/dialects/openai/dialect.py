@@ -6,6 +6,7 @@ from importlib.resources import files
 
 from gguf_embed.server.admin import models
 from gguf_embed.server.context import Dialect, Route
+from gguf_embed.server.dialects.openai import contextualized
 from gguf_embed.server.dialects.openai.embeddings import REQUEST, deployment, embeddings
 from gguf_embed.server.fields.openai_errors import ERRORS
 
@@ -14,11 +15,14 @@ OPENAI = Dialect(
     routes=(
         Route("POST", "/v1/embeddings", embeddings, "vectors, OpenAI's shape"),
         Route("POST", "/openai/deployments/{model:.+}/embeddings", deployment, "the same, as Azure's clients send it"),
+        Route(
+            "POST", "/v1/contextualizedembeddings", contextualized.contextualized, "chunks in their document, Voyage's"
+        ),
         Route("GET", "/v1/models", models.models, "the served model"),
         Route("GET", "/v1/models/{model:.+}", models.model, "one model by name"),
     ),
     errors=ERRORS,
     error_schema="OpenAIError",
     openapi=(files(__package__) / "openapi.toml",),
-    bodies=(REQUEST,),
+    bodies=(REQUEST, contextualized.REQUEST),
 )
