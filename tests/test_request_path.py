@@ -85,4 +85,4 @@ def test_a_text_alone_visits_few_files(models):
     functions = [len({(file, function) for file, function, _ in events}) for events in requests]
     moves = [n_moves(events) for events in requests]
     # The fewest of five: whether something else happens meanwhile is chance.
-    assert (min(files) <= 23, min(functions) <= 95, min(moves) <= 60) == (True, True, True), (files, functions, moves)
+    assert (min(files) <= 23, min(functions) <= 95, min(moves) <= 62) == (True, True, True), (files, functions, moves)
