@@ -166,6 +166,9 @@ class DocumentTooLong(InputTooLong):
     def _ways_out(self) -> Sequence[WayOut]:
         return (WayOut.SHORTEN, WayOut.TRUNCATE_DOCUMENT)
 
+    def for_document(self, index: int) -> DocumentTooLong:
+        return type(self)(index, self.n_tokens, self.limit)
+
 
 class LoneDocumentTooLong(DocumentTooLong):
     """A document that is embedded without the query has more tokens than the model takes."""

@@ -95,6 +95,8 @@ def check_scores(server) -> None:
     one = server.post("/score", {"model": ONE_LABEL, "queries": queries[0], "documents": list(documents[:2])}).json()
     np.testing.assert_allclose([item["score"] for item in one["data"]], sigmoid(expected[:2]), atol=1e-3)
 
+    bad = {"model": "embedder", "queries": ["a", "b"], "documents": ["c", "d " * 5000], "truncate": False}
+    assert "document 1 is too large" in server.post("/score", bad).json()["error"]["message"]
     cosines = server.post("/score", {"model": "embedder", "queries": "hello", "documents": ["hello", "world"]}).json()
     assert cosines["score_kind"] == "cosine"
     assert abs(cosines["data"][0]["score"] - 1) < 1e-5

@@ -10,6 +10,7 @@ from tests.data.head_directories import write_directory
 
 NAMES = ("colbert_bert", "splade_bert", "bge_m3")
 TEXTS = ["The quick brown fox", "hello"]
+LONG = "a" * 3000
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,24 @@ def test_every_kind_of_vector(server):
     refused = server.post("/v1/embeddings", {"model": "splade_bert", "input": "a", "return_multivector": True})
     assert refused.status == 501
     assert "'colbert_bert', 'bge_m3'" in refused.json()["error"]["message"]
+    bad = {"model": "colbert_bert", "input": "a", "return_multivector": True}
+    for fields, message in (
+        ({"dimensions": 17}, "the request asks for 17 dimensions, this model has 16"),
+        ({"pooling": "mean", "output": ["dense", "colbert"]}, "ask for them in two requests"),
+    ):
+        refused = server.post("/v1/embeddings", bad | fields)
+        assert (refused.status, message in refused.json()["error"]["message"]) == (400, True), refused.json()
+    refused = server.post("/v1/embeddings", {"model": "splade_bert", "input": "a", "output": "sparse", "dimensions": 2})
+    assert "no dimensions" in refused.json()["error"]["message"]
+    for kind in ("sparse", "multivector"):
+        body = {"model": "bge_m3", "input": [LONG], "output": [kind], "on_error": "skip", "truncate": False}
+        reply = server.post("/v1/embeddings", body)
+        assert reply.status == 200, reply.json()
+        failed = reply.json()
+        assert (failed["data"], failed["errors"][0]["index"]) == ([], 0)
+        reply = server.post("/v1/embeddings", body | {"input": [LONG, "hello"]}).json()
+        assert [item["index"] for item in reply["data"]] == [1]
+
     refused = server.post("/embedding", {"model": "splade_bert", "content": "a", "return_sparse": True})
     assert refused.status == 400
     assert "use POST /v1/embeddings" in refused.json()["error"]["message"]

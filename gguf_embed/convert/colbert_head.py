@@ -143,6 +143,8 @@ def _product(modules: Sequence[SourceModule]) -> NDArray[np.float32]:
                 f"{activation} and {', '.join(sorted(tensors))}"
             )
         weight = read_float32(tensors["linear.weight"])
+        if weight.ndim != 2 or (product is not None and weight.shape[1] != len(product)):
+            raise ModelFileError(f"{module.folder}: linear.weight is {weight.shape}, which does not fit what it reads")
         product = weight if product is None else weight @ product
     assert product is not None
     return product

@@ -51,6 +51,7 @@ def _lexical(source: ModelSourceDirectory) -> dict[str, Any]:
 
 
 def _mlm(source: ModelSourceDirectory) -> dict[str, Any]:
+    source.refuse_unless("tie_word_embeddings", (True,))
     tensors = list_tensors(source.path)
     found = next((names for names in _NAMES if f"{names[0]}.weight" in tensors), None)
     if found is None:
@@ -90,7 +91,7 @@ def _query_weights(source: ModelSourceDirectory) -> dict[str, Any]:
     ids, weights = read_token_ids(source), read_json(path)
     table = np.zeros(source.integer("vocab_size"), np.float32)
     for token, weight in weights.items():
-        if token in ids and isinstance(weight, int | float):
+        if ids.get(token, len(table)) < len(table) and isinstance(weight, int | float):
             table[ids[token]] = weight
     return {"query_weights": table}
 

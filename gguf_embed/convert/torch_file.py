@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+import zlib
 from collections import OrderedDict
 from math import prod
 from pathlib import Path
@@ -24,6 +25,13 @@ MAX_BYTES = 2**30
 
 _DTYPES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "<u2"}
 
+_MALFORMED = (
+    *(zipfile.BadZipFile, zlib.error, StopIteration, EOFError),
+    *(pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError),
+    *(RuntimeError, MemoryError),  # an encrypted or unknown entry, and sizes that nothing has
+)
+"""What reading a damaged file raises."""
+
 _Storage = tuple[str, bytes]
 
 
@@ -35,15 +43,7 @@ def read_torch_file(path: Path) -> dict[str, NDArray[np.float32]]:
             loaded = _Unpickler(archive, entry.removesuffix("data.pkl")).load()
     except OSError as exc:
         raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
-    except (
-        zipfile.BadZipFile,
-        StopIteration,
-        pickle.UnpicklingError,
-        KeyError,
-        ValueError,
-        TypeError,
-        EOFError,
-    ) as exc:
+    except _MALFORMED as exc:
         raise ModelFileError(f"{path}: is not a file of tensors that torch.save wrote ({exc})") from exc
     if not isinstance(loaded, dict) or not all(isinstance(value, np.ndarray) for value in loaded.values()):
         raise ModelFileError(f"{path}: is not a state dict, a dictionary of tensors")

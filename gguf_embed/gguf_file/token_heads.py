@@ -94,6 +94,11 @@ class LateInteraction:
     skipped: frozenset[int] = frozenset()  # tokens of documents that get no vector
     skips_first: bool = False  # neither does the first token of any text
 
+    @property
+    def n_inputs(self) -> int | None:
+        """Numbers per row that the projection reads; None: there is none."""
+        return None if self.projection is None else self.projection.weight.shape[1]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskedLanguageHead:
@@ -185,7 +190,9 @@ class _Source:
         found = self.arrays.get(key)
         if found is None:
             return ()
-        ids = tuple(int(number) for number in found.tolist())
+        if found.dtype.kind not in "iu":
+            raise self.error(f"{key} has numbers of type {found.dtype}, expected integers")
+        ids = tuple(found.tolist())
         for token in ids:
             self.check_id(key, token)
         return ids
@@ -258,6 +265,13 @@ def _special_ids(source: _Source) -> frozenset[int]:
     return frozenset(token for token in found if token is not None)
 
 
+def _epsilon(source: _Source) -> float:
+    value = source.header.get(SPARSE + "norm.epsilon", float)
+    if value is not None and not 0 <= value < 1:
+        raise source.error(f"{SPARSE}norm.epsilon is {value}, expected 0 to 1")
+    return value or _DEFAULT_EPSILON
+
+
 def _mlm(source: _Source) -> MaskedLanguageHead:
     n_embd, n_vocab, header = source.n_embd, source.n_vocab, source.header
     table = header.tensors.get("token_embd.weight")
@@ -272,7 +286,7 @@ def _mlm(source: _Source) -> MaskedLanguageHead:
         activation=activation,
         norm_weight=source.numbers(SPARSE + "norm.weight", n_embd, "mlm_ln.weight"),
         norm_bias=source.numbers(SPARSE + "norm.bias", n_embd, "mlm_ln.bias"),
-        norm_epsilon=header.get(SPARSE + "norm.epsilon", float) or _DEFAULT_EPSILON,
+        norm_epsilon=_epsilon(source),
         decoder=dequantized(header, table),
         output_bias=source.numbers(SPARSE + "output_bias", n_vocab, "mlm_bias"),
         n_log=source.size(SPARSE + "n_log", 2) or 1,

@@ -105,15 +105,23 @@ def load_model(
 def _heads_for(loaded: LoadedEngine, header: GgufHeader, report: Callable[[str], None]) -> TokenHeads | None:
     """The file's heads, as far as the engine can feed them; None if there are none. Raises `ModelFileError`."""
     heads = read_token_heads(header)
-    if heads is None or heads.late is None or heads.late.expansion_token is None:
+    if heads is None or heads.late is None:
         return heads
-    if heads.late.expansion_attended or loaded.engine.info.reads_unattended:
+    late, width = heads.late, loaded.engine.info.n_embd
+    if late.n_inputs not in (None, width):
+        raise ModelFileError(
+            f"{header.path}: its ColBERT head reads rows of {late.n_inputs} numbers, and the model gives {width}; "
+            "convert the model again"
+        )
+    if late.expansion_token is None:
+        return heads
+    if late.expansion_attended or loaded.engine.info.reads_unattended:
         return heads
     report(
         f"{header.path.name}: queries are not filled up with mask tokens as the original does it, because in this "
         "engine all tokens would attend to them"
     )
-    return replace(heads, late=replace(heads.late, expansion_token=None))
+    return replace(heads, late=replace(late, expansion_token=None))
 
 
 def choose_pooling(header: GgufHeader, configured: Pooling | None, report: Callable[[str], None]) -> Pooling:

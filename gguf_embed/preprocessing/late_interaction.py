@@ -20,6 +20,11 @@ class TextForm:
     expansion: int | None = None  # the token that fills a short text; None: nothing does
     expanded_length: int = 0  # up to so many tokens
 
+    @property
+    def changes_tokens(self) -> bool:
+        """Whether a short text has other tokens than without this form."""
+        return bool(self.prefix) or self.expansion is not None
+
 
 def text_form(late: LateInteraction, *, is_query: bool) -> TextForm:
     if is_query:

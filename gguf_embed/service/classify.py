@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidInput, NotSupported
 from gguf_embed.service.pipeline import Computed, ServedModel
 from gguf_embed.service.rerank import SOFTMAX_ARCHITECTURES, RerankPlan, head_numbers, plan_pairs
+from gguf_embed.service.several import run_several
 from gguf_embed.types import (
     SCORES,
     ClassifyRequest,
@@ -24,6 +26,9 @@ from gguf_embed.types import (
     Usage,
 )
 from gguf_embed.vectors import Rows
+
+GROUPS_AT_ONCE = 16
+"""Pairs whose first texts differ are computed apart, so many at the same time."""
 
 Embed = Callable[[EmbedRequest], Awaitable[EmbedResult]]
 Run = Callable[[RerankPlan], Awaitable[Computed]]
@@ -43,17 +48,19 @@ async def classify(request: ClassifyRequest, served: ServedModel, embed: Embed, 
     info = served.info
     if info.rerank_template:
         raise NotSupported(f"model {info.name!r} judges a document for a query, so it has no labels for texts")
-    parts = {indexes: await _compute(request, served, indexes, embed, run) for indexes in _groups(request.texts)}
+    groups = _groups(request.texts)
+    calls = [partial(_compute, request, served, indexes, embed, run) for indexes in groups]
+    parts = await run_several(calls, GROUPS_AT_ONCE)
     numbers = np.empty((len(request.texts), info.n_scores), np.float32)
     truncated = []
-    for indexes, part in parts.items():
+    for indexes, part in zip(groups, parts, strict=True):
         numbers[list(indexes)] = part.numbers
         truncated += [replace(cut, index=indexes[cut.index]) for cut in part.truncated]
     return ClassifyResult(
         model=info,
         numbers=numbers if request.raw_scores else probabilities(numbers, info),
         labels=info.labels or tuple(f"LABEL_{number}" for number in range(info.n_scores)),
-        usage=Usage(sum(part.n_tokens for part in parts.values())),
+        usage=Usage(sum(part.n_tokens for part in parts)),
         truncated=tuple(sorted(truncated, key=lambda cut: cut.index)),
     )
 

@@ -27,7 +27,13 @@ from gguf_embed.service.embed_checks import (
     requested_limits,
     text_limits,
 )
-from gguf_embed.service.head_outputs import HEAD_OUTPUTS, gives_only_multivectors, output_of_heads, text_form_of
+from gguf_embed.service.head_outputs import (
+    HEAD_OUTPUTS,
+    gives_only_multivectors,
+    output_of_heads,
+    row_width,
+    text_form_of,
+)
 from gguf_embed.service.limits import explain
 from gguf_embed.service.pipeline import PER_TOKEN, Plan, ServedModel, deduplicate
 from gguf_embed.tokenization.unicode import valid_unicode
@@ -107,14 +113,14 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
         output = OutputSpec(MULTIVECTOR)
     if output.kind == SCORES:
         check_scores(request, info)
-    if request.dimensions is not None:
-        check_dimensions(request.dimensions, info.n_scores if output.kind == SCORES else info.n_embd)
     if request.spans or request.cut_start or request.long_input != "error":
         check_combination(request, info, output)
     form = None
     if output.kind in HEAD_OUTPUTS:
         output = output_of_heads(request, info, output)
         form = text_form_of(served.model, output)
+    if request.dimensions is not None:
+        check_dimensions(request.dimensions, row_width(served.model, info, output))
     prompt, inputs = None, request.inputs
     if request.prompt is not None:
         prompt = prompt_prefixes.choose(request.prompt, info.prompts)

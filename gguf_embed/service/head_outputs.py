@@ -8,7 +8,18 @@ from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.preprocessing.late_interaction import TextForm, text_form
 from gguf_embed.preprocessing.prompt_prefixes import QUERY_NAMES, same_meaning
-from gguf_embed.types import DENSE, JOINT, MULTIVECTOR, SPARSE, EmbedRequest, ModelInfo, OutputSpec, Pooling
+from gguf_embed.types import (
+    DENSE,
+    JOINT,
+    MULTIVECTOR,
+    SCORES,
+    SPARSE,
+    TOKENS,
+    EmbedRequest,
+    ModelInfo,
+    OutputSpec,
+    Pooling,
+)
 
 HEAD_OUTPUTS = (MULTIVECTOR, SPARSE, JOINT)
 
@@ -66,8 +77,28 @@ def _with_dense(info: ModelInfo, output: OutputSpec) -> OutputSpec:
 
 
 def text_form_of(model: LoadedModel, output: OutputSpec) -> TextForm | None:
-    """How texts are read for an output; None: as for any other."""
+    """How texts are read for an output; None: as for any other.
+
+    Raises `InvalidRequest` for several kinds at once if multi-vectors need other tokens than the other kinds.
+    """
     late = model.heads.late if model.heads is not None else None
     if late is None or MULTIVECTOR not in (output.parts or (output.kind,)):
         return None
-    return text_form(late, is_query=output.is_query)
+    form = text_form(late, is_query=output.is_query)
+    if len(output.parts) > 1 and form.changes_tokens:
+        raise InvalidRequest(
+            "this model's multi-vectors are of texts with a prefix or with mask tokens, its other vectors are not: "
+            "ask for them in two requests"
+        )
+    return form
+
+
+def row_width(model: LoadedModel, info: ModelInfo, output: OutputSpec) -> int:
+    """The largest number of dimensions that a request may ask for. Raises `InvalidRequest` for sparse vectors alone."""
+    widths = {DENSE: info.n_embd, TOKENS: info.n_embd, SCORES: info.n_scores}
+    if model.heads is not None and model.heads.late is not None:
+        widths[MULTIVECTOR] = model.heads.late.n_dims
+    found = [widths[kind] for kind in output.parts or (output.kind,) if kind in widths]
+    if not found:
+        raise InvalidRequest("sparse vectors have no dimensions that could be left out", "dimensions")
+    return min(found)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gguf_embed.types import JOINT, Output
+from gguf_embed.types import JOINT, SPARSE, Output, OutputSpec
+from gguf_embed.vectors.rows import Rows
+from gguf_embed.vectors.sparse import SparseRows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,3 +41,10 @@ class JointOutput:
 
     def finished(self, embd_normalize: int, dimensions: int | None) -> JointOutput:
         return JointOutput({kind: output.finished(embd_normalize, dimensions) for kind, output in self.by_kind.items()})
+
+
+def none_of(spec: OutputSpec, n_texts: int) -> Output:
+    """What was requested, for texts that all failed."""
+    if spec.kind == JOINT:
+        return JointOutput({kind: none_of(OutputSpec(kind), n_texts) for kind in spec.parts})
+    return SparseRows.none_of(n_texts) if spec.kind == SPARSE else Rows.none_of(spec.kind, n_texts)

@@ -36,6 +36,11 @@ class SparseRows:
         indices, weights = zip(*texts, strict=True)
         return cls(np.concatenate(indices), np.concatenate(weights), (0, *accumulate(map(len, indices))))
 
+    @classmethod
+    def none_of(cls, n_texts: int) -> SparseRows:
+        """For texts that all failed."""
+        return cls(np.empty(0, np.int32), np.empty(0, np.float32), (0,) * (n_texts + 1))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

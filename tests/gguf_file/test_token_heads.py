@@ -68,6 +68,10 @@ def test_a_file_without_heads_has_none(tmp_path):
         (COLBERT | {"colbert.weight": [1] * 16}, "colbert.weight has 16 numbers of type int32"),
         (COLBERT | {"colbert.weight": [float("nan")] * 16}, "colbert.weight has numbers that are not finite"),
         (COLBERT | {"colbert.query_prefix": [20]}, "colbert.query_prefix has the token 20, expected 0 to 19"),
+        (
+            COLBERT | {"colbert.skipped": [float("nan")]},
+            "colbert.skipped has numbers of type float32, expected integers",
+        ),
         (COLBERT | {"colbert.expansion_token": 99}, "colbert.expansion_token has the token 99"),
         (COLBERT | {"colbert.query_length": 2**31}, "colbert.query_length is 2147483648"),
         (LEXICAL | {"sparse.kind": "other"}, "sparse.kind is 'other', expected 'lexical' or 'mlm'"),

@@ -97,9 +97,7 @@ class HeadedContext:
     def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> Output:
         output = self.spec.output
         if self._rows is None:
-            assert self._heads.sparse is not None
-            assert self._heads.sparse.query_weights is not None
-            return query_vectors(batch, self._heads.sparse.query_weights)
+            return self._sparse(None, batch)
         rows = self._rows.embed(batch, n_threads)
         assert isinstance(rows, Rows)
         if output.kind != JOINT:
@@ -111,10 +109,18 @@ class HeadedContext:
         if kind == DENSE:
             return pooled(rows, output.pooling or Pooling.MEAN)
         if kind == SPARSE:
-            assert heads.sparse is not None
-            return sparse_vectors(rows, batch, heads.sparse)
+            return self._sparse(rows, batch)
         assert heads.late is not None
         return multivectors(rows, batch, heads.late, is_query=output.is_query)
+
+    def _sparse(self, rows: Rows | None, batch: Sequence[Sequence[int]]) -> Output:
+        """`rows` are not needed for queries that a table weighs."""
+        head = self._heads.sparse
+        assert head is not None
+        if self.spec.output.is_query and head.query_weights is not None:
+            return query_vectors(batch, head.query_weights)
+        assert rows is not None
+        return sparse_vectors(rows, batch, head)
 
     def close(self) -> None:
         if self._rows is not None:

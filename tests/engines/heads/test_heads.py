@@ -8,15 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.heads import sparse
-from gguf_embed.engines.heads.engine import pooled, rows_output
+from gguf_embed.engines.heads.engine import HeadedContext, HeadedSpec, pooled, rows_output
 from gguf_embed.engines.heads.late_interaction import kept_tokens, multivectors
 from gguf_embed.engines.heads.sparse import gelu, largest_per_token, query_vectors, splade_weights
 from gguf_embed.engines.openvino.engine import attended_lengths, n_attended
-from gguf_embed.gguf_file.token_heads import LateInteraction, MaskedLanguageHead, Projection, TokenHeads
-from gguf_embed.types import MULTIVECTOR, TOKENS, OutputSpec, Pooling
+from gguf_embed.gguf_file.token_heads import LateInteraction, MaskedLanguageHead, Projection, SparseHead, TokenHeads
+from gguf_embed.types import DENSE, JOINT, MULTIVECTOR, SPARSE, TOKENS, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
-from gguf_embed.vectors.joint import JointOutput
+from gguf_embed.vectors.joint import JointOutput, none_of
 from gguf_embed.vectors.sparse import SparseRows
 
 LATE = LateInteraction(None, 2, skipped=frozenset({7}), expansion_token=9)
@@ -92,6 +93,35 @@ def test_queries_weighed_by_a_table_need_no_network():
     found = query_vectors([[2, 1, 2], [0]], np.array([0.0, 1.5, 2.5], np.float32))
     assert [found.text(0)[0].tolist(), found.text(0)[1].tolist()] == [[1, 2], [1.5, 2.5]]
     assert found.text(1)[0].size == 0
+
+
+class RowsOfOnes:
+    """An `EngineContext` with token rows of ones."""
+
+    def __init__(self, spec: ContextSpec) -> None:
+        self.spec = spec
+
+    def embed(self, batch, n_threads):
+        lengths = [len(text) for text in batch]
+        return Rows.per_token(np.ones((sum(lengths), 4), np.float32), lengths)
+
+    def close(self) -> None: ...
+
+
+def test_a_table_weighs_queries_beside_dense_vectors_too():
+    heads = TokenHeads(sparse=SparseHead(3, mlm=mlm(3), query_weights=np.array([0.0, 1.5, 2.5], np.float32)))
+    spec = OutputSpec(JOINT, Pooling.MEAN, is_query=True, parts=(DENSE, SPARSE))
+    context = HeadedContext(HeadedSpec(spec, 8, 2, None), RowsOfOnes(ContextSpec(OutputSpec(TOKENS), 8, 2)), heads)
+    found = context.embed([[2, 1, 2]], 1)
+    assert isinstance(found, JointOutput)
+    assert found.by_kind[SPARSE].text(0)[1].tolist() == [1.5, 2.5]
+    assert found.by_kind[DENSE].matrix.tolist() == [[1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("kind", [DENSE, MULTIVECTOR, SPARSE, JOINT])
+def test_texts_that_all_failed_have_an_output_without_rows(kind):
+    found = none_of(OutputSpec(kind, parts=(DENSE, SPARSE) if kind == JOINT else ()), 2)
+    assert (found.kind, len(found), found.fault()) == (kind, 2, "")
 
 
 def test_dense_vectors_are_pooled_from_token_rows():

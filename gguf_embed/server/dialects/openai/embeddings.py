@@ -250,6 +250,9 @@ def format_openai_embed(result: EmbedResult, parsed: OpenAIEmbed) -> bytes:
 def _other_data(result: EmbedResult, parsed: OpenAIEmbed) -> list[Written]:
     """`data` with the request's options, or with other kinds of vectors than one dense one per text."""
     vectors = _WRITERS[result.output.kind](result.output, parsed)
+    if result.failures and result.output.kind not in (DENSE, SCORES):  # of these, failed inputs have no rows
+        failed = {failure.index for failure in result.failures}
+        vectors = [written for index, written in enumerate(vectors) if index not in failed]
     if parsed.options is not None:
         return openai_data(result, vectors, parsed.options)
     return [{"object": "embedding", "index": index, **written} for index, written in enumerate(vectors)]

@@ -6,11 +6,12 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import orjson
 from aiohttp import web
 
-from gguf_embed.errors import InvalidRequest
+from gguf_embed.errors import EmbedError, InvalidRequest
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.field import Body, Json, Shaped
 from gguf_embed.server.fields.model import MODEL
@@ -20,7 +21,11 @@ from gguf_embed.server.fields.truncation import CUTTING_FIELDS, parse_cutting
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.errors import TooManyInputs
 from gguf_embed.server.http.values import JsonObject, wrong_value
+from gguf_embed.service.several import run_several
 from gguf_embed.types import DENSE, RerankRequest, RerankResult, ScoreKind, Truncation
+
+AT_ONCE = 16
+"""Pairs with queries of their own that are computed at the same time."""
 
 _TEXTS: Json = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
 QUERIES = Shaped(
@@ -62,12 +67,19 @@ async def score(context: ServerContext, request: web.Request) -> web.Response:
     body = await read_json_object(context, request)
     requests = parse_score(body, context.options.max_inputs)
     info = context.service.resolve(requests[0].model).info
-    by_vectors = not info.n_scores and info.output.kind == DENSE
-    results = []
-    for asked in requests:
-        results.append(await context.rerank(replace(asked, method="embedding") if by_vectors else asked))
-    scores = joined(results)
+    if not info.n_scores and info.output.kind == DENSE:
+        requests = [replace(asked, method="embedding") for asked in requests]
+    calls = [partial(_score_pair, context, asked, index) for index, asked in enumerate(requests)]
+    scores = joined([await context.rerank(requests[0])] if len(requests) == 1 else await run_several(calls, AT_ONCE))
     return embed_response(written(scores), scores.truncated)
+
+
+async def _score_pair(context: ServerContext, asked: RerankRequest, index: int) -> RerankResult:
+    """The score of the pair `index`. Raises the errors of its document with that index."""
+    try:
+        return await context.rerank(asked)
+    except EmbedError as error:
+        raise error.for_document(index) from None
 
 
 def parse_score(body: JsonObject, max_inputs: int) -> list[RerankRequest]:
