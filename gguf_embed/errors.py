@@ -27,6 +27,7 @@ class WayOut(StrEnum):
     RERANK = "rerank"  # ask this model for scores
     POOL = "pool"  # name a pooling that gives one vector per text
     TOKEN_VECTORS = "token_vectors"  # use a route that can return one vector per token
+    HEAD_VECTORS = "head_vectors"  # use a route that can return multi-vectors and sparse vectors
     COMPARE_VECTORS = "compare_vectors"  # rank by the cosine of vectors
     NAME_LABEL = "name_label"  # choose one of the rank head's labels
     PROMPT_YOURSELF = "prompt_yourself"  # put the prompt before the texts on the client's side
@@ -178,6 +179,9 @@ class DocumentTooLong(InputTooLong):
 
     def _ways_out(self) -> Sequence[WayOut]:
         return (WayOut.SHORTEN, WayOut.TRUNCATE_DOCUMENT)
+
+    def for_document(self, index: int) -> DocumentTooLong:
+        return type(self)(index, self.n_tokens, self.limit)
 
 
 class LoneDocumentTooLong(DocumentTooLong):

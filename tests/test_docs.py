@@ -20,9 +20,9 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import DIALECTS
 from gguf_embed.server.context import Dialect, Route
 from gguf_embed.server.dialects.llama import errors as llama_errors
-from gguf_embed.server.dialects.openai import errors as openai_errors
 from gguf_embed.server.dialects.tei import errors as tei_errors
 from gguf_embed.server.docs import markdown
+from gguf_embed.server.fields import openai_errors as openai_errors
 from gguf_embed.server.http.body import TRUNCATED_HEADER
 from gguf_embed.server.http.errors import STATUSES, MethodNotAllowed, RouteNotFound
 from tests.server.routes import ROUTES

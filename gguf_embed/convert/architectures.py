@@ -69,6 +69,8 @@ def _declared(source: ModelSourceDirectory) -> tuple[str, ...]:
     declared = source.config.get("architectures")
     names = tuple(name for name in declared if isinstance(name, str)) if isinstance(declared, list) else ()
     by_type = _BY_MODEL_TYPE.get(source.text("model_type"))
+    if "HF_ColBERT" in names:  # Stanford's name for an encoder of any type with its projection
+        names = ()
     return names or ((by_type,) if by_type else ())
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import gguf
 
+from gguf_embed.convert.colbert_head import is_stanford
 from gguf_embed.convert.encoder import Dimensions, Shapes, TensorNames, linear, plan_tensors
 from gguf_embed.convert.encoder import write_dimensions as write_encoder
 from gguf_embed.convert.heads import RankHead, pooling_of, read_rank_head, write_rank_head
@@ -110,7 +111,7 @@ def plan_bert(source: ModelSourceDirectory, architecture: str, outtype: OutType)
         family.layers,
         _EMBEDDINGS | dict(head.names if head else {}),
         family.layer,
-        _ignored(family, head),
+        (*_ignored(family, head), *(("linear.",) if is_stanford(source) else ())),
     )
     shapes = _shapes(dimensions, head, has_token_types=family is not _DISTILBERT)
     tensors = plan_tensors(source, names, shapes, outtype, skipped_rows={"position_embd.weight": first_row})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,16 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_embed.convert.architectures import plan_model
+from gguf_embed.convert.colbert_head import prefix_roles
 from gguf_embed.convert.plan import FILE_TYPES, ConversionPlan, OutType, PlannedTensor
 from gguf_embed.convert.profile import UseProfile, read_profile, write_profile
 from gguf_embed.convert.safetensors import list_tensors, most_common_type, read_float32
 from gguf_embed.convert.source import ModelSourceDirectory, open_source, read_license, read_modules
 from gguf_embed.convert.static import convert_static, is_static
+from gguf_embed.convert.token_heads import HeadValue, read_heads, write_heads
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.atomic_write import atomic_write
 
 _AUTO: dict[str, OutType] = {"BF16": "bf16", "F16": "f16", "F32": "f16"}
-_COMPUTED_MODULES = ("Transformer", "Pooling", "Normalize", "Dropout")
+_COMPUTED_MODULES = (
+    *("Transformer", "Pooling", "Normalize", "Dropout"),
+    *("MLMTransformer", "SpladePooling", "MultiVectorMask"),
+)
 """Steps of a sentence-transformers model that the GGUF contains, that change nothing (Dropout), or that are done later
 (Normalize)."""
 
@@ -76,14 +81,17 @@ class _Conversion:
     name: str
     plan: ConversionPlan
     profile: UseProfile
+    heads: Mapping[str, HeadValue]
 
 
 def _prepare(source: Path, outtype: OutType | Literal["auto"], name: str | None) -> _Conversion:
     directory = open_source(source)
     chosen = choose_outtype(source, outtype)
     plan = plan_model(directory, chosen)
-    _check_modules(directory, plan)
-    return _Conversion(directory, chosen, name or source.resolve().name, plan, read_profile(directory))
+    heads = read_heads(directory)
+    _check_modules(directory, plan, heads)
+    profile = read_profile(directory).without(prefix_roles(heads))
+    return _Conversion(directory, chosen, name or source.resolve().name, plan, profile, heads)
 
 
 def _write(conversion: _Conversion, output: Path, report: Callable[[str], None]) -> None:
@@ -93,6 +101,7 @@ def _write(conversion: _Conversion, output: Path, report: Callable[[str], None])
         _write_general(writer, conversion.directory, conversion.outtype, conversion.name)
         plan.write_metadata(writer)
         write_profile(writer, conversion.profile, plan.n_ctx)
+        write_heads(writer, conversion.heads)
         _write_tensors(writer, plan.tensors, report)
     finally:
         writer.close()
@@ -111,11 +120,11 @@ def choose_outtype(source: Path, outtype: OutType | Literal["auto"]) -> OutType:
     return _AUTO[stored]
 
 
-def _check_modules(source: ModelSourceDirectory, plan: ConversionPlan) -> None:
+def _check_modules(source: ModelSourceDirectory, plan: ConversionPlan, heads: Mapping[str, HeadValue]) -> None:
     """Refuse models with steps after the pooling that the GGUF could not contain."""
     kinds = [module.kind for module in read_modules(source)]
     n_carried = sum(tensor.name.startswith("dense_") and tensor.name.endswith(".weight") for tensor in plan.tensors)
-    if kinds.count("Dense") > n_carried:
+    if kinds.count("Dense") > n_carried and not heads:
         raise ModelFileError(
             f"{source.path}: its Dense module after the pooling cannot be converted: llama.cpp does not compute one "
             f"for {plan.architecture}; use a model without one"

@@ -8,7 +8,7 @@ Written keys, which llama.cpp ignores:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import gguf
@@ -32,6 +32,11 @@ class UseProfile:
     prompts: Mapping[str, str] = field(default_factory=dict)  # by name, none empty
     default_prompt: str | None = None  # a key of `prompts`
     max_length: int | None = None  # tokens
+
+    def without(self, names: Collection[str]) -> UseProfile:
+        """The same without the prompts of these names."""
+        prompts = {name: text for name, text in self.prompts.items() if name not in names}
+        return UseProfile(prompts, self.default_prompt if self.default_prompt in prompts else None, self.max_length)
 
 
 def read_profile(source: ModelSourceDirectory) -> UseProfile:

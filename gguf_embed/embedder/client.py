@@ -13,10 +13,10 @@ import numpy as np
 from gguf_embed.embedder.endpoint import Endpoint
 from gguf_embed.embedder.endpoint_errors import Temporary, Trouble
 from gguf_embed.embedder.endpoint_replies import cut
-from gguf_embed.embedder.facts import Info, Vector
+from gguf_embed.embedder.facts import Info, SparseVector, Vector
 from gguf_embed.embedder.loop_thread import LoopThread
 from gguf_embed.embedder.methods import EmbedOptions, TextModel
-from gguf_embed.embedder.prompts import needs_server, prefix_of
+from gguf_embed.embedder.prompts import needs_server, prefix_of, prompt_choice
 from gguf_embed.embedder.server_facts import ServerFacts
 from gguf_embed.embedder.slices import in_slices
 from gguf_embed.errors import ConfigError, NotSupported, Overloaded, Unavailable
@@ -87,7 +87,7 @@ class Client(TextModel):
             return np.empty((0, options.dimensions or (await self._info()).dimensions), np.float32)
         prefix = await self._prefix(options.prompt)
         given = [prefix + text for text in texts] if prefix else texts
-        n_texts = await self._batch_texts() if len(texts) > SMALL_TEXTS else SMALL_TEXTS
+        n_texts = await self._batch_texts(len(texts))
 
         async def request(part: Sequence[str]) -> FloatMatrix:
             reply = await self._patiently(
@@ -102,7 +102,39 @@ class Client(TextModel):
         own = (await self._server_facts()).prompts if needs_server(prompt, self._prompts) else {}
         return prefix_of(prompt, self._prompts, own)
 
-    async def _batch_texts(self) -> int:
+    async def _embed_multivector(self, texts: Sequence[str], options: EmbedOptions) -> list[FloatMatrix]:
+        return await self._of_head(texts, options, self._endpoint.multivectors)
+
+    async def _embed_sparse(self, texts: Sequence[str], options: EmbedOptions) -> list[SparseVector]:
+        return await self._of_head(texts, options, self._endpoint.sparse)
+
+    async def _of_head(
+        self,
+        texts: Sequence[str],
+        options: EmbedOptions,
+        send: Callable[[Sequence[str], Mapping[str, object]], Awaitable[list[_T]]],
+    ) -> list[_T]:
+        """What our own server gives for each text. It is told a prompt's name: it may read queries otherwise."""
+        if not texts:
+            return []
+        choice = prompt_choice(options.prompt, self._prompts)
+        fields: dict[str, object] = {} if options.dimensions is None else {"dimensions": options.dimensions}
+        fields["truncate"] = options.truncate
+        if choice is not None and choice.name is not None and choice.name not in self._prompts:
+            fields["input_type"] = choice.name
+        elif choice is not None:
+            fields["prompt"] = choice.text or self._prompts[choice.name or ""]
+
+        async def request(part: Sequence[str]) -> list[_T]:
+            return await self._patiently(lambda: send(part, fields))
+
+        found = await in_slices(texts, await self._batch_texts(len(texts)), REQUESTS_AT_ONCE, request)
+        return [vector for part in found for vector in part]
+
+    async def _batch_texts(self, n_texts: int) -> int:
+        """How many of so many texts one request may have."""
+        if n_texts <= SMALL_TEXTS:
+            return SMALL_TEXTS
         return min(BATCH_TEXTS, (await self._server_facts()).max_batch_texts or BATCH_TEXTS)
 
     async def _rerank(self, query: str, documents: Sequence[str]) -> Vector:

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits, QueueConfig
-from gguf_embed.embedder.facts import Info, Vector
+from gguf_embed.embedder.facts import Info, SparseVector, Vector
 from gguf_embed.embedder.loop_thread import LoopThread
 from gguf_embed.embedder.methods import EmbedOptions, TextModel
 from gguf_embed.embedder.model_source import GpuLayers, check_choice, check_pooling, file_digest, gpu_layers, source_of
@@ -30,15 +30,21 @@ from gguf_embed.service.open import ServiceOptions, open_service
 from gguf_embed.service.service import EmbedService
 from gguf_embed.types import (
     DENSE,
+    MULTIVECTOR,
+    SPARSE,
+    TOKENS,
     EmbedRequest,
     EmbedResult,
     FloatMatrix,
     ModelInfo,
+    Output,
+    OutputSpec,
     Pooling,
     RerankRequest,
     Span,
 )
 from gguf_embed.vectors import Rows
+from gguf_embed.vectors.sparse import SparseRows
 
 Engine = Literal["auto", "openvino", "llama"]
 Precision = Literal["auto", "f32", "bf16"]
@@ -146,15 +152,28 @@ class Embedder(TextModel):
         with self._loop.using():
             return own_token_offsets(text, self._tokenizer, self._special)
 
-    def embed_or_skip(self, texts: Sequence[str], options: EmbedOptions) -> EmbedResult:
-        """Texts that fail are in the result's `failures`, and have no row. All texts are one request."""
-        with worded():
-            return self._loop.run(lambda: self._run(texts, options, "skip"))
+    def embed_or_skip(
+        self, texts: Sequence[str], options: EmbedOptions, output: OutputSpec | None = None
+    ) -> EmbedResult:
+        """Texts that fail are in the result's `failures`, and have no row. All texts are one request.
 
-    async def _run(self, texts: Sequence[str], options: EmbedOptions, on_error: Literal["fail", "skip"]) -> EmbedResult:
-        self._check_can_embed()
+        `output`: None: one dense vector per text.
+        """
+        with worded():
+            return self._loop.run(lambda: self._run(texts, options, output, on_error="skip"))
+
+    async def _run(
+        self,
+        texts: Sequence[str],
+        options: EmbedOptions,
+        output: OutputSpec | None = None,
+        on_error: Literal["fail", "skip"] = "fail",
+    ) -> EmbedResult:
+        if output is None:
+            self._check_can_embed()
         request = EmbedRequest(
             tuple(texts),
+            output=output,
             embd_normalize=None if options.normalize is None else (2 if options.normalize else -1),
             dimensions=options.dimensions,
             truncate=options.truncate,
@@ -167,10 +186,31 @@ class Embedder(TextModel):
         if not texts:
             self._check_can_embed()
             return np.empty((0, options.dimensions or self._model.n_embd), np.float32)
-        found = await in_slices(texts, SLICE_TEXTS, SLICES_AT_ONCE, lambda part: self._run(part, options, "fail"))
+        found = await in_slices(texts, SLICE_TEXTS, SLICES_AT_ONCE, lambda part: self._run(part, options))
         return _matrix(found[0]) if len(found) == 1 else np.concatenate([_matrix(result) for result in found])
 
+    async def _embed_multivector(self, texts: Sequence[str], options: EmbedOptions) -> list[FloatMatrix]:
+        outputs = await self._outputs(texts, options, OutputSpec(MULTIVECTOR))
+        return [output.part(0).matrix for output in outputs if isinstance(output, Rows)]
+
+    async def _embed_sparse(self, texts: Sequence[str], options: EmbedOptions) -> list[SparseVector]:
+        outputs = await self._outputs(texts, options, OutputSpec(SPARSE))
+        return [SparseVector(*output.text(0)) for output in outputs if isinstance(output, SparseRows)]
+
+    async def _outputs(self, texts: Sequence[str], options: EmbedOptions, spec: OutputSpec) -> list[Output]:
+        """The output for each text."""
+        if not texts:
+            return []
+        found = await in_slices(texts, SLICE_TEXTS, SLICES_AT_ONCE, lambda part: self._run(part, options, spec))
+        return [result.output.part(index) for result in found for index in range(len(result.output))]
+
     def _check_can_embed(self) -> None:
+        if self._model.output.kind == TOKENS:
+            kinds = " and ".join(self._model.head_outputs)
+            raise NotSupported(
+                f"model {self._model.name!r} gives {kinds} vectors, and not one dense vector per text: use "
+                'embed_multivector() or embed_sparse(), or create the Embedder with pooling="mean", "cls" or "last"'
+            )
         if self._model.output.kind != DENSE:
             raise NotSupported(
                 f"model {self._model.name!r} is a reranker, which gives scores and no vectors: use rerank(), or create "
@@ -178,7 +218,7 @@ class Embedder(TextModel):
             )
 
     async def _rerank(self, query: str, documents: Sequence[str]) -> Vector:
-        if not self._model.n_scores:
+        if not self._model.n_scores and MULTIVECTOR not in self._model.head_outputs:
             raise NotSupported(
                 f"model {self._model.name!r} has no rank head, so it cannot rerank: use a reranker, or compare vectors "
                 "with similarity()"

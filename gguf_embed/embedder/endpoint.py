@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
@@ -18,15 +18,17 @@ from gguf_embed.embedder.endpoint_replies import (
     EmbedReply,
     parse_embeddings,
     parse_json,
+    parse_multivectors,
     parse_offsets,
     parse_scores,
+    parse_sparse,
     parse_tokens,
 )
-from gguf_embed.embedder.facts import Vector
+from gguf_embed.embedder.facts import SparseVector, Vector
 from gguf_embed.embedder.server_facts import ServerFacts, facts_of
 from gguf_embed.errors import ConfigError, EmbedError, NotSupported
 from gguf_embed.tokenization.unicode import valid_unicode
-from gguf_embed.types import Span
+from gguf_embed.types import MULTIVECTOR, SPARSE, FloatMatrix, Span
 
 CONNECT_TIMEOUT_S = 10.0
 
@@ -65,6 +67,18 @@ class Endpoint:
         if truncate:
             body["truncate"] = True
         return parse_embeddings(await self._post("/v1/embeddings", body), len(texts), self.shown)
+
+    async def multivectors(self, texts: Sequence[str], fields: Mapping[str, object]) -> list[FloatMatrix]:
+        """Of our own server. `fields` are further ones of the request. Raises `NotSupported` for another server."""
+        return parse_multivectors(await self._post_for(MULTIVECTOR, texts, fields), len(texts), self.shown)
+
+    async def sparse(self, texts: Sequence[str], fields: Mapping[str, object]) -> list[SparseVector]:
+        """Of our own server. `fields` are further ones of the request. Raises `NotSupported` for another server."""
+        return parse_sparse(await self._post_for(SPARSE, texts, fields), len(texts), self.shown)
+
+    async def _post_for(self, kind: str, texts: Sequence[str], fields: Mapping[str, object]) -> bytes:
+        body = {"input": [valid_unicode(text) for text in texts], "output": [kind], "encoding_format": "base64"}
+        return await self._post("/v1/embeddings", {**body, **fields, **self._named()})
 
     async def rerank(self, query: str, documents: Sequence[str]) -> Vector:
         """float32[n_documents]: a score for each. Raises `NotSupported` if the server has no such route."""

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from gguf_embed.embedder.endpoint_errors import Temporary, Trouble
-from gguf_embed.embedder.facts import Vector
+from gguf_embed.embedder.facts import SparseVector, Vector
 from gguf_embed.errors import InvalidRequest, NotSupported
 from gguf_embed.types import FloatMatrix, Span
 from gguf_embed.vectors import finish
@@ -58,6 +58,50 @@ def parse_embeddings(body: bytes, n_texts: int, server: str) -> EmbedReply:
     n_tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else 0
     model = reply.get("model")
     return EmbedReply(vectors, n_tokens if isinstance(n_tokens, int) else 0, model if isinstance(model, str) else "")
+
+
+def parse_multivectors(body: bytes, n_texts: int, server: str) -> list[FloatMatrix]:
+    """float32[n_tokens, n_dims] for each text, in order. Raises `NotSupported` for a reply with dense vectors."""
+    items = _items(body, n_texts, server, "embedding", "multi-vectors")
+    try:
+        return [np.stack([_vector(row) for row in _list(rows)]) for rows in items]
+    except (TypeError, ValueError, binascii.Error):
+        raise _broken(server, "multi-vectors that cannot be read") from None
+
+
+def parse_sparse(body: bytes, n_texts: int, server: str) -> list[SparseVector]:
+    """One for each text, in order. Raises `NotSupported` for a reply with dense vectors."""
+    items = _items(body, n_texts, server, "sparse_embedding", "sparse vectors")
+    try:
+        found = [
+            SparseVector(np.asarray(item["indices"], np.int32), np.asarray(item["values"], np.float32))
+            for item in items
+        ]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise _broken(server, "sparse vectors that cannot be read") from None
+    if any(vector.indices.shape != vector.values.shape or vector.indices.ndim != 1 for vector in found):
+        raise _broken(server, "sparse vectors that cannot be read")
+    return found
+
+
+def _items(body: bytes, n_texts: int, server: str, name: str, kind: str) -> list[Any]:
+    """The value `name` of each text's item. Raises `NotSupported` if the server has ignored what was asked for."""
+    reply = parse_json(body, server)
+    data = reply.get("data") if isinstance(reply, dict) else None
+    if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
+        raise _broken(server, "a reply without vectors")
+    if any(_is_dense(item.get(name)) for item in data):
+        raise NotSupported(f"{server} gives no {kind}: use gguf-embed serve with a model that has them")
+    by_index = {item["index"]: item[name] for item in data if isinstance(item.get("index"), int)}
+    if len(data) != n_texts or by_index.keys() != set(range(n_texts)):
+        raise _broken(server, f"{len(data)} vectors for {n_texts} texts")
+    return [by_index[index] for index in range(n_texts)]
+
+
+def _is_dense(value: Any) -> bool:
+    """Whether it is one vector, as base64 or numbers, or nothing at all."""
+    numbers = isinstance(value, list) and bool(value) and isinstance(value[0], int | float)
+    return numbers or not isinstance(value, list | dict)
 
 
 def _vector(value: Any) -> Vector:

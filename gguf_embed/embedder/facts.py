@@ -15,6 +15,14 @@ Vector: TypeAlias = NDArray[np.float32]
 """float32[n_dims], of length 1 unless it was asked for as the model gives it."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseVector:
+    """Weights of some vocabulary entries; all others have 0. A text may have none."""
+
+    indices: NDArray[np.int32]  # token ids, ascending
+    values: NDArray[np.float32]  # all above 0
+
+
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """One document of `rerank`."""
@@ -30,7 +38,7 @@ class Info:
     name: str
     dimensions: int  # numbers per vector
     max_tokens: int | None  # the longest text, special tokens included; None: the server does not tell
-    pooling: str  # "mean", "cls", "last" or "rank"; "": the server does not tell
+    pooling: str  # "mean", "cls", "last", "rank" or "none"; "": the server does not tell
     prompts: Mapping[str, str]  # what the model wants before a text, by name
     find_fingerprint: Callable[[], str] = field(repr=False, compare=False)
 

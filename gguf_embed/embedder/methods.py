@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, cast, overload
 
 import numpy as np
 
-from gguf_embed.embedder.facts import Info, Ranked, Vector, similarity
+from gguf_embed.embedder.facts import Info, Ranked, SparseVector, Vector, similarity
 from gguf_embed.embedder.loop_thread import LoopThread
 from gguf_embed.embedder.words import worded
 from gguf_embed.errors import InvalidRequest
@@ -115,10 +115,47 @@ class TextModel(ABC):
         """`embed_query`, to be awaited."""
         return await self.aembed(text, prompt="query")
 
-    def rerank(self, query: str, documents: Iterable[str], top_n: int | None = None) -> list[Ranked]:
-        """The documents by relevance to the query, best first; `top_n`: only so many. Needs a reranker.
+    def embed_multivector(
+        self, texts: Iterable[str], *, prompt: str | None = None, dimensions: int | None = None, truncate: bool = False
+    ) -> list[FloatMatrix]:
+        """float32[n_tokens, n_dims] for each text, rows of length 1, from a ColBERT model or BGE-M3.
 
-        Raises `NotSupported` for a model without a rank head.
+        `prompt`: "query" reads the texts as queries. Raises `NotSupported` for a model without such a head.
+        """
+        given, options = _not_one(texts), EmbedOptions(prompt, dimensions, None, truncate)
+        with worded():
+            return self._loop.run(lambda: self._embed_multivector(given, options))
+
+    async def aembed_multivector(
+        self, texts: Iterable[str], *, prompt: str | None = None, dimensions: int | None = None, truncate: bool = False
+    ) -> list[FloatMatrix]:
+        """`embed_multivector`, to be awaited."""
+        given, options = _not_one(texts), EmbedOptions(prompt, dimensions, None, truncate)
+        with worded():
+            return await self._loop.wait(lambda: self._embed_multivector(given, options))
+
+    def embed_sparse(
+        self, texts: Iterable[str], *, prompt: str | None = None, truncate: bool = False
+    ) -> list[SparseVector]:
+        """The weights of each text's vocabulary entries, from a SPLADE model or BGE-M3.
+
+        `prompt`: "query" reads the texts as queries. Raises `NotSupported` for a model without such a head.
+        """
+        given, options = _not_one(texts), EmbedOptions(prompt, None, None, truncate)
+        with worded():
+            return self._loop.run(lambda: self._embed_sparse(given, options))
+
+    async def aembed_sparse(
+        self, texts: Iterable[str], *, prompt: str | None = None, truncate: bool = False
+    ) -> list[SparseVector]:
+        """`embed_sparse`, to be awaited."""
+        given, options = _not_one(texts), EmbedOptions(prompt, None, None, truncate)
+        with worded():
+            return await self._loop.wait(lambda: self._embed_sparse(given, options))
+
+    def rerank(self, query: str, documents: Iterable[str], top_n: int | None = None) -> list[Ranked]:
+        """The documents by relevance to the query, best first; `top_n`: only so many. Needs a reranker
+        or a ColBERT model. Raises `NotSupported` for any other.
         """
         given = list(_not_one(documents))
         with worded():
@@ -196,6 +233,13 @@ class TextModel(ABC):
     @abstractmethod
     async def _embed(self, texts: Sequence[str], options: EmbedOptions) -> FloatMatrix:
         """float32[n_texts, n_dims]. On the private loop, like the following."""
+
+    @abstractmethod
+    async def _embed_multivector(self, texts: Sequence[str], options: EmbedOptions) -> list[FloatMatrix]:
+        """float32[n_tokens, n_dims] for each text."""
+
+    @abstractmethod
+    async def _embed_sparse(self, texts: Sequence[str], options: EmbedOptions) -> list[SparseVector]: ...
 
     @abstractmethod
     async def _rerank(self, query: str, documents: Sequence[str]) -> Vector:

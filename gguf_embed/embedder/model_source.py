@@ -50,8 +50,8 @@ def gpu_layers(asked: GpuLayers, engine: str) -> int:
 
 
 def check_pooling(model: ModelInfo) -> None:
-    """Raises `ConfigError` for a model that gives one vector per token."""
-    if model.pooling is Pooling.NONE:
+    """Raises `ConfigError` for a model that only gives one vector per token, and has no head for them."""
+    if model.pooling is Pooling.NONE and not model.head_outputs:
         raise ConfigError(
             f"model {model.name!r} has no pooling of its own, so it gives one vector per token: name the pooling, "
             "mean, cls or last"

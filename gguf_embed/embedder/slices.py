@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from gguf_embed.embedder.words import shifted
 from gguf_embed.errors import EmbedError
+from gguf_embed.service.several import run_several
 
 _T = TypeVar("_T")
 
@@ -33,19 +34,11 @@ async def in_slices(
     parts = slices(texts, n_texts)
     if len(parts) == 1:
         return [await work(texts)]
-    turns = asyncio.Semaphore(n_at_once)
 
     async def run(part: range) -> _T:
-        async with turns:
-            try:
-                return await work(texts[part.start : part.stop])
-            except EmbedError as error:
-                raise shifted(error, part.start) from None
+        try:
+            return await work(texts[part.start : part.stop])
+        except EmbedError as error:
+            raise shifted(error, part.start) from None
 
-    tasks = [asyncio.ensure_future(run(part)) for part in parts]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    return await run_several([partial(run, part) for part in parts], n_at_once)

@@ -36,6 +36,7 @@ class EngineInfo:
     eos_token: str
     labels: tuple[str, ...] = ()  # what the rank head's numbers stand for; () if the file does not name them
     has_second_text: bool = False  # for scores, id + n_vocab means the same token with the second token type
+    reads_unattended: bool = False  # computes token rows with `OutputSpec.unattended`
 
 
 @dataclass(frozen=True, slots=True)

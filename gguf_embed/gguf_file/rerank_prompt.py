@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 RERANK_TEMPLATE: Final = "tokenizer.chat_template.rerank"
@@ -14,3 +15,16 @@ QWEN3_RERANK_PROMPT: Final = (
     "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 )
 """From the card of Qwen/Qwen3-Reranker-0.6B."""
+
+INSTRUCTION: Final = "{instruction}"
+
+_INSTRUCTED = re.compile(r"(<Instruct>:[ \t]*)[^\n<{]*")
+
+
+def with_place_for_instruction(template: str) -> str | None:
+    """The template with `{instruction}` in place of its own, which is the rest of the line after `<Instruct>:`.
+
+    None for a template that has none.
+    """
+    changed, n = _INSTRUCTED.subn(lambda found: found[1] + INSTRUCTION, template, count=1)
+    return changed if n else None

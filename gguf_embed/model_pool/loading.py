@@ -13,11 +13,13 @@ from typing import Protocol
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import LoadedEngine, LoadSpec, TextCodec
 from gguf_embed.engines.choice import choose_driver
+from gguf_embed.engines.heads.engine import with_heads
 from gguf_embed.engines.select import open_codec
 from gguf_embed.errors import ConfigError, ModelFileError, WayOut
 from gguf_embed.gguf_file.bounds import check_bounds
 from gguf_embed.gguf_file.facts import check_can_embed, has_rank_head, pooling_type
 from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.gguf_file.token_heads import TokenHeads, has_colbert_head, has_sparse_head, read_token_heads
 from gguf_embed.model_pool.model_info import describe_header, describe_loaded
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.preprocessing.pairs import PairForm
@@ -43,6 +45,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     limits: TokenLimits  # of one text
     scheduler: Scheduler
+    heads: TokenHeads | None = None  # on its token rows
     image_worker: ImageWorker | None = None  # None: no vision tower
     tokenizes_inline: bool = False  # a text of n characters takes little time, whatever it is, and no other process
     in_use_forever: threading.Event = field(default_factory=threading.Event)  # a thread is lost in its tokenizer
@@ -102,6 +105,9 @@ def load_model(
             stack.callback(image_worker.close)
         on_stage(f"computing in the engine {driver.name}")
         plan = driver.plan(loaded, spec, info.max_input_tokens)
+        heads = _heads_for(loaded, header, report)
+        if heads is not None:
+            loaded, plan = with_heads(loaded, plan, heads)
         info = replace(info, engine=driver.name, kernels=plan.kernels)
         scheduler = Scheduler(loaded.engine, plan, config.queue, observer)
         scheduler.start()
@@ -110,7 +116,29 @@ def load_model(
     limits = TokenLimits(len(vocabulary.entries), info.max_input_tokens, closing_ids(vocabulary))
     is_elsewhere = loaded.process_state is not None and loaded.exact is not None
     tokenizes_inline = tokenizer.name == "exact" and not is_elsewhere
-    return LoadedModel(config, info, loaded, tokenizer, limits, scheduler, image_worker, tokenizes_inline)
+    return LoadedModel(config, info, loaded, tokenizer, limits, scheduler, heads, image_worker, tokenizes_inline)
+
+
+def _heads_for(loaded: LoadedEngine, header: GgufHeader, report: Callable[[str], None]) -> TokenHeads | None:
+    """The file's heads, as far as the engine can feed them; None if there are none. Raises `ModelFileError`."""
+    heads = read_token_heads(header)
+    if heads is None or heads.late is None:
+        return heads
+    late, width = heads.late, loaded.engine.info.n_embd
+    if late.n_inputs not in (None, width):
+        raise ModelFileError(
+            f"{header.path}: its ColBERT head reads rows of {late.n_inputs} numbers, and the model gives {width}; "
+            "convert the model again"
+        )
+    if late.expansion_token is None:
+        return heads
+    if late.expansion_attended or loaded.engine.info.reads_unattended:
+        return heads
+    report(
+        f"{header.path.name}: queries are not filled up with mask tokens as the original does it, because in this "
+        "engine all tokens would attend to them"
+    )
+    return replace(heads, late=replace(late, expansion_token=None))
 
 
 def choose_pooling(header: GgufHeader, configured: Pooling | None, report: Callable[[str], None]) -> Pooling:
@@ -121,7 +149,7 @@ def choose_pooling(header: GgufHeader, configured: Pooling | None, report: Calla
     pooling = configured or pooling_type(header)
     if pooling is Pooling.RANK and not has_rank_head(header):
         raise ModelFileError(f"{header.path} has no rank head, so pooling rank cannot work: use a reranker's GGUF")
-    if pooling is None:
+    if pooling is None and not (has_colbert_head(header) or has_sparse_head(header)):
         report(
             "the file declares no pooling, so every token gets its own vector (pooling none): "
             "use --pooling mean, cls or last for one vector per text"

@@ -18,7 +18,8 @@ from gguf_embed.gguf_file.facts import (
     vocabulary_size,
 )
 from gguf_embed.gguf_file.header import GgufHeader
-from gguf_embed.types import ModelInfo, Pooling
+from gguf_embed.gguf_file.token_heads import has_colbert_head, has_sparse_head
+from gguf_embed.types import MULTIVECTOR, SPARSE, ModelInfo, Pooling
 
 
 def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
@@ -56,7 +57,14 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
         labels=rank_labels(header) if n_scores else (),
         rerank_template=rerank_template(header) if n_scores else "",
         reads_images=config.mmproj is not None,
+        head_outputs=head_outputs(header),
     )
+
+
+def head_outputs(header: GgufHeader) -> tuple[str, ...]:
+    """The kinds of output that the file's heads on token rows give."""
+    kinds = {MULTIVECTOR: has_colbert_head(header), SPARSE: has_sparse_head(header)}
+    return tuple(kind for kind, is_there in kinds.items() if is_there)
 
 
 def describe_loaded(info: ModelInfo, loaded: LoadedEngine, config: ModelConfig, tokenizer: str) -> ModelInfo:

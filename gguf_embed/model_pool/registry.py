@@ -16,6 +16,7 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.digest import header_digest
 from gguf_embed.gguf_file.facts import check_can_embed, pooling_type
 from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.gguf_file.token_heads import heads_bytes
 from gguf_embed.model_pool.file_problems import problems_of
 from gguf_embed.model_pool.model_info import describe_header
 from gguf_embed.model_store.catalog import Catalog
@@ -252,7 +253,7 @@ class ModelRegistry:
             digest=found.digest,
             modified_unix_s=found.modified_unix_s,
             origin=found.origin,
-            memory_bytes=select_driver(header, config).memory_bytes(header, config),
+            memory_bytes=select_driver(header, config).memory_bytes(header, config) + heads_bytes(header),
         )
 
 

@@ -27,7 +27,7 @@ from gguf_embed.gguf_file.vocabulary import has_wordpiece
 from gguf_embed.model_pool.loading import LoadedModel, load_model
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.preprocessing.tokens import truncate_tokens
-from gguf_embed.types import Output, OutputSpec, Pooling
+from gguf_embed.types import ModelInfo, Output, OutputSpec, Pooling
 
 MARK = "\x1egguf-embed "
 
@@ -127,14 +127,18 @@ def _compute(model: LoadedModel, texts: Sequence[Sequence[int]]) -> list[Output]
     plan = model.scheduler.plan
     longest = min(plan.contexts.max_tokens, model.limits.max_tokens)
     cut = [truncate_tokens(text, longest, model.limits.closing).tokens for text in texts]
-    output = OutputSpec.of(model.info.pooling or Pooling.NONE)
     outputs: list[Output] = []
-    for batch in (*([text] for text in cut), cut[:1] * 2):
-        if batch and sum(map(len, batch)) <= plan.contexts.max_tokens:
-            context = model.loaded.engine.open_context(plan.contexts.spec(output, sum(map(len, batch)), long=False))
-            outputs.append(context.embed(batch, plan.n_threads))
-            context.close()
+    for output in (OutputSpec.of(model.info.pooling or Pooling.NONE), *_outputs_of_heads(model.info)):
+        for batch in (*([text] for text in cut), cut[:1] * 2):
+            if batch and sum(map(len, batch)) <= plan.contexts.max_tokens:
+                context = model.loaded.engine.open_context(plan.contexts.spec(output, sum(map(len, batch)), long=False))
+                outputs.append(context.embed(batch, plan.n_threads))
+                context.close()
     return outputs
+
+
+def _outputs_of_heads(info: ModelInfo) -> list[OutputSpec]:
+    return [OutputSpec(kind, is_query=is_query) for kind in info.head_outputs for is_query in (False, True)]
 
 
 def check_outputs(path: Path, outputs: Sequence[Output]) -> None:

@@ -18,7 +18,7 @@ def text_keys(model: str, scope: str, output: OutputSpec, texts: Sequence[Sequen
     `model` stands for the file's content and how it is computed, see `model_key`; entries of one `scope` are never
     found in another.
     """
-    facts = repr((model, scope, output.kind, output.pooling and output.pooling.value)).encode()
+    facts = repr((model, scope, output)).encode()
     start = blake2b(facts, digest_size=KEY_BYTES)
     keys: list[bytes] = []
     for tokens in texts:

@@ -9,18 +9,19 @@ others: query and document, separated by the tokens that the file asks for, as i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from gguf_embed.engines.base import TextCodec
 from gguf_embed.errors import DocumentTooLong, InvalidRequest, NotSupported, WayOut
+from gguf_embed.gguf_file.rerank_prompt import INSTRUCTION, with_place_for_instruction
 from gguf_embed.preprocessing.tokens import CHARACTERS_PER_TOKEN, MAX_CHARACTERS, TokenizedText, Tokenizer
 
 QUERY: Final = "{query}"
 DOCUMENT: Final = "{document}"
 
-_PLACEHOLDERS = re.compile(r"(\{query\}|\{document\})")
+_PLACEHOLDERS = re.compile(r"(\{query\}|\{document\}|\{instruction\})")
 _MAYBE_SPECIAL = re.compile(r"(<[^<>\s]+>|\[[A-Z_]+\])")
 
 
@@ -58,6 +59,16 @@ class PairForm:
 
     template: str = ""  # from the file; "": concatenated
     has_second_text: bool = False  # id + n_vocab means the same token with the second token type
+    instruction: str | None = None  # instead of the template's own
+
+    def filled_template(self) -> str:
+        """The template, with a placeholder if there is an instruction. Raises `InvalidRequest` if it takes none."""
+        if self.instruction is None:
+            return self.template
+        template = with_place_for_instruction(self.template)
+        if template is None:
+            raise InvalidRequest("this model was not made for instructions: leave it out", "instruction")
+        return template
 
 
 def pair_maker(codec: TextCodec, tokenizer: Tokenizer, form: PairForm, query: str) -> PairMaker:
@@ -66,8 +77,9 @@ def pair_maker(codec: TextCodec, tokenizer: Tokenizer, form: PairForm, query: st
     Raises `NotSupported` for a template that lacks a placeholder for the query or the document.
     """
     vocabulary = codec.vocabulary()
-    if form.template:
-        return _templated(_PlainTokenizer(tokenizer), form.template, query)
+    if form.template or form.instruction is not None:
+        texts = {QUERY: query, INSTRUCTION: form.instruction or ""}
+        return _templated(_PlainTokenizer(tokenizer), form.filled_template(), texts)
     words = tokenizer.encode(query, add_special=False)
     bos = [vocabulary.bos_id] if vocabulary.bos_id is not None else []
     sep = [vocabulary.sep_id] if vocabulary.sep_id is not None else []
@@ -107,18 +119,18 @@ class _PlainTokenizer:
         return ids[0] if len(ids) == 1 else None
 
 
-def _templated(tokenizer: _PlainTokenizer, template: str, query: str) -> PairMaker:
+def _templated(tokenizer: _PlainTokenizer, template: str, texts: Mapping[str, str]) -> PairMaker:
     """Tokenize the text between special tokens in one piece, but end a piece after the document, which may be cut."""
     if template.count(DOCUMENT) != 1 or QUERY not in template:
         raise NotSupported(
             f"this file's rerank template must contain {QUERY}, and {DOCUMENT} exactly once", [WayOut.REPAIR_FILE]
         )
     before, after = template.split(DOCUMENT)
-    *first, start = _runs(tokenizer, before, query)
+    *first, start = _runs(tokenizer, before, texts)
     opening = tuple(token for run in first for token in _ids(tokenizer, run))
     if isinstance(start, int):
         opening, start = (*opening, start), ""
-    closing = tuple(token for run in _runs(tokenizer, after, query) for token in _ids(tokenizer, run))
+    closing = tuple(token for run in _runs(tokenizer, after, texts) for token in _ids(tokenizer, run))
     n_fixed = len(tokenizer.text(start))
 
     def make(document: str) -> Pair:
@@ -131,8 +143,8 @@ def _ids(tokenizer: _PlainTokenizer, run: int | str) -> tuple[int, ...]:
     return (run,) if isinstance(run, int) else tokenizer.text(run)
 
 
-def _runs(tokenizer: _PlainTokenizer, template: str, query: str) -> list[int | str]:
-    """The ids of special tokens and the texts between them, with the query filled in. Never empty."""
+def _runs(tokenizer: _PlainTokenizer, template: str, texts: Mapping[str, str]) -> list[int | str]:
+    """The ids of special tokens and the texts between them, with `texts` filled in. Never empty."""
     runs: list[int | str] = [""]
     for part in _parts(template):
         token = tokenizer.special(part) if _MAYBE_SPECIAL.fullmatch(part) else None
@@ -140,9 +152,9 @@ def _runs(tokenizer: _PlainTokenizer, template: str, query: str) -> list[int | s
         if token is not None:
             runs.append(token)
         elif isinstance(last, str):
-            runs[-1] = last + (query if part == QUERY else part)
+            runs[-1] = last + texts.get(part, part)
         else:
-            runs.append(query if part == QUERY else part)
+            runs.append(texts.get(part, part))
     return runs
 
 

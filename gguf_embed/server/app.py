@@ -20,6 +20,7 @@ from gguf_embed.server.dialects.llama.dialect import LLAMA
 from gguf_embed.server.dialects.ollama.dialect import OLLAMA
 from gguf_embed.server.dialects.openai.dialect import OPENAI
 from gguf_embed.server.dialects.tei.dialect import TEI
+from gguf_embed.server.dialects.vllm.dialect import VLLM
 from gguf_embed.server.http.body_memory import BodyMemory
 from gguf_embed.server.http.middleware import RequestMiddleware
 
@@ -31,6 +32,7 @@ DIALECTS: tuple[Dialect, ...] = (
     OPENAI,
     COHERE,
     TEI,
+    VLLM,
     OLLAMA,
 )
 

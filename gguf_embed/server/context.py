@@ -22,6 +22,8 @@ from gguf_embed.server.shutdown import InFlightRequests
 from gguf_embed.tokenization.openai_encodings import TokenIdRule
 from gguf_embed.types import (
     NO_LOAD_OPTIONS,
+    ClassifyRequest,
+    ClassifyResult,
     EmbedRequest,
     EmbedResult,
     Input,
@@ -49,6 +51,10 @@ class Service(Protocol):
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Raises `NotSupported` if the model has no rank head; the message lists models that have one."""
+        ...
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+        """Raises `NotSupported` if the model has no classification head."""
         ...
 
     async def tokenize(
@@ -208,6 +214,12 @@ class ServerContext:
         """Rerank with the service, and count the result: each document with the query is one text."""
         result = await self.service.rerank(request)
         self.metrics.observe_texts(len(result.scores), result.usage.prompt_tokens, result.timings, result.truncated)
+        return result
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+        """Classify with the service, and count the result: a pair is one text."""
+        result = await self.service.classify(request)
+        self.metrics.observe_texts(len(result.numbers), result.usage.prompt_tokens, result.timings, result.truncated)
         return result
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from gguf_embed.errors import EmbedError, InputTooLong, InvalidInput, InvalidRequest, NotSupported, WayOut
 from gguf_embed.preprocessing import prompt_prefixes
 from gguf_embed.preprocessing.abandoned import check_abandoned
+from gguf_embed.preprocessing.late_interaction import TextForm, prepare_in_form
 from gguf_embed.preprocessing.token_offsets import OffsetMapper, check_offset_budget
 from gguf_embed.preprocessing.tokens import (
     ANY_LENGTH,
@@ -27,10 +28,18 @@ from gguf_embed.service.embed_checks import (
     requested_limits,
     text_limits,
 )
+from gguf_embed.service.head_outputs import (
+    HEAD_OUTPUTS,
+    gives_only_multivectors,
+    output_of_heads,
+    row_width,
+    text_form_of,
+)
 from gguf_embed.service.limits import explain
-from gguf_embed.service.pipeline import Plan, ServedModel, deduplicate
+from gguf_embed.service.pipeline import PER_TOKEN, Plan, ServedModel, deduplicate
 from gguf_embed.tokenization.unicode import valid_unicode
 from gguf_embed.types import (
+    MULTIVECTOR,
     SCORES,
     TOKENS,
     AppliedPrompt,
@@ -48,6 +57,7 @@ class EmbedPlan(Plan):
     request: EmbedRequest
     inputs: Sequence[Input]  # without duplicates, each with the prompt
     prompt: AppliedPrompt | None = None
+    form: TextForm | None = None  # of multi-vectors
     is_heavy: bool = False  # assembling the result may take long: 1 GB of rows, or a million tokens with offsets
 
     @property
@@ -76,6 +86,8 @@ class EmbedPlan(Plan):
         if self.request.long_input == "chunk_mean":
             check_characters(inputs, limits)
             limits, truncate = replace(limits, max_tokens=ANY_LENGTH), False
+        if self.form is not None:
+            return prepare_in_form(inputs, model.tokenizer, limits, self.form, truncate=truncate)
         if request.cut_start and truncate:
             return prepare_ends(inputs, model.tokenizer, limits, self.prompt.text if self.prompt else "")
         try:
@@ -98,12 +110,18 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
     """Raises `InvalidRequest` or `NotSupported` for options that this model does not support or that conflict."""
     info = served.info
     output = request.output or info.output
+    if output.kind == TOKENS and not request.spans and gives_only_multivectors(info):
+        output = OutputSpec(MULTIVECTOR)
     if output.kind == SCORES:
         check_scores(request, info)
-    if request.dimensions is not None:
-        check_dimensions(request.dimensions, info.n_scores if output.kind == SCORES else info.n_embd)
     if request.spans or request.cut_start or request.long_input != "error":
         check_combination(request, info, output)
+    form = None
+    if output.kind in HEAD_OUTPUTS:
+        output = output_of_heads(request, info, output)
+        form = text_form_of(served.model, output)
+    if request.dimensions is not None:
+        check_dimensions(request.dimensions, row_width(served.model, info, output))
     prompt, inputs = None, request.inputs
     if request.prompt is not None:
         prompt = prompt_prefixes.choose(request.prompt, info.prompts)
@@ -120,7 +138,8 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
         request=request,
         inputs=distinct,
         prompt=prompt,
-        is_heavy=computed.kind == TOKENS or request.return_tokens or request.long_input != "error",
+        form=form,
+        is_heavy=computed.kind in PER_TOKEN or request.return_tokens or request.long_input != "error",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import cast
 
@@ -29,6 +29,7 @@ from gguf_embed.types import (
     WindowedText,
 )
 from gguf_embed.vectors import Rows, finish
+from gguf_embed.vectors.joint import none_of
 
 
 def assemble(plan: EmbedPlan, computed: Computed) -> EmbedResult:
@@ -130,7 +131,7 @@ def _finished(plan: EmbedPlan, outputs: Sequence[Output | None]) -> Output:
     if first is None:
         first = next((output for output in outputs if output is not None), None)
     if first is None:
-        return Rows.none_of(DENSE if request.spans else plan.output.kind, len(outputs))
+        return none_of(replace(plan.output, kind=DENSE) if request.spans else plan.output, len(outputs))
     joined = type(first).join(outputs)
     kind = info.embd_normalize if request.embd_normalize is None else request.embd_normalize
     return joined.finished(kind, request.dimensions)

@@ -19,7 +19,7 @@ from gguf_embed.output_cache.cache import OutputCache
 from gguf_embed.preprocessing.tokens import TokenizedText
 from gguf_embed.scheduler.scheduler import Submission
 from gguf_embed.service.leased_threads import ModelThreads, Patience
-from gguf_embed.types import TOKENS, ModelInfo, OutputSpec, Timings
+from gguf_embed.types import JOINT, MULTIVECTOR, TOKENS, ModelInfo, OutputSpec, Timings
 
 _T = TypeVar("_T")
 _InputT = TypeVar("_InputT", bound=Hashable)
@@ -33,6 +33,9 @@ TOKENIZING_S, TOKENIZING_S_PER_CHARACTER = 5.0, 5e-5
 
 INLINE_TOKENS = 500
 """Up to this many ids are decoded on the event loop."""
+
+PER_TOKEN = (TOKENS, MULTIVECTOR, JOINT)
+"""Kinds of output that have, or may have, a row per token."""
 
 OFFSETS_S = 60.0
 """How much longer it may take if the offsets of the tokens are wanted, which have a budget of their own."""
@@ -101,7 +104,7 @@ class Pipeline:
         started_s = time.monotonic()
         texts = await self._tokenize(plan)
         tokenized_s = time.monotonic()
-        if plan.output.kind == TOKENS:
+        if plan.output.kind in PER_TOKEN:
             plan.check_size(texts)
         sequences: list[Sequence[int]] = []
         for text in texts:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidRequest, NotSupported, WayOut
-from gguf_embed.preprocessing import prompt_prefixes
+from gguf_embed.errors import EmbedError, InvalidRequest, NotSupported, WayOut
 from gguf_embed.preprocessing.abandoned import check_abandoned
 from gguf_embed.preprocessing.pairs import PairLimits, check_characters, check_query, cut_pair, pair_maker
-from gguf_embed.preprocessing.tokens import TokenizedText, special_tokens_of, truncations
-from gguf_embed.service.embed_checks import MIN_INPUT_TOKENS, requested_limits
+from gguf_embed.preprocessing.tokens import TokenizedText, truncations
+from gguf_embed.service.embed_checks import requested_limits
 from gguf_embed.service.pipeline import Computed, Plan, ServedModel, deduplicate
 from gguf_embed.types import (
-    DENSE,
     SCORES,
-    EmbedRequest,
-    EmbedResult,
     FloatMatrix,
-    LoadOptions,
     ModelInfo,
     OutputSpec,
-    PromptChoice,
     RerankRequest,
     RerankResult,
     ScoreKind,
+    Truncation,
     Usage,
 )
 from gguf_embed.vectors import Rows
@@ -49,7 +44,10 @@ class RerankPlan(Plan):
 
 def plan_rerank(served: ServedModel, request: RerankRequest) -> RerankPlan:
     """Raises what `score_column` raises."""
-    column = score_column(served.info, request.label)
+    return plan_pairs(served, request, score_column(served.info, request.label))
+
+
+def plan_pairs(served: ServedModel, request: RerankRequest, column: int) -> RerankPlan:
     documents, index_of = deduplicate(request.documents)
     return RerankPlan(
         served=served,
@@ -64,101 +62,37 @@ def plan_rerank(served: ServedModel, request: RerankRequest) -> RerankPlan:
 
 def rank_scores(plan: RerankPlan, computed: Computed) -> RerankResult:
     """The scores from a rank head. Raises the error of the first document that failed."""
+    found = head_numbers(plan, computed)
+    scores, kind = finish_scores(found.numbers, plan.served.info, plan.column, raw=plan.request.raw_scores)
+    return RerankResult(
+        model=plan.served.info,
+        scores=scores,
+        score_kind=kind,
+        usage=Usage(found.n_tokens),
+        truncated=found.truncated,
+        timings=computed.timings,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HeadNumbers:
+    """What a rank head returned for a request's documents."""
+
+    numbers: FloatMatrix  # float32[n_documents, n_scores]
+    n_tokens: int
+    truncated: tuple[Truncation, ...]
+
+
+def head_numbers(plan: RerankPlan, computed: Computed) -> HeadNumbers:
+    """Raises the error of the first document that failed."""
     submission = computed.submission
     if submission.failures:
         first = min(submission.failures)
         raise submission.failures[first].for_document(plan.index_of.index(first))
     numbers = np.concatenate([output.matrix for output in submission.outputs if isinstance(output, Rows)])
-    scores, kind = finish_scores(numbers, plan.served.info, plan.column, raw=plan.request.raw_scores)
     texts = [text for at in plan.index_of if isinstance(text := computed.texts[at], TokenizedText)]
-    return RerankResult(
-        model=plan.served.info,
-        scores=scores[list(plan.index_of)],
-        score_kind=kind,
-        usage=Usage(sum(len(text.tokens) for text in texts)),
-        truncated=truncations(texts),
-        timings=computed.timings,
-    )
-
-
-Embed = Callable[[EmbedRequest], Awaitable[EmbedResult]]
-
-
-async def rank_by_cosine(request: RerankRequest, embed: Embed, served: ServedModel) -> RerankResult:
-    """The cosine between each document's vector and the query's. Raises the error of the first that failed."""
-    info = served.info
-    output = request.output or info.output
-    if output.kind != DENSE:
-        raise InvalidRequest(
-            f"pooling {output.pooling_name} does not give one vector per text, so there is nothing to compare",
-            "pooling",
-            ways_out=[WayOut.POOL],
-        )
-    check_characters(request.query, request.documents, info.max_input_tokens)
-    one = EmbedRequest((request.query,), output=output, embd_normalize=2, truncate=False)
-    many = replace(
-        one,
-        inputs=request.documents,
-        truncate=request.truncate,
-        max_tokens=request.max_tokens,
-        cut_start=request.cut_start,
-    )
-    if request.use_prompts:
-        one, many = replace(one, prompt=PromptChoice("query")), replace(many, prompt=PromptChoice("document"))
-    if request.max_document_tokens is not None:
-        many = with_token_limit(served, many, request.max_document_tokens)
-    try:
-        query = await embed(one)
-    except EmbedError as error:
-        raise error.for_query() from None
-    try:
-        documents = await embed(many)
-    except EmbedError as error:
-        raise _for_document(error) from None
-    return RerankResult(
-        model=info,
-        scores=np.clip(_matrix(documents) @ _matrix(query)[0], -1.0, 1.0),
-        score_kind=ScoreKind.COSINE,
-        usage=Usage(query.usage.prompt_tokens + documents.usage.prompt_tokens),
-        truncated=documents.truncated,
-        timings=documents.timings,
-        prompts=(query.prompt, documents.prompt),
-    )
-
-
-def _matrix(result: EmbedResult) -> FloatMatrix:
-    assert isinstance(result.output, Rows), "dense output was requested"
-    return result.output.matrix
-
-
-def _for_document(error: EmbedError) -> EmbedError:
-    match error:
-        case InvalidRequest(index=int(index)) | EngineFailure(index=int(index)) | InputTooLong(index=index):
-            return error.for_document(index)
-        case _:
-            return error
-
-
-def with_token_limit(served: ServedModel, request: EmbedRequest, n_tokens: int) -> EmbedRequest:
-    """The request with its texts cut to `n_tokens`, not counting special tokens and the prompt.
-
-    Unchanged if the model's own limit is not higher.
-    """
-    tokenizer = served.model.tokenizer
-    prompt = prompt_prefixes.choose(request.prompt, served.info.prompts)
-    if prompt is not None and prompt.text:
-        limit = n_tokens + len(tokenizer.encode(prompt.text))
-    else:
-        special = special_tokens_of(tokenizer)
-        limit = n_tokens + len(special.opening) + len(special.closing)
-    if limit >= served.model.limits.max_tokens:
-        return request
-    if limit < MIN_INPUT_TOKENS:
-        raise InvalidRequest(
-            f"a limit of {n_tokens} tokens per document is too small: this model needs at least {MIN_INPUT_TOKENS}",
-            "max_tokens_per_doc",
-        )
-    return replace(request, truncate=True, load=LoadOptions(n_ctx=limit))
+    n_tokens = sum(len(text.tokens) for text in texts)
+    return HeadNumbers(numbers[list(plan.index_of)], n_tokens, truncations(texts))
 
 
 def prepare_pairs(
@@ -175,7 +109,8 @@ def prepare_pairs(
     truncate = model.config.truncate if request.truncate is None else request.truncate
     limits = PairLimits(limit, truncate, request.max_document_tokens, request.cut_start)
     check_characters(request.query, request.documents, limit)
-    make = pair_maker(model.codec, model.tokenizer, model.pair_form, request.query)
+    form = replace(model.pair_form, instruction=request.instruction)
+    make = pair_maker(model.codec, model.tokenizer, form, request.query)
     check_query(make(""), limits)
     first = {document: index for index, document in reversed(tuple(enumerate(request.documents)))}
     pairs: list[TokenizedText | EmbedError] = []

@@ -23,16 +23,22 @@ from gguf_embed.model_pool.pool import ModelPool
 from gguf_embed.model_pool.registry import ModelRegistry, ModelSpec
 from gguf_embed.model_store.store import ModelStore
 from gguf_embed.output_cache.cache import OutputCache
+from gguf_embed.service.classify import classify
+from gguf_embed.service.compare import rank_by_cosine, rank_by_maxsim
 from gguf_embed.service.embed_checks import GivesScoresOnly
 from gguf_embed.service.embed_images import plan_images
 from gguf_embed.service.embed_plan import plan_embed
 from gguf_embed.service.embed_result import assemble, pieces_of
+from gguf_embed.service.head_outputs import MODELS_WITH, NoHead
 from gguf_embed.service.pipeline import Pipeline, ServedModel
 from gguf_embed.service.pulls import Pulls
-from gguf_embed.service.rerank import plan_rerank, rank_by_cosine, rank_scores
+from gguf_embed.service.rerank import plan_rerank, rank_scores
 from gguf_embed.service.tokenize import token_ids, tokens_of_texts
 from gguf_embed.types import (
+    MULTIVECTOR,
     NO_LOAD_OPTIONS,
+    ClassifyRequest,
+    ClassifyResult,
     EmbedRequest,
     EmbedResult,
     EngineProcessState,
@@ -90,6 +96,8 @@ class EmbedService:
             plan = plan_images(served, request) if request.images else plan_embed(served, request)
         except GivesScoresOnly as error:
             raise NotSupported(error.message + self._embedding_models(), error.ways_out) from error
+        except NoHead as error:
+            raise NotSupported(error.message + self._models_with(error.output_kind)) from error
         computed = await self._pipeline.run(plan, load_s)
         if plan.is_heavy:
             return await self._pipeline.run_on_thread(lambda: assemble(plan, computed))
@@ -98,14 +106,30 @@ class EmbedService:
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Score all documents or raise one `EmbedError`. A model without a rank head is refused without loading it."""
         spec = self._find(request.model)
-        if request.method == "rank" and not spec.info.n_scores:
+        by_maxsim = request.method == "rank" and not spec.info.n_scores and MULTIVECTOR in spec.info.head_outputs
+        if request.method == "rank" and not (spec.info.n_scores or by_maxsim):
             raise self._no_rank_head(spec.info.name)
         async with self._pool.lease(spec) as lease:
             served = ServedModel(lease.model, self._pool.info(lease.spec))
-            if request.method == "embedding":
-                return await rank_by_cosine(request, lambda part: self._embed(served, part, lease.load_s), served)
+            if by_maxsim or request.method == "embedding":
+                rank = rank_by_maxsim if by_maxsim else rank_by_cosine
+                return await rank(request, lambda part: self._embed(served, part, lease.load_s), served)
             plan = plan_rerank(served, request)
             return rank_scores(plan, await self._pipeline.run(plan, lease.load_s))
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+        """The labels of all texts, or one `EmbedError`. A model without a rank head is refused without loading it."""
+        spec = self._find(request.model)
+        if not spec.info.n_scores:
+            raise NotSupported(f"model {spec.info.name!r} has no classification head, so it has no labels")
+        async with self._pool.lease(spec) as lease:
+            served = ServedModel(lease.model, self._pool.info(lease.spec))
+            return await classify(
+                request,
+                served,
+                lambda part: self._embed(served, part, lease.load_s),
+                lambda plan: self._pipeline.run(plan, lease.load_s),
+            )
 
     def _no_rank_head(self, name: str) -> NotSupported:
         names = [spec.info.name for spec in self._registry.specs() if spec.info.n_scores]
@@ -121,6 +145,11 @@ class EmbedService:
         names = [spec.info.name for spec in self._registry.specs() if spec.info.pooling is not Pooling.RANK]
         shown = ", ".join(map(repr, names[:MAX_NAMES_SHOWN]))
         return f" (embedding models on this server: {shown})" if names else ""
+
+    def _models_with(self, kind: str) -> str:
+        names = [spec.info.name for spec in self._registry.specs() if kind in spec.info.head_outputs]
+        shown = ", ".join(map(repr, names[:MAX_NAMES_SHOWN]))
+        return f" (models on this server that have: {shown})" if names else f" (models that have: {MODELS_WITH[kind]})"
 
     def _find(self, name: str | None, *, strict: bool = False) -> ModelSpec:
         """Raises `ModelNotFound`, `ModelLoadFailed`, or `InvalidRequest` if a name is required and missing."""

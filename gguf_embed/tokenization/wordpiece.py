@@ -158,9 +158,11 @@ def _required_id(vocabulary: Vocabulary, role: str, token: int | None) -> int:
 
 
 def _bracketed_ids(entries: Sequence[str]) -> set[int]:
-    """Ids of the entries in the form of special tokens, "[SEP]" or "</s>", with or without the word mark."""
+    """Ids of the entries in the form of special tokens, "[SEP]", "</s>" or "[Q] ", with or without the word mark."""
     closed = [
-        (token, entry.removeprefix(WORD_START)) for token, entry in enumerate(entries) if entry[-1:] in ("]", ">")
+        (token, entry.removeprefix(WORD_START).rstrip(" "))
+        for token, entry in enumerate(entries)
+        if entry[-1:] in ("]", ">", " ")
     ]
     return {token for token, word in closed if len(word) > 2 and word[0] + word[-1] in ("[]", "<>")}
 

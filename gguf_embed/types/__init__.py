@@ -10,7 +10,17 @@ from gguf_embed.types.model import (
     ModelInfo,
     ModelStatus,
 )
-from gguf_embed.types.outputs import DENSE, SCORES, TOKENS, Output, OutputSpec, Pooling
+from gguf_embed.types.outputs import (
+    DENSE,
+    JOINT,
+    MULTIVECTOR,
+    SCORES,
+    SPARSE,
+    TOKENS,
+    Output,
+    OutputSpec,
+    Pooling,
+)
 from gguf_embed.types.requests import (
     EmbedRequest,
     ImageInput,
@@ -19,6 +29,8 @@ from gguf_embed.types.requests import (
     Span,
 )
 from gguf_embed.types.rerank import (
+    ClassifyRequest,
+    ClassifyResult,
     RerankRequest,
     RerankResult,
     ScoreKind,
@@ -45,12 +57,17 @@ from gguf_embed.types.vocabulary import (
 __all__ = [
     "CALLER",
     "DENSE",
+    "JOINT",
+    "MULTIVECTOR",
     "NOBODY",
     "NO_LOAD_OPTIONS",
     "SCORES",
+    "SPARSE",
     "TOKENS",
     "AppliedPrompt",
     "Caller",
+    "ClassifyRequest",
+    "ClassifyResult",
     "EmbedRequest",
     "EmbedResult",
     "EngineProcessState",

@@ -53,6 +53,7 @@ class ModelInfo:
     reads_images: bool = False  # served with a vision tower
     engine: str = ""  # that runs it: "openvino", "llama" or "static"; "" until the model has been loaded once
     kernels: str = ""  # what multiplies its matrices, e.g. "AMX"; "" until the model has been loaded once
+    head_outputs: tuple[str, ...] = ()  # kinds of output that its heads on token rows give: "multivector", "sparse"
     problems: tuple[FileProblem, ...] = ()  # serious ones of the file, as far as its header shows them
     output: OutputSpec = field(init=False)  # the default for requests, from `pooling`
 

@@ -30,6 +30,15 @@ TOKENS = "tokens"
 SCORES = "scores"
 """Kind of output: the numbers of a classification head, one row per text."""
 
+MULTIVECTOR = "multivector"
+"""Kind of output: one vector per token for late interaction (ColBERT), projected and of length 1."""
+
+SPARSE = "sparse"
+"""Kind of output: weights of vocabulary entries (BGE-M3's lexical weights, SPLADE)."""
+
+JOINT = "joint"
+"""Kind of output: several of the others, computed together."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
@@ -37,6 +46,9 @@ class OutputSpec:
 
     kind: str
     pooling: Pooling | None = None  # of dense output: mean, cls or last
+    is_query: bool = False  # for multi-vectors and sparse vectors: queries are read otherwise than documents
+    parts: tuple[str, ...] = ()  # of joint output: the kinds
+    unattended: int | None = None  # of token rows: no token attends to those with this id at the end of a text
 
     @classmethod
     def of(cls, pooling: Pooling) -> OutputSpec:

@@ -20,6 +20,7 @@ class ScoreKind(StrEnum):
     LOGIT = "logit"  # unbounded, straight from the rank head
     PROBABILITY = "probability"  # 0 to 1
     COSINE = "cosine"  # of two vectors, -1 to 1
+    MAXSIM = "maxsim"  # sum over the query's vectors of the largest dot product with a document's
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,31 @@ class RerankRequest:
     use_prompts: bool = False  # method embedding only: use the model's prompts for queries and documents
     max_tokens: int | None = None  # a limit per document with its query; no more than the model's own applies
     cut_start: bool = False  # truncation cuts a document's beginning instead of its end
+    instruction: str | None = None  # what makes a document relevant; None: as the model's template has it
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyRequest:
+    """A request for the probabilities of a classifier's labels, for texts or pairs of texts."""
+
+    texts: tuple[str | tuple[str, str], ...]
+    model: str | None = None
+    raw_scores: bool = False  # the head's own numbers instead of probabilities
+    truncate: bool | None = None
+    max_tokens: int | None = None
+    cut_start: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyResult:
+    """The numbers of each text, float32[n_texts, n_labels], and what they stand for."""
+
+    model: ModelInfo
+    numbers: NDArray[np.float32]
+    labels: tuple[str, ...]  # one per number
+    usage: Usage
+    truncated: tuple[Truncation, ...] = ()
+    timings: Timings = field(default_factory=Timings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ from gguf_embed.types import (
     NO_LOAD_OPTIONS,
     TOKENS,
     AppliedPrompt,
+    ClassifyRequest,
+    ClassifyResult,
     EmbedRequest,
     EmbedResult,
     Input,
@@ -125,6 +127,14 @@ class FakeService:
         cuts = tuple(Truncation(i, n, limit) for i, n in enumerate(lengths) if n > limit and request.truncate)
         usage = Usage(sum(min(n, limit) for n in lengths))
         return RerankResult(info, scores, ScoreKind.LOGIT, usage, cuts, Timings(0.001, 0.002, 0.003))
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+        """Two labels: how many characters a text has, and 1."""
+        info = self.resolve(request.model).info
+        await self._pass_gate()
+        lengths = [sum(map(len, text)) if isinstance(text, tuple) else len(text) for text in request.texts]
+        numbers = np.array([[length, 1] for length in lengths], np.float32)
+        return ClassifyResult(info, numbers, ("long", "short"), Usage(sum(lengths)))
 
     async def _pass_gate(self) -> None:
         self.entered.set()

@@ -28,6 +28,7 @@ from gguf_embed.engines.memory import TOO_LARGE_TO_READ, fits_in_memory, mapped_
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.facts import file_type_name, has_rank_head, rank_labels
 from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
 from gguf_embed.gguf_file.token_rows import PairRows, has_token_types
 from gguf_embed.gguf_file.vision_tower import check_tower
 from gguf_embed.model_store.names import split_parts
@@ -59,7 +60,8 @@ class LlamaDriver:
     name = "llama"
 
     def refusal(self, header: GgufHeader, config: ModelConfig) -> str | None:
-        return None  # llama.cpp itself refuses what it cannot run, on loading
+        heads = sorted(HEAD_TENSORS & header.tensors.keys())
+        return f"it has no tensor {heads[0]}" if heads else None  # anything else llama.cpp itself refuses on loading
 
     def supports_gpu(self) -> bool:
         return supports_gpu()

@@ -95,6 +95,8 @@ class LlamaEngine:
     def open_context(self, spec: ContextSpec) -> LlamaContext:
         if spec.output.kind not in (DENSE, TOKENS, SCORES):
             raise NotSupported(f"llama.cpp does not compute {spec.output.kind} output")
+        if spec.output.unattended is not None:
+            raise NotSupported("in llama.cpp, every token of a text is attended to")
         if spec.output.kind == SCORES and not self.info.n_cls_out:
             raise ModelFileError(
                 f"{self._config.path.name} has no rank head, so pooling rank cannot work: use a reranker's GGUF"

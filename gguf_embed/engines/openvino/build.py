@@ -143,4 +143,5 @@ class ModelBuilder:
             eos_token=vocabulary.text_of(vocabulary.eos_id),
             labels=rank_labels(header) if network.n_scores else (),
             has_second_text=isinstance(self._rows, PairRows),
+            reads_unattended=header.architecture not in DECODERS,
         )

@@ -110,9 +110,10 @@ class OpenVinoContext:
         """Compute texts of similar length in one call."""
         packing = Packing.of(lengths, self._compiled.cost)
         ids = np.fromiter(chain.from_iterable(batch), np.int64, int(lengths.sum()))
+        unattended = self.spec.output.unattended
         inputs = [
             packing.rows(self._compiled.tokens.take(ids)),
-            lengths[:, np.newaxis],
+            lengths[:, np.newaxis] if unattended is None else attended_lengths(batch, unattended),
             packing.slots,
             packing.places,
             packing.positions,
@@ -148,6 +149,19 @@ class OpenVinoContext:
     def close(self) -> None:
         """Safe to call twice."""
         self._requests = None
+
+
+def attended_lengths(batch: Sequence[Sequence[int]], unattended: int) -> np.ndarray:
+    """int32[texts, 1]: how many tokens of each text others attend to: not to those `unattended` at its end."""
+    return np.array([[n_attended(text, unattended)] for text in batch], np.int32)
+
+
+def n_attended(text: Sequence[int], unattended: int) -> int:
+    """The length of a text without `unattended` at its end; at least 1."""
+    end = len(text)
+    while end > 1 and text[end - 1] == unattended:
+        end -= 1
+    return end
 
 
 def reason_of(error: Exception) -> str:

@@ -10,6 +10,7 @@ from gguf_embed.config import ModelConfig
 from gguf_embed.engines.memory import available_bytes
 from gguf_embed.gguf_file.facts import context_length, has_rank_head
 from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
 from gguf_embed.gguf_file.token_rows import KEPT_BYTES
 
 ARCHITECTURES = ("bert", "nomic-bert", "modern-bert", "jina-bert-v2", "gemma-embedding", "qwen2", "qwen3")
@@ -58,7 +59,8 @@ def refusal(header: GgufHeader, config: ModelConfig) -> str | None:
 def _unknown_part(header: GgufHeader) -> str | None:
     """What the file has that the graph for its architecture does not compute; None if there is nothing."""
     architecture = header.architecture
-    unknown = next((name for name in header.tensors if not _KNOWN.fullmatch(name)), None)
+    tensors = (name for name in header.tensors if name not in HEAD_TENSORS)
+    unknown = next((name for name in tensors if not _KNOWN.fullmatch(name)), None)
     if unknown is not None:
         return f"its graph for {architecture} has no tensor {unknown}"
     for key in _PER_LAYER:

@@ -9,10 +9,14 @@ import numpy as np
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.dequantize import dequantized
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
+from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
 from gguf_embed.types import FloatMatrix
 
 MAX_SIZE = 2**24
 """Limit on sizes in the metadata, far above any model's: no array of such a length may exhaust the memory."""
+
+
+_NOT_IN_GRAPH = HEAD_TENSORS | {"output.weight"}  # heads are computed on token rows; logits are not computed
 
 
 class GraphWeights:
@@ -49,7 +53,7 @@ class GraphWeights:
 
     def check_all_read(self) -> None:
         """Raises `ModelFileError` for a tensor that nothing has read: the graph is not what the file describes."""
-        unread = sorted(set(self.header.tensors) - self._read - {"output.weight"})  # logits are not computed
+        unread = sorted(set(self.header.tensors) - self._read - _NOT_IN_GRAPH)
         if unread:
             raise self.error(
                 f"tensor {unread[0]} has no place in a {self.architecture} model of {self.n_layer()} layers"

@@ -21,7 +21,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.server.context import Dialect, Route, ServerContext
-from gguf_embed.server.fields import images, inputs, option_fields, output_types, rerank
+from gguf_embed.server.fields import head_outputs, images, inputs, option_fields, output_types, rerank
 from gguf_embed.server.http.body import json_response
 
 Json = dict[str, Any]
@@ -57,8 +57,8 @@ def load_descriptions(dialects: tuple[Dialect, ...]) -> Descriptions:
     routes: dict[str, Json] = {}
     schemas: dict[str, Json] = {}
     shared = files(__package__) / "shared.toml"
-    for named in (inputs.SCHEMAS, images.SCHEMAS, output_types.SCHEMAS, option_fields.SCHEMAS, rerank.SCHEMAS):
-        schemas |= {name: expand(schema) for name, schema in named.items()}
+    for module in (inputs, images, output_types, option_fields, head_outputs, rerank):
+        schemas |= {name: expand(schema) for name, schema in module.SCHEMAS.items()}
     for dialect in dialects:
         for body in dialect.bodies:
             schemas |= {part.name: expand(part.schema()) for part in (*body.groups, body)}

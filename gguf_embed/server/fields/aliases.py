@@ -5,7 +5,7 @@ The parsers in this folder read these tables, so a name works on every route tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from gguf_embed.errors import InvalidRequest
@@ -130,8 +130,7 @@ NORMALIZE = (
 )
 """Names of the flag for vectors of length 1."""
 
-_DENSE_ONLY = "this server returns dense vectors only"
-_TOKEN_VECTORS = 'for one vector per token, send "pooling": "none" to POST /embedding'
+_OTHER_KINDS = "POST /v1/embeddings returns multi-vectors and sparse vectors"
 _PREFIX = 'send the whole prefix as "prompt"'
 _TEXTS_ONLY = "send texts"
 
@@ -141,17 +140,18 @@ UNSUPPORTED: Mapping[str, str] = {
     "instruct": _PREFIX,
     "prompt_template": _PREFIX,  # Fireworks
     "images": "send images to POST /v1/embeddings as content parts",  # Cohere
-    "return_sparse": _DENSE_ONLY,  # FlagEmbedding
-    "return_sparse_embedding": _DENSE_ONLY,
-    "return_colbert_vecs": _TOKEN_VECTORS,  # FlagEmbedding
-    "return_multivector": _TOKEN_VECTORS,  # Jina
+    "return_sparse": _OTHER_KINDS,  # FlagEmbedding
+    "return_sparse_embedding": _OTHER_KINDS,
+    "return_colbert_vecs": _OTHER_KINDS,  # FlagEmbedding
+    "return_multivector": _OTHER_KINDS,  # Jina
+    "output": _OTHER_KINDS,
     "max_chunks_per_doc": 'documents are not split here: send "max_tokens_per_doc"',  # Cohere's older rerank
 }
 """Fields that change another server's answer and cannot change this one's, each with what to do instead."""
 
 UNSUPPORTED_IF_FALSE: Mapping[str, str] = {
     "add_special_tokens": "special tokens are always added to texts: send token ids to leave them out",  # vLLM
-    "return_dense": _DENSE_ONLY,  # FlagEmbedding
+    "return_dense": 'POST /v1/embeddings takes "output": ["sparse"] for sparse vectors alone',  # FlagEmbedding
 }
 """Flags whose default is true."""
 
@@ -189,10 +189,13 @@ def _as_list(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def refuse_unsupported(body: JsonObject) -> None:
-    """Refuse what other servers honor and this one cannot, instead of ignoring it. Raises `InvalidRequest`."""
+def refuse_unsupported(body: JsonObject, taken: Collection[str] = ()) -> None:
+    """Refuse what other servers honor and this one cannot, instead of ignoring it; `taken` are names that it can.
+
+    Raises `InvalidRequest`.
+    """
     for name, instead in UNSUPPORTED.items():
-        if body.get(name) not in (None, False, "", []):
+        if name not in taken and body.get(name) not in (None, False, "", []):
             raise InvalidRequest(f'"{name}" is not supported: {instead}, or leave it out', name)
     for name, instead in UNSUPPORTED_IF_FALSE.items():
         if body.get(name) is False:

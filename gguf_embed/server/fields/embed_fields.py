@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gguf_embed.server.fields import aliases, output_types, prompt_prefix
+from gguf_embed.server.fields import aliases, head_outputs, output_types, prompt_prefix
 from gguf_embed.server.fields.field import Flag
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.output_types import OutputType
@@ -28,6 +28,7 @@ EMBED_FIELDS = frozenset(
         *(name for name in aliases.INPUTS if name not in OWN_INPUTS),
         *prompt_prefix.FIELDS,
         *output_types.FIELDS,
+        *head_outputs.NAMES,
     }
 )
 
@@ -50,11 +51,11 @@ NO_EMBED_FIELDS = EmbedFields()
 
 def parse_embed_fields(body: JsonObject) -> EmbedFields:
     """Raises `InvalidRequest` naming the field."""
-    aliases.refuse_unsupported(body)
+    aliases.refuse_unsupported(body, head_outputs.NAMES)
     aliases.inputs_field(body, OWN_INPUTS)
     return EmbedFields(
         model=MODEL.read(body),
-        output=parse_pooling(body),
+        output=head_outputs.parse_head_outputs(body, parse_pooling(body)),
         dimensions=output_types.parse_dimensions(body),
         cutting=parse_cutting(body),
         normalize=NORMALIZE.read(body),

@@ -6,7 +6,7 @@ The fields are `return_tokens`, `spans`, `late_chunking` (Jina's), `long_input`,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
@@ -93,9 +93,12 @@ def parse_options(body: JsonObject, param: str, max_inputs: int) -> EmbedOptions
     return options
 
 
-def refuse_elsewhere(body: JsonObject, fields: Iterable[str] = ()) -> None:
-    """Refuse the options, `fields`, and what no route supports, on a route without them, instead of ignoring them."""
-    refuse_unsupported(body)
+def refuse_elsewhere(body: JsonObject, fields: Iterable[str] = (), taken: Collection[str] = ()) -> None:
+    """Refuse the options, `fields`, and what other routes have, on a route without them, instead of ignoring them.
+
+    `taken` are names of the latter that the route has, too.
+    """
+    refuse_unsupported(body, taken)
     for name in (*_OPTION_FIELDS, *fields):
         if name in body and _asks(body[name]):
             raise InvalidRequest(

@@ -6,7 +6,7 @@ the offsets of a million tokens. Long values are serialized separately, because 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import orjson
 from aiohttp import web
@@ -25,10 +25,18 @@ DescribeError = Callable[[EmbedError], dict[str, object]]
 """Formats the error of one input as the dialect's error object."""
 
 
-def openai_data(result: EmbedResult, rows: Iterable[object], options: EmbedOptions) -> list[dict[str, object]]:
-    """The items of `data`. `index` counts the inputs; with spans, it counts the vectors of the reply."""
+def openai_data(
+    result: EmbedResult, vectors: Iterable[Mapping[str, object]], options: EmbedOptions
+) -> list[dict[str, object]]:
+    """The items of `data`, from the vectors of each by name.
+
+    `index` counts the inputs; with spans, it counts the vectors of the reply.
+    """
     labels = _labels(options, {failure.index for failure in result.failures})
-    return [{"object": "embedding", "embedding": _dump(row), **label} for label, row in zip(labels, rows, strict=True)]
+    return [
+        {"object": "embedding", **{name: _dump(vector) for name, vector in written.items()}, **label}
+        for label, written in zip(labels, vectors, strict=True)
+    ]
 
 
 def _labels(options: EmbedOptions, failed: set[int]) -> list[dict[str, object]]:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from gguf_embed.errors import EmbedError, InvalidRequest, NotSupported, WayOut
 from gguf_embed.server.fields.field import Choice
 from gguf_embed.server.http.values import JsonObject
-from gguf_embed.types import TOKENS, Output, OutputSpec, Pooling
+from gguf_embed.types import JOINT, MULTIVECTOR, SPARSE, TOKENS, Output, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
 
 POOLING = Choice(
@@ -31,9 +31,12 @@ def check_output(output: OutputSpec, kinds: Collection[str], *, on_request: bool
     """
     if output.kind in kinds:
         return
-    what = "one vector per token" if output.kind == TOKENS else output.kind
-    message = f"pooling {output.pooling_name} gives {what}, which this route cannot return"
     ways_out = [WayOut.POOL, *([WayOut.TOKEN_VECTORS] if output.kind == TOKENS else [])]
+    if output.kind in (SPARSE, MULTIVECTOR, JOINT):
+        message, ways_out = f"this route cannot return {output.kind} vectors", [WayOut.HEAD_VECTORS]
+    else:
+        what = "one vector per token" if output.kind == TOKENS else output.kind
+        message = f"pooling {output.pooling_name} gives {what}, which this route cannot return"
     error: EmbedError = NotSupported(message, ways_out)
     if on_request:
         error = InvalidRequest(message, "pooling", ways_out=ways_out)

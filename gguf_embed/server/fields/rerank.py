@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.fields import aliases
-from gguf_embed.server.fields.field import Body, Choice, Flag, Json, Shaped, Whole, contradiction, has
+from gguf_embed.server.fields.field import Body, Choice, Flag, Json, Shaped, Text, Whole, contradiction, has
 from gguf_embed.server.fields.inputs import check_count
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.options import refuse_elsewhere
@@ -104,13 +104,18 @@ USE_PROMPTS = Flag(
     "them.",
     default="`false`",
 )
+INSTRUCTION = Text(
+    "instruction",
+    "What makes a document relevant, for rerankers whose template has an `<Instruct>:` (Qwen3's); a 400 for others.",
+    also=("rerank_instruct",),
+)
 _OF_RANK: Json = {"enum": ["rank", None]}
 _OF_COSINES: Json = {"enum": ["embedding"]}
 RERANK_REQUEST = Body(
     "RerankRequest",
     (
         *(QUERY, DOCUMENTS, TEI_DOCUMENTS, MODEL, TOP_N, RETURN_DOCUMENTS, RAW_SCORES, MAX_TOKENS_PER_DOC),
-        *(RANK_FIELDS, LABEL, METHOD, RERANK_POOLING, USE_PROMPTS),
+        *(RANK_FIELDS, LABEL, INSTRUCTION, METHOD, RERANK_POOLING, USE_PROMPTS),
     ),
     "Exactly one of `documents` and `texts` (TEI's shape) is required.",
     groups=(replace(CUTTING_FIELDS, default="`--truncate`; on `/v2/rerank` and with `texts` `true`"), URGENCY_FIELDS),
@@ -121,6 +126,7 @@ RERANK_REQUEST = Body(
                 {"required": ["pooling"], "properties": {"pooling": _TEXT, "method": _OF_RANK}},
                 {"required": ["use_prompts"], "properties": {"use_prompts": {"enum": [True]}, "method": _OF_RANK}},
                 has({"method": _OF_COSINES, "label": {"type": ["string", "integer"]}}),
+                has({"method": _OF_COSINES, "instruction": {"type": "string", "minLength": 1}}),
                 has({"method": _OF_COSINES, "raw_scores": {"enum": [False]}}),
             ]
         },
@@ -150,14 +156,14 @@ class ParsedRerank:
 def parse_rerank(body: JsonObject, max_inputs: int, defaults: RerankDefaults) -> ParsedRerank:
     """Parse a request body. Raises `InvalidRequest` naming the field."""
     query = _parse_query(body)
-    refuse_elsewhere(body)
+    refuse_elsewhere(body, taken=INSTRUCTION.names)
     param = documents_field(body)
     documents = _parse_list(body, param, max_inputs)
     if param == "passages":
         for index, passage in enumerate(documents):
             _refuse_image(passage, f"passages[{index}]")
     fields = _parse_rank_fields(body)
-    raw_scores, cutting = _parse_raw_scores(body), parse_cutting(body, defaults.truncate)
+    raw_scores, cutting = parse_raw_scores(body), parse_cutting(body, defaults.truncate)
     request = RerankRequest(
         query=query,
         documents=tuple(_text_of(document, f"{param}[{index}]", fields) for index, document in enumerate(documents)),
@@ -171,6 +177,7 @@ def parse_rerank(body: JsonObject, max_inputs: int, defaults: RerankDefaults) ->
         max_document_tokens=MAX_TOKENS_PER_DOC.read(body),
         output=parse_pooling(body, RERANK_POOLING),
         use_prompts=USE_PROMPTS.read(body) or False,
+        instruction=INSTRUCTION.read(body) or None,
     )
     _check_method(request, raw_scores)
     wants_text = [RETURN_DOCUMENTS.parse(body[name], name) for name in RETURN_DOCUMENTS.given(body)]
@@ -200,7 +207,7 @@ def documents_field(body: JsonObject) -> str:
     return next(iter((*found, *DOCUMENTS.given(body))), "documents")
 
 
-def _parse_raw_scores(body: JsonObject) -> bool | None:
+def parse_raw_scores(body: JsonObject) -> bool | None:
     """Whether scores are the head's own numbers, by any of the names; None if the request does not say."""
     first: str | None = None
     raw_scores: bool | None = None
@@ -229,6 +236,10 @@ def _check_method(request: RerankRequest, raw_scores: bool | None) -> None:
             name = "use_prompts" if request.output is None else "pooling"
             raise InvalidRequest(f'"{name}" needs "method": "embedding": send that too, or leave it out', name)
         return
+    if request.instruction is not None:
+        raise InvalidRequest(
+            '"instruction" is for a rank head, and "method": "embedding" has none: leave it out', "instruction"
+        )
     if request.label is not None:
         raise InvalidRequest('"label" is for a rank head, and "method": "embedding" has none: leave it out', "label")
     if raw_scores is False:

@@ -14,7 +14,7 @@ from gguf_embed.server.dialects.llama.dialect import LLAMA
 from gguf_embed.server.dialects.llama.embedding import iter_llama_embed, parse_llama_embed
 from gguf_embed.server.dialects.openai.dialect import OPENAI
 from gguf_embed.server.dialects.openai.embeddings import OpenAIEmbed, format_openai_embed, parse_openai_embed
-from gguf_embed.server.dialects.openai.errors import TYPES
+from gguf_embed.server.fields.openai_errors import TYPES
 from gguf_embed.server.http.errors import STATUSES, format_error
 from gguf_embed.types import DENSE, EmbedRequest, EmbedResult, OutputSpec, Pooling, Truncation, Usage
 from gguf_embed.vectors import Rows

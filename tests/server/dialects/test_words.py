@@ -7,9 +7,15 @@ import pytest
 from gguf_embed.errors import WayOut
 from gguf_embed.server.app import DIALECTS
 
+OPENAI_ROUTES = (WayOut.OWN_IDS, WayOut.RERANK, WayOut.TOKEN_VECTORS)
 ELSEWHERE = {
     ("OpenAI", WayOut.EMBED_OPTIONS): "the fields are those of both embedding routes",
     ("llama.cpp", WayOut.EMBED_OPTIONS): "the same",
+    **{
+        (name, WayOut.HEAD_VECTORS): "only OpenAI's shape is an object per input, which has room for them"
+        for name in ("llama.cpp", "Ollama", "Cohere", "TEI")
+    },
+    **{("vLLM", way): "its errors are OpenAI's" for way in (*OPENAI_ROUTES, WayOut.HEAD_VECTORS, WayOut.EMBED_OPTIONS)},
     ("TEI", WayOut.EMBED_OPTIONS): "TEI's replies have no place for what the fields ask for",
     ("TEI", WayOut.RERANK): "its own /rerank, which is the same route as Jina's",
     ("OpenAI", WayOut.OWN_IDS): "OpenAI's clients send OpenAI's ids",

@@ -158,7 +158,7 @@ def test_spans_of_a_refused_input_can_be_written_in_every_unit(unit):
     options = parse(**body)
     failures = tuple(InputFailure(index, error) for index, error in options.refused.items())
     result = EmbedResult(MODEL, Rows(DENSE, vector_of("a")[None], (0, 1, 1)), Usage(3), failures=failures)
-    [item] = openai_data(result, [[1.0]], options)
+    [item] = openai_data(result, [{"embedding": [1.0]}], options)
     assert (item["index"], item["input"], item["span"]) == (0, 0, (0, 3))
     assert [sorted(item) for item in llama_details(result, options, lambda error: {"message": error.message})] == [
         ["spans"],
@@ -170,7 +170,7 @@ def test_vectors_of_spans_are_numbered_within_the_reply():
     options = parse(input=["ab", None, "cd"], spans=[[[0, 1], [1, 2]], [], [[0, 2]]], on_error="skip")
     failures = tuple(InputFailure(index, error) for index, error in options.refused.items())
     result = EmbedResult(MODEL, Rows(DENSE, vector_of("a")[None], (0, 2, 2, 3)), Usage(3), failures=failures)
-    items = openai_data(result, [[1.0], [2.0], [3.0]], options)
+    items = openai_data(result, [{"embedding": [number]} for number in (1.0, 2.0, 3.0)], options)
     assert [(item["index"], item["input"], item["span"]) for item in items] == [
         (0, 0, (0, 1)),
         (1, 0, (1, 2)),

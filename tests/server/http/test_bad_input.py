@@ -15,6 +15,7 @@ from gguf_embed.server.dialects.ollama.dialect import OLLAMA
 from gguf_embed.server.dialects.ollama.version import refuse
 from gguf_embed.server.dialects.openai.dialect import OPENAI
 from gguf_embed.server.dialects.tei.dialect import TEI
+from gguf_embed.server.dialects.vllm.dialect import VLLM
 from tests.server.fake_service import serving
 
 DIALECTS = {
@@ -108,7 +109,10 @@ BAD_FIELDS = (
     {"messages": [{"role": "user", "content": "a"}]},
     {"instruction": "find"},
     {"add_special_tokens": False},
-    {"return_sparse": True},
+    {"return_sparse": "yes"},
+    {"return_multivector": True, "pooling": "mean"},
+    {"output": ["dense", "other"]},
+    {"output": ["dense"], "return_sparse": True},
     {"model": 1},
     {"model": ["tiny"]},
     {"pooling": "max"},
@@ -264,7 +268,7 @@ def table() -> list[tuple[str, bytes]]:
         for name in ("source", "destination")
         for bad in (*NOT_A_NAME, "", None)
     ]
-    rows += [*bad_tei(), *bad_cohere()]
+    rows += [*bad_tei(), *bad_cohere(), *bad_vllm(), *bad_voyage()]
     batch = {"input_file_id": "file-1", "endpoint": "/v1/embeddings", "completion_window": "24h"}
     rows += [("/v1/batches", dump(batch | bad)) for bad in BAD_BATCH_FIELDS]
     rows += [(AZURE, dump({"input": "a", **bad})) for bad in BAD_OPENAI_FIELDS if "model" not in bad]
@@ -272,7 +276,7 @@ def table() -> list[tuple[str, bytes]]:
 
 
 def bad_tei() -> Iterator[tuple[str, bytes]]:
-    for path in ("/embed", "/embed_all", "/"):
+    for path in ("/embed", "/embed_all", "/embed_sparse", "/"):
         yield from ((path, dump({"inputs": bad, "truncate": False})) for bad in BAD_PROMPTS)
         yield from ((path, dump({"inputs": "a", **bad})) for bad in BAD_TEI_FIELDS)
     for bad in BAD_PROMPTS:
@@ -299,6 +303,58 @@ def bad_cohere() -> Iterator[tuple[str, bytes]]:
 NOT_JSON = ("/v1/files", "/v1/batches/{batch_id}/cancel")
 """A form, and a body that is ignored: tests/batch has their faults."""
 
+BAD_TEXTS = (None, [], {}, 1, True, 1.5, [None], [1], ["a", 1], [["a"]], [[]], [{}])
+BAD_SHARED_FIELDS = (
+    *BAD_CUTTING,
+    *({"raw_scores": bad} for bad in ("yes", 1, [])),
+    {"raw_scores": True, "use_activation": True},
+    *({"model": bad} for bad in (1, [], {})),
+    {"messages": [{"role": "user", "content": "a"}]},
+    {"return_sparse": True},
+    {"on_error": "skip"},
+)
+
+
+def bad_vllm() -> Iterator[tuple[str, bytes]]:
+    """And TEI's /predict, which takes the same fields."""
+    for path in ("/score", "/v1/score"):
+        for name, other in (("queries", "documents"), ("text_1", "text_2"), ("data_1", "items")):
+            yield from ((path, dump({other: "a", name: bad})) for bad in BAD_TEXTS)
+        yield path, dump({"queries": ["a", "b"], "documents": ["a", "b", "c"]})
+        yield path, dump({"queries": "a", "documents": ["a"] * 2049})
+        bad_fields = (*BAD_SHARED_FIELDS, {"instruction": 1}, {"max_tokens_per_doc": 0})
+        yield from ((path, dump({"queries": "a", "documents": "b", **bad})) for bad in bad_fields)
+    yield from (("/classify", dump({"input": bad})) for bad in BAD_TEXTS)
+    yield "/classify", dump({"input": ["a"] * 2049})
+    yield from (("/classify", dump({"input": "a", **bad})) for bad in BAD_SHARED_FIELDS)
+    yield from (("/pooling", dump({"input": bad})) for bad in (None, [], {}, 1.5, True, [None], ["a", 1]))
+    bad_tasks = ({"task": "plugin"}, {"task": 1}, {"pooling": "mean"}, {"dimensions": 0}, {"normalize": "no"})
+    yield from (
+        ("/pooling", dump({"input": "a", **bad}))
+        for bad in (*BAD_CUTTING, *bad_tasks, {"model": 1}, {"model": []}, {"return_sparse": True})
+    )
+    yield from (
+        ("/predict", dump({"inputs": bad}))
+        for bad in (None, [], {}, 1, True, [None], [1], ["a", 1], ["a", "b", "c"], [["a", "b", "c"]], [[]])
+    )
+    yield from (("/predict", dump({"inputs": "a", **bad})) for bad in BAD_SHARED_FIELDS)
+
+
+def bad_voyage() -> Iterator[tuple[str, bytes]]:
+    path = "/v1/contextualizedembeddings"
+    for bad in (None, [], "a", 1, {}, ["a"], [[]], [[1]], [["a", ""]], [["a"], None], [["a"]] * 2049, [["a"] * 10_001]):
+        yield path, dump({"inputs": bad})
+    bad_fields = (
+        {"enable_auto_chunking": True},
+        {"output_dtype": "int4"},
+        {"encoding_format": "int8"},
+        {"spans": [[0, 1]]},
+    )
+    yield from (
+        (path, dump({"inputs": [["a"]], **bad})) for bad in (*BAD_CUTTING, *bad_fields, {"model": 1}, {"dimensions": 0})
+    )
+
+
 AZURE = "/openai/deployments/{model:.+}/embeddings"
 
 
@@ -323,7 +379,7 @@ def check_shape(dialect: Dialect, reply) -> None:
     error = reply.json["error"]
     assert error["message"]
     assert isinstance(error["type"], str)
-    if dialect is OPENAI:
+    if dialect in (OPENAI, VLLM):
         assert isinstance(error["code"], str)
         assert "param" in error
     else:

@@ -46,6 +46,7 @@ from gguf_embed.server.http.errors import STATUSES
 from gguf_embed.server.http.values import JsonObject
 from gguf_embed.types import (
     DENSE,
+    MULTIVECTOR,
     SCORES,
     TOKENS,
     EmbedRequest,
@@ -94,7 +95,7 @@ REQUEST = Body(
     rules={"anyOf": [is_given("input"), is_given("content")]},
 )
 _NORMALIZES = frozenset({*EMBD_NORMALIZE.names, *NORMALIZE.names})
-_KINDS = (DENSE, TOKENS, SCORES)  # kinds of output that have rows
+_KINDS = (DENSE, TOKENS, SCORES, MULTIVECTOR)  # kinds of output that have rows
 
 
 @dataclass(frozen=True, slots=True)

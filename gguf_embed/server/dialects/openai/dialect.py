@@ -6,9 +6,9 @@ from importlib import resources
 
 from gguf_embed.server.admin import models
 from gguf_embed.server.context import Dialect, Route
-from gguf_embed.server.dialects.openai import batches, files
+from gguf_embed.server.dialects.openai import batches, contextualized, files
 from gguf_embed.server.dialects.openai.embeddings import REQUEST, deployment, embeddings
-from gguf_embed.server.dialects.openai.errors import ERRORS
+from gguf_embed.server.fields.openai_errors import ERRORS
 
 OPENAI = Dialect(
     name="OpenAI",
@@ -24,11 +24,14 @@ OPENAI = Dialect(
         Route("GET", "/v1/batches", batches.list_batches, "the batches, newest first"),
         Route("GET", "/v1/batches/{batch_id}", batches.show, "one batch"),
         Route("POST", "/v1/batches/{batch_id}/cancel", batches.cancel, "stop a batch, and keep what is computed"),
+        Route(
+            "POST", "/v1/contextualizedembeddings", contextualized.contextualized, "chunks in their document, Voyage's"
+        ),
         Route("GET", "/v1/models", models.models, "the served model"),
         Route("GET", "/v1/models/{model:.+}", models.model, "one model by name"),
     ),
     errors=ERRORS,
     error_schema="OpenAIError",
     openapi=(resources.files(__package__) / "openapi.toml",),
-    bodies=(REQUEST,),
+    bodies=(REQUEST, contextualized.REQUEST),
 )

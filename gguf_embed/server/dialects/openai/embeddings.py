@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -15,15 +15,16 @@ from aiohttp import web
 from gguf_embed.errors import EmbedError, InvalidRequest, describe
 from gguf_embed.server.context import ERROR_FORMAT, Sent, ServerContext
 from gguf_embed.server.dialects.llama.embedding import answer_embedding
-from gguf_embed.server.dialects.openai.errors import ERRORS, error_object
 from gguf_embed.server.dialects.openai.token_ids import resolve_token_ids
 from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields import options as option_fields
 from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, parse_embed_fields
 from gguf_embed.server.fields.field import Body, Choice, Shaped, Text, Whole
+from gguf_embed.server.fields.head_outputs import HEAD_FIELDS, split_rows, write_sparse
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.model import MODEL
+from gguf_embed.server.fields.openai_errors import ERRORS, error_object
 from gguf_embed.server.fields.option_fields import OPTION_FIELDS
 from gguf_embed.server.fields.options import EmbedOptions, parse_options, refuse_with_images
 from gguf_embed.server.fields.options_reply import openai_data, openai_details, with_option_headers
@@ -44,10 +45,26 @@ from gguf_embed.server.fields.voyage import VOYAGE_FIELDS, with_detail
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.errors import STATUSES
 from gguf_embed.server.http.values import JsonObject
-from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ImageInput, Input, ModelInfo, Output
+from gguf_embed.types import (
+    DENSE,
+    JOINT,
+    MULTIVECTOR,
+    SCORES,
+    SPARSE,
+    EmbedRequest,
+    EmbedResult,
+    ImageInput,
+    Input,
+    ModelInfo,
+    Output,
+)
 from gguf_embed.vectors import Rows
+from gguf_embed.vectors.joint import JointOutput
 
 EncodingFormat = Literal["float", "base64"]
+Written = dict[str, object]
+"""The vectors of one input, by their names in the reply."""
+
 EMBD_NORMALIZE = Whole(
     "embd_normalize",
     "Vectors here always have length 1; any other value is a 400.",
@@ -80,7 +97,7 @@ REQUEST = Body(
         EMBD_NORMALIZE,
         USER,
     ),
-    groups=(PROMPT_FIELDS, OPTION_FIELDS, CUTTING_FIELDS, URGENCY_FIELDS),
+    groups=(PROMPT_FIELDS, OPTION_FIELDS, HEAD_FIELDS, CUTTING_FIELDS, URGENCY_FIELDS),
 )
 VOYAGE_ERRORS = with_detail(ERRORS)
 
@@ -98,7 +115,7 @@ class OpenAIEmbed:
         """Check that the reply can hold the model's output. Raises `InvalidRequest`. The service refuses scores."""
         output = self.request.output or info.output
         if output.kind != DENSE:
-            check_output(output, _ENCODERS, on_request=True)  # always a 400, as in llama-server
+            check_output(output, _WRITERS, on_request=True)  # always a 400, as in llama-server
         if self.output_types:
             check_output_types(self.output_types, output, embd_normalize=2)
 
@@ -210,12 +227,16 @@ def _error_object(error: EmbedError) -> dict[str, object]:
 def format_openai_embed(result: EmbedResult, parsed: OpenAIEmbed) -> bytes:
     """Format OpenAI's reply, for pooled results. `truncated` and `prompt` are our own fields, present if they apply."""
     n_tokens = result.usage.prompt_tokens
-    rows, options = _ENCODERS[result.output.kind](result.output, parsed), parsed.options
+    options = parsed.options
+    data: list[Written]
+    if options is None and result.output.kind == DENSE:  # nearly all requests
+        rows = enumerate(_encode_rows(result.output, parsed))
+        data = [{"object": "embedding", "index": index, "embedding": row} for index, row in rows]
+    else:
+        data = _other_data(result, parsed)
     reply: dict[str, object] = {
         "object": "list",
-        "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
-        if options is None
-        else openai_data(result, rows, options),
+        "data": data,
         "model": result.model.name,
         "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
     }
@@ -226,6 +247,17 @@ def format_openai_embed(result: EmbedResult, parsed: OpenAIEmbed) -> bytes:
     if options is not None:
         reply |= openai_details(result, options, _error_object)
     return orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _other_data(result: EmbedResult, parsed: OpenAIEmbed) -> list[Written]:
+    """`data` with the request's options, or with other kinds of vectors than one dense one per text."""
+    vectors = _WRITERS[result.output.kind](result.output, parsed)
+    if result.failures and result.output.kind not in (DENSE, SCORES):  # of these, failed inputs have no rows
+        failed = {failure.index for failure in result.failures}
+        vectors = [written for index, written in enumerate(vectors) if index not in failed]
+    if parsed.options is not None:
+        return openai_data(result, vectors, parsed.options)
+    return [{"object": "embedding", "index": index, **written} for index, written in enumerate(vectors)]
 
 
 def _encode_rows(output: Output, parsed: OpenAIEmbed) -> Iterable[object]:
@@ -239,5 +271,35 @@ def _encode_rows(output: Output, parsed: OpenAIEmbed) -> Iterable[object]:
     return [binascii.b2a_base64(row, newline=False).decode("ascii") for row in little_endian]
 
 
-_ENCODERS = {DENSE: _encode_rows, SCORES: _encode_rows}
-"""The function that formats `embedding` for each kind of output."""
+def _write_rows(output: Output, parsed: OpenAIEmbed) -> Iterable[Written]:
+    return ({"embedding": row} for row in _encode_rows(output, parsed))
+
+
+def _write_multivectors(output: Output, parsed: OpenAIEmbed) -> Iterable[Written]:
+    assert isinstance(output, Rows), output.kind
+    rows = list(_encode_rows(output, parsed))
+    return ({"embedding": own} for own in split_rows(output, rows))
+
+
+def _write_sparse(output: Output, parsed: OpenAIEmbed) -> Iterable[Written]:
+    return ({"sparse_embedding": vector} for vector in write_sparse(output))
+
+
+def _write_joint(output: Output, parsed: OpenAIEmbed) -> Iterable[Written]:
+    """All kinds of a text in one item. Multi-vectors are called `multivector`, because `embedding` is the dense one."""
+    assert isinstance(output, JointOutput), output.kind
+    items: list[Written] = [{} for _ in range(len(output))]
+    for kind, part in output.by_kind.items():
+        for item, written in zip(items, _WRITERS[kind](part, parsed), strict=True):
+            item |= {"multivector": written["embedding"]} if kind == MULTIVECTOR else written
+    return items
+
+
+_WRITERS: dict[str, Callable[[Output, OpenAIEmbed], Iterable[Written]]] = {
+    DENSE: _write_rows,
+    SCORES: _write_rows,
+    MULTIVECTOR: _write_multivectors,
+    SPARSE: _write_sparse,
+    JOINT: _write_joint,
+}
+"""The function that formats a text's vectors, for each kind of output."""

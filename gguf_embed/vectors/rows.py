@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_embed.types import DENSE, TOKENS, FloatMatrix
+from gguf_embed.types import DENSE, MULTIVECTOR, TOKENS, FloatMatrix
 
 INT16_SCALE = 32760.0
 """llama.cpp's scale for max-abs normalization (its --embd-normalize 0)."""
@@ -71,7 +71,7 @@ def quantize(rows: FloatMatrix, dtype: SmallDtype) -> SmallMatrix:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """The `Output` for dense vectors, token vectors and scores: a matrix in which each text owns some rows.
+    """The `Output` for all vectors but sparse ones, and for scores: a matrix in which each text owns some rows.
 
     Text i owns `matrix[offsets[i] : offsets[i + 1]]`: one row when pooled, one per token, one per requested span, or
     none if the text failed.
@@ -100,9 +100,9 @@ class Rows:
         return len(self.offsets) - 1
 
     def part(self, index: int) -> Rows:
-        """Token rows are copied, so that a slow client does not keep a whole batch in memory; other rows are a view."""
+        """Rows of tokens are copied, so that a slow client does not keep a whole batch in memory; others are a view."""
         rows = self.matrix[self.offsets[index] : self.offsets[index + 1]]
-        return Rows(self.kind, rows.copy() if self.kind == TOKENS else rows, (0, len(rows)))
+        return Rows(self.kind, rows.copy() if self.kind in (TOKENS, MULTIVECTOR) else rows, (0, len(rows)))
 
     @classmethod
     def join(cls, parts: Sequence[Rows | None]) -> Rows:
@@ -120,6 +120,8 @@ class Rows:
         return "the model returned a vector of zeros" if self.kind == DENSE and not largest.all() else ""
 
     def finished(self, embd_normalize: int, dimensions: int | None) -> Rows:
-        """Token vectors and scores are only cut, never normalized."""
+        """Token vectors and scores are only cut, never normalized; multi-vectors keep the length 1."""
         kind = embd_normalize if self.kind == DENSE else -1
+        if self.kind == MULTIVECTOR and dimensions is not None:
+            kind = 2
         return Rows(self.kind, finish(self.matrix, kind, dimensions), self.offsets)

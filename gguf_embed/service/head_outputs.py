@@ -1,0 +1,104 @@
+"""Requests for what a model's heads on token rows give: multi-vectors, sparse vectors, several kinds at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
+from gguf_embed.model_pool.loading import LoadedModel
+from gguf_embed.preprocessing.late_interaction import TextForm, text_form
+from gguf_embed.preprocessing.prompt_prefixes import QUERY_NAMES, same_meaning
+from gguf_embed.types import (
+    DENSE,
+    JOINT,
+    MULTIVECTOR,
+    SCORES,
+    SPARSE,
+    TOKENS,
+    EmbedRequest,
+    ModelInfo,
+    OutputSpec,
+    Pooling,
+)
+
+HEAD_OUTPUTS = (MULTIVECTOR, SPARSE, JOINT)
+
+MODELS_WITH = {
+    MULTIVECTOR: "ColBERT models such as answerai-colbert-small-v1 and GTE-ModernColBERT-v1, and bge-m3",
+    SPARSE: "SPLADE models such as splade-v3, and bge-m3",
+}
+"""For people whose server has none."""
+
+
+class NoHead(NotSupported):
+    """The model has no head for the requested kind of output."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.output_kind = kind
+        super().__init__(f"model {name!r} has no head for {kind} vectors")
+
+
+def gives_only_multivectors(info: ModelInfo) -> bool:
+    """Whether it is a ColBERT model: its token rows are of no use without the layer after them."""
+    return info.pooling is Pooling.NONE and MULTIVECTOR in info.head_outputs
+
+
+def output_of_heads(request: EmbedRequest, info: ModelInfo, output: OutputSpec) -> OutputSpec:
+    """The output to compute, as for a query if the request says that its texts are queries.
+
+    Raises `NoHead`, and `InvalidRequest` for options that need a row for each token of the text.
+    """
+    if output.kind == JOINT:
+        output = _with_dense(info, output)
+    wanted = output.parts or (output.kind,)
+    missing = next((kind for kind in (MULTIVECTOR, SPARSE) if kind in wanted and kind not in info.head_outputs), None)
+    if missing is not None:
+        raise NoHead(info.name, missing)
+    if MULTIVECTOR in wanted and (request.return_tokens or request.cut_start):
+        what = "the tokens of the texts" if request.return_tokens else "texts cut at their beginning"
+        raise InvalidRequest(f"multi-vectors leave out and add tokens, so they cannot be combined with {what}")
+    prompt = request.prompt
+    asks_query = prompt is not None and prompt.name is not None and same_meaning(prompt.name, QUERY_NAMES[0])
+    return replace(output, is_query=True) if asks_query else output
+
+
+def _with_dense(info: ModelInfo, output: OutputSpec) -> OutputSpec:
+    """Joint output with the pooling of its dense part, which is the first one; without dense part if there is none.
+
+    A request that does not list the dense kind gets it beside the others, if the model has it. Raises `NotSupported`.
+    """
+    others = tuple(kind for kind in output.parts if kind != DENSE)
+    pooling = output.pooling or info.output.pooling
+    if pooling is not None:
+        return replace(output, pooling=pooling, parts=(DENSE, *others))
+    if DENSE in output.parts:
+        raise NotSupported(f"model {info.name!r} has no dense vectors", [WayOut.POOL])
+    return replace(output, parts=others)
+
+
+def text_form_of(model: LoadedModel, output: OutputSpec) -> TextForm | None:
+    """How texts are read for an output; None: as for any other.
+
+    Raises `InvalidRequest` for several kinds at once if multi-vectors need other tokens than the other kinds.
+    """
+    late = model.heads.late if model.heads is not None else None
+    if late is None or MULTIVECTOR not in (output.parts or (output.kind,)):
+        return None
+    form = text_form(late, is_query=output.is_query)
+    if len(output.parts) > 1 and form.changes_tokens:
+        raise InvalidRequest(
+            "this model's multi-vectors are of texts with a prefix or with mask tokens, its other vectors are not: "
+            "ask for them in two requests"
+        )
+    return form
+
+
+def row_width(model: LoadedModel, info: ModelInfo, output: OutputSpec) -> int:
+    """The largest number of dimensions that a request may ask for. Raises `InvalidRequest` for sparse vectors alone."""
+    widths = {DENSE: info.n_embd, TOKENS: info.n_embd, SCORES: info.n_scores}
+    if model.heads is not None and model.heads.late is not None:
+        widths[MULTIVECTOR] = model.heads.late.n_dims
+    found = [widths[kind] for kind in output.parts or (output.kind,) if kind in widths]
+    if not found:
+        raise InvalidRequest("sparse vectors have no dimensions that could be left out", "dimensions")
+    return min(found)

@@ -1,0 +1,87 @@
+"""Multi-vectors, sparse vectors and MaxSim from a real server."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gguf_embed.convert.convert import convert_directory
+from tests.data.head_directories import write_directory
+
+NAMES = ("colbert_bert", "splade_bert", "bge_m3")
+TEXTS = ["The quick brown fox", "hello"]
+LONG = "a" * 3000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("heads")
+    for name in NAMES:
+        convert_directory(write_directory(name, path / name), path / f"{name}.gguf", "f32", report=lambda line: None)
+    return path
+
+
+@pytest.fixture
+def server(launch, folder):
+    flags = [part for name in NAMES for part in ("-m", str(folder / f"{name}.gguf"))]
+    return launch(*flags, "--models-max", "3", "--precision", "f32")
+
+
+def test_every_kind_of_vector(server):
+    def embed(model: str, **fields: object) -> list[dict[str, object]]:
+        reply = server.post("/v1/embeddings", {"model": model, "input": TEXTS, "truncate": True, **fields})
+        assert reply.status == 200, reply.json()
+        return reply.json()["data"]
+
+    documents = embed("colbert_bert", return_multivector=True)
+    queries = embed("colbert_bert", return_multivector=True, input_type="query")
+    assert [len(item["embedding"]) for item in queries] == [12, 12]  # filled up
+    assert np.allclose(np.linalg.norm(queries[0]["embedding"], axis=1), 1, atol=1e-5)
+    native = server.post("/embedding", {"model": "colbert_bert", "content": TEXTS}).json()
+    assert native[0]["embedding"] == documents[0]["embedding"]
+
+    scores = server.post(
+        "/v1/rerank", {"model": "colbert_bert", "query": TEXTS[1], "documents": TEXTS, "truncate": True}
+    ).json()
+    assert scores["score_kind"] == "maxsim"
+    similarities = [np.array(queries[1]["embedding"]) @ np.array(item["embedding"]).T for item in documents]
+    found = {result["index"]: result["relevance_score"] for result in scores["results"]}
+    np.testing.assert_allclose([found[0], found[1]], [part.max(axis=1).sum() for part in similarities], rtol=1e-4)
+
+    [sparse, _] = embed("splade_bert", return_sparse=True)
+    assert "embedding" not in sparse
+    pairs = server.post("/embed_sparse", {"model": "splade_bert", "inputs": TEXTS}).json()
+    assert [entry["index"] for entry in pairs[0]] == sparse["sparse_embedding"]["indices"]
+    assert [entry["value"] for entry in pairs[0]] == sparse["sparse_embedding"]["values"]
+
+    [both, _] = embed("bge_m3", return_sparse=True, pooling="cls")
+    [all_kinds, _] = embed("bge_m3", output=["dense", "sparse", "colbert"], pooling="cls")
+    [dense, _] = embed("bge_m3", pooling="cls")
+    assert both["sparse_embedding"] == all_kinds["sparse_embedding"]
+    np.testing.assert_allclose(all_kinds["embedding"], dense["embedding"], atol=1e-5)
+    assert len(all_kinds["multivector"]) > 1
+
+    refused = server.post("/v1/embeddings", {"model": "splade_bert", "input": "a", "return_multivector": True})
+    assert refused.status == 501
+    assert "'colbert_bert', 'bge_m3'" in refused.json()["error"]["message"]
+    bad = {"model": "colbert_bert", "input": "a", "return_multivector": True}
+    for fields, message in (
+        ({"dimensions": 17}, "the request asks for 17 dimensions, this model has 16"),
+        ({"pooling": "mean", "output": ["dense", "colbert"]}, "ask for them in two requests"),
+    ):
+        refused = server.post("/v1/embeddings", bad | fields)
+        assert (refused.status, message in refused.json()["error"]["message"]) == (400, True), refused.json()
+    refused = server.post("/v1/embeddings", {"model": "splade_bert", "input": "a", "output": "sparse", "dimensions": 2})
+    assert "no dimensions" in refused.json()["error"]["message"]
+    for kind in ("sparse", "multivector"):
+        body = {"model": "bge_m3", "input": [LONG], "output": [kind], "on_error": "skip", "truncate": False}
+        reply = server.post("/v1/embeddings", body)
+        assert reply.status == 200, reply.json()
+        failed = reply.json()
+        assert (failed["data"], failed["errors"][0]["index"]) == ([], 0)
+        reply = server.post("/v1/embeddings", body | {"input": [LONG, "hello"]}).json()
+        assert [item["index"] for item in reply["data"]] == [1]
+
+    refused = server.post("/embedding", {"model": "splade_bert", "content": "a", "return_sparse": True})
+    assert refused.status == 400
+    assert "use POST /v1/embeddings" in refused.json()["error"]["message"]
