@@ -18,8 +18,11 @@ Shapes = dict[str, tuple[int, ...]]
 """Shapes by GGUF name, in PyTorch's order."""
 
 _OLD_SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}  # TensorFlow's names for a layer norm's parts
-_ALWAYS_F32 = ("position_embd.weight", "token_types.weight", "cls.output.weight")
-"""The first two as in llama.cpp's converter; the last is tiny and affects every score."""
+_ALWAYS_F32 = (
+    *("position_embd.weight", "token_types.weight", "cls.output.weight"),
+    *("rel_attn_bias.weight", "enc.blk.0.attn_rel_b.weight"),
+)
+"""The first two as in llama.cpp's converter; the others are tiny and affect every score, or all attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class TensorNames:
     model: Mapping[str, str]  # outside the layers
     layer: Mapping[str, str]  # in a layer, after its number
     ignored: tuple[str, ...] = ()  # beginnings of names that are not needed for embedding
+    layer_name: str = "blk"  # before a layer's number in the GGUF
 
     def find(self, original: str) -> str | None:
         """The GGUF name with suffix; "" for a tensor that is not needed; None for an unknown one."""
@@ -44,7 +48,7 @@ class TensorNames:
             return f"{self.model[stem]}.{suffix}"
         number, _, part = stem.removeprefix(self.layers).partition(".")
         if stem.startswith(self.layers) and number.isdecimal() and part in self.layer:
-            return f"blk.{number}.{self.layer[part]}.{suffix}"
+            return f"{self.layer_name}.{number}.{self.layer[part]}.{suffix}"
         return None
 
 

@@ -38,6 +38,7 @@ _INTEGERS: dict[str, tuple[int, int]] = {
     "attention.key_length_swa": (1, 2**14),
     "attention.value_length_swa": (1, 2**14),
     "attention.sliding_window": (0, 2**28),
+    "attention.relative_buckets_count": (4, 256),
     "rope.dimension_count": (0, 2**14),
     "vocab_size": (1, MAX_ENTRIES),
 }

@@ -27,6 +27,7 @@ from gguf_embed.engines.llama.gpu_build import supports_gpu
 from gguf_embed.engines.memory import fits_in_memory
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.facts import file_type_name, has_rank_head, rank_labels
+from gguf_embed.gguf_file.graph_only import why_not_llama
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.token_rows import PairRows, has_token_types
 from gguf_embed.gguf_file.vision_tower import check_tower
@@ -59,7 +60,7 @@ class LlamaDriver:
     name = "llama"
 
     def refusal(self, header: GgufHeader, config: ModelConfig) -> str | None:
-        return None  # llama.cpp itself refuses what it cannot run, on loading
+        return why_not_llama(header)  # anything else llama.cpp refuses itself, on loading
 
     def supports_gpu(self) -> bool:
         return supports_gpu()

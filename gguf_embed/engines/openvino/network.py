@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gguf_embed.engines.openvino.graphs.bert import bert
+from gguf_embed.engines.openvino.graphs.bert import bert, mpnet
 from gguf_embed.engines.openvino.graphs.gemma_embedding import gemma_embedding
 from gguf_embed.engines.openvino.graphs.jina_bert_v2 import jina_bert_v2
 from gguf_embed.engines.openvino.graphs.modern_bert import modern_bert
 from gguf_embed.engines.openvino.graphs.nomic_bert import nomic_bert
 from gguf_embed.engines.openvino.graphs.qwen import qwen
+from gguf_embed.engines.openvino.graphs.t5_encoder import t5_encoder
 from gguf_embed.engines.openvino.pieces import GraphPieces
 from gguf_embed.engines.openvino.runtime import Node, model_of, op
 from gguf_embed.engines.openvino.support import DECODERS
@@ -20,14 +21,20 @@ from gguf_embed.types import Pooling
 
 GRAPHS: Mapping[str, Callable[[GraphPieces], Node]] = {
     "bert": bert,
+    "distilbert": bert,
+    "mpnet": mpnet,
     "nomic-bert": nomic_bert,
     "modern-bert": modern_bert,
     "jina-bert-v2": jina_bert_v2,
     "gemma-embedding": gemma_embedding,
+    "t5encoder": t5_encoder,
     "qwen2": qwen,
     "qwen3": qwen,
 }
 """By `general.architecture`."""
+
+HEAD_ACTIVATIONS = {"modern-bert": "gelu", "distilbert": "relu"}
+"""What follows the first matrix of a rank head; tanh in all other architectures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +91,9 @@ def rank_pooling(weights: GraphWeights) -> Pooling:
 def _rank_head(g: GraphPieces, row: Node) -> tuple[Node, int]:
     """[B, S, D] → [B, S, n_scores]: BERT's pooler or RoBERTa's dense layer, an activation, and the classifier."""
     width = g.n_embd
-    is_modern = g.weights.architecture == "modern-bert"
     if g.weights.has("cls.weight"):
         width = g.weights.rows("cls.weight")
-        row = g.activation(g.linear(row, "cls", width), "gelu" if is_modern else "tanh")
+        row = g.activation(g.linear(row, "cls", width), HEAD_ACTIVATIONS.get(g.weights.architecture, "tanh"))
         if g.weights.has("cls.norm.weight"):
             row = g.layer_norm(row, "cls.norm")
     if g.weights.has("cls.output.weight"):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gguf_embed.engines.openvino.relative_positions import MAX_BUCKETS, MAX_DISTANCE, MIN_BUCKETS, t5_buckets
 from gguf_embed.engines.openvino.runtime import Node, op
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.types import FloatMatrix
@@ -129,11 +130,14 @@ class GraphPieces:
         """[N, n] → [B, T, n]."""
         return op.gather(x, self.slots, constant(np.int32(0)))
 
-    def attention(self, q: Node, k: Node, v: Node, mask: Node) -> Node:
-        """Softmax attention of [B, heads, T, head size] → [N, heads · head size]."""
+    def attention(self, q: Node, k: Node, v: Node, mask: Node, scale: float | None = None) -> Node:
+        """Softmax attention of [B, heads, T, head size] → [N, heads · head size].
+
+        `scale` is the factor for the products of queries and keys, by default 1 / √head size.
+        """
         if self.n_head_kv != self.n_head:
             k, v = self._repeat_heads(k), self._repeat_heads(v)
-        factor = constant(np.float32(1 / math.sqrt(self.head_size)))
+        factor = constant(np.float32(1 / math.sqrt(self.head_size) if scale is None else scale))
         attended = op.scaled_dot_product_attention(q, k, v, mask, factor)
         merged = op.transpose(attended, constant(np.array([0, 2, 1, 3], np.int32)))
         rows = op.reshape(merged, constant(np.array([-1, self.n_head * self.head_size], np.int32)), False)
@@ -166,6 +170,22 @@ class GraphPieces:
         distance = op.select(self._is_token(), distance, constant(np.float32(FAR_AWAY)))
         slopes = -alibi_slopes(self.n_head, max_bias).reshape(1, self.n_head, 1, 1)
         return op.multiply(constant(slopes), distance)
+
+    def bias_mask(self, name: str) -> Node:
+        """[B, H, T, T]: T5's and MPNet's learned bias of each head for the bucket of the distance of two tokens."""
+        key = "attention.relative_buckets_count"
+        n_buckets = self.weights.integer(key)
+        if n_buckets % 2 or not MIN_BUCKETS <= n_buckets <= MAX_BUCKETS:
+            raise self.weights.error(
+                f"{self.weights.architecture}.{key} is {n_buckets}, "
+                f"expected an even number from {MIN_BUCKETS} to {MAX_BUCKETS}"
+            )
+        by_distance = self.weights.array(f"{name}.weight", (n_buckets, self.n_head))[t5_buckets(n_buckets)]
+        distances = op.clamp(op.convert(self._distances(), "f32"), -MAX_DISTANCE, MAX_DISTANCE)
+        rows = op.convert(op.add(distances, constant(np.float32(MAX_DISTANCE))), "i32")
+        bias = op.gather(constant(by_distance), rows, constant(np.int32(0)))
+        bias = op.unsqueeze(op.transpose(bias, constant(np.array([2, 0, 1], np.int32))), constant(np.int32(0)))
+        return op.select(self._is_token(), bias, constant(np.float32(MASKED)))
 
     def _is_token(self) -> Node:
         """[B, 1, 1, T]: false for the slots after a text's end."""

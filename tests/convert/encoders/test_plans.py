@@ -45,17 +45,10 @@ def write_modules(source: Path, *modules: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        (
-            "bert",
-            {"architectures": ["MPNetModel"]},
-            "MPNetModel cannot be converted: .*bias",
-        ),
-        ("bert", {"architectures": ["MPNetForMaskedLM"]}, "all-MiniLM-L12-v2 instead of all-mpnet-base-v2"),
-        (
-            "distilbert",
-            {"architectures": ["DistilBertForSequenceClassification"]},
-            "DistilBertForSequenceClassification .*ReLU.*tanh",
-        ),
+        ("mpnet", {"relative_attention_num_buckets": 64}, "relative_attention_num_buckets 64 cannot be .* .only 32"),
+        ("t5_gated", {"feed_forward_proj": "gated-silu"}, "feed_forward_proj 'gated-silu'"),
+        ("t5_gated", {"relative_attention_max_distance": 256}, "relative_attention_max_distance 256"),
+        ("t5_relu", {"feed_forward_proj": "gated-gelu"}, "ffn_gate.weight should be .96, 64., but it is missing"),
         (
             "bert",
             {"architectures": ["ElectraModel"]},

@@ -301,6 +301,14 @@ MODELS |= {
     "gemma_seven_layers": _changed("gemma_seven_layers", "gemma-embedding", Pooling.MEAN),
 }
 MODELS |= {
+    "mpnet": _encoder("mpnet", "mpnet"),
+    "mpnet_reranker": _reranker("mpnet_reranker", "mpnet"),
+    "distilbert_reranker": _reranker("distilbert_reranker", "distilbert"),
+    "t5_gated": _encoder("t5_gated", "t5encoder"),
+    "t5_relu": _encoder("t5_relu", "t5encoder"),
+}
+MODELS |= {
+    "t5_of_llama_cpp": _form(MODELS["t5_gated"], metadata={"t5encoder.attention.causal": None}),
     "bert_fused_qkv": _form(MODELS["bert"], tensors=_fuse_qkv),
     "nomic_bert_split_qkv": _form(MODELS["nomic_bert"], tensors=_split_qkv),
     "jina_bert_v2_split_gate": _jina("jina_bert_v2", split_gate=True),

@@ -1,4 +1,4 @@
-"""BERT and its relatives RoBERTa and XLM-RoBERTa: learned positions, layer norms after the residuals, GELU."""
+"""BERT and its relatives, RoBERTa, DistilBERT and MPNet: learned positions, layer norms after the residuals, GELU."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from gguf_embed.engines.openvino.runtime import Node, op
 
 def bert(g: GraphPieces) -> Node:
     """[N, D] rows of the tokens."""
+    return _encoder(g, g.padding_mask())
+
+
+def mpnet(g: GraphPieces) -> Node:
+    """[N, D] rows of the tokens: BERT, whose layers share a bias for the distances of tokens."""
+    return _encoder(g, g.bias_mask("rel_attn_bias"))
+
+
+def _encoder(g: GraphPieces, mask: Node) -> Node:
     n_ff = g.weights.integer("feed_forward_length")
     kind = g.weights.text("hidden_activation", "gelu")
-    mask = g.padding_mask()
     x = op.add(g.tokens, g.position_rows("position_embd"))
     if g.weights.has("token_types.weight"):
         x = op.add(x, g.row("token_types", 0, g.weights.rows("token_types.weight")))

@@ -1,0 +1,164 @@
+"""Make `encoders/`: tiny encoders that llama.cpp does not compute, and what transformers answers with them.
+
+Run by hand, never by the tests, from the repository's root in an environment of its own:
+
+    pip install torch safetensors sentencepiece transformers==5.24.0
+    PYTHONPATH=. python tests/data/make_encoder_reference.py
+
+The layout is that of `convert/` (`make_convert_reference.py`), and so are the texts and the pairs, but for one text
+that is longer than the distances that relative positions tell apart. In addition:
+
+t5_relu/2_Dense/    a Dense module, whose weights.json has the shape of its matrix
+buckets.npz   int32[801], the buckets of the distances -400 to 400: `mpnet` with 32 buckets, which are T5's as well, and
+              `deberta` with 8 buckets to each side, for distances up to 64
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+import torch
+import transformers
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+from tests.data import make_convert_reference as common
+from tests.data.make_convert_reference import SIZES, TinyModel
+from tests.data.tiny_weights import make_weights
+
+OUT = Path(__file__).parent / "encoders"
+LONG = " ".join(text for text in common.TEXTS if text.isascii())
+TEXTS = (*common.TEXTS, LONG)
+
+N_EXTRA = 8  # T5's tokens <extra_id_0> to <extra_id_7>
+
+MPNET = SIZES | {"max_position_embeddings": 514, "relative_attention_num_buckets": 32}
+T5 = {"d_model": 64, "d_kv": 24, "d_ff": 96, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 32}
+MODELS = (
+    TinyModel("mpnet", "MPNetModel", "MPNetConfig", "mpnet", "mean", MPNET, scale=0.4),
+    TinyModel(
+        "mpnet_reranker", "MPNetForSequenceClassification", "MPNetConfig", "mpnet", "", MPNET | {"num_labels": 1}
+    ),
+    TinyModel(
+        "distilbert_reranker",
+        "DistilBertForSequenceClassification",
+        "DistilBertConfig",
+        "wordpiece_uncased",
+        "",
+        {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 96, "max_position_embeddings": 512, "num_labels": 2},
+    ),
+    TinyModel("t5_gated", "T5EncoderModel", "T5Config", "t5", "mean", T5 | {"feed_forward_proj": "gated-gelu"}),
+    TinyModel("t5_relu", "T5EncoderModel", "T5Config", "t5", "mean", T5 | {"feed_forward_proj": "relu"}),
+)
+
+
+def mpnet() -> transformers.PreTrainedTokenizerBase:
+    """As MPNet's own: WordPiece with <s> and </s>; <unk> is an entry that is never used."""
+    trained = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    trained.normalizer = normalizers.BertNormalizer(lowercase=True)
+    trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=900,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>"],
+        limit_alphabet=600,
+        show_progress=False,
+    )
+    trained.train_from_iterator(common.corpus(), trainer)
+    return transformers.MPNetTokenizer(vocab=trained.get_vocab())
+
+
+def t5() -> transformers.PreTrainedTokenizerBase:
+    """A SentencePiece model with its rules for normalization, and T5's tokens for gaps at the end."""
+    with tempfile.TemporaryDirectory() as scratch:
+        lines = Path(scratch, "lines.txt")
+        lines.write_text("\n".join(line for text in common.corpus() for line in text.splitlines()), "utf-8")
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(lines),
+            model_prefix=f"{scratch}/t5",
+            vocab_size=1000,
+            character_coverage=0.98,
+            normalization_rule_name="nmt_nfkc",
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            minloglevel=2,
+        )
+        proto = sentencepiece_model_pb2.ModelProto()
+        proto.ParseFromString(Path(scratch, "t5.model").read_bytes())
+    vocabulary = [(piece.piece, piece.score) for piece in proto.pieces]
+    vocabulary += [(f"<extra_id_{number}>", 0.0) for number in range(N_EXTRA - 1, -1, -1)]
+    charsmap = proto.normalizer_spec.precompiled_charsmap
+    return transformers.T5Tokenizer(vocab=vocabulary, _spm_precompiled_charsmap=charsmap, extra_ids=N_EXTRA)
+
+
+def copied(name: str) -> Tokenizer:
+    """A tokenizer of `convert/`."""
+    for suffix in ("", "_config"):
+        shutil.copy(common.OUT / "tokenizers" / f"{name}{suffix}.json", OUT / "tokenizers" / f"{name}{suffix}.json")
+    return Tokenizer.from_file(str(OUT / "tokenizers" / f"{name}.json"))
+
+
+def saved(name: str, make: Callable[[], transformers.PreTrainedTokenizerBase]) -> Tokenizer:
+    """The tokenizer as transformers saves it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        make().save_pretrained(scratch)
+        for theirs, ours in (("tokenizer.json", f"{name}.json"), ("tokenizer_config.json", f"{name}_config.json")):
+            content = json.loads(Path(scratch, theirs).read_text("utf-8"))
+            (OUT / "tokenizers" / ours).write_text(json.dumps(content, ensure_ascii=False), "utf-8")
+    return Tokenizer.from_file(str(OUT / "tokenizers" / f"{name}.json"))
+
+
+def add_dense(folder: Path) -> None:
+    """A Dense module after the pooling, as sentence-t5 has it; the stored vectors are multiplied by its matrix."""
+    n_embd = SIZES["hidden_size"]
+    stored = {"scale": 0.2, "shapes": {"linear.weight": [n_embd, n_embd]}}
+    matrix = make_weights(stored["shapes"], stored["scale"])["linear.weight"]
+    (folder / "2_Dense").mkdir()
+    config = {"in_features": n_embd, "out_features": n_embd, "bias": False}
+    config["activation_function"] = "torch.nn.modules.linear.Identity"
+    (folder / "2_Dense" / "config.json").write_text(json.dumps(config))
+    (folder / "2_Dense" / "weights.json").write_text(json.dumps(stored))
+    modules = json.loads((folder / "modules.json").read_text())
+    dense = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+    (folder / "modules.json").write_text(json.dumps([*modules[:2], dense, *modules[2:]]))
+    with np.load(folder / "reference.npz") as reference:
+        arrays = dict(reference)
+    np.savez_compressed(folder / "reference.npz", **arrays | {"vectors": arrays["vectors"] @ matrix.T})
+
+
+def make_buckets() -> dict[str, np.ndarray]:
+    distances = torch.arange(-400, 401)
+    deberta = make_log_bucket_position(distances, 8, 64).to(torch.int32)
+    return {
+        "mpnet": MPNetEncoder.relative_position_bucket(distances, 32, 128).numpy().astype(np.int32),
+        "deberta": deberta.numpy(),
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    shutil.rmtree(OUT, ignore_errors=True)
+    (OUT / "tokenizers").mkdir(parents=True)
+    tokenizers = {"mpnet": saved("mpnet", mpnet), "t5": saved("t5", t5)}
+    tokenizers |= {name: copied(name) for name in ("wordpiece_uncased",)}
+    texts: dict[str, Any] = {"texts": TEXTS, "pairs": common.PAIRS}
+    (OUT / "texts.json").write_text(json.dumps(texts, ensure_ascii=False, indent=1), "utf-8")
+    np.savez_compressed(OUT / "buckets.npz", **make_buckets())
+    for tiny in MODELS:
+        common.make_model(tiny, tokenizers[tiny.tokenizer], OUT, TEXTS)
+        print(tiny.name, flush=True)
+    add_dense(OUT / "t5_relu")
+
+
+if __name__ == "__main__":
+    main()
