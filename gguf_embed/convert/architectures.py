@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gguf_embed.convert import bert, decoders, modern_bert, nomic_bert, t5
+from gguf_embed.convert import bert, deberta_v2, decoders, gte, modern_bert, nomic_bert, t5
 from gguf_embed.convert.plan import ConversionPlan, OutType
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
@@ -13,6 +13,8 @@ SUPPORTED = (
     *bert.ARCHITECTURES,
     *modern_bert.ARCHITECTURES,
     *nomic_bert.ARCHITECTURES,
+    *gte.ARCHITECTURES,
+    *deberta_v2.ARCHITECTURES,
     *t5.ARCHITECTURES,
     *decoders.ARCHITECTURES,
 )
@@ -21,11 +23,8 @@ _OWN_CONVERTER = "use a ready GGUF of this model, or llama.cpp's convert_hf_to_g
 _NO_LLAMA = "llama.cpp does not compute it; use another model"
 _REFUSED = {
     "Electra": _NO_LLAMA,
-    "DebertaV2": "its disentangled attention is not computed by llama.cpp; use another model",
     "Albert": _NO_LLAMA,
     "JinaBert": _OWN_CONVERTER,
-    "NewModel": _NO_LLAMA,
-    "Gte": _NO_LLAMA,
     "CLIP": "its two towers are not supported yet",
 }
 """Beginning of an architecture's name → why it is refused, and the way out."""
@@ -38,6 +37,9 @@ _BY_MODEL_TYPE = {
     "distilbert": "DistilBertModel",
     "mpnet": "MPNetModel",
     "t5": "T5EncoderModel",
+    "deberta-v2": "DebertaV2Model",
+    "new": "NewModel",
+    "gte": "GteModel",
     "modernbert": "ModernBertModel",
     "nomic_bert": "NomicBertModel",
 }
@@ -57,6 +59,10 @@ def plan_model(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan
         return modern_bert.plan_modern_bert(source, architecture, outtype)
     if architecture in nomic_bert.ARCHITECTURES:
         return nomic_bert.plan_nomic_bert(source, architecture, outtype)
+    if architecture in deberta_v2.ARCHITECTURES:
+        return deberta_v2.plan_deberta_v2(source, outtype)
+    if architecture in gte.ARCHITECTURES:
+        return gte.plan_gte(source, outtype)
     if architecture in t5.ARCHITECTURES:
         return t5.plan_t5(source, outtype)
     if architecture in decoders.ARCHITECTURES:

@@ -130,7 +130,7 @@ def check_context(evidence: Evidence) -> Iterator[Finding]:
 
 def _check_scaling(evidence: Evidence) -> Iterator[Finding]:
     kind = evidence.header.get(evidence.key("rope.scaling.type"), str)
-    if kind in (None, "none"):
+    if kind in (None, "none") or evidence.architecture in OWN_ARCHITECTURES:  # ours is what the original has
         return
     factor = evidence.header.get(evidence.key("rope.scaling.factor"), float)
     trained = evidence.header.get(evidence.key("rope.scaling.original_context_length"), int)

@@ -155,6 +155,7 @@ class ClosableCodec:
 
     codec: TextCodec
     close: Callable[[], None]  # frees the vocabulary; the codec must not be used after it. Any number of calls
+    exact: ExactTokenizing | None = None  # the same codec, if it gives the original tokenizer's ids
 
 
 class ExactTokenizing(Protocol):

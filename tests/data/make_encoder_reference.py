@@ -10,7 +10,8 @@ that is longer than the distances that relative positions tell apart. In additio
 
 t5_relu/2_Dense/    a Dense module, whose weights.json has the shape of its matrix
 buckets.npz   int32[801], the buckets of the distances -400 to 400: `mpnet` with 32 buckets, which are T5's as well, and
-              `deberta` with 8 buckets to each side, for distances up to 64
+              `deberta` with 8 buckets to each side, for distances up to 64, and `deberta_v3` with its own
+              256 for 512; their distances are the seeing token's position minus the seen one's
 """
 
 from __future__ import annotations
@@ -43,6 +44,27 @@ N_EXTRA = 8  # T5's tokens <extra_id_0> to <extra_id_7>
 
 MPNET = SIZES | {"max_position_embeddings": 514, "relative_attention_num_buckets": 32}
 T5 = {"d_model": 64, "d_kv": 24, "d_ff": 96, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 32}
+NTK_FACTOR = 8.0  # of the original's config, for a base of 20,000; transformers says the same as linear scaling
+GTE = SIZES | {
+    "max_position_embeddings": 512,
+    "type_vocab_size": 1,
+    "rope_parameters": {
+        "rope_type": "linear",
+        "rope_theta": 20_000.0 * NTK_FACTOR,
+        "factor": NTK_FACTOR ** (2 / (SIZES["hidden_size"] // SIZES["num_attention_heads"])),
+    },
+}
+DEBERTA = SIZES | {
+    "max_position_embeddings": 512,
+    "relative_attention": True,
+    "position_buckets": 8,
+    "max_relative_positions": 64,
+    "pos_att_type": ["p2c", "c2p"],
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
 MODELS = (
     TinyModel("mpnet", "MPNetModel", "MPNetConfig", "mpnet", "mean", MPNET, scale=0.4),
     TinyModel(
@@ -55,6 +77,24 @@ MODELS = (
         "wordpiece_uncased",
         "",
         {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 96, "max_position_embeddings": 512, "num_labels": 2},
+    ),
+    TinyModel("deberta_v2", "DebertaV2Model", "DebertaV2Config", "deberta", "mean", DEBERTA, scale=0.4),
+    TinyModel(
+        "deberta_v2_reranker",
+        "DebertaV2ForSequenceClassification",
+        "DebertaV2Config",
+        "deberta",
+        "",
+        DEBERTA | {"num_labels": 1},
+    ),
+    TinyModel("gte", "GteModel", "GteConfig", "unigram", "cls", GTE),
+    TinyModel(
+        "gte_reranker",
+        "GteForSequenceClassification",
+        "GteConfig",
+        "unigram",
+        "",
+        SIZES | {"max_position_embeddings": 512, "num_labels": 1, "type_vocab_size": 0},
     ),
     TinyModel("t5_gated", "T5EncoderModel", "T5Config", "t5", "mean", T5 | {"feed_forward_proj": "gated-gelu"}),
     TinyModel("t5_relu", "T5EncoderModel", "T5Config", "t5", "mean", T5 | {"feed_forward_proj": "relu"}),
@@ -101,6 +141,18 @@ def t5() -> transformers.PreTrainedTokenizerBase:
     return transformers.T5Tokenizer(vocab=vocabulary, _spm_precompiled_charsmap=charsmap, extra_ids=N_EXTRA)
 
 
+def deberta() -> transformers.PreTrainedTokenizerBase:
+    """As DeBERTa's third version: Unigram without SentencePiece's rules for normalization."""
+    roles = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    trained = Tokenizer(models.Unigram())
+    trained.normalizer = normalizers.NFC()
+    trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    trainer = trainers.UnigramTrainer(vocab_size=900, special_tokens=roles, unk_token="[UNK]", show_progress=False)
+    trained.train_from_iterator(common.corpus(ascii_only=True), trainer)
+    vocabulary = [(text, score) for text, score in json.loads(trained.to_str())["model"]["vocab"]]
+    return transformers.DebertaV2Tokenizer(vocab=vocabulary, unk_id=roles.index("[UNK]"))
+
+
 def copied(name: str) -> Tokenizer:
     """A tokenizer of `convert/`."""
     for suffix in ("", "_config"):
@@ -109,13 +161,16 @@ def copied(name: str) -> Tokenizer:
 
 
 def saved(name: str, make: Callable[[], transformers.PreTrainedTokenizerBase]) -> Tokenizer:
-    """The tokenizer as transformers saves it."""
+    """The tokenizer as transformers saves it. One that is there is kept: training it again gives another."""
+    path = OUT / "tokenizers" / f"{name}.json"
+    if path.exists():
+        return Tokenizer.from_file(str(path))
     with tempfile.TemporaryDirectory() as scratch:
         make().save_pretrained(scratch)
         for theirs, ours in (("tokenizer.json", f"{name}.json"), ("tokenizer_config.json", f"{name}_config.json")):
             content = json.loads(Path(scratch, theirs).read_text("utf-8"))
             (OUT / "tokenizers" / ours).write_text(json.dumps(content, ensure_ascii=False), "utf-8")
-    return Tokenizer.from_file(str(OUT / "tokenizers" / f"{name}.json"))
+    return Tokenizer.from_file(str(path))
 
 
 def add_dense(folder: Path) -> None:
@@ -138,23 +193,23 @@ def add_dense(folder: Path) -> None:
 
 def make_buckets() -> dict[str, np.ndarray]:
     distances = torch.arange(-400, 401)
-    deberta = make_log_bucket_position(distances, 8, 64).to(torch.int32)
     return {
         "mpnet": MPNetEncoder.relative_position_bucket(distances, 32, 128).numpy().astype(np.int32),
-        "deberta": deberta.numpy(),
+        "deberta": make_log_bucket_position(distances, 8, 64).to(torch.int32).numpy(),
+        "deberta_v3": make_log_bucket_position(distances, 256, 512).to(torch.int32).numpy(),
     }
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    shutil.rmtree(OUT, ignore_errors=True)
-    (OUT / "tokenizers").mkdir(parents=True)
-    tokenizers = {"mpnet": saved("mpnet", mpnet), "t5": saved("t5", t5)}
-    tokenizers |= {name: copied(name) for name in ("wordpiece_uncased",)}
+    (OUT / "tokenizers").mkdir(parents=True, exist_ok=True)
+    tokenizers = {"mpnet": saved("mpnet", mpnet), "t5": saved("t5", t5), "deberta": saved("deberta", deberta)}
+    tokenizers |= {name: copied(name) for name in ("wordpiece_uncased", "unigram")}
     texts: dict[str, Any] = {"texts": TEXTS, "pairs": common.PAIRS}
     (OUT / "texts.json").write_text(json.dumps(texts, ensure_ascii=False, indent=1), "utf-8")
     np.savez_compressed(OUT / "buckets.npz", **make_buckets())
     for tiny in MODELS:
+        shutil.rmtree(OUT / tiny.name, ignore_errors=True)
         common.make_model(tiny, tokenizers[tiny.tokenizer], OUT, TEXTS)
         print(tiny.name, flush=True)
     add_dense(OUT / "t5_relu")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gguf_embed.engines.openvino.graphs.bert import bert, mpnet
+from gguf_embed.engines.openvino.graphs.deberta_v2 import deberta_v2
 from gguf_embed.engines.openvino.graphs.gemma_embedding import gemma_embedding
 from gguf_embed.engines.openvino.graphs.jina_bert_v2 import jina_bert_v2
 from gguf_embed.engines.openvino.graphs.modern_bert import modern_bert
@@ -24,6 +25,8 @@ GRAPHS: Mapping[str, Callable[[GraphPieces], Node]] = {
     "distilbert": bert,
     "mpnet": mpnet,
     "nomic-bert": nomic_bert,
+    "gte": nomic_bert,
+    "deberta-v2": deberta_v2,
     "modern-bert": modern_bert,
     "jina-bert-v2": jina_bert_v2,
     "gemma-embedding": gemma_embedding,
@@ -33,7 +36,7 @@ GRAPHS: Mapping[str, Callable[[GraphPieces], Node]] = {
 }
 """By `general.architecture`."""
 
-HEAD_ACTIVATIONS = {"modern-bert": "gelu", "distilbert": "relu"}
+HEAD_ACTIVATIONS = {"modern-bert": "gelu", "deberta-v2": "gelu", "distilbert": "relu"}
 """What follows the first matrix of a rank head; tanh in all other architectures."""
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gguf_embed.engines.openvino.relative_positions import MAX_BUCKETS, MAX_DISTANCE, MIN_BUCKETS, t5_buckets
+from gguf_embed.engines.openvino.relative_positions import MAX_BUCKETS, MIN_BUCKETS, t5_buckets
 from gguf_embed.engines.openvino.runtime import Node, op
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.types import FloatMatrix
@@ -173,6 +174,13 @@ class GraphPieces:
 
     def bias_mask(self, name: str) -> Node:
         """[B, H, T, T]: T5's and MPNet's learned bias of each head for the bucket of the distance of two tokens."""
+        n_buckets = self.relative_buckets()
+        biases = self.weights.array(f"{name}.weight", (n_buckets, self.n_head))
+        bias = op.transpose(self.by_distance(biases[t5_buckets(n_buckets)]), constant(np.array([2, 0, 1], np.int32)))
+        return self.masked(op.unsqueeze(bias, constant(np.int32(0))))
+
+    def relative_buckets(self) -> int:
+        """Of distances. Raises `ModelFileError` for a number of which no half is left for each direction."""
         key = "attention.relative_buckets_count"
         n_buckets = self.weights.integer(key)
         if n_buckets % 2 or not MIN_BUCKETS <= n_buckets <= MAX_BUCKETS:
@@ -180,12 +188,18 @@ class GraphPieces:
                 f"{self.weights.architecture}.{key} is {n_buckets}, "
                 f"expected an even number from {MIN_BUCKETS} to {MAX_BUCKETS}"
             )
-        by_distance = self.weights.array(f"{name}.weight", (n_buckets, self.n_head))[t5_buckets(n_buckets)]
-        distances = op.clamp(op.convert(self._distances(), "f32"), -MAX_DISTANCE, MAX_DISTANCE)
-        rows = op.convert(op.add(distances, constant(np.float32(MAX_DISTANCE))), "i32")
-        bias = op.gather(constant(by_distance), rows, constant(np.int32(0)))
-        bias = op.unsqueeze(op.transpose(bias, constant(np.array([2, 0, 1], np.int32))), constant(np.int32(0)))
-        return op.select(self._is_token(), bias, constant(np.float32(MASKED)))
+        return n_buckets
+
+    def by_distance(self, values: NDArray[Any]) -> Node:
+        """[T, T, …] from a constant [2M + 1, …] for the distances -M to M; farther ones count as M."""
+        reach = len(values) // 2
+        distances = op.clamp(op.convert(self._distances(), "f32"), -reach, reach)
+        rows = op.convert(op.add(distances, constant(np.float32(reach))), "i32")
+        return op.gather(constant(values), rows, constant(np.int32(0)))
+
+    def masked(self, scores: Node) -> Node:
+        """[B, H, T, T], in which the slots after a text's end are `MASKED`."""
+        return op.select(self._is_token(), scores, constant(np.float32(MASKED)))
 
     def _is_token(self) -> Node:
         """[B, 1, 1, T]: false for the slots after a text's end."""

@@ -14,7 +14,8 @@ from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_rows import KEPT_BYTES
 
 ARCHITECTURES = (
-    *("bert", "distilbert", "mpnet", "nomic-bert", "modern-bert", "jina-bert-v2"),
+    *("bert", "distilbert", "mpnet", "nomic-bert", "gte", "modern-bert", "jina-bert-v2"),
+    "deberta-v2",
     *("t5encoder", "gemma-embedding", "qwen2", "qwen3"),
 )
 """Those with a graph. `network.py` has a function for each."""
@@ -25,7 +26,10 @@ TABLE = "token_embd.weight"
 _LINEAR = "attn_q|attn_k|attn_v|attn_qkv|attn_output|ffn_up|ffn_down|ffn_gate"
 _LAYER_NORMS = "attn_norm|attn_norm_2|attn_output_norm|layer_output_norm|ffn_norm|attn_q_norm|attn_k_norm"
 _GEMMA_NORMS = "post_attention_norm|post_ffw_norm"
-_MODEL = "token_embd|position_embd|token_types|token_embd_norm|rel_attn_bias|output_norm|output|dense_2|dense_3"
+_MODEL = (
+    "token_embd|position_embd|token_types|token_embd_norm|rel_attn_bias|rel_embd|rel_embd_norm|"
+    "output_norm|output|dense_2|dense_3"
+)
 _HEAD = r"cls|cls\.output|cls\.norm"
 _T5 = (
     r"enc\.output_norm|"
@@ -135,11 +139,15 @@ def _longest(header: GgufHeader, config: ModelConfig) -> int:
 def _mask_bytes(header: GgufHeader, longest: int) -> int:
     """What a token may see: the same for all layers; with ALiBi and learned biases different for each head."""
     n_head = header.get(f"{header.architecture}.attention.head_count", int) or 1
-    n_masks = dict.fromkeys(("bert", "distilbert", "nomic-bert"), 0) | dict.fromkeys(DECODERS, 1)
-    n_masks |= dict.fromkeys(("jina-bert-v2", "mpnet", "t5encoder"), n_head)
+    n_masks = dict.fromkeys(("bert", "distilbert", "nomic-bert", "gte"), 0) | dict.fromkeys(DECODERS, 1)
+    n_masks |= dict.fromkeys(("jina-bert-v2", "mpnet", "t5encoder"), n_head) | {"deberta-v2": 6 * n_head}
     return FLOAT_BYTES * longest**2 * n_masks.get(header.architecture, 2)
 
 
 def _matrix_bytes(header: GgufHeader) -> int:
     outside = (TABLE, "output.weight")
-    return FLOAT_BYTES * sum(prod(tensor.shape) for name, tensor in header.tensors.items() if name not in outside)
+    n_weights = sum(prod(tensor.shape) for name, tensor in header.tensors.items() if name not in outside)
+    distances = header.tensors.get("rel_embd.weight")
+    if distances is not None:  # each layer has them as keys and as queries
+        n_weights += 2 * prod(distances.shape) * (header.get(f"{header.architecture}.block_count", int) or 0)
+    return FLOAT_BYTES * n_weights

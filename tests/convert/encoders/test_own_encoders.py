@@ -28,8 +28,8 @@ from tests.engines.openvino.running import load_spec
 
 Converted = Callable[[str], Path]
 
-EMBEDDERS = ("mpnet", "t5_gated", "t5_relu")
-RERANKERS = ("mpnet_reranker", "distilbert_reranker")
+EMBEDDERS = ("mpnet", "gte", "deberta_v2", "t5_gated", "t5_relu")
+RERANKERS = ("mpnet_reranker", "distilbert_reranker", "gte_reranker", "deberta_v2_reranker")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,16 @@ def test_llama_cpp_computes_the_same_for_a_t5_encoder_without_dense(tmp_path, na
     assert tiny.cosines(found, stored["vectors"]).min() > 0.9999
 
 
+def test_the_originals_ntk_scaling_means_the_same(tmp_path, converted):
+    original = {"architectures": ["NewModel"], "model_type": "new", "rope_theta": 20_000, "rope_parameters": None}
+    scaling = {"type": "ntk", "factor": 8.0}
+    source = tiny.write_directory("gte", tmp_path / "hf", **original, rope_scaling=scaling)
+    convert_directory(source, tmp_path / "m.gguf", "f32", report=lambda line: None)
+    found, expected = read_header(tmp_path / "m.gguf").metadata, read_header(converted("gte")).metadata
+    for key in ("gte.rope.freq_base", "gte.rope.scaling.factor", "gte.rope.scaling.type"):
+        assert found[key] == expected[key]
+
+
 def test_a_dense_module_is_left_to_the_graph(converted):
     header = read_header(converted("t5_relu"))
     assert [driver.name for driver in Candidates(header, ModelConfig()).drivers()] == ["openvino"]
@@ -101,7 +111,7 @@ def test_a_converted_file_has_nothing_to_complain_about(converted, name):
     assert examine(header.path).findings == ()
 
 
-@pytest.mark.parametrize("name", ["mpnet", "mpnet_reranker", "distilbert_reranker"])
+@pytest.mark.parametrize("name", ["mpnet", "distilbert_reranker", "gte", "deberta_v2"])
 def test_llama_cpp_is_never_asked(converted, monkeypatch, name):
     header = read_header(converted(name))
     assert header.architecture in OWN_ARCHITECTURES

@@ -52,7 +52,7 @@ _JINA_NAMES = {
     "embeddings.token_type_embeddings": "token_types",
     "embeddings.LayerNorm": "token_embd_norm",
 }
-_CLS_POOLED = ("roberta", "xlm_roberta", "modern_bert_silu")
+_CLS_POOLED = ("roberta", "xlm_roberta", "modern_bert_silu", "gte")
 _POOLINGS = {"pooling_mode_lasttoken": Pooling.LAST, "pooling_mode_mean_tokens": Pooling.MEAN}
 
 
@@ -304,6 +304,10 @@ MODELS |= {
     "mpnet": _encoder("mpnet", "mpnet"),
     "mpnet_reranker": _reranker("mpnet_reranker", "mpnet"),
     "distilbert_reranker": _reranker("distilbert_reranker", "distilbert"),
+    "gte": _encoder("gte", "gte"),
+    "gte_reranker": _reranker("gte_reranker", "gte"),
+    "deberta_v2": _encoder("deberta_v2", "deberta-v2"),
+    "deberta_v2_reranker": _reranker("deberta_v2_reranker", "deberta-v2"),
     "t5_gated": _encoder("t5_gated", "t5encoder"),
     "t5_relu": _encoder("t5_relu", "t5encoder"),
 }
