@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gguf_embed.errors import InvalidRequest, ModelFileError
 from gguf_embed.tokenization.offsets import trim
@@ -13,6 +13,8 @@ from gguf_embed.types import Span, Vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HfTokenizer
+
+WORD_START: Final = "▁"  # SentencePiece's mark for a space
 
 
 class TokenizerJsonCodec:
@@ -59,6 +61,8 @@ class TokenizerJsonCodec:
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         self._check_known(tokens)
+        if self._tokenizer.decoder is None:
+            return "".join(piece_of(self._tokenizer, token, self._vocabulary.entries[token]) for token in tokens)
         text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
         return text
 
@@ -94,8 +98,10 @@ def load_tokenizer(source: str) -> HfTokenizer:
 def piece_of(tokenizer: HfTokenizer, token: int, entry: str) -> str:
     """The text of an id inside a sentence: " the" or "ing", not "▁the" or "##ing". Found by decoding it twice.
 
-    `entry` is what the vocabulary has for it.
+    `entry` is what the vocabulary has for it, which is all there is without a decoder.
     """
+    if tokenizer.decoder is None:
+        return entry.replace(WORD_START, " ")
     once = tokenizer.decode([token], skip_special_tokens=False)
     twice = tokenizer.decode([token, token], skip_special_tokens=False)
     return twice[len(once) :] if twice.startswith(once) else entry
