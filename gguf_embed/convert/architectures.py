@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gguf_embed.convert import bert, deberta_v2, decoders, gte, modern_bert, nomic_bert, t5
+from gguf_embed.convert import bert, deberta_v2, decoders, gte, jina_v3, modern_bert, nomic_bert, t5
 from gguf_embed.convert.plan import ConversionPlan, OutType
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
@@ -51,6 +51,8 @@ def plan_model(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan
 
     Raises `ModelFileError` with the architecture and the reason why it cannot be converted, or those that can.
     """
+    if jina_v3.is_jina_v3(source):
+        return jina_v3.plan_jina_v3(source, outtype)
     names = _declared(source)
     architecture = next((name for name in names if name in SUPPORTED), None)
     if architecture in bert.ARCHITECTURES:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gguf
 
-from gguf_embed.convert.plan import OutType, PlannedTensor, matrix_type
+from gguf_embed.convert.plan import MatrixAxes, OutType, PlannedTensor, matrix_type
 from gguf_embed.convert.safetensors import StoredTensor, list_tensors
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
@@ -87,8 +87,9 @@ def plan_tensors(
     expected: Shapes,
     outtype: OutType,
     skipped_rows: Mapping[str, int] | None = None,
+    axes: Mapping[str, MatrixAxes] | None = None,
 ) -> tuple[PlannedTensor, ...]:
-    """Give each tensor its name and type. `expected` has the shapes to write, without `skipped_rows`.
+    """Give each tensor its name and type. `expected` has the shapes to write, without `skipped_rows`, with `axes`.
 
     Raises `ModelFileError` if a tensor is unknown, missing or of another shape: otherwise llama.cpp would refuse the
     file after it was written.
@@ -100,7 +101,7 @@ def plan_tensors(
             continue
         if name is None or name not in expected or name in planned:
             raise ModelFileError(f"{tensor.path}: tensor {original} is unknown for this architecture")
-        planned[name] = _planned(name, tensor, outtype, (skipped_rows or {}).get(name, 0))
+        planned[name] = _planned(name, tensor, outtype, (skipped_rows or {}).get(name, 0), (axes or {}).get(name))
     for name, shape in expected.items():
         found = planned[name].shape if name in planned else None
         if found != shape:
@@ -111,10 +112,16 @@ def plan_tensors(
     return tuple(planned.values())
 
 
-def _planned(name: str, tensor: StoredTensor, outtype: OutType, skip_rows: int) -> PlannedTensor:
+def _planned(
+    name: str, tensor: StoredTensor, outtype: OutType, skip_rows: int, axes: MatrixAxes | None
+) -> PlannedTensor:
+    if axes is not None and len(sum(axes, ())) != len(tensor.shape):
+        raise ModelFileError(
+            f"{tensor.path}: tensor {name} has {len(tensor.shape)} dimensions, not {len(sum(axes, ()))}"
+        )
+    planned = PlannedTensor(name, tensor, gguf.GGMLQuantizationType.F32, skip_rows=skip_rows, axes=axes)
     is_f32 = len(tensor.shape) < 2 or name in _ALWAYS_F32
-    tensor_type = gguf.GGMLQuantizationType.F32 if is_f32 else matrix_type(outtype, tensor.shape)
-    return PlannedTensor(name, tensor, tensor_type, skip_rows=skip_rows)
+    return planned if is_f32 else replace(planned, type=matrix_type(outtype, planned.shape))
 
 
 def write_dimensions(writer: gguf.GGUFWriter, dimensions: Dimensions, pooling: Pooling | None) -> None:

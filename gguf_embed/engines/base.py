@@ -36,6 +36,7 @@ class EngineInfo:
     eos_token: str
     labels: tuple[str, ...] = ()  # what the rank head's numbers stand for; () if the file does not name them
     has_second_text: bool = False  # for scores, id + n_vocab means the same token with the second token type
+    tasks: tuple[str, ...] = ()  # id + n_vocab · (1 + k) means the same token for task k
 
 
 @dataclass(frozen=True, slots=True)

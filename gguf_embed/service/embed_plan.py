@@ -103,10 +103,11 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
         check_dimensions(request.dimensions, info.n_scores if output.kind == SCORES else info.n_embd)
     if request.spans or request.cut_start or request.long_input != "error":
         check_combination(request, info, output)
-    prompt, inputs = None, request.inputs
+    prompt, inputs, id_offset = None, request.inputs, 0
     if request.prompt is not None:
         prompt = prompt_prefixes.choose(request.prompt, info.prompts)
         inputs = prompt_prefixes.apply(prompt, inputs)
+        id_offset = info.n_vocab * prompt_prefixes.task_of(prompt, served.model.loaded.engine.info.tasks)
     distinct, index_of = deduplicate(inputs)
     needs_prompt_end = request.long_input == "chunk_mean" and prompt is not None and bool(prompt.text)
     computed = OutputSpec(TOKENS) if request.spans else output
@@ -116,6 +117,7 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
         index_of=index_of,
         n_characters=sum(map(len, distinct)),
         finds_offsets=request.return_tokens or bool(request.spans) or needs_prompt_end,
+        id_offset=id_offset,
         request=request,
         inputs=distinct,
         prompt=prompt,

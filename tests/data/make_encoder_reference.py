@@ -9,6 +9,7 @@ The layout is that of `convert/` (`make_convert_reference.py`), and so are the t
 that is longer than the distances that relative positions tell apart. In addition:
 
 t5_relu/2_Dense/    a Dense module, whose weights.json has the shape of its matrix
+jina_v3/reference.npz  also vectors_<number of the task>, with its adapters
 buckets.npz   int32[801], the buckets of the distances -400 to 400: `mpnet` with 32 buckets, which are T5's as well, and
               `deberta` with 8 buckets to each side, for distances up to 64, and `deberta_v3` with its own
               256 for 512; their distances are the seeing token's position minus the seen one's
@@ -34,7 +35,7 @@ from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 from tests.data import make_convert_reference as common
 from tests.data.make_convert_reference import SIZES, TinyModel
-from tests.data.tiny_weights import make_weights
+from tests.data.tiny_weights import make_weights, write_safetensors
 
 OUT = Path(__file__).parent / "encoders"
 LONG = " ".join(text for text in common.TEXTS if text.isascii())
@@ -65,6 +66,18 @@ DEBERTA = SIZES | {
     "position_biased_input": False,
     "type_vocab_size": 0,
 }
+JINA = SIZES | {
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 20_000.0},
+}
+TASKS = {
+    "retrieval.query": "Represent the query for retrieving evidence documents: ",
+    "retrieval.passage": "Represent the document for retrieval: ",
+    "separation": "",
+}
+LORA_RANK, LORA_ALPHA = 4, 2
 MODELS = (
     TinyModel("mpnet", "MPNetModel", "MPNetConfig", "mpnet", "mean", MPNET, scale=0.4),
     TinyModel(
@@ -191,6 +204,65 @@ def add_dense(folder: Path) -> None:
     np.savez_compressed(folder / "reference.npz", **arrays | {"vectors": arrays["vectors"] @ matrix.T})
 
 
+def make_jina_v3(tokenizer: Tokenizer) -> None:
+    """As the original has it: adapters beside each matrix. Transformers computes them merged into the matrices."""
+    base = TinyModel("jina_v3", "JinaEmbeddingsV3Model", "JinaEmbeddingsV3Config", "unigram", "mean", JINA, scale=0.2)
+    folder = OUT / base.name
+    shutil.rmtree(folder, ignore_errors=True)
+    common.make_model(base, tokenizer, OUT, TEXTS)
+    stored = json.loads((folder / "weights.json").read_text())
+    plain = {f"roberta.{name}": shape for name, shape in stored["shapes"].items() if not name.startswith("pooler.")}
+    shapes: dict[str, list[int]] = {}
+    for name, shape in plain.items():
+        shapes |= adapted(name, shape) if len(shape) == 2 else {name: shape}
+    (folder / "weights.json").write_text(json.dumps({"scale": base.scale, "shapes": shapes}))
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("rope_parameters", "layer_types", "head_dim"):
+        config.pop(key, None)
+    config |= {"architectures": ["XLMRobertaModel"], "model_type": "xlm-roberta", "rotary_emb_base": 20_000.0}
+    config |= {"position_embedding_type": "rotary", "lora_adaptations": list(TASKS), "task_instructions": TASKS}
+    config |= {"lora_rank": LORA_RANK, "lora_alpha": LORA_ALPHA}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    weights = make_weights(shapes, base.scale)
+    arrays = {f"vectors_{task}": jina_vectors(weights, task, tokenizer) for task in (None, *range(len(TASKS)))}
+    ids = common.flat([tokenizer.encode(text).ids for text in TEXTS])
+    np.savez_compressed(folder / "reference.npz", **ids, **arrays, vectors=arrays["vectors_None"])
+
+
+def adapted(name: str, shape: list[int]) -> dict[str, list[int]]:
+    """A matrix with its adapters, under the original's names."""
+    n_tasks, (n_out, n_in), stem = len(TASKS), shape, f"{name.removesuffix('weight')}parametrizations.weight"
+    is_table = "embeddings" in name
+    lora_a = [n_tasks, n_out, LORA_RANK] if is_table else [n_tasks, LORA_RANK, n_in]
+    lora_b = [n_tasks, LORA_RANK, n_in] if is_table else [n_tasks, n_out, LORA_RANK]
+    return {f"{stem}.original": shape, f"{stem}.0.lora_A": lora_a, f"{stem}.0.lora_B": lora_b}
+
+
+@torch.no_grad()
+def jina_vectors(weights: dict[str, np.ndarray], task: int | None, tokenizer: Tokenizer) -> np.ndarray:
+    merged: dict[str, np.ndarray] = {}
+    for name, values in weights.items():
+        stem, found, part = name.removeprefix("roberta.").partition(".parametrizations.weight.")
+        if not found:
+            merged[stem] = values
+        elif part == "original":
+            at = f"{name.removesuffix('original')}0."
+            a, b = weights[f"{at}lora_A"], weights[f"{at}lora_B"]
+            change = 0.0
+            if task is not None:
+                change = a[task] @ b[task] if "embeddings" in name else b[task] @ a[task]
+            merged[f"{stem}.weight"] = values + np.float32(LORA_ALPHA / LORA_RANK) * change
+    with tempfile.TemporaryDirectory() as scratch:
+        config = transformers.JinaEmbeddingsV3Config(vocab_size=tokenizer.get_vocab_size(), **JINA)
+        transformers.JinaEmbeddingsV3Model(config, add_pooling_layer=False).save_pretrained(scratch)
+        write_safetensors(Path(scratch) / "model.safetensors", merged)
+        model, report = transformers.JinaEmbeddingsV3Model.from_pretrained(
+            scratch, dtype=torch.float32, attn_implementation="eager", add_pooling_layer=False, output_loading_info=True
+        )
+    assert not any(report.values()), report
+    return common.embed(model.eval(), tokenizer, "mean", TEXTS)["vectors"]
+
+
 def make_buckets() -> dict[str, np.ndarray]:
     distances = torch.arange(-400, 401)
     return {
@@ -213,6 +285,7 @@ def main() -> None:
         common.make_model(tiny, tokenizers[tiny.tokenizer], OUT, TEXTS)
         print(tiny.name, flush=True)
     add_dense(OUT / "t5_relu")
+    make_jina_v3(tokenizers["unigram"])
 
 
 if __name__ == "__main__":

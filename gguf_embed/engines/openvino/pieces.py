@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gguf_embed.engines.openvino.relative_positions import MAX_BUCKETS, MIN_BUCKETS, t5_buckets
 from gguf_embed.engines.openvino.runtime import Node, op
 from gguf_embed.engines.openvino.weights import GraphWeights
+from gguf_embed.gguf_file.adapters import TensorParts, read_adapters
 from gguf_embed.types import FloatMatrix
 
 MASKED = -1e9
@@ -42,13 +43,19 @@ class GraphPieces:
         self.places = op.parameter([-1], np.int32, name="places")  # [N], the slot of each token
         self.positions = op.parameter([-1], np.int32, name="positions")  # [N], of each token in its text
         self.pooling = op.parameter([-1, -1, -1], np.float32, name="pooling")  # [B, S, T], see `pooled`
+        self.adapters = read_adapters(weights.header)
+        width = self.adapters.width if self.adapters is not None else 0
+        self._columns = op.parameter(
+            [-1, width], np.float32, name="columns"
+        )  # [N, width], 1 for those of a token's task
         self.exact: list[Node] = []  # products to be computed in float32 whatever the precision
         n_slots = op.gather(op.shape_of(self.slots, "i32"), constant(np.int32(1)), constant(np.int32(0)))
         self._slot_numbers = op.range(constant(np.int32(0)), n_slots, constant(np.int32(1)), "i32")
 
     @property
     def inputs(self) -> list[Node]:
-        return [self.tokens, self.lengths, self.slots, self.places, self.positions, self.pooling]
+        inputs = [self.tokens, self.lengths, self.slots, self.places, self.positions, self.pooling]
+        return inputs if self.adapters is None else [*inputs, self._columns]
 
     def _check_heads(self) -> None:
         if self.n_head % self.n_head_kv or (not self._has_key_length() and self.n_embd % self.n_head):
@@ -85,12 +92,28 @@ class GraphPieces:
         n_rows = sum(widths)
         matrix = self.weights.array(f"{name}.weight", (n_rows, n_in or self.n_embd))
         bias = self.weights.array(f"{name}.bias", (n_rows,)) if self.weights.has(f"{name}.bias") else None
+        adapter = self._adapter(x, name, n_rows, n_in or self.n_embd)
         results, start = [], 0
         for width in widths:
             part = slice(start, start := start + width)
             product = op.matmul(x, constant(matrix[part]), False, True)
+            if adapter is not None:
+                lowered, raising = adapter
+                product = op.add(product, op.matmul(lowered, constant(raising[part]), False, True))
             results.append(product if bias is None else op.add(product, constant(bias[part])))
         return results
+
+    def _adapter(self, x: Node, name: str, n_out: int, n_in: int) -> tuple[Node, FloatMatrix] | None:
+        """[N, width], in which only the columns of each token's task are not 0, and the matrix [n_out, width] for it.
+
+        None for a matrix without an adapter.
+        """
+        if self.adapters is None or not self.weights.has(f"{name}.{TensorParts.LOWERING}.weight"):
+            return None
+        lowering = self.weights.array(f"{name}.{TensorParts.LOWERING}.weight", (self.adapters.width, n_in))
+        raising = self.weights.array(f"{name}.{TensorParts.RAISING}.weight", (n_out, self.adapters.width))
+        lowered = op.multiply(op.matmul(x, constant(lowering), False, True), self._columns)
+        return lowered, raising * np.float32(self.adapters.scale)
 
     def query_key_value(self, x: Node, layer: str) -> tuple[Node, Node, Node]:
         """[N, D] → three of [N, heads · head size], from separate matrices or a fused one."""

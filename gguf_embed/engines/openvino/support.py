@@ -14,7 +14,7 @@ from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_rows import KEPT_BYTES
 
 ARCHITECTURES = (
-    *("bert", "distilbert", "mpnet", "nomic-bert", "gte", "modern-bert", "jina-bert-v2"),
+    *("bert", "distilbert", "mpnet", "nomic-bert", "gte", "modern-bert", "jina-bert-v2", "jina-bert-v3"),
     "deberta-v2",
     *("t5encoder", "gemma-embedding", "qwen2", "qwen3"),
 )
@@ -36,7 +36,8 @@ _T5 = (
     r"enc\.blk\.\d+\.(?:attn_norm|attn_q|attn_k|attn_v|attn_o|attn_rel_b|ffn_norm|ffn_gate|ffn_up|ffn_down)"
 )
 _KNOWN = re.compile(
-    rf"(?:blk\.\d+\.(?:{_LINEAR}|{_LAYER_NORMS}|{_GEMMA_NORMS})|{_T5}|{_MODEL}|{_HEAD})\.(?:weight|bias)"
+    rf"(?:blk\.\d+\.(?:{_LINEAR}|{_LAYER_NORMS}|{_GEMMA_NORMS})|{_T5}|{_MODEL}|{_HEAD})"
+    r"(?:\.lora_a|\.lora_b)?\.(?:weight|bias)"
 )
 
 _PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
@@ -139,7 +140,7 @@ def _longest(header: GgufHeader, config: ModelConfig) -> int:
 def _mask_bytes(header: GgufHeader, longest: int) -> int:
     """What a token may see: the same for all layers; with ALiBi and learned biases different for each head."""
     n_head = header.get(f"{header.architecture}.attention.head_count", int) or 1
-    n_masks = dict.fromkeys(("bert", "distilbert", "nomic-bert", "gte"), 0) | dict.fromkeys(DECODERS, 1)
+    n_masks = dict.fromkeys(("bert", "distilbert", "nomic-bert", "gte", "jina-bert-v3"), 0) | dict.fromkeys(DECODERS, 1)
     n_masks |= dict.fromkeys(("jina-bert-v2", "mpnet", "t5encoder"), n_head) | {"deberta-v2": 6 * n_head}
     return FLOAT_BYTES * longest**2 * n_masks.get(header.architecture, 2)
 

@@ -28,7 +28,7 @@ from tests.engines.openvino.running import load_spec
 
 Converted = Callable[[str], Path]
 
-EMBEDDERS = ("mpnet", "gte", "deberta_v2", "t5_gated", "t5_relu")
+EMBEDDERS = ("mpnet", "gte", "deberta_v2", "jina_v3", "t5_gated", "t5_relu")
 RERANKERS = ("mpnet_reranker", "distilbert_reranker", "gte_reranker", "deberta_v2_reranker")
 
 

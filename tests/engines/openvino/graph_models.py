@@ -308,6 +308,7 @@ MODELS |= {
     "gte_reranker": _reranker("gte_reranker", "gte"),
     "deberta_v2": _encoder("deberta_v2", "deberta-v2"),
     "deberta_v2_reranker": _reranker("deberta_v2_reranker", "deberta-v2"),
+    "jina_v3": _encoder("jina_v3", "jina-bert-v3"),
     "t5_gated": _encoder("t5_gated", "t5encoder"),
     "t5_relu": _encoder("t5_relu", "t5encoder"),
 }
