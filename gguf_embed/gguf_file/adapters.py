@@ -56,13 +56,22 @@ def has_adapters(header: GgufHeader) -> bool:
     return f"token_embd.{TensorParts.LOWERING}.weight" in header.tensors
 
 
+def task_names(header: GgufHeader) -> tuple[str, ...]:
+    """As the file declares them, right or wrong; () for a file without adapters."""
+    stored = header.metadata.get(f"{header.architecture}.{TASKS}")
+    if not has_adapters(header) or not isinstance(stored, tuple):
+        return ()
+    names = tuple(task for task in stored if isinstance(task, str) and task)
+    return names if len(names) == len(stored) else ()
+
+
 def read_adapters(header: GgufHeader) -> Adapters | None:
     """None for a file without them. Raises `ModelFileError` for impossible values."""
     if not has_adapters(header):
         return None
-    stored = header.metadata.get(f"{header.architecture}.{TASKS}")
-    tasks = stored if isinstance(stored, tuple) and all(isinstance(task, str) and task for task in stored) else ()
+    tasks = task_names(header)
     if not 1 <= len(tasks) <= MAX_TASKS or len(set(tasks)) < len(tasks):
+        stored = header.metadata.get(f"{header.architecture}.{TASKS}")
         raise _error(header, f"{TASKS} is {stored!r}, expected 1 to {MAX_TASKS} different names")
     rank = header.get(f"{header.architecture}.{RANK}", int)
     if rank is None or not 1 <= rank <= MAX_RANK:
@@ -70,7 +79,7 @@ def read_adapters(header: GgufHeader) -> Adapters | None:
     scale = header.get(f"{header.architecture}.{SCALE}", float)
     if scale is None or not 0 < scale < float("inf"):
         raise _error(header, f"{SCALE} is {scale}, expected a positive number")
-    return Adapters(tuple(map(str, tasks)), rank, scale)
+    return Adapters(tasks, rank, scale)
 
 
 class TaskRows:

@@ -107,7 +107,7 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
     if request.prompt is not None:
         prompt = prompt_prefixes.choose(request.prompt, info.prompts)
         inputs = prompt_prefixes.apply(prompt, inputs)
-        id_offset = info.n_vocab * prompt_prefixes.task_of(prompt, served.model.loaded.engine.info.tasks)
+        id_offset = info.n_vocab * prompt_prefixes.task_of(prompt, info.tasks)
     distinct, index_of = deduplicate(inputs)
     needs_prompt_end = request.long_input == "chunk_mean" and prompt is not None and bool(prompt.text)
     computed = OutputSpec(TOKENS) if request.spans else output
