@@ -313,6 +313,11 @@ MODELS |= {
     "t5_relu": _encoder("t5_relu", "t5encoder"),
 }
 MODELS |= {
+    "jina_v3_without_adapters": _form(
+        MODELS["jina_v3"],
+        tensors=lambda tensors: {name: values for name, values in tensors.items() if ".lora_" not in name},
+        metadata={f"jina-bert-v3.adapter.{key}": None for key in ("tasks", "rank", "scale")},
+    ),
     "t5_of_llama_cpp": _form(MODELS["t5_gated"], metadata={"t5encoder.attention.causal": None}),
     "bert_fused_qkv": _form(MODELS["bert"], tensors=_fuse_qkv),
     "nomic_bert_split_qkv": _form(MODELS["nomic_bert"], tensors=_split_qkv),
