@@ -17,6 +17,7 @@ from gguf_embed.engines.openvino.relative_positions import MAX_BUCKETS, MIN_BUCK
 from gguf_embed.engines.openvino.runtime import Node, op
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.gguf_file.adapters import TensorParts, read_adapters
+from gguf_embed.gguf_file.crisp_layout import FIRST_POSITION
 from gguf_embed.types import FloatMatrix
 
 MASKED = -1e9
@@ -78,7 +79,9 @@ class GraphPieces:
 
     def position_rows(self, name: str) -> Node:
         """[N, D] from a table with a row per position."""
-        table = self.weights.array(f"{name}.weight", (self.weights.integer("context_length"), self.n_embd))
+        first = self.weights.header.get(f"{self.weights.architecture}.{FIRST_POSITION}", int) or 0
+        n_rows = self.weights.integer("context_length") + max(first, 0)
+        table = self.weights.array(f"{name}.weight", (n_rows, self.n_embd))[max(first, 0) :]
         return op.gather(constant(table), self.positions, constant(np.int32(0)))
 
     # Layers

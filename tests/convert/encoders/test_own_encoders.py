@@ -65,6 +65,12 @@ def test_texts_get_the_ids_of_the_original_tokenizer(converted, name):
         assert tokenizer.encode_batch(tiny.OWN_TEXTS) == tiny.ids_of(tiny.reference(name))
 
 
+def test_crisp_embeds_mpnet_gets_the_same_ids(tmp_path):
+    with tokenizer_of(write_gguf("mpnet_of_crisp_embed", tmp_path / "m.gguf")) as tokenizer:
+        assert tokenizer.encode_batch(tiny.OWN_TEXTS) == tiny.ids_of(tiny.reference("mpnet"))
+    assert examine(tmp_path / "m.gguf").findings == ()
+
+
 @pytest.mark.parametrize("name", RERANKERS)
 def test_pairs_get_the_ids_of_the_original_tokenizer(converted, name):
     with loaded(converted(name), Pooling.RANK) as model:

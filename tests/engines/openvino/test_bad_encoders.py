@@ -77,6 +77,22 @@ def test_an_impossible_reach_of_debertas_distances(tmp_path, value):
     assert f"{REACH} is {value}" in load_error(path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("position_offset", 514, "mpnet.context_length is 0"),
+        ("max_position_embeddings", 600, "position_embd.weight has shape [514, 64], expected [600, 64]"),
+        ("max_position_embeddings", None, "mpnet.context_length is None"),
+        ("hidden_size", None, "mpnet.embedding_length is None"),
+        ("num_attention_heads", 0, "mpnet.attention.head_count is 0"),
+    ],
+)
+def test_crisp_embeds_layout(tmp_path, key, value, problem):
+    entry = None if value is None else (value, UINT32)
+    path = rewritten(write_gguf("mpnet_of_crisp_embed", tmp_path / "m.gguf"), entries={f"bert.{key}": entry})
+    assert problem in load_error(path)
+
+
 SMALL = json.dumps({"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 900}, "unk_token": "a"}})
 
 
