@@ -18,9 +18,14 @@ N_SCORES = 3
 
 @dataclass(frozen=True, slots=True)
 class Distances:
-    """The table of distances [R, D], and which of its rows each pair of slots has."""
+    """The table of distances [R, D], and which of its rows each pair of slots has, counted from `first`.
+
+    Short texts need few of its rows: with only those, 12 texts of 21 tokens take half of the time.
+    """
 
     table: FloatMatrix
+    first: Node  # [1]
+    end: Node  # [1], one after the last
     of_seen: Node  # [B, H, T, T], by the seeing token, then the seen one
     of_seeing: Node  # the same by the seen token, then the seeing one
 
@@ -57,24 +62,30 @@ def _distances(g: GraphPieces) -> Distances:
     normed = centered / np.sqrt(variance + np.float32(g.weights.number("attention.layer_norm_epsilon")))
     weight, bias = (g.weights.array(f"rel_embd_norm.{part}", (g.n_embd,)) for part in ("weight", "bias"))
     rows = g.by_distance(deberta_rows(n_buckets, max_distance))
+    flat = op.reshape(rows, constant(np.array([-1], np.int32)), False)
+    first, last = (reduce(flat, constant(np.array([0], np.int32)), True) for reduce in (op.reduce_min, op.reduce_max))
     texts_and_slots = op.shape_of(g.slots, "i32")
     shape = [op.gather(texts_and_slots, constant(np.array([at], np.int32)), constant(np.int32(0))) for at in (0, 1, 1)]
     shape.insert(1, constant(np.array([g.n_head], np.int32)))
-    everywhere = op.broadcast(rows, op.concat(shape, 0))
-    return Distances(normed * weight + bias, everywhere, op.transpose(everywhere, constant(np.array([0, 1, 3, 2]))))
+    of_seen = op.broadcast(op.subtract(rows, first), op.concat(shape, 0))
+    of_seeing = op.transpose(of_seen, constant(np.array([0, 1, 3, 2])))
+    end = op.add(last, constant(np.array([1], np.int32)))
+    return Distances(normed * weight + bias, first, end, of_seen, of_seeing)
 
 
 def _bias(g: GraphPieces, layer: str, q: Node, k: Node, distances: Distances, scale: float) -> Node:
     """[B, H, T, T]: what the distance of two tokens adds to their score."""
-    content_to_distance = op.matmul(q, _heads(g, f"{layer}.attn_k", distances.table, scale), False, False)
-    distance_to_content = op.matmul(k, _heads(g, f"{layer}.attn_q", distances.table, scale), False, False)
+    content_to_distance = op.matmul(q, _heads(g, f"{layer}.attn_k", distances, scale), False, False)
+    distance_to_content = op.matmul(k, _heads(g, f"{layer}.attn_q", distances, scale), False, False)
     seen = op.gather_elements(content_to_distance, distances.of_seen, 3)
     seeing = op.gather_elements(distance_to_content, distances.of_seeing, 3)
     return g.masked(op.add(seen, op.transpose(seeing, constant(np.array([0, 1, 3, 2])))))
 
 
-def _heads(g: GraphPieces, name: str, table: FloatMatrix, scale: float) -> Node:
-    """[H, head size, R]: the table of distances as keys or queries."""
+def _heads(g: GraphPieces, name: str, distances: Distances, scale: float) -> Node:
+    """[H, head size, rows that any pair has]: the table of distances as keys or queries."""
     matrix = g.weights.array(f"{name}.weight", (g.n_embd, g.n_embd))
-    projected = (table @ matrix.T + g.weights.array(f"{name}.bias", (g.n_embd,))) * np.float32(scale)
-    return constant(np.ascontiguousarray(projected.reshape(-1, g.n_head, g.head_size).transpose(1, 2, 0)))
+    projected = (distances.table @ matrix.T + g.weights.array(f"{name}.bias", (g.n_embd,))) * np.float32(scale)
+    heads = constant(np.ascontiguousarray(projected.reshape(-1, g.n_head, g.head_size).transpose(1, 2, 0)))
+    one, axis = constant(np.array([1], np.int32)), constant(np.array([2], np.int32))
+    return op.slice(heads, distances.first, distances.end, one, axis)
