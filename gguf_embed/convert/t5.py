@@ -8,7 +8,8 @@ from gguf_embed.convert.dense import plan_dense
 from gguf_embed.convert.encoder import Shapes, TensorNames, plan_tensors
 from gguf_embed.convert.plan import ConversionPlan, OutType
 from gguf_embed.convert.source import MAX_LAYERS, ModelSourceDirectory, read_pooling
-from gguf_embed.convert.tokenizer import read_tokenizer
+from gguf_embed.convert.stored_tokenizer import read_stored_tokenizer
+from gguf_embed.convert.tokenizer import VocabularyPlan, read_tokenizer
 from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 
 ARCHITECTURES = ("T5EncoderModel", "T5Model", "T5ForConditionalGeneration")
@@ -49,6 +50,8 @@ _N_CTX = 512  # what the original was trained with, for a config that does not s
 def plan_t5(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan:
     """Plan the conversion; a decoder in the same file is left out.
 
+    With a Dense module, which llama.cpp does not compute here, the original's tokenizer is stored as it is.
+
     Raises `ModelFileError` for a variant that is not computed, and for missing or unknown tensors.
     """
     for key, allowed in _COMPUTED.items():
@@ -66,7 +69,8 @@ def plan_t5(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan:
         shapes |= _layer_shapes(f"enc.blk.{layer}", n_embd, n_head * head_size, n_ff, is_gated=_is_gated(source))
     tensors = plan_tensors(source, _NAMES, shapes, outtype)
     dense = plan_dense(source, n_embd, outtype)
-    vocabulary, pooling = read_tokenizer(source, n_vocab), read_pooling(source)
+    vocabulary: VocabularyPlan = (read_stored_tokenizer if dense else read_tokenizer)(source, n_vocab)
+    pooling = read_pooling(source)
 
     def write_metadata(writer: gguf.GGUFWriter) -> None:
         writer.add_context_length(n_ctx)
