@@ -11,9 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gguf_embed.engines.openvino.relative_positions import MAX_BUCKETS, MIN_BUCKETS, t5_buckets
 from gguf_embed.engines.openvino.runtime import Node, op
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.gguf_file.adapters import TensorParts, read_adapters
@@ -177,62 +175,33 @@ class GraphPieces:
 
     def padding_mask(self) -> Node:
         """[B, 1, 1, T]: every token sees all tokens of its text."""
-        return self._mask(self._is_token())
+        return self._mask(self.is_token())
 
     def window_mask(self, reach: int | None) -> Node:
         """[B, 1, T, T]: every token sees those at most `reach` before and after it; None: all of its text."""
         if reach is None:
             return self.padding_mask()
-        near = op.less_equal(op.abs(self._distances()), constant(np.int32(reach)))
-        return self._mask(op.logical_and(self._is_token(), op.unsqueeze(near, constant(np.array([0, 1], np.int32)))))
+        near = op.less_equal(op.abs(self.distances()), constant(np.int32(reach)))
+        return self._mask(op.logical_and(self.is_token(), op.unsqueeze(near, constant(np.array([0, 1], np.int32)))))
 
     def causal_mask(self) -> Node:
         """[1, 1, T, T]: every token sees itself and those before it, so none sees the slots after its text."""
-        seen = op.less_equal(self._distances(), constant(np.int32(0)))
+        seen = op.less_equal(self.distances(), constant(np.int32(0)))
         return self._mask(op.unsqueeze(seen, constant(np.array([0, 1], np.int32))))
 
     def alibi_mask(self, max_bias: float) -> Node:
         """[B, H, T, T]: scores decrease with the distance of two tokens, at a slope per head. Empty slots: far away."""
-        distance = op.unsqueeze(op.convert(op.abs(self._distances()), "f32"), constant(np.array([0, 1])))
-        distance = op.select(self._is_token(), distance, constant(np.float32(FAR_AWAY)))
+        distance = op.unsqueeze(op.convert(op.abs(self.distances()), "f32"), constant(np.array([0, 1])))
+        distance = op.select(self.is_token(), distance, constant(np.float32(FAR_AWAY)))
         slopes = -alibi_slopes(self.n_head, max_bias).reshape(1, self.n_head, 1, 1)
         return op.multiply(constant(slopes), distance)
 
-    def bias_mask(self, name: str) -> Node:
-        """[B, H, T, T]: T5's and MPNet's learned bias of each head for the bucket of the distance of two tokens."""
-        n_buckets = self.relative_buckets()
-        biases = self.weights.array(f"{name}.weight", (n_buckets, self.n_head))
-        bias = op.transpose(self.by_distance(biases[t5_buckets(n_buckets)]), constant(np.array([2, 0, 1], np.int32)))
-        return self.masked(op.unsqueeze(bias, constant(np.int32(0))))
-
-    def relative_buckets(self) -> int:
-        """Of distances. Raises `ModelFileError` for a number of which no half is left for each direction."""
-        key = "attention.relative_buckets_count"
-        n_buckets = self.weights.integer(key)
-        if n_buckets % 2 or not MIN_BUCKETS <= n_buckets <= MAX_BUCKETS:
-            raise self.weights.error(
-                f"{self.weights.architecture}.{key} is {n_buckets}, "
-                f"expected an even number from {MIN_BUCKETS} to {MAX_BUCKETS}"
-            )
-        return n_buckets
-
-    def by_distance(self, values: NDArray[Any]) -> Node:
-        """[T, T, …] from a constant [2M + 1, …] for the distances -M to M; farther ones count as M."""
-        reach = len(values) // 2
-        distances = op.clamp(op.convert(self._distances(), "f32"), -reach, reach)
-        rows = op.convert(op.add(distances, constant(np.float32(reach))), "i32")
-        return op.gather(constant(values), rows, constant(np.int32(0)))
-
-    def masked(self, scores: Node) -> Node:
-        """[B, H, T, T], in which the slots after a text's end are `MASKED`."""
-        return op.select(self._is_token(), scores, constant(np.float32(MASKED)))
-
-    def _is_token(self) -> Node:
+    def is_token(self) -> Node:
         """[B, 1, 1, T]: false for the slots after a text's end."""
         inside = op.less(op.unsqueeze(self._slot_numbers, constant(np.int32(0))), self.lengths)
         return op.unsqueeze(inside, constant(np.array([1, 2], np.int32)))
 
-    def _distances(self) -> Node:
+    def distances(self) -> Node:
         """[T, T]: the seen token's position minus the seeing one's."""
         columns = op.unsqueeze(self._slot_numbers, constant(np.int32(0)))
         return op.subtract(columns, op.unsqueeze(self._slot_numbers, constant(np.int32(1))))

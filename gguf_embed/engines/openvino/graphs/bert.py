@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gguf_embed.engines.openvino.distance_bias import bias_mask
 from gguf_embed.engines.openvino.pieces import GraphPieces
 from gguf_embed.engines.openvino.runtime import Node, op
 
@@ -13,7 +14,7 @@ def bert(g: GraphPieces) -> Node:
 
 def mpnet(g: GraphPieces) -> Node:
     """[N, D] rows of the tokens: BERT, whose layers share a bias for the distances of tokens."""
-    return _encoder(g, g.bias_mask("rel_attn_bias"))
+    return _encoder(g, bias_mask(g, "rel_attn_bias"))
 
 
 def jina_bert_v3(g: GraphPieces) -> Node:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gguf_embed.engines.openvino.distance_bias import by_distance, masked, relative_buckets
 from gguf_embed.engines.openvino.pieces import GraphPieces, constant
 from gguf_embed.engines.openvino.relative_positions import deberta_rows
 from gguf_embed.engines.openvino.runtime import Node, op
@@ -51,7 +52,7 @@ def deberta_v2(g: GraphPieces) -> Node:
 
 
 def _distances(g: GraphPieces) -> Distances:
-    n_buckets, max_distance = g.relative_buckets(), g.weights.integer("attention.max_relative_positions")
+    n_buckets, max_distance = relative_buckets(g), g.weights.integer("attention.max_relative_positions")
     if max_distance <= n_buckets // 2 + 1:
         raise g.weights.error(
             f"attention.max_relative_positions is {max_distance} for {n_buckets} buckets of distances"
@@ -61,7 +62,7 @@ def _distances(g: GraphPieces) -> Distances:
     variance = np.square(centered).mean(axis=1, keepdims=True)
     normed = centered / np.sqrt(variance + np.float32(g.weights.number("attention.layer_norm_epsilon")))
     weight, bias = (g.weights.array(f"rel_embd_norm.{part}", (g.n_embd,)) for part in ("weight", "bias"))
-    rows = g.by_distance(deberta_rows(n_buckets, max_distance))
+    rows = by_distance(g, deberta_rows(n_buckets, max_distance))
     flat = op.reshape(rows, constant(np.array([-1], np.int32)), False)
     first, last = (reduce(flat, constant(np.array([0], np.int32)), True) for reduce in (op.reduce_min, op.reduce_max))
     texts_and_slots = op.shape_of(g.slots, "i32")
@@ -79,7 +80,7 @@ def _bias(g: GraphPieces, layer: str, q: Node, k: Node, distances: Distances, sc
     distance_to_content = op.matmul(k, _heads(g, f"{layer}.attn_q", distances, scale), False, False)
     seen = op.gather_elements(content_to_distance, distances.of_seen, 3)
     seeing = op.gather_elements(distance_to_content, distances.of_seeing, 3)
-    return g.masked(op.add(seen, op.transpose(seeing, constant(np.array([0, 1, 3, 2])))))
+    return masked(g, op.add(seen, op.transpose(seeing, constant(np.array([0, 1, 3, 2])))))
 
 
 def _heads(g: GraphPieces, name: str, distances: Distances, scale: float) -> Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gguf_embed.engines.openvino.distance_bias import bias_mask
 from gguf_embed.engines.openvino.pieces import GraphPieces
 from gguf_embed.engines.openvino.runtime import Node, op
 
@@ -10,7 +11,7 @@ def t5_encoder(g: GraphPieces) -> Node:
     """[N, D] rows of the tokens. The layers share the first one's bias."""
     n_ff = g.weights.integer("feed_forward_length")
     n_attended = g.n_head * g.head_size
-    mask = g.bias_mask("enc.blk.0.attn_rel_b")
+    mask = bias_mask(g, "enc.blk.0.attn_rel_b")
     x = g.tokens
     for layer in (f"enc.{name}" for name in g.layers()):
         normed = g.rms_norm(x, f"{layer}.attn_norm")
