@@ -66,6 +66,11 @@ def plan_deberta_v2(source: ModelSourceDirectory, outtype: OutType) -> Conversio
         norm_eps=source.number("layer_norm_eps", 1e-7),
         n_token_types=source.integer("type_vocab_size", 0, minimum=0),
     )
+    if head is not None and dimensions.n_token_types > 1:
+        raise ModelFileError(
+            f"{source.path / 'config.json'}: a DeBERTa cross-encoder with type_vocab_size {dimensions.n_token_types} "
+            "cannot be converted (only 0 and 1: its pairs would all get the first type)"
+        )
     n_buckets = source.integer("position_buckets")
     max_distance = source.integer("max_relative_positions", -1, minimum=-1)
     max_distance = max_distance if max_distance > 0 else dimensions.n_ctx

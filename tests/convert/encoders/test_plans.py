@@ -77,6 +77,7 @@ def write_modules(source: Path, *modules: tuple[str, str]) -> None:
         ("deberta_v2", {"share_att_key": False}, "share_att_key False"),
         ("deberta_v2", {"norm_rel_ebd": None}, "a DeBERTa without norm_rel_ebd"),
         ("deberta_v2", {"conv_kernel_size": 3}, "conv_kernel_size 3"),
+        ("deberta_v2_reranker", {"type_vocab_size": 2}, "cross-encoder with type_vocab_size 2"),
         ("roberta", {"is_decoder": True}, "decoder"),
         ("nomic_bert", {"moe_every_n_layers": 2}, "NomicBertModel with moe_every_n_layers cannot be converted"),
         ("nomic_bert", {"prenorm": True}, "prenorm True"),
