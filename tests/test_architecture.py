@@ -50,7 +50,7 @@ HOMES = {
     "aiohttp": ("server/", "embedder/"),
     "click": ("cli/",),
     "prometheus_client": ("metrics.py",),
-    "tokenizers": ("tokenization/wordpiece.py", "engines/static/"),
+    "tokenizers": ("tokenization/wordpiece.py", "tokenization/tokenizer_json.py", "engines/static/"),
     "opentelemetry": ("server/tracing.py",),
     "orjson": ("server/", "embedder/", "ingest/", "cli/", "batch/"),
     "uvloop": ("server/", "cli/"),

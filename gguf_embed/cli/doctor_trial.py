@@ -45,6 +45,7 @@ def _embed(path: Path) -> list[Finding]:
     from gguf_embed.engines.base import ContextSpec, LoadSpec
     from gguf_embed.engines.select import open_codec, select_driver
     from gguf_embed.gguf_file.facts import pooling_type
+    from gguf_embed.gguf_file.graph_only import why_not_llama
     from gguf_embed.gguf_file.header import read_header
     from gguf_embed.preprocessing.tokens import choose_tokenizer
     from gguf_embed.vectors import Rows
@@ -54,7 +55,8 @@ def _embed(path: Path) -> list[Finding]:
         pooling = pooling_type(header) or Pooling.NONE
         pooled = Pooling.MEAN if pooling is Pooling.NONE else pooling
         output = OutputSpec.of(pooled)
-        as_it_is = ModelConfig(compute=ComputeConfig(engine="llama", weights="file", amx=False))
+        chosen = "llama" if why_not_llama(header) is None else "auto"
+        as_it_is = ModelConfig(compute=ComputeConfig(engine=chosen, weights="file", amx=False), warmup=False)
         spec = LoadSpec(header, as_it_is, output, path.parent, lambda line: None, open_codec)
         loaded = select_driver(header, as_it_is).load(spec)
         with closing(loaded.engine) as engine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gguf_embed.convert import bert, decoders, modern_bert, nomic_bert
+from gguf_embed.convert import bert, deberta_v2, decoders, gte, jina_v3, modern_bert, nomic_bert, t5
 from gguf_embed.convert.plan import ConversionPlan, OutType
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
@@ -13,23 +13,18 @@ SUPPORTED = (
     *bert.ARCHITECTURES,
     *modern_bert.ARCHITECTURES,
     *nomic_bert.ARCHITECTURES,
+    *gte.ARCHITECTURES,
+    *deberta_v2.ARCHITECTURES,
+    *t5.ARCHITECTURES,
     *decoders.ARCHITECTURES,
 )
 
 _OWN_CONVERTER = "use a ready GGUF of this model, or llama.cpp's convert_hf_to_gguf.py"
 _NO_LLAMA = "llama.cpp does not compute it; use another model"
 _REFUSED = {
-    "MPNet": "its attention adds a learned bias for the distance between tokens, which llama.cpp does not compute for "
-    "such encoders; use a BERT model, such as all-MiniLM-L12-v2 instead of all-mpnet-base-v2",
-    "DistilBertForSequenceClassification": "its head uses ReLU, but llama.cpp would compute tanh, so the scores "
-    "would be wrong; use a cross-encoder of another architecture",
     "Electra": _NO_LLAMA,
-    "DebertaV2": "its disentangled attention is not computed by llama.cpp; use another model",
     "Albert": _NO_LLAMA,
-    "T5": "llama.cpp runs its encoder, but gguf-embed cannot convert it; use a ready GGUF of this model",
     "JinaBert": _OWN_CONVERTER,
-    "NewModel": _NO_LLAMA,
-    "Gte": _NO_LLAMA,
     "CLIP": "its two towers are not supported yet",
 }
 """Beginning of an architecture's name → why it is refused, and the way out."""
@@ -40,6 +35,11 @@ _BY_MODEL_TYPE = {
     "xlm-roberta": "XLMRobertaModel",
     "camembert": "CamembertModel",
     "distilbert": "DistilBertModel",
+    "mpnet": "MPNetModel",
+    "t5": "T5EncoderModel",
+    "deberta-v2": "DebertaV2Model",
+    "new": "NewModel",
+    "gte": "GteModel",
     "modernbert": "ModernBertModel",
     "nomic_bert": "NomicBertModel",
 }
@@ -51,6 +51,8 @@ def plan_model(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan
 
     Raises `ModelFileError` with the architecture and the reason why it cannot be converted, or those that can.
     """
+    if jina_v3.is_jina_v3(source):
+        return jina_v3.plan_jina_v3(source, outtype)
     names = _declared(source)
     architecture = next((name for name in names if name in SUPPORTED), None)
     if architecture in bert.ARCHITECTURES:
@@ -59,6 +61,12 @@ def plan_model(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan
         return modern_bert.plan_modern_bert(source, architecture, outtype)
     if architecture in nomic_bert.ARCHITECTURES:
         return nomic_bert.plan_nomic_bert(source, architecture, outtype)
+    if architecture in deberta_v2.ARCHITECTURES:
+        return deberta_v2.plan_deberta_v2(source, outtype)
+    if architecture in gte.ARCHITECTURES:
+        return gte.plan_gte(source, outtype)
+    if architecture in t5.ARCHITECTURES:
+        return t5.plan_t5(source, outtype)
     if architecture in decoders.ARCHITECTURES:
         return decoders.plan_decoder(source, outtype)
     found = ", ".join(names) or source.text("model_type") or "no architecture"

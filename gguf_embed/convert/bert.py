@@ -1,4 +1,4 @@
-"""BERT and its relatives that llama.cpp runs as "bert": RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT."""
+"""BERT and its relatives: RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, which llama.cpp runs as "bert", and MPNet."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _EMBEDDINGS = {
     "embeddings.token_type_embeddings": "token_types",
     "embeddings.LayerNorm": "token_embd_norm",
 }
+_RELATIVE_BIAS = "encoder.relative_attention_bias"
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # older checkpoints hold these counters
 _BERT_LAYER = {
     "attention.self.query": "attn_q",
@@ -47,6 +48,17 @@ _DISTILBERT_LAYER = {
     "output_layer_norm": "layer_output_norm",
 }
 _DISTILBERT_EPS = 1e-12  # fixed in the model's code
+_MPNET_LAYER = {
+    "attention.attn.q": "attn_q",
+    "attention.attn.k": "attn_k",
+    "attention.attn.v": "attn_v",
+    "attention.attn.o": "attn_output",
+    "attention.LayerNorm": "attn_output_norm",
+    "intermediate.dense": "ffn_up",
+    "output.dense": "ffn_down",
+    "output.LayerNorm": "layer_output_norm",
+}
+_MPNET_PADDING, _MPNET_BUCKETS = 1, 32  # fixed in the model's code, whatever the config says
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +66,14 @@ class BertFamily:
     """The differences between BERT's relatives."""
 
     prefix: str  # before the encoder's tensor names in models with a head
-    head: Mapping[
-        str, str
-    ]  # the classification head's tensors, as in `TensorNames.model`; empty: llama.cpp cannot compute it
+    head: Mapping[str, str]  # the classification head's tensors, as in `TensorNames.model`
     ignored: tuple[str, ...]
     layers: str = "encoder.layer."
     layer: Mapping[str, str] = field(default_factory=lambda: _BERT_LAYER)
+    has_token_types: bool = True
     positions_after_padding: bool = False  # position 0 is the row after the one with the padding token's id
+    architecture: str = "bert"  # in the GGUF
+    classifier: str = "bert"  # the same with a head
 
 
 _BERT = BertFamily(
@@ -74,10 +87,22 @@ _ROBERTA = BertFamily(
 )
 _DISTILBERT = BertFamily(
     "distilbert.",
-    {},
+    {"pre_classifier": "cls", "classifier": "cls.output"},
     ("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
     layers="transformer.layer.",
     layer=_DISTILBERT_LAYER,
+    has_token_types=False,
+    classifier="distilbert",
+)
+_MPNET = BertFamily(
+    "mpnet.",
+    _ROBERTA.head,
+    _ROBERTA.ignored,
+    layer=_MPNET_LAYER,
+    has_token_types=False,
+    positions_after_padding=True,
+    architecture="mpnet",
+    classifier="mpnet",
 )
 _FAMILIES = {
     "Bert": _BERT,
@@ -85,46 +110,54 @@ _FAMILIES = {
     "XLMRoberta": _ROBERTA,
     "Camembert": _ROBERTA,
     "DistilBert": _DISTILBERT,
+    "MPNet": _MPNET,
 }
 _KINDS = ("Model", "ForMaskedLM", "ForSequenceClassification")
 
-ARCHITECTURES = tuple(
-    family + kind
-    for family in _FAMILIES
-    for kind in _KINDS
-    if _FAMILIES[family].head or kind != "ForSequenceClassification"
-)
+ARCHITECTURES = tuple(family + kind for family in _FAMILIES for kind in _KINDS)
 
 
 def plan_bert(source: ModelSourceDirectory, architecture: str, outtype: OutType) -> ConversionPlan:
     """Check the config and decide names and types of all tensors. `architecture` is one of `ARCHITECTURES`.
 
-    Raises `ModelFileError` for a variant that llama.cpp's "bert" does not compute, and for missing or unknown tensors.
+    Raises `ModelFileError` for a variant that no engine computes, and for missing or unknown tensors.
     """
     family = _FAMILIES[next(name for name in _FAMILIES if architecture == name + _kind(architecture))]
     _check_config(source)
-    head = read_rank_head(source, family.head) if family.head else None
-    first_row = source.integer("pad_token_id", 1, minimum=0) + 1 if family.positions_after_padding else 0
-    dimensions = _distilbert_dimensions(source) if family is _DISTILBERT else _dimensions(source, first_row)
+    head = read_rank_head(source, family.head)
+    first_row = _first_row(source, family)
+    dimensions = _distilbert_dimensions(source) if family is _DISTILBERT else _dimensions(source, family, first_row)
     names = TensorNames(
         family.prefix,
         family.layers,
-        _EMBEDDINGS | dict(head.names if head else {}),
+        _EMBEDDINGS | {_RELATIVE_BIAS: "rel_attn_bias"} | dict(head.names if head else {}),
         family.layer,
         (*_ignored(family, head), *(("linear.",) if is_stanford(source) else ())),
     )
-    shapes = _shapes(dimensions, head, has_token_types=family is not _DISTILBERT)
+    shapes = _shapes(dimensions, head, has_token_types=family.has_token_types)
+    if family is _MPNET:
+        shapes["rel_attn_bias.weight"] = (_MPNET_BUCKETS, dimensions.n_head)
     tensors = plan_tensors(source, names, shapes, outtype, skipped_rows={"position_embd.weight": first_row})
     vocabulary, pooling = read_tokenizer(source, dimensions.n_vocab), pooling_of(source, head)
 
     def write_metadata(writer: gguf.GGUFWriter) -> None:
         write_encoder(writer, dimensions, pooling)
+        if family is _MPNET:
+            writer.add_relative_attn_buckets_count(_MPNET_BUCKETS)
         if head is not None:
             write_rank_head(writer, head)
         vocabulary.write(writer)
 
+    architecture = family.architecture if head is None else family.classifier
     notes = (*vocabulary.notes, *_notes(dimensions, head))
-    return ConversionPlan("bert", tensors, write_metadata, dimensions.n_ctx, notes)
+    return ConversionPlan(architecture, tensors, write_metadata, dimensions.n_ctx, notes)
+
+
+def _first_row(source: ModelSourceDirectory, family: BertFamily) -> int:
+    """The row of position 0 in the table of positions."""
+    if not family.positions_after_padding:
+        return 0
+    return 1 + (_MPNET_PADDING if family is _MPNET else source.integer("pad_token_id", 1, minimum=0))
 
 
 def _kind(architecture: str) -> str:
@@ -143,12 +176,13 @@ def _check_config(source: ModelSourceDirectory) -> None:
     source.refuse_unless("position_embedding_type", ("absolute",))
     source.refuse_unless("hidden_act", _GELU)
     source.refuse_unless("activation", _GELU)  # DistilBERT's name for it
+    source.refuse_unless("relative_attention_num_buckets", (_MPNET_BUCKETS,))
     source.refuse_unless("embedding_size", (source.config.get("hidden_size"),))
     if source.config.get("is_decoder"):
         raise ModelFileError(f"{source.path / 'config.json'}: a BERT decoder (is_decoder) cannot be converted")
 
 
-def _dimensions(source: ModelSourceDirectory, first_row: int) -> Dimensions:
+def _dimensions(source: ModelSourceDirectory, family: BertFamily, first_row: int) -> Dimensions:
     return Dimensions(
         n_vocab=source.integer("vocab_size"),
         n_embd=source.integer("hidden_size"),
@@ -157,7 +191,7 @@ def _dimensions(source: ModelSourceDirectory, first_row: int) -> Dimensions:
         n_ff=source.integer("intermediate_size"),
         n_ctx=source.integer("max_position_embeddings") - first_row,
         norm_eps=source.number("layer_norm_eps", 1e-12),
-        n_token_types=source.integer("type_vocab_size", 2),
+        n_token_types=source.integer("type_vocab_size", 2) if family.has_token_types else 0,
     )
 
 

@@ -166,6 +166,7 @@ def _encode(tensor: PlannedTensor) -> NDArray[np.generic]:
     values = read_float32(tensor.stored)[tensor.skip_rows :] if tensor.skip_rows else read_float32(tensor.stored)
     values = values if tensor.rows is None else values[list(tensor.rows)]
     values = values + np.float32(tensor.add) if tensor.add else values
+    values = values if tensor.axes is None else values.transpose(sum(tensor.axes, ())).reshape(tensor.shape)
     if not np.isfinite(values).all():
         raise ModelFileError(f"{tensor.stored.path}: tensor {tensor.name} contains values that are not finite")
     with np.errstate(over="ignore"):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gguf
 
-from gguf_embed.convert.plan import OutType, PlannedTensor, matrix_type
+from gguf_embed.convert.plan import MatrixAxes, OutType, PlannedTensor, matrix_type
 from gguf_embed.convert.safetensors import StoredTensor, list_tensors
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
@@ -18,8 +18,11 @@ Shapes = dict[str, tuple[int, ...]]
 """Shapes by GGUF name, in PyTorch's order."""
 
 _OLD_SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}  # TensorFlow's names for a layer norm's parts
-_ALWAYS_F32 = ("position_embd.weight", "token_types.weight", "cls.output.weight")
-"""The first two as in llama.cpp's converter; the last is tiny and affects every score."""
+_ALWAYS_F32 = (
+    *("position_embd.weight", "token_types.weight", "cls.output.weight"),
+    *("rel_attn_bias.weight", "enc.blk.0.attn_rel_b.weight"),
+)
+"""The first two as in llama.cpp's converter; the others are tiny and affect every score, or all attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class TensorNames:
     model: Mapping[str, str]  # outside the layers
     layer: Mapping[str, str]  # in a layer, after its number
     ignored: tuple[str, ...] = ()  # beginnings of names that are not needed for embedding
+    layer_name: str = "blk"  # before a layer's number in the GGUF
 
     def find(self, original: str) -> str | None:
         """The GGUF name with suffix; "" for a tensor that is not needed; None for an unknown one."""
@@ -44,7 +48,7 @@ class TensorNames:
             return f"{self.model[stem]}.{suffix}"
         number, _, part = stem.removeprefix(self.layers).partition(".")
         if stem.startswith(self.layers) and number.isdecimal() and part in self.layer:
-            return f"blk.{number}.{self.layer[part]}.{suffix}"
+            return f"{self.layer_name}.{number}.{self.layer[part]}.{suffix}"
         return None
 
 
@@ -83,8 +87,9 @@ def plan_tensors(
     expected: Shapes,
     outtype: OutType,
     skipped_rows: Mapping[str, int] | None = None,
+    axes: Mapping[str, MatrixAxes] | None = None,
 ) -> tuple[PlannedTensor, ...]:
-    """Give each tensor its name and type. `expected` has the shapes to write, without `skipped_rows`.
+    """Give each tensor its name and type. `expected` has the shapes to write, without `skipped_rows`, with `axes`.
 
     Raises `ModelFileError` if a tensor is unknown, missing or of another shape: otherwise llama.cpp would refuse the
     file after it was written.
@@ -96,7 +101,7 @@ def plan_tensors(
             continue
         if name is None or name not in expected or name in planned:
             raise ModelFileError(f"{tensor.path}: tensor {original} is unknown for this architecture")
-        planned[name] = _planned(name, tensor, outtype, (skipped_rows or {}).get(name, 0))
+        planned[name] = _planned(name, tensor, outtype, (skipped_rows or {}).get(name, 0), (axes or {}).get(name))
     for name, shape in expected.items():
         found = planned[name].shape if name in planned else None
         if found != shape:
@@ -107,10 +112,16 @@ def plan_tensors(
     return tuple(planned.values())
 
 
-def _planned(name: str, tensor: StoredTensor, outtype: OutType, skip_rows: int) -> PlannedTensor:
+def _planned(
+    name: str, tensor: StoredTensor, outtype: OutType, skip_rows: int, axes: MatrixAxes | None
+) -> PlannedTensor:
+    if axes is not None and len(sum(axes, ())) != len(tensor.shape):
+        raise ModelFileError(
+            f"{tensor.path}: tensor {name} has {len(tensor.shape)} dimensions, not {len(sum(axes, ()))}"
+        )
+    planned = PlannedTensor(name, tensor, gguf.GGMLQuantizationType.F32, skip_rows=skip_rows, axes=axes)
     is_f32 = len(tensor.shape) < 2 or name in _ALWAYS_F32
-    tensor_type = gguf.GGMLQuantizationType.F32 if is_f32 else matrix_type(outtype, tensor.shape)
-    return PlannedTensor(name, tensor, tensor_type, skip_rows=skip_rows)
+    return planned if is_f32 else replace(planned, type=matrix_type(outtype, planned.shape))
 
 
 def write_dimensions(writer: gguf.GGUFWriter, dimensions: Dimensions, pooling: Pooling | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import gguf
@@ -34,6 +35,10 @@ def matrix_type(outtype: OutType, shape: tuple[int, ...]) -> gguf.GGMLQuantizati
     return _MATRIX_TYPES[outtype]
 
 
+MatrixAxes = tuple[tuple[int, ...], tuple[int, ...]]
+"""The axes of a tensor that become a matrix' rows, and those that become its columns."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedTensor:
     """One tensor to write under a GGUF name, read from `stored` only when it is written."""
@@ -44,10 +49,13 @@ class PlannedTensor:
     skip_rows: int = 0  # left out at the beginning
     rows: tuple[int, ...] | None = None  # only these, in this order
     add: float = 0.0  # to every value, before conversion to `type`
+    axes: MatrixAxes | None = None  # of a tensor with more dimensions, which becomes a matrix
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape to write, in PyTorch's order: (out, in)."""
+        if self.axes is not None:
+            return tuple(prod(self.stored.shape[axis] for axis in axes) for axes in self.axes)
         n_rows, *rest = self.stored.shape or (1,)
         return (n_rows - self.skip_rows if self.rows is None else len(self.rows), *rest)
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from gguf_embed.doctor.effective_special_tokens import EffectiveSpecialTokens, effective_special_tokens
 from gguf_embed.doctor.known import Expected, expected_of
-from gguf_embed.gguf_file.constants import ARRAY, STRING, VOCABULARY_TYPES
+from gguf_embed.gguf_file.constants import ARRAY, STRING, VOCABULARY_TYPES, VocabularyType
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
 from gguf_embed.gguf_file.layout import Layout, MetadataEntry, read_layout, read_numbers
+from gguf_embed.gguf_file.stored_tokenizer import has_stored_tokenizer
 from gguf_embed.gguf_file.strings import read_strings
 from gguf_embed.model_store.catalog import Catalog, CatalogRow
 from gguf_embed.model_store.names import model_stem
@@ -99,7 +100,9 @@ def gather_header(header: GgufHeader, row: CatalogRow | None) -> Evidence:
 
 
 def _family(header: GgufHeader) -> tuple[str, str]:
-    """The tokenizer's family and its rules for splitting."""
+    """The tokenizer's family and its rules for splitting; "none" if the file has the original tokenizer itself."""
+    if has_stored_tokenizer(header):
+        return VocabularyType.NONE.kind, ""
     family = VOCABULARY_TYPES.get(header.get("tokenizer.ggml.model", str) or "")
     return "unknown" if family is None else family.kind, header.get("tokenizer.ggml.pre", str) or ""
 

@@ -24,12 +24,15 @@ from gguf_embed.doctor.vocabulary import check_vocabulary
 from gguf_embed.doctor.weights import check_weights
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import static_format
+from gguf_embed.gguf_file.crisp_layout import RAW_VOCABULARY
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.model_store.catalog import CatalogRow, load_catalog
 from gguf_embed.model_store.names import split_parts
 from gguf_embed.types import Pooling
 
-_CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
+Check = Callable[[Evidence], Iterator[Finding]]
+
+_CHECKS: tuple[Check, ...] = (
     check_types,
     check_pooling,
     check_rank_head,
@@ -43,8 +46,11 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_context,
     check_precision,
 )
-_STATIC_CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (check_static, check_dimensions)
-_HEADER_CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
+_STATIC_CHECKS: tuple[Check, ...] = (check_static, check_dimensions)
+_CRISP_CHECKS: tuple[Check, ...] = (check_pooling, check_required, check_dimensions)
+"""Of files that are not in llama.cpp's layout."""
+
+_HEADER_CHECKS: tuple[Check, ...] = (
     check_pooling,
     check_rank_head,
     check_attention,
@@ -92,7 +98,7 @@ def check_header(header: GgufHeader, row: CatalogRow | None) -> tuple[Finding, .
     if is_split or header.architecture == static_format.ARCHITECTURE:
         return ()
     evidence = gather_header(header, row)
-    return tuple(chain.from_iterable(check(evidence) for check in _HEADER_CHECKS))
+    return tuple(chain.from_iterable(check(evidence) for check in _checks_of(evidence, _HEADER_CHECKS)))
 
 
 def check_metadata(path: Path) -> tuple[Finding, ...]:
@@ -139,11 +145,17 @@ def _examine(path: Path, headers: list[GgufHeader], deep: bool, weights: bool) -
     evidence = gather(header, tuple(headers[1:]), load_catalog())
     findings = [*split, *check_architecture(evidence)]
     if not any(finding.code == "cannot_embed" for finding in findings):
-        checks = _STATIC_CHECKS if evidence.architecture == static_format.ARCHITECTURE else _CHECKS
-        findings += chain.from_iterable(check(evidence) for check in checks)
+        findings += chain.from_iterable(check(evidence) for check in _checks_of(evidence, _CHECKS))
         findings += check_weights(headers, deep=deep) if weights else ()
     findings.sort(key=lambda finding: _ORDER.index(finding.severity))
     return Diagnosis(path, tuple(findings), _summary(evidence, deep), tuple(part.path for part in headers))
+
+
+def _checks_of(evidence: Evidence, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    """Those that a file's layout allows; `checks` are for llama.cpp's."""
+    if evidence.architecture == static_format.ARCHITECTURE:
+        return _STATIC_CHECKS
+    return _CRISP_CHECKS if evidence.header.get(RAW_VOCABULARY, bool) else checks
 
 
 def check_split(headers: list[GgufHeader]) -> list[Finding]:

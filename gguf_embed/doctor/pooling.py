@@ -11,10 +11,12 @@ from gguf_embed.doctor.llama_facts import EMBEDDING_ARCHITECTURES, ENCODERS
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import POOLING_NUMBERS, RANK_HEADS
 from gguf_embed.gguf_file.facts import pooling_type
+from gguf_embed.gguf_file.graph_only import OWN_ARCHITECTURES
 from gguf_embed.gguf_file.rerank_prompt import QWEN3_RERANK_PROMPT, RERANK_TEMPLATE
 from gguf_embed.types import Pooling
 
-_BERTS = ENCODERS - {"eurobert"}  # Jina's v5 models are EuroBERTs with pooling last
+_BERTS = (ENCODERS | OWN_ARCHITECTURES) - {"eurobert"}  # Jina's v5 models are EuroBERTs with pooling last
+_MADE_FOR_VECTORS = EMBEDDING_ARCHITECTURES | OWN_ARCHITECTURES
 _NO_HEAD_FIX = "use a GGUF of this model made by llama.cpp's convert_hf_to_gguf.py, or convert it yourself"
 
 
@@ -37,7 +39,7 @@ def has_head(evidence: Evidence) -> bool:
 
 def is_causal(evidence: Evidence) -> bool:
     """Whether a token sees only the tokens before it."""
-    if evidence.architecture in EMBEDDING_ARCHITECTURES:
+    if evidence.architecture in _MADE_FOR_VECTORS:
         return False
     return evidence.header.get(evidence.key("attention.causal"), bool) is not False
 
@@ -95,7 +97,7 @@ def _missing(evidence: Evidence, key: str) -> Finding:
         known = f"{expected.because} suggests {expected.pooling}"
         return serious("pooling_missing", f"{key} is missing, so every token gets its own vector: {known}", fix)
     by_hand = f"serve it with --pooling, or --fix --set {key}=1 (mean), 2 (cls) or 3 (last), as its model card says"
-    if evidence.architecture in EMBEDDING_ARCHITECTURES or expected.embedding or expected.reranker:
+    if evidence.architecture in _MADE_FOR_VECTORS or expected.embedding or expected.reranker:
         return serious("pooling_missing", f"{key} is missing, so every token gets its own vector", by_hand)
     return serious(
         "not_embedding_model",

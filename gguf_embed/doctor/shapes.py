@@ -12,6 +12,7 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import static_format
 from gguf_embed.gguf_file.constants import ARRAY
 from gguf_embed.gguf_file.facts import check_can_embed
+from gguf_embed.gguf_file.graph_only import OWN_ARCHITECTURES
 
 _AGAIN = "convert the model again with llama.cpp's convert_hf_to_gguf.py"
 _MAX_UINT32 = 2**32 - 1
@@ -41,7 +42,7 @@ def check_architecture(evidence: Evidence) -> Iterator[Finding]:
         check_can_embed(evidence.header)
     except ModelFileError as error:
         yield serious("cannot_embed", error.message.removeprefix(f"{evidence.header.path}: "), "use an embedding model")
-    if evidence.architecture not in (*ARCHITECTURES, static_format.ARCHITECTURE):
+    if evidence.architecture not in (*ARCHITECTURES, *OWN_ARCHITECTURES, static_format.ARCHITECTURE):
         yield serious(
             "architecture_unknown",
             f"general.architecture is {evidence.architecture!r}, which this version of llama.cpp does not know",
@@ -129,7 +130,7 @@ def check_context(evidence: Evidence) -> Iterator[Finding]:
 
 def _check_scaling(evidence: Evidence) -> Iterator[Finding]:
     kind = evidence.header.get(evidence.key("rope.scaling.type"), str)
-    if kind in (None, "none"):
+    if kind in (None, "none") or evidence.architecture in OWN_ARCHITECTURES:  # ours is what the original has
         return
     factor = evidence.header.get(evidence.key("rope.scaling.factor"), float)
     trained = evidence.header.get(evidence.key("rope.scaling.original_context_length"), int)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from gguf_embed.doctor.evidence import MERGES, SCORES, TOKEN_TYPES, Evidence
 from gguf_embed.doctor.findings import Finding, flag, note, serious, sets, some, text, uint, warning
 from gguf_embed.doctor.llama_facts import NEEDS_TOKEN_TYPES, PRE_TOKENIZERS
+from gguf_embed.gguf_file.graph_only import OWN_ARCHITECTURES
 
 MODEL = "tokenizer.ggml.model"
 PRE = "tokenizer.ggml.pre"
@@ -129,6 +130,8 @@ def _check_wordpiece(evidence: Evidence) -> Iterator[Finding]:
         )
         return
     yield from _check_casing(evidence)
+    if evidence.architecture in OWN_ARCHITECTURES:
+        return  # llama.cpp's tokenizer never reads it
     yield note(
         "tokenizer_differs",
         "llama.cpp's WordPiece returns different ids than the model's own tokenizer for Korean (cosine 0.72), Hindi "

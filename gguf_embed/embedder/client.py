@@ -16,7 +16,7 @@ from gguf_embed.embedder.endpoint_replies import cut
 from gguf_embed.embedder.facts import Info, SparseVector, Vector
 from gguf_embed.embedder.loop_thread import LoopThread
 from gguf_embed.embedder.methods import EmbedOptions, TextModel
-from gguf_embed.embedder.prompts import needs_server, prefix_of, prompt_choice
+from gguf_embed.embedder.prompts import needs_server, prefix_of, prompt_choice, task_of
 from gguf_embed.embedder.server_facts import ServerFacts
 from gguf_embed.embedder.slices import in_slices
 from gguf_embed.errors import ConfigError, NotSupported, Overloaded, Unavailable
@@ -85,18 +85,24 @@ class Client(TextModel):
             )
         if not texts:
             return np.empty((0, options.dimensions or (await self._info()).dimensions), np.float32)
-        prefix = await self._prefix(options.prompt)
+        task = await self._task(options.prompt)
+        prefix = "" if task is not None else await self._prefix(options.prompt)
         given = [prefix + text for text in texts] if prefix else texts
         n_texts = await self._batch_texts(len(texts))
 
         async def request(part: Sequence[str]) -> FloatMatrix:
             reply = await self._patiently(
-                lambda: self._endpoint.embed(part, dimensions=options.dimensions, truncate=options.truncate)
+                lambda: self._endpoint.embed(part, dimensions=options.dimensions, truncate=options.truncate, task=task)
             )
             return cut(reply.vectors, options.dimensions, normalize=bool(options.normalize))
 
         found = await in_slices(given, n_texts, REQUESTS_AT_ONCE, request)
         return found[0] if len(found) == 1 else np.concatenate(found)
+
+    async def _task(self, prompt: str | None) -> str | None:
+        if not needs_server(prompt, self._prompts):
+            return None
+        return task_of(prompt, self._prompts, await self._server_facts())
 
     async def _prefix(self, prompt: str | None) -> str:
         own = (await self._server_facts()).prompts if needs_server(prompt, self._prompts) else {}

@@ -59,13 +59,20 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"<Endpoint {self.shown}>"
 
-    async def embed(self, texts: Sequence[str], *, dimensions: int | None = None, truncate: bool = False) -> EmbedReply:
-        """Not normalized or cut here. `truncate` is not OpenAI's; it is sent only if it is set."""
+    async def embed(
+        self, texts: Sequence[str], *, dimensions: int | None = None, truncate: bool = False, task: str | None = None
+    ) -> EmbedReply:
+        """Not normalized or cut here. `truncate` and `task` are not OpenAI's; they are sent only if they are set.
+
+        `task` is one of `ServerFacts.tasks`; the server puts its prompt before the texts.
+        """
         body = {"input": [valid_unicode(text) for text in texts], "encoding_format": "base64", **self._named()}
         if dimensions is not None:
             body["dimensions"] = dimensions
         if truncate:
             body["truncate"] = True
+        if task is not None:
+            body["prompt_name"] = task
         return parse_embeddings(await self._post("/v1/embeddings", body), len(texts), self.shown)
 
     async def multivectors(self, texts: Sequence[str], fields: Mapping[str, object]) -> list[FloatMatrix]:

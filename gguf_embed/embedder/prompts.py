@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from gguf_embed.embedder.server_facts import ServerFacts
 from gguf_embed.preprocessing import prompt_prefixes
 from gguf_embed.types import PromptChoice
 
@@ -27,6 +28,18 @@ def needs_server(prompt: str | None, given: Mapping[str, str]) -> bool:
     """Whether only the server can know the prompt."""
     choice = prompt_choice(prompt, given)
     return choice is not None and choice.name is not None and choice.name not in given
+
+
+def task_of(prompt: str | None, given: Mapping[str, str], facts: ServerFacts) -> str | None:
+    """The server's task that a prompt of its own names, which only the server can compute; None: it names none.
+
+    Raises `InvalidRequest` for a name that the server does not have, except those for queries and documents.
+    """
+    if not facts.tasks or not needs_server(prompt, given):
+        return None
+    found = prompt_prefixes.choose(prompt_choice(prompt, facts.prompts), facts.prompts)
+    number = prompt_prefixes.task_of(found, facts.tasks)
+    return facts.tasks[number - 1] if number else None
 
 
 def prefix_of(prompt: str | None, given: Mapping[str, str], own: Mapping[str, str]) -> str:

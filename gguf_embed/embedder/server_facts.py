@@ -18,6 +18,7 @@ class ServerFacts:
     max_tokens: int | None = None
     max_batch_texts: int | None = None  # in one request
     prompts: Mapping[str, str] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()  # adapters, each chosen by the prompt of its name
     fingerprint: str = ""
 
 
@@ -34,6 +35,7 @@ def facts_of(model: str | None, models: Any, info: Any) -> ServerFacts:
         max_tokens=_int(meta.get("max_input_tokens")) or _int(info.get("max_input_length")),
         max_batch_texts=_int(info.get("max_client_batch_size")),
         prompts={name: text for name, text in _dict(meta.get("prompts")).items() if isinstance(text, str)},
+        tasks=tuple(task for task in _list(meta.get("tasks")) if isinstance(task, str)),
         # ours is a digest of the file's header only, which a fine-tuned model can share
         fingerprint=f"revision:{revision}" if isinstance(revision, str) and revision and not is_ours else "",
     )
@@ -65,3 +67,7 @@ def _str(value: Any) -> str:
 
 def _int(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -37,6 +37,7 @@ class EngineInfo:
     labels: tuple[str, ...] = ()  # what the rank head's numbers stand for; () if the file does not name them
     has_second_text: bool = False  # for scores, id + n_vocab means the same token with the second token type
     reads_unattended: bool = False  # computes token rows with `OutputSpec.unattended`
+    tasks: tuple[str, ...] = ()  # id + n_vocab · (1 + k) means the same token for task k
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,7 @@ class ClosableCodec:
 
     codec: TextCodec
     close: Callable[[], None]  # frees the vocabulary; the codec must not be used after it. Any number of calls
+    exact: ExactTokenizing | None = None  # the same codec, if it gives the original tokenizer's ids
 
 
 class ExactTokenizing(Protocol):

@@ -10,8 +10,10 @@ from pathlib import Path
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import ClosableCodec, EngineDriver
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.static_format import ARCHITECTURE as STATIC_ARCHITECTURE
+from gguf_embed.gguf_file.stored_tokenizer import has_stored_tokenizer, read_stored_tokenizer
+from gguf_embed.tokenization.tokenizer_json import TokenizerJsonCodec
 
 
 def _static() -> EngineDriver:
@@ -110,10 +112,26 @@ def supports_gpu() -> bool:
 
 
 def open_codec(path: Path) -> ClosableCodec:
-    """Load a file's vocabulary without its weights, with llama.cpp. Raises `ModelFileError`."""
+    """Load a file's vocabulary without its weights, with llama.cpp if the file has no tokenizer of its own.
+
+    Raises `ModelFileError`.
+    """
+    header = read_header(path)
+    if has_stored_tokenizer(header):
+        return open_stored_tokenizer(header)
     from gguf_embed.engines.llama import codec
 
     return codec.open_codec(path)
+
+
+def open_stored_tokenizer(header: GgufHeader) -> ClosableCodec:
+    """The tokenizer that the file contains. Raises `ModelFileError`."""
+    stored = read_stored_tokenizer(header)
+    try:
+        codec = TokenizerJsonCodec(stored.source, stored.vocabulary)
+    except ModelFileError as error:
+        raise ModelFileError(f"{header.path}: {error.message}") from error
+    return ClosableCodec(codec, lambda: None, exact=codec)
 
 
 def has_other_engines() -> bool:

@@ -14,6 +14,7 @@ from gguf_embed.gguf_file.constants import STRING, VOCABULARY_TYPES, VocabularyT
 from gguf_embed.gguf_file.header import GgufHeader, MetadataValue
 from gguf_embed.gguf_file.layout import read_layout
 from gguf_embed.gguf_file.static_format import ARCHITECTURE as STATIC_ARCHITECTURE
+from gguf_embed.gguf_file.stored_tokenizer import has_stored_tokenizer
 from gguf_embed.gguf_file.strings import read_strings
 
 MAX_ENTRIES = 2**22
@@ -38,6 +39,8 @@ _INTEGERS: dict[str, tuple[int, int]] = {
     "attention.key_length_swa": (1, 2**14),
     "attention.value_length_swa": (1, 2**14),
     "attention.sliding_window": (0, 2**28),
+    "attention.relative_buckets_count": (4, 256),
+    "attention.max_relative_positions": (4, 2**16),
     "rope.dimension_count": (0, 2**14),
     "vocab_size": (1, MAX_ENTRIES),
 }
@@ -151,6 +154,8 @@ def vocabulary_problem(header: GgufHeader) -> str | None:
 
     It asserts that entries differ, and ends the process for a text that needs an entry which is not there.
     """
+    if has_stored_tokenizer(header):
+        return None  # llama.cpp does not read it
     name = header.get("tokenizer.ggml.model", str) or ""
     kind = VOCABULARY_TYPES.get(name)
     if kind is None:

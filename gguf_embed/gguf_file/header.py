@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TypeVar
 
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import ARRAY, TENSOR_TYPES
+from gguf_embed.gguf_file.crisp_layout import is_crisp_mpnet, our_metadata, our_name
 from gguf_embed.gguf_file.other_formats import N_BYTES, raw_part, what_else, what_folder
 from gguf_embed.gguf_file.walker import HeaderWalker, MalformedHeader, Scalar, TruncatedHeader, open_walker
 
@@ -111,6 +112,10 @@ def _parse(path: Path, walker: HeaderWalker, size_bytes: int) -> GgufHeader:
     is_further_part = metadata.get("split.no", 0) != 0
     if not isinstance(architecture, str) or not (architecture or is_further_part):
         raise ModelFileError(f"{path}: has no general.architecture, so it is not a model; use another GGUF")
+    if is_crisp_mpnet(architecture, tensors):
+        architecture, metadata = "mpnet", our_metadata(metadata)
+        named = {our_name(name): tensor for name, tensor in tensors.items()}
+        tensors = {name: replace(tensor, name=name) for name, tensor in named.items() if name is not None}
     return GgufHeader(path, version, architecture, metadata, lengths, tensors, data_start, size_bytes)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import ARRAY, SCALAR_FORMATS, VOCABULARY_TYPES, VocabularyType
+from gguf_embed.gguf_file.crisp_layout import RAW_VOCABULARY, our_entries
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.layout import read_layout, read_numbers
 from gguf_embed.gguf_file.strings import read_strings
@@ -166,6 +167,8 @@ def _read_entries(header: GgufHeader) -> list[str]:
     entries = read_strings(header.path, TOKENS, errors="surrogateescape")
     if not entries:
         raise ModelFileError(f"{header.path}: has no vocabulary ({TOKENS}), so it cannot read text; use another GGUF")
+    if header.get(RAW_VOCABULARY, bool):
+        entries = our_entries(entries)
     if "" in entries or "\0" in "".join(entries):
         return [entry.partition("\0")[0] or f"[EMPTY_{token}]" for token, entry in enumerate(entries)]
     return entries

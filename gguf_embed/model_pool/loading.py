@@ -22,7 +22,7 @@ from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.token_heads import TokenHeads, has_colbert_head, has_sparse_head, read_token_heads
 from gguf_embed.model_pool.model_info import describe_header, describe_loaded
 from gguf_embed.model_store.locate import LocatedModel
-from gguf_embed.preprocessing.pairs import PairForm
+from gguf_embed.preprocessing.pairs import PairForm, pair_form
 from gguf_embed.preprocessing.tokens import Tokenizer, TokenLimits, choose_tokenizer, closing_ids
 from gguf_embed.scheduler.image_worker import ImageWorker
 from gguf_embed.scheduler.scheduler import BatchObserver, Scheduler
@@ -61,7 +61,7 @@ class LoadedModel:
 
     @property
     def pair_form(self) -> PairForm:
-        return PairForm(self.info.rerank_template, self.loaded.engine.info.has_second_text)
+        return pair_form(self.info.rerank_template, self.loaded.engine.info)
 
     def close(self) -> None:
         if self.image_worker is not None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import LoadedEngine
+from gguf_embed.gguf_file.adapters import task_names
 from gguf_embed.gguf_file.constants import VOCABULARY_TYPES, VocabularyType
 from gguf_embed.gguf_file.facts import (
     context_length,
@@ -55,6 +56,7 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
         license=header.get("general.license", str) or "",
         n_scores=n_scores,
         labels=rank_labels(header) if n_scores else (),
+        tasks=task_names(header),
         rerank_template=rerank_template(header) if n_scores else "",
         reads_images=config.mmproj is not None,
         head_outputs=head_outputs(header),
@@ -89,6 +91,7 @@ def describe_loaded(info: ModelInfo, loaded: LoadedEngine, config: ModelConfig, 
         causal=facts.causal,
         n_scores=facts.n_cls_out,
         labels=facts.labels,
+        tasks=facts.tasks,
         rerank_template=info.rerank_template if facts.n_cls_out else "",
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gguf_embed.engines.base import TextCodec
+from gguf_embed.engines.base import EngineInfo, TextCodec
 from gguf_embed.errors import DocumentTooLong, InvalidRequest, NotSupported, WayOut
 from gguf_embed.gguf_file.rerank_prompt import INSTRUCTION, with_place_for_instruction
 from gguf_embed.preprocessing.tokens import CHARACTERS_PER_TOKEN, MAX_CHARACTERS, TokenizedText, Tokenizer
@@ -59,6 +59,7 @@ class PairForm:
 
     template: str = ""  # from the file; "": concatenated
     has_second_text: bool = False  # id + n_vocab means the same token with the second token type
+    has_two_separators: bool = False  # of WordPiece models, which otherwise have one between the texts
     instruction: str | None = None  # instead of the template's own
 
     def filled_template(self) -> str:
@@ -69,6 +70,11 @@ class PairForm:
         if template is None:
             raise InvalidRequest("this model was not made for instructions: leave it out", "instruction")
         return template
+
+
+def pair_form(template: str, info: EngineInfo) -> PairForm:
+    """The form for a loaded model. `template` is the file's, if it has one."""
+    return PairForm(template, info.has_second_text, has_two_separators=info.architecture == "mpnet")
 
 
 def pair_maker(codec: TextCodec, tokenizer: Tokenizer, form: PairForm, query: str) -> PairMaker:
@@ -87,7 +93,8 @@ def pair_maker(codec: TextCodec, tokenizer: Tokenizer, form: PairForm, query: st
     if vocabulary.kind == "wpm" and tokenizer.name == "exact":
         second = len(vocabulary.entries) if form.has_second_text else 0
         last = sep or eos
-        return _joined(tokenizer, [*bos, *words, *last], last, second)
+        between = [*last, *last] if form.has_two_separators else last
+        return _joined(tokenizer, [*bos, *words, *between], last, second)
     start = bos if vocabulary.adds_bos else []
     end = eos if vocabulary.adds_eos else []
     between = [*end, *(sep if vocabulary.adds_sep else [])]

@@ -6,7 +6,7 @@ A prompt is a prefix. Text after the input, or an instruction inside a template,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gguf_embed.errors import ConfigError, InvalidInput, InvalidRequest, WayOut
 from gguf_embed.gguf_file.header import GgufHeader
@@ -114,6 +114,14 @@ def choose(choice: PromptChoice | None, prompts: Mapping[str, str]) -> AppliedPr
     if not literal and _may_lack(choice.name, prompts):
         return AppliedPrompt(None, "")
     raise _unknown(choice.name, choice.param, prompts)
+
+
+def task_of(prompt: AppliedPrompt | None, tasks: Sequence[str]) -> int:
+    """The number of the model's task that is named like the prompt, counted from 1; 0 if there is none."""
+    if prompt is None or prompt.name is None:
+        return 0
+    wanted = _key(prompt.name)
+    return next((number for number, task in enumerate(tasks, 1) if _key(task) == wanted), 0)
 
 
 def apply(prompt: AppliedPrompt | None, inputs: tuple[Input, ...]) -> tuple[Input, ...]:

@@ -122,10 +122,11 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
         form = text_form_of(served.model, output)
     if request.dimensions is not None:
         check_dimensions(request.dimensions, row_width(served.model, info, output))
-    prompt, inputs = None, request.inputs
+    prompt, inputs, id_offset = None, request.inputs, 0
     if request.prompt is not None:
         prompt = prompt_prefixes.choose(request.prompt, info.prompts)
         inputs = prompt_prefixes.apply(prompt, inputs)
+        id_offset = info.n_vocab * prompt_prefixes.task_of(prompt, info.tasks)
     distinct, index_of = deduplicate(inputs)
     needs_prompt_end = request.long_input == "chunk_mean" and prompt is not None and bool(prompt.text)
     computed = OutputSpec(TOKENS) if request.spans else output
@@ -135,6 +136,7 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
         index_of=index_of,
         n_characters=sum(map(len, distinct)),
         finds_offsets=request.return_tokens or bool(request.spans) or needs_prompt_end,
+        id_offset=id_offset,
         request=request,
         inputs=distinct,
         prompt=prompt,

@@ -61,6 +61,7 @@ class Plan(ABC):
     index_of: Sequence[int]  # input i of the request is text `index_of[i]`: equal inputs are computed once
     n_characters: int  # of the texts to tokenize
     finds_offsets: bool = False  # tokenizing then takes several times as long
+    id_offset: int = 0  # added to all ids for the engine: they stand for the same tokens in a task of the model
 
     @abstractmethod
     def tokenize(self) -> Sequence[TokenizedText | EmbedError]:
@@ -75,6 +76,8 @@ class Plan(ABC):
     async def submit(self, sequences: Sequence[Sequence[int]], cache: OutputCache | None) -> Submission:
         """Compute the token sequences, or take what the cache has."""
         model = self.served.model
+        if self.id_offset:
+            sequences = [[token + self.id_offset for token in tokens] for tokens in sequences]
         if cache is not None:
             return await cache.submit(model, sequences, self.output)
         return await model.scheduler.submit(sequences, self.output)

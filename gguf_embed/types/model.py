@@ -45,6 +45,7 @@ class ModelInfo:
     tokenizer: str  # "exact" (the model's own rules) or "llama" (llama.cpp's)
     causal: bool  # a decoder: its KV memory is cleared before each batch
     prompts: Mapping[str, str] = field(default_factory=dict)  # the model's own prefixes by name: "query", "document"…
+    tasks: tuple[str, ...] = ()  # it has an adapter for each; the prompt of the same name chooses it
     matryoshka: tuple[int, ...] = ()  # dimensions that vectors can be cut to by training; empty: none known
     license: str = ""  # as the file or the catalog names it, e.g. "apache-2.0"
     n_scores: int = 0  # numbers per text from its rank head; 0: no rank head, so it cannot rerank

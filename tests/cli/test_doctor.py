@@ -16,6 +16,7 @@ from gguf_embed.doctor.examine import examine
 from gguf_embed.types import Pooling
 from tests.doctor import doctor_models as models
 from tests.doctor.doctor_models import Edit, Typed, contents, edit
+from tests.engines.openvino.graph_models import write_gguf
 from tests.static_models import write_static
 
 G = "tokenizer.ggml."
@@ -230,3 +231,8 @@ def test_static_models_are_checked_and_run(tmp_path):
 )
 def test_vectors_are_judged(rows, pooling, codes):
     assert [finding.code for finding in judge_rows(np.array(rows, np.float32), pooling)] == codes
+
+
+@pytest.mark.parametrize("name", ["mpnet", "deberta_v2_reranker"])
+def test_what_llama_cpp_does_not_compute_runs_in_the_engine_that_does(tmp_path, name):
+    assert _embed(write_gguf(name, tmp_path / "m.gguf")) == []

@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -259,8 +259,8 @@ def make_tokenizers() -> dict[str, Tokenizer]:
     return {name: tokenizer for name, (tokenizer, _) in made.items()}
 
 
-def make_model(tiny: TinyModel, tokenizer: Tokenizer) -> None:
-    folder = OUT / tiny.name
+def make_model(tiny: TinyModel, tokenizer: Tokenizer, out: Path = OUT, texts: Sequence[str] = TEXTS) -> None:
+    folder = out / tiny.name
     folder.mkdir()
     config = getattr(transformers, tiny.config_class)(vocab_size=tokenizer.get_vocab_size(), **tiny.config)
     model_class = getattr(transformers, tiny.model_class)
@@ -277,7 +277,7 @@ def make_model(tiny: TinyModel, tokenizer: Tokenizer) -> None:
         (folder / name).write_text(json.dumps(content), "utf-8")
     if tiny.pooling:
         write_pooling(folder, tiny.pooling)
-        np.savez_compressed(folder / "reference.npz", **embed(model, tokenizer, tiny.pooling))
+        np.savez_compressed(folder / "reference.npz", **embed(model, tokenizer, tiny.pooling, texts))
     else:
         np.savez_compressed(folder / "reference.npz", **score(model, tokenizer))
 
@@ -297,8 +297,8 @@ def write_pooling(folder: Path, pooling: str) -> None:
 
 
 @torch.no_grad()
-def embed(model: Any, tokenizer: Tokenizer, pooling: str) -> dict[str, np.ndarray]:
-    ids = [tokenizer.encode(text).ids for text in TEXTS]
+def embed(model: Any, tokenizer: Tokenizer, pooling: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    ids = [tokenizer.encode(text).ids for text in texts]
     rows = [model(input_ids=torch.tensor([i])).last_hidden_state[0].numpy() for i in ids]
     vectors = [r.mean(axis=0) if pooling == "mean" else r[0] for r in rows]
     return flat(ids) | {"vectors": np.array(vectors, np.float32)}

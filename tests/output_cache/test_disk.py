@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -116,7 +117,9 @@ def test_kill_9_leaves_whole_rows(tmp_path, number):
     with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"ready\n"
         with opened(tmp_path) as rows:  # a second server, beside it
-            read(rows, b"0")
+            until_s = time.monotonic() + 30
+            while not read(rows, b"0") and time.monotonic() < until_s:
+                time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
             process.wait()
     with opened(tmp_path) as rows:

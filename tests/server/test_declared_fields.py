@@ -23,16 +23,24 @@ from gguf_embed.server.dialects.ollama.embed import parse_embed as parse_ollama
 from gguf_embed.server.dialects.ollama.embed import parse_embeddings
 from gguf_embed.server.dialects.ollama.model_names import DESTINATION, NAME, SOURCE, required_name
 from gguf_embed.server.dialects.ollama.pull import STREAM
+from gguf_embed.server.dialects.openai.contextualized import parse_contextualized
 from gguf_embed.server.dialects.openai.embeddings import parse_openai_embed
 from gguf_embed.server.dialects.tei.embed import parse_embed as parse_tei
 from gguf_embed.server.dialects.tei.embed import parse_similarity
+from gguf_embed.server.dialects.tei.embed_sparse import DENSE_FIELDS
+from gguf_embed.server.dialects.tei.predict import parse_texts as parse_predicted
 from gguf_embed.server.dialects.tei.tokens import ADD_SPECIAL, SKIP_SPECIAL_TOKENS, parse_ids, parse_texts
+from gguf_embed.server.dialects.vllm import classify
+from gguf_embed.server.dialects.vllm.pooling import parse_pooling_request
+from gguf_embed.server.dialects.vllm.score import parse_score
 from gguf_embed.server.docs.markdown import bodies
 from gguf_embed.server.docs.openapi import describe
 from gguf_embed.server.fields import aliases
+from gguf_embed.server.fields.classify import parse_classify
 from gguf_embed.server.fields.field import Body
 from gguf_embed.server.fields.images import ImageRules, parse_images
 from gguf_embed.server.fields.model import MODEL
+from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.rerank import RerankDefaults, parse_rerank
 from tests.server.fake_service import MODEL as MODEL_INFO
 
@@ -90,6 +98,15 @@ def pull(body: JsonBody) -> None:
     STREAM.read(body)
 
 
+def parse_sparse(body: JsonBody) -> None:
+    refuse_elsewhere(body, DENSE_FIELDS)
+    parse_tei(body, MAX_INPUTS)
+
+
+def predict(body: JsonBody) -> None:
+    parse_classify(body, parse_predicted(body, MAX_INPUTS)[0], truncate=True)
+
+
 PARSERS: Mapping[str, Callable[[JsonBody], Any]] = {
     "OpenAIEmbedRequest": openai,
     "LlamaEmbedRequest": llama,
@@ -106,6 +123,12 @@ PARSERS: Mapping[str, Callable[[JsonBody], Any]] = {
     "OllamaName": names(NAME),
     "OllamaCopyRequest": names(SOURCE, DESTINATION),
     "OllamaPullRequest": pull,
+    "TeiSparseRequest": parse_sparse,
+    "TeiPredictRequest": predict,
+    "ScoreRequest": lambda body: parse_score(body, MAX_INPUTS),
+    "ClassifyRequest": lambda body: parse_classify(body, classify.parse_texts(body, MAX_INPUTS)),
+    "PoolingRequest": lambda body: parse_pooling_request(body, MAX_INPUTS),
+    "ContextualizedRequest": lambda body: parse_contextualized(body, MAX_INPUTS).check(MODEL_INFO),
 }
 
 CLIENTS_ERRORS = (InvalidRequest, NotSupported, ModelNotFound, InputTooLong)

@@ -27,6 +27,7 @@ from gguf_embed.engines.llama.gpu_build import supports_gpu
 from gguf_embed.engines.memory import TOO_LARGE_TO_READ, fits_in_memory, mapped_notice
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.facts import file_type_name, has_rank_head, rank_labels
+from gguf_embed.gguf_file.graph_only import why_not_llama
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
 from gguf_embed.gguf_file.token_rows import PairRows, has_token_types
@@ -61,7 +62,9 @@ class LlamaDriver:
 
     def refusal(self, header: GgufHeader, config: ModelConfig) -> str | None:
         heads = sorted(HEAD_TENSORS & header.tensors.keys())
-        return f"it has no tensor {heads[0]}" if heads else None  # anything else llama.cpp itself refuses on loading
+        if heads:
+            return f"it has no tensor {heads[0]}"
+        return why_not_llama(header)  # anything else llama.cpp refuses itself, on loading
 
     def supports_gpu(self) -> bool:
         return supports_gpu()

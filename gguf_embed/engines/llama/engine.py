@@ -84,7 +84,12 @@ class LlamaEngine:
         return self.info.causal and api.read_metadata(self._model, key) != "false"
 
     def _probe_memory(self) -> bool:
-        """Whether the model has a KV memory. Only a context knows, so this opens the smallest one."""
+        """Whether the model has a KV memory. Only a context knows, so this opens the smallest one.
+
+        T5's encoder is given one that its graph does not use; as a decoder, it would not see the tokens ahead.
+        """
+        if api.read_metadata(self._model, "general.architecture") == "t5encoder":
+            return False
         params = api.ContextParams(n_tokens=32, n_ubatch=32, n_sequences=1, pooling=Pooling.NONE, flash_attention=False)
         context = api.new_context(self._model, params)
         try:

@@ -18,6 +18,7 @@ from gguf_embed.engines.openvino.samples import SAMPLES
 from gguf_embed.engines.openvino.support import DECODERS
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.errors import ConfigError, EngineFailure
+from gguf_embed.gguf_file.adapters import TaskRows, read_adapters
 from gguf_embed.gguf_file.constants import VocabularyType
 from gguf_embed.gguf_file.facts import (
     file_type_name,
@@ -27,6 +28,7 @@ from gguf_embed.gguf_file.facts import (
     rank_labels,
     tensor_bytes,
 )
+from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_rows import PairRows, TokenRows, has_token_types
 
 SAMPLE_TOKENS = 256
@@ -61,7 +63,7 @@ class ModelBuilder:
         self._weights = GraphWeights(header)
         with openvino_errors(header.path):
             self._network = build_network(self._weights, len(codec.vocabulary().entries), rank_head=is_ranked)
-        self._rows = PairRows(header) if is_ranked and has_token_types(header) else TokenRows(header)
+        self._rows = _rows_of(header, is_ranked)
         self._info = self._read_info()
         self._model = self._network.model
         self._is_marked = False
@@ -144,4 +146,13 @@ class ModelBuilder:
             labels=rank_labels(header) if network.n_scores else (),
             has_second_text=isinstance(self._rows, PairRows),
             reads_unattended=header.architecture not in DECODERS,
+            tasks=self._rows.tasks if isinstance(self._rows, TaskRows) else (),
         )
+
+
+def _rows_of(header: GgufHeader, is_ranked: bool) -> TokenRows | PairRows | TaskRows:
+    """What the ids of this file stand for. Raises `ModelFileError`."""
+    adapters = read_adapters(header)
+    if adapters is not None:
+        return TaskRows(header, adapters)
+    return PairRows(header) if is_ranked and has_token_types(header) else TokenRows(header)

@@ -56,7 +56,7 @@ class OpenVinoDriver:
             choice = _choose(builder, spec)
             engine = builder.compile(choice.precision, choice.n_streams, alone=True, on_close=opened.close)
             stack.pop_all()
-        return LoadedGraph(engine, opened.codec, WEIGHTS_TYPES[choice.precision], choice=choice)
+        return LoadedGraph(engine, opened.codec, WEIGHTS_TYPES[choice.precision], opened.exact, choice=choice)
 
     def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> ExecutionPlan:
         """Everything was measured on loading, because it decides how the graph is compiled."""

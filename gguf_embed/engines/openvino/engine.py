@@ -14,6 +14,7 @@ from gguf_embed.engines.base import ContextSpec, EngineInfo
 from gguf_embed.engines.openvino.packing import Cost, Packing, split_by_length
 from gguf_embed.engines.openvino.runtime import CompiledGraph, kernel_name
 from gguf_embed.errors import EngineFailure, ModelFileError, NotSupported
+from gguf_embed.gguf_file.adapters import TaskRows
 from gguf_embed.gguf_file.token_rows import PairRows, TokenRows
 from gguf_embed.types import DENSE, SCORES, TOKENS, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
@@ -45,7 +46,7 @@ class CompiledNetwork:
     alone: CompiledGraph  # the same one if only one batch is computed at a time
     alone_threads: int
     rank_pooling: Pooling  # what the rank head reads
-    tokens: TokenRows | PairRows
+    tokens: TokenRows | PairRows | TaskRows
     cost: Cost
 
 
@@ -119,6 +120,8 @@ class OpenVinoContext:
             packing.positions,
             packing.pooling(self._pooling),
         ]
+        if isinstance(self._compiled.tokens, TaskRows):
+            inputs.append(packing.rows(self._compiled.tokens.columns(ids)))
         try:
             request.infer(inputs, True)
             result = request.get_output_tensor(self._output).data
@@ -141,7 +144,8 @@ class OpenVinoContext:
                 f"a batch of {n_tokens} tokens, the longest text {longest}: this context takes {self.spec.max_tokens}, "
                 f"the model {self._info.n_ctx_train}"
             )
-        n_ids = self._info.n_vocab * (2 if self.spec.output.kind == SCORES and self._info.has_second_text else 1)
+        n_kinds = 2 if self.spec.output.kind == SCORES and self._info.has_second_text else 1 + len(self._info.tasks)
+        n_ids = self._info.n_vocab * n_kinds
         if min(map(min, batch)) < 0 or max(map(max, batch)) >= n_ids:
             raise EngineFailure(f"a token id outside 0..{n_ids - 1} reached the engine")
         return lengths

@@ -6,28 +6,40 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gguf_embed.engines.openvino.graphs.bert import bert
+from gguf_embed.engines.openvino.graphs.bert import bert, jina_bert_v3, mpnet
+from gguf_embed.engines.openvino.graphs.deberta_v2 import deberta_v2
 from gguf_embed.engines.openvino.graphs.gemma_embedding import gemma_embedding
 from gguf_embed.engines.openvino.graphs.jina_bert_v2 import jina_bert_v2
 from gguf_embed.engines.openvino.graphs.modern_bert import modern_bert
 from gguf_embed.engines.openvino.graphs.nomic_bert import nomic_bert
 from gguf_embed.engines.openvino.graphs.qwen import qwen
+from gguf_embed.engines.openvino.graphs.t5_encoder import t5_encoder
 from gguf_embed.engines.openvino.pieces import GraphPieces
 from gguf_embed.engines.openvino.runtime import Node, model_of, op
 from gguf_embed.engines.openvino.support import DECODERS
 from gguf_embed.engines.openvino.weights import GraphWeights
+from gguf_embed.gguf_file.adapters import TensorParts
 from gguf_embed.types import Pooling
 
 GRAPHS: Mapping[str, Callable[[GraphPieces], Node]] = {
     "bert": bert,
+    "distilbert": bert,
+    "mpnet": mpnet,
     "nomic-bert": nomic_bert,
+    "gte": nomic_bert,
+    "deberta-v2": deberta_v2,
     "modern-bert": modern_bert,
     "jina-bert-v2": jina_bert_v2,
+    "jina-bert-v3": jina_bert_v3,
     "gemma-embedding": gemma_embedding,
+    "t5encoder": t5_encoder,
     "qwen2": qwen,
     "qwen3": qwen,
 }
 """By `general.architecture`."""
+
+HEAD_ACTIVATIONS = {"modern-bert": "gelu", "deberta-v2": "gelu", "distilbert": "relu"}
+"""What follows the first matrix of a rank head; tanh in all other architectures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +49,7 @@ class Network:
     Inputs, with the shapes of `Packing`: tokens float32[N, D], rows of the token table; lengths int32[B, 1]; slots
     int32[B, T]; places and positions int32[N]; pooling float32[B, S, T], the weights of each token in each pooled row.
     Outputs: rows float32[N, D]; pooled float32[B, S, n_embd], after the Dense modules if there are any; scores
-    float32[B, S, n_scores] if `n_scores`.
+    float32[B, S, n_scores] if `n_scores`. With adapters there is one more input: float32[N, columns of all tasks].
     """
 
     model: Any
@@ -51,6 +63,12 @@ def build_network(weights: GraphWeights, n_vocab: int, *, rank_head: bool) -> Ne
     """Raises `ModelFileError` that names the tensor or key, if the file does not have what its architecture needs."""
     g = GraphPieces(weights)
     weights.check_shape("token_embd.weight", (n_vocab, g.n_embd))  # stays in the file
+    if g.adapters is not None:
+        for name in ("token_embd", "token_types"):
+            weights.check_shape(f"{name}.{TensorParts.RAISING}.weight", (g.n_embd, g.adapters.width))
+            weights.check_shape(
+                f"{name}.{TensorParts.LOWERING}.weight", (weights.rows(f"{name}.weight"), g.adapters.width)
+            )
     rows = GRAPHS[weights.architecture](g)
     pooled, n_embd = _dense_modules(g, g.pooled(rows))
     outputs = [rows, pooled]
@@ -84,10 +102,9 @@ def rank_pooling(weights: GraphWeights) -> Pooling:
 def _rank_head(g: GraphPieces, row: Node) -> tuple[Node, int]:
     """[B, S, D] → [B, S, n_scores]: BERT's pooler or RoBERTa's dense layer, an activation, and the classifier."""
     width = g.n_embd
-    is_modern = g.weights.architecture == "modern-bert"
     if g.weights.has("cls.weight"):
         width = g.weights.rows("cls.weight")
-        row = g.activation(g.linear(row, "cls", width), "gelu" if is_modern else "tanh")
+        row = g.activation(g.linear(row, "cls", width), HEAD_ACTIVATIONS.get(g.weights.architecture, "tanh"))
         if g.weights.has("cls.norm.weight"):
             row = g.layer_norm(row, "cls.norm")
     if g.weights.has("cls.output.weight"):

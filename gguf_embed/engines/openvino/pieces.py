@@ -14,6 +14,8 @@ import numpy as np
 
 from gguf_embed.engines.openvino.runtime import Node, op
 from gguf_embed.engines.openvino.weights import GraphWeights
+from gguf_embed.gguf_file.adapters import TensorParts, read_adapters
+from gguf_embed.gguf_file.crisp_layout import FIRST_POSITION
 from gguf_embed.types import FloatMatrix
 
 MASKED = -1e9
@@ -40,13 +42,19 @@ class GraphPieces:
         self.places = op.parameter([-1], np.int32, name="places")  # [N], the slot of each token
         self.positions = op.parameter([-1], np.int32, name="positions")  # [N], of each token in its text
         self.pooling = op.parameter([-1, -1, -1], np.float32, name="pooling")  # [B, S, T], see `pooled`
+        self.adapters = read_adapters(weights.header)
+        width = self.adapters.width if self.adapters is not None else 0
+        self._columns = op.parameter(
+            [-1, width], np.float32, name="columns"
+        )  # [N, width], 1 for those of a token's task
         self.exact: list[Node] = []  # products to be computed in float32 whatever the precision
         n_slots = op.gather(op.shape_of(self.slots, "i32"), constant(np.int32(1)), constant(np.int32(0)))
         self._slot_numbers = op.range(constant(np.int32(0)), n_slots, constant(np.int32(1)), "i32")
 
     @property
     def inputs(self) -> list[Node]:
-        return [self.tokens, self.lengths, self.slots, self.places, self.positions, self.pooling]
+        inputs = [self.tokens, self.lengths, self.slots, self.places, self.positions, self.pooling]
+        return inputs if self.adapters is None else [*inputs, self._columns]
 
     def _check_heads(self) -> None:
         if self.n_head % self.n_head_kv or (not self._has_key_length() and self.n_embd % self.n_head):
@@ -69,7 +77,9 @@ class GraphPieces:
 
     def position_rows(self, name: str) -> Node:
         """[N, D] from a table with a row per position."""
-        table = self.weights.array(f"{name}.weight", (self.weights.integer("context_length"), self.n_embd))
+        first = self.weights.header.get(f"{self.weights.architecture}.{FIRST_POSITION}", int) or 0
+        n_rows = self.weights.integer("context_length") + max(first, 0)
+        table = self.weights.array(f"{name}.weight", (n_rows, self.n_embd))[max(first, 0) :]
         return op.gather(constant(table), self.positions, constant(np.int32(0)))
 
     # Layers
@@ -83,12 +93,28 @@ class GraphPieces:
         n_rows = sum(widths)
         matrix = self.weights.array(f"{name}.weight", (n_rows, n_in or self.n_embd))
         bias = self.weights.array(f"{name}.bias", (n_rows,)) if self.weights.has(f"{name}.bias") else None
+        adapter = self._adapter(x, name, n_rows, n_in or self.n_embd)
         results, start = [], 0
         for width in widths:
             part = slice(start, start := start + width)
             product = op.matmul(x, constant(matrix[part]), False, True)
+            if adapter is not None:
+                lowered, raising = adapter
+                product = op.add(product, op.matmul(lowered, constant(raising[part]), False, True))
             results.append(product if bias is None else op.add(product, constant(bias[part])))
         return results
+
+    def _adapter(self, x: Node, name: str, n_out: int, n_in: int) -> tuple[Node, FloatMatrix] | None:
+        """[N, width], in which only the columns of each token's task are not 0, and the matrix [n_out, width] for it.
+
+        None for a matrix without an adapter.
+        """
+        if self.adapters is None or not self.weights.has(f"{name}.{TensorParts.LOWERING}.weight"):
+            return None
+        lowering = self.weights.array(f"{name}.{TensorParts.LOWERING}.weight", (self.adapters.width, n_in))
+        raising = self.weights.array(f"{name}.{TensorParts.RAISING}.weight", (n_out, self.adapters.width))
+        lowered = op.multiply(op.matmul(x, constant(lowering), False, True), self._columns)
+        return lowered, raising * np.float32(self.adapters.scale)
 
     def query_key_value(self, x: Node, layer: str) -> tuple[Node, Node, Node]:
         """[N, D] → three of [N, heads · head size], from separate matrices or a fused one."""
@@ -129,11 +155,14 @@ class GraphPieces:
         """[N, n] → [B, T, n]."""
         return op.gather(x, self.slots, constant(np.int32(0)))
 
-    def attention(self, q: Node, k: Node, v: Node, mask: Node) -> Node:
-        """Softmax attention of [B, heads, T, head size] → [N, heads · head size]."""
+    def attention(self, q: Node, k: Node, v: Node, mask: Node, scale: float | None = None) -> Node:
+        """Softmax attention of [B, heads, T, head size] → [N, heads · head size].
+
+        `scale` is the factor for the products of queries and keys, by default 1 / √head size.
+        """
         if self.n_head_kv != self.n_head:
             k, v = self._repeat_heads(k), self._repeat_heads(v)
-        factor = constant(np.float32(1 / math.sqrt(self.head_size)))
+        factor = constant(np.float32(1 / math.sqrt(self.head_size) if scale is None else scale))
         attended = op.scaled_dot_product_attention(q, k, v, mask, factor)
         merged = op.transpose(attended, constant(np.array([0, 2, 1, 3], np.int32)))
         rows = op.reshape(merged, constant(np.array([-1, self.n_head * self.head_size], np.int32)), False)
@@ -146,33 +175,33 @@ class GraphPieces:
 
     def padding_mask(self) -> Node:
         """[B, 1, 1, T]: every token sees all tokens of its text."""
-        return self._mask(self._is_token())
+        return self._mask(self.is_token())
 
     def window_mask(self, reach: int | None) -> Node:
         """[B, 1, T, T]: every token sees those at most `reach` before and after it; None: all of its text."""
         if reach is None:
             return self.padding_mask()
-        near = op.less_equal(op.abs(self._distances()), constant(np.int32(reach)))
-        return self._mask(op.logical_and(self._is_token(), op.unsqueeze(near, constant(np.array([0, 1], np.int32)))))
+        near = op.less_equal(op.abs(self.distances()), constant(np.int32(reach)))
+        return self._mask(op.logical_and(self.is_token(), op.unsqueeze(near, constant(np.array([0, 1], np.int32)))))
 
     def causal_mask(self) -> Node:
         """[1, 1, T, T]: every token sees itself and those before it, so none sees the slots after its text."""
-        seen = op.less_equal(self._distances(), constant(np.int32(0)))
+        seen = op.less_equal(self.distances(), constant(np.int32(0)))
         return self._mask(op.unsqueeze(seen, constant(np.array([0, 1], np.int32))))
 
     def alibi_mask(self, max_bias: float) -> Node:
         """[B, H, T, T]: scores decrease with the distance of two tokens, at a slope per head. Empty slots: far away."""
-        distance = op.unsqueeze(op.convert(op.abs(self._distances()), "f32"), constant(np.array([0, 1])))
-        distance = op.select(self._is_token(), distance, constant(np.float32(FAR_AWAY)))
+        distance = op.unsqueeze(op.convert(op.abs(self.distances()), "f32"), constant(np.array([0, 1])))
+        distance = op.select(self.is_token(), distance, constant(np.float32(FAR_AWAY)))
         slopes = -alibi_slopes(self.n_head, max_bias).reshape(1, self.n_head, 1, 1)
         return op.multiply(constant(slopes), distance)
 
-    def _is_token(self) -> Node:
+    def is_token(self) -> Node:
         """[B, 1, 1, T]: false for the slots after a text's end."""
         inside = op.less(op.unsqueeze(self._slot_numbers, constant(np.int32(0))), self.lengths)
         return op.unsqueeze(inside, constant(np.array([1, 2], np.int32)))
 
-    def _distances(self) -> Node:
+    def distances(self) -> Node:
         """[T, T]: the seen token's position minus the seeing one's."""
         columns = op.unsqueeze(self._slot_numbers, constant(np.int32(0)))
         return op.subtract(columns, op.unsqueeze(self._slot_numbers, constant(np.int32(1))))

@@ -9,11 +9,16 @@ from math import isqrt, prod
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.memory import available_bytes
 from gguf_embed.gguf_file.facts import context_length, has_rank_head
+from gguf_embed.gguf_file.graph_only import OWN_ARCHITECTURES
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
 from gguf_embed.gguf_file.token_rows import KEPT_BYTES
 
-ARCHITECTURES = ("bert", "nomic-bert", "modern-bert", "jina-bert-v2", "gemma-embedding", "qwen2", "qwen3")
+ARCHITECTURES = (
+    *("bert", "distilbert", "mpnet", "nomic-bert", "gte", "modern-bert", "jina-bert-v2", "jina-bert-v3"),
+    "deberta-v2",
+    *("t5encoder", "gemma-embedding", "qwen2", "qwen3"),
+)
 """Those with a graph. `network.py` has a function for each."""
 
 DECODERS = ("qwen2", "qwen3")
@@ -22,9 +27,19 @@ TABLE = "token_embd.weight"
 _LINEAR = "attn_q|attn_k|attn_v|attn_qkv|attn_output|ffn_up|ffn_down|ffn_gate"
 _LAYER_NORMS = "attn_norm|attn_norm_2|attn_output_norm|layer_output_norm|ffn_norm|attn_q_norm|attn_k_norm"
 _GEMMA_NORMS = "post_attention_norm|post_ffw_norm"
-_MODEL = "token_embd|position_embd|token_types|token_embd_norm|output_norm|output|dense_2|dense_3"
+_MODEL = (
+    "token_embd|position_embd|token_types|token_embd_norm|rel_attn_bias|rel_embd|rel_embd_norm|"
+    "output_norm|output|dense_2|dense_3"
+)
 _HEAD = r"cls|cls\.output|cls\.norm"
-_KNOWN = re.compile(rf"(?:blk\.\d+\.(?:{_LINEAR}|{_LAYER_NORMS}|{_GEMMA_NORMS})|{_MODEL}|{_HEAD})\.(?:weight|bias)")
+_T5 = (
+    r"enc\.output_norm|"
+    r"enc\.blk\.\d+\.(?:attn_norm|attn_q|attn_k|attn_v|attn_o|attn_rel_b|ffn_norm|ffn_gate|ffn_up|ffn_down)"
+)
+_KNOWN = re.compile(
+    rf"(?:blk\.\d+\.(?:{_LINEAR}|{_LAYER_NORMS}|{_GEMMA_NORMS})|{_T5}|{_MODEL}|{_HEAD})"
+    r"(?:\.lora_a|\.lora_b)?\.(?:weight|bias)"
+)
 
 _PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
 
@@ -48,6 +63,8 @@ def refusal(header: GgufHeader, config: ModelConfig) -> str | None:
         return "it does not use GPUs"
     if config.mmproj is not None:
         return "it reads text only, and a vision tower is configured"
+    if config.tokenizer == "llama" and header.architecture in OWN_ARCHITECTURES:
+        return "llama.cpp's tokenizer is configured, and it does not read this architecture (--tokenizer auto does)"
     if find_spec("openvino") is None:
         return "the package openvino is not installed (pip install 'gguf-embed[openvino]')"
     n_files = header.get("split.count", int) or 1
@@ -69,7 +86,7 @@ def _unknown_part(header: GgufHeader) -> str | None:
     scaling = header.get(f"{architecture}.rope.scaling.type", str) or "none"
     if scaling not in ("none", "linear"):
         return f"it does not compute rope scaling {scaling!r}"
-    is_encoder = architecture not in (*DECODERS, "gemma-embedding")
+    is_encoder = architecture not in (*DECODERS, "gemma-embedding", "t5encoder")
     if is_encoder and header.get(f"{architecture}.attention.causal", bool) is not False:
         return f"{architecture}.attention.causal is not false in the file"
     if architecture == "qwen2" and has_rank_head(header):
@@ -123,12 +140,17 @@ def _longest(header: GgufHeader, config: ModelConfig) -> int:
 
 
 def _mask_bytes(header: GgufHeader, longest: int) -> int:
-    """What a token may see: the same for all layers, and with ALiBi different for each head."""
+    """What a token may see: the same for all layers; with ALiBi and learned biases different for each head."""
     n_head = header.get(f"{header.architecture}.attention.head_count", int) or 1
-    n_masks = {"bert": 0, "nomic-bert": 0, "qwen2": 1, "qwen3": 1, "jina-bert-v2": n_head}.get(header.architecture, 2)
-    return FLOAT_BYTES * longest**2 * n_masks
+    n_masks = dict.fromkeys(("bert", "distilbert", "nomic-bert", "gte", "jina-bert-v3"), 0) | dict.fromkeys(DECODERS, 1)
+    n_masks |= dict.fromkeys(("jina-bert-v2", "mpnet", "t5encoder"), n_head) | {"deberta-v2": 6 * n_head}
+    return FLOAT_BYTES * longest**2 * n_masks.get(header.architecture, 2)
 
 
 def _matrix_bytes(header: GgufHeader) -> int:
     outside = (TABLE, "output.weight")
-    return FLOAT_BYTES * sum(prod(tensor.shape) for name, tensor in header.tensors.items() if name not in outside)
+    n_weights = sum(prod(tensor.shape) for name, tensor in header.tensors.items() if name not in outside)
+    distances = header.tensors.get("rel_embd.weight")
+    if distances is not None:  # each layer has them as keys and as queries
+        n_weights += 2 * prod(distances.shape) * (header.get(f"{header.architecture}.block_count", int) or 0)
+    return FLOAT_BYTES * n_weights

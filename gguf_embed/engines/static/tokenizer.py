@@ -16,6 +16,7 @@ from gguf_embed.engines.static.piece_cache import (
 )
 from gguf_embed.errors import ModelFileError
 from gguf_embed.tokenization.offsets import trim
+from gguf_embed.tokenization.tokenizer_json import load_tokenizer, piece_of
 from gguf_embed.types import Span
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class HuggingFaceTokenizer:
         """
         self._source = source
         self._skipped_id = skipped_id
-        self._tokenizer = _load(source)
+        self._tokenizer = load_tokenizer(source)
         self._lock = threading.Lock()
         self._literal: HfTokenizer | None = None
         ids: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
@@ -85,10 +86,7 @@ class HuggingFaceTokenizer:
         return [token for token, _ in kept], [span for _, span in kept]
 
     def piece(self, token: int) -> str:
-        """The text of an id inside a sentence: " the" or "ing", not "▁the" or "##ing". Found by decoding it twice."""
-        once = self._tokenizer.decode([token], skip_special_tokens=False)
-        twice = self._tokenizer.decode([token, token], skip_special_tokens=False)
-        return twice[len(once) :] if twice.startswith(once) else self._entries[token]
+        return piece_of(self._tokenizer, token, self._entries[token])
 
     def decode(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
@@ -111,7 +109,7 @@ class HuggingFaceTokenizer:
         """A tokenizer that treats "[SEP]" in a text as ordinary text. Created on first use."""
         with self._lock:
             if self._literal is None:
-                self._literal = _load(self._source)
+                self._literal = load_tokenizer(self._source)
                 self._literal.encode_special_tokens = True
             return self._literal
 
@@ -137,16 +135,3 @@ class _SpacedWords:
         words = (word for word, _ in self._splitter.pre_tokenize_str(piece))
         ids = (token.id for word in words for token in self._model.tokenize(word))
         return [token for token in ids if token != self._skipped_id]
-
-
-def _load(source: str) -> HfTokenizer:
-    # imported here, because a word table does not need it and it takes 20 ms
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_str(source)
-    except Exception as exc:  # the package raises nothing more specific
-        raise ModelFileError(f"its tokenizer.json cannot be read: {exc}") from exc
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer

@@ -13,7 +13,7 @@ from gguf_embed.embedder.endpoint_replies import EmbedReply, cut
 from gguf_embed.embedder.facts import Vector
 from gguf_embed.embedder.lanes import Blamed, Lane, Lanes
 from gguf_embed.embedder.loop_thread import LoopThread
-from gguf_embed.embedder.prompts import prefix_of
+from gguf_embed.embedder.prompts import prefix_of, task_of
 from gguf_embed.embedder.server_facts import ServerFacts
 from gguf_embed.embedder.token_offsets import PART_CHARACTERS, parts
 from gguf_embed.errors import ConfigError, EmbedError
@@ -60,6 +60,7 @@ class EndpointPool:
         self._lanes = Lanes(endpoints, options.n_at_once, min(START_PATIENCE_S, options.give_up_s))
         self._probe: Vector | None = None
         self._tokenizes = True
+        self._task: str | None = None
         self._loop = LoopThread("EndpointPool", self._lanes.close)
         try:
             self.facts, n_texts = self._loop.run(self._start)
@@ -93,6 +94,7 @@ class EndpointPool:
             await self._lanes.send(lambda endpoint: endpoint.token_offsets(["a"]), self._check)
         except (EmbedError, Blamed):
             self._tokenizes = False
+        self._task = task_of(self._options.prompt, self._options.prompts, facts)
         found = ModelFacts(
             name=facts.name or self._options.model or "",
             fingerprint=facts.fingerprint,
@@ -119,11 +121,12 @@ class EndpointPool:
                 "a job must have the same model"
             )
 
-    async def _request(self, endpoint: Endpoint, texts: Sequence[str]) -> EmbedReply:
-        return await endpoint.embed(texts, dimensions=self._options.dimensions, truncate=self._options.truncate)
+    async def _request(self, endpoint: Endpoint, texts: Sequence[str], task: str | None = None) -> EmbedReply:
+        options = self._options
+        return await endpoint.embed(texts, dimensions=options.dimensions, truncate=options.truncate, task=task)
 
     async def _embed(self, texts: Sequence[str]) -> Embedded:
-        prefix, n_dims = self.facts.prompt, self.facts.dimensions
+        prefix, n_dims, task = "" if self._task else self.facts.prompt, self.facts.dimensions, self._task
         given = [prefix + text for text in texts] if prefix else list(texts)
         vectors: FloatMatrix = np.zeros((len(given), n_dims), np.float32)
         failures: dict[int, str] = {}
@@ -133,7 +136,8 @@ class EndpointPool:
             """Embed some of the texts; if a server refuses them, half of them at a time."""
             nonlocal n_tokens
             try:
-                reply = await self._lanes.send(lambda endpoint: self._request(endpoint, given[first:stop]), self._check)
+                part = given[first:stop]
+                reply = await self._lanes.send(lambda endpoint: self._request(endpoint, part, task), self._check)
             except (Refused, RefusedByEngine, Blamed) as error:
                 if stop - first == 1:
                     failures[first] = _reason(str(error))

@@ -39,7 +39,7 @@ def open_own_tokenizer(model: str | None, fingerprint: str) -> OwnTokenizer | No
             embedder = Embedder(path, offline=True)
             return OwnTokenizer(embedder.token_offsets, embedder.close)
         opened = open_codec(path)
-        tokenizer = choose_tokenizer(opened.codec, None, "auto")
+        tokenizer = choose_tokenizer(opened.codec, opened.exact, "auto")
     except EmbedError as error:
         _log.info("texts are tokenized by the actors: %s", error)
         return None

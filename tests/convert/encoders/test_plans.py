@@ -45,17 +45,10 @@ def write_modules(source: Path, *modules: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        (
-            "bert",
-            {"architectures": ["MPNetModel"]},
-            "MPNetModel cannot be converted: .*bias",
-        ),
-        ("bert", {"architectures": ["MPNetForMaskedLM"]}, "all-MiniLM-L12-v2 instead of all-mpnet-base-v2"),
-        (
-            "distilbert",
-            {"architectures": ["DistilBertForSequenceClassification"]},
-            "DistilBertForSequenceClassification .*ReLU.*tanh",
-        ),
+        ("mpnet", {"relative_attention_num_buckets": 64}, "relative_attention_num_buckets 64 cannot be .* .only 32"),
+        ("t5_gated", {"feed_forward_proj": "gated-silu"}, "feed_forward_proj 'gated-silu'"),
+        ("t5_gated", {"relative_attention_max_distance": 256}, "relative_attention_max_distance 256"),
+        ("t5_relu", {"feed_forward_proj": "gated-gelu"}, "ffn_gate.weight should be .96, 64., but it is missing"),
         (
             "bert",
             {"architectures": ["ElectraModel"]},
@@ -71,7 +64,20 @@ def write_modules(source: Path, *modules: tuple[str, str]) -> None:
         ("bert", {"layer_norm_eps": -1}, "layer_norm_eps is -1, expected a number above 0"),
         ("roberta", {"pad_token_id": 10**30}, "pad_token_id is 10{30}, .* 0$"),
         ("modern_bert", {"rope_parameters": {GLOBAL: {"rope_theta": "x"}}}, "rope_theta is 'x', expected a number"),
-        ("roberta", {"position_embedding_type": "rotary"}, "position_embedding_type 'rotary'"),  # jina-embeddings-v3
+        ("roberta", {"position_embedding_type": "rotary"}, "position_embedding_type 'rotary'"),
+        ("jina_v3", {"position_embedding_type": "absolute"}, "position_embedding_type 'absolute'"),
+        ("jina_v3", {"lora_rank": None}, "lora_rank is None, expected an integer"),
+        ("jina_v3", {"lora_rank": 3}, "lora_a.weight should be .432, 9., but it is .432, 12."),
+        ("jina_v3", {"lora_adaptations": ["a"]}, "lora_a.weight should be .432, 4., but it is .432, 12."),
+        ("jina_v3", {"lora_adaptations": [1]}, r"lora_adaptations is \[1\], expected a list of names"),
+        ("jina_v3", {"task_instructions": {"a": 1}}, "task_instructions is .*, expected an object of strings"),
+        ("gte", {"rope_scaling": {"type": "ntk", "factor": 2, "mixed_b": 1}}, "rope_scaling with mixed_b"),
+        ("gte", {"logn_attention_scale": True}, "logn_attention_scale True"),
+        ("deberta_v2", {"pos_att_type": "c2p"}, "pos_att_type 'c2p'"),
+        ("deberta_v2", {"share_att_key": False}, "share_att_key False"),
+        ("deberta_v2", {"norm_rel_ebd": None}, "a DeBERTa without norm_rel_ebd"),
+        ("deberta_v2", {"conv_kernel_size": 3}, "conv_kernel_size 3"),
+        ("deberta_v2_reranker", {"type_vocab_size": 2}, "cross-encoder with type_vocab_size 2"),
         ("roberta", {"is_decoder": True}, "decoder"),
         ("nomic_bert", {"moe_every_n_layers": 2}, "NomicBertModel with moe_every_n_layers cannot be converted"),
         ("nomic_bert", {"prenorm": True}, "prenorm True"),

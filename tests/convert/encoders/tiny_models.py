@@ -17,6 +17,9 @@ from tests.data.tiny_weights import Weights, make_weights, write_safetensors
 from tests.engines.contexts import context_spec
 
 DATA = Path(__file__).parent.parent.parent / "data" / "convert"
+OWN = DATA.with_name("encoders")
+"""What llama.cpp does not compute, or not as a whole."""
+
 EMBEDDERS = (
     "bert",
     "bert_unigram",
@@ -36,24 +39,34 @@ RERANKERS = (
 )
 _STORED = json.loads((DATA / "texts.json").read_text("utf-8"))
 TEXTS: list[str] = _STORED["texts"]
+DENSE = "2_Dense"
+OWN_TEXTS: list[str] = json.loads((OWN / "texts.json").read_text("utf-8"))["texts"]
 PAIRS: list[tuple[str, str]] = [tuple(pair) for pair in _STORED["pairs"]]
 
 Array = NDArray[Any]
 
 
+def folder_of(name: str) -> Path:
+    """Where the model is stored."""
+    return next(data / name for data in (DATA, OWN) if (data / name).is_dir())
+
+
 def write_directory(name: str, path: Path, **config: object) -> Path:
     """The model as a hub repository has it; `config` overrides entries of config.json (None removes one)."""
-    shutil.copytree(DATA / name, path, ignore=shutil.ignore_patterns("weights.json", "tokenizer", "reference.npz"))
+    shutil.copytree(folder_of(name), path, ignore=shutil.ignore_patterns("weights.json", "tokenizer", "reference.npz"))
     write_safetensors(path / "model.safetensors", weights_of(name))
-    tokenizer = (DATA / name / "tokenizer").read_text()
-    shutil.copy(DATA / "tokenizers" / f"{tokenizer}.json", path / "tokenizer.json")
-    shutil.copy(DATA / "tokenizers" / f"{tokenizer}_config.json", path / "tokenizer_config.json")
+    if (path / DENSE).is_dir():
+        write_safetensors(path / DENSE / "model.safetensors", weights_of(f"{name}/{DENSE}"))
+    folder = folder_of(name)
+    tokenizer = (folder / "tokenizer").read_text()
+    shutil.copy(folder.parent / "tokenizers" / f"{tokenizer}.json", path / "tokenizer.json")
+    shutil.copy(folder.parent / "tokenizers" / f"{tokenizer}_config.json", path / "tokenizer_config.json")
     change_json(path / "config.json", **config)
     return path
 
 
 def weights_of(name: str) -> Weights:
-    stored = json.loads((DATA / name / "weights.json").read_text())
+    stored = json.loads((folder_of(name) / "weights.json").read_text())
     return make_weights(stored["shapes"], stored["scale"])
 
 
@@ -63,7 +76,7 @@ def change_json(path: Path, **entries: object) -> None:
 
 
 def reference(name: str) -> dict[str, Array]:
-    with np.load(DATA / name / "reference.npz") as stored:
+    with np.load(folder_of(name) / "reference.npz") as stored:
         return dict(stored)
 
 

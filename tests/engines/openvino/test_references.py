@@ -36,6 +36,20 @@ def test_results_are_those_of_the_original(tmp_path, name):
         np.testing.assert_allclose(*lengths, rtol=1e-2)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_text_has_the_same_vector_alone_and_in_any_batch(tmp_path, name):
+    expected = reference(name)
+    with open_graph(write_gguf(name, tmp_path / "model.gguf"), expected.pooling) as graph:
+        together = graph.rows(expected.ids)
+        alone = np.concatenate([graph.rows([text]) for text in expected.ids])
+        backwards = graph.rows(expected.ids[::-1])[::-1]
+    if expected.pooling is Pooling.RANK:
+        np.testing.assert_allclose(alone, together, rtol=0, atol=MOST_OFF)
+    else:
+        assert tiny_models.cosines(alone, together).min() > LEAST_COSINE
+        assert tiny_models.cosines(backwards, together).min() > LEAST_COSINE
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_has_its_architecture(tmp_path, name):
     header = read_header(write_gguf(name, tmp_path / "model.gguf"))

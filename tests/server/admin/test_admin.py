@@ -81,6 +81,7 @@ def test_models_has_llama_servers_keys_and_the_true_limit(path):
         "pooling": "mean",
         "normalized": True,
         "prompts": {},
+        "tasks": [],
         "matryoshka": [],
         "n_scores": 0,
         "labels": [],

@@ -1,4 +1,4 @@
-"""NomicBERT: BERT with rotary positions instead of learned ones, and SwiGLU."""
+"""NomicBERT and GTE: BERT with rotary positions instead of learned ones, and a gate: SwiGLU or GeGLU."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from gguf_embed.engines.openvino.runtime import Node, op
 def nomic_bert(g: GraphPieces) -> Node:
     """[N, D] rows of the tokens."""
     n_ff = g.weights.integer("feed_forward_length")
+    kind = g.weights.text("hidden_activation", "silu")
     rope = g.rope(g.weights.number("rope.freq_base", 10_000.0), g.weights.rope_factor())
     mask = g.padding_mask()
     x = g.tokens
@@ -20,7 +21,7 @@ def nomic_bert(g: GraphPieces) -> Node:
         attended = g.attention(g.rotate(q, rope), g.rotate(k, rope), v, mask)
         x = op.add(x, g.linear(attended, f"{layer}.attn_output", g.n_embd))
         x = g.layer_norm(x, f"{layer}.attn_output_norm")
-        hidden = g.gated(x, layer, "silu", n_ff)
+        hidden = g.gated(x, layer, kind, n_ff)
         x = op.add(x, g.linear(hidden, f"{layer}.ffn_down", g.n_embd, n_ff))
         x = g.layer_norm(x, f"{layer}.layer_output_norm")
     return x

@@ -17,18 +17,18 @@ from gguf_embed.server.fields.output_types import DIMENSIONS
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.types import SPARSE, EmbedResult, OutputSpec
 
-_DENSE_FIELDS = (*NORMALIZE.names, *DIMENSIONS.names)
+DENSE_FIELDS = (*NORMALIZE.names, *DIMENSIONS.names)
 SPARSE_REQUEST = replace(
     REQUEST,
     name="TeiSparseRequest",
-    fields=tuple(field for field in REQUEST.fields if field.name not in _DENSE_FIELDS),
+    fields=tuple(field for field in REQUEST.fields if field.name not in DENSE_FIELDS),
 )
 
 
 async def embed_sparse(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /embed_sparse`: `[[{"index": …, "value": …}, …], …]`, the weights of each input's vocabulary entries."""
     body = await read_json_object(context, request)
-    refuse_elsewhere(body, _DENSE_FIELDS)
+    refuse_elsewhere(body, DENSE_FIELDS)
     result = await context.embed(parse_embed(body, context.options.max_inputs, OutputSpec(SPARSE)))
     return embed_response(await asyncio.to_thread(_written, result), result.truncated)
 

@@ -39,7 +39,7 @@ REQUEST = Body(
 async def classify(context: ServerContext, request: web.Request) -> web.Response:
     """`POST /classify`."""
     body = await read_json_object(context, request)
-    result = await context.classify(parse_classify(body, _texts(body, context.options.max_inputs)))
+    result = await context.classify(parse_classify(body, parse_texts(body, context.options.max_inputs)))
     reply = _infinitys(result) if body.get(INFINITYS) is not None else _vllms(result)
     n_tokens = result.usage.prompt_tokens
     reply |= {
@@ -51,7 +51,8 @@ async def classify(context: ServerContext, request: web.Request) -> web.Response
     return embed_response(orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY), result.truncated)
 
 
-def _texts(body: JsonObject, max_inputs: int) -> tuple[str, ...]:
+def parse_texts(body: JsonObject, max_inputs: int) -> tuple[str, ...]:
+    """Raises `InvalidRequest`."""
     value = body.get("input")
     texts = value if isinstance(value, list) else [value]
     if not texts or not all(isinstance(text, str) for text in texts):

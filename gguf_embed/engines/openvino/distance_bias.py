@@ -1,0 +1,45 @@
+"""What learned positions add to attention scores, by the distance of two tokens. Shapes as in `pieces.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_embed.engines.openvino.pieces import MASKED, GraphPieces, constant
+from gguf_embed.engines.openvino.relative_positions import MAX_BUCKETS, MIN_BUCKETS, t5_buckets
+from gguf_embed.engines.openvino.runtime import Node, op
+
+
+def bias_mask(g: GraphPieces, name: str) -> Node:
+    """[B, H, T, T]: T5's and MPNet's learned bias of each head for the bucket of the distance of two tokens."""
+    n_buckets = relative_buckets(g)
+    biases = g.weights.array(f"{name}.weight", (n_buckets, g.n_head))
+    bias = op.transpose(by_distance(g, biases[t5_buckets(n_buckets)]), constant(np.array([2, 0, 1], np.int32)))
+    return masked(g, op.unsqueeze(bias, constant(np.int32(0))))
+
+
+def relative_buckets(g: GraphPieces) -> int:
+    """Of distances. Raises `ModelFileError` for a number of which no half is left for each direction."""
+    key = "attention.relative_buckets_count"
+    n_buckets = g.weights.integer(key)
+    if n_buckets % 2 or not MIN_BUCKETS <= n_buckets <= MAX_BUCKETS:
+        raise g.weights.error(
+            f"{g.weights.architecture}.{key} is {n_buckets}, "
+            f"expected an even number from {MIN_BUCKETS} to {MAX_BUCKETS}"
+        )
+    return n_buckets
+
+
+def by_distance(g: GraphPieces, values: NDArray[Any]) -> Node:
+    """[T, T, …] from a constant [2M + 1, …] for the distances -M to M; farther ones count as M."""
+    reach = len(values) // 2
+    distances = op.clamp(op.convert(g.distances(), "f32"), -reach, reach)
+    rows = op.convert(op.add(distances, constant(np.float32(reach))), "i32")
+    return op.gather(constant(values), rows, constant(np.int32(0)))
+
+
+def masked(g: GraphPieces, scores: Node) -> Node:
+    """[B, H, T, T], in which the slots after a text's end are `MASKED`."""
+    return op.select(g.is_token(), scores, constant(np.float32(MASKED)))

