@@ -42,6 +42,7 @@ from gguf_embed.server.fields.images import ImageRules, parse_images
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.rerank import RerankDefaults, parse_rerank
+from gguf_embed.server.http.terms import PRIORITY_FIELD, parse_priority
 from tests.server.fake_service import MODEL as MODEL_INFO
 
 SCHEMAS: Mapping[str, Any] = describe(DIALECTS, "1.2.3", key_needed=False)["components"]["schemas"]
@@ -180,6 +181,8 @@ def refusal(parser: Callable[[JsonBody], Any], body: JsonBody) -> str:
     refused = ""
     with suppress(*CLIENTS_ERRORS):
         try:
+            if body.get(PRIORITY_FIELD) is not None:  # read for all routes
+                parse_priority(body[PRIORITY_FIELD], PRIORITY_FIELD)
             parser(body)
         except EmbedError as error:
             refused = error.message
@@ -273,6 +276,7 @@ REFUSALS = (
     r"has \d+ entries, the limit",
     r'"embd_normalize" and "normalize" contradict',
     r"has multimodal_data",
+    r"send one query, or as many as documents",
 )
 """What a schema cannot say."""
 

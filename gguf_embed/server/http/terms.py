@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler
 
 from gguf_embed.durations import parse_seconds
 from gguf_embed.errors import DeadlineExceeded, InvalidRequest, WayOut
+from gguf_embed.server.http.values import whole_number
 from gguf_embed.types import CALLER, Priority
 
 PRIORITY_HEADER = "X-Priority"
@@ -39,8 +40,9 @@ def parse_priority(value: object, param: str) -> Priority:
 
     Raises `InvalidRequest` naming the field or header.
     """
-    if type(value) is int:
-        return Priority.NORMAL if value == 0 else Priority.HIGH if value < 0 else Priority.LOW
+    number = whole_number(value)
+    if number is not None:
+        return Priority.NORMAL if number == 0 else Priority.HIGH if number < 0 else Priority.LOW
     text = value.strip().lower() if isinstance(value, str) else ""
     if text.removeprefix("-").isdecimal():
         return parse_priority(int(text), param)

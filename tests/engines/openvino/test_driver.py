@@ -270,11 +270,12 @@ LOAD = """
 import sys
 from pathlib import Path
 from gguf_embed.config import ComputeConfig, ModelConfig
+from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loading import load_model
 from gguf_embed.model_store.locate import LocatedModel
 path, engine = Path(sys.argv[1]), sys.argv[2]
 config = ModelConfig(warmup=False, compute=ComputeConfig(engine=engine))
-model = load_model(LocatedModel(path, "m"), config, path.parent, None, lambda line: None)
+model = load_model(LocatedModel(path, "m"), config, path.parent, Metrics(), lambda line: None)
 model.close()
 assert model.info.engine == engine, model.info.engine
 names = {name for name, module in sys.modules.items() if module is not None}

@@ -30,11 +30,9 @@ AT_ONCE = 16
 
 _TEXTS: Json = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
 QUERIES = Shaped(
-    "queries", "One text, or as many as documents.", also=("text_1", "data_1"), default="required", shape=_TEXTS
+    "queries", "One text, or as many as documents.", also=("text_1", "data_1"), required=True, shape=_TEXTS
 )
-DOCUMENTS = Shaped(
-    "documents", "One text or several.", also=("text_2", "data_2", "items"), default="required", shape=_TEXTS
-)
+DOCUMENTS = Shaped("documents", "One text or several.", also=("text_2", "data_2", "items"), required=True, shape=_TEXTS)
 REQUEST = Body(
     "ScoreRequest",
     (
