@@ -24,8 +24,8 @@ from gguf_embed.gguf_file.header import read_header
 from gguf_embed.images.url_allowlist import RemoteHosts, parse_hosts
 from gguf_embed.preprocessing.prompt_prefixes import parse_flag
 from gguf_embed.server.fields.images import ImageRules, parse_images
-from gguf_embed.server.http.body import parse_json_object
 from gguf_embed.server.http.content_encoding import unpack
+from gguf_embed.server.http.json_text import parse_object
 from tests.gguf_models import write_tiny_encoder
 from tests.ingest.sources.reading import read_all
 
@@ -41,7 +41,7 @@ TEXTS = st.one_of(st.text(max_size=12), st.tuples(NUMBERS, UNITS).map("".join))
 @given(st.binary(max_size=64) | st.text(max_size=16).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_a_body_is_an_object_or_refused(raw):
     with suppress(InvalidRequest):
-        assert isinstance(parse_json_object(raw), dict)
+        assert isinstance(parse_object(raw), dict)
 
 
 @QUICK
