@@ -46,7 +46,7 @@ def convert(source: str, output: Path | None, outtype: OutTypeFlag, name: str | 
     """
     # imported here: gguf and numpy take a tenth of a second, which would delay `--help` and flag errors
     from gguf_embed.convert.convert import convert_directory
-    from gguf_embed.gguf_file.header import read_header
+    from gguf_embed.gguf_file.towers import read_model
 
     folder, default_name = find_source(source)
     chosen_name = name or default_name
@@ -56,7 +56,7 @@ def convert(source: str, output: Path | None, outtype: OutTypeFlag, name: str | 
     if target.exists() and not force:
         raise ConfigError(f"{target} already exists: overwrite it with --force, or choose another file with -o")
     convert_directory(folder, target, outtype, report=click.echo, name=chosen_name)
-    for line in summary(read_header(target)):
+    for line in summary(read_model(target)):
         click.echo(line)
 
 

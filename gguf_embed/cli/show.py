@@ -21,7 +21,8 @@ from gguf_embed.gguf_file.facts import (
     pooling_type,
     vocabulary_size,
 )
-from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_pool.file_problems import problem_line, problems_of
 from gguf_embed.model_store.catalog import Catalog, CatalogRow, load_catalog
 from gguf_embed.model_store.default_model import cache_dir
@@ -64,7 +65,7 @@ def find_model(name: str, entry: StoredModel | None, catalog: Catalog) -> ShownM
     """Looks for a file on this machine first, then in the catalog. Raises `ModelNotFound`, `ModelFileError`."""
     path = entry.path if entry is not None else expanded(Path(name))
     if entry is not None or path.is_file():
-        header = read_header(path)
+        header = read_model(path)
         repo = entry.repo if entry is not None else None
         row = catalog.for_file(header.get("general.name", str), path.stem, repo)
         return ShownModel(entry.name if entry is not None else str(path), entry, header, row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gguf_embed.convert import bert, decoders, modern_bert, nomic_bert
+from gguf_embed.convert import bert, clip, decoders, modern_bert, nomic_bert
 from gguf_embed.convert.plan import ConversionPlan, OutType
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
@@ -14,6 +14,7 @@ SUPPORTED = (
     *modern_bert.ARCHITECTURES,
     *nomic_bert.ARCHITECTURES,
     *decoders.ARCHITECTURES,
+    *clip.ARCHITECTURES,
 )
 
 _OWN_CONVERTER = "use a ready GGUF of this model, or llama.cpp's convert_hf_to_gguf.py"
@@ -30,7 +31,7 @@ _REFUSED = {
     "JinaBert": _OWN_CONVERTER,
     "NewModel": _NO_LLAMA,
     "Gte": _NO_LLAMA,
-    "CLIP": "its two towers are not supported yet",
+    "CLIP": "only whole models are converted, with both towers (CLIPModel)",
 }
 """Beginning of an architecture's name → why it is refused, and the way out."""
 
@@ -61,6 +62,8 @@ def plan_model(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan
         return nomic_bert.plan_nomic_bert(source, architecture, outtype)
     if architecture in decoders.ARCHITECTURES:
         return decoders.plan_decoder(source, outtype)
+    if architecture in clip.ARCHITECTURES:
+        return clip.plan_clip(source, outtype)
     found = ", ".join(names) or source.text("model_type") or "no architecture"
     raise ModelFileError(f"{source.path}: {found} cannot be converted{_reason(names)}")
 

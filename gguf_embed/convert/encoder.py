@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import gguf
 
@@ -14,11 +15,23 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.types import Pooling
 
+
+class NameTable(Protocol):
+    """Finds the GGUF name of an original tensor."""
+
+    def find(self, original: str) -> str | None:
+        """The GGUF name with suffix; "" for a tensor that is not needed; None for an unknown one."""
+        ...
+
+
 Shapes = dict[str, tuple[int, ...]]
 """Shapes by GGUF name, in PyTorch's order."""
 
 _OLD_SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}  # TensorFlow's names for a layer norm's parts
-_ALWAYS_F32 = ("position_embd.weight", "token_types.weight", "cls.output.weight")
+_ALWAYS_F32 = (
+    *("position_embd.weight", "token_types.weight", "cls.output.weight"),
+    *("t.position_embd.weight", "v.position_embd.weight"),  # of CLIP's towers
+)
 """The first two as in llama.cpp's converter; the last is tiny and affects every score."""
 
 
@@ -79,7 +92,7 @@ def linear(name: str, n_out: int, n_in: int, *, bias: bool = True) -> Shapes:
 
 def plan_tensors(
     source: ModelSourceDirectory,
-    names: TensorNames,
+    names: NameTable,
     expected: Shapes,
     outtype: OutType,
     skipped_rows: Mapping[str, int] | None = None,

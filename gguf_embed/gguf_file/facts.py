@@ -22,7 +22,8 @@ _NOT_MODELS = {
     "vocab": "a vocabulary without weights",
 }
 _CANNOT_EMBED = {
-    "clip": "it is a multimodal projector that belongs to a model",
+    "clip": "it is a projector or an image tower, which belongs to a model (--mmproj)",
+    "vit": "it is an image tower, which belongs to a text tower (--mmproj)",
     "wavtokenizer-dec": "it turns audio codes into sound and does not read text",
     "t5": "llama.cpp runs it as encoder and decoder together; use only its encoder (t5encoder)",
     "eagle3": "it is a draft model for another model",

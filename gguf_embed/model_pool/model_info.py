@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import LoadedEngine
+from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.constants import VOCABULARY_TYPES, VocabularyType
 from gguf_embed.gguf_file.facts import (
     context_length,
@@ -20,6 +21,9 @@ from gguf_embed.gguf_file.facts import (
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_heads import has_colbert_head, has_sparse_head
 from gguf_embed.types import MULTIVECTOR, SPARSE, ModelInfo, Pooling
+
+_WIDTHS = ("embedding_length_out", "embedding_length")
+"""Keys with the numbers per vector, the one that counts first."""
 
 
 def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
@@ -40,7 +44,7 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
         weights_type=file_type,
         pooling=pooling,
         embd_normalize=config.embd_normalize,
-        n_embd=header.get(f"{architecture}.embedding_length", int) or 0,
+        n_embd=next((n for key in _WIDTHS if (n := header.get(f"{architecture}.{key}", int))), 0),
         n_vocab=vocabulary_size(header),
         n_ctx_train=n_ctx_train,
         n_ctx=n_ctx,
@@ -56,7 +60,7 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
         n_scores=n_scores,
         labels=rank_labels(header) if n_scores else (),
         rerank_template=rerank_template(header) if n_scores else "",
-        reads_images=config.mmproj is not None,
+        reads_images=config.mmproj is not None or bool(header.get(towers.HAS_IMAGES, bool)),
         head_outputs=head_outputs(header),
     )
 

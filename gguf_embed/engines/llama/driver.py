@@ -26,6 +26,7 @@ from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.engines.llama.gpu_build import supports_gpu
 from gguf_embed.engines.memory import fits_in_memory
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.facts import file_type_name, has_rank_head, rank_labels
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
@@ -60,6 +61,8 @@ class LlamaDriver:
     name = "llama"
 
     def refusal(self, header: GgufHeader, config: ModelConfig) -> str | None:
+        if header.architecture == towers.TEXT:
+            return "llama.cpp has no text tower of CLIP"
         heads = sorted(HEAD_TENSORS & header.tensors.keys())
         return f"it has no tensor {heads[0]}" if heads else None  # anything else llama.cpp itself refuses on loading
 

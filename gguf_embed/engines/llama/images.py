@@ -71,6 +71,8 @@ class RowPool:
 class ImageContext:
     """Implements `ImageReader`: a vision tower with a context of the text model. Belongs to one thread once opened."""
 
+    max_inputs = 1
+
     def __init__(self, info: EngineInfo, model: api.Handle, spec: ImageSpec) -> None:
         """Load the tower. Raises `ModelFileError` with one clear reason."""
         self.spec = spec
@@ -94,7 +96,11 @@ class ImageContext:
     def _part_tokens(self) -> int:
         return min(self.spec.part_tokens, self.spec.max_tokens)
 
+    def embed_batch(self, inputs: Sequence[ImageInput], output: OutputSpec) -> list[ImageRows]:
+        return [self.embed(text, output) for text in inputs]
+
     def embed(self, text: ImageInput, output: OutputSpec) -> ImageRows:
+        """Compute one input, see `ImageReader.embed_batch`."""
         if output.kind not in (DENSE, TOKENS):
             raise NotSupported(f"inputs with images have no {output.kind}, only vectors", [WayOut.POOL])
         pooling = Pooling(output.pooling_name)

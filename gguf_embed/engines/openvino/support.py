@@ -8,12 +8,13 @@ from math import isqrt, prod
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.memory import available_bytes
+from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.facts import context_length, has_rank_head
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
 from gguf_embed.gguf_file.token_rows import KEPT_BYTES
 
-ARCHITECTURES = ("bert", "nomic-bert", "modern-bert", "jina-bert-v2", "gemma-embedding", "qwen2", "qwen3")
+ARCHITECTURES = ("bert", "nomic-bert", "modern-bert", "jina-bert-v2", "gemma-embedding", "qwen2", "qwen3", towers.TEXT)
 """Those with a graph. `network.py` has a function for each."""
 
 DECODERS = ("qwen2", "qwen3")
@@ -25,6 +26,10 @@ _GEMMA_NORMS = "post_attention_norm|post_ffw_norm"
 _MODEL = "token_embd|position_embd|token_types|token_embd_norm|output_norm|output|dense_2|dense_3"
 _HEAD = r"cls|cls\.output|cls\.norm"
 _KNOWN = re.compile(rf"(?:blk\.\d+\.(?:{_LINEAR}|{_LAYER_NORMS}|{_GEMMA_NORMS})|{_MODEL}|{_HEAD})\.(?:weight|bias)")
+_IN_TOWER_LAYER = "attn_q|attn_k|attn_v|attn_out|ln1|ln2|ffn_up|ffn_down"
+_KNOWN_IN_TOWER = re.compile(
+    rf"(?:blk\.\d+\.(?:{_IN_TOWER_LAYER})|token_embd|position_embd|post_ln|projection)\.(?:weight|bias)"
+)
 
 _PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
 
@@ -46,10 +51,12 @@ def refusal(header: GgufHeader, config: ModelConfig) -> str | None:
         return f"it has no graph for the architecture {header.architecture}"
     if config.compute.offload.n_gpu_layers != 0 or config.compute.offload.devices not in ((), ("none",)):
         return "it does not use GPUs"
-    if config.mmproj is not None:
+    if config.mmproj is not None and header.architecture != towers.TEXT:
         return "it reads text only, and a vision tower is configured"
     if find_spec("openvino") is None:
         return "the package openvino is not installed (pip install 'gguf-embed[openvino]')"
+    if header.architecture == towers.TEXT and find_spec("PIL") is None:
+        return "the package pillow is not installed (pip install 'gguf-embed[openvino]')"
     n_files = header.get("split.count", int) or 1
     if n_files > 1:
         return f"it reads one file, and this model is split into {n_files}"
@@ -59,8 +66,9 @@ def refusal(header: GgufHeader, config: ModelConfig) -> str | None:
 def _unknown_part(header: GgufHeader) -> str | None:
     """What the file has that the graph for its architecture does not compute; None if there is nothing."""
     architecture = header.architecture
+    known = _KNOWN_IN_TOWER if architecture == towers.TEXT else _KNOWN
     tensors = (name for name in header.tensors if name not in HEAD_TENSORS)
-    unknown = next((name for name in tensors if not _KNOWN.fullmatch(name)), None)
+    unknown = next((name for name in tensors if not known.fullmatch(name)), None)
     if unknown is not None:
         return f"its graph for {architecture} has no tensor {unknown}"
     for key in _PER_LAYER:
@@ -69,7 +77,7 @@ def _unknown_part(header: GgufHeader) -> str | None:
     scaling = header.get(f"{architecture}.rope.scaling.type", str) or "none"
     if scaling not in ("none", "linear"):
         return f"it does not compute rope scaling {scaling!r}"
-    is_encoder = architecture not in (*DECODERS, "gemma-embedding")
+    is_encoder = architecture not in (*DECODERS, "gemma-embedding", towers.TEXT)
     if is_encoder and header.get(f"{architecture}.attention.causal", bool) is not False:
         return f"{architecture}.attention.causal is not false in the file"
     if architecture == "qwen2" and has_rank_head(header):
