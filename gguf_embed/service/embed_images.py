@@ -17,6 +17,8 @@ from gguf_embed.service.embed_plan import EmbedPlan
 from gguf_embed.service.pipeline import ServedModel
 from gguf_embed.types import DENSE, TOKENS, EmbedRequest, ImageInput, Input, Output
 
+KNOWN_READERS = ("clip-vit-base-patch32", "clip-vit-base-patch16", "clip-vit-large-patch14")
+MAX_NAMES_SHOWN = 10
 _TOKENIZED_BY_TOWER = TokenizedText((), 0)
 
 
@@ -129,9 +131,11 @@ def _plan_alone(served: ServedModel, request: EmbedRequest, worker: ImageWorker)
     )
 
 
-def no_tower(name: str) -> NotSupported:
-    """The error for a request with images to a model without a vision tower."""
-    return NotSupported(f"model {name!r} reads text only, not images", [WayOut.ADD_TOWER])
+def no_tower(name: str, readers: Sequence[str] = ()) -> NotSupported:
+    """The error for a request with images to a model without a vision tower. `readers`: models here that have one."""
+    on_this_server = f"models on this server that read images: {', '.join(map(repr, readers[:MAX_NAMES_SHOWN]))}"
+    others = on_this_server if readers else f"models that read images: {', '.join(KNOWN_READERS)}"
+    return NotSupported(f"model {name!r} reads text only, not images ({others})", [WayOut.ADD_TOWER])
 
 
 def in_order(request: EmbedRequest, prefix: str) -> list[ImageInput]:

@@ -38,7 +38,7 @@ TEXTS = (
     "  spaces\t and\nlines  ",
     "e\u0301 composed, \u00e9 too",
     "x",
-    "a photo of a cat " * 12,
+    "a photo of a cat " * 20,
 )
 CORPUS = " ".join(TEXTS) + (
     " a photo of the dog and the cat on a beach, two cats running with a dog, it's a photo of spaces and lines in a day"

@@ -108,7 +108,10 @@ def test_a_text_tower_alone_reads_no_images(tmp_path):
 def test_only_the_models_own_image_tower_is_taken(tmp_path):
     text = write_clip_cpp(write_own("clip_quick", tmp_path), tmp_path / "t.gguf", "t")
     wider = write_clip_cpp(write_own("clip_gelu", tmp_path), tmp_path / "v.gguf", "v")
-    with pytest.raises(ModelFileError, match="vectors of images have 32 numbers, those of texts 24"), opened(text, wider):
+    with (
+        pytest.raises(ModelFileError, match="vectors of images have 32 numbers, those of texts 24"),
+        opened(text, wider),
+    ):
         pass
     with pytest.raises(ModelFileError, match="is not the image tower of a CLIP"), opened(text, text):
         pass
