@@ -98,11 +98,11 @@ def default_file(folder: Path, name: str, outtype: OutTypeFlag) -> str:
 
 def summary(header: GgufHeader) -> list[str]:
     """What was written, and the command that serves it."""
-    from gguf_embed.gguf_file.facts import context_length, file_type_name, pooling_type
+    from gguf_embed.gguf_file.facts import context_length, file_type_name, pooling_type, vector_width
     from gguf_embed.types import Pooling
 
     architecture, n_ctx, pooling = header.architecture, context_length(header), pooling_type(header)
-    facts = [f"{header.get(f'{architecture}.embedding_length', int) or '?'} dimensions"]
+    facts = [f"{vector_width(header) or '?'} dimensions"]
     if n_ctx is not None:
         facts.append(f"context {n_ctx}")
     longest = header.get("gguf-embed.max_sequence_length", int)

@@ -13,12 +13,14 @@ import click
 from gguf_embed.cli.list_models import MODELS_DIR, row_fields, source_label
 from gguf_embed.cli.table import facts
 from gguf_embed.errors import ModelNotFound
+from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.facts import (
     context_length,
     file_type_name,
     has_rank_head,
     n_parameters,
     pooling_type,
+    vector_width,
     vocabulary_size,
 )
 from gguf_embed.gguf_file.header import GgufHeader
@@ -124,10 +126,11 @@ def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, s
         ("engine", _engine(header, own or (row.pooling if row is not None else None))),
         ("check", _check(header, None if own else row.pooling if row is not None else None)),
         ("parameters", f"{n_params:,}" if n_params else ""),
-        ("dimensions", str(header.get(f"{header.architecture}.embedding_length", int) or "")),
+        ("dimensions", str(vector_width(header) or "")),
         ("context", str(context_length(header) or "")),
         ("vocabulary", f"{vocabulary_size(header):,}" if vocabulary_size(header) else ""),
         ("pooling", str(own) if own is not None else from_row),
+        ("images", "yes" if header.get(towers.HAS_IMAGES, bool) else ""),
         ("rank head", "yes" if has_rank_head(header) else ""),
         ("license", header.get("general.license", str) or (row.license if row is not None else "")),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,8 +23,9 @@ from gguf_embed.doctor.static import check_static
 from gguf_embed.doctor.vocabulary import check_vocabulary
 from gguf_embed.doctor.weights import check_weights
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file import static_format
+from gguf_embed.gguf_file import static_format, towers
 from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.gguf_file.towers import model_of
 from gguf_embed.model_store.catalog import CatalogRow, load_catalog
 from gguf_embed.model_store.names import split_parts
 from gguf_embed.types import Pooling
@@ -43,7 +44,11 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_context,
     check_precision,
 )
-_STATIC_CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (check_static, check_dimensions)
+_OWN_CHECKS: Mapping[str, tuple[Callable[[Evidence], Iterator[Finding]], ...]] = {
+    static_format.ARCHITECTURE: (check_static, check_dimensions),
+    towers.TEXT: (check_required, check_dimensions, check_context),
+}
+"""Of architectures that llama.cpp does not run."""
 _HEADER_CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_pooling,
     check_rank_head,
@@ -86,10 +91,10 @@ class Diagnosis:
 def check_header(header: GgufHeader, row: CatalogRow | None) -> tuple[Finding, ...]:
     """What the header alone shows, in under 1 ms. `row`: the model in the catalog.
 
-    Nothing for static models, and for a split one, whose other parts hold tensors, too.
+    Nothing for static models and CLIP, and for a split one, whose other parts hold tensors, too.
     """
     is_split = (header.get("split.count", int) or 1) > 1
-    if is_split or header.architecture == static_format.ARCHITECTURE:
+    if is_split or header.architecture in _OWN_CHECKS:
         return ()
     evidence = gather_header(header, row)
     return tuple(chain.from_iterable(check(evidence) for check in _HEADER_CHECKS))
@@ -132,14 +137,14 @@ def examine(path: Path, *, deep: bool = False, weights: bool = True) -> Diagnosi
 
 
 def _examine(path: Path, headers: list[GgufHeader], deep: bool, weights: bool) -> Diagnosis:
-    header = headers[0]
+    header = model_of(headers[0])
     split = check_split(headers)
     if not header.architecture:  # a later part under an unrelated name
         return Diagnosis(path, tuple(split), "", (path,))
     evidence = gather(header, tuple(headers[1:]), load_catalog())
     findings = [*split, *check_architecture(evidence)]
     if not any(finding.code == "cannot_embed" for finding in findings):
-        checks = _STATIC_CHECKS if evidence.architecture == static_format.ARCHITECTURE else _CHECKS
+        checks = _OWN_CHECKS.get(evidence.architecture, _CHECKS)
         findings += chain.from_iterable(check(evidence) for check in checks)
         findings += check_weights(headers, deep=deep) if weights else ()
     findings.sort(key=lambda finding: _ORDER.index(finding.severity))

@@ -91,6 +91,12 @@ def context_length(header: GgufHeader) -> int | None:
     return header.get(f"{header.architecture}.context_length", int)
 
 
+def vector_width(header: GgufHeader) -> int | None:
+    """The numbers per vector; None if the file does not declare them."""
+    keys = ("embedding_length_out", "embedding_length")
+    return next((n for key in keys if (n := header.get(f"{header.architecture}.{key}", int))), None)
+
+
 def vocabulary_size(header: GgufHeader) -> int:
     """The number of entries in the vocabulary; 0 without one."""
     return header.array_lengths.get("tokenizer.ggml.tokens", 0)

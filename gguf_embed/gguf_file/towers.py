@@ -89,7 +89,11 @@ class _Layout:
 
 def read_model(path: Path) -> GgufHeader:
     """The header of a model's file; of a CLIP its text tower's. Raises `ModelFileError` like `read_header`."""
-    header = read_header(path)
+    return model_of(read_header(path))
+
+
+def model_of(header: GgufHeader) -> GgufHeader:
+    """The header of the model in a file: of its text tower, where it has one."""
     return text_tower(header) or header
 
 

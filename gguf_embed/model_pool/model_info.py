@@ -16,14 +16,12 @@ from gguf_embed.gguf_file.facts import (
     pooling_type,
     rank_labels,
     rerank_template,
+    vector_width,
     vocabulary_size,
 )
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_heads import has_colbert_head, has_sparse_head
 from gguf_embed.types import MULTIVECTOR, SPARSE, ModelInfo, Pooling
-
-_WIDTHS = ("embedding_length_out", "embedding_length")
-"""Keys with the numbers per vector, the one that counts first."""
 
 
 def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
@@ -44,7 +42,7 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
         weights_type=file_type,
         pooling=pooling,
         embd_normalize=config.embd_normalize,
-        n_embd=next((n for key in _WIDTHS if (n := header.get(f"{architecture}.{key}", int))), 0),
+        n_embd=vector_width(header) or 0,
         n_vocab=vocabulary_size(header),
         n_ctx_train=n_ctx_train,
         n_ctx=n_ctx,

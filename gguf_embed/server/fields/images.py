@@ -117,13 +117,17 @@ class ImageRules:
     refusal: NotSupported | None = None  # raised for any image, if the model reads none
 
 
-async def take_images(context: ServerContext, body: JsonObject) -> tuple[JsonObject, tuple[ImageInput, ...]]:
+async def take_images(
+    context: ServerContext, body: JsonObject, param: str | None = None
+) -> tuple[JsonObject, tuple[ImageInput, ...]]:
     """The body without images, and the inputs with images, which are fetched if they are URLs.
 
+    `param` is the field with the inputs; None: `input`, or `content` if that is absent.
     Only needed for a body with an object among its inputs, because images cannot be anywhere else.
     Raises `InvalidRequest`, and `NotSupported` if the model has no vision tower.
     """
-    param = "content" if body.get("input") is None else "input"
+    if param is None:
+        param = "content" if body.get("input") is None else "input"
     value = body.get(param)
     options = context.options
     info = context.service.resolve(MODEL.read(body)).info

@@ -96,8 +96,9 @@ async def embed_v1(context: ServerContext, request: web.Request) -> web.Response
 async def _answer(context: ServerContext, body: JsonObject, version: int) -> web.Response:
     images: tuple[ImageInput, ...] = ()
     if has_images(body):
-        plain, images = await take_images(context, as_objects(body))
-        body = {name: value for name, value in plain.items() if name != "input"} | {"inputs": plain["input"]}
+        field, asked = as_objects(body)
+        plain, images = await take_images(context, asked, field)
+        body = {name: value for name, value in plain.items() if name != field} | {"inputs": plain[field]}
     parsed = parse_cohere_embed(body, context.options.max_inputs)
     parsed = replace(parsed, images=images, request=replace(parsed.request, images=images))
 
@@ -173,20 +174,19 @@ def has_images(body: JsonObject) -> bool:
     return any(isinstance(part, dict) and part.get("type") not in (None, "text") for part in parts)
 
 
-def as_objects(body: JsonObject) -> JsonObject:
-    """The body with its images and texts as objects in `input`. Raises `InvalidRequest` for more than one of them."""
+def as_objects(body: JsonObject) -> tuple[str, JsonObject]:
+    """The field with images, and the body with an object for each of them. Raises `InvalidRequest` for two fields."""
     given = [name for name in ("images", "inputs", "texts") if body.get(name)]
     if len(given) > 1:
         raise InvalidRequest(f'"{given[0]}" and "{given[1]}" cannot be sent together: send one of them', given[1])
-    rest = {name: value for name, value in body.items() if name not in ("images", "inputs")}
-    if str(rest.get("input_type")).lower() == "image":
-        del rest["input_type"]  # no prompt is put before an image
+    is_image = str(body.get("input_type")).lower() == "image"  # no prompt is put before an image
+    rest = {name: value for name, value in body.items() if not (is_image and name == "input_type")}
     images = body.get("images")
     if not images:
-        return rest | {"input": body["inputs"]}
+        return "inputs", rest
     if not isinstance(images, list):
         raise wrong_value("images", "an array of strings", images)
-    return rest | {"input": [{"image": image} for image in images]}
+    return "images", rest | {"images": [{"image": image} for image in images]}
 
 
 def _texts_alone(parsed: CohereEmbed) -> list[str]:

@@ -48,9 +48,9 @@ async def multimodal_embeddings(context: ServerContext, request: web.Request) ->
     for index, entry in enumerate(inputs):
         if not isinstance(entry, dict) or "content" not in entry:
             raise InvalidRequest(f'"inputs[{index}]" must be an object with "content"', _INPUTS.name, index)
-    used = {name: value for name, value in body.items() if name not in (_INPUTS.name, OUTPUT_ENCODING.name)}
-    plain, images = await take_images(context, {**used, "input": inputs})
-    parsed = parse_openai_embed(plain, context.options.max_inputs)
+    plain, images = await take_images(context, body, _INPUTS.name)
+    used = {name: value for name, value in plain.items() if name not in (_INPUTS.name, OUTPUT_ENCODING.name)}
+    parsed = parse_openai_embed(used | {"input": plain[_INPUTS.name]}, context.options.max_inputs)
     n_pixels = sum(_pixels(part) for image in images for part in image.parts if isinstance(part, bytes))
     parsed = replace(parsed, encoding_format="float" if encoding is None else "base64", image_pixels=n_pixels)
     result = await context.embed(replace(parsed.request, images=images), parsed.check)
