@@ -10,9 +10,9 @@ import numpy as np
 from gguf_embed.engines.base import ImageRows, LoadSpec
 from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.openvino.engine import reason_of
-from gguf_embed.engines.openvino.graphs.image_tower import build_image_network
+from gguf_embed.engines.openvino.graphs.image_tower import ImageNetwork, build_image_network
 from gguf_embed.engines.openvino.precision import keep_exact
-from gguf_embed.engines.openvino.runtime import REDUCED, compile_graph
+from gguf_embed.engines.openvino.runtime import FULL, REDUCED, compile_graph
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError, NotSupported, WayOut
 from gguf_embed.gguf_file import towers
@@ -24,6 +24,9 @@ from gguf_embed.vectors import Rows
 
 MAX_SIDE = 2048
 """Limit on the size of the images that a tower may ask for; usual are 224 to 512."""
+
+MIN_COSINE_TO_FULL = 0.99995
+"""Of both sample pictures, for BF16; as for texts in `calibration.py`."""
 
 MAX_IMAGES = 16
 """Images computed together: enough for all threads, few enough to bound the memory."""
@@ -49,9 +52,7 @@ class TowerReader:
                     f"{n_embd}: "
                     "give the image tower of the same model"
                 )
-            model = keep_exact(network.model, network.exact) if precision == REDUCED else network.model
-            graph = compile_graph(model, precision, 1, threads_for(spec.config.compute))
-            self._request: Any = graph.create_infer_request()
+            self._request: Any = _compiled(network, precision, spec, self._form)
         except RuntimeError as error:
             raise EngineFailure(f"{header.path.name}: OpenVINO cannot compile it: {reason_of(error)}") from error
         self._n_rows = network.n_rows
@@ -77,6 +78,38 @@ class TowerReader:
     def close(self) -> None:
         """Safe to call twice."""
         self._request = None
+
+
+def _compiled(network: ImageNetwork, precision: str, spec: LoadSpec, form: PixelForm) -> Any:
+    """An inference request in this precision; in float32 instead where BF16 was not asked for and vectors differ."""
+    n_threads = threads_for(spec.config.compute)
+    if precision != REDUCED:
+        return compile_graph(network.model, FULL, 1, n_threads).create_infer_request()
+    model = keep_exact(network.model, network.exact)
+    reduced = compile_graph(model, REDUCED, 1, n_threads).create_infer_request()
+    if spec.config.compute.precision == REDUCED:
+        return reduced
+    full = compile_graph(model, FULL, 1, n_threads).create_infer_request()
+    return reduced if _least_cosine(full, reduced, sample_pixels(form)) >= MIN_COSINE_TO_FULL else full
+
+
+def _least_cosine(first: Any, second: Any, pixels: FloatMatrix) -> float:
+    """Of the vectors that two requests give for the same pictures."""
+    rows = []
+    for request in (first, second):
+        request.infer([pixels], True)
+        found = request.get_output_tensor(0).data.astype(np.float64)
+        rows.append(found / np.linalg.norm(found, axis=1, keepdims=True))
+    return float((rows[0] * rows[1]).sum(axis=1).min())
+
+
+def sample_pixels(form: PixelForm) -> FloatMatrix:
+    """float32[2, patches, numbers]: noise, and a smooth picture, as a tower sees them."""
+    n_patches, n_numbers = (form.size // form.patch_size) ** 2, 3 * form.patch_size**2
+    noise = np.random.default_rng(0).standard_normal((n_patches, n_numbers))
+    smooth = np.sin(np.linspace(0, 3, n_patches))[:, np.newaxis] + np.linspace(-1, 1, n_numbers)
+    pixels: FloatMatrix = np.stack([noise, smooth]).astype(np.float32)
+    return pixels
 
 
 def only_image(given: ImageInput) -> bytes:
