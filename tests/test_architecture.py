@@ -50,7 +50,12 @@ HOMES = {
     "aiohttp": ("server/", "embedder/"),
     "click": ("cli/",),
     "prometheus_client": ("metrics.py",),
-    "tokenizers": ("tokenization/wordpiece.py", "tokenization/clip_bpe.py", "engines/static/"),
+    "tokenizers": (
+        "tokenization/wordpiece.py",
+        "tokenization/clip_bpe.py",
+        "tokenization/siglip_unigram.py",
+        "engines/static/",
+    ),
     "PIL": ("images/pixels.py",),
     "opentelemetry": ("server/tracing.py",),
     "orjson": ("server/", "embedder/", "ingest/", "cli/"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gguf_embed.convert import bert, clip, decoders, modern_bert, nomic_bert
+from gguf_embed.convert import bert, clip, decoders, modern_bert, nomic_bert, siglip
 from gguf_embed.convert.plan import ConversionPlan, OutType
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
@@ -15,6 +15,7 @@ SUPPORTED = (
     *nomic_bert.ARCHITECTURES,
     *decoders.ARCHITECTURES,
     *clip.ARCHITECTURES,
+    *siglip.ARCHITECTURES,
 )
 
 _OWN_CONVERTER = "use a ready GGUF of this model, or llama.cpp's convert_hf_to_gguf.py"
@@ -64,6 +65,8 @@ def plan_model(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan
         return decoders.plan_decoder(source, outtype)
     if architecture in clip.ARCHITECTURES:
         return clip.plan_clip(source, outtype)
+    if architecture in siglip.ARCHITECTURES:
+        return siglip.plan_siglip(source, outtype)
     found = ", ".join(names) or source.text("model_type") or "no architecture"
     raise ModelFileError(f"{source.path}: {found} cannot be converted{_reason(names)}")
 

@@ -18,7 +18,7 @@ from gguf_embed.convert.plan import ConversionPlan, OutType
 from gguf_embed.convert.safetensors import list_tensors, read_float32
 from gguf_embed.convert.source import MAX_LAYERS, ModelSourceDirectory, read_json
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file.towers import BOTH
+from gguf_embed.gguf_file.towers import ACTIVATIONS, BOTH
 
 ARCHITECTURES = ("CLIPModel",)
 
@@ -69,7 +69,7 @@ _LAYER = {
 }
 _TOWERS = {"text_model.encoder.layers.": "t", "vision_model.encoder.layers.": "v"}
 _IGNORED = (
-    "logit_scale",
+    *("logit_scale", "logit_bias"),
     "text_model.embeddings.position_ids",
     "vision_model.embeddings.position_ids",
 )
@@ -95,7 +95,7 @@ class TowerNames:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tower:
+class Tower:
     """The sizes that both towers have."""
 
     config: ModelSourceDirectory
@@ -117,27 +117,37 @@ class _Tower:
 
     def shapes(self, prefix: str) -> Shapes:
         """Of its layers and its last norm."""
-        shapes = _norm(f"{prefix}.post_ln", self.n_embd)
+        shapes = norm(f"{prefix}.post_ln", self.n_embd)
         for number in range(self.n_layer):
             at = f"{prefix}.blk.{number}"
             for part in ("attn_q", "attn_k", "attn_v", "attn_out"):
                 shapes |= linear(f"{at}.{part}", self.n_embd, self.n_embd)
-            shapes |= _norm(f"{at}.ln1", self.n_embd) | _norm(f"{at}.ln2", self.n_embd)
+            shapes |= norm(f"{at}.ln1", self.n_embd) | norm(f"{at}.ln2", self.n_embd)
             shapes |= linear(f"{at}.ffn_up", self.n_ff, self.n_embd) | linear(f"{at}.ffn_down", self.n_embd, self.n_ff)
         return shapes
 
 
 @dataclass(frozen=True, slots=True)
-class _Pictures:
+class Pictures:
     """How the original prepares a picture."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def write(self, writer: gguf.GGUFWriter, size: int, patch: int, resize: str) -> None:
+        writer.add_uint32("clip.vision.image_size", size)
+        writer.add_uint32("clip.vision.patch_size", patch)
+        writer.add_array("clip.vision.image_mean", list(self.mean))
+        writer.add_array("clip.vision.image_std", list(self.std))
+        writer.add_string("clip.vision.resize", resize)
+
 
 def plan_clip(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan:
     """Plan the conversion. Raises `ModelFileError` for what no engine computes, and for missing or unknown tensors."""
-    text, image = _tower(source, "text_config", _TEXT_DEFAULTS), _tower(source, "vision_config", _IMAGE_DEFAULTS)
+    text, image = (
+        read_tower(source, key, defaults, _ACTIVATIONS)
+        for key, defaults in (("text_config", _TEXT_DEFAULTS), ("vision_config", _IMAGE_DEFAULTS))
+    )
     n_out = source.integer("projection_dim", 512)
     n_ctx, n_vocab = text.config.integer("max_position_embeddings"), text.config.integer("vocab_size")
     size, patch = image.config.integer("image_size"), image.config.integer("patch_size")
@@ -151,11 +161,11 @@ def plan_clip(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan:
         "v.position_embd.weight": (n_rows, image.n_embd),
         "visual_projection.weight": (n_out, image.n_embd),
     }
-    shapes |= text.shapes("t") | image.shapes("v") | _norm("v.pre_ln", image.n_embd)
+    shapes |= text.shapes("t") | image.shapes("v") | norm("v.pre_ln", image.n_embd)
     tensors = plan_tensors(source, TowerNames(), shapes, outtype)
-    pictures = _read_pictures(source, size)
+    pictures = read_pictures(source, size, is_cropped=True)
     tokens, merges = _read_vocabulary(source, n_vocab)
-    scale = list_tensors(source.path).get("logit_scale")
+    scale = read_scalar(source, "logit_scale")
 
     def write_metadata(writer: gguf.GGUFWriter) -> None:
         writer.add_bool("clip.has_text_encoder", True)
@@ -164,12 +174,9 @@ def plan_clip(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan:
         text.write(writer, "clip.text", n_out)
         writer.add_uint32("clip.text.context_length", n_ctx)
         image.write(writer, "clip.vision", n_out)
-        writer.add_uint32("clip.vision.image_size", size)
-        writer.add_uint32("clip.vision.patch_size", patch)
-        writer.add_array("clip.vision.image_mean", list(pictures.mean))
-        writer.add_array("clip.vision.image_std", list(pictures.std))
+        pictures.write(writer, size, patch, "crop")
         if scale is not None:
-            writer.add_float32("clip.logit_scale", float(read_float32(scale).reshape(-1)[0]))
+            writer.add_float32("clip.logit_scale", scale)
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre("clip")
         writer.add_token_list(tokens)
@@ -178,34 +185,45 @@ def plan_clip(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan:
     return ConversionPlan(BOTH, tensors, write_metadata, n_ctx)
 
 
-def _tower(source: ModelSourceDirectory, key: str, defaults: Mapping[str, Any]) -> _Tower:
+def read_tower(
+    source: ModelSourceDirectory, key: str, defaults: Mapping[str, Any], activations: tuple[str, ...]
+) -> Tower:
     """Raises `ModelFileError` for a configuration without the tower, and for an activation that is not computed."""
     stored = source.config.get(key)
     if not isinstance(stored, dict):
         raise ModelFileError(f"{source.path / 'config.json'}: {key} is {stored!r}, expected an object")
     given = {name: value for name, value in stored.items() if value is not None}
     config = ModelSourceDirectory(source.path, {**defaults, **given})
-    config.refuse_unless("hidden_act", _ACTIVATIONS)
-    return _Tower(
+    config.refuse_unless("hidden_act", activations)
+    return Tower(
         config=config,
         n_embd=config.integer("hidden_size"),
         n_layer=config.integer("num_hidden_layers", maximum=MAX_LAYERS),
         n_head=config.integer("num_attention_heads"),
         n_ff=config.integer("intermediate_size"),
         eps=config.number("layer_norm_eps"),
-        activation=config.text("hidden_act"),
+        activation=ACTIVATIONS.get(config.text("hidden_act"), config.text("hidden_act")),
     )
 
 
-def _norm(name: str, n_embd: int) -> Shapes:
+def norm(name: str, n_embd: int) -> Shapes:
     return {f"{name}.weight": (n_embd,), f"{name}.bias": (n_embd,)}
 
 
-def _read_pictures(source: ModelSourceDirectory, size: int) -> _Pictures:
-    """From preprocessor_config.json. Raises `ModelFileError` for other steps than CLIP's."""
+def read_scalar(source: ModelSourceDirectory, name: str) -> float | None:
+    """A tensor of one number; None if the model has none."""
+    tensor = list_tensors(source.path).get(name)
+    return None if tensor is None else float(read_float32(tensor).reshape(-1)[0])
+
+
+def read_pictures(source: ModelSourceDirectory, size: int, *, is_cropped: bool) -> Pictures:
+    """From preprocessor_config.json. Raises `ModelFileError` for other steps than CLIP's, or SigLIP's."""
     path = source.path / "preprocessor_config.json"
     config = read_json(path)
-    sizes = {_side(config.get("size"), "shortest_edge"), _side(config.get("crop_size"), "height")}
+    asked = config.get("size")
+    sizes = {_side(asked, "shortest_edge"), _side(config.get("crop_size"), "height")}
+    if not is_cropped:
+        sizes = {_side(asked, "height"), _side(asked, "width")}
     if sizes != {size} or config.get("resample", _BICUBIC) != _BICUBIC:
         raise ModelFileError(
             f"{path}: size {config.get('size')}, crop_size {config.get('crop_size')} and resample "
@@ -217,7 +235,7 @@ def _read_pictures(source: ModelSourceDirectory, size: int) -> _Pictures:
         if not isinstance(values, list) or len(values) != 3:
             raise ModelFileError(f"{path}: {key} is {values!r}, expected three numbers")
         found.append(tuple(map(float, values)))
-    return _Pictures(*found)
+    return Pictures(*found)
 
 
 def _side(value: object, key: str) -> object:

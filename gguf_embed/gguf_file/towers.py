@@ -30,7 +30,7 @@ RESIZE = f"{IMAGE}.resize"
 _CRISP_TEXT, _CRISP_IMAGE = "clip_text", "vit"
 _KEPT = ("general.", "tokenizer.", "gguf-embed.")  # beginnings of keys that are the same for a tower
 
-_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
 """Hugging Face's names where they differ from ours."""
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -148,7 +148,7 @@ def _with_tower(header: GgufHeader, architecture: str, layout: _Layout) -> GgufH
 def _activation(header: GgufHeader, stored: MetadataValue | None) -> str:
     """Ours for the stored name; clip.cpp's files have a flag instead of a name."""
     if isinstance(stored, str):
-        return _ACTIVATIONS.get(stored, stored)
+        return ACTIVATIONS.get(stored, stored)
     return "gelu" if header.get("clip.use_gelu", bool) else "quick_gelu"
 
 

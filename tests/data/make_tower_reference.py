@@ -1,11 +1,11 @@
-"""Make `towers/`: tiny CLIP models, and what transformers answers with them.
+"""Make `towers/`: tiny CLIP and SigLIP models, and what transformers answers with them.
 
 Run by hand, never by the tests, from the repository's root in an environment of its own:
 
-    pip install torch==2.13.0 transformers==5.24.0 pillow==13.0.0 tokenizers
+    pip install torch==2.13.0 transformers==5.24.0 pillow==13.0.0 tokenizers sentencepiece==0.2.3 protobuf
     PYTHONPATH=. python tests/data/make_tower_reference.py
 
-towers/<model>/   config.json, preprocessor_config.json, vocab.json, merges.txt
+towers/<model>/   config.json, preprocessor_config.json, vocab.json and merges.txt, or spiece.model
     weights.json      the shapes of all tensors; `tiny_weights.py` makes the weights
     reference.npz     texts: float32[n_texts, n]; images: float32[n_images, n], of `towers/pictures.json`; neither
                       normalized; ids: int32, of all texts in a row; n_ids: per text
@@ -24,9 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sentencepiece
 import torch
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTokenizer,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
+    SiglipTokenizer,
+)
 
 from tests.data.tower_directories import DATA, write_directory
 
@@ -176,11 +186,68 @@ def make(name: str, config: dict[str, Any]) -> None:
     )
 
 
+def make_siglip(name: str) -> None:
+    folder = DATA / name
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        corpus = Path(scratch) / "corpus.txt"
+        corpus.write_text(CORPUS.lower() * 3)
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(corpus), model_prefix=str(Path(scratch) / "spiece"), vocab_size=120, model_type="unigram",
+            normalization_rule_name="nfkc", add_dummy_prefix=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+            hard_vocab_limit=False, character_coverage=0.99,
+        )  # fmt: skip
+        (folder / "spiece.model").write_bytes((Path(scratch) / "spiece.model").read_bytes())
+    n_vocab = sentencepiece.SentencePieceProcessor(str(folder / "spiece.model")).get_piece_size()
+    sizes = {"num_hidden_layers": 2, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh", "hidden_size": 32}
+    sizes |= {"num_attention_heads": 4}
+    full = {
+        "model_type": "siglip",
+        "architectures": ["SiglipModel"],
+        "text_config": {**sizes, "intermediate_size": 64, "vocab_size": n_vocab, "max_position_embeddings": 64},
+        "vision_config": {**sizes, "intermediate_size": 80, "image_size": 32, "patch_size": 8},
+    }
+    (folder / "config.json").write_text(json.dumps(full))
+    processor = {
+        "image_processor_type": "SiglipImageProcessor", "size": {"height": 32, "width": 32}, "resample": 3,
+        "do_convert_rgb": True, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+    }  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    shapes = {
+        key: list(value.shape)
+        for key, value in SiglipModel(SiglipConfig(**full)).state_dict().items()
+        if "position_ids" not in key
+    }
+    (folder / "weights.json").write_text(json.dumps({"shapes": shapes, "scale": SCALE}))
+    with tempfile.TemporaryDirectory() as scratch:
+        path = write_directory(name, Path(scratch) / name)
+        model = SiglipModel.from_pretrained(path, attn_implementation="eager").eval()
+        tokenizer = SiglipTokenizer(str(path / "spiece.model"))
+        images = SiglipImageProcessor.from_pretrained(path)
+        ids = [tokenizer(text, padding="max_length", max_length=64).input_ids for text in TEXTS]
+        vectors, pictures = [], []
+        with torch.no_grad():
+            for text in ids:
+                cut = text if len(text) <= 64 else [*text[:63], text[-1]]
+                vectors.append(model.text_model(input_ids=torch.tensor([cut])).pooler_output[0].numpy())
+            for file in sorted((DATA / "pictures").iterdir()):
+                pixels = images(Image.open(io.BytesIO(file.read_bytes())), return_tensors="pt").pixel_values
+                pictures.append(model.vision_model(pixel_values=pixels).pooler_output[0].numpy())
+    np.savez_compressed(
+        folder / "reference.npz",
+        texts=np.array(vectors, np.float32),
+        images=np.array(pictures, np.float32),
+        ids=np.concatenate([np.array(text, np.int32) for text in ids]),
+        n_ids=np.array(list(map(len, ids)), np.int32),
+    )
+
+
 def main() -> None:
     (DATA / "texts.json").write_text(json.dumps(TEXTS, ensure_ascii=False))
     write_pictures()
     for name, config in MODELS.items():
         make(name, config)
+    make_siglip("siglip")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.data.tiny_weights import make_weights, write_safetensors
 
 DATA = Path(__file__).parent / "towers"
-FILES = ("config.json", "preprocessor_config.json", "vocab.json", "merges.txt")
+FILES = ("config.json", "preprocessor_config.json", "vocab.json", "merges.txt", "spiece.model")
 
 
 def write_directory(name: str, path: Path) -> Path:

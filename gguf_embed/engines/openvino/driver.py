@@ -14,10 +14,14 @@ from gguf_embed.engines.openvino import support
 from gguf_embed.engines.records import MeasurementRecords, record_key
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import towers
+from gguf_embed.gguf_file.facts import context_length
 from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.layout import read_layout, read_numbers
 from gguf_embed.gguf_file.strings import read_strings
 from gguf_embed.gguf_file.vocabulary import has_wordpiece, read_wordpiece_vocabulary
 from gguf_embed.tokenization.clip_bpe import ClipCodec
+from gguf_embed.tokenization.siglip_unigram import PRE as SIGLIP
+from gguf_embed.tokenization.siglip_unigram import SiglipCodec
 from gguf_embed.tokenization.wordpiece_codec import WordPieceCodec
 
 if TYPE_CHECKING:
@@ -62,7 +66,7 @@ class OpenVinoDriver:
             engine = builder.compile(choice.precision, choice.n_streams, alone=True, on_close=opened.close)
             open_images = _image_opener(spec, engine.info.n_embd, choice.precision)
             stack.pop_all()
-        exact = opened.codec if isinstance(opened.codec, ClipCodec) else None
+        exact = opened.codec if isinstance(opened.codec, ClipCodec | SiglipCodec) else None
         weights = WEIGHTS_TYPES[choice.precision]
         return LoadedGraph(engine, opened.codec, weights, exact, open_images, images_alone=True, choice=choice)
 
@@ -99,11 +103,19 @@ def open_codec(spec: LoadSpec) -> ClosableCodec:
     return ClosableCodec(codec, lambda: None)
 
 
-def _clip_codec(header: GgufHeader) -> ClipCodec:
-    """Raises `ModelFileError` for a vocabulary that is not CLIP's."""
+def _clip_codec(header: GgufHeader) -> ClipCodec | SiglipCodec:
+    """Raises `ModelFileError` for a vocabulary that is neither CLIP's nor SigLIP's."""
     entries, merges = (read_strings(header.path, f"tokenizer.ggml.{name}") for name in ("tokens", "merges"))
     try:
-        return ClipCodec(entries, merges)
+        if header.get("tokenizer.ggml.pre", str) != SIGLIP:
+            return ClipCodec(entries, merges)
+        stored = read_layout(header).entries
+        keys = ("scores", "token_type", "precompiled_charsmap")
+        found = [stored.get(f"tokenizer.ggml.{key}") for key in keys]
+        scores, types, charsmap = (
+            [] if entry is None else read_numbers(header.path, entry).tolist() for entry in found
+        )
+        return SiglipCodec(entries, scores, types, bytes(charsmap), context_length(header) or 1)
     except ModelFileError as error:
         raise ModelFileError(f"{header.path}: {error.message}") from error
 

@@ -47,7 +47,8 @@ def tokenized(loaded: LoadedEngine) -> list[list[int]]:
 
 
 def text_vectors(loaded: LoadedEngine) -> FloatMatrix:
-    cut = [ids if len(ids) <= 77 else [*ids[:76], ids[-1]] for ids in tokenized(loaded)]
+    longest = loaded.engine.info.n_ctx_train
+    cut = [ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]] for ids in tokenized(loaded)]
     return Graph(loaded, LAST).rows(cut)
 
 
