@@ -206,3 +206,18 @@ def test_a_picture_to_a_text_model_names_models_that_read_it(tiny_server):
         reply = tiny_server.post(path, body)
         assert reply.status == 501
         assert "clip-vit-base-patch32" in str(reply.json())
+
+
+def test_siglip_reads_64_tokens_whatever_the_text(tmp_path):
+    reference = np.load(DATA / "siglip" / "reference.npz")
+    server = start_server(tmp_path / "cache", "-m", write_own("siglip", tmp_path), "--precision", "f32")
+    try:
+        mixed = [*SHORT, *({"image": url} for url in IMAGES)]
+        reply = server.post("/v1/embeddings", {"input": mixed})
+        expected = np.concatenate([reference["texts"][: len(SHORT)], reference["images"]])
+        assert_near(reply.vectors(), expected)
+        assert reply.json()["usage"]["prompt_tokens"] == 64 * len(SHORT) + 16 * len(IMAGES)
+        (cut,) = server.post("/v1/embeddings", {"input": TEXTS[-1], "truncate": True}).json()["truncated"]
+        assert cut["n_kept"] == 64
+    finally:
+        stop(server)
