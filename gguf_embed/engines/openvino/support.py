@@ -8,9 +8,10 @@ from math import isqrt, prod
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.memory import available_bytes
+from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.facts import context_length, has_rank_head
-from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
 from gguf_embed.gguf_file.token_rows import KEPT_BYTES
 
@@ -105,7 +106,7 @@ def _too_large(header: GgufHeader, config: ModelConfig) -> str | None:
 
 def peak_bytes(header: GgufHeader, config: ModelConfig) -> int:
     """An estimate of the memory that a model takes while its longest text is computed."""
-    return resident_bytes(header) + longest_text_bytes(header, config)
+    return resident_bytes(header) + longest_text_bytes(header, config) + image_bytes(header, config)
 
 
 def resident_bytes(header: GgufHeader) -> int:
@@ -113,6 +114,17 @@ def resident_bytes(header: GgufHeader) -> int:
     table = header.tensors.get(TABLE)
     kept = table.size_bytes if table is not None and table.size_bytes <= KEPT_BYTES else 0
     return COPIES * _matrix_bytes(header) + kept + BUFFER_BYTES
+
+
+def image_bytes(header: GgufHeader, config: ModelConfig) -> int:
+    """An estimate of the memory that a CLIP's image tower takes; 0 without one, and for a file that cannot be read."""
+    if header.architecture != towers.TEXT:
+        return 0
+    try:
+        tower = towers.image_tower(read_header(config.mmproj or header.path))
+    except ModelFileError:
+        return 0
+    return COPIES * _matrix_bytes(tower) + BUFFER_BYTES if tower is not None else 0
 
 
 def longest_text_bytes(header: GgufHeader, config: ModelConfig) -> int:
