@@ -18,7 +18,7 @@ from gguf_embed.images.checks import check_image, check_pixels
 if TYPE_CHECKING:
     from PIL import Image
 
-_FORMATS = ("PNG", "JPEG")
+_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class PixelForm:
 
 
 def read_patches(data: bytes, form: PixelForm, where: str) -> NDArray[np.float32]:
-    """float32[patches, 3 · patch_size²] of a PNG or JPEG. `where` names it in errors.
+    """float32[patches, 3 · patch_size²] of a PNG, JPEG or WebP. `where` names it in errors.
 
     Raises `InvalidRequest` for anything else, and for a file that is damaged or over a limit.
     """
@@ -44,14 +44,24 @@ def read_patches(data: bytes, form: PixelForm, where: str) -> NDArray[np.float32
 
 def _decoded(data: bytes, where: str) -> Image.Image:
     """The picture upright, in red, green and blue. `check_image` has limited its size."""
-    from PIL import Image, ImageOps  # imported here, because only models with an image tower need it
+    from PIL import Image  # imported here, because only models with an image tower need it
 
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
             opened.load()
-            return _opaque(ImageOps.exif_transpose(opened))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow documents
+            return _opaque(_upright(opened))
+    except Exception as error:  # its decoders raise nothing more specific
         raise InvalidRequest(f"{where} the image is damaged: save it again, and send the new file") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says; as it is if that cannot be read."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # struct.error, KeyError and others, whatever the EXIF contains
+        return image
 
 
 def _opaque(image: Image.Image) -> Image.Image:

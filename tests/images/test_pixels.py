@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gguf_embed.errors import InvalidRequest
+from gguf_embed.images.checks import image_size
 from gguf_embed.images.pixels import PixelForm, read_patches
 
 Image = pytest.importorskip("PIL.Image")
@@ -78,17 +79,33 @@ def test_a_narrow_strip_is_read_within_the_limit_and_refused_beyond(kind):
         read_patches(encoded(gradient(4, 404), kind), PLAIN, "x")
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "WEBP", "PPM"])
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM"])
 def test_other_formats_of_the_library_are_not_decoded(kind):
     with pytest.raises(InvalidRequest, match="neither a PNG nor a JPEG"):
         read_patches(encoded(gradient(8, 8), kind), PLAIN, "x")
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 95}, {"lossless": True, "exif": b"Exif\0\0II*\0"}])
+def test_a_webp_is_read_as_the_same_picture(options):
+    picture = gradient(30, 50)
+    webp = encoded(picture, "WEBP", **options)
+    assert image_size(webp, "x") == (50, 30)
+    found, expected = read_patches(webp, PLAIN, "x"), read_patches(encoded(picture), PLAIN, "x")
+    np.testing.assert_allclose(found, expected, atol=0 if "lossless" in options else 0.1)
+
+
+def test_a_webp_over_the_limit_is_refused_by_its_header():
+    extended = bytearray(encoded(gradient(30, 50), "WEBP", lossless=True, exif=b"Exif\0\0II*\0"))
+    extended[24:27] = (16_000).to_bytes(3, "little")
+    with pytest.raises(InvalidRequest, match="16001 x 30 pixels"):
+        read_patches(bytes(extended), PLAIN, "x")
 
 
 def test_no_damaged_file_is_more_than_an_error():
     """Bytes changed at random: each file is read, or refused as a damaged one."""
     random = np.random.default_rng(0)
     n_refused = 0
-    for kind in ("PNG", "JPEG"):
+    for kind in ("PNG", "JPEG", "WEBP"):
         whole = encoded(random.integers(0, 256, (40, 60, 3)), kind)
         for _ in range(150):
             data = bytearray(whole)

@@ -16,6 +16,7 @@ from gguf_embed.engines.llama import mtmd_api as mtmd
 from gguf_embed.engines.llama.batch import BatchBuffers
 from gguf_embed.errors import EngineFailure, ImageInputTooLong, InvalidRequest, ModelFileError, NotSupported, WayOut
 from gguf_embed.images.checks import check_image, check_pixels, check_together
+from gguf_embed.images.webp import is_webp
 from gguf_embed.types import DENSE, TOKENS, FloatMatrix, ImageInput, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
 
@@ -194,6 +195,11 @@ def _check_files(text: ImageInput) -> None:
     for number, part in enumerate(text.parts):
         if isinstance(part, bytes):
             check_image(part, _part_name(text, number))
+            if is_webp(part):
+                raise NotSupported(
+                    f"{_part_name(text, number)} the image is a WebP, which this model's vision tower does not decode: "
+                    "convert it to a PNG or JPEG"
+                )
     check_together((part for part in text.parts if isinstance(part, bytes)), f"input {text.index}")
 
 

@@ -201,7 +201,7 @@ def _described(data: bytes) -> dict[str, object]:
     return {
         "width": width,
         "height": height,
-        "format": "png" if is_png else "jpeg",
+        "format": "png" if is_png else "webp" if is_webp(data) else "jpeg",
         "bit_depth": data[24] if is_png else 8,
     }
 
