@@ -11,6 +11,7 @@ from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.images.checks import image_size
+from gguf_embed.images.webp import is_webp
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields.embed_fields import NORMALIZE

@@ -245,8 +245,8 @@ def format_openai_embed(result: EmbedResult, parsed: OpenAIEmbed) -> bytes:
         "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
     }
     if parsed.image_pixels is not None:
-        usage = {"text_tokens": n_tokens, "image_pixels": parsed.image_pixels, "total_tokens": n_tokens}
-        reply["usage"] = usage
+        pixels = {"image_pixels": parsed.image_pixels, "video_pixels": 0}
+        reply["usage"] = {"text_tokens": n_tokens, **pixels, "total_tokens": n_tokens}
     if result.prompt is not None:
         reply["prompt"] = format_applied_prompt(result.prompt)
     if result.truncated:
