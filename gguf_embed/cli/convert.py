@@ -46,7 +46,7 @@ def convert(source: str, output: Path | None, outtype: OutTypeFlag, name: str | 
     """
     # imported here: gguf and numpy take a tenth of a second, which would delay `--help` and flag errors
     from gguf_embed.convert.convert import convert_directory
-    from gguf_embed.gguf_file.header import read_header
+    from gguf_embed.gguf_file.towers import read_model
 
     folder, default_name = find_source(source)
     chosen_name = name or default_name
@@ -56,7 +56,7 @@ def convert(source: str, output: Path | None, outtype: OutTypeFlag, name: str | 
     if target.exists() and not force:
         raise ConfigError(f"{target} already exists: overwrite it with --force, or choose another file with -o")
     convert_directory(folder, target, outtype, report=click.echo, name=chosen_name)
-    for line in summary(read_header(target)):
+    for line in summary(read_model(target)):
         click.echo(line)
 
 
@@ -98,11 +98,11 @@ def default_file(folder: Path, name: str, outtype: OutTypeFlag) -> str:
 
 def summary(header: GgufHeader) -> list[str]:
     """What was written, and the command that serves it."""
-    from gguf_embed.gguf_file.facts import context_length, file_type_name, pooling_type
+    from gguf_embed.gguf_file.facts import context_length, file_type_name, pooling_type, vector_width
     from gguf_embed.types import Pooling
 
     architecture, n_ctx, pooling = header.architecture, context_length(header), pooling_type(header)
-    facts = [f"{header.get(f'{architecture}.embedding_length', int) or '?'} dimensions"]
+    facts = [f"{vector_width(header) or '?'} dimensions"]
     if n_ctx is not None:
         facts.append(f"context {n_ctx}")
     longest = header.get("gguf-embed.max_sequence_length", int)

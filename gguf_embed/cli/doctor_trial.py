@@ -46,12 +46,12 @@ def _embed(path: Path) -> list[Finding]:
     from gguf_embed.engines.select import open_codec, select_driver
     from gguf_embed.gguf_file.facts import pooling_type
     from gguf_embed.gguf_file.graph_only import why_not_llama
-    from gguf_embed.gguf_file.header import read_header
+    from gguf_embed.gguf_file.towers import read_model
     from gguf_embed.preprocessing.tokens import choose_tokenizer
     from gguf_embed.vectors import Rows
 
     try:
-        header = read_header(path)
+        header = read_model(path)
         pooling = pooling_type(header) or Pooling.NONE
         pooled = Pooling.MEAN if pooling is Pooling.NONE else pooling
         output = OutputSpec.of(pooled)

@@ -16,7 +16,7 @@ from gguf_embed.cli.progress import duration_text
 from gguf_embed.cli.table import lines_of
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.facts import context_length, file_type_name
-from gguf_embed.gguf_file.header import read_header
+from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_store.catalog import CatalogRow, load_catalog
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.partial_file import human_size
@@ -79,7 +79,7 @@ def list_models(models_dir: Path | None, catalog: bool, as_json: bool) -> None:
 def listed(entry: StoredModel) -> ListedModel:
     """The list's row for a stored model, with facts from the file's header."""
     try:
-        header = read_header(entry.path)
+        header = read_model(entry.path)
         architecture, kind = header.architecture, file_type_name(header)
         dimensions = header.get(f"{architecture}.embedding_length", int) or 0
         context = context_length(header) or 0

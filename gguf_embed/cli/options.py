@@ -158,7 +158,7 @@ MODEL = (
     option("--strict", is_flag=True, envvar="GGUF_EMBED_STRICT",
             help="Refuse a file with a problem that gguf-embed doctor calls serious, which is otherwise only said."),
     option("-mm", "--mmproj", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_MMPROJ",
-            help="GGUF of the model's vision tower, for image inputs (experimental)."),
+            help="GGUF of the model's vision tower (experimental), or of a CLIP's image tower."),
 )  # fmt: skip
 
 COMPUTE = (

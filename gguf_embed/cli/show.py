@@ -13,15 +13,18 @@ import click
 from gguf_embed.cli.list_models import MODELS_DIR, row_fields, source_label
 from gguf_embed.cli.table import facts
 from gguf_embed.errors import ModelNotFound
+from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.facts import (
     context_length,
     file_type_name,
     has_rank_head,
     n_parameters,
     pooling_type,
+    vector_width,
     vocabulary_size,
 )
-from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_pool.file_problems import problem_line, problems_of
 from gguf_embed.model_store.catalog import Catalog, CatalogRow, load_catalog
 from gguf_embed.model_store.default_model import cache_dir
@@ -64,7 +67,7 @@ def find_model(name: str, entry: StoredModel | None, catalog: Catalog) -> ShownM
     """Looks for a file on this machine first, then in the catalog. Raises `ModelNotFound`, `ModelFileError`."""
     path = entry.path if entry is not None else expanded(Path(name))
     if entry is not None or path.is_file():
-        header = read_header(path)
+        header = read_model(path)
         repo = entry.repo if entry is not None else None
         row = catalog.for_file(header.get("general.name", str), path.stem, repo)
         return ShownModel(entry.name if entry is not None else str(path), entry, header, row)
@@ -123,10 +126,11 @@ def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, s
         ("engine", _engine(header, own or (row.pooling if row is not None else None))),
         ("check", _check(header, None if own else row.pooling if row is not None else None)),
         ("parameters", f"{n_params:,}" if n_params else ""),
-        ("dimensions", str(header.get(f"{header.architecture}.embedding_length", int) or "")),
+        ("dimensions", str(vector_width(header) or "")),
         ("context", str(context_length(header) or "")),
         ("vocabulary", f"{vocabulary_size(header):,}" if vocabulary_size(header) else ""),
         ("pooling", str(own) if own is not None else from_row),
+        ("images", "yes" if header.get(towers.HAS_IMAGES, bool) else ""),
         ("rank head", "yes" if has_rank_head(header) else ""),
         ("license", header.get("general.license", str) or (row.license if row is not None else "")),
     ]

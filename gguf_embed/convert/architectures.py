@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gguf_embed.convert import bert, deberta_v2, decoders, gte, jina_v3, modern_bert, nomic_bert, t5
+from gguf_embed.convert import bert, clip, deberta_v2, decoders, gte, jina_v3, modern_bert, nomic_bert, siglip, t5
 from gguf_embed.convert.plan import ConversionPlan, OutType
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
@@ -17,6 +17,8 @@ SUPPORTED = (
     *deberta_v2.ARCHITECTURES,
     *t5.ARCHITECTURES,
     *decoders.ARCHITECTURES,
+    *clip.ARCHITECTURES,
+    *siglip.ARCHITECTURES,
 )
 
 _OWN_CONVERTER = "use a ready GGUF of this model, or llama.cpp's convert_hf_to_gguf.py"
@@ -25,7 +27,7 @@ _REFUSED = {
     "Electra": _NO_LLAMA,
     "Albert": _NO_LLAMA,
     "JinaBert": _OWN_CONVERTER,
-    "CLIP": "its two towers are not supported yet",
+    "CLIP": "only whole models are converted, with both towers (CLIPModel)",
 }
 """Beginning of an architecture's name → why it is refused, and the way out."""
 
@@ -69,6 +71,10 @@ def plan_model(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan
         return t5.plan_t5(source, outtype)
     if architecture in decoders.ARCHITECTURES:
         return decoders.plan_decoder(source, outtype)
+    if architecture in clip.ARCHITECTURES:
+        return clip.plan_clip(source, outtype)
+    if architecture in siglip.ARCHITECTURES:
+        return siglip.plan_siglip(source, outtype)
     found = ", ".join(names) or source.text("model_type") or "no architecture"
     raise ModelFileError(f"{source.path}: {found} cannot be converted{_reason(names)}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import gguf
 
@@ -14,6 +15,15 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.types import Pooling
 
+
+class NameTable(Protocol):
+    """Finds the GGUF name of an original tensor."""
+
+    def find(self, original: str) -> str | None:
+        """The GGUF name with suffix; "" for a tensor that is not needed; None for an unknown one."""
+        ...
+
+
 Shapes = dict[str, tuple[int, ...]]
 """Shapes by GGUF name, in PyTorch's order."""
 
@@ -21,6 +31,7 @@ _OLD_SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}  # TensorFlow's names fo
 _ALWAYS_F32 = (
     *("position_embd.weight", "token_types.weight", "cls.output.weight"),
     *("rel_attn_bias.weight", "enc.blk.0.attn_rel_b.weight"),
+    *("t.position_embd.weight", "v.position_embd.weight"),  # of CLIP's towers
 )
 """The first two as in llama.cpp's converter; the others are tiny and affect every score, or all attention."""
 
@@ -83,7 +94,7 @@ def linear(name: str, n_out: int, n_in: int, *, bias: bool = True) -> Shapes:
 
 def plan_tensors(
     source: ModelSourceDirectory,
-    names: TensorNames,
+    names: NameTable,
     expected: Shapes,
     outtype: OutType,
     skipped_rows: Mapping[str, int] | None = None,

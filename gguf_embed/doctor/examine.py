@@ -23,9 +23,10 @@ from gguf_embed.doctor.static import check_static
 from gguf_embed.doctor.vocabulary import check_vocabulary
 from gguf_embed.doctor.weights import check_weights
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file import static_format
+from gguf_embed.gguf_file import static_format, towers
 from gguf_embed.gguf_file.crisp_layout import RAW_VOCABULARY
 from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.gguf_file.towers import model_of
 from gguf_embed.model_store.catalog import CatalogRow, load_catalog
 from gguf_embed.model_store.names import split_parts
 from gguf_embed.types import Pooling
@@ -48,6 +49,7 @@ _CHECKS: tuple[Check, ...] = (
 )
 _STATIC_CHECKS: tuple[Check, ...] = (check_static, check_dimensions)
 _CRISP_CHECKS: tuple[Check, ...] = (check_pooling, check_required, check_dimensions)
+_TOWER_CHECKS: tuple[Check, ...] = (check_required, check_dimensions, check_context)
 """Of files that are not in llama.cpp's layout."""
 
 _HEADER_CHECKS: tuple[Check, ...] = (
@@ -92,10 +94,10 @@ class Diagnosis:
 def check_header(header: GgufHeader, row: CatalogRow | None) -> tuple[Finding, ...]:
     """What the header alone shows, in under 1 ms. `row`: the model in the catalog.
 
-    Nothing for static models, and for a split one, whose other parts hold tensors, too.
+    Nothing for static models and CLIP, and for a split one, whose other parts hold tensors, too.
     """
     is_split = (header.get("split.count", int) or 1) > 1
-    if is_split or header.architecture == static_format.ARCHITECTURE:
+    if is_split or header.architecture in (static_format.ARCHITECTURE, towers.TEXT):
         return ()
     evidence = gather_header(header, row)
     return tuple(chain.from_iterable(check(evidence) for check in _checks_of(evidence, _HEADER_CHECKS)))
@@ -138,7 +140,7 @@ def examine(path: Path, *, deep: bool = False, weights: bool = True) -> Diagnosi
 
 
 def _examine(path: Path, headers: list[GgufHeader], deep: bool, weights: bool) -> Diagnosis:
-    header = headers[0]
+    header = model_of(headers[0])
     split = check_split(headers)
     if not header.architecture:  # a later part under an unrelated name
         return Diagnosis(path, tuple(split), "", (path,))
@@ -155,6 +157,8 @@ def _checks_of(evidence: Evidence, checks: tuple[Check, ...]) -> tuple[Check, ..
     """Those that a file's layout allows; `checks` are for llama.cpp's."""
     if evidence.architecture == static_format.ARCHITECTURE:
         return _STATIC_CHECKS
+    if evidence.architecture == towers.TEXT:
+        return _TOWER_CHECKS
     return _CRISP_CHECKS if evidence.header.get(RAW_VOCABULARY, bool) else checks
 
 

@@ -182,10 +182,15 @@ class ImageRows:
 
 
 class ImageReader(Protocol):
-    """A vision tower together with a text model. Belongs to one thread after it was opened."""
+    """A vision tower together with a text model, or an image tower. Belongs to one thread after it was opened."""
 
-    def embed(self, text: ImageInput, output: OutputSpec) -> ImageRows:
-        """Decode, check and compute one input with its images. Releases the GIL while computing.
+    @property
+    def max_inputs(self) -> int:
+        """How many inputs it computes together."""
+        ...
+
+    def embed_batch(self, inputs: Sequence[ImageInput], output: OutputSpec) -> list[ImageRows]:
+        """Decode, check and compute up to `max_inputs` inputs with images. Releases the GIL while computing.
 
         Raises `InvalidRequest` for an image that cannot be read, `ImageInputTooLong`, `NotSupported`, `EngineFailure`.
         """
@@ -220,6 +225,7 @@ class LoadedEngine:
     exact: ExactTokenizing | None = None  # the same codec, if it gives the original tokenizer's ids
     open_images: Callable[[], ImageReader] | None = None  # loads the vision tower; None: the engine supports none
     process_state: Callable[[], EngineProcessState] | None = None  # of the engine's own process; None: it runs in ours
+    images_alone: bool = False  # each image has its own vector: no text is read together with it
 
 
 class EngineDriver(Protocol):

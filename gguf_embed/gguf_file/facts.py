@@ -22,7 +22,8 @@ _NOT_MODELS = {
     "vocab": "a vocabulary without weights",
 }
 _CANNOT_EMBED = {
-    "clip": "it is a multimodal projector that belongs to a model",
+    "clip": "it is a projector or an image tower, which belongs to a model (--mmproj)",
+    "vit": "it is an image tower, which belongs to a text tower (--mmproj)",
     "wavtokenizer-dec": "it turns audio codes into sound and does not read text",
     "t5": "llama.cpp runs it as encoder and decoder together; use only its encoder (t5encoder)",
     "eagle3": "it is a draft model for another model",
@@ -88,6 +89,12 @@ def rerank_template(header: GgufHeader) -> str:
 def context_length(header: GgufHeader) -> int | None:
     """The number of positions the model was trained for; None if the file does not declare it."""
     return header.get(f"{header.architecture}.context_length", int)
+
+
+def vector_width(header: GgufHeader) -> int | None:
+    """The numbers per vector; None if the file does not declare them."""
+    keys = ("embedding_length_out", "embedding_length")
+    return next((n for key in keys if (n := header.get(f"{header.architecture}.{key}", int))), None)
 
 
 def vocabulary_size(header: GgufHeader) -> int:

@@ -1,4 +1,4 @@
-"""Checks PNG and JPEG files from clients before anything decodes them.
+"""Checks PNG, JPEG and WebP files from clients before anything decodes them.
 
 llama.cpp decodes with stb_image, which allocates width x height x 3 bytes for whatever size a header claims.
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gguf_embed.errors import InvalidRequest
+from gguf_embed.images.webp import is_webp, webp_size
 
 MAX_BYTES = 16 * 2**20
 MAX_SIDE = 8192
@@ -44,7 +45,7 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 
 
 def check_image(data: bytes, where: str) -> None:
-    """Refuse anything but a well-formed PNG or JPEG within the limits. `where` names the image in errors.
+    """Refuse anything but a well-formed PNG, JPEG or WebP within the limits. `where` names the image in errors.
 
     Takes microseconds, milliseconds for the largest files. Raises `InvalidRequest`.
     """
@@ -64,7 +65,7 @@ def check_image(data: bytes, where: str) -> None:
 
 
 def image_size(data: bytes, where: str) -> tuple[int, int]:
-    """Width and height from the file's header. Raises `InvalidRequest` for anything but a PNG or JPEG."""
+    """Width and height from the file's header. Raises `InvalidRequest` for anything but a PNG, JPEG or WebP."""
     if data.startswith(_PNG):
         header = next(_png_chunks(data), None)
         if header is None or header[0] != b"IHDR" or len(header[1]) != 13:
@@ -82,6 +83,11 @@ def image_size(data: bytes, where: str) -> tuple[int, int]:
             raise _damaged(where, "JPEG")
         _check_jpeg(data, jpeg, where)
         return jpeg.width, jpeg.height
+    if is_webp(data):
+        size = webp_size(data)
+        if size is None:
+            raise _damaged(where, "WebP")
+        return size
     raise InvalidRequest(f"{where} is neither a PNG nor a JPEG: convert it to one of them")
 
 

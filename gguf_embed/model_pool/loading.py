@@ -18,8 +18,9 @@ from gguf_embed.engines.select import open_codec
 from gguf_embed.errors import ConfigError, ModelFileError, WayOut
 from gguf_embed.gguf_file.bounds import check_bounds
 from gguf_embed.gguf_file.facts import check_can_embed, has_rank_head, pooling_type
-from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_heads import TokenHeads, has_colbert_head, has_sparse_head, read_token_heads
+from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_pool.model_info import describe_header, describe_loaded
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.preprocessing.pairs import PairForm, pair_form
@@ -84,7 +85,7 @@ def load_model(
     `on_stage` gets what begins now, as in `LoadSpec`. Raises `ModelFileError` or `ConfigError` with one clear line, and
     then leaves nothing open.
     """
-    header = read_header(located.path)
+    header = read_model(located.path)
     check_can_embed(header)
     check_bounds(header)
     pooling = choose_pooling(header, config.pooling, report)
@@ -160,7 +161,7 @@ def choose_pooling(header: GgufHeader, configured: Pooling | None, report: Calla
 def _open_image_worker(loaded: LoadedEngine, config: ModelConfig, header: GgufHeader) -> ImageWorker | None:
     """Load the vision tower and start its thread; None if none is configured. Raises `ModelFileError`."""
     if config.mmproj is None:
-        return None
+        return ImageWorker(loaded.open_images()) if loaded.images_alone and loaded.open_images is not None else None
     if not config.mmproj.exists():
         raise ModelFileError(f"vision tower {config.mmproj}: no such file; check the path")
     if loaded.open_images is None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import LoadedEngine
+from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.adapters import task_names
 from gguf_embed.gguf_file.constants import VOCABULARY_TYPES, VocabularyType
 from gguf_embed.gguf_file.facts import (
@@ -16,6 +17,7 @@ from gguf_embed.gguf_file.facts import (
     pooling_type,
     rank_labels,
     rerank_template,
+    vector_width,
     vocabulary_size,
 )
 from gguf_embed.gguf_file.header import GgufHeader
@@ -41,7 +43,7 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
         weights_type=file_type,
         pooling=pooling,
         embd_normalize=config.embd_normalize,
-        n_embd=header.get(f"{architecture}.embedding_length", int) or 0,
+        n_embd=vector_width(header) or 0,
         n_vocab=vocabulary_size(header),
         n_ctx_train=n_ctx_train,
         n_ctx=n_ctx,
@@ -58,7 +60,7 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
         labels=rank_labels(header) if n_scores else (),
         tasks=task_names(header),
         rerank_template=rerank_template(header) if n_scores else "",
-        reads_images=config.mmproj is not None,
+        reads_images=config.mmproj is not None or bool(header.get(towers.HAS_IMAGES, bool)),
         head_outputs=head_outputs(header),
     )
 

@@ -17,6 +17,7 @@ from gguf_embed.gguf_file.digest import header_digest
 from gguf_embed.gguf_file.facts import check_can_embed, pooling_type
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.token_heads import heads_bytes
+from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_pool.file_problems import problems_of
 from gguf_embed.model_pool.model_info import describe_header
 from gguf_embed.model_store.catalog import Catalog
@@ -193,13 +194,12 @@ class ModelRegistry:
         return set(map(model_key, (name, *aliases, *(row.names if row is not None else ()))))
 
     def _named_spec(self, located: LocatedModel, config: ModelConfig) -> ModelSpec:
-        header = read_header(located.path)
+        header = read_model(located.path)
         check_can_embed(header)
         names = (*config.aliases, located.name) if config.aliases else (located.name,)
         modified = located.path.stat().st_mtime
-        return self._spec(
-            _FileFacts(header, names, _repo_of(located.name), header_digest([header]), modified, "named"), config
-        )
+        digest = header_digest([read_header(located.path)])
+        return self._spec(_FileFacts(header, names, _repo_of(located.name), digest, modified, "named"), config)
 
     def _entry_spec(self, entry: StoredModel) -> ModelSpec | None:
         """None for a file that cannot be served, which is logged once."""
@@ -208,7 +208,7 @@ class ModelRegistry:
         if known is not None or identity in self._broken:
             return known
         try:
-            header = read_header(entry.path)
+            header = read_model(entry.path)
             check_can_embed(header)
             own_pooling = pooling_type(header)
         except ModelFileError as error:

@@ -19,9 +19,10 @@ from gguf_embed.config import ModelConfig
 from gguf_embed.engines.child_process import be_the_first_to_go
 from gguf_embed.engines.select import open_codec
 from gguf_embed.errors import EmbedError, ModelFileError, WayOut
+from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.bounds import check_bounds, vocabulary_problem
 from gguf_embed.gguf_file.facts import check_can_embed
-from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.static_format import ARCHITECTURE as STATIC_ARCHITECTURE
 from gguf_embed.gguf_file.vocabulary import has_wordpiece
 from gguf_embed.model_pool.loading import LoadedModel, load_model
@@ -89,7 +90,7 @@ def _end_with_parent() -> None:
 
 
 def _try(job: TrialJob) -> None:
-    header = read_header(job.path)
+    header = towers.read_model(job.path)
     check_can_embed(header)
     check_bounds(header)
     if header.architecture != STATIC_ARCHITECTURE:
@@ -110,10 +111,10 @@ def _try(job: TrialJob) -> None:
 
 def _try_vocabulary(header: GgufHeader, config: ModelConfig) -> None:
     say("stage", "reading its vocabulary")
-    problem = vocabulary_problem(header)
+    problem = vocabulary_problem(header) if header.architecture != towers.TEXT else None
     if problem is not None:
         raise ModelFileError(f"{header.path}: {problem}", [WayOut.OTHER_FILE])
-    if has_wordpiece(header) and config.tokenizer != "llama":
+    if header.architecture == towers.TEXT or (has_wordpiece(header) and config.tokenizer != "llama"):
         return  # llama.cpp's tokenizer is not used
     opened = open_codec(header.path)
     for text in TEXTS:

@@ -13,6 +13,7 @@ from typing import Literal
 from gguf_embed.errors import EmbedError, InvalidRequest, ModelFileError, ModelNotFound
 from gguf_embed.gguf_file.facts import check_can_embed
 from gguf_embed.gguf_file.header import read_header
+from gguf_embed.gguf_file.towers import model_of
 from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.download import FetchedFile, Hub, Listener
 from gguf_embed.model_store.folder import FolderFiles, FolderModel, ModelsFolder
@@ -194,7 +195,7 @@ class ModelStore:
         files = tuple(files)
         try:
             headers = [read_header(file.path) for file in files]
-            check_can_embed(headers[0])
+            check_can_embed(model_of(headers[0]))
         except EmbedError:
             others = self._index.models()
             for file in files:

@@ -24,13 +24,16 @@ MAX_WAITING_BYTES = 512 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    rows: ImageRows
+    rows: Sequence[ImageRows]
     started_s: float
     compute_s: float
 
 
 class ImageWorker:
-    """Computes one input at a time, in order of arrival. Methods may be called from any event loop."""
+    """Computes inputs in order of arrival: those of a request in groups as large as the reader takes.
+
+    Methods may be called from any event loop.
+    """
 
     def __init__(self, reader: ImageReader, max_waiting: int = MAX_WAITING) -> None:
         self._reader = reader
@@ -44,7 +47,7 @@ class ImageWorker:
     async def submit(self, texts: Sequence[ImageInput], output: OutputSpec) -> Submission:
         """Compute all texts, or raise the first error. If the caller is cancelled, texts that wait never run.
 
-        Raises `Overloaded` if there is no room for all of them, and the errors of `ImageReader.embed`.
+        Raises `Overloaded` if there is no room for all of them, and the errors of `ImageReader.embed_batch`.
         """
         arrived_s = time.monotonic()
         futures = self._admit(texts, output)
@@ -54,8 +57,8 @@ class ImageWorker:
             for future in reversed(futures):  # the last first: the thread takes none of them up meanwhile
                 future.cancel()
         return Submission(
-            outputs=[timed.rows.output for timed in done],
-            n_tokens=[timed.rows.n_tokens for timed in done],
+            outputs=[rows.output for timed in done for rows in timed.rows],
+            n_tokens=[rows.n_tokens for timed in done for rows in timed.rows],
             queue_s=done[0].started_s - arrived_s,
             compute_s=sum(timed.compute_s for timed in done),
         )
@@ -66,16 +69,18 @@ class ImageWorker:
                 f"a request with images has {len(texts)} inputs, the limit is {self._max_waiting}",
                 ways_out=[WayOut.FEWER_INPUTS],
             )
-        sizes = [sum(len(part) for part in text.parts if isinstance(part, bytes)) for text in texts]
+        n_together = self._reader.max_inputs
+        groups = [texts[at : at + n_together] for at in range(0, len(texts), n_together)]
+        sizes = [sum(map(_image_bytes, group)) for group in groups]
         with self._lock:
             if self._is_closed:
                 raise Unavailable("the model is being unloaded", [WayOut.RETRY])
             self._check_room(len(texts), sum(sizes))
             self._n_waiting += len(texts)
             self._waiting_bytes += sum(sizes)
-            futures = [self._thread.submit(self._run, text, output) for text in texts]
-        for future, size in zip(futures, sizes, strict=True):
-            future.add_done_callback(partial(self._leave, size))
+            futures = [self._thread.submit(self._run, group, output) for group in groups]
+        for future, group, size in zip(futures, groups, sizes, strict=True):
+            future.add_done_callback(partial(self._leave, len(group), size))
         return futures
 
     def _check_room(self, n_texts: int, n_bytes: int) -> None:
@@ -88,17 +93,17 @@ class ImageWorker:
                 f"images of {self._waiting_bytes:,} bytes are already waiting, the limit is {MAX_WAITING_BYTES:,}"
             )
 
-    def _run(self, text: ImageInput, output: OutputSpec) -> _Timed:
+    def _run(self, group: Sequence[ImageInput], output: OutputSpec) -> _Timed:
         started_s = time.monotonic()
-        rows = self._reader.embed(text, output)
-        fault = rows.output.fault()
+        rows = self._reader.embed_batch(group, output)
+        fault = next((found for one in rows if (found := one.output.fault())), None)
         if fault:
             raise EngineFailure(fault)
         return _Timed(rows, started_s, time.monotonic() - started_s)
 
-    def _leave(self, size: int, _future: Future[_Timed]) -> None:
+    def _leave(self, n_inputs: int, size: int, _future: Future[_Timed]) -> None:
         with self._lock:
-            self._n_waiting -= 1
+            self._n_waiting -= n_inputs
             self._waiting_bytes -= size
 
     def close(self) -> None:
@@ -108,3 +113,7 @@ class ImageWorker:
         self._thread.shutdown(wait=True)
         if not was_closed:
             self._reader.close()
+
+
+def _image_bytes(text: ImageInput) -> int:
+    return sum(len(part) for part in text.parts if isinstance(part, bytes))

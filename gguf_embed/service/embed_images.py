@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gguf_embed.errors import EmbedError, InvalidInput, InvalidRequest, NotSupported, WayOut
+from gguf_embed.errors import EmbedError, InputTooLong, InvalidInput, InvalidRequest, NotSupported, WayOut
 from gguf_embed.output_cache.cache import OutputCache
 from gguf_embed.preprocessing import prompt_prefixes
 from gguf_embed.preprocessing.tokens import TokenizedText, character_limit
@@ -15,8 +16,10 @@ from gguf_embed.scheduler.scheduler import Submission
 from gguf_embed.service.embed_checks import check_dimensions
 from gguf_embed.service.embed_plan import EmbedPlan
 from gguf_embed.service.pipeline import ServedModel
-from gguf_embed.types import DENSE, TOKENS, EmbedRequest, ImageInput
+from gguf_embed.types import DENSE, TOKENS, EmbedRequest, ImageInput, Input, Output
 
+KNOWN_READERS = ("clip-vit-base-patch32", "clip-vit-base-patch16", "clip-vit-large-patch14")
+MAX_NAMES_SHOWN = 10
 _TOKENIZED_BY_TOWER = TokenizedText((), 0)
 
 
@@ -35,7 +38,42 @@ class ImagePlan(EmbedPlan):
         return await self.worker.submit(self.images, self.output)
 
 
-def plan_images(served: ServedModel, request: EmbedRequest) -> ImagePlan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlonePlan(EmbedPlan):
+    """Texts, and images that each have their own vector. `inputs` are the texts, and are computed like any others."""
+
+    worker: ImageWorker
+    images: Sequence[ImageInput]
+    text_indices: Sequence[int]  # of `inputs` in the request
+
+    def tokenize(self) -> Sequence[TokenizedText | EmbedError]:
+        texts: list[TokenizedText | EmbedError] = [_TOKENIZED_BY_TOWER] * len(self.index_of)
+        try:
+            found = self._prepare(self.inputs)
+        except (InvalidInput, InputTooLong) as error:
+            raise error.for_input(self.text_indices[error.index]) from error
+        for index, text in zip(self.text_indices, found, strict=True):
+            texts[index] = text
+        return texts
+
+    async def submit(self, sequences: Sequence[Sequence[int]], cache: OutputCache | None) -> Submission:
+        """The images on their thread, the texts with those of other requests. The cache is not asked."""
+        scheduler = self.served.model.scheduler
+        of_images, of_texts = await asyncio.gather(
+            self.worker.submit(self.images, self.output),
+            scheduler.submit([sequences[index] for index in self.text_indices], self.output),
+        )
+        outputs: list[Output | None] = [None] * len(sequences)
+        n_tokens = [0] * len(sequences)
+        for indices, part in (([image.index for image in self.images], of_images), (self.text_indices, of_texts)):
+            for index, output, n in zip(indices, part.outputs, part.n_tokens, strict=True):
+                outputs[index], n_tokens[index] = output, n
+        failures = {self.text_indices[number]: error for number, error in of_texts.failures.items()}
+        queue_s, compute_s = max(of_images.queue_s, of_texts.queue_s), of_images.compute_s + of_texts.compute_s
+        return Submission(outputs, n_tokens, queue_s, compute_s, failures)
+
+
+def plan_images(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
     """Plan all inputs of a request with images, including those without images.
 
     Raises `InvalidRequest` or `NotSupported` for options that this model or images do not support.
@@ -44,6 +82,8 @@ def plan_images(served: ServedModel, request: EmbedRequest) -> ImagePlan:
     if model.image_worker is None:
         raise no_tower(info.name)
     _check(request, served)
+    if model.loaded.images_alone:
+        return _plan_alone(served, request, model.image_worker)
     prompt = None if request.prompt is None else prompt_prefixes.choose(request.prompt, info.prompts)
     images = in_order(request, "" if prompt is None else prompt.text)
     _check_characters(images, info.max_input_tokens)
@@ -62,9 +102,42 @@ def plan_images(served: ServedModel, request: EmbedRequest) -> ImagePlan:
     )
 
 
-def no_tower(name: str) -> NotSupported:
-    """The error for a request with images to a model without a vision tower."""
-    return NotSupported(f"model {name!r} reads text only, not images", [WayOut.ADD_TOWER])
+def _plan_alone(served: ServedModel, request: EmbedRequest, worker: ImageWorker) -> AlonePlan:
+    """Raises `InvalidRequest` for an input that is more than one text or image."""
+    output = request.output or served.info.output
+    if output != served.info.output:
+        raise NotSupported(
+            f"images have no pooling {output.pooling_name} with this model: leave the pooling out, or send texts only"
+        )
+    prompt = None if request.prompt is None else prompt_prefixes.choose(request.prompt, served.info.prompts)
+    with_images = {image.index for image in request.images}
+    for image in request.images:
+        if len(image.parts) != 1:
+            raise InvalidRequest(
+                f"input {image.index} has {len(image.parts)} parts, and model {served.info.name!r} gives each text and "
+                "each image its own vector: send them as separate inputs"
+            )
+    indices = [index for index in range(len(request.inputs)) if index not in with_images]
+    texts: Sequence[Input] = [request.inputs[index] for index in indices]
+    return AlonePlan(
+        served=served,
+        output=output,
+        index_of=range(len(request.inputs)),
+        n_characters=sum(map(len, texts)),
+        request=request,
+        inputs=texts if prompt is None else prompt_prefixes.apply(prompt, tuple(texts)),
+        prompt=prompt,
+        worker=worker,
+        images=request.images,
+        text_indices=indices,
+    )
+
+
+def no_tower(name: str, readers: Sequence[str] = ()) -> NotSupported:
+    """The error for a request with images to a model without a vision tower. `readers`: models here that have one."""
+    on_this_server = f"models on this server that read images: {', '.join(map(repr, readers[:MAX_NAMES_SHOWN]))}"
+    others = on_this_server if readers else f"models that read images: {', '.join(KNOWN_READERS)}"
+    return NotSupported(f"model {name!r} reads text only, not images ({others})", [WayOut.ADD_TOWER])
 
 
 def in_order(request: EmbedRequest, prefix: str) -> list[ImageInput]:

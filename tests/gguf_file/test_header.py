@@ -169,7 +169,7 @@ def write(path: Path, content: bytes) -> Path:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gguf_bytes([string_entry("general.architecture", "clip")]), "multimodal projector"),
+        (gguf_bytes([string_entry("general.architecture", "clip")]), "projector or an image tower"),
         (gguf_bytes([ARCHITECTURE, string_entry("general.type", "mmproj")]), "mmproj"),
         (gguf_bytes([ARCHITECTURE, string_entry("general.type", "adapter")]), "LoRA adapter"),
         (gguf_bytes([string_entry("general.architecture", "wavtokenizer-dec"), TOKENS]), "'wavtokenizer-dec' cannot"),

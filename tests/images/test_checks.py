@@ -68,7 +68,7 @@ def test_the_size_is_read_off_the_header(data, size):
     [
         (b"", "neither a PNG nor a JPEG"),
         (b"GIF89a\x01\x00\x01\x00", "neither a PNG nor a JPEG"),
-        (b"RIFF\x00\x00\x00\x00WEBP", "neither a PNG nor a JPEG"),
+        (b"RIFF\x00\x00\x00\x00WEBP", "damaged WebP"),
         (b"ID3\x03sound", "neither a PNG nor a JPEG"),
         (b"\x89PNG\r\n\x1a\n", "damaged PNG"),
         (png(noise(1))[:30], "damaged PNG"),

@@ -257,7 +257,6 @@ def test_an_invalid_name_never_reaches_the_file_system(tmp_path, fake, store, na
         ("nomic", ModelNotFound, "'nomic'.*nomic-embed-text-v1.5.*list --catalog"),
         ("model.gguf", ModelNotFound, "'model.gguf'.*list --catalog"),
         ("nomic-embed-text:v9", ModelNotFound, "nomic-embed-text-v1.5 .*'v9'"),
-        ("clip-vit-base-patch16", NotSupported, "clip-vit-base-patch16 .*CLIP's towers"),
         ("jina-reranker-v3", NotSupported, "jina-reranker-v3 .*projector"),
         ("potion-base-8M:Q4_K_M", NotSupported, "potion-base-8M .*F32, F16, BF16 or Q8_0, not to Q4_K_M"),
         ("org/nothing", ModelFileError, "org/nothing is not on the hub"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -19,14 +20,20 @@ from tests.scheduler.builders import MEAN
 class ScriptedReader:
     """Answers text i with the number i; can be held, and fails for the text "bad"."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_inputs: int = 1) -> None:
+        self.max_inputs = max_inputs
+        self.groups: list[int] = []
         self.read: list[int] = []
         self.begun = threading.Event()
         self.go_on = threading.Event()
         self.go_on.set()
         self.n_closed = 0
 
-    def embed(self, text: ImageInput, output: OutputSpec) -> ImageRows:
+    def embed_batch(self, inputs: Sequence[ImageInput], output: OutputSpec) -> list[ImageRows]:
+        self.groups.append(len(inputs))
+        return [self._embed(text) for text in inputs]
+
+    def _embed(self, text: ImageInput) -> ImageRows:
         self.begun.set()
         if text.parts == ("bad",):
             raise EngineFailure(f"input {text.index} is bad")
@@ -62,6 +69,18 @@ def test_rows_and_tokens_come_in_the_order_of_the_texts(worker, reader):
     assert done.n_tokens == [3, 1, 2]
     assert reader.read == [2, 0, 1]
     assert done.queue_s >= 0 <= done.compute_s
+
+
+def test_a_request_is_computed_in_groups_as_large_as_the_reader_takes():
+    reader = ScriptedReader(max_inputs=2)
+    worker = ImageWorker(reader, max_waiting=5)
+    try:
+        done = asyncio.run(worker.submit(texts(4, 0, 1, 2, 3), MEAN))
+    finally:
+        worker.close()
+    assert reader.groups == [2, 2, 1]
+    assert [output.matrix[0, 0] for output in done.outputs] == [5, 1, 2, 3, 4]
+    assert done.n_tokens == [5, 1, 2, 3, 4]
 
 
 def test_the_first_error_is_raised_and_what_had_not_begun_is_not_computed(worker, reader):

@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.data.tower_directories import DATA
 from tests.server_process import Server
+from tests.tower_models import write_own
 from tests.ui.browser import PHONE, Browser
 
 pytestmark = pytest.mark.ui
@@ -163,3 +165,25 @@ def test_the_documentation_fits_and_its_links_lead_somewhere(browser, tiny_serve
     targets = browser.run(broken)
     assert len(targets) > 50
     assert [name for name in targets if not browser.run(f"return !!document.getElementById({name!r})")] == []
+
+
+def test_a_picture_gets_shares_of_labels(browser, models, launch, tmp_path):
+    server = launch("-m", write_own("clip_quick", tmp_path), "-m", models / "encoder.gguf")
+    browser.open(server.url)
+    browser.wait_for_status("Ready.")
+    assert browser.find("#picture-form").is_displayed()
+    browser.find("#picture").send_keys(str(DATA / "pictures" / "wide.png"))
+    browser.wait(lambda: len(browser.all("#shares tr")) == 5)
+    shares = [float(row.get_attribute("value")) for row in browser.all("#shares progress")]
+    assert sum(shares) == pytest.approx(1, abs=1e-3)
+    assert shares == sorted(shares, reverse=True)
+    labels = browser.find("#labels")
+    labels.clear()
+    labels.send_keys("one\ntwo")
+    browser.find("#picture-form button").click()
+    browser.wait(lambda: sorted(browser.texts("#shares th")) == ["one", "two"])
+    labels.clear()
+    browser.find("#picture-form button").click()
+    browser.wait(lambda: "at least one label" in browser.find("#picture-error").text)
+    browser.find("#model option[value=encoder]").click()
+    assert not browser.find("#picture-form").is_displayed()

@@ -34,7 +34,7 @@ from gguf_embed.engines.isolated import frames
 from gguf_embed.engines.isolated.messages import (
     CodecCall,
     EmbedBatch,
-    EmbedImage,
+    EmbedImages,
     Failed,
     IsolatedContexts,
     Loaded,
@@ -118,6 +118,7 @@ class _ChildEngine:
             pieces=PackedBytes(map(loaded.codec.token_bytes, range(n_vocab))),
             is_exact=loaded.exact is not None,
             reads_images=loaded.open_images is not None,
+            images_alone=loaded.images_alone,
         )
 
     def make_plan(self, max_input_tokens: int) -> Plan:
@@ -172,14 +173,15 @@ class _Lane:
             case OpenContext():
                 self.opened = request
                 self._context(1)
-            case EmbedImage(text, output):
+            case EmbedImages(inputs, output):
                 assert self.images is not None
-                return self.images.embed(text, output)
+                return self.images.embed_batch(inputs, output)
             case OpenImages():
                 open_images = self.engine.ready.open_images
                 assert open_images is not None
                 self.images = open_images()
                 self.stack.callback(self.images.close)
+                return self.images.max_inputs
             case LoadJob():
                 return self.engine.load(request, partial(frames.send, self.end))
             case MakePlan(max_input_tokens):

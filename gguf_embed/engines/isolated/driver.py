@@ -49,6 +49,7 @@ class IsolatedDriver:
             exact=engine.codec if loaded.is_exact else None,
             open_images=(lambda: IsolatedImages(supervisor)) if loaded.reads_images else None,
             process_state=supervisor.state,
+            images_alone=loaded.images_alone,
         )
 
     def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> ExecutionPlan:

@@ -11,7 +11,7 @@ from gguf_embed.engines.base import ContextSpec, ImageRows
 from gguf_embed.engines.isolated.messages import (
     CodecCall,
     EmbedBatch,
-    EmbedImage,
+    EmbedImages,
     IsolatedSpec,
     Loaded,
     OpenContext,
@@ -171,19 +171,23 @@ class IsolatedImages:
     def _open(self) -> Lane:
         lane = self._supervisor.open_lane()
         try:
-            self._supervisor.call(lane, OpenImages(), self._supervisor.stage_s, "loading the vision tower")
+            self.max_inputs: int = self._supervisor.call(
+                lane, OpenImages(), self._supervisor.stage_s, "loading the vision tower"
+            )
         except BaseException:
             lane.close()
             raise
         return lane
 
-    def embed(self, text: ImageInput, output: OutputSpec) -> ImageRows:
+    def embed_batch(self, inputs: Sequence[ImageInput], output: OutputSpec) -> list[ImageRows]:
         lane = self._lane
         if lane is None or not self._supervisor.is_current(lane):
             self.close()
             lane = self._lane = self._open()
         limit_s = self._supervisor.limits.image_s
-        rows: ImageRows = self._supervisor.call(lane, EmbedImage(text, output), limit_s, "an input with images")
+        rows: list[ImageRows] = self._supervisor.call(
+            lane, EmbedImages(tuple(inputs), output), limit_s, "inputs with images"
+        )
         return rows
 
     def close(self) -> None:

@@ -60,14 +60,14 @@ class CodecCall:
 
 @dataclass(frozen=True, slots=True)
 class OpenImages:
-    """Loads the vision tower, for this lane."""
+    """Loads the vision tower, for this lane. The answer is how many inputs it computes together."""
 
 
 @dataclass(frozen=True, slots=True)
-class EmbedImage:
-    """Asks for the output of one input with images."""
+class EmbedImages:
+    """Asks for the outputs of inputs with images."""
 
-    text: ImageInput
+    inputs: tuple[ImageInput, ...]
     output: OutputSpec
 
 
@@ -90,6 +90,7 @@ class Loaded:
     pieces: PackedBytes  # the text of each id
     is_exact: bool  # the codec gives the original tokenizer's ids
     reads_images: bool
+    images_alone: bool
 
 
 @dataclass(frozen=True, slots=True)

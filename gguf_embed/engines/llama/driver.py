@@ -26,6 +26,7 @@ from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.engines.llama.gpu_build import supports_gpu
 from gguf_embed.engines.memory import TOO_LARGE_TO_READ, fits_in_memory, mapped_notice
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.facts import file_type_name, has_rank_head, rank_labels
 from gguf_embed.gguf_file.graph_only import why_not_llama
 from gguf_embed.gguf_file.header import GgufHeader, read_header
@@ -61,6 +62,8 @@ class LlamaDriver:
     name = "llama"
 
     def refusal(self, header: GgufHeader, config: ModelConfig) -> str | None:
+        if header.architecture == towers.TEXT:
+            return "llama.cpp has no text tower of CLIP"
         heads = sorted(HEAD_TENSORS & header.tensors.keys())
         if heads:
             return f"it has no tensor {heads[0]}"

@@ -16,6 +16,7 @@ from gguf_embed.engines.llama import mtmd_api as mtmd
 from gguf_embed.engines.llama.batch import BatchBuffers
 from gguf_embed.errors import EngineFailure, ImageInputTooLong, InvalidRequest, ModelFileError, NotSupported, WayOut
 from gguf_embed.images.checks import check_image, check_pixels, check_together
+from gguf_embed.images.webp import is_webp
 from gguf_embed.types import DENSE, TOKENS, FloatMatrix, ImageInput, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
 
@@ -71,6 +72,8 @@ class RowPool:
 class ImageContext:
     """Implements `ImageReader`: a vision tower with a context of the text model. Belongs to one thread once opened."""
 
+    max_inputs = 1
+
     def __init__(self, info: EngineInfo, model: api.Handle, spec: ImageSpec) -> None:
         """Load the tower. Raises `ModelFileError` with one clear reason."""
         self.spec = spec
@@ -94,7 +97,11 @@ class ImageContext:
     def _part_tokens(self) -> int:
         return min(self.spec.part_tokens, self.spec.max_tokens)
 
+    def embed_batch(self, inputs: Sequence[ImageInput], output: OutputSpec) -> list[ImageRows]:
+        return [self.embed(text, output) for text in inputs]
+
     def embed(self, text: ImageInput, output: OutputSpec) -> ImageRows:
+        """Compute one input, see `ImageReader.embed_batch`."""
         if output.kind not in (DENSE, TOKENS):
             raise NotSupported(f"inputs with images have no {output.kind}, only vectors", [WayOut.POOL])
         pooling = Pooling(output.pooling_name)
@@ -188,6 +195,11 @@ def _check_files(text: ImageInput) -> None:
     for number, part in enumerate(text.parts):
         if isinstance(part, bytes):
             check_image(part, _part_name(text, number))
+            if is_webp(part):
+                raise NotSupported(
+                    f"{_part_name(text, number)} the image is a WebP, which this model's vision tower does not decode: "
+                    "convert it to a PNG or JPEG"
+                )
     check_together((part for part in text.parts if isinstance(part, bytes)), f"input {text.index}")
 
 

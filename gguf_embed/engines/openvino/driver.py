@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gguf_embed.config import ModelConfig
-from gguf_embed.engines.base import BatchLimits, ClosableCodec, ExecutionPlan, LoadedEngine, LoadSpec
+from gguf_embed.engines.base import BatchLimits, ClosableCodec, ExecutionPlan, ImageReader, LoadedEngine, LoadSpec
 from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.openvino import support
 from gguf_embed.engines.records import MeasurementRecords, record_key
+from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file import towers
+from gguf_embed.gguf_file.facts import context_length
 from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.layout import read_layout, read_numbers
+from gguf_embed.gguf_file.strings import read_strings
 from gguf_embed.gguf_file.vocabulary import has_wordpiece, read_wordpiece_vocabulary
+from gguf_embed.tokenization.clip_bpe import ClipCodec
+from gguf_embed.tokenization.siglip_unigram import PRE as SIGLIP
+from gguf_embed.tokenization.siglip_unigram import SiglipCodec
 from gguf_embed.tokenization.wordpiece_codec import WordPieceCodec
 
 if TYPE_CHECKING:
@@ -44,7 +53,7 @@ class OpenVinoDriver:
         return False
 
     def memory_bytes(self, header: GgufHeader, config: ModelConfig) -> int:
-        return support.resident_bytes(header)
+        return support.resident_bytes(header) + support.image_bytes(header, config)
 
     def load(self, spec: LoadSpec) -> LoadedEngine:
         from gguf_embed.engines.openvino.build import ModelBuilder
@@ -55,8 +64,11 @@ class OpenVinoDriver:
             builder = ModelBuilder(spec, opened.codec)
             choice = _choose(builder, spec)
             engine = builder.compile(choice.precision, choice.n_streams, alone=True, on_close=opened.close)
+            open_images = _image_opener(spec, engine.info.n_embd, choice.precision)
             stack.pop_all()
-        return LoadedGraph(engine, opened.codec, WEIGHTS_TYPES[choice.precision], opened.exact, choice=choice)
+        exact = opened.codec if isinstance(opened.codec, ClipCodec | SiglipCodec) else opened.exact
+        weights = WEIGHTS_TYPES[choice.precision]
+        return LoadedGraph(engine, opened.codec, weights, exact, open_images, images_alone=True, choice=choice)
 
     def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> ExecutionPlan:
         """Everything was measured on loading, because it decides how the graph is compiled."""
@@ -82,11 +94,40 @@ class OpenVinoDriver:
 def open_codec(spec: LoadSpec) -> ClosableCodec:
     """The file's vocabulary, with llama.cpp only if it is not WordPiece, or if its tokenizer is configured."""
     header = spec.header
+    if header.architecture == towers.TEXT:
+        return ClosableCodec(_clip_codec(header), lambda: None)
     if not has_wordpiece(header) or spec.config.tokenizer == "llama":
         return spec.open_codec(header.path)
     stored = read_wordpiece_vocabulary(header)
     codec = WordPieceCodec(stored.vocabulary, stored.piece, strips_first_space=stored.strips_first_space)
     return ClosableCodec(codec, lambda: None)
+
+
+def _clip_codec(header: GgufHeader) -> ClipCodec | SiglipCodec:
+    """Raises `ModelFileError` for a vocabulary that is neither CLIP's nor SigLIP's."""
+    entries, merges = (read_strings(header.path, f"tokenizer.ggml.{name}") for name in ("tokens", "merges"))
+    try:
+        if header.get("tokenizer.ggml.pre", str) != SIGLIP:
+            return ClipCodec(entries, merges)
+        stored = read_layout(header).entries
+        keys = ("scores", "token_type", "precompiled_charsmap")
+        found = [stored.get(f"tokenizer.ggml.{key}") for key in keys]
+        scores, types, charsmap = (
+            [] if entry is None else read_numbers(header.path, entry).tolist() for entry in found
+        )
+        return SiglipCodec(entries, scores, types, bytes(charsmap), context_length(header) or 1)
+    except ModelFileError as error:
+        raise ModelFileError(f"{header.path}: {error.message}") from error
+
+
+def _image_opener(spec: LoadSpec, n_embd: int, precision: str) -> Callable[[], ImageReader] | None:
+    """What opens the model's image tower; None without one."""
+    if spec.header.architecture != towers.TEXT:
+        return None
+    from gguf_embed.engines.openvino.images import TowerReader, find_tower
+
+    tower = find_tower(spec)
+    return None if tower is None else lambda: TowerReader(tower, spec, n_embd, precision)
 
 
 def _choose(builder: ModelBuilder, spec: LoadSpec) -> Choice:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gguf_embed.engines.openvino.graphs.bert import bert, jina_bert_v3, mpnet
+from gguf_embed.engines.openvino.graphs.clip_text import clip_text
 from gguf_embed.engines.openvino.graphs.deberta_v2 import deberta_v2
 from gguf_embed.engines.openvino.graphs.gemma_embedding import gemma_embedding
 from gguf_embed.engines.openvino.graphs.jina_bert_v2 import jina_bert_v2
@@ -18,6 +19,7 @@ from gguf_embed.engines.openvino.pieces import GraphPieces
 from gguf_embed.engines.openvino.runtime import Node, model_of, op
 from gguf_embed.engines.openvino.support import DECODERS
 from gguf_embed.engines.openvino.weights import GraphWeights
+from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.adapters import TensorParts
 from gguf_embed.types import Pooling
 
@@ -35,6 +37,7 @@ GRAPHS: Mapping[str, Callable[[GraphPieces], Node]] = {
     "t5encoder": t5_encoder,
     "qwen2": qwen,
     "qwen3": qwen,
+    towers.TEXT: clip_text,
 }
 """By `general.architecture`."""
 
@@ -82,9 +85,9 @@ def build_network(weights: GraphWeights, n_vocab: int, *, rank_head: bool) -> Ne
 
 
 def _dense_modules(g: GraphPieces, pooled: Node) -> tuple[Node, int]:
-    """EmbeddingGemma's: matrices by which the pooled rows are multiplied. The result, and its numbers per row."""
+    """Matrices by which pooled rows are multiplied: EmbeddingGemma's, CLIP's. The result, and its numbers per row."""
     width = g.n_embd
-    for name in ("dense_2", "dense_3"):
+    for name in ("dense_2", "dense_3", "projection"):
         if g.weights.has(f"{name}.weight"):
             n_out = g.weights.rows(f"{name}.weight")
             pooled, width = g.exact_linear(pooled, name, n_out, width), n_out

@@ -21,6 +21,8 @@ from gguf_embed.types import FloatMatrix
 MASKED = -1e9
 """Added to the attention scores of what a token must not see; finite, because an empty slot may see nothing."""
 
+ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "tanh")
+
 FAR_AWAY = 1e12
 """A distance whose ALiBi bias is as good as `MASKED`."""
 
@@ -236,13 +238,15 @@ class GraphPieces:
                 return op.gelu(x, "erf")
             case "gelu_tanh":
                 return op.gelu(x, "tanh")
+            case "quick_gelu":
+                return op.swish(x, constant(np.float32(1.702)))
             case "silu":
                 return op.swish(x)
             case "relu":
                 return op.relu(x)
             case "tanh":
                 return op.tanh(x)
-        raise self.weights.error(f"activation {kind!r} is unknown, expected gelu, gelu_tanh, silu, relu or tanh")
+        raise self.weights.error(f"activation {kind!r} is unknown, expected one of {', '.join(ACTIVATIONS)}")
 
     def gated(self, x: Node, layer: str, kind: str, n_ff: int) -> Node:
         """activation(gate) · up, from `ffn_gate` and `ffn_up`, or from `ffn_up` with the gate's rows first."""
@@ -269,10 +273,12 @@ class GraphPieces:
         return product
 
     def exact_linear(self, x: Node, name: str, n_out: int, n_in: int) -> Node:
-        """`linear` without a bias, computed in float32 whatever the precision."""
+        """`linear`, computed in float32 whatever the precision."""
         product = op.matmul(x, constant(self.weights.array(f"{name}.weight", (n_out, n_in))), False, True)
         self.exact.append(product)
-        return product
+        if not self.weights.has(f"{name}.bias"):
+            return product
+        return op.add(product, constant(self.weights.array(f"{name}.bias", (n_out,))))
 
 
 def alibi_slopes(n_head: int, max_bias: float) -> FloatMatrix:

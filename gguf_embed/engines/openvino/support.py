@@ -8,9 +8,11 @@ from math import isqrt, prod
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.memory import available_bytes
+from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.facts import context_length, has_rank_head
 from gguf_embed.gguf_file.graph_only import OWN_ARCHITECTURES
-from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
 from gguf_embed.gguf_file.token_rows import KEPT_BYTES
 
@@ -18,6 +20,7 @@ ARCHITECTURES = (
     *("bert", "distilbert", "mpnet", "nomic-bert", "gte", "modern-bert", "jina-bert-v2", "jina-bert-v3"),
     "deberta-v2",
     *("t5encoder", "gemma-embedding", "qwen2", "qwen3"),
+    towers.TEXT,
 )
 """Those with a graph. `network.py` has a function for each."""
 
@@ -40,6 +43,10 @@ _KNOWN = re.compile(
     rf"(?:blk\.\d+\.(?:{_LINEAR}|{_LAYER_NORMS}|{_GEMMA_NORMS})|{_T5}|{_MODEL}|{_HEAD})"
     r"(?:\.lora_a|\.lora_b)?\.(?:weight|bias)"
 )
+_IN_TOWER_LAYER = "attn_q|attn_k|attn_v|attn_out|ln1|ln2|ffn_up|ffn_down"
+_KNOWN_IN_TOWER = re.compile(
+    rf"(?:blk\.\d+\.(?:{_IN_TOWER_LAYER})|token_embd|position_embd|post_ln|projection)\.(?:weight|bias)"
+)
 
 _PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
 
@@ -61,12 +68,14 @@ def refusal(header: GgufHeader, config: ModelConfig) -> str | None:
         return f"it has no graph for the architecture {header.architecture}"
     if config.compute.offload.n_gpu_layers != 0 or config.compute.offload.devices not in ((), ("none",)):
         return "it does not use GPUs"
-    if config.mmproj is not None:
+    if config.mmproj is not None and header.architecture != towers.TEXT:
         return "it reads text only, and a vision tower is configured"
     if config.tokenizer == "llama" and header.architecture in OWN_ARCHITECTURES:
         return "llama.cpp's tokenizer is configured, and it does not read this architecture (--tokenizer auto does)"
     if find_spec("openvino") is None:
         return "the package openvino is not installed (pip install 'gguf-embed[openvino]')"
+    if header.architecture == towers.TEXT and find_spec("PIL") is None:
+        return "the package pillow is not installed (pip install 'gguf-embed[openvino]')"
     n_files = header.get("split.count", int) or 1
     if n_files > 1:
         return f"it reads one file, and this model is split into {n_files}"
@@ -76,8 +85,9 @@ def refusal(header: GgufHeader, config: ModelConfig) -> str | None:
 def _unknown_part(header: GgufHeader) -> str | None:
     """What the file has that the graph for its architecture does not compute; None if there is nothing."""
     architecture = header.architecture
+    known = _KNOWN_IN_TOWER if architecture == towers.TEXT else _KNOWN
     tensors = (name for name in header.tensors if name not in HEAD_TENSORS)
-    unknown = next((name for name in tensors if not _KNOWN.fullmatch(name)), None)
+    unknown = next((name for name in tensors if not known.fullmatch(name)), None)
     if unknown is not None:
         return f"its graph for {architecture} has no tensor {unknown}"
     for key in _PER_LAYER:
@@ -86,7 +96,7 @@ def _unknown_part(header: GgufHeader) -> str | None:
     scaling = header.get(f"{architecture}.rope.scaling.type", str) or "none"
     if scaling not in ("none", "linear"):
         return f"it does not compute rope scaling {scaling!r}"
-    is_encoder = architecture not in (*DECODERS, "gemma-embedding", "t5encoder")
+    is_encoder = architecture not in (*DECODERS, "gemma-embedding", "t5encoder", towers.TEXT)
     if is_encoder and header.get(f"{architecture}.attention.causal", bool) is not False:
         return f"{architecture}.attention.causal is not false in the file"
     if architecture == "qwen2" and has_rank_head(header):
@@ -114,7 +124,7 @@ def _too_large(header: GgufHeader, config: ModelConfig) -> str | None:
 
 def peak_bytes(header: GgufHeader, config: ModelConfig) -> int:
     """An estimate of the memory that a model takes while its longest text is computed."""
-    return resident_bytes(header) + longest_text_bytes(header, config)
+    return resident_bytes(header) + longest_text_bytes(header, config) + image_bytes(header, config)
 
 
 def resident_bytes(header: GgufHeader) -> int:
@@ -122,6 +132,17 @@ def resident_bytes(header: GgufHeader) -> int:
     table = header.tensors.get(TABLE)
     kept = table.size_bytes if table is not None and table.size_bytes <= KEPT_BYTES else 0
     return COPIES * _matrix_bytes(header) + kept + BUFFER_BYTES
+
+
+def image_bytes(header: GgufHeader, config: ModelConfig) -> int:
+    """An estimate of the memory that a CLIP's image tower takes; 0 without one, and for a file that cannot be read."""
+    if header.architecture != towers.TEXT:
+        return 0
+    try:
+        tower = towers.image_tower(read_header(config.mmproj or header.path))
+    except ModelFileError:
+        return 0
+    return COPIES * _matrix_bytes(tower) + BUFFER_BYTES if tower is not None else 0
 
 
 def longest_text_bytes(header: GgufHeader, config: ModelConfig) -> int:

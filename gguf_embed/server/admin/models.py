@@ -68,7 +68,8 @@ def format_process(process: EngineProcessState | None) -> dict[str, object]:
 
 
 def _capabilities(info: ModelInfo) -> list[str]:
-    return ["embedding", "rerank"] if info.n_scores else ["embedding"]
+    more = {"rerank": bool(info.n_scores), "multimodal": info.reads_images}
+    return ["embedding", *(name for name, has_it in more.items() if has_it)]
 
 
 def _ollama_stub(info: ModelInfo) -> dict[str, object]:

@@ -132,14 +132,13 @@ NORMALIZE = (
 
 _OTHER_KINDS = "POST /v1/embeddings returns multi-vectors and sparse vectors"
 _PREFIX = 'send the whole prefix as "prompt"'
-_TEXTS_ONLY = "send texts"
 
 UNSUPPORTED: Mapping[str, str] = {
-    "messages": _TEXTS_ONLY,  # vLLM
+    "messages": "send it to POST /v1/embeddings",  # vLLM
     "instruction": _PREFIX,
     "instruct": _PREFIX,
     "prompt_template": _PREFIX,  # Fireworks
-    "images": "send images to POST /v1/embeddings as content parts",  # Cohere
+    "images": "send images to POST /v1/embeddings as content parts, or to POST /v2/embed",  # Cohere
     "return_sparse": _OTHER_KINDS,  # FlagEmbedding
     "return_sparse_embedding": _OTHER_KINDS,
     "return_colbert_vecs": _OTHER_KINDS,  # FlagEmbedding

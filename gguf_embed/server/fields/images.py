@@ -29,6 +29,9 @@ MAX_IMAGES = 64
 MAX_PARTS = 10_000
 """Limit on the parts of `content` per request; each takes about a microsecond."""
 
+_JINA_KEYS = ("text", "image")
+"""Jina's shape of an input: a text or an image, or both."""
+
 _SPACES = b" \t\r\n\f\v"
 _UNSUPPORTED_MEDIA = {"input_audio": "sound", "audio_url": "sound", "input_video": "video", "video_url": "video"}
 
@@ -61,8 +64,20 @@ SCHEMAS: Json = {
         "required": ["content"],
         "properties": {"content": {"type": "array", "items": {"ref": "ContentPart"}, "minItems": 1}},
     },
+    "TextOrImage": {
+        "description": "Jina's: a text, or an image as base64, a data URL or an allowed URL.",
+        "anyOf": [
+            {"type": "object", "required": ["text"], "properties": {"text": _TEXT, "image": {"type": "null"}}},
+            {
+                "type": "object",
+                "required": ["image"],
+                "properties": {"text": {"type": ["string", "null"]}, "image": _TEXT},
+            },
+        ],
+        "not": {"anyOf": [{"required": ["content"]}, {"required": ["prompt_string"]}]},
+    },
     "ContentPart": {
-        "description": "A part of type `text` or `image_url`, as in a chat message.",
+        "description": "A part of type `text` or `image_url`, as in a chat message, or Voyage's `image_base64`.",
         "anyOf": [
             TEXT_PART,
             {
@@ -72,6 +87,11 @@ SCHEMAS: Json = {
                     "type": {"type": "string", "enum": ["image_url"]},
                     "image_url": {"anyOf": [_TEXT, _URL]},
                 },
+            },
+            {
+                "type": "object",
+                "required": ["type", "image_base64"],
+                "properties": {"type": {"type": "string", "enum": ["image_base64"]}, "image_base64": _TEXT},
             },
         ],
     },
@@ -97,23 +117,31 @@ class ImageRules:
     refusal: NotSupported | None = None  # raised for any image, if the model reads none
 
 
-async def take_images(context: ServerContext, body: JsonObject) -> tuple[JsonObject, tuple[ImageInput, ...]]:
+async def take_images(
+    context: ServerContext, body: JsonObject, param: str | None = None
+) -> tuple[JsonObject, tuple[ImageInput, ...]]:
     """The body without images, and the inputs with images, which are fetched if they are URLs.
 
+    `param` is the field with the inputs; None: `input`, or `content` if that is absent.
     Only needed for a body with an object among its inputs, because images cannot be anywhere else.
     Raises `InvalidRequest`, and `NotSupported` if the model has no vision tower.
     """
-    param = "content" if body.get("input") is None else "input"
+    if param is None:
+        param = "content" if body.get("input") is None else "input"
     value = body.get(param)
     options = context.options
     info = context.service.resolve(MODEL.read(body)).info
-    refusal = None if info.reads_images else no_tower(info.name)
+    refusal = None if info.reads_images else no_tower(info.name, _names_of_readers(context))
     rules = ImageRules(options.remote_hosts, options.max_inputs, refusal)
     parsed = await asyncio.to_thread(parse_images, value, param, rules)
     remote = [part for _, parts in parsed.inputs for part in parts if isinstance(part, RemoteImage)]
     files = await fetch_images(remote, options.max_body_bytes) if remote else []
     images = await asyncio.to_thread(_assemble, parsed, files) if parsed.inputs else ()
     return {**body, param: parsed.value}, images
+
+
+def _names_of_readers(context: ServerContext) -> list[str]:
+    return [status.info.name for status in context.service.models() if status.info.reads_images]
 
 
 def _assemble(parsed: ParsedImages, fetched: list[bytes]) -> tuple[ImageInput, ...]:
@@ -151,11 +179,15 @@ def parse_images(value: object, param: str, rules: ImageRules) -> ParsedImages:
     check_count(entries, param, rules.max_inputs)
     inputs: list[tuple[int, tuple[_Part, ...]]] = []
     for index, entry in enumerate(entries):
-        if isinstance(entry, dict) and (entry.get("multimodal_data") or "content" in entry):
+        if isinstance(entry, dict) and _has_parts(entry):
             parts = parser.parse_entry(entry, f'"{param}[{index}]"' if is_list else f'"{param}"')
             entries[index] = _text_of(parts)
             inputs.append((index, parts))
     return ParsedImages(entries if is_list else entries[0], _with_images(inputs))
+
+
+def _has_parts(entry: JsonObject) -> bool:
+    return bool(entry.get("multimodal_data")) or not {"content", *_JINA_KEYS}.isdisjoint(entry)
 
 
 def _text_of(parts: tuple[_Part, ...]) -> str:
@@ -184,7 +216,8 @@ class _ImageParser:
 
     def parse_entry(self, entry: JsonObject, where: str) -> tuple[_Part, ...]:
         if "content" not in entry:
-            return self._parse_prompt_string(entry, where)
+            is_jina = not entry.get("multimodal_data")
+            return self._parse_text_and_image(entry, where) if is_jina else self._parse_prompt_string(entry, where)
         content = entry["content"]
         if not isinstance(content, list) or not content:
             raise InvalidRequest(f"{where}.content must be an array of parts, found {describe(content)}")
@@ -199,6 +232,22 @@ class _ImageParser:
                 self._param,
             )
         return tuple(self._parse_part(part, f"{before}{number}{after}") for number, part in enumerate(content))
+
+    def _parse_text_and_image(self, entry: JsonObject, where: str) -> tuple[_Part, ...]:
+        """Jina's `{"text": …}`, `{"image": …}`, or both."""
+        parts: list[_Part] = []
+        for key in _JINA_KEYS:
+            value = entry.get(key)
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                raise InvalidRequest(f"{where}.{key} must be a string, found {describe(value)}")
+            if key == "image":
+                self._count_images(1)
+            parts.append(value if key == "text" else _read_url(value, f"{where}.image", self._rules.hosts))
+        if not parts:
+            raise InvalidRequest(f"{where} has neither a text nor an image")
+        return tuple(parts)
 
     def _parse_prompt_string(self, entry: JsonObject, where: str) -> tuple[_Part, ...]:
         """`prompt_string` has a marker for each entry of `multimodal_data`."""
@@ -228,6 +277,9 @@ class _ImageParser:
             case {"type": "image_url", "image_url": {"url": str(url)}} | {"type": "image_url", "image_url": str(url)}:
                 self._count_images(1)
                 return _read_url(url, f"{where}.image_url", self._rules.hosts)
+            case {"type": "image_base64", "image_base64": str(data)}:  # Voyage's
+                self._count_images(1)
+                return _read_url(data, f"{where}.image_base64", self._rules.hosts)
             case _ if isinstance(kind, str) and kind in _UNSUPPORTED_MEDIA:
                 raise NotSupported(f"{where} is {_UNSUPPORTED_MEDIA[kind]}: this server reads only text and images")
             case _:

@@ -32,8 +32,8 @@ SCHEMAS: Json = {
         "items": _TOKEN,
     },
     "OneInput": {
-        "description": "A text, or one sequence of token ids and texts. Images need a server started with --mmproj.",
-        "anyOf": [_TEXT, _SEQUENCE, {"ref": "MarkedText"}, {"ref": "ContentParts"}],
+        "description": "A text, or one sequence of token ids and texts. Images need a model that reads them.",
+        "anyOf": [_TEXT, _SEQUENCE, {"ref": "MarkedText"}, {"ref": "ContentParts"}, {"ref": "TextOrImage"}],
     },
     "Input": {
         "description": "One input, or an array of them. An array with a number in it is one input.",

@@ -55,7 +55,7 @@ def write_modules(source: Path, *modules: tuple[str, str]) -> None:
             "ElectraModel cannot be converted: ",
         ),
         ("bert", {"architectures": ["JinaBertForMaskedLM"]}, "use a ready GGUF"),
-        ("bert", {"architectures": ["CLIPModel"]}, "not supported yet"),
+        ("bert", {"architectures": ["CLIPTextModel"]}, "only whole models are converted"),
         ("bert", {"architectures": ["LlamaModel"]}, f"LlamaModel cannot be converted .supported: {SUPPORTED[0]}"),
         ("bert", {"architectures": None, "model_type": None}, "no architecture cannot be converted"),
         ("distilbert", {"activation": "relu"}, "activation 'relu'"),

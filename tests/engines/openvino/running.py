@@ -12,7 +12,7 @@ from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.engines.base import ContextSpec, LoadedEngine, LoadSpec
 from gguf_embed.engines.openvino.driver import OpenVinoDriver
 from gguf_embed.engines.select import open_codec
-from gguf_embed.gguf_file.header import read_header
+from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.types import FloatMatrix, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
 
@@ -43,7 +43,7 @@ def load_spec(
 ) -> LoadSpec:
     compute = ComputeConfig(n_threads=2, precision=precision)
     whole = ModelConfig(warmup=False, compute=compute, **config)  # type: ignore[arg-type]
-    return LoadSpec(read_header(path), whole, OutputSpec.of(pooling), path.parent, lambda line: None, open_codec)
+    return LoadSpec(read_model(path), whole, OutputSpec.of(pooling), path.parent, lambda line: None, open_codec)
 
 
 @contextmanager

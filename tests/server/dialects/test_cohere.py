@@ -101,8 +101,11 @@ def test_a_long_text_is_cut_and_the_reply_reports_it(truncate):
         ({"texts": ["a"], "output_dimension": 9}, 400, "dimensions 9"),
         ({"texts": ["a"], "output_dimension": 0}, 400, "output_dimension"),
         ({"texts": ["a"], "max_tokens": 0}, 400, "max_tokens"),
-        ({"images": ["data:image/png;base64,AA"]}, 501, "POST /v1/embeddings"),
-        ({"inputs": [{"content": [{"type": "image_url"}]}]}, 501, "POST /v1/embeddings"),
+        ({"images": ["data:image/png;base64,AA"]}, 501, "models that read images: clip-vit-base-patch32"),
+        ({"images": [7]}, 400, '"images[0]".image must be a string'),
+        ({"images": 7}, 400, '"images" must be an array of strings'),
+        ({"inputs": [{"content": [{"type": "image_url"}]}]}, 400, '"inputs[0]".content[0] must be'),
+        ({"inputs": [{"content": [{"type": "audio_url"}]}]}, 501, '"inputs[0]".content[0] is sound'),
         (
             {"inputs": [{"content": [{"type": "text", "text": "a"}] * 2}]},
             400,

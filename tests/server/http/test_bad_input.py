@@ -268,7 +268,7 @@ def table() -> list[tuple[str, bytes]]:
         for name in ("source", "destination")
         for bad in (*NOT_A_NAME, "", None)
     ]
-    rows += [*bad_tei(), *bad_cohere(), *bad_vllm(), *bad_voyage()]
+    rows += [*bad_tei(), *bad_cohere(), *bad_vllm(), *bad_voyage(), *bad_images()]
     batch = {"input_file_id": "file-1", "endpoint": "/v1/embeddings", "completion_window": "24h"}
     rows += [("/v1/batches", dump(batch | bad)) for bad in BAD_BATCH_FIELDS]
     rows += [(AZURE, dump({"input": "a", **bad})) for bad in BAD_OPENAI_FIELDS if "model" not in bad]
@@ -353,6 +353,23 @@ def bad_voyage() -> Iterator[tuple[str, bytes]]:
     yield from (
         (path, dump({"inputs": [["a"]], **bad})) for bad in (*BAD_CUTTING, *bad_fields, {"model": 1}, {"dimensions": 0})
     )
+
+
+def bad_images() -> Iterator[tuple[str, bytes]]:
+    """Shapes of images, on a model that reads none: what is wrong with them is said first, if it is no image."""
+    voyage, text = "/v1/multimodalembeddings", {"type": "text", "text": "a"}
+    yield from ((voyage, dump({"inputs": bad})) for bad in (None, [], {}, "a", 1, ["a"], [[]], [None], [{}], [text]))
+    parts: tuple[object, ...] = (None, [], {}, "a", [None], ["a"], [{}], [{"type": "text"}], [text, {"type": "smell"}])
+    yield from ((voyage, dump({"inputs": [{"content": bad}]})) for bad in parts)
+    fields = ({"output_encoding": "int8"}, {"output_encoding": 1}, {"output_dimension": 0}, {"model": 1}, *BAD_CUTTING)
+    yield from ((voyage, dump({"inputs": [{"content": [text]}], **bad})) for bad in fields)
+    messages = ("a", [], {}, [None], [{}], [{"role": "user"}], [{"role": "system", "content": "a"}])
+    yield from (("/v1/embeddings", dump({"messages": bad})) for bad in messages)
+    yield from (
+        ("/v1/embeddings", dump({"messages": [{"role": "user", "content": bad}]})) for bad in parts if bad != "a"
+    )
+    yield from (("/v1/embeddings", dump({"input": ["a"], "modality": bad})) for bad in ("smell", 1, [], ""))
+    yield from (("/v1/embeddings", dump({"input": [{"text": bad}]})) for bad in (1, [], {}, True))
 
 
 AZURE = "/openai/deployments/{model:.+}/embeddings"

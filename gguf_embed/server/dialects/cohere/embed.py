@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 import orjson
 from aiohttp import web
 
-from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.errors import InvalidRequest
+from gguf_embed.images.checks import image_size
+from gguf_embed.images.webp import is_webp
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields.embed_fields import NORMALIZE
 from gguf_embed.server.fields.field import Body, Json, Shaped, has, is_given
-from gguf_embed.server.fields.images import TEXT_PART
+from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.options import refuse_elsewhere
@@ -34,17 +36,11 @@ from gguf_embed.server.fields.truncation import CUTTING_FIELDS, format_truncatio
 from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.values import JsonObject, describe, wrong_value
-from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ModelInfo
+from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ImageInput, ModelInfo
 
 _FLOAT = OutputType("float", "float", base64=False)
-_TEXT_ONLY = "this route takes text only; send images to POST /v1/embeddings, for a model with a vision tower"
 
 _TEXTS: Json = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-_OBJECT: Json = {
-    "type": "object",
-    "required": ["content"],
-    "properties": {"content": {"type": "array", "items": TEXT_PART, "minItems": 1, "maxItems": 1}},
-}
 REQUEST = Body(
     "CohereEmbedRequest",
     (
@@ -58,18 +54,24 @@ REQUEST = Body(
         ),
         Shaped(
             "inputs",
-            'Instead of `texts`: objects with one text each, `{"content": [{"type": "text", "text": "…"}]}`. '
-            "Images are a 501.",
-            shape={"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "array", "items": _OBJECT}]},
+            'Instead of `texts`: objects with a text or an image each, `{"content": [{"type": "text", "text": "…"}]}`.',
+            see="Images",
+            shape={"anyOf": [_TEXTS, {"type": "array", "items": {"ref": "ContentParts"}, "minItems": 1}]},
+        ),
+        Shaped(
+            "images",
+            "Instead of `texts`: images as data URLs or base64, for a model that reads them.",
+            see="Images",
+            shape=_TEXTS,
         ),
         MODEL,
         replace(OUTPUT_TYPE.called("embedding_types"), default='`["float"]`'),
         DIMENSIONS.called("output_dimension"),
         ENCODING_FORMAT,
     ),
-    "Exactly one of `texts` and `inputs` is required.",
+    "Exactly one of `texts`, `inputs` and `images` is required.",
     groups=(PROMPT_FIELDS, replace(CUTTING_FIELDS, default='`"END"`'), URGENCY_FIELDS),
-    rules={"oneOf": [is_given("texts"), has({"inputs": {"type": "array", "minItems": 1}})]},
+    rules={"oneOf": [is_given("texts"), has({"inputs": {"type": "array", "minItems": 1}}), is_given("images")]},
 )
 
 
@@ -80,6 +82,7 @@ class CohereEmbed:
     request: EmbedRequest
     texts: tuple[str, ...]  # as the client sent them, for the reply
     output_types: tuple[OutputType, ...]  # (): not requested; version 1 then returns plain floats
+    images: tuple[ImageInput, ...] = ()
 
 
 async def embed(context: ServerContext, request: web.Request) -> web.Response:
@@ -93,7 +96,13 @@ async def embed_v1(context: ServerContext, request: web.Request) -> web.Response
 
 
 async def _answer(context: ServerContext, body: JsonObject, version: int) -> web.Response:
+    images: tuple[ImageInput, ...] = ()
+    if has_images(body):
+        field, asked = as_objects(body)
+        plain, images = await take_images(context, asked, field)
+        body = {name: value for name, value in plain.items() if name != field} | {"inputs": plain[field]}
     parsed = parse_cohere_embed(body, context.options.max_inputs)
+    parsed = replace(parsed, images=images, request=replace(parsed.request, images=images))
 
     def check(info: ModelInfo) -> None:
         check_output(info.output, (DENSE, SCORES), on_request=False)  # the service refuses scores
@@ -105,8 +114,6 @@ async def _answer(context: ServerContext, body: JsonObject, version: int) -> web
 
 def parse_cohere_embed(body: JsonObject, max_inputs: int) -> CohereEmbed:
     """Read a request body. Raises `InvalidRequest` naming the field, `NotSupported` for images."""
-    if body.get("images"):
-        raise NotSupported(f'"images" is not supported here: {_TEXT_ONLY}')
     refuse_elsewhere(body, ("pooling", "embd_normalize"))
     if NORMALIZE.read(body) is False:
         raise InvalidRequest('"normalize" must be true here: vectors of this route have length 1', "normalize")
@@ -146,8 +153,6 @@ def _text_of(entry: object, index: int) -> object:
     match entry:
         case {"content": [{"type": "text", "text": str(text)}]}:
             return text
-        case {"content": list(parts)} if any(isinstance(part, dict) and _is_image(part) for part in parts):
-            raise NotSupported(f'"inputs[{index}].content" has an image: {_TEXT_ONLY}')
         case {"content": content}:
             raise InvalidRequest(
                 f'"inputs[{index}].content" must be one part {{"type": "text", "text": "…"}}, found '
@@ -161,8 +166,46 @@ def _text_of(entry: object, index: int) -> object:
             )
 
 
-def _is_image(part: JsonObject) -> bool:
-    return part.get("type") not in (None, "text")
+def has_images(body: JsonObject) -> bool:
+    """Whether the body has `images`, or an image among its `inputs`."""
+    if body.get("images"):
+        return True
+    inputs = body.get("inputs")
+    contents = (entry.get("content") for entry in inputs if isinstance(entry, dict)) if isinstance(inputs, list) else ()
+    parts = (part for content in contents if isinstance(content, list) for part in content)
+    return any(isinstance(part, dict) and part.get("type") not in (None, "text") for part in parts)
+
+
+def as_objects(body: JsonObject) -> tuple[str, JsonObject]:
+    """The field with images, and the body with an object for each of them. Raises `InvalidRequest` for two fields."""
+    given = [name for name in ("images", "inputs", "texts") if body.get(name)]
+    if len(given) > 1:
+        raise InvalidRequest(f'"{given[0]}" and "{given[1]}" cannot be sent together: send one of them', given[1])
+    is_image = str(body.get("input_type")).lower() == "image"  # no prompt is put before an image
+    rest = {name: value for name, value in body.items() if not (is_image and name == "input_type")}
+    images = body.get("images")
+    if not images:
+        return "inputs", rest
+    if not isinstance(images, list):
+        raise wrong_value("images", "an array of strings", images)
+    return "images", rest | {"images": [{"image": image} for image in images]}
+
+
+def _texts_alone(parsed: CohereEmbed) -> list[str]:
+    """The texts of a request with images, where each of these is an empty one."""
+    with_images = {image.index for image in parsed.images}
+    return [text for index, text in enumerate(parsed.texts) if index not in with_images]
+
+
+def _described(data: bytes) -> dict[str, object]:
+    width, height = image_size(data, "an image")
+    is_png = data.startswith(b"\x89PNG")
+    return {
+        "width": width,
+        "height": height,
+        "format": "png" if is_png else "webp" if is_webp(data) else "jpeg",
+        "bit_depth": data[24] if is_png else 8,
+    }
 
 
 def format_cohere_embed(parsed: CohereEmbed, result: EmbedResult, version: int) -> bytes:
@@ -178,9 +221,12 @@ def format_cohere_embed(parsed: CohereEmbed, result: EmbedResult, version: int) 
         "id": os.urandom(12).hex(),
         "response_type": "embeddings_floats" if bare else "embeddings_by_type",
         "embeddings": {output.name: write_matrix(vectors, (output,)) for output in types},
-        "texts": parsed.texts,
+        "texts": parsed.texts if not parsed.images else _texts_alone(parsed),
         "meta": meta,
     }
+    if parsed.images:
+        files = [part for image in parsed.images for part in image.parts if isinstance(part, bytes)]
+        reply["images"] = [_described(data) for data in files]
     if bare:
         reply["embeddings"] = write_matrix(vectors, types)
     if result.prompt is not None:

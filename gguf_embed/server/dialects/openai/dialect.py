@@ -8,6 +8,8 @@ from gguf_embed.server.admin import models
 from gguf_embed.server.context import Dialect, Route
 from gguf_embed.server.dialects.openai import batches, contextualized, files
 from gguf_embed.server.dialects.openai.embeddings import REQUEST, deployment, embeddings
+from gguf_embed.server.dialects.openai.multimodal import REQUEST as MULTIMODAL
+from gguf_embed.server.dialects.openai.multimodal import multimodal_embeddings
 from gguf_embed.server.fields.openai_errors import ERRORS
 
 OPENAI = Dialect(
@@ -27,11 +29,12 @@ OPENAI = Dialect(
         Route(
             "POST", "/v1/contextualizedembeddings", contextualized.contextualized, "chunks in their document, Voyage's"
         ),
+        Route("POST", "/v1/multimodalembeddings", multimodal_embeddings, "vectors of texts and images, Voyage's shape"),
         Route("GET", "/v1/models", models.models, "the served model"),
         Route("GET", "/v1/models/{model:.+}", models.model, "one model by name"),
     ),
     errors=ERRORS,
     error_schema="OpenAIError",
     openapi=(resources.files(__package__) / "openapi.toml",),
-    bodies=(REQUEST, contextualized.REQUEST),
+    bodies=(REQUEST, contextualized.REQUEST, MULTIMODAL),
 )

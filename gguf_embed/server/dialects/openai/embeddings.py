@@ -23,6 +23,8 @@ from gguf_embed.server.fields.field import Body, Choice, Shaped, Text, Whole
 from gguf_embed.server.fields.head_outputs import HEAD_FIELDS, split_rows, write_sparse
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
+from gguf_embed.server.fields.media_forms import MEDIA_FIELDS, with_content_parts
+from gguf_embed.server.fields.media_forms import NAMES as MEDIA_NAMES
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.openai_errors import ERRORS, error_object
 from gguf_embed.server.fields.option_fields import OPTION_FIELDS
@@ -97,7 +99,7 @@ REQUEST = Body(
         EMBD_NORMALIZE,
         USER,
     ),
-    groups=(PROMPT_FIELDS, OPTION_FIELDS, HEAD_FIELDS, CUTTING_FIELDS, URGENCY_FIELDS),
+    groups=(PROMPT_FIELDS, OPTION_FIELDS, HEAD_FIELDS, CUTTING_FIELDS, MEDIA_FIELDS, URGENCY_FIELDS),
 )
 VOYAGE_ERRORS = with_detail(ERRORS)
 
@@ -110,6 +112,7 @@ class OpenAIEmbed:
     encoding_format: EncodingFormat = "float"
     output_types: tuple[OutputType, ...] = ()  # (): floats, in `encoding_format`
     options: EmbedOptions | None = None
+    image_pixels: int | None = None  # for Voyage's usage; None: OpenAI's
 
     def check(self, info: ModelInfo) -> None:
         """Check that the reply can hold the model's output. Raises `InvalidRequest`. The service refuses scores."""
@@ -150,6 +153,9 @@ async def embeddings(context: ServerContext, request: Sent, body: JsonObject | N
     given = body.get("input")
     if given is None and body.get("content") is not None:
         return await answer_embedding(context, body)
+    if not MEDIA_NAMES.isdisjoint(body):
+        body = with_content_parts(body)
+        given = body.get("input")
     images: tuple[ImageInput, ...] = ()
     if type(given) is dict or (type(given) is list and dict in set(map(type, given))):
         body, images = await take_images(context, body)
@@ -240,6 +246,9 @@ def format_openai_embed(result: EmbedResult, parsed: OpenAIEmbed) -> bytes:
         "model": result.model.name,
         "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
     }
+    if parsed.image_pixels is not None:
+        pixels = {"image_pixels": parsed.image_pixels, "video_pixels": 0}
+        reply["usage"] = {"text_tokens": n_tokens, **pixels, "total_tokens": n_tokens}
     if result.prompt is not None:
         reply["prompt"] = format_applied_prompt(result.prompt)
     if result.truncated:

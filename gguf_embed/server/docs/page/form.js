@@ -13,6 +13,7 @@ function showModels(models) {
     showChosen();
   }
   describeChosen();
+  showPictureForm();
   showLoaded();
 }
 

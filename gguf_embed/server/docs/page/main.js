@@ -154,6 +154,22 @@ listen("theme", "click", () =>
 listen("model", "change", () => {
   showChosen();
   describeChosen();
+  showPictureForm();
+});
+listen("picture-form", "submit", (event) => {
+  event.preventDefault();
+  labelPicture();
+});
+listen("picture", "change", () => takePicture(at("picture").files[0]));
+listen("picture-form", "dragover", (event) => {
+  event.preventDefault();
+  at("picture-form").classList.add("over");
+});
+listen("picture-form", "dragleave", () => at("picture-form").classList.remove("over"));
+listen("picture-form", "drop", (event) => {
+  event.preventDefault();
+  at("picture-form").classList.remove("over");
+  takePicture(event.dataTransfer.files[0]);
 });
 listen("kind", "change", showPrefix);
 listen("size", "input", showSize);
@@ -170,7 +186,8 @@ listen("heat-frame", "scroll", showEdges);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target !== at("key")) {
     event.preventDefault();
-    compute();
+    if (event.target === at("labels")) labelPicture();
+    else compute();
   }
 });
 document.addEventListener("visibilitychange", () => {

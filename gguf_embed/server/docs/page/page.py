@@ -13,7 +13,7 @@ from aiohttp import web
 
 from gguf_embed.server.context import ServerContext
 
-SCRIPTS = ("math.js", "api.js", "form.js", "charts.js", "tokens.js", "status.js", "main.js")
+SCRIPTS = ("math.js", "api.js", "form.js", "charts.js", "tokens.js", "status.js", "picture.js", "main.js")
 """Joined in this order into one script, which adds no names to the window."""
 
 VARY = {"Vary": "Accept"}
