@@ -12,6 +12,8 @@ from gguf_embed.errors import ConfigError
 if TYPE_CHECKING:
     from gguf_embed.ingest.pool.base import EmbedPool
 
+KINDS = ("dense", "sparse", "multivector")
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -82,8 +84,10 @@ class ModelFlags(Protocol):
 
 
 class JobFlags(ModelFlags, Protocol):
-    """With those that `runner_options` adds."""
+    """With those of `ingest` alone."""
 
+    @property
+    def vectors(self) -> str: ...
     @property
     def runner(self) -> str: ...
     @property
@@ -104,12 +108,27 @@ def runner_options(command: _F) -> _F:
     return command
 
 
+def kinds_of_vectors(flags: JobFlags) -> tuple[str, ...]:
+    """Of --vectors, each once, in a fixed order. Raises `ConfigError` for another word."""
+    words = [word.strip().lower() for word in flags.vectors.split(",")]
+    unknown = next((word for word in words if word not in KINDS), None)
+    if unknown is not None:
+        raise ConfigError(f"--vectors {flags.vectors}: {unknown!r} is not one of {', '.join(KINDS)}")
+    kinds = tuple(kind for kind in KINDS if kind in words)
+    if kinds != KINDS[:1] and (flags.endpoint or flags.runner == "ray"):
+        raise ConfigError(
+            "sparse vectors and multi-vectors are computed by a model in this process: leave out --endpoint and "
+            "--runner, or --vectors"
+        )
+    return kinds
+
+
 def open_job_pool(flags: JobFlags) -> EmbedPool:
     """`open_pool`, or the actors of a Ray cluster."""
     if flags.runner != "ray":
         if flags.ray_address:
             raise ConfigError("--ray-address needs --runner ray")
-        return open_pool(flags)
+        return open_pool(flags, kinds_of_vectors(flags))
     if flags.endpoint or flags.api_key:
         raise ConfigError("--runner ray loads the model itself, an --endpoint has it: give only one of them")
     if flags.pooling:
@@ -125,7 +144,7 @@ def open_job_pool(flags: JobFlags) -> EmbedPool:
     )
 
 
-def open_pool(flags: ModelFlags) -> EmbedPool:
+def open_pool(flags: ModelFlags, vectors: tuple[str, ...] = KINDS[:1]) -> EmbedPool:
     """Loads the model, or asks the endpoints for theirs. Raises `EmbedError`s."""
     if flags.endpoint:
         from gguf_embed.ingest.pool.endpoints import EndpointOptions, EndpointPool
@@ -148,4 +167,5 @@ def open_pool(flags: ModelFlags) -> EmbedPool:
         prompt=flags.input_type or "document",
         dimensions=flags.dimensions,
         truncate=flags.truncate,
+        vectors=vectors,
     )
