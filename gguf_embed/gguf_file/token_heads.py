@@ -27,7 +27,7 @@ They are arrays of numbers in the metadata, because llama.cpp refuses a file wit
     gguf-embed.sparse.query_weights       float32[n_vocab]          weights of a query's tokens, without the network
 
 The files of CrispEmbed have tensors `colbert_linear`, `sparse_linear`, `mlm_transform`, `mlm_ln`, `mlm_bias` instead,
-and the keys `bert.colbert_dim`, `colbert.query_length`, `colbert.query_prefix` and `colbert.document_prefix`, the latter
+and the keys `bert.colbert_dim`, `colbert.query_length`, `colbert.query_prefix` and `colbert.document_prefix`, the last
 two with the text of a token.
 """
 
