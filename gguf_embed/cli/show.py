@@ -23,6 +23,7 @@ from gguf_embed.gguf_file.facts import (
 )
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.model_pool.file_problems import problem_line, problems_of
+from gguf_embed.model_pool.model_info import head_outputs
 from gguf_embed.model_store.catalog import Catalog, CatalogRow, load_catalog
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.names import shown
@@ -128,6 +129,7 @@ def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, s
         ("vocabulary", f"{vocabulary_size(header):,}" if vocabulary_size(header) else ""),
         ("pooling", str(own) if own is not None else from_row),
         ("rank head", "yes" if has_rank_head(header) else ""),
+        ("heads", ", ".join(head_outputs(header))),
         ("license", header.get("general.license", str) or (row.license if row is not None else "")),
     ]
 
@@ -205,5 +207,6 @@ def _header_fields(header: GgufHeader) -> dict[str, object]:
         "context": context_length(header),
         "vocabulary": vocabulary_size(header),
         "rank_head": has_rank_head(header),
+        "head_outputs": list(head_outputs(header)),
         "license": header.get("general.license", str),
     }

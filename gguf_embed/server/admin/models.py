@@ -8,7 +8,7 @@ from aiohttp import web
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.images import MEDIA_MARKER
 from gguf_embed.server.http.body import json_response
-from gguf_embed.types import ModelInfo, ModelStatus, Pooling
+from gguf_embed.types import MULTIVECTOR, ModelInfo, ModelStatus, Pooling
 
 
 async def models(context: ServerContext, request: web.Request) -> web.Response:
@@ -60,7 +60,9 @@ def format_model(status: ModelStatus) -> dict[str, object]:
 
 
 def _capabilities(info: ModelInfo) -> list[str]:
-    return ["embedding", "rerank"] if info.n_scores else ["embedding"]
+    """With late interaction, a model reranks, too."""
+    reranks = info.n_scores or MULTIVECTOR in info.head_outputs
+    return ["embedding", *(["rerank"] if reranks else []), *info.head_outputs]
 
 
 def _ollama_stub(info: ModelInfo) -> dict[str, object]:
