@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import numpy as np
 
@@ -125,5 +125,5 @@ def with_fewer_rows(output: Output, factor: int) -> Output:
             "pool_factor",
             int(lengths.argmax()),
         )
-    pooled = [pool_rows(output.matrix[begin:end], factor) for begin, end in pairwise(output.offsets)]
+    pooled = [pool_rows(rows, factor) for rows in output.texts()]
     return Rows(MULTIVECTOR, np.concatenate(pooled), (0, *accumulate(map(len, pooled))))
