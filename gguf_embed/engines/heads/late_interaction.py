@@ -16,7 +16,7 @@ from gguf_embed.vectors import Rows, normalize
 def multivectors(rows: Rows, batch: Sequence[Sequence[int]], late: LateInteraction, *, is_query: bool) -> Rows:
     """The rows of `batch`'s tokens, projected, without the tokens that get no vector, each of length 1.
 
-    Each text is projected by itself, so that its vectors do not depend on the batch.
+    Each text is projected by itself, so that the others do not change how BLAS rounds.
     """
     matrix = rows.matrix
     if late.projection is not None:

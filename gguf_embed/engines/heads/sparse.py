@@ -18,7 +18,7 @@ BLOCK_BYTES = 2**23
 def sparse_vectors(rows: Rows, batch: Sequence[Sequence[int]], head: SparseHead) -> SparseRows:
     """The sparse vector of each text of `batch`, whose tokens have the rows `rows`.
 
-    Each text is computed by itself, so that its weights do not depend on the batch.
+    Each text is computed by itself, so that the others do not change how BLAS rounds.
     """
     if head.mlm is not None:
         return SparseRows.of([_nonzero(splade_weights(transformed(text, head.mlm), head.mlm)) for text in rows.texts()])
