@@ -34,7 +34,10 @@ def test_every_kind_of_vector(server):
         return reply.json()["data"]
 
     documents = embed("colbert_bert", return_multivector=True)
-    queries = embed("colbert_bert", return_multivector=True, input_type="query")
+    smaller = embed("colbert_bert", return_multivector=True, pool_factor=2)
+    for item, whole in zip(smaller, documents, strict=True):
+        assert len(item["embedding"]) == 1 + (len(whole["embedding"]) - 1) // 2 < len(whole["embedding"])
+    queries = embed("colbert_bert", return_multivector=True, input_type="query", pool_factor=2)
     assert [len(item["embedding"]) for item in queries] == [12, 12]  # filled up
     assert np.allclose(np.linalg.norm(queries[0]["embedding"], axis=1), 1, atol=1e-5)
     native = server.post("/embedding", {"model": "colbert_bert", "content": TEXTS}).json()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_embed.cli.ingest_model import model_options, open_job_pool, runner_options
+from gguf_embed.cli.ingest_model import kinds_of_vectors, model_options, open_job_pool, runner_options
 from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class IngestFlags:
     pooling: str | None
     dimensions: int | None
     truncate: bool
+    vectors: str
     runner: str
     ray_address: str | None
     limit: int | None
@@ -82,6 +83,14 @@ gguf-embed ingest export.parquet --id-field key --to postgresql://me@db/app?tabl
     "documents in files, none for rows.",
 )
 @model_options
+@click.option(
+    "--vectors",
+    default="dense",
+    show_default=True,
+    metavar="KINDS",
+    help="What to store for each text: dense, sparse, multivector, or several of them, as in dense,sparse. Sparse "
+    "vectors go to Qdrant, PostgreSQL and Milvus, multi-vectors to Qdrant.",
+)
 @runner_options
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read only the first N documents.")
 @click.option("--dry-run", is_flag=True, help="Read and cut into chunks, but embed and store nothing.")
@@ -137,10 +146,10 @@ def run_job(flags: IngestFlags) -> int:
     from gguf_embed.ingest.job.run import Job
     from gguf_embed.ingest.job.setup import choose_chunking, default_state_path, name_of_sink, open_sources
     from gguf_embed.ingest.job.state import JobState
-    from gguf_embed.ingest.sinks.open import open_sink, parse_url
+    from gguf_embed.ingest.sinks.open import check_vectors, open_sink, parse_url
 
     check_flags(flags)
-    parse_url(flags.to)
+    check_vectors(parse_url(flags.to), kinds_of_vectors(flags))
     with ExitStack() as stack:
         report = stack.enter_context(open_report(sys.stdout, as_json=flags.json))
         source = open_sources(flags.source, source_options(flags))

@@ -13,6 +13,8 @@ from gguf_embed.errors import ConfigError
 if TYPE_CHECKING:
     from gguf_embed.ingest.pool.base import EmbedPool
 
+KINDS = ("dense", "sparse", "multivector")
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -77,8 +79,10 @@ class ModelFlags(Protocol):
 
 
 class JobFlags(ModelFlags, Protocol):
-    """With those that `runner_options` adds."""
+    """With those of `ingest` alone."""
 
+    @property
+    def vectors(self) -> str: ...
     @property
     def runner(self) -> str: ...
     @property
@@ -95,12 +99,27 @@ def runner_options(command: _F) -> _F:
     return with_options(command, _RUNNER_OPTIONS)
 
 
+def kinds_of_vectors(flags: JobFlags) -> tuple[str, ...]:
+    """Of --vectors, each once, in a fixed order. Raises `ConfigError` for another word."""
+    words = [word.strip().lower() for word in flags.vectors.split(",")]
+    unknown = next((word for word in words if word not in KINDS), None)
+    if unknown is not None:
+        raise ConfigError(f"--vectors {flags.vectors}: {unknown!r} is not one of {', '.join(KINDS)}")
+    kinds = tuple(kind for kind in KINDS if kind in words)
+    if kinds != KINDS[:1] and (flags.endpoint or flags.runner == "ray"):
+        raise ConfigError(
+            "sparse vectors and multi-vectors are computed by a model in this process: leave out --endpoint and "
+            "--runner, or --vectors"
+        )
+    return kinds
+
+
 def open_job_pool(flags: JobFlags) -> EmbedPool:
     """`open_pool`, or the actors of a Ray cluster."""
     if flags.runner != "ray":
         if flags.ray_address:
             raise ConfigError("--ray-address needs --runner ray")
-        return open_pool(flags)
+        return open_pool(flags, kinds_of_vectors(flags))
     check_place(flags)
     if flags.endpoint:
         raise ConfigError("--runner ray loads the model itself, an --endpoint has it: give only one of them")
@@ -117,7 +136,7 @@ def open_job_pool(flags: JobFlags) -> EmbedPool:
     )
 
 
-def open_pool(flags: ModelFlags) -> EmbedPool:
+def open_pool(flags: ModelFlags, vectors: tuple[str, ...] = KINDS[:1]) -> EmbedPool:
     """Loads the model, or asks the endpoints for theirs. Raises `EmbedError`s."""
     check_place(flags, flags.pooling)
     if flags.endpoint:
@@ -139,4 +158,5 @@ def open_pool(flags: ModelFlags) -> EmbedPool:
         prompt=flags.input_type or "document",
         dimensions=flags.dimensions,
         truncate=flags.truncate,
+        vectors=vectors,
     )

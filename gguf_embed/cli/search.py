@@ -69,6 +69,8 @@ def find(flags: SearchFlags) -> list[Hit]:
         manifest = sink.manifest()
         if manifest is None:
             raise ConfigError(f"nothing is stored in {sink.name}: fill it with gguf-embed ingest")
+        if not manifest.dimensions:
+            raise ConfigError(f"{sink.name} has no dense vectors, which this search compares: ask the database itself")
         pool = open_pool(for_manifest(flags, manifest))
         try:
             check_same_model(manifest, pool.facts, pool.embed(PROBE_TEXTS).vectors, sink.name)

@@ -26,6 +26,7 @@ from gguf_embed.gguf_file.facts import (
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_pool.file_problems import problem_line, problems_of
+from gguf_embed.model_pool.model_info import head_outputs
 from gguf_embed.model_store.catalog import Catalog, CatalogRow, load_catalog
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.names import shown
@@ -132,6 +133,7 @@ def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, s
         ("pooling", str(own) if own is not None else from_row),
         ("images", "yes" if header.get(towers.HAS_IMAGES, bool) else ""),
         ("rank head", "yes" if has_rank_head(header) else ""),
+        ("heads", ", ".join(head_outputs(header))),
         ("license", header.get("general.license", str) or (row.license if row is not None else "")),
     ]
 
@@ -209,5 +211,6 @@ def _header_fields(header: GgufHeader) -> dict[str, object]:
         "context": context_length(header),
         "vocabulary": vocabulary_size(header),
         "rank_head": has_rank_head(header),
+        "head_outputs": list(head_outputs(header)),
         "license": header.get("general.license", str),
     }

@@ -13,6 +13,7 @@ from gguf_embed.gguf_file.constants import POOLING_NUMBERS, RANK_HEADS
 from gguf_embed.gguf_file.facts import pooling_type
 from gguf_embed.gguf_file.graph_only import OWN_ARCHITECTURES
 from gguf_embed.gguf_file.rerank_prompt import QWEN3_RERANK_PROMPT, RERANK_TEMPLATE
+from gguf_embed.gguf_file.token_heads import has_colbert_head, has_sparse_head
 from gguf_embed.types import Pooling
 
 _BERTS = (ENCODERS | OWN_ARCHITECTURES) - {"eurobert"}  # Jina's v5 models are EuroBERTs with pooling last
@@ -37,6 +38,10 @@ def has_head(evidence: Evidence) -> bool:
     return any(name in evidence.tensors for name in RANK_HEADS)
 
 
+def has_token_heads(evidence: Evidence) -> bool:
+    return has_colbert_head(evidence.header) or has_sparse_head(evidence.header)
+
+
 def is_causal(evidence: Evidence) -> bool:
     """Whether a token sees only the tokens before it."""
     if evidence.architecture in _MADE_FOR_VECTORS:
@@ -51,6 +56,8 @@ def check_pooling(evidence: Evidence) -> Iterator[Finding]:
     except ModelFileError:
         yield _invalid(evidence, key)
         return
+    if declared in (None, Pooling.NONE) and has_token_heads(evidence) and expected.pooling is None:
+        return  # its multi-vectors and sparse vectors need none
     if declared is None:
         yield _missing(evidence, key)
         return

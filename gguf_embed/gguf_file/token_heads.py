@@ -26,7 +26,9 @@ They are arrays of numbers in the metadata, because llama.cpp refuses a file wit
     gguf-embed.sparse.skipped             int32[]                   tokens that get no weight
     gguf-embed.sparse.query_weights       float32[n_vocab]          weights of a query's tokens, without the network
 
-The files of CrispEmbed have tensors `colbert_linear`, `sparse_linear`, `mlm_transform`, `mlm_ln`, `mlm_bias` instead.
+The files of CrispEmbed have tensors `colbert_linear`, `sparse_linear`, `mlm_transform`, `mlm_ln`, `mlm_bias` instead,
+and the keys `bert.colbert_dim`, `colbert.query_length`, `colbert.query_prefix` and `colbert.document_prefix`, the last
+two with the text of a token.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.dequantize import dequantized
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.number_arrays import read_number_arrays
+from gguf_embed.gguf_file.strings import read_strings
 from gguf_embed.types import FloatMatrix
 
 COLBERT, SPARSE = "gguf-embed.colbert.", "gguf-embed.sparse."
@@ -197,6 +200,17 @@ class _Source:
             self.check_id(key, token)
         return ids
 
+    def id_of_text(self, key: str) -> tuple[int, ...]:
+        """The id of the token whose text the key has; () if it is missing. Raises `ModelFileError` for another text."""
+        text = self.header.get(key, str)
+        if not text:
+            return ()
+        entries = read_strings(self.header.path, "tokenizer.ggml.tokens")
+        found = next((entries.index(name) for name in (text, text.strip()) if name in entries), None)
+        if found is None:
+            raise self.error(f"{key} is {text!r}, which is not a token of its vocabulary")
+        return (found,)
+
     def check_id(self, key: str, token: int) -> None:
         if not 0 <= token < self.n_vocab:
             raise self.error(f"{key} has the token {token}, expected 0 to {self.n_vocab - 1}")
@@ -212,26 +226,31 @@ class _Source:
         return ModelFileError(f"{self.header.path}: {problem}; convert the model again")
 
 
+MAX_DIMENSIONS = 2**16
 _MAX_LENGTH = 2**20
 
 
 def _late(source: _Source) -> LateInteraction:
     header, tensor = source.header, source.header.tensors.get("colbert_linear.weight")
-    n_dims = source.size(COLBERT + "dimensions", 2**16) or (tensor.shape[1] if tensor and len(tensor.shape) == 2 else 0)
+    n_dims = source.size(COLBERT + "dimensions", MAX_DIMENSIONS) or source.size("bert.colbert_dim", MAX_DIMENSIONS) or 0
+    if not n_dims and tensor is not None and len(tensor.shape) == 2:
+        n_dims = tensor.shape[1]
     projection = None
     if tensor is not None or COLBERT + "weight" in source.arrays:
         weight = source.numbers(COLBERT + "weight", n_dims * source.n_embd, "colbert_linear.weight")
         bias = source.optional(COLBERT + "bias", n_dims, "colbert_linear.bias")
         projection = Projection(weight.reshape(n_dims, source.n_embd), bias)
-    query_length = source.size(COLBERT + "query_length", _MAX_LENGTH)
+    query_length = source.size(COLBERT + "query_length", _MAX_LENGTH) or source.size(
+        "colbert.query_length", _MAX_LENGTH
+    )
     expansion = header.get(COLBERT + "expansion_token", int)
     if expansion is not None:
         source.check_id(COLBERT + "expansion_token", expansion)
     return LateInteraction(
         projection,
         n_dims,
-        query_prefix=source.ids(COLBERT + "query_prefix"),
-        document_prefix=source.ids(COLBERT + "document_prefix"),
+        query_prefix=source.ids(COLBERT + "query_prefix") or source.id_of_text("colbert.query_prefix"),
+        document_prefix=source.ids(COLBERT + "document_prefix") or source.id_of_text("colbert.document_prefix"),
         query_length=query_length,
         document_length=source.size(COLBERT + "document_length", _MAX_LENGTH),
         expansion_token=expansion,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from gguf_embed.types import DENSE
+
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
@@ -58,7 +60,8 @@ def row_schema(n_dims: int) -> pa.Schema:
 
     `id` is unique in the sink: the document's id if it is stored whole, else "<doc_id>#<chunk>". `hash` has 32
     hexadecimal digits over everything that the document's rows depend on, a hyphen, and how many rows it has.
-    `headings` are joined by " > ". `metadata` is JSON.
+    `headings` are joined by " > ". `metadata` is JSON. Rows with other kinds of vectors also have the columns `sparse`
+    and `multivector`, and no `embedding` without dense ones.
     """
     return pa.schema(
         [
@@ -76,6 +79,15 @@ def row_schema(n_dims: int) -> pa.Schema:
     )
 
 
+SPARSE_TYPE = pa.struct([("indices", pa.list_(pa.int32())), ("values", pa.list_(pa.float32()))])
+"""Of the column "sparse", which rows of a job with sparse vectors have."""
+
+
+def multivector_type(n_dims: int) -> pa.DataType:
+    """Of the column "multivector", which rows of a job with multi-vectors have: a vector per token."""
+    return pa.list_(pa.list_(pa.field("item", pa.float32()), n_dims))
+
+
 STORED = ("id", "doc_id", "chunk", "hash")
 """The columns from which a job's state can be rebuilt."""
 
@@ -87,7 +99,7 @@ class Manifest:
     ingest_id: str  # random, given when the sink was created; the job's state has the same
     model: str  # its name
     fingerprint: str  # of the model file, "sha256:…"; "" if an endpoint does not tell
-    dimensions: int
+    dimensions: int  # of dense vectors; 0: there are none
     pooling: str
     normalized: bool
     prompt: str  # what is put before each text
@@ -97,6 +109,9 @@ class Manifest:
     created: str = ""  # ISO 8601, UTC
     version: str = ""  # of gguf-embed
     format: int = 1
+    vectors: tuple[str, ...] = (DENSE,)  # the kinds that each row has
+    multivector_dimensions: int = 0
+    n_vocab: int = 0  # entries that a sparse vector may have
     extra: dict[str, str] = field(default_factory=dict)
 
 

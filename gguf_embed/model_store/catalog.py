@@ -17,7 +17,7 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.model_store.names import model_key, model_stem
 from gguf_embed.types import Pooling
 
-Kind = Literal["embedding", "rerank", "static", "image"]
+Kind = Literal["embedding", "multivector", "sparse", "rerank", "static", "image"]
 
 _QUANT_SUFFIX = re.compile(r"[-._](ud-)?(i?q\d\w*|tq\d\w*|b?f(p)?(16|32)|mxfp\d\w*|nvfp\d\w*)$")
 _FILE_SUFFIX = re.compile(r"(-gguf|-qat|-ggml-model|-embeddings?-gguf)$")
@@ -32,7 +32,7 @@ class CatalogRow:
     kind: Kind
     architecture: str  # the GGUF's general.architecture
     pooling: Pooling | None  # None for models without one, such as static models
-    dimensions: int  # of a vector; of the hidden states for rerank models
+    dimensions: int  # of a vector; of the hidden states for rerank and sparse models
     matryoshka: tuple[int, ...]  # dimensions it was trained to be truncated to, the full size first; empty: none
     context: int  # positions of the weights; 0: no limit
     license: str  # as the hub spells it, e.g. "apache-2.0"; "" if the card names none

@@ -22,6 +22,7 @@ _MODULE = re.compile(r"\d+_\w+/[^/]+")  # a module of sentence-transformers, e.g
 _CONFIGURATION = re.compile(
     r"([\w.-]+/)?((\w*config\w*|modules|tokenizer|vocab|added_tokens|special_tokens_map|\w*prompts\w*)\.json"
     r"|[\w.-]+\.safetensors\.index\.json|\w*vocab\w*\.txt|merges\.txt|[\w.-]+\.model|chat_template\.\w+)|README\.md"
+    r"|artifact\.metadata|(colbert|sparse)_linear\.pt|idf\.json"
 )
 _WORD_TABLE = re.compile(
     r"(?!pytorch_model|training_args|optimizer|scheduler|vocab|merges|requirements|license)"

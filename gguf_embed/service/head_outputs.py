@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import accumulate
+
+import numpy as np
 
 from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
 from gguf_embed.model_pool.loading import LoadedModel
@@ -17,9 +20,13 @@ from gguf_embed.types import (
     TOKENS,
     EmbedRequest,
     ModelInfo,
+    Output,
     OutputSpec,
     Pooling,
 )
+from gguf_embed.vectors import Rows
+from gguf_embed.vectors.joint import JointOutput
+from gguf_embed.vectors.token_pooling import MAX_ROWS, pool_rows
 
 HEAD_OUTPUTS = (MULTIVECTOR, SPARSE, JOINT)
 
@@ -102,3 +109,21 @@ def row_width(model: LoadedModel, info: ModelInfo, output: OutputSpec) -> int:
     if not found:
         raise InvalidRequest("sparse vectors have no dimensions that could be left out", "dimensions")
     return min(found)
+
+
+def with_fewer_rows(output: Output, factor: int) -> Output:
+    """The output with its multi-vectors pooled. Raises `InvalidRequest` for one with too many rows."""
+    if isinstance(output, JointOutput):
+        by_kind = {kind: with_fewer_rows(part, factor) for kind, part in output.by_kind.items()}
+        return replace(output, by_kind=by_kind)
+    if not isinstance(output, Rows) or output.kind != MULTIVECTOR:
+        return output
+    lengths = np.diff(output.offsets)
+    if lengths.max(initial=0) > MAX_ROWS:
+        raise InvalidRequest(
+            f"input {int(lengths.argmax())} has {lengths.max():,} vectors, of which {MAX_ROWS:,} at most can be pooled",
+            "pool_factor",
+            int(lengths.argmax()),
+        )
+    pooled = [pool_rows(rows, factor) for rows in output.texts()]
+    return Rows(MULTIVECTOR, np.concatenate(pooled), (0, *accumulate(map(len, pooled))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import numpy as np
@@ -98,6 +98,10 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def texts(self) -> list[FloatMatrix]:
+        """The rows of each text, as views."""
+        return [self.matrix[begin:end] for begin, end in pairwise(self.offsets)]
 
     def part(self, index: int) -> Rows:
         """Rows of tokens are copied, so that a slow client does not keep a whole batch in memory; others are a view."""

@@ -7,8 +7,12 @@ import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
 
+from gguf_embed import Embedder
+from gguf_embed.convert.convert import convert_directory
+from tests.data.head_directories import write_directory
 from tests.server_process import clean_environment, command, run_to_end
 
 PAGES = {
@@ -164,3 +168,44 @@ def test_a_second_ctrl_c_stops_at_once(cache_dir, models, tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in failed
     assert time.monotonic() - started_s < 20
+
+
+def test_every_kind_of_vector_is_stored(job, tmp_path):
+    edge = pytest.importorskip("qdrant_edge")
+    for name in ("bge_m3", "colbert_bert"):
+        source = write_directory(name, tmp_path / name)
+        convert_directory(source, tmp_path / f"{name}.gguf", "f32", report=lambda line: None)
+    texts = {"fox": "The quick brown fox", "cat": "hello cat", "long": "many words " * 500}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()))
+    sink, flags = f"qdrant:{tmp_path / 'q'}", ("--pooling", "cls", "--vectors", "dense,sparse,multivector")
+    done = job("ingest", path, "--to", sink, *flags, model=tmp_path / "bge_m3.gguf")
+    assert done.returncode == 0, done.stderr
+    assert "3 documents read: 2 stored in 2 rows, 0 unchanged, 1 rejected" in done.stdout
+    assert "2 unchanged" in job("ingest", path, "--to", sink, *flags, model=tmp_path / "bge_m3.gguf").stdout
+    shard = edge.EdgeShard.load(str(tmp_path / "q"))
+    points = shard.scroll(edge.ScrollRequest(limit=9, with_vector=True, with_payload=True))[0]
+    stored = {point.payload["id"]: point.vector for point in points}
+    shard.close()
+    with Embedder(tmp_path / "bge_m3.gguf", pooling="cls", cache=tmp_path / "cache") as model:
+        [tokens], [sparse] = model.embed_multivector([texts["fox"]]), model.embed_sparse([texts["fox"]])
+        dense = model.embed(texts["fox"])
+    np.testing.assert_allclose(stored["fox"]["dense"], dense, atol=1e-2)
+    np.testing.assert_allclose(stored["fox"]["multivector"], tokens, atol=1e-2)
+    assert stored["fox"]["sparse"].indices == sparse.indices.tolist()
+    assert stored.keys() == {"fox", "cat"}
+
+    found = job("search", sink, texts["cat"], "-n", "1", model=None)
+    assert found.stdout.splitlines()[0].split()[1] == "cat", found.stderr
+    changed = job("ingest", path, "--to", sink, "--pooling", "cls", "--force", model=tmp_path / "bge_m3.gguf")
+    assert "the kinds of vectors" in changed.stderr
+    assert "write into another one" in changed.stderr
+
+    colbert = ("ingest", path, "--to", f"qdrant:{tmp_path / 'c'}", "--truncate")
+    done = job(*colbert, "--vectors", "multivector", model=tmp_path / "colbert_bert.gguf")
+    assert "3 stored in 3 rows" in done.stdout, done.stderr
+    assert "has no dense vectors" in job("search", f"qdrant:{tmp_path / 'c'}", "cat", model=None).stderr
+    refused = job(*colbert, "--vectors", "sparse,multivector", model=tmp_path / "colbert_bert.gguf")
+    assert "has no head for sparse vectors" in refused.stderr
+    refused = job("ingest", path, "--to", sink_of(tmp_path), "--vectors", "sparse", model="missing.gguf")
+    assert "a sink of sqlite stores dense vectors, not sparse" in refused.stderr

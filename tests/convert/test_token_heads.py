@@ -12,6 +12,7 @@ import pytest
 
 from gguf_embed.convert.convert import convert_directory
 from gguf_embed.convert.torch_file import read_torch_file
+from gguf_embed.doctor.examine import examine
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.gguf_file.token_heads import heads_bytes, read_token_heads
@@ -101,3 +102,9 @@ def test_an_inference_free_model_has_weights_for_queries(tmp_path):
 def test_heads_that_would_be_computed_otherwise_are_refused(tmp_path, name, file, entries, message):
     with pytest.raises(ModelFileError, match=message):
         converted(name, tmp_path, lambda directory: change_json(directory / file, **entries))
+
+
+@pytest.mark.parametrize("name", ["colbert_bert", "splade_bert"])
+def test_the_doctor_misses_no_pooling_beside_heads(tmp_path, name):
+    codes = {finding.code for finding in examine(converted(name, tmp_path)).findings}
+    assert not codes & {"pooling_missing", "pooling_none"}

@@ -93,7 +93,9 @@ def test_a_well_known_name_has_a_row(name):
 def test_there_are_many_rows_of_every_kind():
     kinds = [row.kind for row in ROWS]
     assert len(ROWS) >= 70
-    assert {kind: kinds.count(kind) for kind in ("embedding", "rerank", "static", "image")}.keys() == set(kinds)
+    assert {
+        kind: kinds.count(kind) for kind in ("embedding", "multivector", "sparse", "rerank", "static", "image")
+    }.keys() == set(kinds)
     assert kinds.count("rerank") >= 10
 
 
@@ -124,6 +126,9 @@ def test_a_row_says_in_which_way_it_runs(row):
             assert (row.architecture, row.pooling, row.context) == ("clip", Pooling.LAST, n_tokens)
         case "rerank":
             assert row.pooling is Pooling.RANK
+        case "multivector" | "sparse":
+            assert row.convert
+            assert row.pooling is None
         case "embedding":
             assert row.pooling in (Pooling.MEAN, Pooling.CLS, Pooling.LAST)
             assert row.context >= 384

@@ -175,6 +175,7 @@ def test_a_pattern_may_mean_a_split_model_and_names_in_capitals():
         (["model.safetensors", "model.safetensors.index.json", "tokenizer.json", "sentencepiece.bpe.model"], "all"),
         (["0_StaticEmbedding/model.safetensors", "0_StaticEmbedding/tokenizer.json", "modules.json"], "all"),
         (["1_Pooling/config.json", "2_Dense/model.safetensors", "model.safetensors", "spiece.model"], "all"),
+        (["1_Dense/model.safetensors", "artifact.metadata", "colbert_linear.pt", "idf.json", "m.safetensors"], "all"),
         (["glove-twitter-25.txt", "README.md"], "all"),
         (["pytorch_model.bin", "vocab.txt", "config.json", "training_args.bin", "requirements.txt"], "none"),
         (["onnx/model.safetensors", "config.json"], "none"),

@@ -14,8 +14,13 @@ from gguf_embed.vectors import Rows, normalize
 
 
 def multivectors(rows: Rows, batch: Sequence[Sequence[int]], late: LateInteraction, *, is_query: bool) -> Rows:
-    """The rows of `batch`'s tokens, projected, without the tokens that get no vector, each of length 1."""
-    matrix = rows.matrix if late.projection is None else late.projection(rows.matrix)
+    """The rows of `batch`'s tokens, projected, without the tokens that get no vector, each of length 1.
+
+    Each text is projected by itself, so that the others do not change how BLAS rounds.
+    """
+    matrix = rows.matrix
+    if late.projection is not None:
+        matrix = np.concatenate([late.projection(text) for text in rows.texts()])
     kept = [kept_tokens(tokens, late, is_query=is_query) for tokens in batch]
     offsets = (0, *accumulate(int(mask.sum()) for mask in kept))
     return Rows(MULTIVECTOR, normalize(matrix[np.concatenate(kept)], 2), offsets)

@@ -16,17 +16,17 @@ BLOCK_BYTES = 2**23
 
 
 def sparse_vectors(rows: Rows, batch: Sequence[Sequence[int]], head: SparseHead) -> SparseRows:
-    """The sparse vector of each text of `batch`, whose tokens have the rows `rows`."""
+    """The sparse vector of each text of `batch`, whose tokens have the rows `rows`.
+
+    Each text is computed by itself, so that the others do not change how BLAS rounds.
+    """
     if head.mlm is not None:
-        hidden = transformed(rows.matrix, head.mlm)
-        texts = [hidden[begin:end] for begin, end in zip(rows.offsets, rows.offsets[1:], strict=False)]
-        return SparseRows.of([_nonzero(splade_weights(text, head.mlm)) for text in texts])
+        return SparseRows.of([_nonzero(splade_weights(transformed(text, head.mlm), head.mlm)) for text in rows.texts()])
     assert head.lexical is not None
-    weights = np.maximum(head.lexical(rows.matrix)[:, 0], 0.0)
     return SparseRows.of(
         [
-            largest_per_token(tokens, weights[begin : begin + len(tokens)], head.skipped)
-            for tokens, begin in zip(batch, rows.offsets, strict=False)
+            largest_per_token(tokens, np.maximum(head.lexical(text)[:, 0], 0.0), head.skipped)
+            for tokens, text in zip(batch, rows.texts(), strict=True)
         ]
     )
 

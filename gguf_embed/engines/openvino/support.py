@@ -97,7 +97,8 @@ def _unknown_part(header: GgufHeader) -> str | None:
     if scaling not in ("none", "linear"):
         return f"it does not compute rope scaling {scaling!r}"
     is_encoder = architecture not in (*DECODERS, "gemma-embedding", "t5encoder", towers.TEXT)
-    if is_encoder and header.get(f"{architecture}.attention.causal", bool) is not False:
+    allowed = (False,) if HEAD_TENSORS.isdisjoint(header.tensors) else (False, None)  # CrispEmbed's files do not say
+    if is_encoder and header.get(f"{architecture}.attention.causal", bool) not in allowed:
         return f"{architecture}.attention.causal is not false in the file"
     if architecture == "qwen2" and has_rank_head(header):
         return "its graph for qwen2 has no rank head"

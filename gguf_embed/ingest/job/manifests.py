@@ -12,10 +12,11 @@ from gguf_embed import __version__
 from gguf_embed.errors import ConfigError
 from gguf_embed.ingest.pool.base import ModelFacts
 from gguf_embed.ingest.rows import Manifest
-from gguf_embed.types import FloatMatrix
+from gguf_embed.types import MULTIVECTOR, SPARSE, FloatMatrix
 
 MIN_PROBE_COSINE = 0.999
 PROMPT = "the prompt before each text"
+VECTORS = "the kinds of vectors"
 
 
 def new_manifest(facts: ModelFacts, chunking: str, probes: FloatMatrix) -> Manifest:
@@ -29,6 +30,9 @@ def new_manifest(facts: ModelFacts, chunking: str, probes: FloatMatrix) -> Manif
         normalized=facts.normalized,
         prompt=facts.prompt,
         chunking=chunking,
+        vectors=facts.vectors,
+        multivector_dimensions=facts.multivector_dimensions,
+        n_vocab=facts.n_vocab,
         probes=tuple(tuple(float(x) for x in row) for row in probes),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
@@ -46,6 +50,7 @@ def differences(stored: Manifest, wanted: Manifest) -> list[str]:
     elif not (stored.fingerprint and wanted.fingerprint) and _differ(stored.probes, wanted.probes):
         found.append(f"the model ({stored.model}; now {wanted.model}: their vectors for the same texts differ)")
     pairs: Sequence[tuple[str, object, object]] = (
+        (VECTORS, _in_words(stored), _in_words(wanted)),
         ("the number of dimensions", stored.dimensions, wanted.dimensions),
         ("the pooling", stored.pooling or wanted.pooling, wanted.pooling or stored.pooling),
         ("normalization", _words(stored.normalized), _words(wanted.normalized)),
@@ -61,12 +66,22 @@ def check_same(stored: Manifest, wanted: Manifest, name: str) -> None:
     found = differences(stored, wanted)
     if not found:
         return
-    if stored.dimensions != wanted.dimensions:
+    if not have_same_columns(stored, wanted):
         raise ConfigError(f"{name} has rows that differ in {'; '.join(found)}: write into another one")
     raise ConfigError(
         f"{name} has rows that differ in {'; '.join(found)}: write into another one, "
         "or replace all its rows with --force"
     )
+
+
+def have_same_columns(stored: Manifest, wanted: Manifest) -> bool:
+    """Whether rows of one fit a table that was made for the other."""
+    return stored.dimensions == wanted.dimensions and _in_words(stored) == _in_words(wanted)
+
+
+def _in_words(manifest: Manifest) -> str:
+    sizes = {SPARSE: manifest.n_vocab, MULTIVECTOR: manifest.multivector_dimensions}
+    return ", ".join(f"{kind} of {sizes[kind]}" if kind in sizes else kind for kind in manifest.vectors)
 
 
 def _words(normalized: bool) -> str:
@@ -87,6 +102,6 @@ def _differ(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) ->
 def check_same_model(stored: Manifest, facts: ModelFacts, probes: FloatMatrix, name: str) -> None:
     """Whether a query's vector can be compared with what is stored. Raises `ConfigError`."""
     wanted = new_manifest(facts, stored.chunking, probes)
-    found = [line for line in differences(stored, wanted) if not line.startswith(PROMPT)]
+    found = [line for line in differences(stored, wanted) if not line.startswith((PROMPT, VECTORS))]
     if found:
         raise ConfigError(f"{name} has rows that differ in {'; '.join(found)}: search with the model that made them")

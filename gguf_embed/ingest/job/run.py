@@ -11,7 +11,7 @@ from uuid import uuid4
 from gguf_embed.errors import ConfigError, EmbedError
 from gguf_embed.ingest.job.counters import Counters, Ledger
 from gguf_embed.ingest.job.documents import row_ids, settings_key
-from gguf_embed.ingest.job.manifests import check_same, new_manifest
+from gguf_embed.ingest.job.manifests import check_same, have_same_columns, new_manifest
 from gguf_embed.ingest.job.reader import End, Reader, ReaderParts, Split
 from gguf_embed.ingest.job.rejects import Rejects, TooManyRejects
 from gguf_embed.ingest.job.state import Finished, JobState
@@ -71,7 +71,7 @@ class Job:
         if options.rebuild_state:
             self._state.replace_all([])
         self._check_state(stored)
-        if stored is not None and (not options.force or stored.dimensions != wanted.dimensions):
+        if stored is not None and not (options.force and have_same_columns(stored, wanted)):
             check_same(stored, wanted, self._sink.name)
         if stored is not None and not self._state.ingest_id():
             self._state.replace_all(complete_documents(self._sink))

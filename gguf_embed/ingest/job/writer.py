@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,9 @@ from gguf_embed.ingest.job.documents import Work, row_ids, texts_of
 from gguf_embed.ingest.job.reader import Window
 from gguf_embed.ingest.job.rejects import Reject, Rejects
 from gguf_embed.ingest.job.state import Finished, JobState
+from gguf_embed.ingest.pool.base import Embedded
 from gguf_embed.ingest.rows import row_schema
 from gguf_embed.ingest.sinks.base import Sink
-from gguf_embed.types import FloatMatrix
 
 COMMIT_S = 5.0
 COMMIT_ROWS = 20_000
@@ -48,9 +48,9 @@ class Writer:
 
     def store(self, window: Window) -> None:
         """Wait until the window is embedded, and write its rows. Raises what embedding or the sink raised."""
-        vectors, failures, n_tokens = _collect(window)
-        good, failed = _divide(window.works, failures)
-        kept = self._without_failures(vectors, window.works, {work.document.doc_id for work, _ in failed})
+        embedded = _collect(window)
+        good, failed = _divide(window.works, embedded.failures)
+        kept = self._without_failures(embedded, window.works, {work.document.doc_id for work, _ in failed})
         if good:
             self._sink.write(rows_of(good, kept))
         stale = [
@@ -62,17 +62,18 @@ class Writer:
         self._note(good, failed)
         stale += self._half_written(window, [work for work, _ in failed])
         delete_rows(self._sink, stale)
-        self._ledger.count(n_tokens=n_tokens)
+        self._ledger.count(n_tokens=embedded.n_tokens)
         self._report(good, failed)
         if self._is_due():
             self.commit()
 
     @staticmethod
-    def _without_failures(vectors: FloatMatrix, works: Sequence[Work], failed: set[str]) -> FloatMatrix:
+    def _without_failures(embedded: Embedded, works: Sequence[Work], failed: set[str]) -> Embedded:
         if not failed:
-            return vectors
-        keep = [work.document.doc_id not in failed for work in works for _ in range(work.n_rows)]
-        return np.ascontiguousarray(vectors[np.array(keep, bool)])
+            return embedded
+        keep = np.array([work.document.doc_id not in failed for work in works for _ in range(work.n_rows)], bool)
+        columns = {name: column.filter(pa.array(keep)) for name, column in embedded.columns.items()}
+        return replace(embedded, vectors=np.ascontiguousarray(embedded.vectors[keep]), columns=columns)
 
     def _note(self, good: Sequence[Work], failed: Sequence[tuple[Work, str]]) -> None:
         uncommitted = self._uncommitted
@@ -110,22 +111,25 @@ class Writer:
         self._uncommitted = _Uncommitted()
 
 
-def _collect(window: Window) -> tuple[FloatMatrix, dict[int, str], int]:
-    """The vectors of all chunks of a window, which of them failed, and the tokens of all."""
-    matrices, failures, start, n_tokens = [], {}, 0, 0
-    for part in window.parts:
-        embedded = part.result()
-        failures.update({start + index: reason for index, reason in embedded.failures.items()})
-        matrices.append(embedded.vectors)
-        start += len(embedded.vectors)
-        n_tokens += embedded.n_tokens
-    if not matrices:
-        return np.zeros((0, 0), np.float32), failures, 0
-    found: FloatMatrix = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
-    return found, failures, n_tokens
+def _collect(window: Window) -> Embedded:
+    """What was computed for all chunks of a window."""
+    parts, failures, start = [part.result() for part in window.parts], {}, 0
+    for part in parts:
+        failures.update({start + index: reason for index, reason in part.failures.items()})
+        start += len(part.vectors)
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return Embedded(np.zeros((0, 0), np.float32))
+    return Embedded(
+        np.concatenate([part.vectors for part in parts]),
+        failures,
+        sum(part.n_tokens for part in parts),
+        {name: pa.concat_arrays([part.columns[name] for part in parts]) for name in parts[0].columns},
+    )
 
 
-def _divide(works: Sequence[Work], failures: dict[int, str]) -> tuple[list[Work], list[tuple[Work, str]]]:
+def _divide(works: Sequence[Work], failures: Mapping[int, str]) -> tuple[list[Work], list[tuple[Work, str]]]:
     """The documents that can be stored, and those of which a chunk failed, with the reason."""
     if not failures:
         return list(works), []
@@ -146,8 +150,9 @@ def delete_rows(sink: Sink, ids: Sequence[str]) -> None:
         sink.delete(ids[start : start + DELETE_IDS])
 
 
-def rows_of(works: Sequence[Work], vectors: FloatMatrix) -> pa.RecordBatch:
-    """With `row_schema`: the rows of these documents, whose vectors are float32[n_rows, n_dims]."""
+def rows_of(works: Sequence[Work], embedded: Embedded) -> pa.RecordBatch:
+    """With `row_schema`, and the columns of other kinds of vectors: the rows of these documents."""
+    vectors = embedded.vectors
     schema = row_schema(vectors.shape[1])
     texts = texts_of(works)
     doc_ids = pa.array([work.document.doc_id for work in works], pa.string())
@@ -160,12 +165,18 @@ def rows_of(works: Sequence[Work], vectors: FloatMatrix) -> pa.RecordBatch:
         places = _chunks(works)
         doc_ids, hashes, metadata = (column.take(repeats) for column in (doc_ids, hashes, metadata))
     ids, numbers, starts, ends, headings = places
-    embedding = pa.FixedSizeListArray.from_arrays(
-        pa.array(np.ascontiguousarray(vectors).reshape(-1)), type=schema.field("embedding").type
-    )
     text_column = pa.array(texts, pa.string())
-    columns = [ids, doc_ids, numbers, starts, ends, hashes, headings, text_column, metadata, embedding]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    columns = [ids, doc_ids, numbers, starts, ends, hashes, headings, text_column, metadata]
+    names = schema.names[: len(columns)]
+    others = dict(embedded.columns)
+    if vectors.shape[1]:
+        flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+        others = {"embedding": pa.FixedSizeListArray.from_arrays(flat, type=schema.field("embedding").type), **others}
+    fields = [
+        *(schema.field(name) for name in names),
+        *(pa.field(n, c.type, nullable=False) for n, c in others.items()),
+    ]
+    return pa.RecordBatch.from_arrays([*columns, *others.values()], schema=pa.schema(fields))
 
 
 def _whole_documents(texts: Sequence[str], doc_ids: pa.Array) -> tuple[pa.Array, ...]:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gguf_embed.types import FloatMatrix, Span
+import pyarrow as pa
+
+from gguf_embed.types import DENSE, FloatMatrix, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +17,14 @@ class ModelFacts:
 
     name: str
     fingerprint: str  # "sha256:…" of the file; "": unknown
-    dimensions: int
+    dimensions: int  # of dense vectors; 0: there are none
     pooling: str  # "": unknown
     normalized: bool
     prompt: str  # put before each text
     max_tokens: int | None  # the longest text; None: unknown
+    vectors: tuple[str, ...] = (DENSE,)  # the kinds that each text gets
+    multivector_dimensions: int = 0
+    n_vocab: int = 0  # entries that a sparse vector may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,7 @@ class Embedded:
     vectors: FloatMatrix  # float32[n_texts, n_dims]
     failures: Mapping[int, str] = field(default_factory=dict)  # index of the text → why, in words
     n_tokens: int = 0
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)  # "sparse" and "multivector", a row per text
 
 
 class EmbedPool(Protocol):

@@ -10,8 +10,10 @@ from gguf_embed.embedder.embedder import Embedder
 from gguf_embed.embedder.methods import EmbedOptions
 from gguf_embed.embedder.words import reason
 from gguf_embed.ingest.pool.base import Embedded, ModelFacts
-from gguf_embed.types import Span
+from gguf_embed.ingest.pool.vector_columns import vector_columns
+from gguf_embed.types import DENSE, JOINT, MULTIVECTOR, SPARSE, OutputSpec, Span
 from gguf_embed.vectors import Rows
+from gguf_embed.vectors.joint import JointOutput
 
 N_AT_ONCE = 3
 BATCH_TEXTS = 256
@@ -30,36 +32,62 @@ class LocalPool:
         prompt: str | None = "document",
         dimensions: int | None = None,
         truncate: bool = False,
+        vectors: tuple[str, ...] = (DENSE,),
     ) -> None:
-        """`prompt`, `dimensions` and `truncate` are those of `Embedder.embed`. Reads the model's file once."""
+        """`prompt`, `dimensions` and `truncate` are those of `Embedder.embed`. Reads the model's file once.
+
+        `vectors`: the kinds of vectors for each text, all computed in one pass. Raises `NotSupported` if the model
+        cannot give one of them.
+        """
         model, prompt_text = embedder.details, embedder.prompt_text(prompt)
         self._embedder = embedder
         self._options = EmbedOptions(prompt, dimensions, None, truncate)
+        self._output = output_of(vectors)
         self.facts = ModelFacts(
             name=model.name,
             fingerprint=embedder.info.fingerprint,
-            dimensions=dimensions or model.n_embd,
+            dimensions=(dimensions or model.n_embd) if DENSE in vectors else 0,
             pooling=model.pooling.value,
             normalized=model.embd_normalize == 2,
             prompt=prompt_text,
             max_tokens=model.max_input_tokens,
+            vectors=vectors,
+            n_vocab=model.n_vocab if SPARSE in vectors else 0,
+            multivector_dimensions=self._multivector_width() if MULTIVECTOR in vectors else 0,
         )
+
+    def _multivector_width(self) -> int:
+        result = self._embedder.embed_or_skip(["width"], self._options, OutputSpec(MULTIVECTOR))
+        assert isinstance(result.output, Rows)
+        return int(result.output.matrix.shape[1])
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         vectors = np.zeros((len(texts), self.facts.dimensions), np.float32)
         if not texts:
             return Embedded(vectors)
-        result = self._embedder.embed_or_skip(texts, self._options)
+        result = self._embedder.embed_or_skip(texts, self._options, self._output)
         failures = {failure.index: reason(failure.error) for failure in result.failures}
-        assert isinstance(result.output, Rows), "dense output was checked"
-        if not failures:
-            return Embedded(result.output.matrix, {}, result.usage.prompt_tokens)
-        kept = [index for index in range(len(texts)) if index not in failures]
-        vectors[kept] = result.output.matrix.reshape(len(kept), self.facts.dimensions)
-        return Embedded(vectors, failures, result.usage.prompt_tokens)
+        by_kind = (
+            result.output.by_kind if isinstance(result.output, JointOutput) else {result.output.kind: result.output}
+        )
+        columns = vector_columns(by_kind, self.facts.multivector_dimensions)
+        dense = by_kind.get(DENSE) if self.facts.dimensions else None
+        if isinstance(dense, Rows) and not failures:
+            vectors = dense.matrix
+        elif isinstance(dense, Rows):
+            kept = [index for index in range(len(texts)) if index not in failures]
+            vectors[kept] = dense.matrix.reshape(len(kept), self.facts.dimensions)
+        return Embedded(vectors, failures, result.usage.prompt_tokens, columns)
 
     def token_offsets(self, text: str) -> Sequence[Span | None]:
         return self._embedder.token_offsets(text)
 
     def close(self) -> None:
         self._embedder.close()
+
+
+def output_of(vectors: tuple[str, ...]) -> OutputSpec | None:
+    """What to ask for to get these kinds of vectors; None: the model's dense vector."""
+    if len(vectors) > 1:
+        return OutputSpec(JOINT, parts=vectors)
+    return None if vectors == (DENSE,) else OutputSpec(vectors[0])

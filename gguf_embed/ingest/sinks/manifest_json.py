@@ -7,16 +7,21 @@ from dataclasses import asdict, fields
 
 from gguf_embed.errors import ConfigError
 from gguf_embed.ingest.rows import Manifest
+from gguf_embed.types import DENSE
 
 KEY = "gguf_embed"
 """What the manifest is called where a place has names for its metadata."""
 
 NEWEST_FORMAT = 1
+_OF_OTHER_KINDS = ("vectors", "multivector_dimensions", "n_vocab")
 
 
 def to_json(manifest: Manifest) -> str:
-    """One line, ASCII."""
-    return json.dumps(asdict(manifest))
+    """One line, ASCII. What an older gguf-embed does not know is left out if there are dense vectors only."""
+    written = asdict(manifest)
+    if manifest.vectors == (DENSE,):
+        written = {name: value for name, value in written.items() if name not in _OF_OTHER_KINDS}
+    return json.dumps(written)
 
 
 def from_json(text: str | bytes, name: str) -> Manifest:
@@ -39,6 +44,6 @@ def from_object(found: object, name: str) -> Manifest:
         raise ConfigError(f"{name} was made by a newer gguf-embed, because its manifest {what}: update gguf-embed")
     try:
         probes = tuple(tuple(float(x) for x in vector) for vector in found.pop("probes", ()))
-        return Manifest(probes=probes, **found)
+        return Manifest(probes=probes, vectors=tuple(found.pop("vectors", (DENSE,))), **found)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the manifest of {name} is damaged: {error}") from error

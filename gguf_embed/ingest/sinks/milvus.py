@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gguf_embed.errors import ConfigError, EmbedError, EngineFailure, Unavailable
-from gguf_embed.ingest.rows import METADATA_KEYS, STORED, Hit, Manifest
+from gguf_embed.ingest.rows import STORED, Hit, Manifest
 from gguf_embed.ingest.sinks.base import IndexChoice
 from gguf_embed.ingest.sinks.database import (
     collection_of,
@@ -30,7 +30,8 @@ from gguf_embed.ingest.sinks.database import (
 )
 from gguf_embed.ingest.sinks.manifest_json import KEY, from_json, to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
-from gguf_embed.ingest.sinks.row_vectors import HIT_COLUMNS, matrix_of, require_query_width, require_width
+from gguf_embed.ingest.sinks.row_vectors import HIT_COLUMNS, matrix_of, require_query_width, require_width, weights_of
+from gguf_embed.types import SPARSE
 
 PORT = 19530
 CONNECT_TIMEOUT_S = 10
@@ -100,6 +101,9 @@ class MilvusSink:
         schema.add_field("embedding", kind.FLOAT_VECTOR, dim=manifest.dimensions)
         index = self._pymilvus.MilvusClient.prepare_index_params()
         index.add_index("embedding", index_type="AUTOINDEX", metric_type="COSINE")
+        if SPARSE in manifest.vectors:
+            schema.add_field(SPARSE, kind.SPARSE_FLOAT_VECTOR)
+            index.add_index(SPARSE, index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
         self._call(
             "create_collection",
             schema=schema,
@@ -253,5 +257,7 @@ def _entities(rows: pa.RecordBatch) -> list[dict[str, Any]]:
     columns = lists(rows)
     columns["metadata"] = [orjson.loads(text) for text in columns["metadata"]]
     columns["embedding"] = list(matrix_of(rows))
-    names = ("id", *METADATA_KEYS, "embedding")
+    if SPARSE in rows.schema.names:
+        columns[SPARSE] = weights_of(rows)
+    names = tuple(columns)
     return [dict(zip(names, row, strict=True)) for row in zip(*(columns[name] for name in names), strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gguf_embed.errors import ConfigError
 from gguf_embed.ingest.sinks.base import Sink
+from gguf_embed.types import DENSE, MULTIVECTOR, SPARSE
 
 OPENERS: Mapping[str, str] = {
     "parquet": "parquet:open_parquet",
@@ -28,6 +29,16 @@ OPENERS: Mapping[str, str] = {
     "elasticsearch": "opensearch:open_elasticsearch",
 }
 """Scheme → module and function in `gguf_embed.ingest.sinks`, from a `SinkUrl` to a `Sink`."""
+
+VECTORS: Mapping[str, tuple[str, ...]] = {
+    "qdrant": (DENSE, SPARSE, MULTIVECTOR),
+    "postgresql": (DENSE, SPARSE),
+    "milvus": (DENSE, SPARSE),
+    "null": (DENSE, SPARSE, MULTIVECTOR),
+}
+"""The kinds of vectors of sinks that take others than dense ones."""
+
+NEED_DENSE = ("postgresql", "milvus")
 
 ALIASES = {"lance": "lancedb", "postgres": "postgresql", "pgvector": "postgresql", "elastic": "elasticsearch"}
 DEFAULT_TABLE = "documents"
@@ -94,6 +105,17 @@ def parse_url(text: str) -> SinkUrl:
         options,
         table,
     )
+
+
+def check_vectors(url: SinkUrl, kinds: Sequence[str]) -> None:
+    """Raises `ConfigError` if the sink cannot store one of these kinds of vectors."""
+    taken = VECTORS.get(url.scheme, (DENSE,))
+    for kind in kinds:
+        if kind not in taken:
+            able = ", ".join(scheme for scheme, found in VECTORS.items() if kind in found and scheme != "null")
+            raise ConfigError(f"a sink of {url.scheme} stores {', '.join(taken)} vectors, not {kind}: {able} can")
+    if DENSE not in kinds and url.scheme in NEED_DENSE:
+        raise ConfigError(f"a sink of {url.scheme} needs dense vectors, too: add dense to --vectors")
 
 
 def open_sink(text: str) -> Sink:

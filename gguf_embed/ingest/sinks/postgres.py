@@ -18,7 +18,7 @@ from gguf_embed.ingest.sinks.base import IndexChoice
 from gguf_embed.ingest.sinks.database import lists, not_ours, one_line, require, stored_batch
 from gguf_embed.ingest.sinks.manifest_json import from_json, to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
-from gguf_embed.ingest.sinks.row_vectors import matrix_of, require_query_width, require_width
+from gguf_embed.ingest.sinks.row_vectors import matrix_of, require_query_width, require_width, weights_of
 
 MAX_INDEXED = 2_000
 """Dimensions. pgvector's HNSW takes no more, and twice as many in half precision."""
@@ -45,6 +45,7 @@ class PostgresSink:
 
     def __init__(self, url: SinkUrl) -> None:
         self._psycopg = require("psycopg", "psycopg", "postgres")
+        self._sparse_vector = require("pgvector", "pgvector", "postgres").SparseVector
         self._register_vector = require("pgvector.psycopg", "pgvector", "postgres").register_vector
         self._password = url.password
         self._address = _address(url)
@@ -57,6 +58,7 @@ class PostgresSink:
                 schema = self._value("select coalesce(current_schema(), 'public')")
         self._sql = statements.Statements(schema, table)
         self._dimensions: int | None = None
+        self._n_vocab = 0  # of sparse vectors; 0: the table has none
         self._n_written = 0
         self._rebuild_above: int | None = None  # written rows from which our index is dropped and built again
         self._has_loading_table = False
@@ -77,16 +79,16 @@ class PostgresSink:
                 f"{self.name} has been changed: its column embedding is {column or 'missing'}, and its manifest "
                 f"says vector({manifest.dimensions})"
             )
-        self._dimensions = manifest.dimensions
+        self._describe(manifest)
         return manifest
 
     def create(self, manifest: Manifest) -> None:
+        self._describe(manifest)
         with self._errors(), self._connection.transaction():
             self._connection.execute(statements.LOCK)  # "if not exists" fails if two do it at the same time
             self._connection.execute(self._sql.create_manifests)
             self._connection.execute(self._sql.create(manifest.dimensions))
             self._connection.execute(self._sql.write_manifest, (self._sql.table, to_json(manifest)))
-        self._dimensions = manifest.dimensions
 
     def replace_manifest(self, manifest: Manifest) -> None:
         with self._errors():
@@ -192,6 +194,10 @@ class PostgresSink:
         row = self._connection.execute(statement, values).fetchone()
         return None if row is None else row[0]
 
+    def _describe(self, manifest: Manifest) -> None:
+        self._dimensions, self._n_vocab = manifest.dimensions, manifest.n_vocab
+        self._sql = statements.Statements(*self._sql.place, manifest.n_vocab)
+
     def _width(self) -> int:
         if self._dimensions is None and self.manifest() is None:
             raise EngineFailure(f"{self.name} does not exist")
@@ -220,8 +226,11 @@ class PostgresSink:
     def _copy(self, cursor: Any, rows: pa.RecordBatch) -> None:
         columns = lists(rows)
         with cursor.copy(self._sql.copy) as copy:
-            copy.set_types(statements.COPY_TYPES)
-            for row in zip(columns["id"], *(columns[key] for key in METADATA_KEYS), matrix_of(rows), strict=True):
+            copy.set_types(self._sql.copy_types)
+            values = [columns["id"], *(columns[key] for key in METADATA_KEYS), matrix_of(rows)]
+            if self._n_vocab:
+                values.append([self._sparse_vector(weights, self._n_vocab) for weights in weights_of(rows)])
+            for row in zip(*values, strict=True):
                 copy.write_row(row)
 
     def _build_index(self) -> None:

@@ -7,10 +7,11 @@ from hashlib import blake2b
 from typing import Any
 
 from gguf_embed.ingest.rows import METADATA_KEYS, STORED
+from gguf_embed.types import SPARSE
 
 MANIFESTS = "gguf_embed_manifest"
 COLUMNS = ("id", *METADATA_KEYS, "embedding")
-COPY_TYPES = ["text", "text", "int4", "int8", "int8", "text", "text", "text", "text", "vector"]  # of `COLUMNS`
+COPY_TYPES = ("text", "text", "int4", "int8", "int8", "text", "text", "text", "text", "vector")  # of `COLUMNS`
 
 LOCK = f"select pg_advisory_xact_lock(hashtext('{MANIFESTS}'))"
 TABLE = (
@@ -30,10 +31,20 @@ VECTOR_INDEXES = f"""
 class Statements:
     """For one table."""
 
-    def __init__(self, schema: str, table: str) -> None:
+    def __init__(self, schema: str, table: str, n_vocab: int = 0) -> None:
+        """`n_vocab`: dimensions of its column with sparse vectors; 0: it has none."""
         self.schema, self.table = schema, table
+        self._n_vocab = n_vocab
         self.place = (schema, table)
         self.index_name = f"{shortened(table)}_embedding_hnsw"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*COLUMNS, SPARSE) if self._n_vocab else COLUMNS
+
+    @property
+    def copy_types(self) -> list[str]:
+        return [*COPY_TYPES, "sparsevec"] if self._n_vocab else list(COPY_TYPES)
 
     @property
     def _schema(self) -> str:
@@ -66,7 +77,8 @@ class Statements:
         return (
             f'create table {self._table} (id text primary key, doc_id text not null, chunk integer not null, "start" '
             'bigint not null, "end" bigint not null, hash text not null, headings text not null, text text not null, '
-            f"metadata jsonb not null, embedding vector({n_dims}) not null)"
+            f"metadata jsonb not null, embedding vector({n_dims}) not null"
+            + (f", sparse sparsevec({self._n_vocab}) not null)" if self._n_vocab else ")")
         )
 
     @property
@@ -74,7 +86,9 @@ class Statements:
         """Metadata are text here, and parsed by the server."""
         return (
             'create temporary table gguf_embed_rows (id text, doc_id text, chunk integer, "start" bigint, '
-            '"end" bigint, hash text, headings text, text text, metadata text, embedding vector) on commit delete rows'
+            '"end" bigint, hash text, headings text, text text, metadata text, embedding vector'
+            + (", sparse sparsevec" if self._n_vocab else "")
+            + ") on commit delete rows"
         )
 
     @property
@@ -83,9 +97,9 @@ class Statements:
 
     @cached_property
     def upsert(self) -> str:
-        names = ", ".join(quoted(name) for name in COLUMNS)
-        values = ", ".join("metadata::jsonb" if name == "metadata" else quoted(name) for name in COLUMNS)
-        changes = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in COLUMNS if name != "id")
+        names = ", ".join(quoted(name) for name in self.columns)
+        values = ", ".join("metadata::jsonb" if name == "metadata" else quoted(name) for name in self.columns)
+        changes = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in self.columns if name != "id")
         return (
             f"insert into {self._table} ({names}) select {values} from pg_temp.gguf_embed_rows order by id "
             f"on conflict (id) do update set {changes}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,17 @@ from gguf_embed.ingest.sinks.base import IndexChoice, Sink
 from gguf_embed.ingest.sinks.database import collection_of, host_and_port, not_ours, one_line, require
 from gguf_embed.ingest.sinks.manifest_json import KEY, from_object, to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
-from gguf_embed.ingest.sinks.qdrant_points import hit, payloads, point_ids, stored_points
-from gguf_embed.ingest.sinks.row_vectors import matrix_of, require_query_width, require_width
+from gguf_embed.ingest.sinks.qdrant_points import (
+    hit,
+    is_plain,
+    n_per_request,
+    named_vectors,
+    payloads,
+    point_ids,
+    stored_points,
+)
+from gguf_embed.ingest.sinks.row_vectors import require_query_width, require_width
+from gguf_embed.types import DENSE, MULTIVECTOR, SPARSE
 
 PORT = 6333
 TIMEOUT_S = 60
@@ -64,7 +73,7 @@ class QdrantSink:
         self._exhausted = require(
             "qdrant_client.common.client_exceptions", "qdrant-client", "qdrant"
         ).ResourceExhaustedResponse
-        self._dimensions: int | None = None
+        self._manifest: Manifest | None = None
         self._threshold = DEFAULT_INDEXING_THRESHOLD
 
     def manifest(self) -> Manifest | None:
@@ -74,24 +83,24 @@ class QdrantSink:
         if not config.metadata or KEY not in config.metadata:
             raise not_ours(self.name, "the path of the URL")
         manifest = from_object(dict(config.metadata[KEY]), self.name)
-        size = getattr(config.params.vectors, "size", None)
-        if size != manifest.dimensions:
+        found, expected = _sizes(config.params), _sizes(self._models.CollectionParams(**self._parameters(manifest)))
+        if found != expected:
             raise ConfigError(
-                f"{self.name} has been changed: its vectors have {size} dimensions, and its manifest says "
-                f"{manifest.dimensions}"
+                f"{self.name} has been changed: its vectors have {_in_words(found)} dimensions, and its manifest says "
+                f"{_in_words(expected)}"
             )
-        self._dimensions = manifest.dimensions
+        self._manifest = manifest
         return manifest
 
     def create(self, manifest: Manifest) -> None:
-        parameters = self._models.VectorParams(size=manifest.dimensions, distance=self._models.Distance.COSINE)
         metadata = {KEY: json.loads(to_json(manifest))}
-        self._call(self._client.create_collection, self._collection, vectors_config=parameters, metadata=metadata)
+        parameters = {f"{name}_config": value for name, value in self._parameters(manifest).items()}
+        self._call(self._client.create_collection, self._collection, metadata=metadata, **parameters)
         kept = self._call(self._client.get_collection, self._collection).config.metadata
         if not kept or KEY not in kept:
             self._call(self._client.delete_collection, self._collection)
             raise ConfigError(f"Qdrant at {self._where} cannot keep the manifest: version 1.16 or newer is needed")
-        self._dimensions = manifest.dimensions
+        self._manifest = manifest
 
     def replace_manifest(self, manifest: Manifest) -> None:
         metadata = {KEY: json.loads(to_json(manifest))}
@@ -106,12 +115,15 @@ class QdrantSink:
         return None
 
     def write(self, rows: pa.RecordBatch) -> None:
-        require_width(rows, self._width(), self.name)
-        for first in range(0, len(rows), N_PER_REQUEST):
-            part = rows.slice(first, N_PER_REQUEST)
+        manifest = self._described()
+        require_width(rows, manifest.dimensions, self.name)
+        step = n_per_request(rows, N_PER_REQUEST)
+        for first in range(0, len(rows), step):
+            part = rows.slice(first, step)
+            vectors = named_vectors(part, self._models.SparseVector)
             batch = self._models.Batch(
                 ids=point_ids(part.column("id").to_pylist()),
-                vectors=matrix_of(part).tolist(),
+                vectors=vectors[DENSE] if is_plain(manifest) else vectors,
                 payloads=payloads(part),
             )
             self._call(self._client.upsert, self._collection, points=batch, wait=True)
@@ -143,9 +155,13 @@ class QdrantSink:
         return int(self._call(self._client.count, self._collection, exact=True).count)
 
     def search(self, vector: NDArray[np.float32], n: int) -> list[Hit]:
-        require_query_width(vector, self._width(), self.name)
-        query = np.asarray(vector, np.float32).tolist()
-        found = self._call(self._client.query_points, self._collection, query=query, limit=n, with_payload=True)
+        manifest = self._described()
+        require_query_width(vector, manifest.dimensions, self.name)
+        query = {
+            "query": np.asarray(vector, np.float32).tolist(),
+            "using": None if is_plain(manifest) else DENSE,
+        }
+        found = self._call(self._client.query_points, self._collection, **query, limit=n, with_payload=True)
         return [hit(point.score, point.payload) for point in found.points]
 
     def close(self) -> None:
@@ -155,11 +171,26 @@ class QdrantSink:
         changes = self._models.OptimizersConfigDiff(indexing_threshold=kilobytes)
         self._call(self._client.update_collection, self._collection, optimizers_config=changes)
 
-    def _width(self) -> int:
-        if self._dimensions is None and self.manifest() is None:
+    def _described(self) -> Manifest:
+        if self._manifest is None and self.manifest() is None:
             raise EngineFailure(f"{self.name} does not exist")
-        assert self._dimensions is not None
-        return self._dimensions
+        assert self._manifest is not None
+        return self._manifest
+
+    def _parameters(self, manifest: Manifest) -> dict[str, Any]:
+        """Of the collection. Dense vectors alone have no name, others have that of their kind."""
+        models, cosine = self._models, self._models.Distance.COSINE
+        dense = models.VectorParams(size=manifest.dimensions or 1, distance=cosine)
+        if is_plain(manifest):
+            return {"vectors": dense}
+        vectors = {DENSE: dense} if DENSE in manifest.vectors else {}
+        if MULTIVECTOR in manifest.vectors:
+            maxsim = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+            vectors[MULTIVECTOR] = models.VectorParams(
+                size=manifest.multivector_dimensions, distance=cosine, multivector_config=maxsim
+            )
+        sparse = {SPARSE: models.SparseVectorParams()} if SPARSE in manifest.vectors else {}
+        return {"vectors": vectors, "sparse_vectors": sparse}
 
     def _call(self, request: Callable[..., Any], *values: Any, **named: Any) -> Any:
         """Again after a pause if the server is overloaded."""
@@ -193,6 +224,17 @@ class QdrantSink:
         if isinstance(error, self._api.ResponseHandlingException | self._exhausted):
             return Unavailable(f"Qdrant at {self._where}: {message}")
         return EngineFailure(f"{self.name}: {message}")
+
+
+def _sizes(parameters: Any) -> dict[str, int]:
+    """The dimensions of each kind of vectors; 0 for sparse ones, which have none."""
+    vectors = parameters.vectors if isinstance(parameters.vectors, dict) else {DENSE: parameters.vectors}
+    found = {name: getattr(vector, "size", 0) for name, vector in vectors.items()}
+    return found | dict.fromkeys(parameters.sparse_vectors or {}, 0)
+
+
+def _in_words(sizes: Mapping[str, int]) -> str:
+    return ", ".join(str(size) if sizes.keys() == {DENSE} else f"{size} ({name})" for name, size in sizes.items())
 
 
 def _reason(error: Any) -> str:

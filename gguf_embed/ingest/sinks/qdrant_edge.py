@@ -18,8 +18,17 @@ from gguf_embed.ingest.sinks.base import IndexChoice
 from gguf_embed.ingest.sinks.database import not_ours, one_line, require
 from gguf_embed.ingest.sinks.manifest_json import KEY, from_json, to_json
 from gguf_embed.ingest.sinks.open import DEFAULT_TABLE, SinkUrl
-from gguf_embed.ingest.sinks.qdrant_points import hit, payloads, point_ids, stored_points
+from gguf_embed.ingest.sinks.qdrant_points import (
+    hit,
+    is_plain,
+    n_per_request,
+    named_vectors,
+    payloads,
+    point_ids,
+    stored_points,
+)
 from gguf_embed.ingest.sinks.row_vectors import matrix_of, require_query_width, require_width
+from gguf_embed.types import DENSE, MULTIVECTOR, SPARSE
 
 N_PER_REQUEST = 1_000
 
@@ -43,7 +52,7 @@ class QdrantEdgeSink:
         self._folder = folder
         self._manifest_file = folder / f"{KEY}.json"
         self._opened: Any = None
-        self._dimensions: int | None = None
+        self._manifest: Manifest | None = None
 
     def manifest(self) -> Manifest | None:
         try:
@@ -55,14 +64,14 @@ class QdrantEdgeSink:
         except OSError as error:
             raise ConfigError(f"{self.name} cannot be read: {error.strerror}") from error
         manifest = from_json(text, self.name)
-        self._dimensions = manifest.dimensions
+        self._manifest = manifest
         return manifest
 
     def create(self, manifest: Manifest) -> None:
         if self.manifest() is not None:
             raise ConfigError(f"{self.name} already exists")
         self.replace_manifest(manifest)  # before the shard: a folder with a shard alone is not ours
-        self._dimensions = manifest.dimensions
+        self._manifest = manifest
         self._shard()
 
     def replace_manifest(self, manifest: Manifest) -> None:
@@ -75,12 +84,15 @@ class QdrantEdgeSink:
 
     def write(self, rows: pa.RecordBatch) -> None:
         shard = self._shard()
-        require_width(rows, self._width(), self.name)
+        manifest = self._described()
+        require_width(rows, manifest.dimensions, self.name)
+        step = n_per_request(rows, N_PER_REQUEST)
         with self._errors():
-            for first in range(0, len(rows), N_PER_REQUEST):
-                part = rows.slice(first, N_PER_REQUEST)
+            for first in range(0, len(rows), step):
+                part = rows.slice(first, step)
                 ids = point_ids(part.column("id").to_pylist())
-                points = [self._edge.Point(*parts) for parts in zip(ids, matrix_of(part), payloads(part), strict=True)]
+                vectors = matrix_of(part) if is_plain(manifest) else self._vectors(part)
+                points = [self._edge.Point(*parts) for parts in zip(ids, vectors, payloads(part), strict=True)]
                 shard.update(self._edge.UpdateOperation.upsert_points(points))
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -119,8 +131,10 @@ class QdrantEdgeSink:
 
     def search(self, vector: NDArray[np.float32], n: int) -> list[Hit]:
         shard = self._shard()
-        require_query_width(vector, self._width(), self.name)
-        query = self._edge.Query.Nearest(np.asarray(vector, np.float32).tolist())
+        manifest = self._described()
+        require_query_width(vector, manifest.dimensions, self.name)
+        using = None if is_plain(manifest) else DENSE
+        query = self._edge.Query.Nearest(np.asarray(vector, np.float32).tolist(), using)
         with self._errors():
             found = shard.query(self._edge.QueryRequest(limit=n, query=query, with_payload=True))
         return [hit(point.score, point.payload) for point in found]
@@ -131,23 +145,41 @@ class QdrantEdgeSink:
             with self._errors():
                 shard.close()
 
-    def _width(self) -> int:
-        assert self._dimensions is not None
-        return self._dimensions
+    def _described(self) -> Manifest:
+        assert self._manifest is not None
+        return self._manifest
+
+    def _vectors(self, rows: pa.RecordBatch) -> list[dict[str, Any]]:
+        """The vectors of each row by their kind."""
+        by_kind = named_vectors(rows, self._edge.SparseVector)
+        return [dict(zip(by_kind, row, strict=True)) for row in zip(*by_kind.values(), strict=True)]
+
+    def _config(self) -> Any:
+        """Of a new shard. Dense vectors alone have no name, others have that of their kind."""
+        edge, manifest, cosine = self._edge, self._described(), self._edge.Distance.Cosine
+        if is_plain(manifest):
+            return edge.EdgeConfig(vectors=edge.EdgeVectorParams(size=manifest.dimensions, distance=cosine))
+        vectors = {}
+        if DENSE in manifest.vectors:
+            vectors[DENSE] = edge.EdgeVectorParams(size=manifest.dimensions, distance=cosine)
+        if MULTIVECTOR in manifest.vectors:
+            maxsim = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
+            vectors[MULTIVECTOR] = edge.EdgeVectorParams(
+                size=manifest.multivector_dimensions, distance=cosine, multivector_config=maxsim
+            )
+        sparse = {SPARSE: edge.EdgeSparseVectorParams()} if SPARSE in manifest.vectors else {}
+        return edge.EdgeConfig(vectors=vectors, sparse_vectors=sparse)
 
     def _shard(self) -> Any:
         """Opened now if it is not yet; made if a run was killed between the manifest and it."""
         if self._opened is None:
-            if self._dimensions is None and self.manifest() is None:
+            if self._manifest is None and self.manifest() is None:
                 raise EngineFailure(f"{self.name} does not exist")
             with self._errors():
                 if (self._folder / "edge_config.json").exists():
                     self._opened = self._edge.EdgeShard.load(str(self._folder))
                 else:
-                    distance = self._edge.Distance.Cosine
-                    vectors = self._edge.EdgeVectorParams(size=self._width(), distance=distance)
-                    config = self._edge.EdgeConfig(vectors=vectors)
-                    self._opened = self._edge.EdgeShard.create(str(self._folder), config)
+                    self._opened = self._edge.EdgeShard.create(str(self._folder), self._config())
         return self._opened
 
     @contextmanager

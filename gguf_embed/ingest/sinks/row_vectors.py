@@ -23,6 +23,11 @@ def matrix_of(rows: pa.RecordBatch) -> NDArray[np.float32]:
     return np.ascontiguousarray(flat, np.float32).reshape(len(rows), column.type.list_size)
 
 
+def weights_of(rows: pa.RecordBatch) -> list[dict[int, float]]:
+    """The sparse vector of each row: token id → weight."""
+    return [dict(zip(row["indices"], row["values"], strict=True)) for row in rows.column("sparse").to_pylist()]
+
+
 def with_vectors(rows: pa.RecordBatch, matrix: NDArray[np.float32], schema: pa.Schema) -> pa.RecordBatch:
     """Rows of `schema`: the columns of `rows`, and the vectors."""
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), type=schema.field("embedding").type)
@@ -31,7 +36,7 @@ def with_vectors(rows: pa.RecordBatch, matrix: NDArray[np.float32], schema: pa.S
 
 def require_width(rows: pa.RecordBatch, n_dims: int, name: str) -> None:
     """Raises `ConfigError` for vectors of another width than those that are stored."""
-    kind = rows.schema.field("embedding").type
+    kind = rows.schema.field("embedding").type if "embedding" in rows.schema.names else pa.null()
     width = kind.list_size if pa.types.is_fixed_size_list(kind) else 0
     if width != n_dims:
         raise ConfigError(
@@ -42,6 +47,8 @@ def require_width(rows: pa.RecordBatch, n_dims: int, name: str) -> None:
 
 def require_query_width(vector: NDArray[np.float32], n_dims: int, name: str) -> None:
     """Raises `ConfigError` for a query of another width than the vectors that are stored."""
+    if not n_dims:
+        raise ConfigError(f"{name} has no dense vectors, which this search compares: ask the database itself")
     if vector.shape != (n_dims,):
         raise ConfigError(
             f"the query's vector has {vector.size} dimensions, those of {name} have {n_dims}: use the model that it "

@@ -39,6 +39,7 @@ class EmbedFields:
 
     model: str | None = None
     output: OutputSpec | None = None
+    pool_factor: int = 1
     dimensions: int | None = None
     cutting: Cutting = NO_CUTTING
     normalize: bool | None = None
@@ -53,9 +54,11 @@ def parse_embed_fields(body: JsonObject) -> EmbedFields:
     """Raises `InvalidRequest` naming the field."""
     aliases.refuse_unsupported(body, head_outputs.NAMES)
     aliases.inputs_field(body, OWN_INPUTS)
+    output = head_outputs.parse_head_outputs(body, parse_pooling(body))
     return EmbedFields(
         model=MODEL.read(body),
-        output=head_outputs.parse_head_outputs(body, parse_pooling(body)),
+        output=output,
+        pool_factor=head_outputs.parse_pool_factor(body, output),
         dimensions=output_types.parse_dimensions(body),
         cutting=parse_cutting(body),
         normalize=NORMALIZE.read(body),

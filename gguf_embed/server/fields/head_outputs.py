@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.server.fields.field import Body, Flag, Json, Shaped, contradiction
+from gguf_embed.server.fields.field import Body, Flag, Json, Shaped, Whole, contradiction
 from gguf_embed.server.http.values import JsonObject, describe
 from gguf_embed.types import DENSE, JOINT, MULTIVECTOR, SPARSE, Output, OutputSpec
 from gguf_embed.vectors import Rows
@@ -30,9 +30,16 @@ OUTPUT = Shaped(
     "Exactly these kinds of vectors, computed in one pass.",
     shape={"type": "array", "items": {"type": "string", "enum": list(_WORDS)}, "minItems": 1},
 )
+POOL_FACTOR = Whole(
+    "pool_factor",
+    "Multi-vectors of documents get about so many times fewer rows: similar ones become one.",
+    default="`1`",
+    minimum=1,
+    maximum=64,
+)
 HEAD_FIELDS = Body(
     "HeadFields",
-    (RETURN_MULTIVECTOR, RETURN_SPARSE, OUTPUT),
+    (RETURN_MULTIVECTOR, RETURN_SPARSE, OUTPUT, POOL_FACTOR),
     "Vectors for late interaction and sparse vectors.",
     see="Multi-vectors and sparse vectors",
 )
@@ -77,6 +84,17 @@ def parse_head_outputs(body: JsonObject, pooled: OutputSpec | None) -> OutputSpe
     if pooled is not None and pooled.pooling is None:
         raise InvalidRequest('"pooling": "none" gives no dense vector to return beside the others', "pooling")
     return OutputSpec(JOINT, pooling, parts=tuple(kinds))
+
+
+def parse_pool_factor(body: JsonObject, output: OutputSpec | None) -> int:
+    """1 if it is absent. Raises `InvalidRequest` for a request without multi-vectors."""
+    factor = POOL_FACTOR.read(body) or 1
+    if factor > 1 and (output is None or MULTIVECTOR not in (output.parts or (output.kind,))):
+        raise InvalidRequest(
+            f'"{POOL_FACTOR.name}" makes multi-vectors smaller: ask for them with "{RETURN_MULTIVECTOR.name}"',
+            POOL_FACTOR.name,
+        )
+    return factor
 
 
 def _parse_kinds(body: JsonObject) -> list[str]:

@@ -79,3 +79,15 @@ def test_what_it_cannot_read_shows_the_servers_reply(reranker):
         voyage(reranker, key="wrong").rerank(QUERY, DOCUMENTS, model="any")
     with pytest.raises(voyageai.error.APIError, match="there is no route"):
         voyage(reranker).multimodal_embed([["a"]], model="any")
+
+
+def test_it_embeds_chunks_in_their_documents(default_server):
+    documents = [["The cat sat. ", "It was red."], ["Hello world"]]
+    reply = voyage(default_server).contextualized_embed(documents, model="any", input_type="document")
+    text, spans = "".join(documents[0]), [[0, 13], [13, 24]]
+    own = default_server.post("/v1/embeddings", {"input": text, "spans": [spans]}).json()["data"]
+    found = [vector for result in reply.results for vector in result.embeddings]
+    np.testing.assert_allclose(found[:2], [item["embedding"] for item in own], atol=1e-5)
+    assert_own(found[2:], default_server, documents[1])
+    assert [result.index for result in reply.results] == [0, 1]
+    assert reply.total_tokens > 0

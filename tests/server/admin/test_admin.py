@@ -103,6 +103,13 @@ def test_a_rank_head_is_a_capability():
     assert (entry["meta"]["n_scores"], entry["meta"]["labels"]) == (2, ["no", "yes"])
 
 
+def test_heads_are_capabilities():
+    service = FakeService()
+    service.info = replace(service.info, head_outputs=("multivector", "sparse"))
+    (entry,) = get("/v1/models", service).json["data"]
+    assert entry["capabilities"] == ["embedding", "rerank", "multivector", "sparse"]
+
+
 @pytest.mark.parametrize(("pooling", "path"), [
     (Pooling.MEAN, "/v1/embeddings"), (Pooling.NONE, "/embedding"), (Pooling.RANK, "/rerank"),
 ])  # fmt: skip

@@ -194,6 +194,7 @@ def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
         output=fields.output,
         embd_normalize=2,
         dimensions=fields.dimensions,
+        pool_factor=fields.pool_factor,
         truncate=fields.cutting.truncate,
         max_tokens=fields.cutting.max_tokens,
         cut_start=fields.cutting.cut_start,
