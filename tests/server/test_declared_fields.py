@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from gguf_embed.errors import EmbedError, InputTooLong, InvalidRequest, ModelNotFound, NotSupported
 from gguf_embed.images.url_allowlist import RemoteHosts
 from gguf_embed.server.app import DIALECTS
-from gguf_embed.server.dialects.cohere.embed import parse_cohere_embed
+from gguf_embed.server.dialects.cohere.embed import as_objects, has_images, parse_cohere_embed
 from gguf_embed.server.dialects.llama.embedding import parse_llama_embed
 from gguf_embed.server.dialects.llama.tokenize import is_tei, parse_detokenize, parse_tokenize
 from gguf_embed.server.dialects.ollama.embed import parse_embed as parse_ollama
@@ -25,6 +25,7 @@ from gguf_embed.server.dialects.ollama.model_names import DESTINATION, NAME, SOU
 from gguf_embed.server.dialects.ollama.pull import STREAM
 from gguf_embed.server.dialects.openai.contextualized import parse_contextualized
 from gguf_embed.server.dialects.openai.embeddings import parse_openai_embed
+from gguf_embed.server.dialects.openai.multimodal import check_inputs, parse_multimodal
 from gguf_embed.server.dialects.tei.embed import parse_embed as parse_tei
 from gguf_embed.server.dialects.tei.embed import parse_similarity
 from gguf_embed.server.dialects.tei.embed_sparse import DENSE_FIELDS
@@ -99,6 +100,19 @@ def pull(body: JsonBody) -> None:
     STREAM.read(body)
 
 
+def cohere(body: JsonBody) -> None:
+    if has_images(body):
+        field, asked = as_objects(body)
+        plain = without_images(dict(asked), field)
+        body = {name: value for name, value in plain.items() if name != field} | {"inputs": plain[field]}
+    parse_cohere_embed(body, MAX_INPUTS)
+
+
+def multimodal(body: JsonBody) -> None:
+    check_inputs(body)
+    parse_multimodal(without_images(body, "inputs"), MAX_INPUTS).check(MODEL_INFO)
+
+
 def parse_sparse(body: JsonBody) -> None:
     refuse_elsewhere(body, DENSE_FIELDS)
     parse_tei(body, MAX_INPUTS)
@@ -111,7 +125,8 @@ def predict(body: JsonBody) -> None:
 PARSERS: Mapping[str, Callable[[JsonBody], Any]] = {
     "OpenAIEmbedRequest": openai,
     "LlamaEmbedRequest": llama,
-    "CohereEmbedRequest": lambda body: parse_cohere_embed(body, MAX_INPUTS),
+    "CohereEmbedRequest": cohere,
+    "MultimodalRequest": multimodal,
     "TeiEmbedRequest": lambda body: parse_tei(body, MAX_INPUTS),
     "TeiSimilarityRequest": lambda body: parse_similarity(body, MAX_INPUTS),
     "TeiDecodeRequest": decode,

@@ -10,7 +10,12 @@ from aiohttp import web
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.images.checks import image_size
 from gguf_embed.server.context import ERROR_FORMAT, ServerContext
-from gguf_embed.server.dialects.openai.embeddings import VOYAGE_ERRORS, format_openai_embed, parse_openai_embed
+from gguf_embed.server.dialects.openai.embeddings import (
+    VOYAGE_ERRORS,
+    OpenAIEmbed,
+    format_openai_embed,
+    parse_openai_embed,
+)
 from gguf_embed.server.fields.field import Body, Choice, Shaped
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.model import MODEL
@@ -19,7 +24,7 @@ from gguf_embed.server.fields.prompt_prefix import INPUT_TYPE
 from gguf_embed.server.fields.truncation import CUTTING_FIELDS
 from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 from gguf_embed.server.http.body import embed_response, read_json_object
-from gguf_embed.server.http.values import wrong_value
+from gguf_embed.server.http.values import JsonObject, wrong_value
 
 OUTPUT_ENCODING = Choice(
     "output_encoding", "`base64`: each vector as base64 of little-endian float32.", default="numbers", words=("base64",)
@@ -43,19 +48,30 @@ async def multimodal_embeddings(context: ServerContext, request: web.Request) ->
     """`POST /v1/multimodalembeddings`."""
     request[ERROR_FORMAT] = VOYAGE_ERRORS
     body = await read_json_object(context, request)
-    inputs, encoding = body.get(_INPUTS.name), OUTPUT_ENCODING.read(body)
+    check_inputs(body)
+    plain, images = await take_images(context, body, _INPUTS.name)
+    n_pixels = sum(_pixels(part) for image in images for part in image.parts if isinstance(part, bytes))
+    parsed = replace(parse_multimodal(plain, context.options.max_inputs), image_pixels=n_pixels)
+    result = await context.embed(replace(parsed.request, images=images), parsed.check)
+    return embed_response(await asyncio.to_thread(format_openai_embed, result, parsed), result.truncated)
+
+
+def check_inputs(body: JsonObject) -> None:
+    """Raises `InvalidRequest` if the inputs are not objects with `content`."""
+    inputs = body.get(_INPUTS.name)
     if not isinstance(inputs, list):
         raise wrong_value(_INPUTS.name, 'an array of objects with "content"', inputs)
     for index, entry in enumerate(inputs):
         if not isinstance(entry, dict) or "content" not in entry:
             raise InvalidRequest(f'"inputs[{index}]" must be an object with "content"', _INPUTS.name, index)
-    plain, images = await take_images(context, body, _INPUTS.name)
+
+
+def parse_multimodal(plain: JsonObject, max_inputs: int) -> OpenAIEmbed:
+    """Parse a body without its images. Raises `InvalidRequest` naming the field."""
+    encoding = OUTPUT_ENCODING.read(plain)
     used = {name: value for name, value in plain.items() if name not in (_INPUTS.name, OUTPUT_ENCODING.name)}
-    parsed = parse_openai_embed(used | {"input": plain[_INPUTS.name]}, context.options.max_inputs)
-    n_pixels = sum(_pixels(part) for image in images for part in image.parts if isinstance(part, bytes))
-    parsed = replace(parsed, encoding_format="float" if encoding is None else "base64", image_pixels=n_pixels)
-    result = await context.embed(replace(parsed.request, images=images), parsed.check)
-    return embed_response(await asyncio.to_thread(format_openai_embed, result, parsed), result.truncated)
+    parsed = parse_openai_embed(used | {"input": plain[_INPUTS.name]}, max_inputs)
+    return replace(parsed, encoding_format="float" if encoding is None else "base64")
 
 
 def _pixels(image: bytes) -> int:
