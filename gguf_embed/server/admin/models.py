@@ -6,7 +6,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.fields.images import MEDIA_MARKER
+from gguf_embed.server.fields.image_schemas import MEDIA_MARKER
 from gguf_embed.server.http.body import json_response
 from gguf_embed.types import MULTIVECTOR, EngineProcessState, ModelInfo, ModelStatus, Pooling
 

@@ -12,16 +12,13 @@ from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
 from gguf_embed.images.checks import MAX_BYTES, check_image, check_together
 from gguf_embed.images.url_allowlist import RemoteHosts
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.fields.field import Json
 from gguf_embed.server.fields.image_fetch import RemoteImage, fetch_images
+from gguf_embed.server.fields.image_schemas import MEDIA_MARKER
 from gguf_embed.server.fields.inputs import check_count
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.http.values import JsonObject, describe
 from gguf_embed.service.embed_images import no_tower
 from gguf_embed.types import ImageInput
-
-MEDIA_MARKER = "<__media__>"
-"""Marks the place of an image in a "prompt_string"; llama.cpp's default (mtmd_default_marker)."""
 
 MAX_IMAGES = 64
 """Limit per request."""
@@ -34,68 +31,6 @@ _JINA_KEYS = ("text", "image")
 
 _SPACES = b" \t\r\n\f\v"
 _UNSUPPORTED_MEDIA = {"input_audio": "sound", "audio_url": "sound", "input_video": "video", "video_url": "video"}
-
-_TEXT: Json = {"type": "string"}
-_URL: Json = {"type": "object", "required": ["url"], "properties": {"url": _TEXT}}
-TEXT_PART: Json = {
-    "type": "object",
-    "required": ["type", "text"],
-    "properties": {"type": {"type": "string", "enum": ["text"]}, "text": _TEXT},
-}
-SCHEMAS: Json = {
-    "MarkedText": {
-        "type": "object",
-        "required": ["prompt_string"],
-        "properties": {
-            "prompt_string": {
-                **_TEXT,
-                "description": f"The text, with `{MEDIA_MARKER}` at the position of each image.",
-            },
-            "multimodal_data": {
-                "type": ["array", "null"],
-                "items": _TEXT,
-                "description": "The images as base64.",
-            },
-        },
-        "not": {"required": ["content"]},
-    },
-    "ContentParts": {
-        "type": "object",
-        "required": ["content"],
-        "properties": {"content": {"type": "array", "items": {"ref": "ContentPart"}, "minItems": 1}},
-    },
-    "TextOrImage": {
-        "description": "Jina's: a text, or an image as base64, a data URL or an allowed URL.",
-        "anyOf": [
-            {"type": "object", "required": ["text"], "properties": {"text": _TEXT, "image": {"type": "null"}}},
-            {
-                "type": "object",
-                "required": ["image"],
-                "properties": {"text": {"type": ["string", "null"]}, "image": _TEXT},
-            },
-        ],
-        "not": {"anyOf": [{"required": ["content"]}, {"required": ["prompt_string"]}]},
-    },
-    "ContentPart": {
-        "description": "A part of type `text` or `image_url`, as in a chat message, or Voyage's `image_base64`.",
-        "anyOf": [
-            TEXT_PART,
-            {
-                "type": "object",
-                "required": ["type", "image_url"],
-                "properties": {
-                    "type": {"type": "string", "enum": ["image_url"]},
-                    "image_url": {"anyOf": [_TEXT, _URL]},
-                },
-            },
-            {
-                "type": "object",
-                "required": ["type", "image_base64"],
-                "properties": {"type": {"type": "string", "enum": ["image_base64"]}, "image_base64": _TEXT},
-            },
-        ],
-    },
-}
 
 _Part = str | bytes | RemoteImage
 

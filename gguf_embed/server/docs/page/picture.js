@@ -12,9 +12,7 @@ function takePicture(file) {
   const reader = new FileReader();
   reader.onload = () => {
     picture = reader.result;
-    at("preview").src = picture;
-    at("preview").alt = file.name;
-    at("preview").hidden = false;
+    at("preview").replaceChildren(make("img", { src: picture, alt: file.name }));
     labelPicture();
   };
   reader.readAsDataURL(file);
