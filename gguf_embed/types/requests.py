@@ -47,7 +47,6 @@ class EmbedRequest:
     output: OutputSpec | None = None  # None: the model's own
     embd_normalize: int | None = None  # None: the server's default; token vectors and scores are never normalized
     dimensions: int | None = None  # cut to this many and renormalize
-    pool_factor: int = 1  # multi-vectors of documents get about so many times fewer rows
     truncate: bool | None = None  # None: the server's default
     max_tokens: int | None = None  # a limit per text, special tokens included; no more than the model's own applies
     cut_start: bool = False  # truncation cuts a text's beginning instead of its end
@@ -64,3 +63,4 @@ class EmbedRequest:
     # `inputs` holds a placeholder for each
     images: tuple[ImageInput, ...] = ()  # the inputs with images, by ascending index; each is "" in `inputs`
     scores: bool = False  # a model served with pooling rank may return scores although the request names no pooling
+    pool_factor: int = 1  # multi-vectors of documents get about so many times fewer rows
