@@ -64,3 +64,4 @@ class EmbedRequest:
     images: tuple[ImageInput, ...] = ()  # the inputs with images, by ascending index; each is "" in `inputs`
     pool_factor: int = 1  # multi-vectors of documents get about so many times fewer rows
     scores: bool = False  # a model served with pooling rank may return scores although the request names no pooling
+    pool_factor: int = 1  # multi-vectors of documents get about so many times fewer rows
