@@ -62,6 +62,5 @@ class EmbedRequest:
     refused: Mapping[int, EmbedError] = field(default_factory=dict)  # with skip: inputs that could not be parsed;
     # `inputs` holds a placeholder for each
     images: tuple[ImageInput, ...] = ()  # the inputs with images, by ascending index; each is "" in `inputs`
-    pool_factor: int = 1  # multi-vectors of documents get about so many times fewer rows
     scores: bool = False  # a model served with pooling rank may return scores although the request names no pooling
     pool_factor: int = 1  # multi-vectors of documents get about so many times fewer rows
