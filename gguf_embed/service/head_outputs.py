@@ -17,7 +17,6 @@ from gguf_embed.types import (
     MULTIVECTOR,
     SCORES,
     SPARSE,
-    TOKENS,
     EmbedRequest,
     ModelInfo,
     Output,
@@ -102,10 +101,10 @@ def text_form_of(model: LoadedModel, output: OutputSpec) -> TextForm | None:
 
 def row_width(model: LoadedModel, info: ModelInfo, output: OutputSpec) -> int:
     """The largest number of dimensions that a request may ask for. Raises `InvalidRequest` for sparse vectors alone."""
-    widths = {DENSE: info.n_embd, TOKENS: info.n_embd, SCORES: info.n_scores}
+    widths = {SCORES: info.n_scores}
     if model.heads is not None and model.heads.late is not None:
         widths[MULTIVECTOR] = model.heads.late.n_dims
-    found = [widths[kind] for kind in output.parts or (output.kind,) if kind in widths]
+    found = [widths.get(kind, info.n_embd) for kind in output.parts or (output.kind,) if kind != SPARSE]
     if not found:
         raise InvalidRequest("sparse vectors have no dimensions that could be left out", "dimensions")
     return min(found)
