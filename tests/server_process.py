@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,14 +52,36 @@ def decode(embedding: str | list[float]) -> FloatMatrix:
     return np.array(embedding, np.float32)
 
 
+class OutputReader(threading.Thread):
+    """Reads what a process prints for as long as it runs: one whose pipe is full would wait."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        super().__init__(daemon=True)
+        assert process.stdout is not None
+        self._stream = process.stdout
+        self._lines: list[str] = []
+        self.start()
+
+    def run(self) -> None:
+        with self._stream:
+            self._lines.extend(self._stream)
+
+    def text(self) -> str:
+        """All of it, when the process has ended."""
+        self.join(TIMEOUT_S)
+        assert not self.is_alive(), "somebody still holds the pipe"
+        return "".join(self._lines)
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A started process that answers. `banner` is what it printed until it was ready."""
+    """A started process that answers. `banner` is what it printed until it was ready, `output` what comes after it."""
 
     process: subprocess.Popen[str]
     host: str
     port: int
     banner: tuple[str, ...]
+    output: OutputReader
 
     @property
     def url(self) -> str:
@@ -88,8 +111,7 @@ class Server:
     def end(self, number: int) -> tuple[int, str]:
         """Send a signal, wait: exit code and what was printed after the banner."""
         self.process.send_signal(number)
-        printed, _ = self.process.communicate(timeout=TIMEOUT_S)
-        return self.process.returncode, printed
+        return self.process.wait(TIMEOUT_S), self.output.text()
 
 
 def clean_environment(cache_dir: Path, changes: Mapping[str, str] = {}) -> dict[str, str]:
@@ -139,7 +161,7 @@ def start_server(cache_dir: Path, *flags: str | Path, **environment: str) -> Ser
         raise AssertionError(f"the server ended with {process.returncode}: {banner}")
     url = next(line for line in banner if line.startswith(READY)).removeprefix(READY)
     parts = urlsplit(url)  # of a Unix socket it has neither
-    return Server(process, parts.hostname or "", parts.port or 0, tuple(banner))
+    return Server(process, parts.hostname or "", parts.port or 0, tuple(banner), OutputReader(process))
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -153,4 +175,5 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def stop(server: Server) -> None:
     """End the process in any state; for fixtures."""
     server.process.kill()
-    server.process.communicate()
+    server.process.wait()
+    server.output.join(TIMEOUT_S)

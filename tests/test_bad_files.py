@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -91,11 +90,7 @@ def serve_all(folder: Path, files: Mapping[str, bytes], launch: Callable[..., Se
     write_tiny_encoder(folder / "healthy.gguf", seed=9)
     for name, data in files.items():
         (folder / f"{name}.gguf").write_bytes(data)
-    server = launch("-m", f"healthy={folder / 'healthy.gguf'}", "--models-dir", folder, "--weights", "file")
-    printed = server.process.stdout
-    assert printed is not None
-    threading.Thread(target=lambda: deque(printed, maxlen=0), daemon=True).start()  # else its pipe would be full
-    return server
+    return launch("-m", f"healthy={folder / 'healthy.gguf'}", "--models-dir", folder, "--weights", "file")
 
 
 def ask(server: Server, name: str) -> tuple[str, int, str, float]:

@@ -105,6 +105,9 @@ def check_scores(server) -> None:
     assert (
         pooled == server.post("/v1/embeddings", {"model": "embedder", "input": "hello"}).json()["data"][0]["embedding"]
     )
+    for normalize, is_same in ((True, True), (False, False)):
+        again = server.post("/pooling", {"model": "embedder", "input": ["hello"], "normalize": normalize}).json()
+        assert (again["data"][0]["data"] == pooled) is is_same
     rows = server.post("/pooling", {"model": "embedder", "input": ["hello"], "task": "token_embed"}).json()["data"][0]
     assert len(rows["data"]) == 3
 

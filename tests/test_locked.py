@@ -54,7 +54,7 @@ def test_openvino_is_asked_for_where_it_has_wheels(system, machine, python, expe
     machine_is = {"sys_platform": system, "platform_machine": machine}
     machine_is |= {"python_version": python, "python_full_version": f"{python}.1"}
     (locked,) = re.findall(r"^(openvino==.*) \\$", LOCK, re.MULTILINE)
-    (extra,) = (wanted for wanted in EXTRAS["openvino"] if wanted.startswith("openvino"))
+    (extra,) = (wanted for wanted in EXTRAS["openvino"] if Requirement(wanted).name == "openvino")
     assert [marker(text).evaluate(machine_is) for text in (locked, extra)] == [expected, expected]
 
 

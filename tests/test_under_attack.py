@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.server_process import READY, Server, clean_environment, command, wait_until
+from tests.server_process import READY, OutputReader, Server, clean_environment, command, wait_until
 
 STAGES = ("connection", "headers", "body", "waiting", "reply")
 TEXTS = ["a text of some words " * 3] * 8
@@ -124,14 +124,14 @@ def test_with_few_descriptors_and_many_slow_clients_new_ones_are_served(cache_di
     process = subprocess.Popen(
         [sys.executable, "-c", START_WITH_FEW, *words],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         env=clean_environment(cache_dir),
     )
     try:
         assert process.stdout is not None
         url = next(line for line in process.stdout if line.startswith(READY)).strip()
-        server = Server(process, "127.0.0.1", int(url.rsplit(":", 1)[1]), ())
+        server = Server(process, "127.0.0.1", int(url.rsplit(":", 1)[1]), (), OutputReader(process))
         with contextlib.ExitStack() as stack:
             for n in range(300):
                 client = stack.enter_context(connected(server))
@@ -141,13 +141,12 @@ def test_with_few_descriptors_and_many_slow_clients_new_ones_are_served(cache_di
             assert n_descriptors(server) <= 256 - 20
             assert server.get("/health").status == 200
         assert server.embed("afterwards").shape == (1, 32)
-        process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=60)
-        assert process.returncode == 0
+        code, log = server.end(signal.SIGTERM)
+        assert code == 0
         assert log.count("for more, raise ulimit -n") == 1, log
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def post_many(server: Server, bodies: list[dict[str, object]]) -> list[int]:

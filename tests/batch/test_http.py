@@ -103,6 +103,12 @@ def test_no_path_reaches_the_disk(server, name):
         (b"", None),
         (b"no form", None),
         (form(b"x")[:-20], None),
+        (form(b"x").replace(b"Content-D", b": x\r\nContent-D"), None),
+        (form(b"x").replace(b"Content-D", b"\xff\r\nContent-D"), None),
+        (form(b"x").replace(b"in.jsonl", b"\x00.jsonl"), None),
+        (form(b"x").replace(b'"purpose"', b'"\xff"'), "purpose"),
+        (form(b"x").replace(b'; name="purpose"', b""), "purpose"),
+        (f"--{BOUNDARY}\r\nfoo".encode(), None),
     ],
 )
 def test_a_wrong_form_is_refused_and_leaves_nothing(server, folder, body, param):

@@ -85,7 +85,7 @@ def expand(value: Any) -> Any:
 
 
 def route_name(route: Route) -> str:
-    """ "GET /v1/models/{model}": aiohttp's `{model:.+}` without its pattern."""
+    """ "GET /v1/models/{model}": aiohttp's `{model:…}` without its pattern."""
     return f"{route.method} {shown_path(route)}"
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.context import ServerContext
-from gguf_embed.server.fields.field import Body, Flag, Shaped
+from gguf_embed.server.fields.field import Body, Flag, Shaped, has
 from gguf_embed.server.fields.head_outputs import split_rows
 from gguf_embed.server.fields.inputs import check_count
 from gguf_embed.server.fields.model import MODEL
@@ -51,6 +51,7 @@ REQUEST = Body(
     ),
     "The vector of a chunk is the mean of its tokens' vectors, after the whole document was read.",
     groups=(PROMPT_FIELDS, replace(CUTTING_FIELDS, default="`--truncate`"), URGENCY_FIELDS),
+    rules={"not": has({AUTO_CHUNKING.name: {"const": True}})},
 )
 
 

@@ -12,11 +12,14 @@ from gguf_embed.server.dialects.openai.multimodal import REQUEST as MULTIMODAL
 from gguf_embed.server.dialects.openai.multimodal import multimodal_embeddings
 from gguf_embed.server.fields.openai_errors import ERRORS
 
+_ANY = r"{model:[\s\S]+}"
+"""A model's name has slashes, and a wrong one may have anything."""
+
 OPENAI = Dialect(
     name="OpenAI",
     routes=(
         Route("POST", "/v1/embeddings", embeddings, "vectors, OpenAI's shape", answer_line=embeddings),
-        Route("POST", "/openai/deployments/{model:.+}/embeddings", deployment, "the same, as Azure's clients send it"),
+        Route("POST", f"/openai/deployments/{_ANY}/embeddings", deployment, "the same, as Azure's clients send it"),
         Route("POST", "/v1/files", files.upload, "store the input of a batch"),
         Route("GET", "/v1/files", files.list_files, "the stored files"),
         Route("GET", "/v1/files/{file_id}", files.show, "one file"),
@@ -31,7 +34,7 @@ OPENAI = Dialect(
         ),
         Route("POST", "/v1/multimodalembeddings", multimodal_embeddings, "vectors of texts and images, Voyage's shape"),
         Route("GET", "/v1/models", models.models, "the served model"),
-        Route("GET", "/v1/models/{model:.+}", models.model, "one model by name"),
+        Route("GET", f"/v1/models/{_ANY}", models.model, "one model by name"),
     ),
     errors=ERRORS,
     error_schema="OpenAIError",

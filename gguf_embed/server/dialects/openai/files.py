@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
-from aiohttp import BodyPartReader, ClientPayloadError, web
+from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, BodyPartReader, ClientPayloadError, web
+from aiohttp.http import HttpProcessingError
 
 from gguf_embed.batch.batches import Batches
 from gguf_embed.batch.records import FileRecord
@@ -26,10 +28,19 @@ FIRST_DEADLINE_S = 60.0
 SLOWEST_BYTES_PER_S = 10_000
 """An upload may take a minute, and longer only if it goes on at this rate."""
 
+_BROKEN_FORM = (
+    *(ValueError, AssertionError, HttpProcessingError),
+    *(web.RequestPayloadError, ClientPayloadError, web.HTTPException),
+)
+"""What aiohttp raises while it reads a form."""
+
 _MAX_FILENAME = 255
 _MAX_FIELD_BYTES = 1024
 _MAX_PARTS = 16
 _CHUNK_BYTES = 2**18
+
+for _notice in (BadContentDispositionHeader, BadContentDispositionParam):
+    warnings.simplefilter("ignore", _notice)  # a part that has no name is a field that nothing reads
 
 
 def batches_of(context: ServerContext) -> Batches:
@@ -96,7 +107,7 @@ async def _read_form(request: web.Request, batches: Batches, owner: str, form: _
                     deadline.reschedule(began_s + granted_s)
     except TimeoutError as exc:
         raise InvalidRequest("the file arrived too slowly: send it again") from exc
-    except (ValueError, AssertionError, web.RequestPayloadError, ClientPayloadError, web.HTTPException) as exc:
+    except _BROKEN_FORM as exc:
         raise InvalidRequest("the body is not a complete form in multipart/form-data") from exc
 
 

@@ -59,7 +59,8 @@ async def pooling(context: ServerContext, request: web.Request) -> web.Response:
 
 def parse_pooling_request(body: JsonObject, max_inputs: int) -> EmbedRequest:
     """Raises `InvalidRequest` naming the field."""
-    refuse_elsewhere(body, ("pooling", "encoding_format", *RAW_SCORES.names))
+    scores_only = (name for name in RAW_SCORES.names if name not in NORMALIZE.names)
+    refuse_elsewhere(body, ("pooling", "encoding_format", *scores_only))
     if body.get("input") is None:
         raise wrong_value("input", "a string, or an array of strings", None)
     task, normalize, cutting = TASK.read(body), NORMALIZE.read(body), parse_cutting(body)
