@@ -140,6 +140,7 @@ def test_with_few_descriptors_and_many_slow_clients_new_ones_are_served(cache_di
                     assert server.embed("a query").shape == (1, 32)
             assert n_descriptors(server) <= 256 - 20
             assert server.get("/health").status == 200
+        wait_until(lambda: server.get("/health").status == 200)  # it has to see that the clients have gone
         assert server.embed("afterwards").shape == (1, 32)
         code, log = server.end(signal.SIGTERM)
         assert code == 0

@@ -19,6 +19,7 @@ class Flags:
     pooling: str | None = None
     dimensions: int | None = None
     truncate: bool = False
+    vectors: str = "dense"
     runner: str = "local"
     ray_address: str | None = None
 
