@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -24,6 +24,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._define_request_metrics(self.registry)
         self._define_batch_metrics(self.registry)
+        self._define_storage_metrics(self.registry)
         self._define_model_metrics(self.registry)
         # labels() parses and locks on every call, and there are few label values (our own routes and statuses)
         self._bound: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
@@ -131,6 +132,17 @@ class Metrics:
         )
         self._running_texts = Gauge("gguf_embed_running_texts", "Texts in the engine now.", registry=registry)
 
+    def _define_storage_metrics(self, registry: CollectorRegistry) -> None:
+        self._stored_batches = Gauge(
+            "gguf_embed_stored_batches", "Batches of /v1/batches, by status.", ["status"], registry=registry
+        )
+        self._waiting_batch_requests = Gauge(
+            "gguf_embed_waiting_batch_requests", "Requests of batches that are not computed yet.", registry=registry
+        )
+        self._stored_batch_bytes = Gauge(
+            "gguf_embed_stored_batch_bytes", "Bytes of batches' files on the disk.", registry=registry
+        )
+
     def _define_model_metrics(self, registry: CollectorRegistry) -> None:
         self._model_loads = Counter("gguf_embed_model_loads", "Models loaded.", ["outcome"], registry=registry)
         self._model_load_seconds = Histogram(
@@ -226,6 +238,14 @@ class Metrics:
         """The memory for large request bodies. Set whenever the metrics are read."""
         self._body_memory_bytes.set(used_bytes)
         self._waiting_bodies.set(n_waiting)
+
+    def set_stored_batches(self, n_batches: Mapping[str, int], n_waiting_requests: int, used_bytes: int) -> None:
+        """What the folder of batches holds. Set whenever the metrics are read."""
+        self._stored_batches.clear()  # of statuses that no batch has any more
+        for status, n in n_batches.items():
+            self._stored_batches.labels(status).set(n)
+        self._waiting_batch_requests.set(n_waiting_requests)
+        self._stored_batch_bytes.set(used_bytes)
 
     def set_queues(self, queues: Sequence[QueueLoad]) -> None:
         """The queues of all loaded models. Set whenever the metrics are read."""

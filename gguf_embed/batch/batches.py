@@ -14,7 +14,7 @@ from pathlib import Path
 from gguf_embed.batch.errors import InUse, NoSuchObject, StorageFailed, StorageFull
 from gguf_embed.batch.job import Job, Work
 from gguf_embed.batch.ledger import Ledger, new_id
-from gguf_embed.batch.records import BATCH_ID, FILE_ID, Batch, BatchLimits, FileRecord, Status, moved
+from gguf_embed.batch.records import BATCH_ID, FILE_ID, Batch, BatchLimits, FileRecord, Status, StoredBatches, moved
 from gguf_embed.batch.store import RECORD_BYTES, open_store
 from gguf_embed.batch.upload import Upload
 from gguf_embed.errors import InvalidRequest, Overloaded
@@ -222,6 +222,15 @@ class Batches:
         if batch_id in self._jobs:
             self._jobs[batch_id][0].cancel()
         return await self.batch(owner, batch_id)
+
+    def stored(self) -> StoredBatches:
+        """What the folder holds now; nothing before it is first opened."""
+        if self._ledger is None:
+            return StoredBatches({})
+        store = self._ledger.store
+        batches = [self._now(batch) for batch in store.all_batches()]
+        waiting = (b.n_requests - b.n_completed - b.n_failed for b in batches if not b.is_over)
+        return StoredBatches(Counter(batch.status.value for batch in batches), sum(waiting), store.space.used_bytes)
 
     # jobs
 

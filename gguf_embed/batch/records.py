@@ -157,6 +157,15 @@ def _known(raw: bytes, kind: type[FileRecord | Batch]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredBatches:
+    """What the folder holds: batches by status, the requests of unfinished ones that wait, and bytes."""
+
+    n_batches: Mapping[str, int]
+    n_waiting_requests: int = 0
+    used_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class BatchLimits:
     """What batches may take. None: no limit."""
 

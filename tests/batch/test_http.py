@@ -57,6 +57,19 @@ def test_a_key_sees_only_its_own(server):
     assert finished(server, batch["id"], **bearer)["status"] == "completed"
 
 
+def test_metrics_count_what_is_stored(server):
+    def measured(name: str) -> float:
+        lines = server.get("/metrics", **MINE).body.decode().splitlines()
+        return float(next((line.split()[-1] for line in lines if line.startswith(f"gguf_embed_{name} ")), 0))
+
+    n_before, bytes_before = measured('stored_batches{status="completed"}'), measured("stored_batch_bytes")
+    body = {"input_file_id": upload(server, LINES, **MINE), "endpoint": "/v1/embeddings", "completion_window": "24h"}
+    finished(server, server.post("/v1/batches", body, **MINE).json()["id"], **MINE)
+    assert measured('stored_batches{status="completed"}') == n_before + 1
+    assert measured("stored_batch_bytes") > bytes_before + 2 * len(jsonl(LINES))
+    assert measured("waiting_batch_requests") == 0
+
+
 @pytest.mark.parametrize(
     "name",
     [

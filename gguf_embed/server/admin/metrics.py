@@ -20,6 +20,9 @@ async def metrics(context: ServerContext, request: web.Request) -> web.Response:
     context.metrics.set_load(state.queued_texts, state.queued_tokens, state.running_texts, n_loaded)
     context.metrics.set_queues(state.queues)
     context.metrics.set_bodies(context.body_memory.used_bytes, context.body_memory.n_waiting)
+    if context.batches is not None:
+        stored = context.batches.stored()
+        context.metrics.set_stored_batches(stored.n_batches, stored.n_waiting_requests, stored.used_bytes)
     headers = {"Content-Type": CONTENT_TYPE, "Process-Start-Time-Unix": str(context.started_unix_s)}
     return web.Response(body=context.metrics.render(), headers=headers)
 
