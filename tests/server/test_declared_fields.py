@@ -40,6 +40,8 @@ from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields.classify import parse_classify
 from gguf_embed.server.fields.field import Body
 from gguf_embed.server.fields.images import ImageRules, parse_images
+from gguf_embed.server.fields.media_forms import NAMES as MEDIA_NAMES
+from gguf_embed.server.fields.media_forms import with_content_parts
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.rerank import RerankDefaults, parse_rerank
@@ -59,6 +61,8 @@ def without_images(body: JsonBody, param: str) -> JsonBody:
 
 
 def openai(body: JsonBody) -> None:
+    if not MEDIA_NAMES.isdisjoint(body):
+        body = with_content_parts(body)
     parse_openai_embed(without_images(body, "input"), MAX_INPUTS).check(MODEL_INFO)
 
 
@@ -292,6 +296,7 @@ REFUSALS = (
     r'"embd_normalize" and "normalize" contradict',
     r"has multimodal_data",
     r"send one query, or as many as documents",
+    r'"pool_factor" makes multi-vectors smaller',
 )
 """What a schema cannot say."""
 

@@ -61,6 +61,7 @@ REFUSALS = (
     r'"modality" is image',
     r'"messages" is not supported',
     r"it contains no token",
+    r'"pool_factor" makes multi-vectors smaller',
     r"there are \d+ queries and \d+ documents",
     r"has no head for sparse vectors",
     r"has no classification head",
