@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_embed.cli.ingest_model import open_job_pool
 from gguf_embed.embedder.embedder import Embedder
 from gguf_embed.errors import ConfigError, EngineFailure, Unavailable
 from gguf_embed.ingest.pool import actor_group, ray_actors
@@ -228,27 +227,6 @@ def test_a_wrong_address_is_refused_at_once(address, words, monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(ConfigError, match=words):
         Cluster(address)
-
-
-class Flags:
-    model, endpoint, api_key, input_type, dimensions, truncate = None, (), None, None, None, False
-    runner, ray_address = "local", None
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"ray_address": "auto"}, "--ray-address needs --runner ray"),
-        ({"runner": "ray", "endpoint": ("http://x",)}, "--runner ray loads the model itself"),
-        ({"runner": "ray", "api_key": "k"}, "--runner ray loads the model itself"),
-    ],
-)
-def test_flags_that_contradict_each_other_are_refused(given, words):
-    flags = Flags()
-    for name, value in given.items():
-        setattr(flags, name, value)
-    with pytest.raises(ConfigError, match=words):
-        open_job_pool(flags)
 
 
 def processes_with(mark: str) -> list[str]:
