@@ -40,7 +40,7 @@ def all_options() -> Iterator[click.Option]:
 
 
 def shown_path(route: Route) -> str:
-    """As a person writes it: aiohttp's `{model:.+}` is `{model}`."""
+    """As a person writes it: aiohttp's `{model:…}` is `{model}`."""
     return re.sub(r"{(\w+):[^}]*}", r"{\1}", route.path)
 
 

@@ -1,7 +1,7 @@
 """What Voyage's API adds to OpenAI's and Jina's: the message of an error once more as `detail`.
 
 Its client sends no header by which to know it, but `truncation` in every body. It raises its own errors, and retries
-a 429, only if a body has `detail`.
+a 429, only if a body has `detail`. It takes a 501 for an answer, so that what is not supported is a 400.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ VOYAGE_FIELDS = frozenset({"truncation", "top_k"})
 
 
 def with_detail(errors: ErrorFormat) -> ErrorFormat:
-    """The same format, with `detail` beside `error`."""
+    """The same format, with `detail` beside `error`, and 400 for 501."""
 
     def shape(error: EmbedError, message: str, status: int) -> tuple[int, object]:
         status, body = errors.shape(error, message, status)
         assert isinstance(body, dict)
-        return status, {**body, "detail": message}
+        return (400 if status == 501 else status), {**body, "detail": message}
 
     return ErrorFormat(shape, errors.words)

@@ -77,7 +77,10 @@ def test_it_raises_its_own_errors(reranker):
 def test_what_it_cannot_read_shows_the_servers_reply(reranker):
     with pytest.raises(voyageai.error.APIError, match="401"):
         voyage(reranker, key="wrong").rerank(QUERY, DOCUMENTS, model="any")
-    with pytest.raises(voyageai.error.APIError, match="there is no route"):
+
+
+def test_what_the_model_cannot_do_is_an_error(reranker):
+    with pytest.raises(voyageai.error.InvalidRequestError, match="is a reranker"):
         voyage(reranker).multimodal_embed([["a"]], model="any")
 
 

@@ -30,7 +30,7 @@ OWN = (
 
 
 def path_of(route) -> str:
-    return route.path.replace("{model:.+}", "tiny").replace("{digest}", "sha256:0")
+    return route.path.replace(r"{model:[\s\S]+}", "tiny").replace("{digest}", "sha256:0")
 
 
 def statuses(headers, requests, **options):
