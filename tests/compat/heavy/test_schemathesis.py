@@ -65,6 +65,7 @@ REFUSALS = (
     r"there are \d+ queries and \d+ documents",
     r"has no head for sparse vectors",
     r"has no classification head",
+    r"reads text only, not images",
     # What depends on what was stored before, and strings whose form only words can say
     r'"after" must be the id of an object in this list',
     r'"completion_window" must be a duration from',
