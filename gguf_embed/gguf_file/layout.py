@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +37,35 @@ def read_layout(header: GgufHeader) -> Layout:
         with open_walker(header.path) as walker:
             return _walk(walker)
     except (OSError, ValueError, TruncatedHeader, MalformedHeader) as exc:
-        raise ModelFileError(f"{header.path}: cannot be read again: it was changed or removed in the meantime") from exc
+        raise _changed(header.path) from exc
 
 
 def read_numbers(path: Path, entry: MetadataEntry) -> NDArray[np.generic]:
-    """An array of numbers, in its own type."""
+    """An array of numbers, in its own type. Raises `ModelFileError` if the file has changed since `read_layout`."""
     dtype = "<" + SCALAR_FORMATS[entry.item_type]
-    return np.fromfile(path, dtype=dtype, count=entry.n_items, offset=entry.value)
+    try:
+        numbers = np.fromfile(path, dtype=dtype, count=entry.n_items, offset=entry.value)
+    except OSError as exc:
+        raise _changed(path) from exc
+    if len(numbers) < entry.n_items:
+        raise _changed(path)
+    return numbers
+
+
+def read_number_arrays(header: GgufHeader, keys: Collection[str]) -> dict[str, NDArray[np.generic]]:
+    """The arrays under `keys`, one-dimensional, in the types of the file; those that it does not have are left out.
+
+    Raises `ModelFileError` for an array of anything but numbers, and when the file has changed since it was checked.
+    """
+    entries = [entry for key, entry in read_layout(header).entries.items() if key in keys]
+    for entry in entries:
+        if entry.item_type not in SCALAR_FORMATS:
+            raise ModelFileError(f"{header.path}: {entry.key} is not a list of numbers; convert the model again")
+    return {entry.key: read_numbers(header.path, entry) for entry in entries}
+
+
+def _changed(path: Path) -> ModelFileError:
+    return ModelFileError(f"{path}: cannot be read again: it was changed or removed in the meantime")
 
 
 def _walk(walker: HeaderWalker) -> Layout:

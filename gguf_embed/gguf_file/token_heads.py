@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.dequantize import dequantized
 from gguf_embed.gguf_file.header import GgufHeader
-from gguf_embed.gguf_file.number_arrays import read_number_arrays
+from gguf_embed.gguf_file.layout import read_number_arrays
 from gguf_embed.gguf_file.strings import read_strings
 from gguf_embed.types import FloatMatrix
 
@@ -167,7 +167,7 @@ class _Source:
 
     def __init__(self, header: GgufHeader) -> None:
         self.header = header
-        self.arrays = read_number_arrays(header.path, _ARRAYS)
+        self.arrays = read_number_arrays(header, _ARRAYS)
         self.n_embd = header.get(f"{header.architecture}.embedding_length", int) or 0
         self.n_vocab = header.array_lengths.get("tokenizer.ggml.tokens", 0)
 

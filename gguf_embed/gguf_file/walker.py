@@ -117,11 +117,6 @@ class HeaderWalker:
                 value: Scalar = scalar.unpack_from(self._data, begin)[0]
                 yield value
 
-    def number_bytes(self, entry: EntryHead) -> bytes:
-        """The bytes of an array of numbers just read. Raises `MalformedHeader` for any other type."""
-        begin = self._advance(entry.n_items * _scalar_of(entry.key, entry.item_type).size)
-        return self._data[begin : self.position]
-
     def strings(self, n_items: int, errors: DecodeErrors) -> list[str]:
         """That many strings, as fast as Python can: a vocabulary has up to a million of them."""
         begin = self.position

@@ -10,7 +10,7 @@ import pytest
 
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.header import read_header
-from gguf_embed.gguf_file.number_arrays import read_number_arrays
+from gguf_embed.gguf_file.layout import read_number_arrays
 from gguf_embed.gguf_file.token_heads import read_token_heads
 
 N_EMBD, N_VOCAB = 8, 20
@@ -43,7 +43,7 @@ LEXICAL: dict[str, object] = {"sparse.kind": "lexical", "sparse.weight": [0.5] *
 
 def test_arrays_are_read_in_the_types_of_the_file(tmp_path):
     path = write(tmp_path / "m.gguf", {"a": [1.5, 2.5], "b": [1, -2], "c": [3]})
-    found = read_number_arrays(path, ("gguf-embed.a", "gguf-embed.b", "gguf-embed.none"))
+    found = read_number_arrays(read_header(path), ("gguf-embed.a", "gguf-embed.b", "gguf-embed.none"))
     assert {key: (array.dtype, array.tolist()) for key, array in found.items()} == {
         "gguf-embed.a": (np.dtype("<f4"), [1.5, 2.5]),
         "gguf-embed.b": (np.dtype("<i4"), [1, -2]),
@@ -53,7 +53,7 @@ def test_arrays_are_read_in_the_types_of_the_file(tmp_path):
 def test_a_list_of_strings_is_no_list_of_numbers(tmp_path):
     path = write(tmp_path / "m.gguf", {})
     with pytest.raises(ModelFileError, match=r"tokenizer\.ggml\.tokens is not a list of numbers"):
-        read_number_arrays(path, ("tokenizer.ggml.tokens",))
+        read_number_arrays(read_header(path), ("tokenizer.ggml.tokens",))
 
 
 def test_a_file_without_heads_has_none(tmp_path):
