@@ -40,7 +40,6 @@ from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields.classify import parse_classify
 from gguf_embed.server.fields.field import Body
 from gguf_embed.server.fields.images import ImageRules, parse_images
-from gguf_embed.server.fields.media_forms import NAMES as MEDIA_NAMES
 from gguf_embed.server.fields.media_forms import with_content_parts
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.options import refuse_elsewhere
@@ -61,9 +60,7 @@ def without_images(body: JsonBody, param: str) -> JsonBody:
 
 
 def openai(body: JsonBody) -> None:
-    if not MEDIA_NAMES.isdisjoint(body):
-        body = with_content_parts(body)
-    parse_openai_embed(without_images(body, "input"), MAX_INPUTS).check(MODEL_INFO)
+    parse_openai_embed(without_images(with_content_parts(body), "input"), MAX_INPUTS).check(MODEL_INFO)
 
 
 def llama(body: JsonBody) -> None:

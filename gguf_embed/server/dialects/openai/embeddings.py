@@ -24,7 +24,6 @@ from gguf_embed.server.fields.head_outputs import HEAD_FIELDS, split_rows, write
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.media_forms import MEDIA_FIELDS, with_content_parts
-from gguf_embed.server.fields.media_forms import NAMES as MEDIA_NAMES
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.openai_errors import ERRORS, error_object
 from gguf_embed.server.fields.option_fields import OPTION_FIELDS
@@ -150,12 +149,10 @@ async def embeddings(context: ServerContext, request: Sent, body: JsonObject | N
         body = await read_json_object(context, request)
     if not VOYAGE_FIELDS.isdisjoint(body) and isinstance(request, web.Request):
         request[ERROR_FORMAT] = VOYAGE_ERRORS
-    given = body.get("input")
-    if given is None and body.get("content") is not None:
+    if body.get("input") is None and body.get("content") is not None:
         return await answer_embedding(context, body)
-    if not MEDIA_NAMES.isdisjoint(body):
-        body = with_content_parts(body)
-        given = body.get("input")
+    body = with_content_parts(body)
+    given = body.get("input")
     images: tuple[ImageInput, ...] = ()
     if type(given) is dict or (type(given) is list and dict in set(map(type, given))):
         body, images = await take_images(context, body)
