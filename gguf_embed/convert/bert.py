@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import gguf
 
 from gguf_embed.convert.colbert_head import is_stanford
-from gguf_embed.convert.encoder import Dimensions, Shapes, TensorNames, linear, plan_tensors
+from gguf_embed.convert.encoder import Dimensions, Shapes, TensorNames, linear, plan_tensors, read_sizes
 from gguf_embed.convert.encoder import write_dimensions as write_encoder
 from gguf_embed.convert.heads import RankHead, pooling_of, read_rank_head, write_rank_head
 from gguf_embed.convert.plan import ConversionPlan, OutType
@@ -184,11 +184,7 @@ def _check_config(source: ModelSourceDirectory) -> None:
 
 def _dimensions(source: ModelSourceDirectory, family: BertFamily, first_row: int) -> Dimensions:
     return Dimensions(
-        n_vocab=source.integer("vocab_size"),
-        n_embd=source.integer("hidden_size"),
-        n_layer=source.integer("num_hidden_layers", maximum=MAX_LAYERS),
-        n_head=source.integer("num_attention_heads"),
-        n_ff=source.integer("intermediate_size"),
+        **read_sizes(source),
         n_ctx=source.integer("max_position_embeddings") - first_row,
         norm_eps=source.number("layer_norm_eps", 1e-12),
         n_token_types=source.integer("type_vocab_size", 2) if family.has_token_types else 0,

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import gguf
 
-from gguf_embed.convert.encoder import Dimensions, Shapes, TensorNames, linear, plan_tensors, write_dimensions
+from gguf_embed.convert.encoder import (
+    Dimensions,
+    Shapes,
+    TensorNames,
+    linear,
+    plan_tensors,
+    read_sizes,
+    write_dimensions,
+)
 from gguf_embed.convert.heads import RankHead, pooling_of, read_rank_head, write_rank_head
 from gguf_embed.convert.plan import ConversionPlan, OutType
-from gguf_embed.convert.source import MAX_LAYERS, ModelSourceDirectory
+from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.convert.stored_tokenizer import read_stored_tokenizer
 from gguf_embed.errors import ModelFileError
 
@@ -57,11 +65,7 @@ def plan_deberta_v2(source: ModelSourceDirectory, outtype: OutType) -> Conversio
     _check_config(source)
     head = read_rank_head(source, _HEAD)
     dimensions = Dimensions(
-        n_vocab=source.integer("vocab_size"),
-        n_embd=source.integer("hidden_size"),
-        n_layer=source.integer("num_hidden_layers", maximum=MAX_LAYERS),
-        n_head=source.integer("num_attention_heads"),
-        n_ff=source.integer("intermediate_size"),
+        **read_sizes(source),
         n_ctx=source.integer("max_position_embeddings", 512),
         norm_eps=source.number("layer_norm_eps", 1e-7),
         n_token_types=source.integer("type_vocab_size", 0, minimum=0),
@@ -96,8 +100,7 @@ def _check_config(source: ModelSourceDirectory) -> None:
         if source.config.get(key) is None:
             raise ModelFileError(f"{path}: a DeBERTa without {key} cannot be converted")
     source.refuse_unless("relative_attention", (True,))
-    for key, allowed in _COMPUTED.items():
-        source.refuse_unless(key, allowed)
+    source.refuse_others(_COMPUTED)
     kinds = source.config.get("pos_att_type")
     named = kinds.split("|") if isinstance(kinds, str) else kinds
     if not isinstance(named, list) or {str(kind).strip() for kind in named} != {"c2p", "p2c"}:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import gguf
 
 from gguf_embed.convert.plan import MatrixAxes, OutType, PlannedTensor, matrix_type
 from gguf_embed.convert.safetensors import StoredTensor, list_tensors
-from gguf_embed.convert.source import ModelSourceDirectory
+from gguf_embed.convert.source import MAX_LAYERS, ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.types import Pooling
@@ -84,6 +84,27 @@ class Dimensions:
         """The shapes of a layer norm."""
         parts = ("weight", "bias") if bias else ("weight",)
         return {f"{name}.{part}": (self.n_embd,) for part in parts}
+
+
+class Sizes(TypedDict):
+    """The sizes that nearly all configs call the same."""
+
+    n_vocab: int
+    n_embd: int
+    n_layer: int
+    n_head: int
+    n_ff: int
+
+
+def read_sizes(source: ModelSourceDirectory) -> Sizes:
+    """From transformers' usual names. Raises `ModelFileError` like `ModelSourceDirectory.integer`."""
+    return {
+        "n_vocab": source.integer("vocab_size"),
+        "n_embd": source.integer("hidden_size"),
+        "n_layer": source.integer("num_hidden_layers", maximum=MAX_LAYERS),
+        "n_head": source.integer("num_attention_heads"),
+        "n_ff": source.integer("intermediate_size"),
+    }
 
 
 def linear(name: str, n_out: int, n_in: int, *, bias: bool = True) -> Shapes:

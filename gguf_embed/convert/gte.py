@@ -7,11 +7,19 @@ from typing import Any
 
 import gguf
 
-from gguf_embed.convert.encoder import Dimensions, Shapes, TensorNames, linear, plan_tensors, write_dimensions
+from gguf_embed.convert.encoder import (
+    Dimensions,
+    Shapes,
+    TensorNames,
+    linear,
+    plan_tensors,
+    read_sizes,
+    write_dimensions,
+)
 from gguf_embed.convert.heads import RankHead, pooling_of, read_rank_head, write_rank_head
 from gguf_embed.convert.plan import ConversionPlan, OutType, PlannedTensor
 from gguf_embed.convert.rope import Rope, read_rope
-from gguf_embed.convert.source import MAX_LAYERS, ModelSourceDirectory
+from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.convert.stored_tokenizer import read_stored_tokenizer
 from gguf_embed.errors import ModelFileError
 
@@ -47,15 +55,10 @@ def plan_gte(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan:
 
     Raises `ModelFileError` for a variant that is not computed, and for missing or unknown tensors.
     """
-    for key, allowed in _COMPUTED.items():
-        source.refuse_unless(key, allowed)
+    source.refuse_others(_COMPUTED)
     head = read_rank_head(source, _HEAD)
     dimensions = Dimensions(
-        n_vocab=source.integer("vocab_size"),
-        n_embd=source.integer("hidden_size"),
-        n_layer=source.integer("num_hidden_layers", maximum=MAX_LAYERS),
-        n_head=source.integer("num_attention_heads"),
-        n_ff=source.integer("intermediate_size"),
+        **read_sizes(source),
         n_ctx=source.integer("max_position_embeddings"),
         norm_eps=source.number("layer_norm_eps", 1e-12),
         n_token_types=source.integer("type_vocab_size", 1, minimum=0),

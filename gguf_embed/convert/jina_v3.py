@@ -11,10 +11,18 @@ from dataclasses import dataclass
 
 import gguf
 
-from gguf_embed.convert.encoder import Dimensions, Shapes, TensorNames, linear, plan_tensors, write_dimensions
+from gguf_embed.convert.encoder import (
+    Dimensions,
+    Shapes,
+    TensorNames,
+    linear,
+    plan_tensors,
+    read_sizes,
+    write_dimensions,
+)
 from gguf_embed.convert.plan import ConversionPlan, MatrixAxes, OutType
 from gguf_embed.convert.profile import PROMPT_KEY
-from gguf_embed.convert.source import MAX_LAYERS, ModelSourceDirectory, read_pooling
+from gguf_embed.convert.source import ModelSourceDirectory, read_pooling
 from gguf_embed.convert.stored_tokenizer import read_stored_tokenizer
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.adapters import RANK, SCALE, TASKS, TensorParts
@@ -104,11 +112,7 @@ def plan_jina_v3(source: ModelSourceDirectory, outtype: OutType) -> ConversionPl
     source.refuse_unless("position_embedding_type", ("rotary",))
     source.refuse_unless("hidden_act", ("gelu",))
     dimensions = Dimensions(
-        n_vocab=source.integer("vocab_size"),
-        n_embd=source.integer("hidden_size"),
-        n_layer=source.integer("num_hidden_layers", maximum=MAX_LAYERS),
-        n_head=source.integer("num_attention_heads"),
-        n_ff=source.integer("intermediate_size"),
+        **read_sizes(source),
         n_ctx=source.integer("max_position_embeddings") - 1 - source.integer("pad_token_id", 1, minimum=0),
         norm_eps=source.number("layer_norm_eps", 1e-5),
         n_token_types=source.integer("type_vocab_size", 1),

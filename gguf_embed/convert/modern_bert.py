@@ -6,10 +6,10 @@ from typing import Any
 
 import gguf
 
-from gguf_embed.convert.encoder import Dimensions, Shapes, TensorNames, plan_tensors, write_dimensions
+from gguf_embed.convert.encoder import Dimensions, Shapes, TensorNames, plan_tensors, read_sizes, write_dimensions
 from gguf_embed.convert.heads import RankHead, pooling_of, read_rank_head, write_rank_head
 from gguf_embed.convert.plan import ConversionPlan, OutType
-from gguf_embed.convert.source import MAX_LAYERS, ModelSourceDirectory
+from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.convert.tokenizer import read_tokenizer
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import POOLING_NUMBERS
@@ -52,17 +52,11 @@ def plan_modern_bert(source: ModelSourceDirectory, architecture: str, outtype: O
 
     Raises `ModelFileError` for a variant that llama.cpp does not compute, and for missing or unknown tensors.
     """
-    for key, allowed in _COMPUTED.items():
-        source.refuse_unless(key, allowed)
+    source.refuse_others(_COMPUTED)
     head = read_rank_head(source, _HEAD)
-    for key, allowed in _COMPUTED_HEAD.items() if head else ():
-        source.refuse_unless(key, allowed)
+    source.refuse_others(_COMPUTED_HEAD if head else {})
     dimensions = Dimensions(
-        n_vocab=source.integer("vocab_size"),
-        n_embd=source.integer("hidden_size"),
-        n_layer=source.integer("num_hidden_layers", maximum=MAX_LAYERS),
-        n_head=source.integer("num_attention_heads"),
-        n_ff=source.integer("intermediate_size"),
+        **read_sizes(source),
         n_ctx=source.integer("max_position_embeddings"),
         norm_eps=source.number("norm_eps", 1e-5),
     )

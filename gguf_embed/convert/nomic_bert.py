@@ -60,8 +60,7 @@ def plan_nomic_bert(source: ModelSourceDirectory, architecture: str, outtype: Ou
                 f"{source.path / 'config.json'}: {architecture} with {key} cannot be converted; "
                 "use a ready GGUF of this model"
             )
-    for key, allowed in _COMPUTED.items():
-        source.refuse_unless(key, allowed)
+    source.refuse_others(_COMPUTED)
     dimensions = _dimensions(source)
     tensors = plan_tensors(source, _NAMES, _shapes(dimensions), outtype)
     vocabulary, pooling = read_tokenizer(source, dimensions.n_vocab), read_pooling(source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,11 @@ class ModelSourceDirectory:
         if value is not None and value not in allowed:
             only = ", ".join(map(str, allowed))
             raise ModelFileError(f"{self.path / 'config.json'}: {key} {value!r} cannot be converted (only {only})")
+
+    def refuse_others(self, computed: Mapping[str, tuple[object, ...]]) -> None:
+        """`refuse_unless` for each of these keys."""
+        for key, allowed in computed.items():
+            self.refuse_unless(key, allowed)
 
 
 def open_source(path: Path) -> ModelSourceDirectory:

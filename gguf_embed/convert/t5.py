@@ -54,8 +54,7 @@ def plan_t5(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan:
 
     Raises `ModelFileError` for a variant that is not computed, and for missing or unknown tensors.
     """
-    for key, allowed in _COMPUTED.items():
-        source.refuse_unless(key, allowed)
+    source.refuse_others(_COMPUTED)
     n_embd, n_layer = source.integer("d_model"), source.integer("num_layers", maximum=MAX_LAYERS)
     n_head, head_size, n_ff = source.integer("num_heads"), source.integer("d_kv"), source.integer("d_ff")
     n_buckets, n_ctx = source.integer("relative_attention_num_buckets", 32), source.integer("n_positions", _N_CTX)
