@@ -13,7 +13,7 @@ from gguf_embed.server.admin.index import example
 from gguf_embed.server.docs.openapi import shown_path
 from gguf_embed.types import Pooling, ServiceState
 from tests.server.fake_service import FakeService, serving, with_pooling
-from tests.server.routes import ROUTES
+from tests.server.routes import ROUTES, with_model
 
 
 def get(path, service=None, **options):
@@ -198,7 +198,7 @@ def test_asking_about_the_server_embeds_nothing():
         async with serving() as running:
             for route in ROUTES:
                 if route.method == "GET":
-                    await running.request("GET", route.path.replace(r"{model:[\s\S]+}", "tiny"))
+                    await running.request("GET", with_model(route.path))
             assert running.service.requests == []
 
     asyncio.run(scenario())

@@ -10,7 +10,7 @@ import pytest
 from gguf_embed.errors import AuthenticationFailed, EngineFailure, InvalidRequest, NotSupported, Unavailable
 from gguf_embed.server.http.auth import ApiKeys
 from tests.server.fake_service import FakeService, failing, serving
-from tests.server.routes import ROUTES
+from tests.server.routes import ROUTES, with_model
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_anything_else_is_refused(authorization, x_api_key):
 
 
 def path_of(route) -> str:
-    return route.path.replace(r"{model:[\s\S]+}", "tiny")
+    return with_model(route.path)
 
 
 def test_every_route_but_the_open_ones_needs_the_key():

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.server.fake_service import serving
-from tests.server.routes import ROUTES
+from tests.server.routes import ROUTES, with_model
 
 FOREIGN = (
     {"Origin": "https://evil.example"},
@@ -30,7 +30,7 @@ OWN = (
 
 
 def path_of(route) -> str:
-    return route.path.replace(r"{model:[\s\S]+}", "tiny").replace("{digest}", "sha256:0")
+    return with_model(route.path).replace("{digest}", "sha256:0")
 
 
 def statuses(headers, requests, **options):

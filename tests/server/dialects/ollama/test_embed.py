@@ -12,7 +12,7 @@ from gguf_embed.errors import ModelLoadFailed, NotSupported, Overloaded, Unavail
 from gguf_embed.server.fields import aliases
 from gguf_embed.types import LoadOptions, Pooling
 from tests.server.fake_service import MODEL, FakeService, failing, serving, vector_of, with_pooling
-from tests.server.routes import ROUTES
+from tests.server.routes import ROUTES, with_model
 
 OTHER = replace(MODEL, name="other", aliases=(), architecture="nomic-bert")
 
@@ -254,7 +254,7 @@ def test_double_slashes_need_the_key_too():
     async def scenario():
         async with serving(api_keys=("one",)) as running:
             for route in ROUTES:
-                reply = await running.request(route.method, "/" + route.path.replace(r"{model:[\s\S]+}", "tiny"))
+                reply = await running.request(route.method, "/" + with_model(route.path))
                 assert (reply.status == 401) == route.auth_required, route
 
     asyncio.run(scenario())
