@@ -12,6 +12,11 @@ from gguf_embed.types import InputFailure, QueueLoad, Timings, Truncation
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+_BATCH_SECONDS = (
+    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.05, 0.06, 0.08),
+    *(0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 2, 5, 10, 30, 60),
+)
+"""Finer, because a query waits for the longest batch that runs."""
 _POWERS_OF_TWO = tuple(2**n for n in range(15))
 _TENTHS = tuple(n / 10 for n in range(1, 11))
 
@@ -78,7 +83,7 @@ class Metrics:
 
     def _define_batch_metrics(self, registry: CollectorRegistry) -> None:
         self._batch_seconds = Histogram(
-            "gguf_embed_batch_seconds", "Engine time of one batch.", buckets=_SECONDS, registry=registry
+            "gguf_embed_batch_seconds", "Engine time of one batch.", buckets=_BATCH_SECONDS, registry=registry
         )
         self._batch_texts = Histogram(
             "gguf_embed_batch_texts", "Texts in one batch.", buckets=_POWERS_OF_TWO, registry=registry

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from benchmarks import busy
@@ -28,10 +30,13 @@ def test_the_table_says_whether_a_query_waited_for_a_batch_and_a_half_at_most(ba
     assert words in " ".join(line.replace("|", " ").split())
 
 
-def test_the_mean_batch_is_of_what_ran_between_two_looks():
-    assert busy._mean_ms((1.0, 10.0), (2.0, 30.0)) == 50.0
-    assert busy._mean_ms((1.0, 10.0), (1.0, 10.0)) is None
-    assert busy._mean_ms(None, None) is None
+def test_the_longest_batch_is_of_what_ran_between_two_looks():
+    before = {0.1: 5.0, 0.2: 10.0, math.inf: 10.0}
+    after = {0.1: 55.0, 0.2: 110.0, math.inf: 110.0}
+    assert busy.longest(before, after) == pytest.approx(0.198)
+    assert busy.longest(before, before) is None
+    assert busy.longest({}, {}) is None
+    assert busy.longest({}, {0.1: 0.0, math.inf: 3.0}) == 0.1
 
 
 @pytest.mark.process

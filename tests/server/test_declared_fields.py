@@ -263,7 +263,8 @@ def object_of(schema: Any) -> st.SearchStrategy[JsonBody]:
     required = {name for part in parts for name in part.get("required", [])}
     values = {name: st.one_of(*[matching(value)] * 9, VALUES) for name, value in properties.items()}
     fixed = {name: value for name, value in values.items() if name in required}
-    return st.fixed_dictionaries(fixed, optional={name: values[name] for name in values.keys() - fixed.keys()})
+    optional = {name: value for name, value in values.items() if name not in required}  # in order: same examples
+    return st.fixed_dictionaries(fixed, optional=optional)
 
 
 def is_integer(_checker: object, value: object) -> bool:
