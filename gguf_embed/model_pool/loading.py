@@ -25,7 +25,7 @@ from gguf_embed.model_pool.model_info import describe_header, describe_loaded
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.preprocessing.pairs import PairForm, pair_form
 from gguf_embed.preprocessing.tokens import Tokenizer, TokenLimits, choose_tokenizer, closing_ids
-from gguf_embed.scheduler.image_worker import ImageWorker
+from gguf_embed.scheduler.image_scheduler import ImageScheduler
 from gguf_embed.scheduler.scheduler import BatchObserver, Scheduler
 from gguf_embed.types import EngineProcessState, ModelInfo, OutputSpec, Pooling
 
@@ -47,7 +47,7 @@ class LoadedModel:
     limits: TokenLimits  # of one text
     scheduler: Scheduler
     heads: TokenHeads | None = None  # on its token rows
-    image_worker: ImageWorker | None = None  # None: no vision tower
+    images: ImageScheduler | None = None  # None: no vision tower
     tokenizes_inline: bool = False  # a text of n characters takes little time, whatever it is, and no other process
     in_use_forever: threading.Event = field(default_factory=threading.Event)  # a thread is lost in its tokenizer
     cache_key: str = ""  # for `output_cache/`: everything that its outputs depend on; "": none are kept
@@ -64,9 +64,15 @@ class LoadedModel:
     def pair_form(self) -> PairForm:
         return pair_form(self.info.rerank_template, self.loaded.engine.info)
 
+    def shed(self, within_s: float) -> None:
+        """Refuse what cannot be computed within this time."""
+        self.scheduler.shed(within_s)
+        if self.images is not None:
+            self.images.shed(within_s)
+
     def close(self) -> None:
-        if self.image_worker is not None:
-            self.image_worker.close()
+        if self.images is not None:
+            self.images.close()
         self.scheduler.close()
         if not self.in_use_forever.is_set():  # else freeing it would crash the process
             self.loaded.engine.close()
@@ -101,9 +107,9 @@ def load_model(
         described = replace(describe_header(header, config), name=name, aliases=tuple(aliases), pooling=pooling)
         info = describe_loaded(described, loaded, config, tokenizer.name)
         _report_limit(info, config, report)
-        image_worker = _open_image_worker(loaded, config, header)
-        if image_worker is not None:
-            stack.callback(image_worker.close)
+        images = _schedule_images(loaded, config, header)
+        if images is not None:
+            stack.callback(images.close)
         on_stage(f"computing in the engine {driver.name}")
         plan = driver.plan(loaded, spec, info.max_input_tokens)
         heads = _heads_for(loaded, header, report)
@@ -117,7 +123,7 @@ def load_model(
     limits = TokenLimits(len(vocabulary.entries), info.max_input_tokens, closing_ids(vocabulary))
     is_elsewhere = loaded.process_state is not None and loaded.exact is not None
     tokenizes_inline = tokenizer.name == "exact" and not is_elsewhere
-    return LoadedModel(config, info, loaded, tokenizer, limits, scheduler, heads, image_worker, tokenizes_inline)
+    return LoadedModel(config, info, loaded, tokenizer, limits, scheduler, heads, images, tokenizes_inline)
 
 
 def _heads_for(loaded: LoadedEngine, header: GgufHeader, report: Callable[[str], None]) -> TokenHeads | None:
@@ -158,17 +164,19 @@ def choose_pooling(header: GgufHeader, configured: Pooling | None, report: Calla
     return pooling or Pooling.NONE
 
 
-def _open_image_worker(loaded: LoadedEngine, config: ModelConfig, header: GgufHeader) -> ImageWorker | None:
-    """Load the vision tower and start its thread; None if none is configured. Raises `ModelFileError`."""
-    if config.mmproj is None:
-        return ImageWorker(loaded.open_images()) if loaded.images_alone and loaded.open_images is not None else None
-    if not config.mmproj.exists():
+def _schedule_images(loaded: LoadedEngine, config: ModelConfig, header: GgufHeader) -> ImageScheduler | None:
+    """Load the vision tower and start its thread; None if there is none. Raises `ModelFileError`."""
+    if config.mmproj is None and not loaded.images_alone:
+        return None
+    if config.mmproj is not None and not config.mmproj.exists():
         raise ModelFileError(f"vision tower {config.mmproj}: no such file; check the path")
-    if loaded.open_images is None:
-        raise ModelFileError(
-            f"{header.path.name} runs in an engine that reads text only: a vision tower needs a causal decoder"
-        )
-    return ImageWorker(loaded.open_images())
+    if loaded.open_images is not None:
+        return ImageScheduler(loaded.open_images(), config.queue)
+    if config.mmproj is None:
+        return None
+    raise ModelFileError(
+        f"{header.path.name} runs in an engine that reads text only: a vision tower needs a causal decoder"
+    )
 
 
 def _report_limit(info: ModelInfo, config: ModelConfig, report: Callable[[str], None]) -> None:

@@ -49,8 +49,15 @@ class QueueState:
 class TaskQueue:
     """Thread-safe. Workers block in `take`; the event loop calls `admit`, which never blocks for long."""
 
-    def __init__(self, plan: ExecutionPlan, config: QueueConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        plan: ExecutionPlan,
+        config: QueueConfig,
+        clock: Callable[[], float] = time.monotonic,
+        unit: str = "tokens",  # in errors
+    ) -> None:
         self._plan = plan
+        self._unit = unit
         self._config = config
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
@@ -172,8 +179,9 @@ class TaskQueue:
         """`n_ahead`: tokens that are computed before those of the refused request."""
         limit = self._limit()
         excess = excess_tokens(n_tokens, n_ahead, limit)
+        held = f"the queue holds {self._texts.n_tokens} {self._unit}"
         return Overloaded(
-            f"the queue holds {self._texts.n_tokens} tokens, this request has {n_tokens}, and the limit is {limit}",
+            f"{held}, this request has {n_tokens}, and the limit is {limit}",
             retry_after_s=self._promises.promise(self._clock(), n_tokens, excess, self._tokens_per_s),
             ways_out=[WayOut.RETRY, WayOut.LARGER_QUEUE],
         )

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gguf_embed.config import QueueConfig
-from gguf_embed.engines.base import Engine, ExecutionPlan
+from gguf_embed.engines.base import ExecutionPlan
 from gguf_embed.errors import EmbedError, OutOfTime, Unavailable
 from gguf_embed.scheduler.queue import QueueState, TaskQueue
 from gguf_embed.scheduler.task import Batch, BatchOutcome, PendingRequest
-from gguf_embed.scheduler.worker import ContextSet, Worker
+from gguf_embed.scheduler.worker import ContextSet, OpensContexts, Worker
 from gguf_embed.types import CALLER, Output, OutputSpec
 
 
@@ -39,17 +39,18 @@ class Scheduler:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: OpensContexts,
         plan: ExecutionPlan,
         config: QueueConfig,
         observer: BatchObserver,
         clock: Callable[[], float] = time.monotonic,
+        unit: str = "tokens",
     ) -> None:
         self.plan = plan
         self._observer = observer
         self._clock = clock
         self._max_wait_s = config.max_wait_s
-        self._queue = TaskQueue(plan, config, clock)
+        self._queue = TaskQueue(plan, config, clock, unit)
         self._workers = [
             Worker(number, self._queue, ContextSet(engine, plan.contexts), self._deliver, self._on_death)
             for number in range(plan.n_workers)

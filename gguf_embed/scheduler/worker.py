@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Protocol, cast
 
-from gguf_embed.engines.base import ContextPlanner, ContextSpec, Engine, EngineContext
+from gguf_embed.engines.base import ContextPlanner, ContextSpec, EngineContext
 from gguf_embed.errors import EmbedError, EngineFailure, Unavailable
 from gguf_embed.scheduler.queue import TaskQueue
 from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome
@@ -18,11 +19,17 @@ from gguf_embed.types import Output
 _log = logging.getLogger("gguf_embed.scheduler")
 
 
+class OpensContexts(Protocol):
+    """The part of an `Engine` that workers need."""
+
+    def open_context(self, spec: ContextSpec) -> EngineContext: ...
+
+
 @dataclass(slots=True)
 class ContextSet:
     """The contexts of one worker, opened on first use. Belongs to one thread; call `close` after it has ended."""
 
-    engine: Engine
+    engine: OpensContexts
     planner: ContextPlanner
     _open: dict[ContextSpec, EngineContext] = field(default_factory=dict)
     _last: ContextSpec | None = None
@@ -61,7 +68,10 @@ def run_isolated(contexts: ContextSet, batch: Batch) -> list[Output | EmbedError
     except Unavailable as error:
         return [error for _ in texts]  # the engine is gone, for each of them
     except Exception as error:
-        _log.warning("a batch of %d texts failed (%s): running its texts one by one", len(texts), error)
+        if len(texts) == 1 and not _is_of_engine(error):
+            return [cast(EmbedError, error)]
+        level = logging.WARNING if _is_of_engine(error) else logging.INFO
+        _log.log(level, "a batch of %d inputs failed (%s): running them one by one", len(texts), error)
         _renew_context(contexts, error)
     return [_run_alone(contexts, batch, text) for text in texts]
 
@@ -74,9 +84,13 @@ def _run_alone(contexts: ContextSet, batch: Batch, text: Sequence[int]) -> Outpu
         return error if isinstance(error, EmbedError) else EngineFailure(f"the engine failed on this text: {error}")
 
 
+def _is_of_engine(error: Exception) -> bool:
+    """An error of the engine, not one of the text."""
+    return isinstance(error, EngineFailure) or not isinstance(error, EmbedError)
+
+
 def _renew_context(contexts: ContextSet, error: Exception) -> None:
-    """After an error of the engine, not after one of the text."""
-    if isinstance(error, EngineFailure) or not isinstance(error, EmbedError):
+    if _is_of_engine(error):
         contexts.renew()
 
 

@@ -11,7 +11,7 @@ from gguf_embed.errors import EmbedError, InputTooLong, InvalidInput, InvalidReq
 from gguf_embed.output_cache.cache import OutputCache
 from gguf_embed.preprocessing import prompt_prefixes
 from gguf_embed.preprocessing.tokens import TokenizedText, character_limit
-from gguf_embed.scheduler.image_worker import ImageWorker
+from gguf_embed.scheduler.image_scheduler import ImageScheduler
 from gguf_embed.scheduler.scheduler import Submission
 from gguf_embed.service.embed_checks import check_dimensions
 from gguf_embed.service.embed_plan import EmbedPlan
@@ -27,7 +27,7 @@ _TOKENIZED_BY_TOWER = TokenizedText((), 0)
 class ImagePlan(EmbedPlan):
     """Inputs of texts and images. They are never truncated, and equal inputs are not deduplicated."""
 
-    worker: ImageWorker
+    scheduler: ImageScheduler
     images: Sequence[ImageInput]
 
     def tokenize(self) -> Sequence[TokenizedText | EmbedError]:
@@ -35,14 +35,14 @@ class ImagePlan(EmbedPlan):
 
     async def submit(self, sequences: Sequence[Sequence[int]], cache: OutputCache | None) -> Submission:
         """Nothing is kept: the key would be the whole image."""
-        return await self.worker.submit(self.images, self.output)
+        return await self.scheduler.submit(self.images, self.output)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlonePlan(EmbedPlan):
     """Texts, and images that each have their own vector. `inputs` are the texts, and are computed like any others."""
 
-    worker: ImageWorker
+    scheduler: ImageScheduler
     images: Sequence[ImageInput]
     text_indices: Sequence[int]  # of `inputs` in the request
 
@@ -58,17 +58,18 @@ class AlonePlan(EmbedPlan):
 
     async def submit(self, sequences: Sequence[Sequence[int]], cache: OutputCache | None) -> Submission:
         """The images on their thread, the texts with those of other requests. The cache is not asked."""
-        scheduler = self.served.model.scheduler
+        texts = self.served.model.scheduler
         of_images, of_texts = await asyncio.gather(
-            self.worker.submit(self.images, self.output),
-            scheduler.submit([sequences[index] for index in self.text_indices], self.output),
+            self.scheduler.submit(self.images, self.output),
+            texts.submit([sequences[index] for index in self.text_indices], self.output),
         )
         outputs: list[Output | None] = [None] * len(sequences)
         n_tokens = [0] * len(sequences)
+        failures: dict[int, EmbedError] = {}
         for indices, part in (([image.index for image in self.images], of_images), (self.text_indices, of_texts)):
             for index, output, n in zip(indices, part.outputs, part.n_tokens, strict=True):
                 outputs[index], n_tokens[index] = output, n
-        failures = {self.text_indices[number]: error for number, error in of_texts.failures.items()}
+            failures |= {indices[number]: error for number, error in part.failures.items()}
         queue_s, compute_s = max(of_images.queue_s, of_texts.queue_s), of_images.compute_s + of_texts.compute_s
         return Submission(outputs, n_tokens, queue_s, compute_s, failures)
 
@@ -79,11 +80,11 @@ def plan_images(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
     Raises `InvalidRequest` or `NotSupported` for options that this model or images do not support.
     """
     model, info = served.model, served.info
-    if model.image_worker is None:
+    if model.images is None:
         raise no_tower(info.name)
     _check(request, served)
     if model.loaded.images_alone:
-        return _plan_alone(served, request, model.image_worker)
+        return _plan_alone(served, request, model.images)
     prompt = None if request.prompt is None else prompt_prefixes.choose(request.prompt, info.prompts)
     images = in_order(request, "" if prompt is None else prompt.text)
     _check_characters(images, info.max_input_tokens)
@@ -97,12 +98,12 @@ def plan_images(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
         request=request,
         inputs=(),
         prompt=prompt,
-        worker=model.image_worker,
+        scheduler=model.images,
         images=images,
     )
 
 
-def _plan_alone(served: ServedModel, request: EmbedRequest, worker: ImageWorker) -> AlonePlan:
+def _plan_alone(served: ServedModel, request: EmbedRequest, scheduler: ImageScheduler) -> AlonePlan:
     """Raises `InvalidRequest` for an input that is more than one text or image."""
     output = request.output or served.info.output
     if output != served.info.output:
@@ -127,7 +128,7 @@ def _plan_alone(served: ServedModel, request: EmbedRequest, worker: ImageWorker)
         request=request,
         inputs=texts if prompt is None else prompt_prefixes.apply(prompt, tuple(texts)),
         prompt=prompt,
-        worker=worker,
+        scheduler=scheduler,
         images=request.images,
         text_indices=indices,
     )

@@ -262,7 +262,7 @@ class EmbedService:
     def shed(self, within_s: float) -> None:
         """Before a shutdown: refuse what cannot be computed within this time."""
         for model in self._pool.loaded():
-            model.scheduler.shed(within_s)
+            model.shed(within_s)
 
     async def close(self) -> None:
         """Finish accepted requests, then free everything."""

@@ -280,6 +280,7 @@ def validator(name: str) -> Draft202012Validator:
 REFUSALS = (
     r'"truncate_prompt_tokens" and "max_tokens" contradict',
     r"ask for different prompts",
+    r"mean the same here|cannot be sent together|is an array that differs from",
     r"\"prompt\" has [\d,]+ characters",
     r'"spans',
     r"input \d+ is an array of token ids",

@@ -171,12 +171,14 @@ def texts_besides(*own: str) -> tuple[str, ...]:
 def inputs_field(body: JsonObject, own: Sequence[str]) -> str:
     """The field with the texts: one of the route's `own` names in this order, else another API's; the first if none.
 
+    An empty array counts only if there is nothing else.
+
     Raises `InvalidRequest` if another API's name has other texts.
     """
-    found = set_names(body, own)
+    found = [name for name in own if body.get(name) not in (None, [])]
     foreign = [name for name in INPUTS if name not in own and body.get(name) not in (None, "", [])]
     if not foreign:
-        return next(iter((*found, *set_names(body, INPUTS))), own[0])
+        return next(iter((*found, *set_names(body, own), *set_names(body, INPUTS))), own[0])
     field = found[0] if found else foreign[0]
     for name in foreign:
         if _as_list(body[name]) != _as_list(body[field]):

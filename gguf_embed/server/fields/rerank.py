@@ -117,10 +117,10 @@ RERANK_REQUEST = Body(
         *(QUERY, DOCUMENTS, TEI_DOCUMENTS, MODEL, TOP_N, RETURN_DOCUMENTS, RAW_SCORES, MAX_TOKENS_PER_DOC),
         *(RANK_FIELDS, LABEL, INSTRUCTION, METHOD, RERANK_POOLING, USE_PROMPTS),
     ),
-    "Exactly one of `documents` and `texts` (TEI's shape) is required.",
+    "`documents` or `texts` (TEI's shape) is required; if a request has both, they must be equal.",
     groups=(replace(CUTTING_FIELDS, default="`--truncate`; on `/v2/rerank` and with `texts` `true`"), URGENCY_FIELDS),
     rules={
-        "oneOf": [has({"documents": {"type": "array"}}), has({"texts": {"type": "array"}})],
+        "anyOf": [has({"documents": {"type": "array"}}), has({"texts": {"type": "array"}})],
         "not": {
             "anyOf": [
                 {"required": ["pooling"], "properties": {"pooling": _TEXT, "method": _OF_RANK}},

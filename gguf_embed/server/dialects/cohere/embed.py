@@ -15,7 +15,7 @@ from gguf_embed.images.webp import is_webp
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields.embed_fields import NORMALIZE
-from gguf_embed.server.fields.field import Body, Json, Shaped, has, is_given
+from gguf_embed.server.fields.field import Body, Json, Shaped, has
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.model import MODEL
@@ -40,7 +40,8 @@ from gguf_embed.types import DENSE, SCORES, EmbedRequest, EmbedResult, ImageInpu
 
 _FLOAT = OutputType("float", "float", base64=False)
 
-_TEXTS: Json = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_TEXTS: Json = {"type": "array", "items": {"type": "string"}}
+_SOME: Json = {"type": "array", "minItems": 1}
 REQUEST = Body(
     "CohereEmbedRequest",
     (
@@ -56,7 +57,7 @@ REQUEST = Body(
             "inputs",
             'Instead of `texts`: objects with a text or an image each, `{"content": [{"type": "text", "text": "…"}]}`.',
             see="Images",
-            shape={"anyOf": [_TEXTS, {"type": "array", "items": {"ref": "ContentParts"}, "minItems": 1}]},
+            shape={"anyOf": [_TEXTS, {"type": "array", "items": {"ref": "ContentParts"}}]},
         ),
         Shaped(
             "images",
@@ -69,9 +70,9 @@ REQUEST = Body(
         DIMENSIONS.called("output_dimension"),
         ENCODING_FORMAT,
     ),
-    "Exactly one of `texts`, `inputs` and `images` is required.",
+    "One of `texts`, `inputs` and `images` is required; empty arrays count as absent.",
     groups=(PROMPT_FIELDS, replace(CUTTING_FIELDS, default='`"END"`'), URGENCY_FIELDS),
-    rules={"oneOf": [is_given("texts"), has({"inputs": {"type": "array", "minItems": 1}}), is_given("images")]},
+    rules={"anyOf": [has({"texts": _SOME}), has({"inputs": _SOME}), has({"images": _SOME})]},
 )
 
 
@@ -117,6 +118,9 @@ def parse_cohere_embed(body: JsonObject, max_inputs: int) -> CohereEmbed:
     refuse_elsewhere(body, ("pooling", "embd_normalize"))
     if NORMALIZE.read(body) is False:
         raise InvalidRequest('"normalize" must be true here: vectors of this route have length 1', "normalize")
+    images = body.get("images")
+    if not (images is None or isinstance(images, list)):
+        raise wrong_value("images", "an array of strings", images)
     ENCODING_FORMAT.read(body)
     cutting = parse_cutting(body, default=True)
     texts = _parse_texts(body, max_inputs)

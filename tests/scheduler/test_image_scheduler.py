@@ -1,4 +1,4 @@
-"""The image worker: order, limits, cancelling and closing, with a reader that waits for the test."""
+"""The queue of images: order, limits, waiting, cancelling and closing, with a reader that waits for the test."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from gguf_embed.config import QueueConfig
 from gguf_embed.engines.base import ImageRows
 from gguf_embed.errors import EngineFailure, InvalidRequest, Overloaded, Unavailable
-from gguf_embed.scheduler.image_worker import MAX_WAITING_BYTES, ImageWorker
+from gguf_embed.scheduler.image_scheduler import MAX_INPUTS, MAX_WAITING_BYTES, ImageScheduler
+from gguf_embed.scheduler.scheduler import Submission
 from gguf_embed.types import DENSE, ImageInput, OutputSpec
 from gguf_embed.vectors import Rows
 from tests.scheduler.builders import MEAN
@@ -50,6 +52,9 @@ def texts(*indices: int) -> list[ImageInput]:
     return [ImageInput(index, ("good",)) for index in indices]
 
 
+ROOM_FOR_3 = QueueConfig(max_s=3.0, max_wait_s=0.0)  # at one input per second, as long as nothing was measured
+
+
 @pytest.fixture
 def reader():
     return ScriptedReader()
@@ -57,7 +62,7 @@ def reader():
 
 @pytest.fixture
 def worker(reader):
-    worker = ImageWorker(reader, max_waiting=3)
+    worker = ImageScheduler(reader, ROOM_FOR_3)
     yield worker
     reader.go_on.set()
     worker.close()
@@ -71,43 +76,85 @@ def test_rows_and_tokens_come_in_the_order_of_the_texts(worker, reader):
     assert done.queue_s >= 0 <= done.compute_s
 
 
-def test_a_request_is_computed_in_groups_as_large_as_the_reader_takes():
+def test_inputs_are_computed_in_groups_as_large_as_the_reader_takes():
     reader = ScriptedReader(max_inputs=2)
-    worker = ImageWorker(reader, max_waiting=5)
+    worker = ImageScheduler(reader, ROOM_FOR_3)
     try:
         done = asyncio.run(worker.submit(texts(4, 0, 1, 2, 3), MEAN))
     finally:
         worker.close()
-    assert reader.groups == [2, 2, 1]
+    assert max(reader.groups) == 2
+    assert sum(reader.groups) == 5
     assert [output.matrix[0, 0] for output in done.outputs] == [5, 1, 2, 3, 4]
     assert done.n_tokens == [5, 1, 2, 3, 4]
 
 
-def test_the_first_error_is_raised_and_what_had_not_begun_is_not_computed(worker, reader):
-    async def scenario() -> None:
-        reader.go_on.clear()
-        with pytest.raises(EngineFailure, match="input 0 is bad"):
-            await worker.submit([ImageInput(0, ("bad",)), *texts(1, 2)], MEAN)
-        reader.go_on.set()
+def test_inputs_of_several_requests_share_a_group():
+    reader = ScriptedReader(max_inputs=2)
+    worker = ImageScheduler(reader, ROOM_FOR_3)
 
-    asyncio.run(scenario())
-    worker.close()
-    assert 2 not in reader.read  # text 1 had begun
+    async def scenario() -> list[Submission]:
+        reader.go_on.clear()
+        running = asyncio.ensure_future(worker.submit(texts(0), MEAN))
+        await asyncio.to_thread(reader.begun.wait, 20)
+        others = [asyncio.ensure_future(worker.submit(texts(number), MEAN)) for number in (1, 2)]
+        await asyncio.sleep(0)
+        reader.go_on.set()
+        return await asyncio.gather(running, *others)
+
+    try:
+        done = asyncio.run(scenario())
+    finally:
+        worker.close()
+    assert reader.groups == [1, 2]
+    assert [one.n_tokens for one in done] == [[1], [2], [3]]
+
+
+def test_an_input_that_fails_fails_alone(reader):
+    reader.max_inputs = 3
+    worker = ImageScheduler(reader, ROOM_FOR_3)
+    try:
+        done = asyncio.run(worker.submit([*texts(0), ImageInput(1, ("bad",)), *texts(2)], MEAN))
+    finally:
+        worker.close()
+    assert [output and output.matrix[0, 0] for output in done.outputs] == [1, None, 3]
+    assert "input 1 is bad" in done.failures[1].message
 
 
 def test_a_request_that_does_not_fit_is_refused_whole_and_room_becomes_free_again(worker, reader):
     async def scenario() -> None:
         reader.go_on.clear()
-        running = asyncio.ensure_future(worker.submit(texts(0, 1), MEAN))
+        running = asyncio.ensure_future(worker.submit(texts(0), MEAN))
         await asyncio.to_thread(reader.begun.wait, 20)
-        with pytest.raises(Overloaded, match=r"\b2 inputs.*\b3\b"):
-            await worker.submit(texts(2, 3), MEAN)
+        waiting = asyncio.ensure_future(worker.submit(texts(1, 2), MEAN))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match=r"holds 2 inputs with images, this request has 2, and the limit is 3"):
+            await worker.submit(texts(3, 4), MEAN)
         reader.go_on.set()
-        await running
+        await asyncio.gather(running, waiting)
         await worker.submit(texts(4, 5, 6), MEAN)
 
     asyncio.run(scenario())
-    assert reader.read == [0, 1, 4, 5, 6]
+    assert reader.read == [0, 1, 2, 4, 5, 6]
+
+
+def test_a_request_waits_for_room_before_it_is_refused(reader):
+    worker = ImageScheduler(reader, QueueConfig(max_s=3.0, max_wait_s=20.0))
+
+    async def scenario() -> None:
+        reader.go_on.clear()
+        running = asyncio.ensure_future(worker.submit(texts(0), MEAN))
+        await asyncio.to_thread(reader.begun.wait, 20)
+        waiting = [asyncio.ensure_future(worker.submit(texts(*two), MEAN)) for two in ((1, 2), (3, 4))]
+        await asyncio.sleep(0)
+        reader.go_on.set()
+        await asyncio.gather(running, *waiting)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        worker.close()
+    assert reader.read == [0, 1, 2, 3, 4]
 
 
 def test_images_that_wait_are_bounded_in_bytes_too(worker, reader):
@@ -127,8 +174,8 @@ def test_images_that_wait_are_bounded_in_bytes_too(worker, reader):
 
 
 def test_a_request_over_the_limit_is_invalid(worker):
-    with pytest.raises(InvalidRequest, match=r"\b4 inputs.*\b3\b"):
-        asyncio.run(worker.submit(texts(0, 1, 2, 3), MEAN))
+    with pytest.raises(InvalidRequest, match=rf"{MAX_INPUTS + 1} inputs.*\b{MAX_INPUTS}\b"):
+        asyncio.run(worker.submit(texts(*range(MAX_INPUTS + 1)), MEAN))
 
 
 def test_texts_of_a_cancelled_caller_do_not_run_and_free_their_room(worker, reader):
