@@ -246,10 +246,13 @@ def banner(service: EmbedService, place: Place, urls: Sequence[str], needs_key: 
 
 def describe(loaded: LoadedModel) -> list[str]:
     """The lines about one loaded model and its execution plan."""
+    from gguf_embed.types import LISTWISE
+
     info, chosen, queue = loaded.info, loaded.scheduler.plan, loaded.scheduler.state()
     weights = info.file_type if info.weights_type == info.file_type else f"{info.file_type} run as {info.weights_type}"
     how = "measured at warm-up" if chosen.measured else "not measured"
     rank = f"reranker, {counted(info.n_scores, 'score')} per document, " if info.n_scores else ""
+    rank = "listwise reranker, " if LISTWISE in info.head_outputs else rank
     where = "" if loaded.process_state() is None else ", in a process of its own"
     return [
         f"model    {info.name}: {rank}{info.n_embd} dimensions, pooling {info.pooling}, "

@@ -1,4 +1,4 @@
-"""Decoders for embeddings or scores: Qwen2, Qwen3 (-Embedding, -Reranker), Gemma 3 (EmbeddingGemma)."""
+"""Decoders for embeddings or scores: Qwen2, Qwen3 (-Embedding, -Reranker, jina-reranker-v3), EmbeddingGemma."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import gguf
 
+from gguf_embed.convert import listwise_head
 from gguf_embed.convert.dense import plan_dense
 from gguf_embed.convert.encoder import Shapes, TensorNames, linear, plan_tensors
 from gguf_embed.convert.plan import ConversionPlan, OutType
@@ -17,9 +18,17 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.types import Pooling
 
-ARCHITECTURES = ("Qwen3Model", "Qwen3ForCausalLM", "Qwen2Model", "Qwen2ForCausalLM", "Gemma3TextModel")
+ARCHITECTURES = (
+    *("Qwen3Model", "Qwen3ForCausalLM", "Qwen2Model", "Qwen2ForCausalLM", "Gemma3TextModel"),
+    listwise_head.ARCHITECTURE,
+)
 
-_LLAMA_NAMES = {"Qwen2": "qwen2", "Qwen3": "qwen3", "Gemma3": "gemma-embedding"}
+_LLAMA_NAMES = {
+    "Qwen2": "qwen2",
+    "Qwen3": "qwen3",
+    "Gemma3": "gemma-embedding",
+    listwise_head.ARCHITECTURE: "qwen3",
+}
 _MODEL = {"embed_tokens": "token_embd", "norm": "output_norm"}
 _LAYER = {
     "input_layernorm": "attn_norm",
@@ -82,9 +91,13 @@ def _plan_qwen(
     source: ModelSourceDirectory, architecture: str, sizes: DecoderSizes, outtype: OutType
 ) -> ConversionPlan:
     _check_qwen(source, architecture)
-    tensors = plan_tensors(source, _names(architecture), _shapes(architecture, sizes), outtype)
+    names, is_listwise = _names(architecture), listwise_head.is_listwise(source)
+    if is_listwise:
+        names = replace(names, ignored=(*names.ignored, listwise_head.TENSORS))
+    tensors = plan_tensors(source, names, _shapes(architecture, sizes), outtype)
     vocabulary, rope = read_tokenizer(source, sizes.n_vocab), read_rope(source)
-    head = plan_yes_no_head(source) if architecture == "qwen3" and is_yes_no_reranker(source) else None
+    answers = architecture == "qwen3" and not is_listwise and is_yes_no_reranker(source)
+    head = plan_yes_no_head(source) if answers else None
     pooling = Pooling.RANK if head is not None else read_pooling(source)
 
     def write_metadata(writer: gguf.GGUFWriter) -> None:
@@ -135,7 +148,7 @@ def _check_qwen(source: ModelSourceDirectory, architecture: str) -> None:
     if architecture == "qwen3":
         source.refuse_unless("attention_bias", (False,))
     own_code = source.config.get("auto_map")
-    if isinstance(own_code, dict) and "AutoModel" in own_code:
+    if isinstance(own_code, dict) and "AutoModel" in own_code and not listwise_head.is_listwise(source):
         raise ModelFileError(
             f"{source.path / 'config.json'}: the model has its own code ({own_code['AutoModel']}), which cannot be "
             "converted, as it may attend in both directions like gte-Qwen2; use a ready GGUF of this model"

@@ -1,4 +1,4 @@
-"""Heads on token rows: ColBERT's projection and sparse heads, written as arrays under keys of `token_heads.py`."""
+"""Heads on token rows: ColBERT's projection, sparse and listwise heads, written under the keys of `gguf_file/`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_embed.convert.colbert_head import colbert_head
+from gguf_embed.convert.listwise_head import listwise_head
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.convert.sparse_head import sparse_head
 
@@ -17,7 +18,7 @@ HeadValue = str | int | float | bool | NDArray[np.float32] | tuple[int, ...]
 
 def read_heads(source: ModelSourceDirectory) -> Mapping[str, HeadValue]:
     """All keys to write; none for a model without such heads. Raises `ModelFileError` for heads that differ."""
-    return {**colbert_head(source), **sparse_head(source)}
+    return {**colbert_head(source), **sparse_head(source), **listwise_head(source)}
 
 
 def write_heads(writer: gguf.GGUFWriter, values: Mapping[str, HeadValue]) -> None:

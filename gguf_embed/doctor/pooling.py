@@ -12,8 +12,9 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import POOLING_NUMBERS, RANK_HEADS
 from gguf_embed.gguf_file.facts import pooling_type
 from gguf_embed.gguf_file.graph_only import OWN_ARCHITECTURES
+from gguf_embed.gguf_file.listwise_head import has_listwise_head
 from gguf_embed.gguf_file.rerank_prompt import QWEN3_RERANK_PROMPT, RERANK_TEMPLATE
-from gguf_embed.gguf_file.token_heads import has_colbert_head, has_sparse_head
+from gguf_embed.gguf_file.token_heads import has_token_heads
 from gguf_embed.types import Pooling
 
 _BERTS = (ENCODERS | OWN_ARCHITECTURES) - {"eurobert"}  # Jina's v5 models are EuroBERTs with pooling last
@@ -38,10 +39,6 @@ def has_head(evidence: Evidence) -> bool:
     return any(name in evidence.tensors for name in RANK_HEADS)
 
 
-def has_token_heads(evidence: Evidence) -> bool:
-    return has_colbert_head(evidence.header) or has_sparse_head(evidence.header)
-
-
 def is_causal(evidence: Evidence) -> bool:
     """Whether a token sees only the tokens before it."""
     if evidence.architecture in _MADE_FOR_VECTORS:
@@ -56,8 +53,8 @@ def check_pooling(evidence: Evidence) -> Iterator[Finding]:
     except ModelFileError:
         yield _invalid(evidence, key)
         return
-    if declared in (None, Pooling.NONE) and has_token_heads(evidence) and expected.pooling is None:
-        return  # its multi-vectors and sparse vectors need none
+    if declared in (None, Pooling.NONE) and has_token_heads(evidence.header) and expected.pooling is None:
+        return  # what its heads give needs none
     if declared is None:
         yield _missing(evidence, key)
         return
@@ -146,6 +143,8 @@ def _known_change(evidence: Evidence, key: str) -> tuple[Change, ...]:
 def check_rank_head(evidence: Evidence) -> Iterator[Finding]:
     declared = declared_pooling(evidence)
     named = evidence.expected.reranker or evidence.expected.pooling is Pooling.RANK
+    if has_listwise_head(evidence.header):
+        return
     if not has_head(evidence):
         if declared is Pooling.RANK or named:
             why = "it declares pooling rank" if declared is Pooling.RANK else "by its name it is a reranker"

@@ -218,7 +218,7 @@ class Embedder(TextModel):
             )
 
     async def _rerank(self, query: str, documents: Sequence[str]) -> Vector:
-        if not self._model.n_scores and MULTIVECTOR not in self._model.head_outputs:
+        if not self._model.reranks:
             raise NotSupported(
                 f"model {self._model.name!r} has no rank head, so it cannot rerank: use a reranker, or compare vectors "
                 "with similarity()"

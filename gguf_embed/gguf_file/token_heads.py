@@ -1,6 +1,7 @@
 """The heads of a model that turn its token rows into multi-vectors (ColBERT) and sparse vectors (BGE-M3, SPLADE).
 
-They are arrays of numbers in the metadata, because llama.cpp refuses a file with tensors that it does not know:
+They are arrays of numbers in the metadata, because llama.cpp refuses a file with tensors that it does not know. The
+third kind, of listwise rerankers, is in `listwise_head.py`.
 
     gguf-embed.colbert.weight             float32[n_out * n_embd]   row by row; absent: the model's rows are used
     gguf-embed.colbert.bias               float32[n_out]            optional
@@ -36,14 +37,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.dequantize import dequantized
+from gguf_embed.gguf_file.head_source import MAX_DIMENSIONS, MAX_LENGTH, HeadSource, Numbers, Projection
 from gguf_embed.gguf_file.header import GgufHeader
-from gguf_embed.gguf_file.layout import read_number_arrays
-from gguf_embed.gguf_file.strings import read_strings
+from gguf_embed.gguf_file.listwise_head import ListwiseHead, has_listwise_head, read_listwise_head
 from gguf_embed.types import FloatMatrix
 
 COLBERT, SPARSE = "gguf-embed.colbert.", "gguf-embed.sparse."
@@ -64,21 +61,6 @@ _ARRAYS = (
     ),
 )
 _DEFAULT_EPSILON = 1e-12
-
-Numbers = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Projection:
-    """A linear layer on token rows."""
-
-    weight: FloatMatrix  # float32[n_out, n_in]
-    bias: Numbers | None  # float32[n_out]
-
-    def __call__(self, rows: FloatMatrix) -> FloatMatrix:
-        """float32[n, n_in] → float32[n, n_out]."""
-        product: FloatMatrix = rows @ self.weight.T
-        return product if self.bias is None else product + self.bias
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,6 +116,7 @@ class TokenHeads:
 
     late: LateInteraction | None = None
     sparse: SparseHead | None = None
+    listwise: ListwiseHead | None = None
 
 
 def has_colbert_head(header: GgufHeader) -> bool:
@@ -143,6 +126,10 @@ def has_colbert_head(header: GgufHeader) -> bool:
 def has_sparse_head(header: GgufHeader) -> bool:
     names = header.tensors
     return SPARSE + "kind" in header.metadata or "sparse_linear.weight" in names or "mlm_transform.weight" in names
+
+
+def has_token_heads(header: GgufHeader) -> bool:
+    return has_colbert_head(header) or has_sparse_head(header) or has_listwise_head(header)
 
 
 def heads_bytes(header: GgufHeader) -> int:
@@ -155,82 +142,17 @@ def heads_bytes(header: GgufHeader) -> int:
 
 def read_token_heads(header: GgufHeader) -> TokenHeads | None:
     """The heads of a file; None if it has none. Raises `ModelFileError` for numbers that do not fit the model."""
-    has_colbert, has_sparse = has_colbert_head(header), has_sparse_head(header)
-    if not (has_colbert or has_sparse):
+    if not has_token_heads(header):
         return None
-    source = _Source(header)
-    return TokenHeads(_late(source) if has_colbert else None, _sparse(source) if has_sparse else None)
+    source = HeadSource(header, _ARRAYS)
+    return TokenHeads(
+        _late(source) if has_colbert_head(header) else None,
+        _sparse(source) if has_sparse_head(header) else None,
+        read_listwise_head(header) if has_listwise_head(header) else None,
+    )
 
 
-class _Source:
-    """A file's arrays by key, and CrispEmbed's tensors, in the sizes that are expected."""
-
-    def __init__(self, header: GgufHeader) -> None:
-        self.header = header
-        self.arrays = read_number_arrays(header, _ARRAYS)
-        self.n_embd = header.get(f"{header.architecture}.embedding_length", int) or 0
-        self.n_vocab = header.array_lengths.get("tokenizer.ggml.tokens", 0)
-
-    def numbers(self, key: str, size: int, tensor: str = "") -> Numbers:
-        """float32[size], all finite. Raises `ModelFileError` that names the key if they are missing or others."""
-        name, found = key, self.arrays.get(key)
-        if found is None and tensor in self.header.tensors:
-            name, found = tensor, dequantized(self.header, self.header.tensors[tensor]).reshape(-1)
-        if found is None:
-            raise self.error(f"{key} is missing")
-        if found.dtype.kind != "f" or len(found) != size:
-            raise self.error(f"{name} has {len(found)} numbers of type {found.dtype}, expected {size} of float32")
-        values = np.asarray(found, np.float32)
-        if not np.isfinite(values).all():
-            raise self.error(f"{name} has numbers that are not finite")
-        return values
-
-    def optional(self, key: str, size: int, tensor: str = "") -> Numbers | None:
-        return self.numbers(key, size, tensor) if key in self.arrays or tensor in self.header.tensors else None
-
-    def ids(self, key: str) -> tuple[int, ...]:
-        """Token ids, all in the vocabulary; () if there are none."""
-        found = self.arrays.get(key)
-        if found is None:
-            return ()
-        if found.dtype.kind not in "iu":
-            raise self.error(f"{key} has numbers of type {found.dtype}, expected integers")
-        ids = tuple(found.tolist())
-        for token in ids:
-            self.check_id(key, token)
-        return ids
-
-    def id_of_text(self, key: str) -> tuple[int, ...]:
-        """The id of the token whose text the key has; () if it is missing. Raises `ModelFileError` for another text."""
-        text = self.header.get(key, str)
-        if not text:
-            return ()
-        entries = read_strings(self.header.path, "tokenizer.ggml.tokens")
-        found = next((entries.index(name) for name in (text, text.strip()) if name in entries), None)
-        if found is None:
-            raise self.error(f"{key} is {text!r}, which is not a token of its vocabulary")
-        return (found,)
-
-    def check_id(self, key: str, token: int) -> None:
-        if not 0 <= token < self.n_vocab:
-            raise self.error(f"{key} has the token {token}, expected 0 to {self.n_vocab - 1}")
-
-    def size(self, key: str, largest: int) -> int | None:
-        """An unsigned number from 1 to `largest`; None if it is missing."""
-        value = self.header.get(key, int)
-        if value is not None and not 1 <= value <= largest:
-            raise self.error(f"{key} is {value}, expected 1 to {largest}")
-        return value
-
-    def error(self, problem: str) -> ModelFileError:
-        return ModelFileError(f"{self.header.path}: {problem}; convert the model again")
-
-
-MAX_DIMENSIONS = 2**16
-_MAX_LENGTH = 2**20
-
-
-def _late(source: _Source) -> LateInteraction:
+def _late(source: HeadSource) -> LateInteraction:
     header, tensor = source.header, source.header.tensors.get("colbert_linear.weight")
     n_dims = source.size(COLBERT + "dimensions", MAX_DIMENSIONS) or source.size("bert.colbert_dim", MAX_DIMENSIONS) or 0
     if not n_dims and tensor is not None and len(tensor.shape) == 2:
@@ -240,9 +162,7 @@ def _late(source: _Source) -> LateInteraction:
         weight = source.numbers(COLBERT + "weight", n_dims * source.n_embd, "colbert_linear.weight")
         bias = source.optional(COLBERT + "bias", n_dims, "colbert_linear.bias")
         projection = Projection(weight.reshape(n_dims, source.n_embd), bias)
-    query_length = source.size(COLBERT + "query_length", _MAX_LENGTH) or source.size(
-        "colbert.query_length", _MAX_LENGTH
-    )
+    query_length = source.size(COLBERT + "query_length", MAX_LENGTH) or source.size("colbert.query_length", MAX_LENGTH)
     expansion = header.get(COLBERT + "expansion_token", int)
     if expansion is not None:
         source.check_id(COLBERT + "expansion_token", expansion)
@@ -252,16 +172,16 @@ def _late(source: _Source) -> LateInteraction:
         query_prefix=source.ids(COLBERT + "query_prefix") or source.id_of_text("colbert.query_prefix"),
         document_prefix=source.ids(COLBERT + "document_prefix") or source.id_of_text("colbert.document_prefix"),
         query_length=query_length,
-        document_length=source.size(COLBERT + "document_length", _MAX_LENGTH),
+        document_length=source.size(COLBERT + "document_length", MAX_LENGTH),
         expansion_token=expansion,
-        expansion_length=source.size(COLBERT + "expansion_length", _MAX_LENGTH) or query_length or 0,
+        expansion_length=source.size(COLBERT + "expansion_length", MAX_LENGTH) or query_length or 0,
         expansion_attended=bool(header.get(COLBERT + "expansion_attended", bool)),
         skipped=frozenset(source.ids(COLBERT + "skipped")),
         skips_first=bool(header.get(COLBERT + "skips_first", bool)),
     )
 
 
-def _sparse(source: _Source) -> SparseHead:
+def _sparse(source: HeadSource) -> SparseHead:
     n_embd, n_vocab = source.n_embd, source.n_vocab
     query_weights = source.optional(SPARSE + "query_weights", n_vocab)
     skipped = frozenset(source.ids(SPARSE + "skipped")) or _special_ids(source)
@@ -277,21 +197,21 @@ def _sparse(source: _Source) -> SparseHead:
     return SparseHead(n_vocab, mlm=_mlm(source), query_weights=query_weights, skipped=frozenset())
 
 
-def _special_ids(source: _Source) -> frozenset[int]:
+def _special_ids(source: HeadSource) -> frozenset[int]:
     """Of a file that lists none: the ids of its special tokens."""
     keys = ("bos", "eos", "seperator", "padding", "unknown", "cls")
     found = (source.header.get(f"tokenizer.ggml.{key}_token_id", int) for key in keys)
     return frozenset(token for token in found if token is not None)
 
 
-def _epsilon(source: _Source) -> float:
+def _epsilon(source: HeadSource) -> float:
     value = source.header.get(SPARSE + "norm.epsilon", float)
     if value is not None and not 0 <= value < 1:
         raise source.error(f"{SPARSE}norm.epsilon is {value}, expected 0 to 1")
     return value or _DEFAULT_EPSILON
 
 
-def _mlm(source: _Source) -> MaskedLanguageHead:
+def _mlm(source: HeadSource) -> MaskedLanguageHead:
     n_embd, n_vocab, header = source.n_embd, source.n_vocab, source.header
     table = header.tensors.get("token_embd.weight")
     if table is None or table.shape != (n_embd, n_vocab):

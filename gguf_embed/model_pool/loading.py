@@ -19,7 +19,7 @@ from gguf_embed.errors import ConfigError, ModelFileError, WayOut
 from gguf_embed.gguf_file.bounds import check_bounds
 from gguf_embed.gguf_file.facts import check_can_embed, has_rank_head, pooling_type
 from gguf_embed.gguf_file.header import GgufHeader
-from gguf_embed.gguf_file.token_heads import TokenHeads, has_colbert_head, has_sparse_head, read_token_heads
+from gguf_embed.gguf_file.token_heads import TokenHeads, has_token_heads, read_token_heads
 from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_pool.model_info import describe_header, describe_loaded
 from gguf_embed.model_store.locate import LocatedModel
@@ -156,7 +156,7 @@ def choose_pooling(header: GgufHeader, configured: Pooling | None, report: Calla
     pooling = configured or pooling_type(header)
     if pooling is Pooling.RANK and not has_rank_head(header):
         raise ModelFileError(f"{header.path} has no rank head, so pooling rank cannot work: use a reranker's GGUF")
-    if pooling is None and not (has_colbert_head(header) or has_sparse_head(header)):
+    if pooling is None and not has_token_heads(header):
         report(
             "the file declares no pooling, so every token gets its own vector (pooling none): "
             "use --pooling mean, cls or last for one vector per text"

@@ -21,8 +21,14 @@ from gguf_embed.gguf_file.facts import (
     vocabulary_size,
 )
 from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.listwise_head import has_listwise_head
 from gguf_embed.gguf_file.token_heads import has_colbert_head, has_sparse_head
-from gguf_embed.types import MULTIVECTOR, SPARSE, ModelInfo, Pooling
+from gguf_embed.types import LISTWISE, MULTIVECTOR, SPARSE, ModelInfo, Pooling
+
+LISTWISE_CONTEXT = 8_192
+"""The tokens that a listwise reranker reads together if no context is configured. A context takes its memory at once:
+the keys and values of jina-reranker-v3 (28 layers of 1,024 numbers each) are 1.9 GB in float32 for 8,192 tokens, and
+30 GB for the 131,072 that it was trained for."""
 
 
 def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
@@ -68,7 +74,15 @@ def describe_header(header: GgufHeader, config: ModelConfig) -> ModelInfo:
 def head_outputs(header: GgufHeader) -> tuple[str, ...]:
     """The kinds of output that the file's heads on token rows give."""
     kinds = {MULTIVECTOR: has_colbert_head(header), SPARSE: has_sparse_head(header)}
+    kinds[LISTWISE] = has_listwise_head(header)
     return tuple(kind for kind, is_there in kinds.items() if is_there)
+
+
+def context_of(header: GgufHeader, configured: int) -> int:
+    """The context to load a file with: as configured; 0: what the model was trained for."""
+    if configured or not has_listwise_head(header):
+        return configured
+    return min(LISTWISE_CONTEXT, context_length(header) or LISTWISE_CONTEXT)
 
 
 def describe_loaded(info: ModelInfo, loaded: LoadedEngine, config: ModelConfig, tokenizer: str) -> ModelInfo:

@@ -19,7 +19,7 @@ from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.token_heads import heads_bytes
 from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_pool.file_problems import problems_of
-from gguf_embed.model_pool.model_info import describe_header
+from gguf_embed.model_pool.model_info import context_of, describe_header
 from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.default_model import DEFAULT_NAME
 from gguf_embed.model_store.folder import freeze_after
@@ -229,7 +229,7 @@ class ModelRegistry:
         row = self._catalog.for_file(header.get("general.name", str), header.path.stem, found.repo)
         own_pooling = pooling_type(header)
         pooling = config.pooling or (row.pooling if row is not None and own_pooling is None else None)
-        config = replace(config, pooling=pooling, aliases=())
+        config = replace(config, pooling=pooling, aliases=(), n_ctx=context_of(header, config.n_ctx))
         info = describe_header(header, config)
         is_own = names[0] == DEFAULT_NAME  # converted here
         reads_vocabulary = self._config.checks_vocabulary and found.origin == "named" and not is_own

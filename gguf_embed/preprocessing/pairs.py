@@ -8,21 +8,18 @@ others: query and document, separated by the tokens that the file asks for, as i
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from gguf_embed.engines.base import EngineInfo, TextCodec
 from gguf_embed.errors import DocumentTooLong, InvalidRequest, NotSupported, WayOut
 from gguf_embed.gguf_file.rerank_prompt import INSTRUCTION, with_place_for_instruction
+from gguf_embed.preprocessing.template import PlainTokenizer, ids_of, runs_of
 from gguf_embed.preprocessing.tokens import CHARACTERS_PER_TOKEN, MAX_CHARACTERS, TokenizedText, Tokenizer
 
 QUERY: Final = "{query}"
 DOCUMENT: Final = "{document}"
-
-_PLACEHOLDERS = re.compile(r"(\{query\}|\{document\}|\{instruction\})")
-_MAYBE_SPECIAL = re.compile(r"(<[^<>\s]+>|\[[A-Z_]+\])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,7 @@ def pair_maker(codec: TextCodec, tokenizer: Tokenizer, form: PairForm, query: st
     vocabulary = codec.vocabulary()
     if form.template or form.instruction is not None:
         texts = {QUERY: query, INSTRUCTION: form.instruction or ""}
-        return _templated(_PlainTokenizer(tokenizer), form.filled_template(), texts)
+        return _templated(PlainTokenizer(tokenizer), form.filled_template(), texts)
     words = tokenizer.encode(query, add_special=False)
     bos = [vocabulary.bos_id] if vocabulary.bos_id is not None else []
     sep = [vocabulary.sep_id] if vocabulary.sep_id is not None else []
@@ -111,65 +108,24 @@ def _joined(tokenizer: Tokenizer, opening: list[int], closing: list[int], second
     return make
 
 
-class _PlainTokenizer:
-    """Tokenizes parts of a template. Only the template's own special tokens count, never those in a client's text."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-
-    def text(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer.encode(text, add_special=False, parse_special=False)) if text else ()
-
-    def special(self, text: str) -> int | None:
-        """The id of a special token in its written form; None for ordinary text."""
-        ids = self._tokenizer.encode(text, add_special=False)
-        return ids[0] if len(ids) == 1 else None
-
-
-def _templated(tokenizer: _PlainTokenizer, template: str, texts: Mapping[str, str]) -> PairMaker:
+def _templated(tokenizer: PlainTokenizer, template: str, texts: Mapping[str, str]) -> PairMaker:
     """Tokenize the text between special tokens in one piece, but end a piece after the document, which may be cut."""
     if template.count(DOCUMENT) != 1 or QUERY not in template:
         raise NotSupported(
             f"this file's rerank template must contain {QUERY}, and {DOCUMENT} exactly once", [WayOut.REPAIR_FILE]
         )
     before, after = template.split(DOCUMENT)
-    *first, start = _runs(tokenizer, before, texts)
-    opening = tuple(token for run in first for token in _ids(tokenizer, run))
+    *first, start = runs_of(tokenizer, before, texts)
+    opening = tuple(token for run in first for token in ids_of(tokenizer, run))
     if isinstance(start, int):
         opening, start = (*opening, start), ""
-    closing = tuple(token for run in _runs(tokenizer, after, texts) for token in _ids(tokenizer, run))
+    closing = tuple(token for run in runs_of(tokenizer, after, texts) for token in ids_of(tokenizer, run))
     n_fixed = len(tokenizer.text(start))
 
     def make(document: str) -> Pair:
         return Pair(opening, tokenizer.text(start + document), n_fixed, closing)
 
     return make
-
-
-def _ids(tokenizer: _PlainTokenizer, run: int | str) -> tuple[int, ...]:
-    return (run,) if isinstance(run, int) else tokenizer.text(run)
-
-
-def _runs(tokenizer: _PlainTokenizer, template: str, texts: Mapping[str, str]) -> list[int | str]:
-    """The ids of special tokens and the texts between them, with `texts` filled in. Never empty."""
-    runs: list[int | str] = [""]
-    for part in _parts(template):
-        token = tokenizer.special(part) if _MAYBE_SPECIAL.fullmatch(part) else None
-        last = runs[-1]
-        if token is not None:
-            runs.append(token)
-        elif isinstance(last, str):
-            runs[-1] = last + texts.get(part, part)
-        else:
-            runs.append(texts.get(part, part))
-    return runs
-
-
-def _parts(template: str) -> Iterator[str]:
-    for piece in _PLACEHOLDERS.split(template):
-        yield from (
-            [piece] if _PLACEHOLDERS.fullmatch(piece) else (part for part in _MAYBE_SPECIAL.split(piece) if part)
-        )
 
 
 def check_query(empty: Pair, limits: PairLimits) -> None:

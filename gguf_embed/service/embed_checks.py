@@ -21,13 +21,13 @@ class GivesScoresOnly(NotSupported):
 
 def check_scores(request: EmbedRequest, info: ModelInfo) -> None:
     """Raises `NotSupported` if the model has no rank head, or if the request did not ask for scores."""
-    if not info.n_scores:
-        raise NotSupported(f"model {info.name!r} has no rank head, so it returns no scores", [WayOut.POOL])
-    if request.output is None and not request.scores:
+    if request.output is None and not (request.scores and info.n_scores):
         raise GivesScoresOnly(
             f"model {info.name!r} is a reranker: it returns scores, and vectors only if the request names a pooling",
             [WayOut.RERANK, WayOut.POOL],
         )
+    if not info.n_scores:
+        raise NotSupported(f"model {info.name!r} has no rank head, so it returns no scores", [WayOut.POOL])
 
 
 def check_dimensions(dimensions: int, width: int) -> None:

@@ -95,6 +95,16 @@ def head_numbers(plan: RerankPlan, computed: Computed) -> HeadNumbers:
     return HeadNumbers(numbers[list(plan.index_of)], n_tokens, truncations(texts))
 
 
+def pair_limits(served: ServedModel, request: RerankRequest) -> PairLimits:
+    """Raises `InvalidRequest` for a limit that leaves no room for a text."""
+    model = served.model
+    limit = model.limits.max_tokens
+    if request.max_tokens is not None:
+        limit = requested_limits(request.max_tokens, model.limits, model.tokenizer).max_tokens
+    truncate = model.config.truncate if request.truncate is None else request.truncate
+    return PairLimits(limit, truncate, request.max_document_tokens, request.cut_start)
+
+
 def prepare_pairs(
     served: ServedModel, request: RerankRequest, documents: Sequence[str]
 ) -> list[TokenizedText | EmbedError]:
@@ -102,13 +112,8 @@ def prepare_pairs(
 
     Raises the first error; a document's index counts the request's documents.
     """
-    model = served.model
-    limit = model.limits.max_tokens
-    if request.max_tokens is not None:
-        limit = requested_limits(request.max_tokens, model.limits, model.tokenizer).max_tokens
-    truncate = model.config.truncate if request.truncate is None else request.truncate
-    limits = PairLimits(limit, truncate, request.max_document_tokens, request.cut_start)
-    check_characters(request.query, request.documents, limit)
+    model, limits = served.model, pair_limits(served, request)
+    check_characters(request.query, request.documents, limits.max_tokens)
     form = replace(model.pair_form, instruction=request.instruction)
     make = pair_maker(model.codec, model.tokenizer, form, request.query)
     check_query(make(""), limits)

@@ -30,13 +30,15 @@ from gguf_embed.service.embed_images import plan_images
 from gguf_embed.service.embed_plan import plan_embed
 from gguf_embed.service.embed_result import assemble, pieces_of
 from gguf_embed.service.head_outputs import MODELS_WITH, NoHead
+from gguf_embed.service.listwise import rank_together
 from gguf_embed.service.pipeline import Pipeline, ServedModel
 from gguf_embed.service.pulls import Pulls
 from gguf_embed.service.rerank import plan_rerank, rank_scores
 from gguf_embed.service.tokenize import token_ids, tokens_of_texts
 from gguf_embed.types import (
-    MULTIVECTOR,
+    LISTWISE,
     NO_LOAD_OPTIONS,
+    SCORES,
     ClassifyRequest,
     ClassifyResult,
     EmbedRequest,
@@ -46,7 +48,6 @@ from gguf_embed.types import (
     LoadOptions,
     ModelCheck,
     ModelStatus,
-    Pooling,
     PullProgress,
     QueueLoad,
     RerankRequest,
@@ -104,18 +105,19 @@ class EmbedService:
         return assemble(plan, computed)
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
-        """Score all documents or raise one `EmbedError`. A model without a rank head is refused without loading it."""
+        """Score all documents or raise one `EmbedError`. A model that gives no scores is refused without loading it."""
         spec = self._find(request.model)
-        by_maxsim = request.method == "rank" and not spec.info.n_scores and MULTIVECTOR in spec.info.head_outputs
-        if request.method == "rank" and not (spec.info.n_scores or by_maxsim):
+        if request.method == "rank" and not spec.info.reranks:
             raise self._no_rank_head(spec.info.name)
         async with self._pool.lease(spec) as lease:
             served = ServedModel(lease.model, self._pool.info(lease.spec))
-            if by_maxsim or request.method == "embedding":
-                rank = rank_by_maxsim if by_maxsim else rank_by_cosine
-                return await rank(request, lambda part: self._embed(served, part, lease.load_s), served)
-            plan = plan_rerank(served, request)
-            return rank_scores(plan, await self._pipeline.run(plan, lease.load_s))
+            if request.method == "rank" and spec.info.n_scores:
+                plan = plan_rerank(served, request)
+                return rank_scores(plan, await self._pipeline.run(plan, lease.load_s))
+            if request.method == "rank" and LISTWISE in spec.info.head_outputs:
+                return await rank_together(request, served, lambda plan: self._pipeline.run(plan, lease.load_s))
+            rank = rank_by_maxsim if request.method == "rank" else rank_by_cosine
+            return await rank(request, lambda part: self._embed(served, part, lease.load_s), served)
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """The labels of all texts, or one `EmbedError`. A model without a rank head is refused without loading it."""
@@ -132,7 +134,7 @@ class EmbedService:
             )
 
     def _no_rank_head(self, name: str) -> NotSupported:
-        names = [spec.info.name for spec in self._registry.specs() if spec.info.n_scores]
+        names = [spec.info.name for spec in self._registry.specs() if spec.info.reranks]
         known = self._registry.known_rerankers()[:MAX_RERANKERS_SHOWN]
         hint = ""
         if names:
@@ -142,7 +144,7 @@ class EmbedService:
         return NotSupported(f"model {name!r} has no rank head, so it cannot rerank{hint}", [WayOut.COMPARE_VECTORS])
 
     def _embedding_models(self) -> str:
-        names = [spec.info.name for spec in self._registry.specs() if spec.info.pooling is not Pooling.RANK]
+        names = [spec.info.name for spec in self._registry.specs() if spec.info.output.kind != SCORES]
         shown = ", ".join(map(repr, names[:MAX_NAMES_SHOWN]))
         return f" (embedding models on this server: {shown})" if names else ""
 

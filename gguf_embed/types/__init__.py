@@ -13,6 +13,7 @@ from gguf_embed.types.model import (
 from gguf_embed.types.outputs import (
     DENSE,
     JOINT,
+    LISTWISE,
     MULTIVECTOR,
     SCORES,
     SPARSE,
@@ -58,6 +59,7 @@ __all__ = [
     "CALLER",
     "DENSE",
     "JOINT",
+    "LISTWISE",
     "MULTIVECTOR",
     "NOBODY",
     "NO_LOAD_OPTIONS",

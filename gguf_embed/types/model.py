@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gguf_embed.types.outputs import OutputSpec, Pooling
+from gguf_embed.types.outputs import LISTWISE, MULTIVECTOR, SCORES, OutputSpec, Pooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,20 @@ class ModelInfo:
     reads_images: bool = False  # served with a vision tower
     engine: str = ""  # that runs it: "openvino", "llama" or "static"; "" until the model has been loaded once
     kernels: str = ""  # what multiplies its matrices, e.g. "AMX"; "" until the model has been loaded once
-    head_outputs: tuple[str, ...] = ()  # kinds of output that its heads on token rows give: "multivector", "sparse"
+    head_outputs: tuple[
+        str, ...
+    ] = ()  # kinds of output that its heads on token rows give: "multivector", "sparse", "listwise"
     problems: tuple[FileProblem, ...] = ()  # serious ones of the file, as far as its header shows them
-    output: OutputSpec = field(init=False)  # the default for requests, from `pooling`
+    output: OutputSpec = field(init=False)  # the default for requests, from `pooling` and `head_outputs`
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "output", OutputSpec.of(self.pooling))
+        output = OutputSpec(SCORES) if LISTWISE in self.head_outputs else OutputSpec.of(self.pooling)
+        object.__setattr__(self, "output", output)
+
+    @property
+    def reranks(self) -> bool:
+        """Whether it gives documents a score for a query: by a rank head, by MaxSim, or by a listwise head."""
+        return bool(self.n_scores) or not {MULTIVECTOR, LISTWISE}.isdisjoint(self.head_outputs)
 
 
 @dataclass(frozen=True, slots=True)

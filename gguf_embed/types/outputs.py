@@ -36,6 +36,9 @@ MULTIVECTOR = "multivector"
 SPARSE = "sparse"
 """Kind of output: weights of vocabulary entries (BGE-M3's lexical weights, SPLADE)."""
 
+LISTWISE = "listwise"
+"""Kind of output: the vectors of a query and several documents that were read as one text, the query's last."""
+
 JOINT = "joint"
 """Kind of output: several of the others, computed together."""
 
@@ -49,6 +52,7 @@ class OutputSpec:
     is_query: bool = False  # for multi-vectors and sparse vectors: queries are read otherwise than documents
     parts: tuple[str, ...] = ()  # of joint output: the kinds
     unattended: int | None = None  # of token rows: no token attends to those with this id at the end of a text
+    for_scores: bool = False  # of token rows: scores are made of them, so they are computed as exactly as scores
 
     @classmethod
     def of(cls, pooling: Pooling) -> OutputSpec:
@@ -58,7 +62,8 @@ class OutputSpec:
     @property
     def pooling_name(self) -> str:
         """The name of llama.cpp's pooling for this output; the kind if llama.cpp has none."""
-        return next((pooling.value for pooling, spec in _SPECS.items() if spec == self), self.kind)
+        own = (self.kind, self.pooling)
+        return next((pooling.value for pooling, spec in _SPECS.items() if (spec.kind, spec.pooling) == own), self.kind)
 
 
 _SPECS = {

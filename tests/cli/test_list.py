@@ -59,7 +59,7 @@ def test_the_catalog_is_listed(place):
     done = place.call("list", "--catalog")
     lines = done.stdout.splitlines()
     assert len(lines) == 1 + len(load_catalog().rows)
-    assert [line for line in lines if line.startswith("jina-reranker-v3 ") and "not yet: it reads" in line]
+    assert [line for line in lines if line.startswith("jina-reranker-v3.5 ") and "not yet: some of" in line]
     rows = json.loads(place.call("list", "--catalog", "--json").stdout)
     nomic = next(row for row in rows if row["name"] == "nomic-embed-text-v1.5")
     assert nomic["prompts"]["query"] == "search_query: "
@@ -88,7 +88,7 @@ def test_the_source_of_a_model(name, way):
 
 
 def test_the_source_of_a_model_that_cannot_run_is_the_reason():
-    assert source_label(load_catalog().find("jina-reranker-v3")).startswith("not yet: it reads")
+    assert source_label(load_catalog().find("jina-reranker-v3.5")).startswith("not yet: some of")
 
 
 @pytest.mark.parametrize(

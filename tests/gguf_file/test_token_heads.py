@@ -38,6 +38,17 @@ def write(path: Path, values: dict[str, object]) -> Path:
 
 
 COLBERT: dict[str, object] = {"colbert.dimensions": 2, "colbert.weight": [0.5] * 16}
+LISTWISE: dict[str, object] = {
+    "listwise.dimensions": 2,
+    "listwise.hidden": 3,
+    "listwise.weight": [0.5] * 24,
+    "listwise.output_weight": [0.5] * 6,
+    "listwise.document_token": 18,
+    "listwise.query_token": 19,
+    "listwise.document_length": 2048,
+    "listwise.query_length": 512,
+    "listwise.max_documents": 125,
+}
 LEXICAL: dict[str, object] = {"sparse.kind": "lexical", "sparse.weight": [0.5] * 8}
 
 
@@ -74,6 +85,11 @@ def test_a_file_without_heads_has_none(tmp_path):
         ),
         (COLBERT | {"colbert.expansion_token": 99}, "colbert.expansion_token has the token 99"),
         (COLBERT | {"colbert.query_length": 2**31}, "colbert.query_length is 2147483648"),
+        (LISTWISE | {"listwise.hidden": 4}, "listwise.weight has 24 numbers of type float32, expected 32"),
+        (LISTWISE | {"listwise.dimensions": 3}, "listwise.output_weight has 6 numbers of type float32, expected 9"),
+        (LISTWISE | {"listwise.query_token": 20}, "listwise.query_token has the token 20, expected 0 to 19"),
+        (LISTWISE | {"listwise.max_documents": 0}, "listwise.max_documents is 0, expected 1 to"),
+        ({"listwise.dimensions": 2}, "listwise.hidden is missing"),
         (LEXICAL | {"sparse.kind": "other"}, "sparse.kind is 'other', expected 'lexical' or 'mlm'"),
         (LEXICAL | {"sparse.weight": [0.5]}, "sparse.weight has 1 numbers"),
         (LEXICAL | {"sparse.kind": "mlm"}, "token_embd.weight is not a table of 20 rows of 8 numbers"),

@@ -210,5 +210,5 @@ def test_a_mistyped_name_of_the_catalog_is_answered_with_similar_names(tmp_path,
 
 
 def test_a_model_that_cannot_run_yet_is_refused_with_the_reason(tmp_path):
-    with pytest.raises(NotSupported, match="jina-reranker-v3 cannot run yet"):
-        locate_model(ModelSource(path=Path("jina-reranker-v3")), tmp_path, ignore)
+    with pytest.raises(NotSupported, match=r"jina-reranker-v3\.5 cannot run yet"):
+        locate_model(ModelSource(path=Path("jina-reranker-v3.5")), tmp_path, ignore)

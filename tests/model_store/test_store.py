@@ -257,7 +257,7 @@ def test_an_invalid_name_never_reaches_the_file_system(tmp_path, fake, store, na
         ("nomic", ModelNotFound, "'nomic'.*nomic-embed-text-v1.5.*list --catalog"),
         ("model.gguf", ModelNotFound, "'model.gguf'.*list --catalog"),
         ("nomic-embed-text:v9", ModelNotFound, "nomic-embed-text-v1.5 .*'v9'"),
-        ("jina-reranker-v3", NotSupported, "jina-reranker-v3 .*projector"),
+        ("jina-reranker-v3.5", NotSupported, r"jina-reranker-v3\.5 .*window"),
         ("potion-base-8M:Q4_K_M", NotSupported, "potion-base-8M .*F32, F16, BF16 or Q8_0, not to Q4_K_M"),
         ("org/nothing", ModelFileError, "org/nothing is not on the hub"),
         (f"{REPO}:Q6_K", ModelFileError, "has no GGUF of type Q6_K; choose one of"),

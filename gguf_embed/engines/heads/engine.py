@@ -17,10 +17,11 @@ from gguf_embed.engines.base import (
     LoadedEngine,
 )
 from gguf_embed.engines.heads.late_interaction import multivectors
+from gguf_embed.engines.heads.listwise import marked_vectors
 from gguf_embed.engines.heads.sparse import query_vectors, sparse_vectors
 from gguf_embed.errors import NotSupported
 from gguf_embed.gguf_file.token_heads import TokenHeads
-from gguf_embed.types import DENSE, JOINT, MULTIVECTOR, SPARSE, TOKENS, Output, OutputSpec, Pooling
+from gguf_embed.types import DENSE, JOINT, LISTWISE, MULTIVECTOR, SPARSE, TOKENS, Output, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
 from gguf_embed.vectors.joint import JointOutput
 
@@ -54,7 +55,7 @@ class HeadedContexts:
         return self.inner.long_tokens
 
     def spec(self, output: OutputSpec, n_tokens: int, *, long: bool) -> ContextSpec:
-        if output.kind not in (MULTIVECTOR, SPARSE, JOINT):
+        if output.kind not in (MULTIVECTOR, SPARSE, LISTWISE, JOINT):
             return self.inner.spec(output, n_tokens, long=long)
         rows = self.inner.spec(rows_output(output, self.heads), n_tokens, long=long)
         needs_rows = not is_weighed_query(output, self.heads)
@@ -76,7 +77,8 @@ class HeadedEngine:
         if not isinstance(spec, HeadedSpec):
             return self._engine.open_context(spec)
         wanted = spec.output.parts or (spec.output.kind,)
-        for kind, head in ((MULTIVECTOR, self._heads.late), (SPARSE, self._heads.sparse)):
+        heads = self._heads
+        for kind, head in ((MULTIVECTOR, heads.late), (SPARSE, heads.sparse), (LISTWISE, heads.listwise)):
             if kind in wanted and head is None:
                 raise NotSupported(f"this model has no head for {kind} output")
         rows = self._engine.open_context(spec.rows) if spec.rows is not None else None
@@ -110,6 +112,9 @@ class HeadedContext:
             return pooled(rows, output.pooling or Pooling.MEAN)
         if kind == SPARSE:
             return self._sparse(rows, batch)
+        if kind == LISTWISE:
+            assert heads.listwise is not None
+            return marked_vectors(rows, batch, heads.listwise)
         assert heads.late is not None
         return multivectors(rows, batch, heads.late, is_query=output.is_query)
 
@@ -130,6 +135,8 @@ class HeadedContext:
 def rows_output(output: OutputSpec, heads: TokenHeads) -> OutputSpec:
     """The token rows that an output of the heads is made of."""
     late = heads.late
+    if output.kind == LISTWISE:
+        return OutputSpec(TOKENS, for_scores=True)
     if output.kind != MULTIVECTOR or not output.is_query or late is None or late.expansion_attended:
         return OutputSpec(TOKENS)
     return OutputSpec(TOKENS, unattended=late.expansion_token)

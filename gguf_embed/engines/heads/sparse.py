@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gguf_embed.gguf_file.token_heads import MaskedLanguageHead, Numbers, SparseHead
+from gguf_embed.gguf_file.head_source import Numbers
+from gguf_embed.gguf_file.token_heads import MaskedLanguageHead, SparseHead
 from gguf_embed.types import FloatMatrix
 from gguf_embed.vectors import Rows
 from gguf_embed.vectors.sparse import Indices, SparseRows, Weights

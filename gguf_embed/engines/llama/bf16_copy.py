@@ -29,7 +29,7 @@ def wants_bf16(
 ) -> bool:
     """Whether to run a BF16 copy instead of the file. Quantized weights are never converted.
 
-    `scores`: the model has a rank head. Rounding the weights changes a logit by about 0.005, so F32 stays F32.
+    `scores`: the model is a reranker. Rounding the weights changes a logit by about 0.005, so F32 stays F32.
     """
     if file_type not in RETYPED or choice == "file":
         return False

@@ -72,7 +72,7 @@ class LlamaContext:
         self._info = weights.info
         pooling = spec.pooling
         # a decoder's logits varied by 0.05 with flash attention and F16 memory, by 1e-5 without (tiny Qwen3 reranker)
-        scores = weights.info.causal and pooling is Pooling.RANK
+        scores = weights.info.causal and (pooling is Pooling.RANK or spec.output.for_scores)
         self._reads_last = weights.runs_in_parts and pooling in (Pooling.LAST, Pooling.RANK)
         # llama.cpp pools within one part only, so token rows are requested and pooled here
         self._reads_rows = weights.runs_in_parts and not self._reads_last and spec.max_tokens > MAX_UBATCH_TOKENS

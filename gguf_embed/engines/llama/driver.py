@@ -30,6 +30,7 @@ from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.facts import file_type_name, has_rank_head, rank_labels
 from gguf_embed.gguf_file.graph_only import why_not_llama
 from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.gguf_file.listwise_head import has_listwise_head
 from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
 from gguf_embed.gguf_file.token_rows import PairRows, has_token_types
 from gguf_embed.gguf_file.vision_tower import check_tower
@@ -122,7 +123,8 @@ def _choose_weights(spec: LoadSpec) -> tuple[Path, str]:
     file_type = file_type_name(header)
     on_gpu = compute.offload.n_gpu_layers != 0
     fast = computes_bf16_faster(compute.amx)
-    if wants_bf16(_weights_choice(compute), file_type, on_gpu, fast, scores=has_rank_head(header)):
+    scores = has_rank_head(header) or has_listwise_head(header)
+    if wants_bf16(_weights_choice(compute), file_type, on_gpu, fast, scores=scores):
         try:
             return bf16_copy(header.path, spec.cache_dir, threads_for(compute), spec.report), "BF16"
         except ModelFileError as error:

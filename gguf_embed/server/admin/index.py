@@ -7,7 +7,7 @@ from aiohttp import web
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.docs.openapi import shown_path
 from gguf_embed.server.docs.page.page import VARY, page, wants_page
-from gguf_embed.types import ModelInfo, ModelStatus, Pooling
+from gguf_embed.types import SCORES, ModelInfo, ModelStatus, Pooling
 
 GREETING = "Ollama is running"
 
@@ -56,7 +56,7 @@ def example(url: str, info: ModelInfo | None, *, named: bool = False, headers: s
     """A shell command with a request for this model; None: there is no model yet. `named`: include the model's name."""
     model = f'"model": "{info.name if info else "NAME"}", ' if named else ""
     path, body = "/v1/embeddings", '"input": "hello"'
-    if info is not None and info.pooling is Pooling.RANK:
+    if info is not None and info.output.kind == SCORES:
         path, body = "/rerank", '"query": "hello", "documents": ["hello world", "a red dog"]'
     elif info is not None and info.pooling is Pooling.NONE:
         path = "/embedding"
@@ -65,7 +65,7 @@ def example(url: str, info: ModelInfo | None, *, named: bool = False, headers: s
 
 def _index_line(status: ModelStatus) -> str:
     info = status.info
-    rank = "reranker, " if info.n_scores else ""
+    rank = "reranker, " if info.n_scores or info.output.kind == SCORES else ""
     return (
         f"  {info.name} ({rank}{info.n_embd} dimensions, pooling {info.pooling.value}, "
         f"at most {info.max_input_tokens} tokens per text, {status.state})"

@@ -8,7 +8,7 @@ from aiohttp import web
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.image_schemas import MEDIA_MARKER
 from gguf_embed.server.http.body import json_response
-from gguf_embed.types import MULTIVECTOR, EngineProcessState, ModelInfo, ModelStatus, Pooling
+from gguf_embed.types import EngineProcessState, ModelInfo, ModelStatus, Pooling
 
 
 async def models(context: ServerContext, request: web.Request) -> web.Response:
@@ -68,9 +68,7 @@ def format_process(process: EngineProcessState | None) -> dict[str, object]:
 
 
 def _capabilities(info: ModelInfo) -> list[str]:
-    """With late interaction, a model reranks, too."""
-    reranks = bool(info.n_scores) or MULTIVECTOR in info.head_outputs
-    more = {"rerank": reranks, "multimodal": info.reads_images}
+    more = {"rerank": info.reranks, "multimodal": info.reads_images}
     return ["embedding", *(name for name, has_it in more.items() if has_it), *info.head_outputs]
 
 

@@ -106,7 +106,8 @@ USE_PROMPTS = Flag(
 )
 INSTRUCTION = Text(
     "instruction",
-    "What makes a document relevant, for rerankers whose template has an `<Instruct>:` (Qwen3's); a 400 for others.",
+    "What makes a document relevant, for rerankers whose template has an `<Instruct>:` (Qwen3's) and listwise ones; a "
+    "400 for others.",
     also=("rerank_instruct",),
 )
 _OF_RANK: Json = {"enum": ["rank", None]}
