@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from gguf_embed.convert.convert import convert_directory
+from tests.convert.tokenizers.references import reference_tokenizers
 from tests.data.head_directories import write_directory
+from tests.lfm2_models import ENCODER, TOKENIZER, as_llama_cpp_writes_it, write_lfm2
 
 NAMES = ("colbert_bert", "splade_bert", "bge_m3")
 TEXTS = ["The quick brown fox", "hello"]
@@ -88,3 +90,25 @@ def test_every_kind_of_vector(server):
     refused = server.post("/embedding", {"model": "splade_bert", "content": "a", "return_sparse": True})
     assert refused.status == 400
     assert "use POST /v1/embeddings" in refused.json()["error"]["message"]
+
+
+def test_llama_cpps_file_of_an_lfm2_colbert_serves_multivectors_and_maxsim(launch, tmp_path):
+    write_lfm2(tmp_path / "m", ENCODER, reference_tokenizers()[TOKENIZER])
+    convert_directory(tmp_path / "m", tmp_path / "converted.gguf", "f32", report=lambda line: None)
+    server = launch("-m", as_llama_cpp_writes_it(tmp_path / "converted.gguf", tmp_path / "lfm2.gguf"))
+    (entry,) = server.get("/v1/models").json()["data"]
+    assert entry["capabilities"] == ["embedding", "rerank", "multivector"]
+
+    def embed(**fields: object) -> list[np.ndarray]:
+        reply = server.post("/v1/embeddings", {"input": TEXTS, "return_multivector": True, **fields})
+        assert reply.status == 200, reply.json()
+        return [np.array(item["embedding"]) for item in reply.json()["data"]]
+
+    documents, queries = embed(), embed(input_type="query")
+    assert {rows.shape[1] for rows in documents} == {16}
+    assert not np.allclose(documents[1][:2], queries[1][:2], atol=0.01)  # another prefix
+    scores = server.post("/v1/rerank", {"query": TEXTS[1], "documents": TEXTS}).json()
+    assert scores["score_kind"] == "maxsim"
+    found = {result["index"]: result["relevance_score"] for result in scores["results"]}
+    expected = [(queries[1] @ rows.T).max(axis=1).sum() for rows in documents]
+    np.testing.assert_allclose([found[0], found[1]], expected, rtol=1e-3)

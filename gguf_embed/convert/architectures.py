@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gguf_embed.convert import bert, clip, deberta_v2, decoders, gte, jina_v3, modern_bert, nomic_bert, siglip, t5
+from gguf_embed.convert import bert, clip, deberta_v2, decoders, gte, jina_v3, lfm2, modern_bert, nomic_bert, siglip, t5
 from gguf_embed.convert.plan import ConversionPlan, OutType
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
@@ -17,6 +17,7 @@ SUPPORTED = (
     *deberta_v2.ARCHITECTURES,
     *t5.ARCHITECTURES,
     *decoders.ARCHITECTURES,
+    *lfm2.ARCHITECTURES,
     *clip.ARCHITECTURES,
     *siglip.ARCHITECTURES,
 )
@@ -71,6 +72,8 @@ def plan_model(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan
         return t5.plan_t5(source, outtype)
     if architecture in decoders.ARCHITECTURES:
         return decoders.plan_decoder(source, outtype)
+    if architecture in lfm2.ARCHITECTURES:
+        return lfm2.plan_lfm2(source, architecture, outtype)
     if architecture in clip.ARCHITECTURES:
         return clip.plan_clip(source, outtype)
     if architecture in siglip.ARCHITECTURES:

@@ -34,6 +34,7 @@ _ALWAYS_F32 = (
     *("t.position_embd.weight", "v.position_embd.weight"),  # of CLIP's towers
 )
 """The first two as in llama.cpp's converter; the others are tiny and affect every score, or all attention."""
+_KERNELS = "shortconv.conv.weight"  # llama.cpp computes short convolutions with F32 only
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ def _planned(
             f"{tensor.path}: tensor {name} has {len(tensor.shape)} dimensions, not {len(sum(axes, ()))}"
         )
     planned = PlannedTensor(name, tensor, gguf.GGMLQuantizationType.F32, skip_rows=skip_rows, axes=axes)
-    is_f32 = len(tensor.shape) < 2 or name in _ALWAYS_F32
+    is_f32 = len(tensor.shape) < 2 or name in _ALWAYS_F32 or name.endswith(_KERNELS)
     return planned if is_f32 else replace(planned, type=matrix_type(outtype, planned.shape))
 
 

@@ -43,7 +43,7 @@ class Rope:
                     getattr(writer, method)(float(self.scaling[key]))
 
 
-def read_rope(source: ModelSourceDirectory) -> Rope:
+def read_rope(source: ModelSourceDirectory, default_theta: float = _DEFAULT_THETA) -> Rope:
     """Read `rope_parameters` (transformers 5) or `rope_theta`, `rope_scaling`, `rope_local_base_freq` (before).
 
     Raises `ModelFileError` for a scaling for which llama.cpp has no key.
@@ -54,7 +54,7 @@ def read_rope(source: ModelSourceDirectory) -> Rope:
     scaling = dict(source.config.get("rope_scaling") or full)
     scaling["rope_type"] = scaling.get("rope_type") or scaling.get("type") or "default"
     _check_scaling(source, scaling, sliding)
-    theta = full.get("rope_theta", source.config.get("rope_theta", _DEFAULT_THETA))
+    theta = full.get("rope_theta", source.config.get("rope_theta", default_theta))
     local = sliding.get("rope_theta", source.config.get("rope_local_base_freq"))
     scaled = scaling["rope_type"] != "default"
     return Rope(float(theta), None if local is None else float(local), scaling if scaled else {})

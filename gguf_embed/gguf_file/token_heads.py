@@ -37,9 +37,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from gguf_embed.gguf_file import lfm2_colbert
 from gguf_embed.gguf_file.dequantize import dequantized
 from gguf_embed.gguf_file.head_source import MAX_DIMENSIONS, MAX_LENGTH, HeadSource, Numbers, Projection
 from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.lfm2_colbert import is_lfm2_colbert
 from gguf_embed.gguf_file.listwise_head import ListwiseHead, has_listwise_head, read_listwise_head
 from gguf_embed.types import FloatMatrix
 
@@ -120,7 +122,8 @@ class TokenHeads:
 
 
 def has_colbert_head(header: GgufHeader) -> bool:
-    return COLBERT + "dimensions" in header.metadata or "colbert_linear.weight" in header.tensors
+    has_own = COLBERT + "dimensions" in header.metadata or "colbert_linear.weight" in header.tensors
+    return has_own or is_lfm2_colbert(header)
 
 
 def has_sparse_head(header: GgufHeader) -> bool:
@@ -146,9 +149,29 @@ def read_token_heads(header: GgufHeader) -> TokenHeads | None:
         return None
     source = HeadSource(header, _ARRAYS)
     return TokenHeads(
-        _late(source) if has_colbert_head(header) else None,
+        _late_of(source) if has_colbert_head(header) else None,
         _sparse(source) if has_sparse_head(header) else None,
         read_listwise_head(header) if has_listwise_head(header) else None,
+    )
+
+
+def _late_of(source: HeadSource) -> LateInteraction:
+    return _late_of_lfm2(source) if is_lfm2_colbert(source.header) else _late(source)
+
+
+def _late_of_lfm2(source: HeadSource) -> LateInteraction:
+    ids = lfm2_colbert.ids_of(source.header)
+    query, document = (ids.pop(text, None) for text in (lfm2_colbert.QUERY_PREFIX, lfm2_colbert.DOCUMENT_PREFIX))
+    if query is None or document is None:
+        raise source.error("is an LFM2-ColBERT, but its vocabulary has no tokens '[Q] ' and '[D] '")
+    return LateInteraction(
+        None,
+        lfm2_colbert.n_dimensions(source, MAX_DIMENSIONS),
+        query_prefix=(query,),
+        document_prefix=(document,),
+        query_length=lfm2_colbert.QUERY_LENGTH,
+        document_length=lfm2_colbert.DOCUMENT_LENGTH,
+        skipped=frozenset(ids.values()),
     )
 
 
