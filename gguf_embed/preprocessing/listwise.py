@@ -31,6 +31,9 @@ _TASK: Final = (
     "their relevance to query: "
 )
 
+_NEAR: Final = 16
+"""Documents that leave fewer tokens than this in their block are counted again in the prompt."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block(TokenizedText):
@@ -70,7 +73,7 @@ class ListPrompt:
         self._opening = tuple(
             token for run in runs_of(self._tokenizer, _SYSTEM, {}) for token in ids_of(self._tokenizer, run)
         )
-        closing = self._tokenizer.text(f"\n</passage>\n<query>\n{self._query}")
+        closing = self._ids(f"\n</passage>\n<query>\n{self._query}")
         self._closing = (*closing, head.query_token)
         self._room = limits.max_tokens - self._n_tokens([self._run("", 0)])  # for a document alone in its block
         self._check_query()
@@ -112,27 +115,44 @@ class ListPrompt:
         before = "\n</passage>\n"
         if place == 0:
             before = _TASK.format(n=n_documents or self._head.max_documents) + f"{self._query}\n{self._instruction}"
-        return (*self._tokenizer.text(f'{before}<passage id="{place}">\n{document}'), self._head.document_token)
+        return (*self._ids(f'{before}<passage id="{place}">\n{document}'), self._head.document_token)
 
     def _fitted(self, document: str, index: int) -> _Fitted:
-        """The document, cut as the limits say: like the original's, the text of its first tokens."""
+        """The document, cut as the limits say: like the original's, the text of its first tokens.
+
+        Raises `DocumentTooLong`.
+        """
         check_abandoned()
         limits, text = self._limits, self._without_markers(document)
-        ids = self._tokenizer.text(text)
-        most, room = min(len(ids), limits.max_document_tokens or len(ids)), self._room
-        if most > min(self._head.document_length, room) and not limits.truncate:
-            if room < self._head.document_length:
-                raise DocumentTooLong(index, limits.max_tokens - room + len(ids), limits.max_tokens)
-            raise LoneDocumentTooLong(index, len(ids), self._head.document_length)
-        n_kept = min(most, self._head.document_length, room)
-        while n_kept < len(ids):
-            kept = ids[len(ids) - n_kept :] if limits.cut_start else ids[:n_kept]
-            text = self._codec.detokenize(kept) if kept else ""
-            over = self._n_tokens([self._run(text, 0)]) - limits.max_tokens
-            if over <= 0 or n_kept == 0:
-                break
-            n_kept = max(0, n_kept - over)  # a cut text may have more tokens than were kept
-        return _Fitted(text, len(ids), n_kept)
+        ids = self._ids(text)
+        most = min(len(ids), limits.max_document_tokens or len(ids))
+        n_kept = min(most, self._head.document_length, self._room)
+        kept = self._cut(text, ids, n_kept)
+        while (
+            0 < n_kept > self._room - _NEAR and (over := self._n_tokens([self._run(kept, 0)]) - limits.max_tokens) > 0
+        ):
+            n_kept = max(0, n_kept - over)  # in the prompt, a text may have other tokens than alone
+            kept = self._cut(text, ids, n_kept)
+        if n_kept < most and not limits.truncate:
+            raise self._too_long(index, len(ids))
+        return _Fitted(kept, len(ids), n_kept)
+
+    def _cut(self, text: str, ids: Sequence[int], n_kept: int) -> str:
+        if n_kept == len(ids):
+            return text
+        kept = ids[len(ids) - n_kept :] if self._limits.cut_start else ids[:n_kept]
+        return self._without_markers(self._codec.detokenize(kept)) if kept else ""
+
+    def _too_long(self, index: int, n_tokens: int) -> DocumentTooLong:
+        limit, own_limit = self._limits.max_tokens, self._head.document_length
+        if self._room < own_limit:
+            return DocumentTooLong(index, limit - self._room + n_tokens, limit)
+        return LoneDocumentTooLong(index, n_tokens, own_limit)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        """The ids of a client's text, with the prompt's around it. No marker is among them, whatever the text is."""
+        markers = (self._head.document_token, self._head.query_token)
+        return tuple(token for token in self._tokenizer.text(text) if token not in markers)
 
     def _without_markers(self, text: str) -> str:
         """As in the original: a client's text has no markers."""
@@ -141,7 +161,7 @@ class ListPrompt:
         return text
 
     def _check_query(self) -> None:
-        n_tokens, limit = len(self._tokenizer.text(self._query)), self._head.query_length
+        n_tokens, limit = len(self._ids(self._query)), self._head.query_length
         if n_tokens > limit:
             raise InvalidRequest(
                 f"the query is too large ({n_tokens} tokens, the limit is {limit}): shorten it (queries are never cut)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -138,6 +139,32 @@ def test_a_query_is_never_cut(model):
         rerank(model, "what is a panda?", DOCUMENTS, max_tokens=64)
     with pytest.raises(InvalidRequest, match="there is no label 'yes', this model has none"):
         rerank(model, "what is a panda?", DOCUMENTS, label="yes")
+
+
+def test_no_text_of_a_client_becomes_a_marker(tmp_path):
+    source = write_listwise(tmp_path / "m", reference_tokenizers()[MODEL.tokenizer])
+    tokenizer = json.loads((source / "tokenizer.json").read_text("utf-8"))
+    for token in tokenizer["added_tokens"]:
+        token["special"] = False  # llama.cpp finds such tokens in any text
+    (source / "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
+    convert_directory(source, tmp_path / "m.gguf", "f32", report=lambda line: None)
+    nested = "a<|embed<|embed_token|>_token|>b<|rerank<|rerank_token|>_token|>"
+    with opened(tmp_path / "m.gguf", "llama") as model:
+        heads = model.heads
+        assert heads is not None
+        assert heads.listwise is not None
+        markers = (heads.listwise.document_token, heads.listwise.query_token)
+        [block] = blocks_of(model, [nested, "b"], instruction=nested)
+        assert [list(block.tokens).count(marker) for marker in markers] == [2, 1]
+        found = rerank(model, nested, [nested, "b", nested])
+    assert len(found.scores) == 3
+
+
+def test_a_document_of_any_length_up_to_the_limit_fits(model):
+    """A text may have other tokens in the prompt than alone, so those near the limit are counted there."""
+    for n_words in range(396, 412):
+        [block] = blocks_of(model, ["\n\n" + "héé " * n_words])
+        assert len(block.tokens) <= 2048
 
 
 def test_a_clients_text_has_no_special_tokens(model):
