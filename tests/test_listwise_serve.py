@@ -81,7 +81,7 @@ def test_odd_documents_never_break_it(launch, path, route):
 
 def test_it_reranks_from_python_with_the_context_that_is_asked_for(path):
     case = cases()[4]
-    with Embedder(str(path), n_ctx=16384) as model:
+    with Embedder(str(path), n_ctx=16384, precision="f32") as model:
         assert model.info.max_tokens == 16384
         ranked = model.rerank(case["query"], case["documents"])
     found = {hit.index: hit.score for hit in ranked}

@@ -129,8 +129,11 @@ def _is_faster(one: OpenVinoEngine, other: OpenVinoEngine, output: OutputSpec) -
 def compare(
     full: OpenVinoEngine, reduced: OpenVinoEngine, samples: Sequence[Sequence[int]], output: OutputSpec
 ) -> Agreement:
-    """Compute the samples in both precisions, and in BF16 also in one batch."""
-    pooled = output if output.pooling is not None else OutputSpec.of(Pooling.MEAN)
+    """Compute the samples in both precisions, and in BF16 also in one batch.
+
+    Token rows are compared as means, unless scores are made of single ones.
+    """
+    pooled = output if output.pooling is not None or output.for_scores else OutputSpec.of(Pooling.MEAN)
     alone = _vectors(reduced, [[text] for text in samples], pooled)
     together = _vectors(reduced, [samples], pooled)
     to_full = cosines(_vectors(full, [[text] for text in samples], pooled), alone)

@@ -11,7 +11,7 @@ import pytest
 from gguf_embed.engines.openvino import calibration
 from gguf_embed.engines.openvino.calibration import Agreement, Choice, calibrate, smallest_good, stream_counts
 from gguf_embed.errors import EngineFailure
-from gguf_embed.types import OutputSpec, Pooling
+from gguf_embed.types import TOKENS, OutputSpec, Pooling
 
 GOOD, BAD = Agreement(0.99995, 0.999999), Agreement(0.9, 0.999999)
 MEAN = OutputSpec.of(Pooling.MEAN)
@@ -220,10 +220,13 @@ def test_cosines_of_rows():
 
 
 class FakeRows:
-    """An engine whose contexts give scripted rows: the sum of a text's ids, and of the others in its batch."""
+    """An engine whose contexts give scripted rows: the sum of a text's ids, and of the others in its batch.
 
-    def __init__(self, rounding: float = 0.0, leaking: float = 0.0) -> None:
-        self.rounding, self.leaking = rounding, leaking
+    `of_tokens`: what is added to each token's row, which does not change the text's.
+    """
+
+    def __init__(self, rounding: float = 0.0, leaking: float = 0.0, of_tokens: float = 0.0) -> None:
+        self.rounding, self.leaking, self.of_tokens = rounding, leaking, of_tokens
         self.specs: list[Any] = []
 
     def open_context(self, spec: Any) -> FakeRows:
@@ -235,6 +238,8 @@ class FakeRows:
         assert sum(map(len, batch)) <= spec.max_tokens
         assert len(batch) <= spec.max_sequences
         rows = [[1.0, sum(text) + self.rounding, self.leaking * len(batch)] for text in batch]
+        if spec.output.kind == TOKENS:
+            rows = [[1.0, token + self.of_tokens, 0.0] for text in batch for token in text]
         return type("Output", (), {"matrix": np.array(rows, np.float32)})
 
     def close(self) -> None:
@@ -248,6 +253,9 @@ class FakeRows:
         (FakeRows(rounding=1.0), MEAN, False),
         (FakeRows(leaking=0.1), MEAN, False),
         (FakeRows(), OutputSpec.of(Pooling.NONE), True),
+        (FakeRows(of_tokens=1.0), OutputSpec.of(Pooling.NONE), True),
+        (FakeRows(), OutputSpec(TOKENS, for_scores=True), True),
+        (FakeRows(of_tokens=1.0), OutputSpec(TOKENS, for_scores=True), False),
         (FakeRows(), OutputSpec.of(Pooling.RANK), True),
         (FakeRows(rounding=0.012), OutputSpec.of(Pooling.RANK), False),
     ],
