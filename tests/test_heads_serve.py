@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import binascii
+
 import numpy as np
 import pytest
 
 from gguf_embed.convert.convert import convert_directory
+from gguf_embed.types import Muvera
+from gguf_embed.vectors.muvera import encoder_of
 from tests.convert.tokenizers.references import reference_tokenizers
 from tests.data.head_directories import write_directory
 from tests.lfm2_models import ENCODER, TOKENIZER, as_llama_cpp_writes_it, write_lfm2
@@ -78,8 +82,9 @@ def test_every_kind_of_vector(server):
         assert (refused.status, message in refused.json()["error"]["message"]) == (400, True), refused.json()
     refused = server.post("/v1/embeddings", {"model": "splade_bert", "input": "a", "output": "sparse", "dimensions": 2})
     assert "no dimensions" in refused.json()["error"]["message"]
-    for kind in ("sparse", "multivector"):
-        body = {"model": "bge_m3", "input": [LONG], "output": [kind], "on_error": "skip", "truncate": False}
+    for kinds in (["sparse"], ["multivector"], ["dense", "sparse"]):
+        body = {"model": "bge_m3", "input": [LONG], "output": kinds, "on_error": "skip", "truncate": False}
+        body |= {"pooling": "cls"} if "dense" in kinds else {}
         reply = server.post("/v1/embeddings", body)
         assert reply.status == 200, reply.json()
         failed = reply.json()
@@ -112,3 +117,36 @@ def test_llama_cpps_file_of_an_lfm2_colbert_serves_multivectors_and_maxsim(launc
     found = {result["index"]: result["relevance_score"] for result in scores["results"]}
     expected = [(queries[1] @ rows.T).max(axis=1).sum() for rows in documents]
     np.testing.assert_allclose([found[0], found[1]], expected, rtol=1e-3)
+
+
+def test_muvera(server):
+    settings = {"k_sim": 3, "dim_proj": 5, "r_reps": 2}
+    muvera = {"return_multivector": True, "muvera": settings, "truncate": True}
+    colbert = {"model": "colbert_bert", "input": TEXTS, "truncate": True, "return_multivector": True}
+    for fields in ({}, {"input_type": "query"}):
+        whole = server.post("/v1/embeddings", colbert | fields).json()["data"]
+        found = server.post("/v1/embeddings", colbert | muvera | fields).json()["data"]
+        encoder = encoder_of(Muvera(**settings), 16)
+        for item, rows in zip(found, whole, strict=True):
+            expected = encoder.encode(np.array(rows["embedding"], np.float32), is_query=bool(fields))
+            np.testing.assert_allclose(item["embedding"], expected, atol=1e-5)
+    packed = {"muvera": True, "encoding_format": "base64", "pool_factor": 2}
+    [item, _] = server.post("/v1/embeddings", colbert | packed).json()["data"]
+    assert len(binascii.a2b_base64(item["embedding"])) == 4 * Muvera().n_dims
+
+    for model, fields, message in (
+        ("splade_bert", {}, "no head for multivector"),
+        ("colbert_bert", {"dimensions": 8}, "how many numbers a vector has (80)"),
+        ("colbert_bert", {"muvera": {"dim_proj": 17}}, "set dim_proj to 16 or less"),
+        ("colbert_bert", {"muvera": {"k_sim": 10, "r_reps": 65}}, "1,064,960 numbers per vector, the limit is 65,536"),
+    ):
+        refused = server.post("/v1/embeddings", {"model": model, "input": "a"} | muvera | fields)
+        assert message in refused.json()["error"]["message"], refused.json()
+    refused = server.post("/embedding", {"model": "colbert_bert", "content": "a"} | muvera)
+    assert (refused.status, "use POST /v1/embeddings" in refused.json()["error"]["message"]) == (400, True)
+
+    body = {"model": "bge_m3", "input": ["hello", LONG, "a"], "on_error": "skip", "truncate": False, "pooling": "cls"}
+    muvera["truncate"] = False
+    both = server.post("/v1/embeddings", body | muvera | {"output": ["dense", "multivector"]}).json()
+    assert [item["index"] for item in both["data"]] == [0, 2]
+    assert [(len(item["embedding"]), len(item["muvera"])) for item in both["data"]] == [(64, 80)] * 2

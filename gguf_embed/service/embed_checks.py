@@ -9,7 +9,7 @@ from gguf_embed.preprocessing.tokens import Tokenizer, TokenLimits, special_toke
 from gguf_embed.types import DENSE, TOKENS, EmbedRequest, ModelInfo, OutputSpec, Pooling
 
 MAX_TOKEN_ROW_BYTES = 1_000_000_000
-"""Limit on the token rows of one request, which are held until the reply is written."""
+"""Limit on the token rows, or the MUVERA vectors, of one request, which are held until the reply is written."""
 
 MIN_INPUT_TOKENS = 2
 """The smallest limit per text that makes sense: one token and one special token."""
@@ -38,12 +38,12 @@ def check_dimensions(dimensions: int, width: int) -> None:
         )
 
 
-def check_bytes(n_rows: int, n_embd: int) -> None:
-    """Raises `InvalidRequest` if the token rows of a request would take too much memory."""
+def check_bytes(n_rows: int, n_embd: int, what: str = "one vector per token") -> None:
+    """Raises `InvalidRequest` if the rows of a request would take too much memory."""
     size_bytes = 4 * n_embd * n_rows
     if size_bytes > MAX_TOKEN_ROW_BYTES:
         raise InvalidRequest(
-            f"one vector per token would take {size_bytes:,} bytes, the limit per request is {MAX_TOKEN_ROW_BYTES:,}",
+            f"{what} would take {size_bytes:,} bytes, the limit per request is {MAX_TOKEN_ROW_BYTES:,}",
             ways_out=[WayOut.FEWER_INPUTS],
         )
 

@@ -30,6 +30,7 @@ from gguf_embed.service.embed_checks import (
 )
 from gguf_embed.service.head_outputs import (
     HEAD_OUTPUTS,
+    check_muvera,
     gives_only_multivectors,
     output_of_heads,
     row_width,
@@ -120,6 +121,7 @@ def plan_embed(served: ServedModel, request: EmbedRequest) -> EmbedPlan:
     if output.kind in HEAD_OUTPUTS:
         output = output_of_heads(request, info, output)
         form = text_form_of(served.model, output)
+        check_muvera(request, served.model)
     if request.dimensions is not None:
         check_dimensions(request.dimensions, row_width(served.model, info, output))
     prompt, inputs, id_offset = None, request.inputs, 0

@@ -15,7 +15,7 @@ from gguf_embed.preprocessing.tokens import TokenizedText
 from gguf_embed.preprocessing.windows import mean_over, span_rows, weighted_mean
 from gguf_embed.scheduler.scheduler import Submission
 from gguf_embed.service.embed_plan import EmbedPlan
-from gguf_embed.service.head_outputs import with_fewer_rows
+from gguf_embed.service.head_outputs import with_fewer_rows, with_one_vector
 from gguf_embed.service.pipeline import Computed
 from gguf_embed.types import (
     DENSE,
@@ -135,10 +135,11 @@ def _finished(plan: EmbedPlan, outputs: Sequence[Output | None]) -> Output:
         return none_of(replace(plan.output, kind=DENSE) if request.spans else plan.output, len(outputs))
     joined = type(first).join(outputs)
     kind = info.embd_normalize if request.embd_normalize is None else request.embd_normalize
-    finished = joined.finished(kind, request.dimensions)
-    return (
-        finished if request.pool_factor == 1 or plan.output.is_query else with_fewer_rows(finished, request.pool_factor)
-    )
+    finished: Output = joined.finished(kind, request.dimensions)
+    is_query = plan.output.is_query
+    if request.pool_factor > 1 and not is_query:
+        finished = with_fewer_rows(finished, request.pool_factor)
+    return finished if request.muvera is None else with_one_vector(finished, request.muvera, is_query=is_query)
 
 
 def _with_direction(index: int, output: Output, n_dims: int) -> Output | EmbedError:

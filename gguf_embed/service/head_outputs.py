@@ -11,20 +11,24 @@ from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.preprocessing.late_interaction import TextForm, text_form
 from gguf_embed.preprocessing.prompt_prefixes import QUERY_NAMES, same_meaning
+from gguf_embed.service.embed_checks import check_bytes
 from gguf_embed.types import (
     DENSE,
     JOINT,
     MULTIVECTOR,
+    MUVERA,
     SCORES,
     SPARSE,
     EmbedRequest,
     ModelInfo,
+    Muvera,
     Output,
     OutputSpec,
     Pooling,
 )
 from gguf_embed.vectors import Rows
 from gguf_embed.vectors.joint import JointOutput
+from gguf_embed.vectors.muvera import MAX_DIMS, MAX_K_SIM, encode_texts
 from gguf_embed.vectors.token_pooling import MAX_ROWS, pool_rows
 
 HEAD_OUTPUTS = (MULTIVECTOR, SPARSE, JOINT)
@@ -108,6 +112,53 @@ def row_width(model: LoadedModel, info: ModelInfo, output: OutputSpec) -> int:
     if not found:
         raise InvalidRequest("sparse vectors have no dimensions that could be left out", "dimensions")
     return min(found)
+
+
+def check_muvera(request: EmbedRequest, model: LoadedModel) -> None:
+    """Raises `InvalidRequest` for settings that no model can have, or that do not fit this one or the request."""
+    settings = request.muvera
+    if settings is None:
+        return
+    if request.dimensions is not None:
+        raise InvalidRequest(
+            f"the settings of MUVERA say how many numbers a vector has ({settings.n_dims:,}): leave the number of "
+            "dimensions out",
+            "dimensions",
+        )
+    _check_settings(settings)
+    assert model.heads is not None, "the output needs a head"
+    assert model.heads.late is not None, "the output needs a head"
+    width = model.heads.late.n_dims
+    if settings.dim_proj > width:
+        raise InvalidRequest(
+            f"each cluster is projected to {settings.dim_proj} numbers, and this model's multi-vectors have {width}: "
+            f"set dim_proj to {width} or less",
+            "muvera",
+        )
+    check_bytes(len(request.inputs), settings.n_dims, "MUVERA vectors")
+
+
+def _check_settings(settings: Muvera) -> None:
+    """Raises `InvalidRequest`."""
+    if min(settings.k_sim, settings.dim_proj, settings.r_reps) < 1 or settings.random_seed < 0:
+        raise InvalidRequest("k_sim, dim_proj and r_reps must be at least 1, and random_seed at least 0", "muvera")
+    if settings.k_sim > MAX_K_SIM:
+        raise InvalidRequest(f"k_sim is {settings.k_sim}, the limit is {MAX_K_SIM}", "muvera")
+    if settings.n_dims > MAX_DIMS:
+        raise InvalidRequest(
+            f"r_reps {settings.r_reps} x 2**k_sim {2**settings.k_sim} x dim_proj {settings.dim_proj} are "
+            f"{settings.n_dims:,} numbers per vector, the limit is {MAX_DIMS:,}: make one of them smaller",
+            "muvera",
+        )
+
+
+def with_one_vector(output: Output, settings: Muvera, *, is_query: bool) -> Output:
+    """The output with a MUVERA vector in place of each multi-vector."""
+    if isinstance(output, JointOutput):
+        rest = {kind: part for kind, part in output.by_kind.items() if kind != MULTIVECTOR}
+        return JointOutput({**rest, MUVERA: with_one_vector(output.by_kind[MULTIVECTOR], settings, is_query=is_query)})
+    assert isinstance(output, Rows), output.kind
+    return encode_texts(output, settings, is_query=is_query)
 
 
 def with_fewer_rows(output: Output, factor: int) -> Output:

@@ -39,6 +39,9 @@ SPARSE = "sparse"
 LISTWISE = "listwise"
 """Kind of output: the vectors of a query and several documents that were read as one text, the query's last."""
 
+MUVERA = "muvera"
+"""Kind of output: one vector of fixed size per text, made of its multi-vector, for dot products. Not of length 1."""
+
 JOINT = "joint"
 """Kind of output: several of the others, computed together."""
 

@@ -39,6 +39,21 @@ class ImageInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Muvera:
+    """How multi-vectors become vectors of fixed size; the names and defaults are fastembed's."""
+
+    k_sim: int = 5  # random planes, which divide the space into 2**k_sim clusters
+    dim_proj: int = 16  # numbers per cluster; as many as the multi-vectors have: no projection
+    r_reps: int = 20  # repetitions with other planes
+    random_seed: int = 42  # queries and documents need the same one
+
+    @property
+    def n_dims(self) -> int:
+        """Numbers per vector."""
+        return int(self.r_reps * 2**self.k_sim * self.dim_proj)
+
+
+@dataclass(frozen=True, slots=True)
 class EmbedRequest:
     """A request for vectors, independent of the dialect it came in."""
 
@@ -64,3 +79,4 @@ class EmbedRequest:
     images: tuple[ImageInput, ...] = ()  # the inputs with images, by ascending index; each is "" in `inputs`
     scores: bool = False  # a model served with pooling rank may return scores although the request names no pooling
     pool_factor: int = 1  # multi-vectors of documents get about so many times fewer rows
+    muvera: Muvera | None = None  # multi-vectors become one vector each, after `pool_factor`

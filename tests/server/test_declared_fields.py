@@ -296,6 +296,7 @@ REFUSALS = (
     r"has multimodal_data",
     r"send one query, or as many as documents",
     r'"pool_factor" makes multi-vectors smaller',
+    r'"muvera" makes one vector of a multi-vector',
 )
 """What a schema cannot say."""
 

@@ -144,6 +144,7 @@ UNSUPPORTED: Mapping[str, str] = {
     "return_colbert_vecs": _OTHER_KINDS,  # FlagEmbedding
     "return_multivector": _OTHER_KINDS,  # Jina
     "output": _OTHER_KINDS,
+    "muvera": _OTHER_KINDS,
     "max_chunks_per_doc": 'documents are not split here: send "max_tokens_per_doc"',  # Cohere's older rerank
 }
 """Fields that change another server's answer and cannot change this one's, each with what to do instead."""

@@ -14,7 +14,7 @@ from gguf_embed.server.fields.output_types import OutputType
 from gguf_embed.server.fields.outputs import parse_pooling
 from gguf_embed.server.fields.truncation import NO_CUTTING, Cutting, parse_cutting
 from gguf_embed.server.http.values import JsonObject
-from gguf_embed.types import OutputSpec, PromptChoice
+from gguf_embed.types import Muvera, OutputSpec, PromptChoice
 
 NORMALIZE = Flag(aliases.NORMALIZE[0], "Return vectors of length 1.", also=aliases.NORMALIZE[1:])
 OWN_INPUTS = ("input", "content")
@@ -40,6 +40,7 @@ class EmbedFields:
     model: str | None = None
     output: OutputSpec | None = None
     pool_factor: int = 1
+    muvera: Muvera | None = None
     dimensions: int | None = None
     cutting: Cutting = NO_CUTTING
     normalize: bool | None = None
@@ -54,14 +55,16 @@ def parse_embed_fields(body: JsonObject) -> EmbedFields:
     """Raises `InvalidRequest` naming the field."""
     aliases.refuse_unsupported(body, head_outputs.NAMES)
     aliases.inputs_field(body, OWN_INPUTS)
+    types = output_types.parse_output_types(body)
     output = head_outputs.parse_head_outputs(body, parse_pooling(body))
     return EmbedFields(
         model=MODEL.read(body),
         output=output,
         pool_factor=head_outputs.parse_pool_factor(body, output),
+        muvera=head_outputs.parse_muvera(body, output, types),
         dimensions=output_types.parse_dimensions(body),
         cutting=parse_cutting(body),
         normalize=NORMALIZE.read(body),
         prompt=prompt_prefix.parse_prompt_choice(body),
-        output_types=output_types.parse_output_types(body),
+        output_types=types,
     )

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.fields.field import Body, Flag, Json, Shaped, Whole, contradiction
+from gguf_embed.server.fields.muvera import MUVERA, parse_settings
+from gguf_embed.server.fields.output_types import IN_UNIT_RANGE, OutputType
 from gguf_embed.server.http.values import JsonObject, describe
-from gguf_embed.types import DENSE, JOINT, MULTIVECTOR, SPARSE, Output, OutputSpec
+from gguf_embed.types import DENSE, JOINT, MULTIVECTOR, SPARSE, Muvera, Output, OutputSpec
 from gguf_embed.vectors import Rows
 from gguf_embed.vectors.sparse import SparseRows
 
@@ -39,7 +41,7 @@ POOL_FACTOR = Whole(
 )
 HEAD_FIELDS = Body(
     "HeadFields",
-    (RETURN_MULTIVECTOR, RETURN_SPARSE, OUTPUT, POOL_FACTOR),
+    (RETURN_MULTIVECTOR, RETURN_SPARSE, OUTPUT, POOL_FACTOR, MUVERA),
     "Vectors for late interaction and sparse vectors.",
     see="Multi-vectors and sparse vectors",
 )
@@ -89,12 +91,31 @@ def parse_head_outputs(body: JsonObject, pooled: OutputSpec | None) -> OutputSpe
 def parse_pool_factor(body: JsonObject, output: OutputSpec | None) -> int:
     """1 if it is absent. Raises `InvalidRequest` for a request without multi-vectors."""
     factor = POOL_FACTOR.read(body) or 1
-    if factor > 1 and (output is None or MULTIVECTOR not in (output.parts or (output.kind,))):
-        raise InvalidRequest(
-            f'"{POOL_FACTOR.name}" makes multi-vectors smaller: ask for them with "{RETURN_MULTIVECTOR.name}"',
-            POOL_FACTOR.name,
-        )
+    if factor > 1:
+        _require_multivectors(output, POOL_FACTOR.name, "makes multi-vectors smaller")
     return factor
+
+
+def parse_muvera(body: JsonObject, output: OutputSpec | None, types: Sequence[OutputType]) -> Muvera | None:
+    """None if it is absent. Raises `InvalidRequest` for a request without multi-vectors, or for numbers up to 1."""
+    settings = parse_settings(body)
+    if settings is None:
+        return None
+    _require_multivectors(output, MUVERA.name, "makes one vector of a multi-vector")
+    small = next((each.name for each in types if each.dtype in IN_UNIT_RANGE), None)
+    if small is not None:
+        raise InvalidRequest(
+            f'"{small}" only represents numbers from -1 to 1, and "{MUVERA.name}" gives larger ones: ask for float, '
+            "binary or ubinary",
+            "output_dtype",
+        )
+    return settings
+
+
+def _require_multivectors(output: OutputSpec | None, name: str, what: str) -> None:
+    """Raises `InvalidRequest` if the request has the field `name` and asks for no multi-vectors."""
+    if output is None or MULTIVECTOR not in (output.parts or (output.kind,)):
+        raise InvalidRequest(f'"{name}" {what}: ask for them with "{RETURN_MULTIVECTOR.name}"', name)
 
 
 def _parse_kinds(body: JsonObject) -> list[str]:

@@ -48,7 +48,8 @@ DIMENSIONS = Whole(
     default="all",
     minimum=1,
 )
-_IN_UNIT_RANGE = frozenset({"int8", "uint8"})
+IN_UNIT_RANGE = frozenset({"int8", "uint8"})
+"""Number types that only represent numbers from -1 to 1."""
 _STAINLESS = "X-Stainless-Lang"
 """A header that OpenAI's own clients send (Python and Node)."""
 
@@ -120,7 +121,7 @@ def check_output_types(types: Sequence[OutputType], output: OutputSpec, embd_nor
         raise InvalidRequest(
             f'"{small.name}" is only for vectors, and this output is scores: ask for float', "output_dtype"
         )
-    found = next((output for output in types if output.dtype in _IN_UNIT_RANGE), None)
+    found = next((output for output in types if output.dtype in IN_UNIT_RANGE), None)
     if found is None:
         return
     if output.kind == TOKENS:

@@ -62,6 +62,7 @@ REFUSALS = (
     r'"messages" is not supported',
     r"it contains no token",
     r'"pool_factor" makes multi-vectors smaller',
+    r'"muvera" makes one vector of a multi-vector',
     r"there are \d+ queries and \d+ documents",
     r"has no head for sparse vectors",
     r"has no classification head",

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from aiohttp import web
 
-from gguf_embed.errors import EmbedError, InvalidRequest, describe
+from gguf_embed.errors import EmbedError, InvalidRequest, WayOut, describe
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.llama.errors import ERRORS, error_object
 from gguf_embed.server.fields import aliases
@@ -166,6 +166,8 @@ def parse_llama_embed(body: JsonObject, max_inputs: int) -> LlamaEmbed:
     if body.get(param) is None:
         raise InvalidRequest('"input" or "content" must be provided', "input")
     fields = NO_EMBED_FIELDS if EMBED_FIELDS.isdisjoint(body) else parse_embed_fields(body)
+    if fields.pool_factor > 1 or fields.muvera is not None:
+        raise InvalidRequest("this route returns multi-vectors as they are", ways_out=[WayOut.HEAD_VECTORS])
     options = None if option_fields.FIELDS.isdisjoint(body) else parse_options(body, param, max_inputs)
     inputs: tuple[Input, ...]
     if options is not None:

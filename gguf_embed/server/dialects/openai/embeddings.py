@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -16,11 +16,12 @@ from gguf_embed.errors import EmbedError, InvalidRequest, describe
 from gguf_embed.server.context import ERROR_FORMAT, Sent, ServerContext
 from gguf_embed.server.dialects.llama.embedding import answer_embedding
 from gguf_embed.server.dialects.openai.token_ids import resolve_token_ids
+from gguf_embed.server.dialects.openai.vectors import WRITERS, Written
 from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields import options as option_fields
 from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, parse_embed_fields
 from gguf_embed.server.fields.field import Body, Choice, Shaped, Text, Whole
-from gguf_embed.server.fields.head_outputs import HEAD_FIELDS, split_rows, write_sparse
+from gguf_embed.server.fields.head_outputs import HEAD_FIELDS
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.media_forms import MEDIA_FIELDS, with_content_parts
@@ -48,10 +49,7 @@ from gguf_embed.server.http.errors import STATUSES
 from gguf_embed.server.http.values import JsonObject
 from gguf_embed.types import (
     DENSE,
-    JOINT,
-    MULTIVECTOR,
     SCORES,
-    SPARSE,
     EmbedRequest,
     EmbedResult,
     ImageInput,
@@ -60,11 +58,8 @@ from gguf_embed.types import (
     Output,
 )
 from gguf_embed.vectors import Rows
-from gguf_embed.vectors.joint import JointOutput
 
 EncodingFormat = Literal["float", "base64"]
-Written = dict[str, object]
-"""The vectors of one input, by their names in the reply."""
 
 EMBD_NORMALIZE = Whole(
     "embd_normalize",
@@ -117,7 +112,7 @@ class OpenAIEmbed:
         """Check that the reply can hold the model's output. Raises `InvalidRequest`. The service refuses scores."""
         output = self.request.output or info.output
         if output.kind != DENSE:
-            check_output(output, _WRITERS, on_request=True)  # always a 400, as in llama-server
+            check_output(output, WRITERS, on_request=True)  # always a 400, as in llama-server
         if self.output_types:
             check_output_types(self.output_types, output, embd_normalize=2)
 
@@ -192,6 +187,7 @@ def parse_openai_embed(body: JsonObject, max_inputs: int) -> OpenAIEmbed:
         embd_normalize=2,
         dimensions=fields.dimensions,
         pool_factor=fields.pool_factor,
+        muvera=fields.muvera,
         truncate=fields.cutting.truncate,
         max_tokens=fields.cutting.max_tokens,
         cut_start=fields.cutting.cut_start,
@@ -258,7 +254,7 @@ def format_openai_embed(result: EmbedResult, parsed: OpenAIEmbed) -> bytes:
 
 def _other_data(result: EmbedResult, parsed: OpenAIEmbed) -> list[Written]:
     """`data` with the request's options, or with other kinds of vectors than one dense one per text."""
-    vectors = _WRITERS[result.output.kind](result.output, parsed)
+    vectors = WRITERS[result.output.kind](result.output, lambda output: _encode_rows(output, parsed))
     if result.failures and result.output.kind not in (DENSE, SCORES):  # of these, failed inputs have no rows
         failed = {failure.index for failure in result.failures}
         vectors = [written for index, written in enumerate(vectors) if index not in failed]
@@ -267,46 +263,12 @@ def _other_data(result: EmbedResult, parsed: OpenAIEmbed) -> list[Written]:
     return [{"object": "embedding", "index": index, **written} for index, written in enumerate(vectors)]
 
 
-def _encode_rows(output: Output, parsed: OpenAIEmbed) -> Iterable[object]:
+def _encode_rows(output: Output, parsed: OpenAIEmbed) -> Sequence[object]:
     assert isinstance(output, Rows), output.kind
     if parsed.output_types:
         return write_rows(output.matrix, parsed.output_types)
     if parsed.encoding_format == "float":
         # orjson writes the shortest digits that read back as the same float32
-        return np.ascontiguousarray(output.matrix)
+        return list(np.ascontiguousarray(output.matrix))
     little_endian = np.ascontiguousarray(output.matrix, dtype="<f4")
     return [binascii.b2a_base64(row, newline=False).decode("ascii") for row in little_endian]
-
-
-def _write_rows(output: Output, parsed: OpenAIEmbed) -> Iterable[Written]:
-    return ({"embedding": row} for row in _encode_rows(output, parsed))
-
-
-def _write_multivectors(output: Output, parsed: OpenAIEmbed) -> Iterable[Written]:
-    assert isinstance(output, Rows), output.kind
-    rows = list(_encode_rows(output, parsed))
-    return ({"embedding": own} for own in split_rows(output, rows))
-
-
-def _write_sparse(output: Output, parsed: OpenAIEmbed) -> Iterable[Written]:
-    return ({"sparse_embedding": vector} for vector in write_sparse(output))
-
-
-def _write_joint(output: Output, parsed: OpenAIEmbed) -> Iterable[Written]:
-    """All kinds of a text in one item. Multi-vectors are called `multivector`, because `embedding` is the dense one."""
-    assert isinstance(output, JointOutput), output.kind
-    items: list[Written] = [{} for _ in range(len(output))]
-    for kind, part in output.by_kind.items():
-        for item, written in zip(items, _WRITERS[kind](part, parsed), strict=True):
-            item |= {"multivector": written["embedding"]} if kind == MULTIVECTOR else written
-    return items
-
-
-_WRITERS: dict[str, Callable[[Output, OpenAIEmbed], Iterable[Written]]] = {
-    DENSE: _write_rows,
-    SCORES: _write_rows,
-    MULTIVECTOR: _write_multivectors,
-    SPARSE: _write_sparse,
-    JOINT: _write_joint,
-}
-"""The function that formats a text's vectors, for each kind of output."""
