@@ -7,13 +7,15 @@ if TYPE_CHECKING:
     from gguf_embed.embedder.client import Client as Client
     from gguf_embed.embedder.embedder import Embedder as Embedder
     from gguf_embed.ingest.ray_embedder import RayEmbedder as RayEmbedder
+    from gguf_embed.types import Muvera as Muvera
 
 __version__ = "0.2.0"
-__all__ = ["Client", "Embedder", "RayEmbedder", "__version__"]
+__all__ = ["Client", "Embedder", "Muvera", "RayEmbedder", "__version__"]
 
 _HOMES = {
     "Client": "gguf_embed.embedder.client",
     "Embedder": "gguf_embed.embedder.embedder",
+    "Muvera": "gguf_embed.types",
     "RayEmbedder": "gguf_embed.ingest.ray_embedder",
 }
 

@@ -71,7 +71,7 @@ HOMES = {
 }
 """Where each third-party package may be imported; a package that is not here is not a dependency."""
 
-EXPORTED = {"Embedder", "Client", "RayEmbedder"}
+EXPORTED = {"Embedder", "Muvera", "Client", "RayEmbedder"}
 """What `gguf_embed` itself offers. It imports them when they are used, through its `__getattr__`."""
 
 DIALECTS_JOINED = {

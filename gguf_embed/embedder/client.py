@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from gguf_embed.embedder.server_facts import ServerFacts
 from gguf_embed.embedder.slices import in_slices
 from gguf_embed.errors import ConfigError, NotSupported, Overloaded, Unavailable
 from gguf_embed.preprocessing import prompt_prefixes
-from gguf_embed.types import FloatMatrix
+from gguf_embed.types import FloatMatrix, Muvera
 
 _T = TypeVar("_T")
 
@@ -110,6 +111,10 @@ class Client(TextModel):
 
     async def _embed_multivector(self, texts: Sequence[str], options: EmbedOptions) -> list[FloatMatrix]:
         return await self._of_head(texts, options, self._endpoint.multivectors)
+
+    async def _embed_muvera(self, texts: Sequence[str], options: EmbedOptions, settings: Muvera) -> FloatMatrix:
+        found = await self._of_head(texts, options, functools.partial(self._endpoint.muvera, settings))
+        return np.stack(found) if found else np.empty((0, settings.n_dims), np.float32)
 
     async def _embed_sparse(self, texts: Sequence[str], options: EmbedOptions) -> list[SparseVector]:
         return await self._of_head(texts, options, self._endpoint.sparse)

@@ -8,6 +8,7 @@ import math
 import os
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -37,6 +38,7 @@ from gguf_embed.types import (
     EmbedResult,
     FloatMatrix,
     ModelInfo,
+    Muvera,
     Output,
     OutputSpec,
     Pooling,
@@ -179,6 +181,7 @@ class Embedder(TextModel):
             truncate=options.truncate,
             prompt=prompt_choice(options.prompt, self._model.prompts),
             on_error=on_error,
+            muvera=options.muvera,
         )
         return await self._service.embed(request)
 
@@ -192,6 +195,11 @@ class Embedder(TextModel):
     async def _embed_multivector(self, texts: Sequence[str], options: EmbedOptions) -> list[FloatMatrix]:
         outputs = await self._outputs(texts, options, OutputSpec(MULTIVECTOR))
         return [output.part(0).matrix for output in outputs if isinstance(output, Rows)]
+
+    async def _embed_muvera(self, texts: Sequence[str], options: EmbedOptions, settings: Muvera) -> FloatMatrix:
+        outputs = await self._outputs(texts, replace(options, muvera=settings), OutputSpec(MULTIVECTOR))
+        rows = [output.matrix for output in outputs if isinstance(output, Rows)]
+        return np.concatenate(rows) if rows else np.empty((0, settings.n_dims), np.float32)
 
     async def _embed_sparse(self, texts: Sequence[str], options: EmbedOptions) -> list[SparseVector]:
         outputs = await self._outputs(texts, options, OutputSpec(SPARSE))

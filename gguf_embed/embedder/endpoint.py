@@ -6,6 +6,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
@@ -19,6 +20,7 @@ from gguf_embed.embedder.endpoint_replies import (
     parse_embeddings,
     parse_json,
     parse_multivectors,
+    parse_muvera,
     parse_offsets,
     parse_scores,
     parse_sparse,
@@ -28,7 +30,7 @@ from gguf_embed.embedder.facts import SparseVector, Vector
 from gguf_embed.embedder.server_facts import ServerFacts, facts_of
 from gguf_embed.errors import ConfigError, EmbedError, NotSupported
 from gguf_embed.tokenization.unicode import valid_unicode
-from gguf_embed.types import MULTIVECTOR, SPARSE, FloatMatrix, Span
+from gguf_embed.types import MULTIVECTOR, SPARSE, FloatMatrix, Muvera, Span
 
 CONNECT_TIMEOUT_S = 10.0
 
@@ -78,6 +80,11 @@ class Endpoint:
     async def multivectors(self, texts: Sequence[str], fields: Mapping[str, object]) -> list[FloatMatrix]:
         """Of our own server. `fields` are further ones of the request. Raises `NotSupported` for another server."""
         return parse_multivectors(await self._post_for(MULTIVECTOR, texts, fields), len(texts), self.shown)
+
+    async def muvera(self, settings: Muvera, texts: Sequence[str], fields: Mapping[str, object]) -> list[Vector]:
+        """Of our own server. `fields` are further ones of the request. Raises `NotSupported` for another server."""
+        reply = await self._post_for(MULTIVECTOR, texts, {**fields, "muvera": asdict(settings)})
+        return parse_muvera(reply, len(texts), self.shown, settings.n_dims)
 
     async def sparse(self, texts: Sequence[str], fields: Mapping[str, object]) -> list[SparseVector]:
         """Of our own server. `fields` are further ones of the request. Raises `NotSupported` for another server."""

@@ -69,6 +69,16 @@ def parse_multivectors(body: bytes, n_texts: int, server: str) -> list[FloatMatr
         raise _broken(server, "multi-vectors that cannot be read") from None
 
 
+def parse_muvera(body: bytes, n_texts: int, server: str, n_dims: int) -> list[Vector]:
+    """float32[n_dims] for each text, in order. Raises `NotSupported` for vectors of another width."""
+    vectors = parse_embeddings(body, n_texts, server).vectors
+    if vectors.shape[1] != n_dims:
+        raise NotSupported(
+            f"{server} gives no MUVERA vectors: use gguf-embed serve with a model that has multi-vectors"
+        )
+    return list(vectors)
+
+
 def parse_sparse(body: bytes, n_texts: int, server: str) -> list[SparseVector]:
     """One for each text, in order. Raises `NotSupported` for a reply with dense vectors."""
     items = _items(body, n_texts, server, "sparse_embedding", "sparse vectors")

@@ -12,12 +12,15 @@ import numpy as np
 
 from gguf_embed.embedder.facts import Info, Ranked, SparseVector, Vector, similarity
 from gguf_embed.embedder.loop_thread import LoopThread
+from gguf_embed.embedder.texts import as_texts, not_one
 from gguf_embed.embedder.words import worded
-from gguf_embed.errors import InvalidRequest
-from gguf_embed.types import FloatMatrix
+from gguf_embed.types import FloatMatrix, Muvera
 
 if TYPE_CHECKING:
     from gguf_embed.embedder.langchain import LangChainEmbeddings
+
+
+DEFAULT_MUVERA = Muvera()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class EmbedOptions:
     dimensions: int | None = None
     normalize: bool | None = None
     truncate: bool = False
+    muvera: Muvera | None = None
 
 
 class TextModel(ABC):
@@ -101,11 +105,11 @@ class TextModel(ABC):
 
     def embed_documents(self, texts: Iterable[str]) -> FloatMatrix:
         """Texts to be found, with the model's own prompt for documents if it has one: float32[n_texts, n_dims]."""
-        return self.embed(_not_one(texts), prompt="document")
+        return self.embed(not_one(texts), prompt="document")
 
     async def aembed_documents(self, texts: Iterable[str]) -> FloatMatrix:
         """`embed_documents`, to be awaited."""
-        return await self.aembed(_not_one(texts), prompt="document")
+        return await self.aembed(not_one(texts), prompt="document")
 
     def embed_query(self, text: str) -> Vector:
         """A question to search with, with the model's own prompt for queries if it has one: float32[n_dims]."""
@@ -122,7 +126,7 @@ class TextModel(ABC):
 
         `prompt`: "query" reads the texts as queries. Raises `NotSupported` for a model without such a head.
         """
-        given, options = _not_one(texts), EmbedOptions(prompt, dimensions, None, truncate)
+        given, options = not_one(texts), EmbedOptions(prompt, dimensions, None, truncate)
         with worded():
             return self._loop.run(lambda: self._embed_multivector(given, options))
 
@@ -130,9 +134,39 @@ class TextModel(ABC):
         self, texts: Iterable[str], *, prompt: str | None = None, dimensions: int | None = None, truncate: bool = False
     ) -> list[FloatMatrix]:
         """`embed_multivector`, to be awaited."""
-        given, options = _not_one(texts), EmbedOptions(prompt, dimensions, None, truncate)
+        given, options = not_one(texts), EmbedOptions(prompt, dimensions, None, truncate)
         with worded():
             return await self._loop.wait(lambda: self._embed_multivector(given, options))
+
+    def embed_muvera(
+        self,
+        texts: Iterable[str],
+        *,
+        settings: Muvera = DEFAULT_MUVERA,
+        prompt: str | None = None,
+        truncate: bool = False,
+    ) -> FloatMatrix:
+        """float32[n_texts, settings.n_dims]: one vector in place of each multi-vector, not of length 1.
+
+        Their dot products with those of `prompt="query"` approximate MaxSim. Raises `NotSupported` for a model without
+        multi-vectors.
+        """
+        given, options = not_one(texts), EmbedOptions(prompt, None, None, truncate)
+        with worded():
+            return self._loop.run(lambda: self._embed_muvera(given, options, settings))
+
+    async def aembed_muvera(
+        self,
+        texts: Iterable[str],
+        *,
+        settings: Muvera = DEFAULT_MUVERA,
+        prompt: str | None = None,
+        truncate: bool = False,
+    ) -> FloatMatrix:
+        """`embed_muvera`, to be awaited."""
+        given, options = not_one(texts), EmbedOptions(prompt, None, None, truncate)
+        with worded():
+            return await self._loop.wait(lambda: self._embed_muvera(given, options, settings))
 
     def embed_sparse(
         self, texts: Iterable[str], *, prompt: str | None = None, truncate: bool = False
@@ -141,7 +175,7 @@ class TextModel(ABC):
 
         `prompt`: "query" reads the texts as queries. Raises `NotSupported` for a model without such a head.
         """
-        given, options = _not_one(texts), EmbedOptions(prompt, None, None, truncate)
+        given, options = not_one(texts), EmbedOptions(prompt, None, None, truncate)
         with worded():
             return self._loop.run(lambda: self._embed_sparse(given, options))
 
@@ -149,7 +183,7 @@ class TextModel(ABC):
         self, texts: Iterable[str], *, prompt: str | None = None, truncate: bool = False
     ) -> list[SparseVector]:
         """`embed_sparse`, to be awaited."""
-        given, options = _not_one(texts), EmbedOptions(prompt, None, None, truncate)
+        given, options = not_one(texts), EmbedOptions(prompt, None, None, truncate)
         with worded():
             return await self._loop.wait(lambda: self._embed_sparse(given, options))
 
@@ -157,13 +191,13 @@ class TextModel(ABC):
         """The documents by relevance to the query, best first; `top_n`: only so many. Needs a reranker
         or a ColBERT model. Raises `NotSupported` for any other.
         """
-        given = list(_not_one(documents))
+        given = list(not_one(documents))
         with worded():
             return ranking(self._loop.run(lambda: self._rerank(query, given)), top_n)
 
     async def arerank(self, query: str, documents: Iterable[str], top_n: int | None = None) -> list[Ranked]:
         """`rerank`, to be awaited."""
-        given = list(_not_one(documents))
+        given = list(not_one(documents))
         with worded():
             return ranking(await self._loop.wait(lambda: self._rerank(query, given)), top_n)
 
@@ -239,6 +273,10 @@ class TextModel(ABC):
         """float32[n_tokens, n_dims] for each text."""
 
     @abstractmethod
+    async def _embed_muvera(self, texts: Sequence[str], options: EmbedOptions, settings: Muvera) -> FloatMatrix:
+        """float32[n_texts, settings.n_dims]."""
+
+    @abstractmethod
     async def _embed_sparse(self, texts: Sequence[str], options: EmbedOptions) -> list[SparseVector]: ...
 
     @abstractmethod
@@ -250,27 +288,6 @@ class TextModel(ABC):
 
     @abstractmethod
     async def _info(self) -> Info: ...
-
-
-def as_texts(texts: str | Iterable[str]) -> tuple[Sequence[str], bool]:
-    """The texts as a sequence, and whether it was a single one. Raises `InvalidRequest` for anything but str."""
-    if isinstance(texts, str):
-        return [texts], True
-    given = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, (bytes, dict)) else None
-    if given is None:
-        raise InvalidRequest(f"embed() takes a str or a list of them, found {type(texts).__name__}", "texts")
-    for index, text in enumerate(given):
-        if not isinstance(text, str):
-            raise InvalidRequest(f"texts[{index}] must be a str, found {type(text).__name__}", "texts", index)
-    return given, False
-
-
-def _not_one(texts: Iterable[str]) -> Sequence[str]:
-    """Raises `InvalidRequest` for a str, which would be read letter by letter."""
-    given, is_one = as_texts(texts)
-    if is_one:
-        raise InvalidRequest("a list of texts is needed here, found a single str: write [text]", "texts")
-    return given
 
 
 def _first_if(is_one: bool, vectors: FloatMatrix) -> FloatMatrix:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gguf_embed import Client, Embedder
+from gguf_embed import Client, Embedder, Muvera
 from gguf_embed.convert.convert import convert_directory
 from gguf_embed.embedder.endpoint_errors import Temporary
-from gguf_embed.embedder.endpoint_replies import parse_multivectors, parse_sparse
+from gguf_embed.embedder.endpoint_replies import parse_multivectors, parse_muvera, parse_sparse
 from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.vectors.muvera import encoder_of
 from tests.data.head_directories import write_directory
 
 NAMES = ("colbert_bert", "splade_bert")
@@ -37,6 +38,19 @@ def test_a_server_gives_the_same_as_a_model_in_this_process(folder, launch, cach
             np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), atol=1e-5)
         assert {len(rows) for rows in expected} == {12}  # queries are filled up
         assert model.embed_multivector(TEXTS, dimensions=4)[0].shape[1] == 4
+        settings = Muvera(k_sim=3, dim_proj=5, r_reps=2)
+        for prompt in (None, "query"):
+            fixed = [
+                one.embed_muvera(TEXTS, settings=settings, prompt=prompt, truncate=True) for one in (client, model)
+            ]
+            np.testing.assert_allclose(*fixed, atol=1e-5)
+            rows = model.embed_multivector(TEXTS, prompt=prompt, truncate=True)[1]
+            expected = encoder_of(settings, 16).encode(rows, is_query=bool(prompt))
+            np.testing.assert_allclose(fixed[0][1], expected, atol=1e-5)
+        assert model.embed_muvera([]).shape == client.embed_muvera([]).shape == (0, 10240)
+        for one in (model, client):
+            with pytest.raises(InvalidRequest, match=r"k_sim.* 10"):
+                one.embed_muvera(TEXTS, settings=Muvera(k_sim=11))
         assert model.embed_multivector([]) == client.embed_multivector([]) == []
         ranked = model.rerank("hello", TEXTS[1:] * 2)
         assert [item.index for item in ranked] == [item.index for item in client.rerank("hello", TEXTS[1:] * 2)]
@@ -57,6 +71,11 @@ def test_a_server_gives_the_same_as_a_model_in_this_process(folder, launch, cach
             assert (here.indices.dtype, here.values.dtype) == (np.int32, np.float32)
             np.testing.assert_array_equal(here.indices, there.indices)
             np.testing.assert_allclose(here.values, there.values, rtol=1e-5)
+
+
+def test_a_server_that_ignores_muvera_is_told_by_the_width_of_its_vectors():
+    with pytest.raises(NotSupported, match="http://x gives no MUVERA vectors"):
+        parse_muvera(DENSE % b"[0.5, 1.0]", 1, "http://x", 80)
 
 
 DENSE = b'{"data": [{"index": 0, "embedding": %s}]}'
