@@ -43,6 +43,7 @@ class IngestFlags:
     dimensions: int | None
     truncate: bool
     vectors: str
+    muvera: str | None
     runner: str
     ray_address: str | None
     limit: int | None
@@ -88,8 +89,15 @@ gguf-embed ingest export.parquet --id-field key --to postgresql://me@db/app?tabl
     default="dense",
     show_default=True,
     metavar="KINDS",
-    help="What to store for each text: dense, sparse, multivector, or several of them, as in dense,sparse. Sparse "
-    "vectors go to Qdrant, PostgreSQL and Milvus, multi-vectors to Qdrant.",
+    help="What to store for each text: dense, sparse, multivector, muvera, or several of them, as in dense,sparse. "
+    "Sparse vectors go to Qdrant, PostgreSQL and Milvus, multi-vectors to Qdrant; muvera makes a dense vector of a "
+    "multi-vector, for every sink.",
+)
+@click.option(
+    "--muvera",
+    metavar="SETTINGS",
+    help="How --vectors muvera makes them. Default: k_sim=5,dim_proj=16,r_reps=20,random_seed=42, which are 10,240 "
+    "numbers: r_reps x 2^k_sim x dim_proj.",
 )
 @runner_options
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read only the first N documents.")

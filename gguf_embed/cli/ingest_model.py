@@ -12,8 +12,9 @@ from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
     from gguf_embed.ingest.pool.base import EmbedPool
+    from gguf_embed.types import Muvera
 
-KINDS = ("dense", "sparse", "multivector")
+KINDS = ("dense", "sparse", "multivector", "muvera")
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -84,6 +85,8 @@ class JobFlags(ModelFlags, Protocol):
     @property
     def vectors(self) -> str: ...
     @property
+    def muvera(self) -> str | None: ...
+    @property
     def runner(self) -> str: ...
     @property
     def ray_address(self) -> str | None: ...
@@ -100,18 +103,39 @@ def runner_options(command: _F) -> _F:
 
 
 def kinds_of_vectors(flags: JobFlags) -> tuple[str, ...]:
-    """Of --vectors, each once, in a fixed order. Raises `ConfigError` for another word."""
-    words = [word.strip().lower() for word in flags.vectors.split(",")]
+    """Of --vectors, each once, in a fixed order; MUVERA vectors are dense. Raises `ConfigError`."""
+    words = _words(flags)
     unknown = next((word for word in words if word not in KINDS), None)
     if unknown is not None:
         raise ConfigError(f"--vectors {flags.vectors}: {unknown!r} is not one of {', '.join(KINDS)}")
-    kinds = tuple(kind for kind in KINDS if kind in words)
-    if kinds != KINDS[:1] and (flags.endpoint or flags.runner == "ray"):
+    if set(words) != {"dense"} and (flags.endpoint or flags.runner == "ray"):
         raise ConfigError(
-            "sparse vectors and multi-vectors are computed by a model in this process: leave out --endpoint and "
-            "--runner, or --vectors"
+            "sparse vectors, multi-vectors and MUVERA are computed by a model in this process: leave out --endpoint "
+            "and --runner, or --vectors"
         )
-    return kinds
+    if "muvera" in words and {"dense", "multivector"} & set(words):
+        raise ConfigError(
+            f"--vectors {flags.vectors}: muvera stands in the place of dense, and is made of multivector: leave it or "
+            "both of them out"
+        )
+    if flags.muvera and "muvera" not in words:
+        raise ConfigError("--muvera needs --vectors muvera")
+    stored = {"dense" if word == "muvera" else word for word in words}
+    return tuple(kind for kind in KINDS if kind in stored)
+
+
+def _words(flags: JobFlags) -> list[str]:
+    return [word.strip().lower() for word in flags.vectors.split(",")]
+
+
+def muvera_settings(flags: JobFlags) -> Muvera | None:
+    """None for a job without MUVERA vectors. Raises `ConfigError`."""
+    from gguf_embed.ingest.pool.muvera_words import parse_muvera_flag
+    from gguf_embed.types import Muvera
+
+    if "muvera" not in _words(flags):
+        return None
+    return parse_muvera_flag(flags.muvera) if flags.muvera else Muvera()
 
 
 def open_job_pool(flags: JobFlags) -> EmbedPool:
@@ -119,7 +143,7 @@ def open_job_pool(flags: JobFlags) -> EmbedPool:
     if flags.runner != "ray":
         if flags.ray_address:
             raise ConfigError("--ray-address needs --runner ray")
-        return open_pool(flags, kinds_of_vectors(flags))
+        return open_pool(flags, kinds_of_vectors(flags), muvera_settings(flags))
     check_place(flags)
     if flags.endpoint:
         raise ConfigError("--runner ray loads the model itself, an --endpoint has it: give only one of them")
@@ -136,7 +160,7 @@ def open_job_pool(flags: JobFlags) -> EmbedPool:
     )
 
 
-def open_pool(flags: ModelFlags, vectors: tuple[str, ...] = KINDS[:1]) -> EmbedPool:
+def open_pool(flags: ModelFlags, vectors: tuple[str, ...] = KINDS[:1], muvera: Muvera | None = None) -> EmbedPool:
     """Loads the model, or asks the endpoints for theirs. Raises `EmbedError`s."""
     check_place(flags, flags.pooling)
     if flags.endpoint:
@@ -159,4 +183,5 @@ def open_pool(flags: ModelFlags, vectors: tuple[str, ...] = KINDS[:1]) -> EmbedP
         dimensions=flags.dimensions,
         truncate=flags.truncate,
         vectors=vectors,
+        muvera=muvera,
     )

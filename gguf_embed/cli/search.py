@@ -15,6 +15,7 @@ from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
     from gguf_embed.ingest.rows import Hit, Manifest
+    from gguf_embed.types import Muvera
 
 TEXT_CHARACTERS = 300
 INDENT = " " * 7
@@ -61,6 +62,7 @@ def search(**typed: Any) -> None:
 def find(flags: SearchFlags) -> list[Hit]:
     """Raises `EmbedError`s, among them `ConfigError` if nothing is stored or the model is another one."""
     from gguf_embed.ingest.job.manifests import check_same_model
+    from gguf_embed.ingest.pool.muvera_words import settings_of
     from gguf_embed.ingest.rows import PROBE_TEXTS
     from gguf_embed.ingest.sinks.open import open_sink
 
@@ -71,7 +73,8 @@ def find(flags: SearchFlags) -> list[Hit]:
             raise ConfigError(f"nothing is stored in {sink.name}: fill it with gguf-embed ingest")
         if not manifest.dimensions:
             raise ConfigError(f"{sink.name} has no dense vectors, which this search compares: ask the database itself")
-        pool = open_pool(for_manifest(flags, manifest))
+        muvera = settings_of(manifest.pooling)
+        pool = open_pool(for_manifest(flags, manifest, muvera), muvera=muvera)
         try:
             check_same_model(manifest, pool.facts, pool.embed(PROBE_TEXTS).vectors, sink.name)
             embedded = pool.embed([flags.query])
@@ -84,14 +87,21 @@ def find(flags: SearchFlags) -> list[Hit]:
         sink.close()
 
 
-def for_manifest(flags: SearchFlags, manifest: Manifest) -> SearchFlags:
-    """With the model and the dimensions of what is stored, as far as the flags do not name others."""
+def for_manifest(flags: SearchFlags, manifest: Manifest, muvera: Muvera | None = None) -> SearchFlags:
+    """With the model and the dimensions of what is stored, as far as the flags do not name others.
+
+    `muvera`: the settings of what is stored. Raises `ConfigError` for a server then: it is not asked for such vectors.
+    """
+    if muvera is not None and flags.endpoint:
+        raise ConfigError(
+            "what is stored are MUVERA vectors, which a model in this process makes: leave out --endpoint"
+        )
     model = flags.model or (None if flags.endpoint else manifest.extra.get("model_source") or None)
     return replace(
         flags,
         model=model,
-        dimensions=flags.dimensions or manifest.dimensions,
-        pooling=flags.pooling or (None if flags.endpoint else manifest.pooling or None),
+        dimensions=flags.dimensions or (None if muvera else manifest.dimensions),
+        pooling=flags.pooling or (None if flags.endpoint or muvera else manifest.pooling or None),
         input_type=flags.input_type or "query",
     )
 

@@ -119,13 +119,13 @@ def check_muvera(request: EmbedRequest, model: LoadedModel) -> None:
     settings = request.muvera
     if settings is None:
         return
+    _check_settings(settings)
     if request.dimensions is not None:
         raise InvalidRequest(
             f"the settings of MUVERA say how many numbers a vector has ({settings.n_dims:,}): leave the number of "
             "dimensions out",
             "dimensions",
         )
-    _check_settings(settings)
     assert model.heads is not None, "the output needs a head"
     assert model.heads.late is not None, "the output needs a head"
     width = model.heads.late.n_dims

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
 
-from gguf_embed import Embedder
+from gguf_embed import Embedder, Muvera
 from gguf_embed.convert.convert import convert_directory
 from tests.data.head_directories import write_directory
 from tests.server_process import clean_environment, command, run_to_end
@@ -209,3 +211,33 @@ def test_every_kind_of_vector_is_stored(job, tmp_path):
     assert "has no head for sparse vectors" in refused.stderr
     refused = job("ingest", path, "--to", sink_of(tmp_path), "--vectors", "sparse", model="missing.gguf")
     assert "a sink of sqlite stores dense vectors, not sparse" in refused.stderr
+
+
+def test_muvera_vectors_are_stored_as_dense_ones(job, tmp_path):
+    colbert = tmp_path / "colbert_bert.gguf"
+    convert_directory(write_directory("colbert_bert", tmp_path / "c"), colbert, "f32", report=lambda line: None)
+    texts = {"fox": "The quick brown fox", "cat": "hello cat"}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()))
+    sink, muvera = sink_of(tmp_path), ("--truncate", "--vectors", "muvera", "--muvera", "k_sim=3,r_reps=4")
+    done = job("ingest", path, "--to", sink, *muvera, model=colbert)
+    assert "2 stored in 2 rows" in done.stdout, done.stderr
+    with Embedder(colbert, cache=tmp_path / "cache") as model:
+        [cat] = model.embed_muvera([texts["cat"]], settings=Muvera(k_sim=3, r_reps=4), prompt="document")
+        [query] = model.embed_muvera([texts["cat"]], settings=Muvera(k_sim=3, r_reps=4), prompt="query", truncate=True)
+    with closing(sqlite3.connect(tmp_path / "rows.db")) as rows:
+        [[stored]] = rows.execute("select embedding from docs where id = 'cat'").fetchall()
+    np.testing.assert_allclose(np.frombuffer(stored, np.float32), cat, atol=1e-2)
+    found = job("search", sink, texts["cat"], "-n", "2", "--truncate", "--json", model=colbert)
+    scores = {hit["id"]: hit["score"] for hit in map(json.loads, found.stdout.splitlines())}
+    assert scores["cat"] == pytest.approx(cat @ query / np.linalg.norm(cat) / np.linalg.norm(query), abs=1e-3)
+    assert max(scores, key=scores.__getitem__) == "cat"
+
+    again = job("ingest", path, "--to", sink, *muvera[:3], model=colbert)
+    assert "dim_proj=16,r_reps=4,random_seed=42; now muvera k_sim=5" in again.stderr
+    refused = job("search", sink, "cat", "--endpoint", "http://127.0.0.1:1", model=None)
+    assert "leave out --endpoint" in refused.stderr
+    refused = job("ingest", path, "--to", f"npy:{tmp_path / 'n'}", "--vectors", "muvera")
+    assert "has no head for multivector" in refused.stderr
+    refused = job("ingest", path, "--to", f"npy:{tmp_path / 'n'}", *muvera, "--dimensions", "8", model=colbert)
+    assert "leave the number of dimensions out" in refused.stderr

@@ -10,8 +10,9 @@ from gguf_embed.embedder.embedder import Embedder
 from gguf_embed.embedder.methods import EmbedOptions
 from gguf_embed.embedder.words import reason
 from gguf_embed.ingest.pool.base import Embedded, ModelFacts
+from gguf_embed.ingest.pool.muvera_words import pooling_of
 from gguf_embed.ingest.pool.vector_columns import vector_columns
-from gguf_embed.types import DENSE, JOINT, MULTIVECTOR, SPARSE, OutputSpec, Span
+from gguf_embed.types import DENSE, JOINT, MULTIVECTOR, MUVERA, SPARSE, Muvera, OutputSpec, Span
 from gguf_embed.vectors import Rows
 from gguf_embed.vectors.joint import JointOutput
 
@@ -33,22 +34,23 @@ class LocalPool:
         dimensions: int | None = None,
         truncate: bool = False,
         vectors: tuple[str, ...] = (DENSE,),
+        muvera: Muvera | None = None,
     ) -> None:
         """`prompt`, `dimensions` and `truncate` are those of `Embedder.embed`. Reads the model's file once.
 
-        `vectors`: the kinds of vectors for each text, all computed in one pass. Raises `NotSupported` if the model
-        cannot give one of them.
+        `vectors`: the kinds of vectors for each text, all computed in one pass. `muvera`: dense vectors are made of
+        multi-vectors with these settings. Raises `NotSupported` if the model cannot give one of them.
         """
         model, prompt_text = embedder.details, embedder.prompt_text(prompt)
         self._embedder = embedder
-        self._options = EmbedOptions(prompt, dimensions, None, truncate)
-        self._output = output_of(vectors)
+        self._options = EmbedOptions(prompt, dimensions, None, truncate, muvera)
+        self._output = output_of(vectors, muvera)
         self.facts = ModelFacts(
             name=model.name,
             fingerprint=embedder.info.fingerprint,
-            dimensions=(dimensions or model.n_embd) if DENSE in vectors else 0,
-            pooling=model.pooling.value,
-            normalized=model.embd_normalize == 2,
+            dimensions=(muvera.n_dims if muvera else dimensions or model.n_embd) if DENSE in vectors else 0,
+            pooling=pooling_of(muvera) if muvera else model.pooling.value,
+            normalized=model.embd_normalize == 2 and muvera is None,
             prompt=prompt_text,
             max_tokens=model.max_input_tokens,
             vectors=vectors,
@@ -71,7 +73,7 @@ class LocalPool:
             result.output.by_kind if isinstance(result.output, JointOutput) else {result.output.kind: result.output}
         )
         columns = vector_columns(by_kind, self.facts.multivector_dimensions)
-        dense = by_kind.get(DENSE) if self.facts.dimensions else None
+        dense = by_kind.get(MUVERA if self._options.muvera else DENSE) if self.facts.dimensions else None
         if isinstance(dense, Rows) and not failures:
             vectors = dense.matrix
         elif isinstance(dense, Rows):
@@ -86,8 +88,10 @@ class LocalPool:
         self._embedder.close()
 
 
-def output_of(vectors: tuple[str, ...]) -> OutputSpec | None:
+def output_of(vectors: tuple[str, ...], muvera: Muvera | None = None) -> OutputSpec | None:
     """What to ask for to get these kinds of vectors; None: the model's dense vector."""
+    if muvera is not None:
+        vectors = tuple(MULTIVECTOR if kind == DENSE else kind for kind in vectors)
     if len(vectors) > 1:
         return OutputSpec(JOINT, parts=vectors)
     return None if vectors == (DENSE,) else OutputSpec(vectors[0])

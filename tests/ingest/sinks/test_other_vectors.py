@@ -12,14 +12,15 @@ import pyarrow as pa
 import pytest
 
 from gguf_embed.cli.ingest import IngestFlags
-from gguf_embed.cli.ingest_model import kinds_of_vectors
+from gguf_embed.cli.ingest_model import kinds_of_vectors, muvera_settings
 from gguf_embed.errors import ConfigError
+from gguf_embed.ingest.pool.muvera_words import parse_muvera_flag, pooling_of, settings_of
 from gguf_embed.ingest.pool.vector_columns import vector_columns
 from gguf_embed.ingest.sinks.base import Sink
 from gguf_embed.ingest.sinks.manifest_json import from_json, to_json
 from gguf_embed.ingest.sinks.open import check_vectors, open_sink, parse_url
 from gguf_embed.ingest.sinks.qdrant import QdrantSink
-from gguf_embed.types import DENSE, MULTIVECTOR, SPARSE
+from gguf_embed.types import DENSE, MULTIVECTOR, SPARSE, Muvera
 from gguf_embed.vectors import Rows
 from gguf_embed.vectors.sparse import SparseRows
 from tests.ingest.sinks.sample_rows import MANIFEST, N_DIMS, numbered, rows, vectors
@@ -152,6 +153,21 @@ def flags(**changes: Any) -> IngestFlags:
 def test_kinds_of_vectors():
     assert kinds_of_vectors(flags()) == (DENSE,)
     assert kinds_of_vectors(flags(vectors="multivector, DENSE,dense")) == (DENSE, MULTIVECTOR)
+    assert kinds_of_vectors(flags(vectors="sparse,muvera")) == (DENSE, SPARSE)
+    assert muvera_settings(flags()) is None
+    assert muvera_settings(flags(vectors="muvera")) == Muvera()
+    settings = Muvera(k_sim=4, random_seed=0)
+    assert muvera_settings(flags(vectors="muvera", muvera="k_sim=4, random_seed=0")) == settings
+    assert settings_of(pooling_of(settings)) == settings
+    assert settings_of("mean") is None
+    for wrong in ("k_sim", "k_sim=-1", "dim=4", "k_sim=4,k_sim=5", "k_sim=11", ""):
+        with pytest.raises(ConfigError, match=f"--muvera {wrong}"):
+            parse_muvera_flag(wrong)
+    for kinds in ("muvera,dense", "multivector,muvera"):
+        with pytest.raises(ConfigError, match="leave it or both of them out"):
+            kinds_of_vectors(flags(vectors=kinds))
+    with pytest.raises(ConfigError, match="--muvera needs --vectors muvera"):
+        kinds_of_vectors(flags(muvera="k_sim=4"))
     with pytest.raises(ConfigError, match="'colbert' is not one of dense, sparse, multivector"):
         kinds_of_vectors(flags(vectors="colbert"))
     for change in ({"endpoint": ("http://x",)}, {"runner": "ray"}):
