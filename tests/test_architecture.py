@@ -58,6 +58,7 @@ HOMES = {
         "engines/static/",
     ),
     "PIL": ("images/pixels.py",),
+    "py_rust_stemmers": ("engines/bm25/words.py",),
     "opentelemetry": ("server/tracing.py",),
     "orjson": ("server/", "embedder/", "ingest/", "cli/", "batch/"),
     "uvloop": ("server/", "cli/"),

@@ -150,3 +150,23 @@ def test_muvera(server):
     both = server.post("/v1/embeddings", body | muvera | {"output": ["dense", "multivector"]}).json()
     assert [item["index"] for item in both["data"]] == [0, 2]
     assert [(len(item["embedding"]), len(item["muvera"])) for item in both["data"]] == [(64, 80)] * 2
+
+
+@pytest.mark.parametrize("flags", [(), ("--isolate",)])
+def test_bm25_needs_no_model_file(launch, flags):
+    pytest.importorskip("py_rust_stemmers")
+    server = launch("-m", "bm25", *flags)
+    [[cat, mat]] = server.post("/embed_sparse", {"inputs": ["the cat and the mat, a cat"]}).json()
+    length = 1.2 * (0.25 + 0.75 * 3 / 256)
+    weights = [1 * 2.2 / (1 + length), 2 * 2.2 / (2 + length)]
+    assert sorted((cat["value"], mat["value"])) == pytest.approx(weights, rel=1e-5)
+    query = {"input": "cats", "return_sparse": True, "input_type": "query"}
+    [item] = server.post("/v1/embeddings", query).json()["data"]
+    assert item["sparse_embedding"]["values"] == [1.0]
+    assert item["sparse_embedding"]["indices"][0] in (cat["index"], mat["index"])
+    assert server.post("/v1/embeddings", {"input": "cat"}).status == 400
+    assert server.post("/embedding", {"content": "cat"}).status == 501
+    tokens = server.post("/tokenize", {"content": "the cat"}).json()["tokens"]
+    assert server.post("/detokenize", {"tokens": tokens}).status == 400
+    [failed] = server.post("/v1/embeddings", query | {"input": ["the"], "on_error": "skip"}).json()["errors"]
+    assert "no word" in failed["message"]

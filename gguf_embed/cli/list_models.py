@@ -144,6 +144,8 @@ def source_label(row: CatalogRow) -> str:
     """The repository that a model comes from, or why it cannot be used yet."""
     if row.not_yet is not None:
         return f"not yet: {row.not_yet}"
+    if row.language is not None:
+        return "made here"
     return row.repo or f"{row.convert}, converted"
 
 

@@ -24,6 +24,8 @@ from gguf_embed.doctor.vocabulary import check_vocabulary
 from gguf_embed.doctor.weights import check_weights
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import static_format, towers
+from gguf_embed.gguf_file.bm25_format import ARCHITECTURE as BM25
+from gguf_embed.gguf_file.bm25_format import WITHOUT_NETWORK
 from gguf_embed.gguf_file.crisp_layout import RAW_VOCABULARY
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.towers import model_of
@@ -97,7 +99,7 @@ def check_header(header: GgufHeader, row: CatalogRow | None) -> tuple[Finding, .
     Nothing for static models and CLIP, and for a split one, whose other parts hold tensors, too.
     """
     is_split = (header.get("split.count", int) or 1) > 1
-    if is_split or header.architecture in (static_format.ARCHITECTURE, towers.TEXT):
+    if is_split or header.architecture in (*WITHOUT_NETWORK, towers.TEXT):
         return ()
     evidence = gather_header(header, row)
     return tuple(chain.from_iterable(check(evidence) for check in _checks_of(evidence, _HEADER_CHECKS)))
@@ -157,6 +159,8 @@ def _checks_of(evidence: Evidence, checks: tuple[Check, ...]) -> tuple[Check, ..
     """Those that a file's layout allows; `checks` are for llama.cpp's."""
     if evidence.architecture == static_format.ARCHITECTURE:
         return _STATIC_CHECKS
+    if evidence.architecture == BM25:
+        return ()
     if evidence.architecture == towers.TEXT:
         return _TOWER_CHECKS
     return _CRISP_CHECKS if evidence.header.get(RAW_VOCABULARY, bool) else checks

@@ -9,7 +9,8 @@ from gguf_embed.doctor.evidence import Evidence
 from gguf_embed.doctor.findings import Change, Finding, ValueType, note, serious, sets, uint, warning
 from gguf_embed.doctor.llama_facts import ARCHITECTURES
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file import static_format, towers
+from gguf_embed.gguf_file import towers
+from gguf_embed.gguf_file.bm25_format import WITHOUT_NETWORK
 from gguf_embed.gguf_file.constants import ARRAY
 from gguf_embed.gguf_file.facts import check_can_embed
 from gguf_embed.gguf_file.graph_only import OWN_ARCHITECTURES
@@ -42,7 +43,7 @@ def check_architecture(evidence: Evidence) -> Iterator[Finding]:
         check_can_embed(evidence.header)
     except ModelFileError as error:
         yield serious("cannot_embed", error.message.removeprefix(f"{evidence.header.path}: "), "use an embedding model")
-    if evidence.architecture not in (*ARCHITECTURES, *OWN_ARCHITECTURES, static_format.ARCHITECTURE, towers.TEXT):
+    if evidence.architecture not in (*ARCHITECTURES, *OWN_ARCHITECTURES, *WITHOUT_NETWORK, towers.TEXT):
         yield serious(
             "architecture_unknown",
             f"general.architecture is {evidence.architecture!r}, which this version of llama.cpp does not know",

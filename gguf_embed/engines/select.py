@@ -10,6 +10,7 @@ from pathlib import Path
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import ClosableCodec, EngineDriver
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.bm25_format import ARCHITECTURE as BM25_ARCHITECTURE
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.static_format import ARCHITECTURE as STATIC_ARCHITECTURE
 from gguf_embed.gguf_file.stored_tokenizer import has_stored_tokenizer, read_stored_tokenizer
@@ -20,6 +21,12 @@ def _static() -> EngineDriver:
     from gguf_embed.engines.static.driver import StaticDriver
 
     return StaticDriver()
+
+
+def _bm25() -> EngineDriver:
+    from gguf_embed.engines.bm25.driver import Bm25Driver
+
+    return Bm25Driver()
 
 
 def _openvino() -> EngineDriver:
@@ -45,6 +52,7 @@ class RegisteredEngine:
 
 _ENGINES: dict[str, RegisteredEngine] = {
     "static": RegisteredEngine(_static, frozenset({STATIC_ARCHITECTURE}), only=True),
+    "bm25": RegisteredEngine(_bm25, frozenset({BM25_ARCHITECTURE}), only=True),
     "openvino": RegisteredEngine(_openvino),
     "llama": RegisteredEngine(_llama),
 }

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from math import isfinite
 
 from gguf_embed.errors import ModelFileError, WayOut
+from gguf_embed.gguf_file.bm25_format import WITHOUT_NETWORK
 from gguf_embed.gguf_file.constants import STRING, VOCABULARY_TYPES, VocabularyType
 from gguf_embed.gguf_file.header import GgufHeader, MetadataValue
 from gguf_embed.gguf_file.layout import read_layout
-from gguf_embed.gguf_file.static_format import ARCHITECTURE as STATIC_ARCHITECTURE
 from gguf_embed.gguf_file.stored_tokenizer import has_stored_tokenizer
 from gguf_embed.gguf_file.strings import read_strings
 
@@ -82,7 +82,7 @@ def header_problems(header: GgufHeader) -> Iterator[str]:
     alignment = header.get("general.alignment", int)
     if alignment is not None and not _MIN_ALIGNMENT <= alignment <= _MAX_ALIGNMENT:
         yield f"general.alignment is {alignment}, expected {_MIN_ALIGNMENT} to {_MAX_ALIGNMENT}"
-    if header.architecture == STATIC_ARCHITECTURE:
+    if header.architecture in WITHOUT_NETWORK:
         return  # its engine checks what it reads
     yield from _number_problems(header)
     yield from _head_problems(header)

@@ -16,7 +16,7 @@ third kind, of listwise rerankers, is in `listwise_head.py`.
     gguf-embed.colbert.skipped            int32[]                   tokens of documents that get no vector
     gguf-embed.colbert.skips_first        bool                      neither does the first token of any text
 
-    gguf-embed.sparse.kind                string                    "lexical" (BGE-M3) or "mlm" (SPLADE)
+    gguf-embed.sparse.kind                string                    "lexical" (BGE-M3), "mlm" (SPLADE) or "bm25"
     gguf-embed.sparse.weight              float32[n_embd], or float32[n_embd * n_embd] of the mlm head's dense layer
     gguf-embed.sparse.bias                float32[1] or float32[n_embd]
     gguf-embed.sparse.norm.weight, .bias  float32[n_embd]           mlm: the layer norm after the dense layer
@@ -38,6 +38,7 @@ from dataclasses import dataclass
 from math import prod
 
 from gguf_embed.gguf_file import lfm2_colbert
+from gguf_embed.gguf_file.bm25_format import FACTORS
 from gguf_embed.gguf_file.dequantize import dequantized
 from gguf_embed.gguf_file.head_source import MAX_DIMENSIONS, MAX_LENGTH, HeadSource, Numbers, Projection
 from gguf_embed.gguf_file.header import GgufHeader
@@ -46,7 +47,7 @@ from gguf_embed.gguf_file.listwise_head import ListwiseHead, has_listwise_head, 
 from gguf_embed.types import FloatMatrix
 
 COLBERT, SPARSE = "gguf-embed.colbert.", "gguf-embed.sparse."
-LEXICAL, MLM = "lexical", "mlm"
+LEXICAL, MLM, BM25 = "lexical", "mlm", "bm25"
 
 TENSORS = frozenset(
     f"{name}.{part}"
@@ -101,6 +102,15 @@ class MaskedLanguageHead:
     n_log: int
 
 
+@dataclass(frozen=True, slots=True)
+class Bm25:
+    """How often a document's word occurs, as its weight."""
+
+    k: float  # how soon further occurrences count no more
+    b: float  # how much a document's length counts
+    average_length: float  # of documents, in words
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseHead:
     """Weights of vocabulary entries for a text."""
@@ -108,6 +118,7 @@ class SparseHead:
     n_vocab: int
     lexical: Projection | None = None  # one number per token: the weight of its own entry
     mlm: MaskedLanguageHead | None = None  # a number per entry for each token: the largest is the entry's weight
+    bm25: Bm25 | None = None  # weights by counting, without the network
     query_weights: Numbers | None = None  # float32[n_vocab]: queries are weighed without the network
     skipped: frozenset[int] = frozenset()
 
@@ -137,7 +148,7 @@ def has_token_heads(header: GgufHeader) -> bool:
 
 def heads_bytes(header: GgufHeader) -> int:
     """An estimate of the memory that the heads take, the decoder of a masked language head most of all."""
-    if not has_sparse_head(header) or header.get(SPARSE + "kind", str) == LEXICAL:
+    if not has_sparse_head(header) or header.get(SPARSE + "kind", str) in (LEXICAL, BM25):
         return 0
     table = header.tensors.get("token_embd.weight")
     return 4 * prod(table.shape) if table is not None and "sparse_linear.weight" not in header.tensors else 0
@@ -215,9 +226,18 @@ def _sparse(source: HeadSource) -> SparseHead:
         weight = source.numbers(SPARSE + "weight", n_embd, "sparse_linear.weight").reshape(1, n_embd)
         bias = source.optional(SPARSE + "bias", 1, "sparse_linear.bias")
         return SparseHead(n_vocab, lexical=Projection(weight, bias), query_weights=query_weights, skipped=skipped)
+    if kind == BM25:
+        return SparseHead(n_vocab, bm25=_bm25(source))
     if kind != MLM:
-        raise source.error(f"{SPARSE}kind is {kind!r}, expected {LEXICAL!r} or {MLM!r}")
+        raise source.error(f"{SPARSE}kind is {kind!r}, expected {LEXICAL!r}, {MLM!r} or {BM25!r}")
     return SparseHead(n_vocab, mlm=_mlm(source), query_weights=query_weights, skipped=frozenset())
+
+
+def _bm25(source: HeadSource) -> Bm25:
+    k, b, average_length = map(float, source.numbers(FACTORS, 3, FACTORS))
+    if k < 0 or not 0 <= b <= 1 or average_length <= 0:
+        raise source.error(f"{FACTORS} are k {k:g}, b {b:g} and an average length of {average_length:g}")
+    return Bm25(k, b, average_length)
 
 
 def _special_ids(source: HeadSource) -> frozenset[int]:

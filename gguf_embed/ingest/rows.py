@@ -112,6 +112,7 @@ class Manifest:
     vectors: tuple[str, ...] = (DENSE,)  # the kinds that each row has
     multivector_dimensions: int = 0
     n_vocab: int = 0  # entries that a sparse vector may have
+    idf: bool = False  # the database multiplies sparse weights by the inverse document frequency, if it can
     extra: dict[str, str] = field(default_factory=dict)
 
 

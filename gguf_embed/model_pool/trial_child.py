@@ -20,10 +20,11 @@ from gguf_embed.engines.child_process import be_the_first_to_go
 from gguf_embed.engines.select import open_codec
 from gguf_embed.errors import EmbedError, ModelFileError, WayOut
 from gguf_embed.gguf_file import towers
+from gguf_embed.gguf_file.bm25_format import ARCHITECTURE as BM25
+from gguf_embed.gguf_file.bm25_format import WITHOUT_NETWORK
 from gguf_embed.gguf_file.bounds import check_bounds, vocabulary_problem
 from gguf_embed.gguf_file.facts import check_can_embed
 from gguf_embed.gguf_file.header import GgufHeader
-from gguf_embed.gguf_file.static_format import ARCHITECTURE as STATIC_ARCHITECTURE
 from gguf_embed.gguf_file.vocabulary import has_wordpiece
 from gguf_embed.model_pool.loading import LoadedModel, load_model
 from gguf_embed.model_store.locate import LocatedModel
@@ -93,7 +94,7 @@ def _try(job: TrialJob) -> None:
     header = towers.read_model(job.path)
     check_can_embed(header)
     check_bounds(header)
-    if header.architecture != STATIC_ARCHITECTURE:
+    if header.architecture not in WITHOUT_NETWORK:
         _try_vocabulary(header, job.config)
     model = load_model(
         LocatedModel(job.path, job.name),
@@ -129,7 +130,8 @@ def _compute(model: LoadedModel, texts: Sequence[Sequence[int]]) -> list[Output]
     longest = min(plan.contexts.max_tokens, model.limits.max_tokens)
     cut = [truncate_tokens(text, longest, model.limits.closing).tokens for text in texts]
     outputs: list[Output] = []
-    for output in (OutputSpec.of(model.info.pooling or Pooling.NONE), *_outputs_of_heads(model.info)):
+    own = () if model.info.architecture == BM25 else (OutputSpec.of(model.info.pooling or Pooling.NONE),)
+    for output in (*own, *_outputs_of_heads(model.info)):
         for batch in (*([text] for text in cut), cut[:1] * 2):
             if batch and sum(map(len, batch)) <= plan.contexts.max_tokens:
                 context = model.loaded.engine.open_context(plan.contexts.spec(output, sum(map(len, batch)), long=False))

@@ -25,7 +25,8 @@ _FILE_SUFFIX = re.compile(r"(-gguf|-qat|-ggml-model|-embeddings?-gguf)$")
 
 @dataclass(frozen=True, slots=True)
 class CatalogRow:
-    """One model. It has a GGUF (`repo`), needs our converter (`convert`), or cannot run yet (`not_yet` says why)."""
+    """One model. It has a GGUF (`repo`), needs our converter (`convert`), is made here for a language (`language`), or
+    cannot run yet (`not_yet` says why)."""
 
     name: str
     aliases: tuple[str, ...]  # other names, including Ollama's
@@ -39,6 +40,7 @@ class CatalogRow:
     repo: str | None  # holds its GGUF on the hub
     file: str | None  # shell pattern for the name of the GGUF in `repo`
     convert: str | None  # the original repository, for our converter
+    language: str | None  # of BM25, which needs no download
     not_yet: str | None
     prompts: Mapping[str, str]  # "query", "document", … → what the card puts before a text
     source: str  # URL of the card that these facts are from
@@ -109,7 +111,14 @@ def file_key(text: str) -> str:
 
 def _parse_row(raw: dict[str, Any]) -> CatalogRow:
     """Every key is a field; missing ones become None or empty."""
-    optional: dict[str, Any] = {"repo": None, "file": None, "convert": None, "not_yet": None, "pooling": None}
+    optional: dict[str, Any] = {
+        "repo": None,
+        "file": None,
+        "convert": None,
+        "language": None,
+        "not_yet": None,
+        "pooling": None,
+    }
     values = optional | {"aliases": [], "matryoshka": [], "prompts": {}, "verified": False} | raw
     values["aliases"] = tuple(values["aliases"])
     values["matryoshka"] = tuple(values["matryoshka"])

@@ -1,4 +1,4 @@
-"""Carries out a `PullPlan`: downloads a GGUF, converts an original model, or uses the default model's package."""
+"""Carries out a `PullPlan`: downloads a GGUF, converts or makes a model, or uses the default model's package."""
 
 from __future__ import annotations
 
@@ -22,9 +22,22 @@ def fetch_planned(plan: PullPlan, cache_dir: Path, hub: Hub, listener: Listener)
         # if this fails for any reason, use the hub's file, whose download can report progress
         with suppress(ModelFileError):
             return (_fetched(resolve_default(cache_dir, listener.say, hub=replace(hub, offline=True))),)
+    if plan.language is not None:
+        return (_fetched(_made(plan.language, plan, cache_dir)),)
     if plan.repo is not None:
         return fetch_files(hub, plan.repo, plan.choice, listener)
     return (_fetched(_convert(plan, cache_dir, hub, listener)),)
+
+
+def _made(language: str, plan: PullPlan, cache_dir: Path) -> Path:
+    """BM25's GGUF, made now or at an earlier time."""
+    from gguf_embed.convert.bm25 import write_bm25  # here because importing gguf takes 70 ms
+
+    assert plan.row is not None, "a plan with a language has a row"
+    output = cache_dir / "converted" / f"{plan.row.name}.gguf"
+    if not output.is_file():
+        write_bm25(language, output, name=plan.row.name)
+    return output
 
 
 def _convert(plan: PullPlan, cache_dir: Path, hub: Hub, listener: Listener) -> Path:

@@ -1,4 +1,4 @@
-"""Decides what pulling a name means: a repository's GGUF, a model to convert, or the default model. No I/O."""
+"""Decides what pulling a name means: a repository's GGUF, a model to convert or make, or the default model. No I/O."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ _CONVERTED_TYPES = ("f32", "f16", "bf16", "q8_0")
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """Where a model comes from: either `repo` or `convert` is set."""
+    """Where a model comes from: one of `repo`, `convert` and `language` is set."""
 
     asked: str  # the given name in comparable form
     choice: FileChoice
     repo: str | None = None  # holds the GGUF
     convert: str | None = None  # the original's repository
+    language: str | None = None  # of BM25, which is made here
     is_default: bool = False  # the default model, which may be available without the hub
     row: CatalogRow | None = None
 
@@ -66,6 +67,10 @@ def _plan_row(text: str, row: CatalogRow, quant: str | None) -> PullPlan:
     if row.not_yet is not None:
         raise NotSupported(f"{row.name} cannot run yet: {row.not_yet}")
     asked = model_key(text)
+    if row.language is not None:
+        if quant is not None:
+            raise NotSupported(f"{row.name} has no weights to quantize: give {row.name} without {quant}")
+        return PullPlan(asked, FileChoice(), language=row.language, row=row)
     if row.repo is not None:
         is_default = row.name == DEFAULT_NAME and quant is None
         return PullPlan(asked, FileChoice(quant=quant, pattern=row.file), row.repo, is_default=is_default, row=row)

@@ -31,6 +31,7 @@ ROW = CatalogRow(
     repo="org/known-gguf",
     file=None,
     convert=None,
+    language=None,
     not_yet=None,
     prompts={"query": "from the card: ", "document": ""},
     source="https://example.org/known",

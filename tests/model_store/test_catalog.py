@@ -107,7 +107,7 @@ def test_a_row_is_complete_and_sane(row):
     for repo in (row.repo, row.convert):
         assert repo is None or parse_repo(repo) == (repo, None)
     assert (row.file is None) == (row.repo is None)
-    assert 25 <= row.dimensions <= 4096
+    assert 25 <= row.dimensions <= 4096 or row.language
     assert list(row.matryoshka) == sorted(set(row.matryoshka), reverse=True)
     assert not row.matryoshka or row.matryoshka[0] == row.dimensions
     assert all(re.fullmatch(r"[a-z_]+", name) and text.strip() for name, text in row.prompts.items())
@@ -116,7 +116,7 @@ def test_a_row_is_complete_and_sane(row):
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_row_says_in_which_way_it_runs(row):
-    assert bool(row.repo or row.convert) != bool(row.not_yet)
+    assert [bool(row.repo or row.convert), bool(row.language), bool(row.not_yet)].count(True) == 1
     match row.kind:
         case "static":
             assert (row.architecture, row.pooling, row.context) == (STATIC_ARCHITECTURE, None, 0)
@@ -127,7 +127,8 @@ def test_a_row_says_in_which_way_it_runs(row):
         case "rerank":
             assert row.pooling is (None if row.name.startswith("jina-reranker-v3") else Pooling.RANK)
         case "multivector" | "sparse":
-            assert row.convert or row.architecture == "lfm2"  # whose projection llama.cpp computes
+            is_bm25 = (row.architecture, row.dimensions, row.context) == ("bm25", 0, 0)
+            assert row.convert or row.architecture == "lfm2" or is_bm25  # LFM2's projection llama.cpp computes
             assert row.pooling is None
         case "embedding":
             assert row.pooling in (Pooling.MEAN, Pooling.CLS, Pooling.LAST)

@@ -18,7 +18,7 @@ from gguf_embed.engines.base import (
 )
 from gguf_embed.engines.heads.late_interaction import multivectors
 from gguf_embed.engines.heads.listwise import marked_vectors
-from gguf_embed.engines.heads.sparse import query_vectors, sparse_vectors
+from gguf_embed.engines.heads.sparse import counted, query_vectors, sparse_vectors
 from gguf_embed.errors import NotSupported
 from gguf_embed.gguf_file.token_heads import TokenHeads
 from gguf_embed.types import DENSE, JOINT, LISTWISE, MULTIVECTOR, SPARSE, TOKENS, Output, OutputSpec, Pooling
@@ -58,7 +58,7 @@ class HeadedContexts:
         if output.kind not in (MULTIVECTOR, SPARSE, LISTWISE, JOINT):
             return self.inner.spec(output, n_tokens, long=long)
         rows = self.inner.spec(rows_output(output, self.heads), n_tokens, long=long)
-        needs_rows = not is_weighed_query(output, self.heads)
+        needs_rows = not is_weighed_without_rows(output, self.heads)
         return HeadedSpec(output, rows.max_tokens, rows.max_sequences, rows if needs_rows else None)
 
 
@@ -99,7 +99,8 @@ class HeadedContext:
     def embed(self, batch: Sequence[Sequence[int]], n_threads: int) -> Output:
         output = self.spec.output
         if self._rows is None:
-            return self._sparse(None, batch)
+            sparse = self._sparse(None, batch)
+            return sparse if output.kind == SPARSE else JointOutput({SPARSE: sparse})
         rows = self._rows.embed(batch, n_threads)
         assert isinstance(rows, Rows)
         if output.kind != JOINT:
@@ -119,9 +120,11 @@ class HeadedContext:
         return multivectors(rows, batch, heads.late, is_query=output.is_query)
 
     def _sparse(self, rows: Rows | None, batch: Sequence[Sequence[int]]) -> Output:
-        """`rows` are not needed for queries that a table weighs."""
+        """`rows` are not needed for queries that a table weighs, and for BM25."""
         head = self._heads.sparse
         assert head is not None
+        if head.bm25 is not None:
+            return counted(batch, head.bm25, is_query=self.spec.output.is_query)
         if self.spec.output.is_query and head.query_weights is not None:
             return query_vectors(batch, head.query_weights)
         assert rows is not None
@@ -142,10 +145,12 @@ def rows_output(output: OutputSpec, heads: TokenHeads) -> OutputSpec:
     return OutputSpec(TOKENS, unattended=late.expansion_token)
 
 
-def is_weighed_query(output: OutputSpec, heads: TokenHeads) -> bool:
-    """Whether a table has the weights of its tokens."""
-    has_table = heads.sparse is not None and heads.sparse.query_weights is not None
-    return output.kind == SPARSE and output.is_query and has_table
+def is_weighed_without_rows(output: OutputSpec, heads: TokenHeads) -> bool:
+    """Whether a table has the weights of a query's tokens, or counting them is enough."""
+    head = heads.sparse
+    if (output.parts or (output.kind,)) != (SPARSE,) or head is None:
+        return False
+    return head.bm25 is not None or (output.is_query and head.query_weights is not None)
 
 
 def pooled(rows: Rows, pooling: Pooling) -> Rows:

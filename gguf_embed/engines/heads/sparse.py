@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gguf_embed.gguf_file.head_source import Numbers
-from gguf_embed.gguf_file.token_heads import MaskedLanguageHead, SparseHead
+from gguf_embed.gguf_file.token_heads import Bm25, MaskedLanguageHead, SparseHead
 from gguf_embed.types import FloatMatrix
 from gguf_embed.vectors import Rows
 from gguf_embed.vectors.sparse import Indices, SparseRows, Weights
@@ -36,6 +36,17 @@ def query_vectors(batch: Sequence[Sequence[int]], table: Numbers) -> SparseRows:
     """Each distinct token with its weight in `table`, float32[n_vocab], without the network."""
     distinct = [np.unique(np.asarray(tokens, np.int32)) for tokens in batch]
     return SparseRows.of([_positive(tokens, table[tokens]) for tokens in distinct])
+
+
+def counted(batch: Sequence[Sequence[int]], bm25: Bm25, *, is_query: bool) -> SparseRows:
+    """Each distinct word with its weight: BM25's without the inverse document frequency; 1 in a query."""
+    texts = []
+    for words in batch:
+        distinct, counts = np.unique(np.asarray(words, np.int64), return_counts=True)
+        length = 1.0 - bm25.b + bm25.b * len(words) / bm25.average_length
+        weights = np.ones(len(distinct)) if is_query else counts * (bm25.k + 1.0) / (counts + bm25.k * length)
+        texts.append((np.asarray(distinct, np.int32), np.asarray(weights, np.float32)))
+    return SparseRows.of(texts)
 
 
 def largest_per_token(tokens: Sequence[int], weights: Weights, skipped: frozenset[int]) -> tuple[Indices, Weights]:

@@ -33,6 +33,7 @@ def new_manifest(facts: ModelFacts, chunking: str, probes: FloatMatrix) -> Manif
         vectors=facts.vectors,
         multivector_dimensions=facts.multivector_dimensions,
         n_vocab=facts.n_vocab,
+        idf=facts.idf,
         probes=tuple(tuple(float(x) for x in row) for row in probes),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,

@@ -25,6 +25,7 @@ class ModelFacts:
     vectors: tuple[str, ...] = (DENSE,)  # the kinds that each text gets
     multivector_dimensions: int = 0
     n_vocab: int = 0  # entries that a sparse vector may have
+    idf: bool = False  # sparse weights are to be multiplied by the inverse document frequency, as BM25's
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import numpy as np
 from gguf_embed.embedder.embedder import Embedder
 from gguf_embed.embedder.methods import EmbedOptions
 from gguf_embed.embedder.words import reason
+from gguf_embed.gguf_file.bm25_format import ARCHITECTURE as BM25
 from gguf_embed.ingest.pool.base import Embedded, ModelFacts
 from gguf_embed.ingest.pool.muvera_words import pooling_of
 from gguf_embed.ingest.pool.vector_columns import vector_columns
@@ -55,6 +56,7 @@ class LocalPool:
             max_tokens=model.max_input_tokens,
             vectors=vectors,
             n_vocab=model.n_vocab if SPARSE in vectors else 0,
+            idf=model.architecture == BM25,
             multivector_dimensions=self._multivector_width() if MULTIVECTOR in vectors else 0,
         )
 

@@ -12,7 +12,7 @@ from gguf_embed.embedder.token_offsets import own_token_offsets
 from gguf_embed.engines.select import open_codec
 from gguf_embed.errors import EmbedError
 from gguf_embed.gguf_file import towers
-from gguf_embed.gguf_file.static_format import ARCHITECTURE as STATIC
+from gguf_embed.gguf_file.bm25_format import WITHOUT_NETWORK
 from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.locate import locate_model
@@ -36,7 +36,7 @@ def open_own_tokenizer(model: str | None, fingerprint: str) -> OwnTokenizer | No
         path = locate_model(source_of(model, offline=True), cache_dir(os.environ), _log.info).path
         if file_digest(path) != fingerprint:
             return None
-        if read_model(path).architecture in (STATIC, towers.TEXT):  # only the engine has the tokenizer
+        if read_model(path).architecture in (*WITHOUT_NETWORK, towers.TEXT):  # only the engine has the tokenizer
             embedder = Embedder(path, offline=True)
             return OwnTokenizer(embedder.token_offsets, embedder.close)
         opened = open_codec(path)

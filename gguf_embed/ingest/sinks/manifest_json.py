@@ -13,7 +13,7 @@ KEY = "gguf_embed"
 """What the manifest is called where a place has names for its metadata."""
 
 NEWEST_FORMAT = 1
-_OF_OTHER_KINDS = ("vectors", "multivector_dimensions", "n_vocab")
+_OF_OTHER_KINDS = ("vectors", "multivector_dimensions", "n_vocab", "idf")
 
 
 def to_json(manifest: Manifest) -> str:

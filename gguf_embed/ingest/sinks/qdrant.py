@@ -189,7 +189,8 @@ class QdrantSink:
             vectors[MULTIVECTOR] = models.VectorParams(
                 size=manifest.multivector_dimensions, distance=cosine, multivector_config=maxsim
             )
-        sparse = {SPARSE: models.SparseVectorParams()} if SPARSE in manifest.vectors else {}
+        modifier = models.Modifier.IDF if manifest.idf else None
+        sparse = {SPARSE: models.SparseVectorParams(modifier=modifier)} if SPARSE in manifest.vectors else {}
         return {"vectors": vectors, "sparse_vectors": sparse}
 
     def _call(self, request: Callable[..., Any], *values: Any, **named: Any) -> Any:

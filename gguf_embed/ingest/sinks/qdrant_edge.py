@@ -167,7 +167,8 @@ class QdrantEdgeSink:
             vectors[MULTIVECTOR] = edge.EdgeVectorParams(
                 size=manifest.multivector_dimensions, distance=cosine, multivector_config=maxsim
             )
-        sparse = {SPARSE: edge.EdgeSparseVectorParams()} if SPARSE in manifest.vectors else {}
+        modifier = edge.Modifier.Idf if manifest.idf else None
+        sparse = {SPARSE: edge.EdgeSparseVectorParams(modifier=modifier)} if SPARSE in manifest.vectors else {}
         return edge.EdgeConfig(vectors=vectors, sparse_vectors=sparse)
 
     def _shard(self) -> Any:

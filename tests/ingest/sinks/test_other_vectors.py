@@ -192,6 +192,20 @@ def test_other_sinks_refuse_them(url, kinds, message):
         check_vectors(parse_url(url), kinds)
 
 
+def test_qdrant_multiplies_bm25_by_the_inverse_document_frequency(qdrant, tmp_path):
+    bm25 = replace(manifest((SPARSE,)), idf=True)
+    QdrantSink(qdrant, "docs", "memory").create(bm25)
+    assert qdrant.get_collection("docs").config.params.sparse_vectors[SPARSE].modifier == "idf"
+    pytest.importorskip("qdrant_edge")
+    sink = open_sink(f"qdrant:{tmp_path / 'q'}")
+    sink.create(bm25)
+    sink.prepare("keep")
+    sink.write(rows_with((SPARSE,)))
+    sink.close()
+    [config] = (tmp_path / "q").rglob("edge_config.json")
+    assert '"idf"' in config.read_text()
+
+
 def test_a_manifest_of_dense_vectors_is_what_older_versions_wrote():
-    assert not {"vectors", "n_vocab", "multivector_dimensions"} & set(json.loads(to_json(MANIFEST)))
+    assert not {"vectors", "n_vocab", "multivector_dimensions", "idf"} & set(json.loads(to_json(MANIFEST)))
     assert from_json(to_json(manifest(ALL)), "x") == manifest(ALL)
