@@ -90,7 +90,7 @@ def test_a_file_without_heads_has_none(tmp_path):
         (LISTWISE | {"listwise.query_token": 20}, "listwise.query_token has the token 20, expected 0 to 19"),
         (LISTWISE | {"listwise.max_documents": 0}, "listwise.max_documents is 0, expected 1 to"),
         ({"listwise.dimensions": 2}, "listwise.hidden is missing"),
-        (LEXICAL | {"sparse.kind": "other"}, "sparse.kind is 'other', expected 'lexical' or 'mlm'"),
+        (LEXICAL | {"sparse.kind": "other"}, "sparse.kind is 'other', expected 'lexical', 'mlm' or 'bm25'"),
         (LEXICAL | {"sparse.weight": [0.5]}, "sparse.weight has 1 numbers"),
         (LEXICAL | {"sparse.kind": "mlm"}, "token_embd.weight is not a table of 20 rows of 8 numbers"),
         (LEXICAL | {"sparse.query_weights": [1.0]}, "sparse.query_weights has 1 numbers"),
