@@ -213,7 +213,7 @@ def test_every_kind_of_vector_is_stored(job, tmp_path):
     assert "a sink of sqlite stores dense vectors, not sparse" in refused.stderr
 
 
-def test_muvera_vectors_are_stored_as_dense_ones(job, tmp_path):
+def test_muvera_vectors_are_stored_as_dense_ones(job, tmp_path, cache_dir):
     colbert = tmp_path / "colbert_bert.gguf"
     convert_directory(write_directory("colbert_bert", tmp_path / "c"), colbert, "f32", report=lambda line: None)
     texts = {"fox": "The quick brown fox", "cat": "hello cat"}
@@ -222,7 +222,7 @@ def test_muvera_vectors_are_stored_as_dense_ones(job, tmp_path):
     sink, muvera = sink_of(tmp_path), ("--truncate", "--vectors", "muvera", "--muvera", "k_sim=3,r_reps=4")
     done = job("ingest", path, "--to", sink, *muvera, model=colbert)
     assert "2 stored in 2 rows" in done.stdout, done.stderr
-    with Embedder(colbert, cache=tmp_path / "cache") as model:
+    with Embedder(colbert, cache=cache_dir) as model:  # which remembers the engine that the job has chosen
         [cat] = model.embed_muvera([texts["cat"]], settings=Muvera(k_sim=3, r_reps=4), prompt="document")
         [query] = model.embed_muvera([texts["cat"]], settings=Muvera(k_sim=3, r_reps=4), prompt="query", truncate=True)
     with closing(sqlite3.connect(tmp_path / "rows.db")) as rows:
