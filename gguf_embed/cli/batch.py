@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_embed import __version__
+from gguf_embed.cli.command import Command
+from gguf_embed.cli.model_flags import model_option
 from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
     from gguf_embed.batch.line_log import Results
     from gguf_embed.batch.lines import Checked, Rules
+    from gguf_embed.cli.progress import Bar
     from gguf_embed.metrics import Metrics
     from gguf_embed.service.service import EmbedService
 
@@ -52,14 +55,8 @@ class BatchFlags:
         return self.errors or self.output.with_name(f"{self.output.stem}.errors{self.output.suffix}")
 
 
-@click.command(context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
-@click.option(
-    "-m",
-    "--model",
-    metavar="NAME|FILE",
-    help="A GGUF file, a name from the catalog, or ORG/REPO on the hub, for all lines, whatever they name. Default: "
-    "all-MiniLM-L6-v2.",
-)
+@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@model_option(", for all lines, whatever they name.  [default: all-MiniLM-L6-v2]")
 @click.option(
     "-i",
     "--input",
@@ -231,21 +228,36 @@ def _open_service(model: str | None, metrics: Metrics) -> EmbedService:
 async def _show(results: Results, n_requests: int) -> None:
     """Says how far it is: all the time on a terminal, at the end elsewhere. Syncs the lines to the disk."""
     began_s, n_before = time.monotonic(), results.n_completed + results.n_failed
+    bar = _open_bar(n_before)
     try:
         while True:
             await asyncio.sleep(REDRAW_S)
             await asyncio.to_thread(results.sync)
-            if sys.stderr.isatty():
-                click.echo(
-                    "\r" + progress(results, n_requests, n_before, time.monotonic() - began_s), err=True, nl=False
-                )
+            if bar is not None:
+                bar.update(results.n_completed + results.n_failed, n_requests, amount(results, n_requests))
     finally:
-        line = progress(results, n_requests, n_before, time.monotonic() - began_s)
-        click.echo(("\r" if sys.stderr.isatty() else "") + line, err=True)
+        if bar is not None:
+            bar.stop()
+        click.echo(progress(results, n_requests, n_before, time.monotonic() - began_s), err=True)
+
+
+def _open_bar(n_before: int) -> Bar | None:
+    if not sys.stderr.isatty():
+        return None
+    from gguf_embed.cli.progress import Bar
+
+    bar = Bar(sys.stderr)
+    bar.begin("computing", completed=n_before, speed=lambda rate: f"{rate:,.0f}/s")
+    return bar
+
+
+def amount(results: Results, n_requests: int) -> str:
+    """ "1,200 of 10,000 lines, 3 failed"."""
+    failed = f", {results.n_failed:,} failed" if results.n_failed else ""
+    return f"{results.n_completed + results.n_failed:,} of {n_requests:,} lines{failed}"
 
 
 def progress(results: Results, n_requests: int, n_before: int, elapsed_s: float) -> str:
-    """ "1,200 of 10,000 lines, 400/s, 3 failed". `n_before`: lines that an earlier run has computed."""
-    n_done = results.n_completed + results.n_failed
-    failed = f", {results.n_failed:,} failed" if results.n_failed else ""
-    return f"{n_done:,} of {n_requests:,} lines, {(n_done - n_before) / max(elapsed_s, 1e-3):,.0f}/s{failed}"
+    """ "1,200 of 10,000 lines, 3 failed, 400/s". `n_before`: lines that an earlier run has computed."""
+    n_new = results.n_completed + results.n_failed - n_before
+    return f"{amount(results, n_requests)}, {n_new / max(elapsed_s, 1e-3):,.0f}/s"

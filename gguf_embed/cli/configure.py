@@ -12,7 +12,7 @@ from typing import Literal
 from gguf_embed.cli.options import ServeFlags
 from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits, QueueConfig
 from gguf_embed.errors import ConfigError
-from gguf_embed.model_store.locate import ModelSource
+from gguf_embed.model_store.locate import ModelSource, source_named
 from gguf_embed.model_store.places import expanded, temporary_folder
 from gguf_embed.preprocessing.prompt_prefixes import parse_flag
 from gguf_embed.tokenization.openai_encodings import TokenIdRule, cache_folders, how_to_fetch, token_id_rule
@@ -61,7 +61,7 @@ def _check_model_flags(flags: ServeFlags, aliases: tuple[str, ...]) -> None:
 def _source_of_path(text: str, aliases: tuple[str, ...], offline: bool) -> NamedSource:
     """One -m value. An existing file is taken literally, even if there is a "=" in its name."""
     name, file = ("", text) if expanded(Path(text)).exists() else _split_name(text)
-    return (name,) if name else aliases, ModelSource(path=Path(file), offline=offline)
+    return (name,) if name else aliases, source_named(file, offline=offline)
 
 
 def _source_of_repo(text: str, aliases: tuple[str, ...], flags: ServeFlags) -> NamedSource:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
+from gguf_embed.cli.command import Command
 from gguf_embed.errors import ConfigError
+from gguf_embed.model_store.partial_file import human_size
 from gguf_embed.model_store.places import expanded
 
 if TYPE_CHECKING:
@@ -15,10 +20,16 @@ if TYPE_CHECKING:
 
 OutTypeFlag = Literal["f32", "f16", "bf16", "q8_0", "auto"]
 
+EXAMPLES = """\b
+gguf-embed convert sentence-transformers/all-mpnet-base-v2
+gguf-embed convert my-model/ -o my-model.gguf --outtype q8_0
+"""
+_GIGABYTE = 10**9
+_PARTS_OF_FOLDERS = (".safetensors", ".json")
 _MAX_NAMES_SHOWN = 8  # labels or prompts
 
 
-@click.command()
+@click.command(cls=Command, epilog=EXAMPLES)
 @click.argument("source", metavar="DIR|ORG/REPO")
 @click.option(
     "-o",
@@ -55,9 +66,38 @@ def convert(source: str, output: Path | None, outtype: OutTypeFlag, name: str | 
         raise ConfigError(f"{target} is a folder: give a file name with -o")
     if target.exists() and not force:
         raise ConfigError(f"{target} already exists: overwrite it with --force, or choose another file with -o")
-    convert_directory(folder, target, outtype, report=click.echo, name=chosen_name)
+    with _shown() as (say, progress):
+        convert_directory(folder, target, outtype, report=say, name=chosen_name, progress=progress)
     for line in summary(read_model(target)):
         click.echo(line)
+
+
+@contextmanager
+def _shown() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
+    """Where the converter's lines and progress go: to a bar on a terminal, else to a line per gigabyte."""
+    if not sys.stdout.isatty():
+        yield click.echo, _lines_per_gigabyte()
+        return
+    from gguf_embed.cli.progress import Bar, per_second
+
+    bar = Bar(sys.stdout)
+    bar.begin("converting", speed=per_second)
+    try:
+        yield bar.say, bar.update_bytes
+    finally:
+        bar.stop()
+
+
+def _lines_per_gigabyte() -> Callable[[int, int], None]:
+    n_told = 0
+
+    def tell(n_written: int, n_bytes: int) -> None:
+        nonlocal n_told
+        if n_written // _GIGABYTE > n_told:
+            n_told = n_written // _GIGABYTE
+            click.echo(f"written {n_written / _GIGABYTE:.1f} of {n_bytes / _GIGABYTE:.1f} GB")
+
+    return tell
 
 
 def find_source(text: str) -> tuple[Path, str]:
@@ -66,6 +106,8 @@ def find_source(text: str) -> tuple[Path, str]:
     Raises `ConfigError` if it is neither on this machine nor a repository's name, `ModelFileError` if the hub fails.
     """
     path = expanded(Path(text))
+    if path.suffix in _PARTS_OF_FOLDERS and path.is_file():
+        raise ConfigError(f"{text} is only a part of an original model: convert its folder, {path.parent}")
     if path.exists():
         return path, path.resolve().name.removesuffix(".gz")
     if text.startswith((".", "/", "~", "\\")):
@@ -101,6 +143,7 @@ def summary(header: GgufHeader) -> list[str]:
     from gguf_embed.gguf_file.facts import context_length, file_type_name, pooling_type, vector_width
     from gguf_embed.types import Pooling
 
+    n_tensors = len(header.tensors)
     architecture, n_ctx, pooling = header.architecture, context_length(header), pooling_type(header)
     facts = [f"{vector_width(header) or '?'} dimensions"]
     if n_ctx is not None:
@@ -110,9 +153,10 @@ def summary(header: GgufHeader) -> list[str]:
         facts.append(f"original truncates texts to {longest} tokens")
     if pooling is not None:
         facts.append(f"pooling {pooling}")
+    tensors = f"{n_tensors} tensor{'' if n_tensors == 1 else 's'}"
+    size = human_size(header.size_bytes)
     lines = [
-        f"wrote    {header.path}: {architecture}, {file_type_name(header)}, {len(header.tensors)} tensors, "
-        f"{header.size_bytes / 1e6:.1f} MB",
+        f"wrote    {header.path}: {architecture}, {file_type_name(header)}, {tensors}, {size}",
         f"model    {', '.join(facts)}",
     ]
     if pooling is Pooling.RANK:

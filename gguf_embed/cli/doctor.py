@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -11,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gguf_embed.cli.command import Command
 from gguf_embed.doctor.findings import Change, Finding, Severity, shown
 from gguf_embed.errors import ConfigError
+from gguf_embed.model_store.default_model import cache_dir
+from gguf_embed.model_store.locate import locate_here
+from gguf_embed.model_store.places import expanded
 
 if TYPE_CHECKING:  # imported where used: numpy would delay `--help` and the other commands
     from gguf_embed.doctor.examine import Diagnosis
@@ -20,11 +25,18 @@ if TYPE_CHECKING:  # imported where used: numpy would delay `--help` and the oth
     from gguf_embed.gguf_file.header import GgufHeader
 
 
+EXAMPLES = """\b
+gguf-embed doctor model.gguf
+gguf-embed doctor nomic-embed-text --run
+gguf-embed doctor model.gguf --fix -o fixed.gguf
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class DoctorFlags:
     """The command's flags."""
 
-    file: Path
+    model: str
     fix: bool
     output: Path | None
     settings: tuple[str, ...]
@@ -42,10 +54,15 @@ class FixedCopy:
     diagnosis: Diagnosis
 
 
-@click.command(context_settings={"auto_envvar_prefix": None})
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--fix", is_flag=True, help="Write a copy with corrected metadata, and check it. FILE is never modified.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Path of the copy.  [default: FILE-fixed.gguf]")
+@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--fix", is_flag=True, help="Write a copy with corrected metadata, and check it. The file is not changed."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+    help="Path of the copy.  [default: FILE-fixed.gguf beside a file, in the current folder for a name]",
+)  # fmt: skip
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=[TYPE:]VALUE",
     help="With --fix: also set this key. TYPE is int, float, bool, str, u32…; by default the key's current type.",
@@ -55,10 +72,10 @@ class FixedCopy:
 @click.option("--run", is_flag=True, help="Also load the model, embed three texts, and check the vectors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 def doctor(**typed: Any) -> None:
-    """Check a GGUF for problems and suggest fixes.
+    """Check a model's file for problems, and suggest fixes.
 
-    Prints one line per finding. Exit code: 0 if nothing serious was found (with --fix: in the copy), 1 if something
-    was, 2 for wrong flags.
+    MODEL is a GGUF file, or the name of a model on this machine. Exit code: 0 if nothing serious was found (with
+    --fix: in the copy), 1 if something was, 2 for wrong flags.
     """
     flags = DoctorFlags(**typed)
     if not flags.fix and (flags.output is not None or flags.settings or flags.force):
@@ -68,13 +85,21 @@ def doctor(**typed: Any) -> None:
 
 def _examine(flags: DoctorFlags) -> int:
     """Checks the file, fixes it if requested, and prints the report. Returns the exit code."""
-    before = _diagnose(flags.file, flags, run=flags.run and not flags.fix)
-    fixed = _fix(before, flags) if flags.fix and before.looked_at else None
+    path = find_file(flags.model, cache_dir(os.environ))
+    before = _diagnose(path, flags, run=flags.run and not flags.fix)
+    fixed = _fix(path, before, flags) if flags.fix and before.looked_at else None
     for line in [as_json(before, fixed)] if flags.as_json else report(before, fixed):
         click.echo(line)
     if flags.fix and fixed is None and not flags.as_json:
         click.echo("--fix has nothing to change: no copy written")
     return 1 if (fixed.diagnosis if fixed else before).n_serious else 0
+
+
+def find_file(model: str, cache: Path) -> Path:
+    """A path as it is; for a name, the file on this machine. Raises `ModelFileError` if there is none."""
+    path = expanded(Path(model))
+    looks_like_path = model.lower().endswith(".gguf") or model.startswith(("/", ".", "~"))
+    return path if path.exists() or looks_like_path else locate_here(model, cache, click.echo).path
 
 
 def _diagnose(path: Path, flags: DoctorFlags, *, run: bool) -> Diagnosis:
@@ -88,12 +113,13 @@ def _diagnose(path: Path, flags: DoctorFlags, *, run: bool) -> Diagnosis:
     return replace(diagnosis, findings=(*try_model(diagnosis.parts[0]), *diagnosis.findings), looked_at=looked_at)
 
 
-def _fix(before: Diagnosis, flags: DoctorFlags) -> FixedCopy | None:
+def _fix(path: Path, before: Diagnosis, flags: DoctorFlags) -> FixedCopy | None:
     """Writes the corrected copy. None if there is nothing to change."""
     from gguf_embed.doctor.rewrite import check_can_rewrite, fixed_path, rewrite
 
-    output = flags.output or fixed_path(flags.file)
-    header = check_can_rewrite(flags.file, output, overwrite=flags.force)
+    is_file = expanded(Path(flags.model)) == path
+    output = flags.output or (fixed_path(path) if is_file else Path(fixed_path(path).name))
+    header = check_can_rewrite(path, output, overwrite=flags.force)
     changes = {change.key: change for change in (*before.changes, *_parse_settings(header, flags.settings))}
     if not changes:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,8 +11,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from gguf_embed.cli.command import Command
 from gguf_embed.cli.embed_formats import BINARY, Format, RowWriter, format_of_path, writing, writing_file
+from gguf_embed.cli.flag_types import Number
 from gguf_embed.cli.one_shot import about, one_shot_options, open_model, quiet_if_closed, texts_of
+from gguf_embed.cli.terminal import NO_TERMINAL_COLUMNS, width_of
 from gguf_embed.errors import ConfigError, EmbedError, InvalidRequest, NotSupported
 from gguf_embed.ingest.batches import batched
 
@@ -27,8 +29,6 @@ EXAMPLES = """\b
 gguf-embed embed "a cat on a mat" "ein Hund im Haus"
 gguf-embed embed -f texts.txt -o vectors.npy
 """
-
-_NO_TERMINAL_COLUMNS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +47,13 @@ class EmbedFlags:
     output: Path | None
 
 
-@click.command(context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @one_shot_options
 @click.option(
     "--input-type", metavar="NAME", help="The model's prompt before each text: query or document. Default: none."
 )
-@click.option("--dimensions", type=click.IntRange(min=1), metavar="N", help="Keep the first N dimensions.")
+@click.option("--dimensions", type=Number(min=1), metavar="N", help="Keep the first N dimensions.")
 @click.option("--truncate", is_flag=True, help="Cut texts over the model's limit instead of ending with an error.")
 @click.option(
     "--format",
@@ -121,8 +121,7 @@ def _default_format(output: Path | None) -> Format:
 
 
 def _writer(format_: Format, output: Path | None) -> AbstractContextManager[RowWriter]:
-    columns = shutil.get_terminal_size((_NO_TERMINAL_COLUMNS, 24)).columns
-    width = max(60, columns) if output is None and sys.stdout.isatty() else _NO_TERMINAL_COLUMNS
+    width = (width_of(sys.stdout) if output is None else None) or NO_TERMINAL_COLUMNS
     if output is not None:
         return writing_file(format_, output, width=width)
     return writing(format_, sys.stdout.buffer, width=width, is_file=False)

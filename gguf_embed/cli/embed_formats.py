@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Protocol
 import numpy as np
 import orjson
 
-from gguf_embed.cli.one_shot import n_columns_of, shortened
+from gguf_embed.cli.terminal import n_columns_of, padded, shortened
 from gguf_embed.errors import ConfigError
 from gguf_embed.gguf_file.atomic_write import atomic_write
 from gguf_embed.types import FloatMatrix
@@ -196,7 +196,7 @@ class TableWriter:
             self._line("TEXT".ljust(self._text_columns), "DIMS", "VECTOR")
         for text, vector, first in zip(texts, vectors, numbers, strict=True):
             cell = shortened(text, self._text_columns)
-            self._line(cell + " " * (self._text_columns - n_columns_of(cell)), str(len(vector)).ljust(4), first)
+            self._line(padded(cell, self._text_columns), str(len(vector)).ljust(4), first)
         self._stream.flush()
 
     def _line(self, *cells: str) -> None:

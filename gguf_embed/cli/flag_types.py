@@ -16,12 +16,39 @@ Command = Callable[..., Any]
 
 
 class Number(click.IntRange):
-    """An integer, called "whole number" in error messages."""
+    """An integer, called "whole number" in error messages, which name the limits in words."""
 
     name = "whole number"
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         return "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        if (self.min is not None and number < self.min) or (self.max is not None and number > self.max):
+            self.fail(f"{number} is not {self._describe_range()}", param, ctx)
+        return number
+
+    def _describe_range(self) -> str:
+        """Where click writes x>=1; empty without limits."""
+        if self.min is None and self.max is None:
+            return "any number"
+        if self.max is None:
+            return f"{self.min} or more"
+        return f"{self.max} or less" if self.min is None else f"{self.min} to {self.max}"
+
+
+class Switch(click.types.BoolParamType):
+    """On or off. Its value is read from an environment variable; on the command line it is the flag itself."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
+        found = self.str_to_bool(value) if isinstance(value, bool | str) else None
+        if found is None:
+            self.fail(f"{value!r} is neither on nor off: use 1, true, yes, on, or 0, false, no, off", param, ctx)
+        return found
 
 
 class LayerCount(click.ParamType[int | str]):
@@ -120,4 +147,6 @@ class MemorySize(click.ParamType[int]):
 
 def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     """Adds a flag. --help shows its default and environment variable."""
+    if settings.get("is_flag") and "flag_value" not in settings:
+        settings.setdefault("type", Switch())
     return click.option(*names, show_default=settings.pop("show_default", True), show_envvar=True, **settings)

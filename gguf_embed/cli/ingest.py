@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gguf_embed.cli.command import Command
+from gguf_embed.cli.flag_types import Number
 from gguf_embed.cli.ingest_model import kinds_of_vectors, model_options, open_job_pool, runner_options
 from gguf_embed.errors import ConfigError
 
@@ -63,7 +65,7 @@ gguf-embed ingest docs/ --to lancedb:vectors?table=docs
 gguf-embed ingest export.parquet --id-field key --to postgresql://me@db/app?table=items"""
 
 
-@click.command(context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
 @click.argument("source", nargs=-1, required=True)
 @click.option("--to", required=True, metavar="URL", help="Where the rows go, e.g. lancedb:vectors?table=notes.")
 @click.option(
@@ -100,7 +102,7 @@ gguf-embed ingest export.parquet --id-field key --to postgresql://me@db/app?tabl
     "numbers: r_reps x 2^k_sim x dim_proj.",
 )
 @runner_options
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read only the first N documents.")
+@click.option("--limit", type=Number(min=1), metavar="N", help="Read only the first N documents.")
 @click.option("--dry-run", is_flag=True, help="Read and cut into chunks, but embed and store nothing.")
 @click.option("--prune", is_flag=True, help="Delete stored documents that the source does not have any more.")
 @click.option(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
+from gguf_embed.cli.flag_types import Number
 from gguf_embed.cli.model_flags import API_KEY, check_place, model_option, with_options
 from gguf_embed.errors import ConfigError
 
@@ -20,7 +21,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 _OPTIONS = (
-    model_option(),
+    model_option("; with --endpoint, the name that the server knows.  [default: all-MiniLM-L6-v2]"),
     click.option(
         "--endpoint",
         multiple=True,
@@ -38,7 +39,7 @@ _OPTIONS = (
         type=click.Choice(["mean", "cls", "last"]),
         help="How a text's token vectors become one. Default: the model's own.",
     ),
-    click.option("--dimensions", type=click.IntRange(min=1), metavar="N", help="Keep the first N dimensions."),
+    click.option("--dimensions", type=Number(min=1), metavar="N", help="Keep the first N dimensions."),
     click.option("--truncate", is_flag=True, help="Cut texts over the model's limit instead of rejecting them."),
 )
 

@@ -118,9 +118,9 @@ class LineReport:
 
 def progress_line(counters: Counters) -> str:
     share = "" if counters.share_done is None else f"{counters.share_done:.0%}, "
-    rate = counters.n_tokens / max(counters.elapsed_s, 1e-9)
     return (
-        f"{share}{counters.n_read:,} documents read, {counters.n_chunks:,} rows stored, {rate:,.0f} tokens/s, "
+        f"{share}{counters.n_read:,} documents read, {counters.n_chunks:,} rows stored, "
+        f"{_tokens_per_s(counters):,.0f} tokens/s, "
         f"{counters.n_rejected:,} rejected"
     )
 
@@ -130,24 +130,15 @@ class BarReport(LineReport):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from gguf_embed.cli.progress import Bar
 
-        self._progress = Progress(
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(compact=True),
-            console=Console(file=stream),
-            transient=True,
-        )
-        self._task = self._progress.add_task("", total=None)
+        self._bar = Bar(stream)
         self._drawn_s = 0.0
         self._is_running = False
 
     def start(self, source: str, sink: str, manifest: Manifest, notice: str | None, chunker: Chunker | None) -> None:
         super().start(source, sink, manifest, notice, chunker)
-        self._progress.start()
+        self._bar.begin("storing")
         self._is_running = True
 
     def update(self, counters: Counters) -> None:
@@ -156,14 +147,11 @@ class BarReport(LineReport):
             return
         self._drawn_s = now_s
         share = counters.share_done
-        description = progress_line(counters) if share is None else progress_line(counters).partition(", ")[2]
-        self._progress.update(
-            self._task, total=None if share is None else 1.0, completed=share or 0.0, description=description
-        )
+        self._bar.update(share or 0.0, None if share is None else 1.0, amount(counters))
 
     def say(self, line: str) -> None:
         if self._is_running:
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._bar.say(line)
         else:
             super().say(line)
 
@@ -174,7 +162,17 @@ class BarReport(LineReport):
     def close(self) -> None:
         if self._is_running:
             self._is_running = False
-            self._progress.stop()
+            self._bar.stop()
+
+
+def amount(counters: Counters) -> str:
+    """What stands beside the bar: "1,200 rows, 900 tokens/s, 2 rejected"."""
+    rejected = f", {counters.n_rejected:,} rejected" if counters.n_rejected else ""
+    return f"{counters.n_chunks:,} rows, {_tokens_per_s(counters):,.0f} tokens/s{rejected}"
+
+
+def _tokens_per_s(counters: Counters) -> float:
+    return counters.n_tokens / max(counters.elapsed_s, 1e-9)
 
 
 class JsonReport:

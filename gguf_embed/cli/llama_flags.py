@@ -31,7 +31,7 @@ def _accepted(why: str, *names: str, **settings: Any) -> Callable[[Command], Com
         if ctx.get_parameter_source(param.name or "") in _SET_BY_USER:
             console.say(f"{param.opts[-1]}: accepted, but {why}")
 
-    text = f"Accepted for llama-server compatibility; {why}."
+    text = f"Accepted; {why}."
     return option(*names, expose_value=False, callback=notify, help=text, show_default=False, **settings)
 
 
@@ -40,7 +40,7 @@ def _refused(*names: str, instead: str, **settings: Any) -> Callable[[Command], 
         if ctx.get_parameter_source(param.name or "") in _SET_BY_USER:
             raise click.UsageError(f"{param.opts[-1]} is not supported: {instead}", ctx)
 
-    text = f"A llama-server flag that is not supported here: {instead}."
+    text = f"Not supported: {instead}."
     return option(*names, expose_value=False, callback=refuse, help=text, show_default=False, **settings)
 
 

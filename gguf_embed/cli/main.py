@@ -11,25 +11,37 @@ from typing import cast
 import click
 
 from gguf_embed import __version__
+from gguf_embed.cli.command import summary_of
 from gguf_embed.cli.interrupts import EXIT_CODE, quit_on_interrupt, raise_on_interrupt
+from gguf_embed.cli.terminal import red
 from gguf_embed.errors import EmbedError, WayOut, describe
+
+NAME = "gguf-embed"
 
 COMMANDS = {
     "serve": "serve",
-    "convert": "convert",
-    "doctor": "doctor",
-    "pull": "pull",
     "list": "list_models",
+    "pull": "pull",
     "show": "show",
     "rm": "rm",
     "ps": "ps",
-    "ingest": "ingest",
-    "search": "search",
     "embed": "embed",
     "rerank": "rerank",
+    "search": "search",
+    "ingest": "ingest",
     "batch": "batch",
+    "convert": "convert",
+    "doctor": "doctor",
 }
 """Name → module and function in `gguf_embed.cli`."""
+
+TITLES = {
+    "Server": ("serve", "ps"),
+    "Models": ("list", "pull", "show", "rm", "convert", "doctor"),
+    "Without a server": ("embed", "rerank", "batch"),
+    "Vector databases": ("ingest", "search"),
+}
+"""The groups in which help shows the commands."""
 
 WORDS: Mapping[WayOut, str] = {
     WayOut.REPAIR_FILE: "run gguf-embed doctor --fix on the file",
@@ -61,6 +73,32 @@ class LazyGroup(click.Group):
         raise_on_interrupt()
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0] if args else ""
+        if word and not word.startswith("-") and word not in COMMANDS:
+            raise click.UsageError(unknown_command(word), ctx)
+        return super().resolve_command(ctx, args)
+
+    def get_help(self, ctx: click.Context) -> str:
+        from gguf_embed.cli.help_page import help_of_group
+
+        summaries = {name: summary_of(load_command(name)) for name in COMMANDS}
+        return help_of_group(self, ctx, summaries, TITLES)
+
+
+def unknown_command(word: str) -> str:
+    """What is wrong with the first argument, and the way out: a command that is spelled almost like it."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word.lower(), COMMANDS, 1)
+    if found:
+        return f"there is no command {word!r}; did you mean {found[0]}?"
+    if word.lower().endswith(".gguf"):
+        return f"there is no command {word!r}; to serve a model: gguf-embed serve -m {word}"
+    return f"there is no command {word!r}; the commands are {', '.join(COMMANDS)}"
+
 
 def load_command(name: str) -> click.Command:
     """One of `COMMANDS`."""
@@ -68,25 +106,35 @@ def load_command(name: str) -> click.Command:
     return cast(click.Command, getattr(module, COMMANDS[name]))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="gguf-embed")
+EXAMPLES = """\b
+gguf-embed serve                      serve the built-in model
+gguf-embed list --catalog             see which models there are
+gguf-embed serve -m nomic-embed-text  download a model and serve it
+gguf-embed embed "a cat on a mat"     compute a vector without a server
+gguf-embed COMMAND --help             read all about one command
+"""
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
+@click.version_option(__version__, prog_name=NAME)
 def cli() -> None:
-    """Serve GGUF embedding models and rerankers. Start with `gguf-embed serve`."""
+    """Serve GGUF embedding models and rerankers. Start here: gguf-embed serve."""
 
 
 def main() -> None:
     """Run a command. Prints an `EmbedError` as one line and exits with 1. Wrong flags exit with 2, Ctrl-C with 130."""
     logging.getLogger("gguf_embed").addHandler(logging.NullHandler())  # `serve` sets up its own
     try:
-        cli.main(standalone_mode=False)
+        cli.main(standalone_mode=False, prog_name=NAME)
     except EmbedError as error:
         fail(describe(error, WORDS))
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(0)
+    except click.UsageError as error:
+        refuse(error)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        fail(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(EXIT_CODE)
@@ -94,6 +142,14 @@ def main() -> None:
         quit_on_interrupt()
 
 
-def fail(message: str) -> None:
-    click.echo(f"gguf-embed: {message}", err=True)
-    sys.exit(1)
+def fail(message: str, code: int = 1) -> None:
+    click.echo(f"{red(NAME, sys.stderr)}: {message}", err=True)
+    sys.exit(code)
+
+
+def refuse(error: click.UsageError) -> None:
+    """Wrong flags or arguments: the reason, and where the right ones are described."""
+    command = error.ctx.command_path if error.ctx is not None else NAME
+    click.echo(f"{red(NAME, sys.stderr)}: {error.format_message()}", err=True)
+    click.echo(f"`{command} --help` describes all flags", err=True)
+    sys.exit(error.exit_code)

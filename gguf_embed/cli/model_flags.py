@@ -12,9 +12,10 @@ from gguf_embed.errors import ConfigError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-MODEL_HELP = (
-    "A GGUF file, a name from the catalog, or ORG/REPO on the hub; with --endpoint, the name that the server knows."
-)
+MODEL = "MODEL"
+"""What help calls a model, however it is named."""
+
+MODEL_HELP = "A GGUF file, a name from `list` or `list --catalog`, or ORG/REPO[:QUANT] on the hub"
 API_KEY = click.option(
     "--api-key", envvar="GGUF_EMBED_API_KEY", show_envvar=True, metavar="KEY", help="Key for the endpoint."
 )
@@ -29,9 +30,9 @@ class PlaceFlags(Protocol):
     def api_key(self) -> str | None: ...
 
 
-def model_option(default: str = "") -> Callable[[_F], _F]:
-    """-m. `default`: a sentence for its help."""
-    return click.option("-m", "--model", metavar="NAME|FILE", help=f"{MODEL_HELP} {default}".rstrip())
+def model_option(more: str = "") -> Callable[[_F], _F]:
+    """-m. `more`: the rest of its help."""
+    return click.option("-m", "--model", metavar=MODEL, help=f"{MODEL_HELP}{more}")
 
 
 def with_options(command: _F, options: Sequence[Callable[[Any], Any]]) -> _F:

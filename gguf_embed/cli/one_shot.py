@@ -6,11 +6,9 @@ import logging
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
@@ -31,7 +29,7 @@ _CLOSED_PIPE = 141  # as a shell reports SIGPIPE
 _JSON_LINES = (".jsonl", ".ndjson")
 
 _OPTIONS = (
-    model_option("Default: all-MiniLM-L6-v2."),
+    model_option("; with --endpoint, the name that the server knows.  [default: all-MiniLM-L6-v2]"),
     click.option("--endpoint", metavar="URL", help="Ask this server instead of loading a model."),
     API_KEY,
     click.option(
@@ -187,25 +185,3 @@ def about(error: EmbedError, texts: Sequence[Text], way_out: str) -> EmbedError:
     if isinstance(error, DocumentTooLong):
         what = f"and the query have {error.n_tokens} tokens together, the limit for both is {error.limit}"
     return ConfigError(f"{texts[index].place} {what}" + (f": {way_out}" if isinstance(error, InputTooLong) else ""))
-
-
-def shortened(text: str, n_columns: int) -> str:
-    """The text on one line of a terminal, cut to so many columns."""
-    line = "".join(character for character in " ".join(text[: 4 * n_columns].split()) if character.isprintable())
-    if n_columns_of(line) <= n_columns:
-        return line
-    ends = accumulate(map(_columns, line))
-    return "".join(character for character, end in zip(line, ends, strict=True) if end < n_columns).rstrip() + "…"
-
-
-def n_columns_of(text: str) -> int:
-    """On a terminal: wide characters take two columns, combining marks none."""
-    return sum(map(_columns, text))
-
-
-def _columns(character: str) -> int:
-    if character.isascii():
-        return 1
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 import click
 
+from gguf_embed.cli.command import in_group
 from gguf_embed.cli.flag_types import (
     Command,
     KeepAlive,
@@ -25,6 +26,7 @@ from gguf_embed.cli.flag_types import (
 )
 from gguf_embed.cli.llama_flags import LLAMA_SERVER_FLAGS
 from gguf_embed.cli.log import LogFormat, choose_format
+from gguf_embed.cli.model_flags import MODEL_HELP
 from gguf_embed.tokenization.openai_encodings import TokenIdMeaning
 from gguf_embed.types import Pooling
 
@@ -105,20 +107,42 @@ class ServeFlags:
     verbose: int
 
 
+EXAMPLES = """\b
+gguf-embed serve
+gguf-embed serve -m nomic-embed-text
+gguf-embed serve -m small=bge-small-en-v1.5 -m rerank=models/reranker.gguf
+gguf-embed serve --models-dir models --keep-alive 10m --max-memory 4G
+gguf-embed serve --host 0.0.0.0 --api-key SECRET
+"""
+
 POSITIVE = Number(min=1)
 THREADS = Number(1, 512)  # ggml's limit
 
-MODEL = (
-    option("-m", "--model", type=OnePerVariable(), metavar="[NAME=]FILE", multiple=True, envvar="LLAMA_ARG_MODEL",
-            help="GGUF file or catalog name of a model to serve; repeat for several models. Without -m, -hf and "
-                 "--models-dir: all-MiniLM-L6-v2, which comes with the installation."),
+MODEL = in_group(
+    "Model",
+    option("-m", "--model", type=OnePerVariable(), metavar="[NAME=]MODEL", multiple=True, envvar="LLAMA_ARG_MODEL",
+            help=f"{MODEL_HELP}; repeat for several models.  [default: all-MiniLM-L6-v2, which is built in]"),
     option("-hf", "-hfr", "--hf-repo", type=OnePerVariable(), metavar="[NAME=]ORG/REPO[:QUANT]", multiple=True,
             envvar="LLAMA_ARG_HF_REPO",
             help="Repository on the Hugging Face hub; downloaded once. HF_TOKEN and HF_ENDPOINT are honored."),
     option("-hff", "--hf-file", metavar="FILE", envvar="LLAMA_ARG_HF_FILE", help="File in the repository of -hf."),
-    option("--offline", is_flag=True, envvar="LLAMA_ARG_OFFLINE", help="Download nothing; use models on this machine."),
+    option("-mm", "--mmproj", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_MMPROJ",
+            help="GGUF of the model's vision tower (experimental), or of a CLIP's image tower."),
     option("-a", "--alias", metavar="NAME[,NAME]", envvar="LLAMA_ARG_ALIAS",
             help="Names to serve the model under; replies use the first."),
+    option("--offline", is_flag=True, envvar="LLAMA_ARG_OFFLINE", help="Download nothing; use models on this machine."),
+    option("--check-files", type=click.Choice(["auto", "off"]), default="auto", envvar="GGUF_EMBED_CHECK_FILES",
+            help="auto: a file that has not run on this machine before is first tried in a child process, so that a "
+                 "damaged one cannot end the server; off: never."),
+    option("--strict", is_flag=True, envvar="GGUF_EMBED_STRICT",
+            help="Refuse a file with a problem that gguf-embed doctor calls serious, which is otherwise only said."),
+    option("--isolate", is_flag=True, envvar="GGUF_EMBED_ISOLATE",
+            help="Run each model's engine in a process of its own, which is restarted if it ends or hangs: requests in "
+                 "flight then get a 503 with Retry-After, and the other models go on."),
+)  # fmt: skip
+
+MODELS = in_group(
+    "Several models",
     option("--models-dir", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
             envvar="LLAMA_ARG_MODELS_DIR",
             help="Serve every GGUF in this folder by its name. Files can be added and removed while the server runs."),
@@ -128,79 +152,49 @@ MODEL = (
             help="Maximum number of loaded models, 0 for no limit; the least recently used idle model is unloaded."),
     option("--max-memory", type=MemorySize(), envvar="GGUF_EMBED_MAX_MEMORY",
             help="Maximum memory of all loaded models, such as 4G; the least recently used idle model is unloaded."),
-    option("--cache-size", type=MemorySize(), envvar="GGUF_EMBED_CACHE_SIZE",
-            help="Memory for vectors and scores that were computed, such as 64M: equal texts are computed once.  "
-                 "[default: none]"),
-    option("--cache-disk", type=MemorySize(), envvar="GGUF_EMBED_CACHE_DISK",
-            help="The same on the disk, in the folder for derived files; kept when the server ends.  [default: none]"),
-    option("--prompt", type=OnePerVariable(), metavar="NAME=TEXT", multiple=True, envvar="GGUF_EMBED_PROMPT",
-            help='Prompt (prefix) that requests can select by name, e.g. "query=search_query: "; overrides the '
-                 "model's own prompt of that name."),
     option("--strict-model", is_flag=True, envvar="GGUF_EMBED_STRICT_MODEL",
             help="Answer 404 if a request names another model."),
+)  # fmt: skip
+
+VECTORS = in_group(
+    "Vectors and scores",
     option("--pooling", type=click.Choice([p.value for p in Pooling]), envvar="LLAMA_ARG_POOLING",
             help="How token vectors are combined; none returns one per token.  [default: from the file]"),
     option("--embd-normalize", type=Number(min=-1), default=2, envvar="GGUF_EMBED_EMBD_NORMALIZE",
             help="Normalization for /embedding: -1 none, 0 max absolute int16, 1 taxicab, 2 Euclidean, more: p-norm. "
                  "/v1/embeddings is always Euclidean."),
+    option("--rerank-scores", type=OnePerVariable(), metavar="[NAME=]raw|sigmoid", multiple=True,
+            envvar="GGUF_EMBED_RERANK_SCORES",
+            help="Scale of rerank scores if a request does not say; repeat for several models.  [default: raw; sigmoid "
+                 "in TEI's and Cohere's shape]"),
+    option("--cache-size", type=MemorySize(), envvar="GGUF_EMBED_CACHE_SIZE",
+            help="Memory for vectors and scores that were computed, such as 64M: equal texts are computed once.  "
+                 "[default: none]"),
+    option("--cache-disk", type=MemorySize(), envvar="GGUF_EMBED_CACHE_DISK",
+            help="The same on the disk, in the folder for derived files; kept when the server ends.  [default: none]"),
+)  # fmt: skip
+
+TEXTS = in_group(
+    "Texts and images",
     option("-c", "--ctx-size", type=Number(min=0), default=0, envvar="LLAMA_ARG_CTX_SIZE",
             help="Maximum text length in tokens; 0: what the model was trained for, which is always the upper limit."),
     option("--truncate", is_flag=True, envvar="GGUF_EMBED_TRUNCATE",
             help="Truncate texts that are too long, and report it in the reply, instead of refusing them."),
+    option("--prompt", type=OnePerVariable(), metavar="NAME=TEXT", multiple=True, envvar="GGUF_EMBED_PROMPT",
+            help='Prompt (prefix) that requests can select by name, e.g. "query=search_query: "; overrides the '
+                 "model's own prompt of that name."),
     option("--tokenizer", type=click.Choice(["auto", "llama"]), default="auto", envvar="GGUF_EMBED_TOKENIZER",
             help="auto: the original model's tokenizer for WordPiece vocabularies; llama: always llama.cpp's."),
-    option("--check-files", type=click.Choice(["auto", "off"]), default="auto", envvar="GGUF_EMBED_CHECK_FILES",
-            help="auto: a file that has not run on this machine before is first tried in a child process, so that a "
-                 "damaged one cannot end the server; off: never."),
-    option("--isolate", is_flag=True, envvar="GGUF_EMBED_ISOLATE",
-            help="Run each model's engine in a process of its own, which is restarted if it ends or hangs: requests in "
-                 "flight then get a 503 with Retry-After, and the other models go on."),
-    option("--strict", is_flag=True, envvar="GGUF_EMBED_STRICT",
-            help="Refuse a file with a problem that gguf-embed doctor calls serious, which is otherwise only said."),
-    option("-mm", "--mmproj", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_MMPROJ",
-            help="GGUF of the model's vision tower (experimental), or of a CLIP's image tower."),
+    option("--openai-token-ids", type=click.Choice(get_args(TokenIdMeaning)), default="auto",
+            envvar="GGUF_EMBED_OPENAI_TOKEN_IDS",
+            help="Tokenizer of token ids sent to /v1/embeddings; LangChain sends cl100k_base. auto: that of OpenAI's "
+                 "clients is cl100k_base, anyone else's the model's own."),
+    option("--allow-remote-media", metavar="HOST[,HOST]", envvar="GGUF_EMBED_ALLOW_REMOTE_MEDIA",
+            help="Hosts that image URLs may point to, as HOST or HOST:PORT.  [default: none]"),
 )  # fmt: skip
 
-COMPUTE = (
-    option("--engine", type=click.Choice(["auto", "openvino", "llama"]), default="auto", envvar="GGUF_EMBED_ENGINE",
-            help="openvino: encoders as whole graphs; llama: llama.cpp, for all models and for GPUs. auto: the faster "
-                 "one, measured when a model is first loaded."),
-    option("--precision", type=click.Choice(["auto", "f32", "bf16"]), default="auto", envvar="GGUF_EMBED_PRECISION",
-            help="Precision of matrix products. auto: bf16 where the CPU is faster with it, and a check at warm-up "
-                 "finds the vectors nearly unchanged (cosine 0.99995)."),
-    option("-ub", "--ubatch-size", type=Number(1, 16384), envvar="LLAMA_ARG_UBATCH",
-            help="Token budget of a batch.  [default: measured at warm-up]"),
-    option("-t", "--threads", type=THREADS, envvar="LLAMA_ARG_THREADS",
-            help="Total number of threads.  [default: the processors this process may use]"),
-    option("-tb", "--threads-batch", type=THREADS, envvar="GGUF_EMBED_THREADS_BATCH",
-            help="The same as -t, because embedding is batch work; takes precedence over -t."),
-    option("--threads-alone", type=THREADS, envvar="GGUF_EMBED_THREADS_ALONE",
-            help="Threads for a batch when no other batch is running.  [default: measured at warm-up]"),
-    option("--workers", type=THREADS, envvar="GGUF_EMBED_WORKERS",
-            help="Number of batches computed at the same time; they share the threads.  [default: measured, or one per "
-                 "thread in llama.cpp; 1 on a GPU]"),
-    option("-fa", "--flash-attn", type=click.Choice(["on", "off", "auto"]), is_flag=False, flag_value="on",
-            default="auto", envvar="LLAMA_ARG_FLASH_ATTN",
-            help="llama.cpp's flash attention. auto: where it is faster, measured at warm-up."),
-    option("--weights", type=click.Choice(["auto", "file", "bf16"]), default="auto", envvar="GGUF_EMBED_WEIGHTS",
-            help="llama.cpp's weights. auto: run F32 and F16 as BF16 on CPUs with AMX; file: never; bf16: always."),
-    option("--amx/--no-amx", default=True, envvar="GGUF_EMBED_AMX",
-            help="Let llama.cpp multiply BF16 weights with Intel AMX if the CPU has it."),
-    option("-ngl", "--gpu-layers", "--n-gpu-layers", "n_gpu_layers", type=LayerCount(), default="auto",
-            envvar="LLAMA_ARG_N_GPU_LAYERS", help="Layers to run on the GPU; auto: all, if there is one."),
-    option("-dev", "--device", metavar="NAME[,NAME]", envvar="LLAMA_ARG_DEVICE",
-            help="Devices to use, by llama.cpp's names, or none."),
-    option("-mg", "--main-gpu", type=Number(min=0), default=0, envvar="LLAMA_ARG_MAIN_GPU",
-            help="The GPU to use with --split-mode none."),
-    option("-sm", "--split-mode", type=click.Choice(["none", "layer", "row", "tensor"]), default="layer",
-            envvar="LLAMA_ARG_SPLIT_MODE", help="How to split a model across several GPUs."),
-    option("-ts", "--tensor-split", metavar="N,N,...", envvar="LLAMA_ARG_TENSOR_SPLIT",
-            help="Proportion of the model on each GPU, e.g. 3,1."),
-    option("--warmup/--no-warmup", default=True, envvar="LLAMA_ARG_WARMUP",
-            help="Measure the fastest batch settings at the start (takes about 0.2 s for a small model)."),
-)  # fmt: skip
-
-SERVER = (
+NETWORK = in_group(
+    "Network and keys",
     option("--host", type=OnePerVariable(), metavar="ADDRESS[,ADDRESS]", multiple=True, default=("127.0.0.1",),
             envvar="LLAMA_ARG_HOST",
             help="Addresses to listen on; :: alone also takes IPv4. A path that ends in .sock is a Unix socket, for "
@@ -212,31 +206,23 @@ SERVER = (
             help=f"Also listen on this port, for Ollama's clients; without a number: {OLLAMA_PORT}, Ollama's port."),
     option("--api-prefix", type=PathPrefix(), default="", envvar="LLAMA_ARG_API_PREFIX",
             help="Path before every route, such as /embeddings, for a proxy that does not strip it."),
-    option("--ssl-key-file", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_SSL_KEY_FILE",
-            help="Private key in PEM, not encrypted; serves HTTPS together with --ssl-cert-file."),
-    option("--ssl-cert-file", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_SSL_CERT_FILE",
-            help="Certificate in PEM, with those of its issuers after it."),
     option("--api-key", metavar="KEY[,KEY]", envvar="LLAMA_API_KEY", help="Keys that clients must send."),
     option("--api-key-file", type=click.Path(path_type=Path), envvar="LLAMA_ARG_API_KEY_FILE",
             help="File with one key per line. After a key may be high, normal, low or batch, the class of its "
                  "requests, which may ask for a lower one only."),
-    option("--metrics/--no-metrics", default=True, envvar="LLAMA_ARG_ENDPOINT_METRICS",
-            help="Serve /metrics for Prometheus."),
-    option("--openai-token-ids", type=click.Choice(get_args(TokenIdMeaning)), default="auto",
-            envvar="GGUF_EMBED_OPENAI_TOKEN_IDS",
-            help="Tokenizer of token ids sent to /v1/embeddings; LangChain sends cl100k_base. auto: that of OpenAI's "
-                 "clients is cl100k_base, anyone else's the model's own."),
+    option("--ssl-key-file", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_SSL_KEY_FILE",
+            help="Private key in PEM, not encrypted; serves HTTPS together with --ssl-cert-file."),
+    option("--ssl-cert-file", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_SSL_CERT_FILE",
+            help="Certificate in PEM, with those of its issuers after it."),
     option("--allow-origins", metavar="ORIGIN[,ORIGIN]", envvar="OLLAMA_ORIGINS",
             help="Web pages of other hosts that may use a server without keys, as https://chat.example.com; * is any "
                  "text.  [default: pages of this machine]"),
-    option("--rerank-scores", type=OnePerVariable(), metavar="[NAME=]raw|sigmoid", multiple=True,
-            envvar="GGUF_EMBED_RERANK_SCORES",
-            help="Scale of rerank scores if a request does not say; repeat for several models.  [default: raw; sigmoid "
-                 "in TEI's and Cohere's shape]"),
     option("--ollama-version", metavar="VERSION", default=OLLAMA_VERSION, envvar="GGUF_EMBED_OLLAMA_VERSION",
             help="Version of Ollama in /api/version, which some clients check."),
-    option("--allow-remote-media", metavar="HOST[,HOST]", envvar="GGUF_EMBED_ALLOW_REMOTE_MEDIA",
-            help="Hosts that image URLs may point to, as HOST or HOST:PORT.  [default: none]"),
+)  # fmt: skip
+
+LIMITS = in_group(
+    "Limits and load",
     option("--max-inputs", type=POSITIVE, default=2048, envvar="GGUF_EMBED_MAX_INPUTS",
             help="Maximum number of texts per request."),
     option("--max-body-size", type=POSITIVE, default=64, envvar="GGUF_EMBED_MAX_BODY_SIZE",
@@ -244,10 +230,6 @@ SERVER = (
     option("--max-body-memory", type=MemorySize(), envvar="GGUF_EMBED_MAX_BODY_MEMORY",
             help="Memory for the bodies of all requests together, such as 512M; further large bodies wait to be read, "
                  "at most 30 s, and then get a 429.  [default: an eighth of what is available, at most 1G]"),
-    option("--drain-timeout", type=click.FloatRange(min=0), default=60.0, metavar="SECONDS",
-            envvar="GGUF_EMBED_DRAIN_TIMEOUT",
-            help="How long SIGTERM and Ctrl-C wait for the requests in flight. Those that cannot be computed by then "
-                 "get a 503 at once."),
     option("--max-queue", type=Seconds(positive=True), default=60.0, envvar="GGUF_EMBED_MAX_QUEUE",
             help="How much work may wait for a model, in seconds at the speed that was measured; beyond it, requests "
                  "wait up to --max-wait."),
@@ -259,19 +241,74 @@ SERVER = (
     option("--request-timeout", type=Seconds(positive=True), envvar="GGUF_EMBED_REQUEST_TIMEOUT",
             help="Limit on the time of a request, which then gets a 504; X-Request-Timeout may set a smaller one.  "
                  "[default: none]"),
+    option("--drain-timeout", type=Seconds(), default=60.0,
+            envvar="GGUF_EMBED_DRAIN_TIMEOUT",
+            help="How long SIGTERM and Ctrl-C wait for the requests in flight. Those that cannot be computed by then "
+                 "get a 503 at once."),
     option("--batch-dir", metavar="DIR|off", envvar="GGUF_EMBED_BATCH_DIR",
             help="Folder for the files of OpenAI's Batch API; off: no batches.  [default: batches/ in the cache]"),
     option("--batch-max-bytes", type=MemorySize(), default="10G", envvar="GGUF_EMBED_BATCH_MAX_BYTES",
             help="Maximum size of all files of batches together."),
+)  # fmt: skip
+
+COMPUTE = in_group(
+    "Engine and processors",
+    option("--engine", type=click.Choice(["auto", "openvino", "llama"]), default="auto", envvar="GGUF_EMBED_ENGINE",
+            help="openvino: encoders as whole graphs; llama: llama.cpp, for all models and for GPUs. auto: the faster "
+                 "one, measured when a model is first loaded."),
+    option("--precision", type=click.Choice(["auto", "f32", "bf16"]), default="auto", envvar="GGUF_EMBED_PRECISION",
+            help="Precision of matrix products. auto: bf16 where the CPU is faster with it, and a check at warm-up "
+                 "finds the vectors nearly unchanged (cosine 0.99995)."),
+    option("-t", "--threads", type=THREADS, envvar="LLAMA_ARG_THREADS",
+            help="Total number of threads.  [default: the processors this process may use]"),
+    option("-tb", "--threads-batch", type=THREADS, envvar="GGUF_EMBED_THREADS_BATCH",
+            help="The same as -t, because embedding is batch work; takes precedence over -t."),
+    option("--threads-alone", type=THREADS, envvar="GGUF_EMBED_THREADS_ALONE",
+            help="Threads for a batch when no other batch is running.  [default: measured at warm-up]"),
+    option("--workers", type=THREADS, envvar="GGUF_EMBED_WORKERS",
+            help="Number of batches computed at the same time; they share the threads.  [default: measured, or one per "
+                 "thread in llama.cpp; 1 on a GPU]"),
+    option("-ub", "--ubatch-size", type=Number(1, 16384), envvar="LLAMA_ARG_UBATCH",
+            help="Token budget of a batch.  [default: measured at warm-up]"),
+    option("-fa", "--flash-attn", type=click.Choice(["on", "off", "auto"]), is_flag=False, flag_value="on",
+            default="auto", envvar="LLAMA_ARG_FLASH_ATTN",
+            help="llama.cpp's flash attention. auto: where it is faster, measured at warm-up."),
+    option("--weights", type=click.Choice(["auto", "file", "bf16"]), default="auto", envvar="GGUF_EMBED_WEIGHTS",
+            help="llama.cpp's weights. auto: run F32 and F16 as BF16 on CPUs with AMX; file: never; bf16: always."),
+    option("--amx/--no-amx", default=True, envvar="GGUF_EMBED_AMX",
+            help="Let llama.cpp multiply BF16 weights with Intel AMX if the CPU has it."),
+    option("--warmup/--no-warmup", default=True, envvar="LLAMA_ARG_WARMUP",
+            help="Measure the fastest batch settings at the start (takes about 0.2 s for a small model)."),
+)  # fmt: skip
+
+GPU = in_group(
+    "GPU",
+    option("-ngl", "--gpu-layers", "--n-gpu-layers", "n_gpu_layers", type=LayerCount(), default="auto",
+            envvar="LLAMA_ARG_N_GPU_LAYERS", help="Layers to run on the GPU; auto: all, if there is one."),
+    option("-dev", "--device", metavar="NAME[,NAME]", envvar="LLAMA_ARG_DEVICE",
+            help="Devices to use, by llama.cpp's names, or none."),
+    option("-mg", "--main-gpu", type=Number(min=0), default=0, envvar="LLAMA_ARG_MAIN_GPU",
+            help="The GPU to use with --split-mode none."),
+    option("-sm", "--split-mode", type=click.Choice(["none", "layer", "row", "tensor"]), default="layer",
+            envvar="LLAMA_ARG_SPLIT_MODE", help="How to split a model across several GPUs."),
+    option("-ts", "--tensor-split", metavar="N,N,...", envvar="LLAMA_ARG_TENSOR_SPLIT",
+            help="Proportion of the model on each GPU, e.g. 3,1."),
+)  # fmt: skip
+
+LOGGING = in_group(
+    "Logging and metrics",
+    option("-v", "--verbose", count=True, show_default=False, help="Log more; -vv: also llama.cpp's own log."),
     option("--log-format", type=click.Choice(get_args(LogFormat)), default="text", envvar="GGUF_EMBED_LOG_FORMAT",
             is_eager=True, callback=choose_format,
             help="json: one object per line with time, level, logger, message and, where there is one, request_id."),
-    option("-v", "--verbose", count=True, show_default=False, help="Log more; -vv: also llama.cpp's own log."),
+    option("--metrics/--no-metrics", default=True, envvar="LLAMA_ARG_ENDPOINT_METRICS",
+            help="Serve /metrics for Prometheus."),
 )  # fmt: skip
 
 
 def serve_options(command: Command) -> Command:
     """Adds all flags to a click command, in this order."""
-    for add in reversed((*MODEL, *COMPUTE, *SERVER, *LLAMA_SERVER_FLAGS)):
+    groups = (MODEL, MODELS, VECTORS, TEXTS, NETWORK, LIMITS, COMPUTE, GPU, LOGGING)
+    for add in reversed((*groups, in_group("Only for llama-server's command lines", *LLAMA_SERVER_FLAGS))):
         command = add(command)
     return command

@@ -1,92 +1,108 @@
-"""Displays a download: a progress bar on a terminal, one line per step elsewhere."""
+"""The progress bar of all commands: one line that is redrawn in place. Imports rich, so import it where it is used."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import Literal, TextIO
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from gguf_embed.cli.terminal import duration_text, has_color
 from gguf_embed.model_store.partial_file import human_size
-from gguf_embed.types import PullProgress
 
-_BAR_CELLS = 20
-_REDRAW_S = 0.1
-_ROUTINE = ("pulling manifest", "verifying sha256 digest", "writing manifest", "success")
-"""Steps of every pull: shown on a terminal, not logged elsewhere."""
+_SPEED_S = 30.0  # the time over which the speed is measured
 
 
-class PullDisplay:
-    """Displays the steps of a pull. The bar is redrawn in place: call `end_line` before writing anything else."""
+class Bar:
+    """What is being done, a bar, and where they are known: the share, the amount, the speed and the time left.
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream
-        self._clock = clock
-        self._is_terminal = stream.isatty()
-        self._status = ""
-        self._step_start: tuple[float, int] = (0.0, 0)  # time and bytes when the step began
-        self._drawn_s = -1.0
-        self._drawn_line = ""
-        self.latest: PullProgress | None = None  # the latest progress of a file
+    It is as wide as the terminal, also if that changes, and disappears when it is stopped. Thread-safe.
+    """
 
-    def show(self, step: PullProgress) -> None:
-        """Displays one step; a step with a size is drawn as a bar."""
-        is_new = step.status != self._status
-        if is_new:
-            self.end_line()
-            self._status, self._step_start = step.status, (self._clock(), step.completed_bytes)
-        if step.total_bytes:
-            self.latest = step
-        if not self._is_terminal:
-            if is_new and step.status not in _ROUTINE:
-                self._write_line(step)
-        elif step.total_bytes:
-            self._show_bar(step, is_new)
-        elif step.status != "success":
-            self._draw(step.status)
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic, redraws: bool = True) -> None:
+        """`redraws`: draw it ten times per second; else only `line` does, for tests."""
+        colors: Literal["auto"] | None = "auto" if has_color(stream) else None
+        console = Console(file=stream, color_system=colors, highlight=False, markup=False)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False, table_column=_one_line(8, overflow="ellipsis")),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=6)),
+            _Share(table_column=_one_line(4)),
+            TextColumn("{task.fields[amount]}", markup=False, table_column=_one_line(6, overflow="ellipsis")),
+            _Pace(table_column=_one_line(0)),
+            console=console,
+            transient=True,
+            expand=True,
+            get_time=clock,
+            speed_estimate_period=_SPEED_S,
+            auto_refresh=redraws,
+        )
+        self._task: TaskID | None = None
+        self._redraws = redraws
+        self._is_shown = False
 
-    def end_line(self) -> None:
-        """Ends the line that was redrawn in place."""
-        if self._drawn_line:
-            self._stream.write("\n")
-            self._stream.flush()
-            self._drawn_line = ""
+    def begin(self, what: str, *, completed: float = 0, speed: Callable[[float], str] | None = None) -> None:
+        """Shows a new step. `completed`: what was done before; `speed`: words for what is done per second."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(what, total=None, completed=int(completed), amount="", speed=speed)
+        if self._redraws and not self._is_shown:
+            self._progress.start()
+        self._is_shown = True
 
-    def _write_line(self, step: PullProgress) -> None:
-        size = f" ({human_size(step.total_bytes)})" if step.total_bytes else ""
-        self._stream.write(f"{step.status}{size}\n")
-        self._stream.flush()
+    def update(self, completed: float, total: float | None, amount: str) -> None:
+        """`total`: None if it is not known."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=completed, total=total, amount=amount)
 
-    def _show_bar(self, step: PullProgress, is_new: bool) -> None:
-        now_s = self._clock()
-        if is_new or now_s - self._drawn_s >= _REDRAW_S or step.completed_bytes == step.total_bytes:
-            self._drawn_s = now_s
-            start_s, start_bytes = self._step_start
-            self._draw(bar(step, now_s - start_s, step.completed_bytes - start_bytes))
+    def update_bytes(self, completed: int, total: int) -> None:
+        amount = f"{human_size(completed)} of {human_size(total)}"
+        self.update(completed, total, amount)
 
-    def _draw(self, line: str) -> None:
-        self._stream.write("\r" + line.ljust(len(self._drawn_line)))
-        self._stream.flush()
-        self._drawn_line = line
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        self._progress.console.print(line, soft_wrap=True)
 
+    def stop(self) -> None:
+        """Removes the bar. It may begin again."""
+        if self._is_shown and self._redraws:
+            self._progress.stop()
+        self._is_shown = False
 
-def bar(step: PullProgress, elapsed_s: float, n_new: int) -> str:
-    """The bar, the bytes received of the total, and the speed over the last `n_new` bytes and `elapsed_s`."""
-    share = min(step.completed_bytes / step.total_bytes, 1.0)
-    filled = int(share * _BAR_CELLS)
-    parts = [
-        f"{step.status} {share:4.0%} [{'#' * filled}{'.' * (_BAR_CELLS - filled)}]",
-        f"{human_size(step.completed_bytes)} of {human_size(step.total_bytes)}",
-    ]
-    if elapsed_s > 0.5 and n_new > 0:
-        speed = n_new / elapsed_s
-        parts.append(f"{human_size(speed)}/s")
-        if share < 1:
-            parts.append(f"{duration_text((step.total_bytes - step.completed_bytes) / speed)} left")
-    return ", ".join(parts)
+    def line(self) -> str:
+        """What is drawn now."""
+        with self._progress.console.capture() as capture:
+            self._progress.console.print(self._progress.get_renderable())
+        return capture.get()
 
 
-def duration_text(seconds: float) -> str:
-    """ "45 s", "3 min", "2 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
+def per_second(n_bytes: float) -> str:
+    """The speed of a download."""
+    return f"{human_size(n_bytes)}/s"
+
+
+def _one_line(min_width: int, **settings: object) -> Column:
+    return Column(no_wrap=True, min_width=min_width, **settings)  # type: ignore[arg-type]
+
+
+class _Share(ProgressColumn):
+    """ "25%"; nothing if the total is not known."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.percentage:.0f}%" if task.total else "")
+
+
+class _Pace(ProgressColumn):
+    """ "10.0 MB/s, 15 s left"."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        words = task.fields.get("speed")
+        parts = [words(task.speed)] if words is not None and task.speed else []
+        if task.total and task.time_remaining is not None and task.speed:
+            parts.append(f"{duration_text(task.time_remaining)} left")
+        return Text(", ".join(parts))

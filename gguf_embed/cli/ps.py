@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -13,17 +15,32 @@ from urllib.parse import urlsplit
 
 import click
 
-from gguf_embed.cli.progress import duration_text
-from gguf_embed.cli.table import lines_of
+from gguf_embed.cli.command import Command
+from gguf_embed.cli.table import Column, table_lines
+from gguf_embed.cli.terminal import duration_text, width_of
 from gguf_embed.errors import AuthenticationFailed, ConfigError, Unavailable
 from gguf_embed.model_store.partial_file import human_size
 
+_COLUMNS = (
+    Column("NAME", shrinks_to=20),
+    Column("ARCHITECTURE", leaves=2),
+    Column("TYPE", leaves=1),
+    Column("MEMORY", right=True),
+    Column("PROCESSOR"),
+    Column("CONTEXT", right=True),
+    Column("UNTIL"),
+)
+EXAMPLES = """\b
+gguf-embed ps
+gguf-embed ps --url http://192.168.1.7:8080
+"""
+_API_PATH = re.compile(r"(/v1|/api)(/[a-z]+)?$")
 _TIMEOUT_S = 10.0
 _MAX_REPLY_BYTES = 2**24
 _FOREVER_S = 50 * 365 * 86_400.0
 
 
-@click.command(context_settings={"auto_envvar_prefix": None})
+@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, metavar="URL", help="Address of the server.")
 @click.option("--api-key", metavar="KEY", envvar="LLAMA_API_KEY", show_envvar=True, help="API key to send.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's JSON, for programs.")
@@ -36,13 +53,13 @@ def ps(url: str, api_key: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(models, indent=1))
     elif models:
-        click.echo("\n".join(model_lines(models, time.time())))
+        click.echo("\n".join(model_lines(models, time.time(), width_of(sys.stdout))))
     else:
         click.echo("no model is loaded: models load on first use")
 
 
 def checked_url(url: str) -> str:
-    """The URL with a scheme and without a trailing slash. Raises `ConfigError`."""
+    """The URL with a scheme, and without what clients need after it, such as /v1. Raises `ConfigError`."""
     full = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(full)
@@ -51,7 +68,7 @@ def checked_url(url: str) -> str:
         raise ConfigError(f"--url {url!r} is not an address ({exc}); give one such as http://127.0.0.1:8080") from exc
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or parts.query or parts.fragment:
         raise ConfigError(f"--url {url!r} is not a server's address; give one such as http://127.0.0.1:8080")
-    return full.rstrip("/")
+    return _API_PATH.sub("", full.rstrip("/"))
 
 
 def loaded_models(url: str, api_key: str | None) -> Sequence[Mapping[str, Any]]:
@@ -75,7 +92,7 @@ def loaded_models(url: str, api_key: str | None) -> Sequence[Mapping[str, Any]]:
             ) from exc
         raise Unavailable(
             f"{url} answered {exc.code} to /api/ps, so it is not the address of a gguf-embed server; "
-            "set it with --url, without a path such as /v1"
+            "set it with --url, such as http://127.0.0.1:8080"
         ) from exc
     except (ValueError, KeyError, TypeError) as exc:
         raise Unavailable(f"{url} answered, but it is not a gguf-embed server; set the address with --url") from exc
@@ -88,9 +105,9 @@ def loaded_models(url: str, api_key: str | None) -> Sequence[Mapping[str, Any]]:
     return models
 
 
-def model_lines(models: Sequence[Mapping[str, Any]], now_unix_s: float) -> list[str]:
-    header = ("NAME", "ARCHITECTURE", "TYPE", "MEMORY", "PROCESSOR", "CONTEXT", "UNTIL")
-    return lines_of(header, [_row(model, now_unix_s) for model in models])
+def model_lines(models: Sequence[Mapping[str, Any]], now_unix_s: float, width: int | None = None) -> list[str]:
+    """`width`: columns of the terminal; None: everything."""
+    return table_lines(_COLUMNS, [_row(model, now_unix_s) for model in models], width)
 
 
 def _row(model: Mapping[str, Any], now_unix_s: float) -> tuple[str, ...]:

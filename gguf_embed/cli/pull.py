@@ -4,38 +4,52 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
-from gguf_embed.cli.progress import PullDisplay
+from gguf_embed.cli.command import Command
+from gguf_embed.cli.pull_display import PullDisplay
+from gguf_embed.cli.terminal import dim
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.names import is_quant, parse_model_name
 from gguf_embed.model_store.partial_file import human_size
+from gguf_embed.model_store.places import expanded
+
+EXAMPLES = """\b
+gguf-embed pull nomic-embed-text
+gguf-embed pull bge-m3:Q8_0
+gguf-embed pull CompendiumLabs/bge-small-en-v1.5-gguf:Q8_0
+"""
 
 
-@click.command(context_settings={"auto_envvar_prefix": None})
-@click.argument("name")
-@click.option("--quant", metavar="TYPE", help="Type of the weights, e.g. Q8_0. The same as NAME:TYPE.")
+@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.argument("name", metavar="MODEL")
+@click.option("--quant", metavar="TYPE", help="Type of the weights, e.g. Q8_0. The same as MODEL:TYPE.")
 def pull(name: str, quant: str | None) -> None:
     """Download a model by name.
 
-    NAME is a name from the catalog, or ORG/REPO[:QUANT] on the Hugging Face hub. The file is stored in the hub's own
-    cache and verified. Serving it later needs no network. An interrupted download resumes where it stopped. Models
-    without a known GGUF are converted from the original.
+    MODEL is a name from `list --catalog`, or ORG/REPO[:QUANT] on the Hugging Face hub. The file is stored in the
+    hub's own cache and verified. Serving it later needs no network. An interrupted download resumes where it stopped.
+    Models without a known GGUF are converted from the original.
     """
     from gguf_embed.model_store.store import ModelStore
 
+    if expanded(Path(name)).is_file():
+        raise ConfigError(f"{name} is a file on this machine: serve it with gguf-embed serve -m {name}")
     display = PullDisplay(sys.stderr)
     try:
         entry = ModelStore(cache_dir(os.environ)).pull(with_quant(name, quant), display.show)
     except KeyboardInterrupt:
-        display.end_line()
+        display.end()
         click.echo(interrupted(name, display), err=True)
         raise
     finally:
-        display.end_line()
+        display.end()
     click.echo(f"pulled {entry.name}: {human_size(entry.size_bytes)}, {entry.path}")
+    if sys.stdout.isatty():
+        click.echo(dim(f"gguf-embed serve -m {entry.name}", sys.stdout))
 
 
 def with_quant(name: str, quant: str | None) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import click
 
+from gguf_embed.cli.command import example_lines, groups_of
+from gguf_embed.cli.flag_text import FlagText, flag_text
 from gguf_embed.cli.main import COMMANDS, load_command
 
 HEAD = """\
@@ -44,81 +45,41 @@ TAIL = """\
 temporary folder, as in tiktoken. |
 """
 
-_DEFAULT_IN_HELP = re.compile(r"\s*\[default: ([^]]*)\]$")
-
 
 def render() -> str:
     """The whole page."""
-    commands = [describe_command(load_command(name), f"gguf-embed {name}") for name in sorted(COMMANDS)]
+    commands = [describe_command(load_command(name), f"gguf-embed {name}") for name in COMMANDS]
     return "\n".join([HEAD, *commands, TAIL])
 
 
 def describe_command(command: click.Command, name: str) -> str:
-    """The section of one command: its help text, and a table row for each flag."""
-    options = [param for param in command.params if isinstance(param, click.Option)]
-    return "\n".join(
-        [
-            f"## `{name}`",
-            "",
-            " ".join((command.help or "").split()),
-            "",
-            "| Flag | Environment | Default | Meaning |",
-            "|---|---|---|---|",
-            *map(describe_option, options),
-            "",
-        ]
-    )
+    """The section of one command: its help text, its examples, and a table of flags for each of their groups."""
+    examples = ["```sh", *example_lines(command), "```", ""]
+    groups = groups_of(command)
+    tables = [line for title, options in groups.items() for line in _table(title if len(groups) > 1 else "", options)]
+    return "\n".join([f"## `{name}`", "", " ".join((command.help or "").split()), "", *examples, *tables])
+
+
+def _table(title: str, options: Iterable[click.Option]) -> list[str]:
+    head = [f"### {title}", ""] if title else []
+    rows = map(describe_option, options)
+    return [*head, "| Flag | Environment | Default | Meaning |", "|---|---|---|---|", *rows, ""]
 
 
 def describe_option(option: click.Option) -> str:
     """One table row."""
-    meaning = option.help or ""
-    if found := _DEFAULT_IN_HELP.search(meaning):
-        meaning, default = meaning[: found.start()], found[1]
-    else:
-        default = _default(option)
-    cells = (_flags(option), ", ".join(_code(names_of(option.envvar))), default, meaning)
+    text = flag_text(option)
+    names = [f"{name} {text.value}".rstrip() if name == text.names[-1] else name for name in text.names]
+    flags = ", ".join(_code([*names, *text.off_names]))
+    is_switch = option.is_flag and not text.default
+    default = "off" if is_switch else f"`{text.default}`" if _is_typed(option, text) else text.default
+    cells = (flags, ", ".join(_code(text.variables)), default, text.meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _flags(option: click.Option) -> str:
-    names = [f"{name} {_value(option)}".rstrip() if name == option.opts[-1] else name for name in option.opts]
-    return ", ".join(_code([*names, *option.secondary_opts]))
-
-
-def _value(option: click.Option) -> str:
-    """The placeholder for the flag's value."""
-    if option.is_flag or option.count:
-        return ""
-    if option.metavar:
-        return option.metavar
-    match option.type:
-        case click.Choice(choices=choices):
-            return "{" + ",".join(map(str, choices)) + "}"
-        case click.Path():
-            return "FILE"
-        case kind if isinstance(kind, click.types.IntParamType):
-            return "N"
-        case kind:
-            return kind.name.upper() if kind.name.islower() else kind.name
-
-
-def _default(option: click.Option) -> str:
-    """The default as text; empty if there is none. click marks a missing default with None or a sentinel."""
-    if option.is_flag:
-        return "on" if option.default is True else "off"
-    match option.default:
-        case int(value) if not option.count:
-            return f"`{value}`"
-        case str(value):
-            return f"`{value}`"
-        case _:
-            return ""
-
-
-def names_of(envvar: str | Iterable[str] | None) -> list[str]:
-    """The environment variables of one flag."""
-    return [envvar] if isinstance(envvar, str) else list(envvar or ())
+def _is_typed(option: click.Option, text: FlagText) -> bool:
+    """Whether the default is what would be typed, not a description."""
+    return bool(text.default) and text.default_is_value and not option.is_flag
 
 
 def _code(names: Iterable[str]) -> list[str]:

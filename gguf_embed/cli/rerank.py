@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,10 @@ import click
 import numpy as np
 import orjson
 
-from gguf_embed.cli.one_shot import Text, about, one_shot_options, open_model, quiet_if_closed, shortened, texts_of
+from gguf_embed.cli.command import Command
+from gguf_embed.cli.flag_types import Number
+from gguf_embed.cli.one_shot import Text, about, one_shot_options, open_model, quiet_if_closed, texts_of
+from gguf_embed.cli.terminal import shortened, width_of
 from gguf_embed.errors import ConfigError, EmbedError, NotSupported
 
 if TYPE_CHECKING:
@@ -25,8 +27,6 @@ By = Literal["score", "embedding"]
 EXAMPLE = """\b
 gguf-embed rerank -m bge-reranker-base "how tall is the tower" "It has 324 m." "It is in Paris."
 """
-
-_NO_TERMINAL_COLUMNS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +44,11 @@ class RerankFlags:
     json: bool
 
 
-@click.command(context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLE)
+@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLE)
 @click.argument("query")
 @click.argument("documents", nargs=-1, metavar="[DOCUMENT]...")
 @one_shot_options
-@click.option("-n", "--top", type=click.IntRange(min=1), metavar="N", help="Print only the best N. Default: all.")
+@click.option("-n", "--top", type=Number(min=1), metavar="N", help="Print only the best N. Default: all.")
 @click.option(
     "--by",
     type=click.Choice(["score", "embedding"]),
@@ -70,9 +70,9 @@ def rerank(**typed: Any) -> None:
         raise ConfigError("there is no document to rank: all input is empty")
     with open_model(flags) as model:
         ranked = ranking(model, flags, documents)
-    columns = shutil.get_terminal_size((_NO_TERMINAL_COLUMNS, 24)).columns if sys.stdout.isatty() else 0
+    width = width_of(sys.stdout)
     with quiet_if_closed():
-        for line in lines_of(ranked, documents, as_json=flags.json, width=columns):
+        for line in lines_of(ranked, documents, as_json=flags.json, width=width):
             click.echo(line)
 
 
@@ -100,8 +100,8 @@ def _by_embedding(model: TextModel, flags: RerankFlags, texts: Sequence[str]) ->
     return [Ranked(int(index), float(scores[index])) for index in best]
 
 
-def lines_of(ranked: Sequence[Ranked], documents: Sequence[Text], *, as_json: bool, width: int) -> Iterator[str]:
-    """`width`: columns of the terminal; 0: texts are not cut."""
+def lines_of(ranked: Sequence[Ranked], documents: Sequence[Text], *, as_json: bool, width: int | None) -> Iterator[str]:
+    """`width`: columns of the terminal; None: texts are not cut."""
     for hit in ranked:
         document = documents[hit.index]
         if as_json:

@@ -6,16 +6,18 @@ import os
 
 import click
 
+from gguf_embed.cli.command import Command
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.partial_file import human_size
 
 
-@click.command(context_settings={"auto_envvar_prefix": None})
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog="\b\ngguf-embed rm nomic-embed-text")
+@click.argument("names", metavar="MODEL...", nargs=-1, required=True)
 def rm(names: tuple[str, ...]) -> None:
     """Remove pulled models.
 
-    Deletes their files, unless another pulled model uses them. Does not ask for confirmation.
+    MODEL is a name from `list`. Deletes their files, unless another pulled model uses them. Does not ask for
+    confirmation.
     """
     from gguf_embed.model_store.store import ModelStore
 

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gguf_embed.cli.command import Command
+from gguf_embed.cli.flag_types import Number
 from gguf_embed.cli.ingest_model import model_options, open_pool
+from gguf_embed.cli.terminal import NO_TERMINAL_COLUMNS, width_of
 from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,10 +46,10 @@ gguf-embed search lancedb:vectors?table=docs "how do I reset my password"
 """
 
 
-@click.command(context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
 @click.argument("url")
 @click.argument("query")
-@click.option("-n", "--top", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many rows to print.")
+@click.option("-n", "--top", type=Number(1, 1000), default=5, show_default=True, help="How many rows to print.")
 @model_options
 @click.option("--json", is_flag=True, help="Print one JSON object per row.")
 def search(**typed: Any) -> None:
@@ -55,7 +58,8 @@ def search(**typed: Any) -> None:
     URL is what `ingest --to` was given. The model is the one that the rows were embedded with.
     """
     flags = SearchFlags(**typed)
-    for line in lines_of(find(flags), as_json=flags.json, width=_width()):
+    width = width_of(sys.stdout) or NO_TERMINAL_COLUMNS
+    for line in lines_of(find(flags), as_json=flags.json, width=width):
         click.echo(line)
 
 
@@ -132,9 +136,3 @@ def lines_of(hits: list[Hit], *, as_json: bool, width: int) -> list[str]:
         text = " ".join(hit.text[: 2 * TEXT_CHARACTERS].split())
         lines += textwrap.wrap(text[:TEXT_CHARACTERS], width, initial_indent=INDENT, subsequent_indent=INDENT)[:3]
     return lines
-
-
-def _width() -> int:
-    import shutil
-
-    return max(40, shutil.get_terminal_size((100, 24)).columns) if sys.stdout.isatty() else 100

@@ -17,8 +17,9 @@ import click
 
 from gguf_embed import __version__
 from gguf_embed.cli import configure
+from gguf_embed.cli.command import Command
 from gguf_embed.cli.log import console
-from gguf_embed.cli.options import OLLAMA_PORT, ServeFlags, serve_options
+from gguf_embed.cli.options import EXAMPLES, OLLAMA_PORT, ServeFlags, serve_options
 from gguf_embed.config import CacheConfig
 from gguf_embed.errors import EmbedError
 from gguf_embed.errors import describe as describe_error
@@ -56,7 +57,7 @@ class Place:
         return [address.flag == "--ollama-port" for address in self.addresses]
 
 
-@click.command(context_settings={"auto_envvar_prefix": None})
+@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
 @serve_options
 def serve(**typed: Any) -> None:
     """Serve embedding models and rerankers over HTTP.

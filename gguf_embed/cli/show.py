@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gguf_embed.cli.list_models import MODELS_DIR, row_fields, source_label
-from gguf_embed.cli.table import facts
+from gguf_embed.cli.catalog_table import row_fields, size_text, source_label
+from gguf_embed.cli.command import Command
+from gguf_embed.cli.list_models import MODELS_DIR
+from gguf_embed.cli.table import fact_lines
+from gguf_embed.cli.terminal import width_of
 from gguf_embed.errors import ModelNotFound
 from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.facts import (
@@ -28,15 +32,22 @@ from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_pool.file_problems import problem_line, problems_of
 from gguf_embed.model_pool.model_info import head_outputs
 from gguf_embed.model_store.catalog import Catalog, CatalogRow, load_catalog
-from gguf_embed.model_store.default_model import cache_dir
-from gguf_embed.model_store.names import shown
+from gguf_embed.model_store.default_model import DEFAULT_NAME, cache_dir, default_on_this_machine
+from gguf_embed.model_store.locate import source_named
 from gguf_embed.model_store.partial_file import human_size
 from gguf_embed.model_store.places import expanded
+from gguf_embed.model_store.similar import unknown_model
 from gguf_embed.preprocessing.prompt_prefixes import profile, prompts_of_header
 from gguf_embed.types import FileProblem, OutputSpec, Pooling
 
 if TYPE_CHECKING:
     from gguf_embed.model_store.store import StoredModel
+
+
+EXAMPLES = """\b
+gguf-embed show all-minilm
+gguf-embed show models/bge-small-en-v1.5.gguf
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,45 +58,73 @@ class ShownModel:
     entry: StoredModel | None  # None: neither pulled nor in --models-dir
     header: GgufHeader | None  # None: no file on this machine
     row: CatalogRow | None  # None: not in the catalog
+    is_built_in: bool = False  # it comes with the installation
 
 
-@click.command(context_settings={"auto_envvar_prefix": None})
-@click.argument("name")
+@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.argument("name", metavar="MODEL")
 @MODELS_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def show(name: str, models_dir: Path | None, as_json: bool) -> None:
-    """Describe a pulled model, a catalog model, or a GGUF file."""
-    from gguf_embed.model_store.store import ModelStore
+    """Describe a model: its file, prompts and limits.
 
-    model = find_model(name, ModelStore(cache_dir(os.environ), models_dir).find(name), load_catalog())
+    MODEL is a GGUF file, or a name from `list` or `list --catalog`.
+    """
+    model = find_model(name, cache_dir(os.environ), models_dir, load_catalog())
     if as_json:
         click.echo(json.dumps(as_fields(model), indent=1, ensure_ascii=False))
     else:
-        click.echo("\n".join(lines(model)))
+        click.echo("\n".join(lines(model, width_of(sys.stdout))))
 
 
-def find_model(name: str, entry: StoredModel | None, catalog: Catalog) -> ShownModel:
+def find_model(name: str, cache: Path, models_dir: Path | None, catalog: Catalog) -> ShownModel:
     """Looks for a file on this machine first, then in the catalog. Raises `ModelNotFound`, `ModelFileError`."""
-    path = entry.path if entry is not None else expanded(Path(name))
-    if entry is not None or path.is_file():
-        header = read_model(path)
-        repo = entry.repo if entry is not None else None
-        row = catalog.for_file(header.get("general.name", str), path.stem, repo)
-        return ShownModel(entry.name if entry is not None else str(path), entry, header, row)
-    row = catalog.find(name)
-    if row is None:
-        raise ModelNotFound(
-            f"no model is called {shown(name)}: `gguf-embed list` shows the models on this machine, "
-            "`gguf-embed list --catalog` those that can be pulled"
-        )
-    return ShownModel(row.name, None, None, row)
+    from gguf_embed.model_store.store import ModelStore
+
+    store = ModelStore(cache, models_dir)
+    entry = store.find(name)
+    if entry is not None:
+        return _of_file(entry.name, entry.path, entry, catalog)
+    path = expanded(Path(name))
+    row = None if path.exists() else _row_of(name, catalog)
+    if row is not None:
+        return _of_row(row, cache, catalog)
+    if path.exists() or name.lower().endswith(".gguf") or name.startswith(("/", ".", "~")):
+        return _of_file(str(path), path, None, catalog)
+    if source_named(name).hf_repo is not None:
+        raise ModelNotFound(f"{name} is not on this machine; `gguf-embed pull {name}` downloads it")
+    here = [other for model in store.models() for other in (model.name, *model.aliases)]
+    raise unknown_model(name, [*here, *catalog.names()])
 
 
-def lines(model: ShownModel) -> list[str]:
+def _row_of(name: str, catalog: Catalog) -> CatalogRow | None:
+    """The row with this name, alias or repository; a quantization after it does not matter."""
+    base = name.partition(":")[0]
+    return catalog.find(name) or catalog.find(base) or catalog.find_repo(base)
+
+
+def _of_file(name: str, path: Path, entry: StoredModel | None, catalog: Catalog) -> ShownModel:
+    header = read_model(path)
+    repo = entry.repo if entry is not None else None
+    return ShownModel(name, entry, header, catalog.for_file(header.get("general.name", str), path.stem, repo))
+
+
+def _of_row(row: CatalogRow, cache: Path, catalog: Catalog) -> ShownModel:
+    """A model of the catalog that was not pulled; the built-in one has a file once it was used."""
+    default = default_on_this_machine(cache) if row.name == DEFAULT_NAME else None
+    if default is None:
+        return ShownModel(row.name, None, None, row)
+    if default.cached is None:
+        return ShownModel(row.name, None, None, row, is_built_in=True)
+    return replace(_of_file(row.name, default.cached, None, catalog), is_built_in=True)
+
+
+def lines(model: ShownModel, width: int | None) -> list[str]:
+    """`width`: columns of the terminal; None: long values stay on their line."""
     fields = _file_facts(model.header, model.row) if model.header is not None else []
-    pairs = [("name", model.name), *_source_facts(model), *fields, *_row_facts(model)]
-    prompts = [f"prompt  {name}: {text!r}" for name, text in _prompts(model).items()]
-    return [*facts(pairs), *prompts, *(problem_line(model.name, problem) for problem in _problems(model))]
+    prompts = [("prompt", f"{name}: {text!r}") for name, text in _prompts(model).items()]
+    pairs = [("name", model.name), *_source_facts(model), *fields, *_row_facts(model), *prompts]
+    return [*fact_lines(pairs, width), *(problem_line(model.name, problem) for problem in _problems(model))]
 
 
 def _problems(model: ShownModel) -> tuple[FileProblem, ...]:
@@ -108,13 +147,26 @@ def _source_facts(model: ShownModel) -> list[tuple[str, str]]:
             ("origin", f"{entry.origin}, {entry.repo}" if entry.repo else entry.origin),
             ("digest", f"sha256:{entry.digest}"),
         ]
+    aliases = [("aliases", ", ".join(row.aliases if row is not None else ()))] if model.is_built_in else []
+    origin = [("origin", "built-in")] if model.is_built_in else []
     if model.header is not None:
-        return [("file", str(model.header.path)), ("size", human_size(model.header.size_bytes))]
+        return [
+            *aliases,
+            ("file", str(model.header.path)),
+            ("size", human_size(model.header.size_bytes)),
+            *origin,
+        ]
     if row is None:
         return []
+    return [("aliases", ", ".join(row.aliases)), ("status", _status(row, model.is_built_in)), ("size", size_text(row))]
+
+
+def _status(row: CatalogRow, is_built_in: bool) -> str:
+    """Why there is no file."""
+    if is_built_in:
+        return "built-in: converted from its package when it is first used"
     source = source_label(row)
-    status = source if row.not_yet else f"not pulled: `gguf-embed pull {row.name}` downloads it from {source}"
-    return [("aliases", ", ".join(row.aliases)), ("status", status)]
+    return source if row.not_yet else f"not pulled: `gguf-embed pull {row.name}` downloads it from {source}"
 
 
 def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, str]]:
@@ -170,6 +222,7 @@ def _row_facts(model: ShownModel) -> list[tuple[str, str]]:
     return [
         *(only_row if model.header is None else []),
         ("kind", row.kind),
+        ("languages", ", ".join(row.languages)),
         ("matryoshka", ", ".join(map(str, row.matryoshka))),
         ("note", row.note),
         ("source", row.source),
@@ -192,7 +245,7 @@ def as_fields(model: ShownModel) -> dict[str, object]:
         "path": str(header.path) if header is not None else None,
         "size_bytes": entry.size_bytes if entry is not None else header.size_bytes if header is not None else None,
         "digest": entry.digest if entry is not None else None,
-        "origin": entry.origin if entry is not None else None,
+        "origin": entry.origin if entry is not None else "built-in" if model.is_built_in else None,
         "repo": entry.repo if entry is not None else None,
         "pooling": str(pooling) if pooling is not None else None,
         "prompts": _prompts(model),

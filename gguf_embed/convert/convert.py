@@ -31,7 +31,12 @@ _COMPUTED_MODULES = (
 """Steps of a sentence-transformers model that the GGUF contains, that change nothing (Dropout), or that are done later
 (Normalize)."""
 
-_REPORT_BYTES = 1_000_000_000  # between two lines of progress
+Progress = Callable[[int, int], None]
+"""Told the bytes of the weights that are written, and of all."""
+
+
+def _silent(n_written: int, n_bytes: int) -> None:
+    pass
 
 
 def convert_directory(
@@ -41,12 +46,14 @@ def convert_directory(
     *,
     report: Callable[[str], None],
     name: str | None = None,
+    progress: Progress = _silent,
 ) -> None:
     """Convert `source` into the GGUF `output`, replacing it atomically.
 
     `source` is a directory with config.json, safetensors and a tokenizer, or a static model (`static.py`).
     Matrices are stored as `outtype`, everything else as F32; "auto" keeps 16-bit types and converts F32 to F16.
-    `name` becomes `general.name`, by default the name of the directory. Several processes may do this at once.
+    `name` becomes `general.name`, by default the name of the directory. `progress` is told the bytes that are written
+    and those there are. Several processes may do this at once.
     Raises `ModelFileError`; on any failure or interruption `output` is unchanged and no other file is left.
     """
     if is_static(source):
@@ -56,7 +63,7 @@ def convert_directory(
     n_tensors = len(conversion.plan.tensors)
     report(f"converting {source} to {output} ({conversion.outtype}, {n_tensors} tensors)")
     with atomic_write(output) as temporary:
-        _write(conversion, temporary, report)
+        _write(conversion, temporary, progress)
     for note in conversion.plan.notes:
         report(f"note: {note}")
 
@@ -67,7 +74,7 @@ def convert_in_place(source: Path, output: Path, outtype: OutType, *, name: str)
     Raises `ModelFileError`, which leaves part of a GGUF in the file.
     """
     try:
-        _write(_prepare(source, outtype, name), output, lambda line: None)
+        _write(_prepare(source, outtype, name), output, _silent)
     except OSError as exc:
         raise ModelFileError(f"{output} cannot be written ({exc.strerror or exc})") from exc
 
@@ -94,7 +101,7 @@ def _prepare(source: Path, outtype: OutType | Literal["auto"], name: str | None)
     return _Conversion(directory, chosen, name or source.resolve().name, plan, profile, heads)
 
 
-def _write(conversion: _Conversion, output: Path, report: Callable[[str], None]) -> None:
+def _write(conversion: _Conversion, output: Path, progress: Progress) -> None:
     plan = conversion.plan
     writer = gguf.GGUFWriter(output, plan.architecture)
     try:
@@ -102,7 +109,7 @@ def _write(conversion: _Conversion, output: Path, report: Callable[[str], None])
         plan.write_metadata(writer)
         write_profile(writer, conversion.profile, plan.n_ctx)
         write_heads(writer, conversion.heads)
-        _write_tensors(writer, plan.tensors, report)
+        _write_tensors(writer, plan.tensors, progress)
     finally:
         writer.close()
 
@@ -146,7 +153,7 @@ def _write_general(writer: gguf.GGUFWriter, source: ModelSourceDirectory, outtyp
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
-def _write_tensors(writer: gguf.GGUFWriter, tensors: tuple[PlannedTensor, ...], report: Callable[[str], None]) -> None:
+def _write_tensors(writer: gguf.GGUFWriter, tensors: tuple[PlannedTensor, ...], progress: Progress) -> None:
     """Declare all tensors, then read, convert and write them one by one, so that only one is in memory."""
     sizes = [prod(gguf.quant_shape_to_byte_shape(tensor.shape, tensor.type)) for tensor in tensors]
     for tensor, n_bytes in zip(tensors, sizes, strict=True):
@@ -157,9 +164,8 @@ def _write_tensors(writer: gguf.GGUFWriter, tensors: tuple[PlannedTensor, ...], 
     written, total = 0, sum(sizes)
     for tensor, n_bytes in zip(tensors, sizes, strict=True):
         writer.write_tensor_data(_encode(tensor))
-        if (written + n_bytes) // _REPORT_BYTES > written // _REPORT_BYTES:
-            report(f"written {(written + n_bytes) / 1e9:.1f} of {total / 1e9:.1f} GB")
         written += n_bytes
+        progress(written, total)
 
 
 def _encode(tensor: PlannedTensor) -> NDArray[np.generic]:

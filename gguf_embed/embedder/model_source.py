@@ -10,7 +10,7 @@ from typing import Literal
 
 from gguf_embed.engines.select import supports_gpu
 from gguf_embed.errors import ConfigError
-from gguf_embed.model_store.locate import ModelSource
+from gguf_embed.model_store.locate import ModelSource, source_named
 from gguf_embed.model_store.names import split_parts
 from gguf_embed.types import ModelInfo, Pooling
 
@@ -18,14 +18,10 @@ GpuLayers = int | Literal["auto", "all"]
 
 
 def source_of(model: str | os.PathLike[str] | None, *, offline: bool = False) -> ModelSource:
-    """An existing file, or a path that ends with ".gguf"; a repository, "org/repo"; else a name."""
-    if model is None:
-        return ModelSource(offline=offline)
-    text = os.fspath(model)
-    is_repo = isinstance(model, str) and "/" in text and not text.startswith((".", "/", "~"))
-    if is_repo and not text.lower().endswith(".gguf") and not Path(text).exists():
-        return ModelSource(hf_repo=text, offline=offline)
-    return ModelSource(path=Path(text), offline=offline)
+    """What the name means; a path object is always a file, and None the default model."""
+    if isinstance(model, str):
+        return source_named(model, offline=offline)
+    return ModelSource(path=None if model is None else Path(model), offline=offline)
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import ARRAY, TENSOR_TYPES
 from gguf_embed.gguf_file.crisp_layout import is_crisp_mpnet, our_metadata, our_name
-from gguf_embed.gguf_file.other_formats import N_BYTES, raw_part, what_else, what_folder
+from gguf_embed.gguf_file.other_formats import N_BYTES, raw_part, what_else, what_folder, what_is_near
 from gguf_embed.gguf_file.walker import HeaderWalker, MalformedHeader, Scalar, TruncatedHeader, open_walker
 
 MetadataValue = Scalar | tuple[Scalar, ...]
@@ -80,7 +80,7 @@ def _check_file(path: Path) -> int:
         if path.is_dir():
             raise ModelFileError(f"{path}: {what_folder(path)}")
     except FileNotFoundError as exc:
-        raise ModelFileError(f"{path}: no such file; check the path given with -m") from exc
+        raise ModelFileError(f"{path}: no such file; {what_is_near(path)}") from exc
     except OSError as exc:
         raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
     if size_bytes == 0:

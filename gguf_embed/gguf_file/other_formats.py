@@ -137,6 +137,20 @@ def what_folder(path: Path) -> str:
     return "is a folder without a GGUF in it; name a .gguf file"
 
 
+def what_is_near(path: Path) -> str:
+    """The way out for a path without a file: the name of one that is spelled almost like it."""
+    from difflib import get_close_matches  # 3 ms, which only an error needs
+
+    try:
+        names = {entry.name.lower(): entry.name for entry in path.parent.iterdir()}
+    except FileNotFoundError:
+        return f"there is no folder {path.parent} either"
+    except OSError:
+        return "check the path"
+    found = get_close_matches(path.name.lower(), names, 1, 0.7)
+    return f"did you mean {path.with_name(names[found[0]])}?" if found else "check the path"
+
+
 def _is_text(content: bytes) -> bool:
     return all(byte >= 32 or byte in b"\t\r\n" for byte in content)
 

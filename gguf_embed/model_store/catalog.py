@@ -20,6 +20,10 @@ from gguf_embed.types import Pooling
 Kind = Literal["embedding", "multivector", "sparse", "rerank", "static", "image"]
 
 _QUANT_SUFFIX = re.compile(r"[-._](ud-)?(i?q\d\w*|tq\d\w*|b?f(p)?(16|32)|mxfp\d\w*|nvfp\d\w*)$")
+_TYPE_IN_PATTERN = re.compile(r"q4_k_m|q8_0|bf16|fp?16", re.IGNORECASE)
+_BYTES_PER_WEIGHT = {"F32": 4.0, "F16": 2.0, "BF16": 2.0, "Q8_0": 34 / 32, "Q4_K_M": 0.606}
+"""Q4_K_M mixes types; this is its average in models of several billion parameters."""
+
 _FILE_SUFFIX = re.compile(r"(-gguf|-qat|-ggml-model|-embeddings?-gguf)$")
 
 
@@ -46,6 +50,23 @@ class CatalogRow:
     source: str  # URL of the card that these facts are from
     verified: bool = False  # the repositories and `file` were checked against a public page
     note: str = ""  # anything else a user should know
+    parameters: float | None = None  # in millions; None: not known
+    languages: tuple[str, ...] = ()  # codes of ISO 639-1, or "multilingual", or "code"
+
+    @property
+    def size_bytes(self) -> int | None:
+        """About how large the file is that `pull` fetches or makes: its weights, without the vocabulary."""
+        if self.parameters is None:
+            return None
+        return round(self.parameters * 1e6 * _BYTES_PER_WEIGHT[self.weight_type])
+
+    @property
+    def weight_type(self) -> str:
+        """The type of most weights in that file. Converters keep that of static models, and otherwise write 16 bits."""
+        if self.repo is None or self.file is None:
+            return "F32" if self.kind == "static" else "F16"
+        found = _TYPE_IN_PATTERN.search(self.file)
+        return found[0].upper().replace("FP", "F") if found else "F16"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,6 +83,10 @@ class Catalog:
             repo.lower(): row for row in reversed(self.rows) for repo in (row.repo, row.convert) if repo is not None
         }
         self._by_stem = {file_key(name): row for row in reversed(self.rows) for name in row.names if ":" not in name}
+
+    def names(self) -> list[str]:
+        """All names and aliases."""
+        return [name for row in self.rows for name in row.names]
 
     def find(self, name: str) -> CatalogRow | None:
         """The row with this name or alias; case and ":latest" do not matter."""
@@ -119,9 +144,10 @@ def _parse_row(raw: dict[str, Any]) -> CatalogRow:
         "not_yet": None,
         "pooling": None,
     }
-    values = optional | {"aliases": [], "matryoshka": [], "prompts": {}, "verified": False} | raw
+    values = optional | {"aliases": [], "matryoshka": [], "languages": [], "prompts": {}, "verified": False} | raw
     values["aliases"] = tuple(values["aliases"])
     values["matryoshka"] = tuple(values["matryoshka"])
+    values["languages"] = tuple(values["languages"])
     values["pooling"] = Pooling(values["pooling"]) if values["pooling"] is not None else None
     values["prompts"] = MappingProxyType(dict(values["prompts"]))
     return CatalogRow(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -37,6 +38,27 @@ def cache_dir(environ: Mapping[str, str]) -> Path:
     return base / "gguf-embed"
 
 
+@dataclass(frozen=True, slots=True)
+class DefaultHere:
+    """The default model on this machine: converted before, or still in its package."""
+
+    cached: Path | None  # the GGUF; None: it is converted when it is first used
+
+
+def default_on_this_machine(
+    cache_dir: Path, find_package: FindPackage = importlib.util.find_spec
+) -> DefaultHere | None:
+    """Whether the default model needs no download, without converting it; None if it does."""
+    cached = _cached_default(cache_dir)
+    if _is_intact(cached, lambda line: None):
+        return DefaultHere(cached)
+    return None if _find_weights(find_package) is None else DefaultHere(None)
+
+
+def _cached_default(cache_dir: Path) -> Path:
+    return cache_dir / f"{DEFAULT_NAME}-F16.gguf"
+
+
 def resolve_default(
     cache_dir: Path,
     report: Callable[[str], None],
@@ -51,7 +73,7 @@ def resolve_default(
     Raises `ModelFileError` if the package's weights are not the official ones, or neither the package nor the hub is
     available.
     """
-    cached = cache_dir / f"{DEFAULT_NAME}-F16.gguf"
+    cached = _cached_default(cache_dir)
     if _is_intact(cached, report):
         return cached
     package = _find_weights(find_package)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from gguf_embed.errors import ModelFileError
-from gguf_embed.model_store.hub_errors import HubUnreachable, NotOnHub, explained
+from gguf_embed.model_store.hub_errors import HubUnreachable, NotCached, NotOnHub, explained
 from gguf_embed.model_store.names import FileChoice, choose_file, source_files, split_parts
 from gguf_embed.model_store.partial_file import (
     CountedFile,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from huggingface_hub.file_download import HfFileMetadata
 
 _ETAG = re.compile(r"[\w.-]{1,128}")
+_MIN_CHUNK_BYTES, _MAX_CHUNK_BYTES = 2**20, 10 * 2**20  # the client's own is the larger one
 _MAX_STREAMED_BYTES = 50 * 10**9  # the hub serves larger files only to its own client, which cannot resume
 
 
@@ -119,7 +120,7 @@ def _list_files(hub: Hub, repo: str, listener: Listener) -> tuple[list[str], boo
     cached = _cached_files(hub, repo)
     if hub.offline or constants.HF_HUB_OFFLINE:
         if not cached:
-            raise ModelFileError(f"{repo} is not in the hub's cache, and offline mode forbids downloading it")
+            raise NotCached(f"{repo} is not in the hub's cache, and offline mode forbids downloading it")
         return cached, False
     try:
         with explained(repo):
@@ -226,6 +227,7 @@ def _fill_blob(file: _HubFile, found: HfFileMetadata, listener: Listener) -> Non
 
 def _stream(file: _HubFile, partial: Path, start: PullProgress, listener: Listener) -> None:
     """Append what is missing to the partial file. `start` is the progress at 0 bytes."""
+    from huggingface_hub import constants
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers, disable_progress_bars  # type: ignore[attr-defined]
 
@@ -236,6 +238,7 @@ def _stream(file: _HubFile, partial: Path, start: PullProgress, listener: Listen
         listener.progress(replace(start, completed_bytes=completed_bytes))
 
     size = start.total_bytes
+    constants.DOWNLOAD_CHUNK_SIZE = _chunk_bytes(size)
     with explained(file.repo, file.name):
         if partial.exists() and partial.stat().st_size > size:
             partial.unlink()  # too long: not the beginning of this file
@@ -255,6 +258,11 @@ def _stream(file: _HubFile, partial: Path, start: PullProgress, listener: Listen
             except KeyboardInterrupt:
                 counted.announce()  # it may have come between a write and its report
                 raise
+
+
+def _chunk_bytes(size: int) -> int:
+    """How much is received between two reports: a hundredth, within limits."""
+    return min(max(size // 100, _MIN_CHUNK_BYTES), _MAX_CHUNK_BYTES)
 
 
 def _with_hint(error: ModelFileError, partial: Path, size: int) -> ModelFileError:

@@ -21,6 +21,10 @@ class NotOnHub(ModelFileError):
     """The hub has no such repository or file, or shows it to nobody without a token."""
 
 
+class NotCached(ModelFileError):
+    """It is not on this machine, and the network must not be used."""
+
+
 class HubDenied(ModelFileError):
     """The hub does not give it to this machine's user."""
 
@@ -42,6 +46,16 @@ def explained(repo: str, name: str | None = None) -> Iterator[None]:
         raise _explain(exc, repo, name) from exc
 
 
+_WITHOUT_HUB = "; check the network and HTTPS_PROXY, or download the file elsewhere and name its path"
+
+
+def _no_answer() -> str:
+    """With the hub's address, which HF_ENDPOINT may have changed."""
+    from huggingface_hub import constants
+
+    return f"the hub {constants.ENDPOINT} cannot be reached"
+
+
 def _explain(exc: BaseException, repo: str, name: str | None) -> ModelFileError:
     from huggingface_hub import errors
 
@@ -49,7 +63,7 @@ def _explain(exc: BaseException, repo: str, name: str | None) -> ModelFileError:
     if isinstance(exc, errors.LocalEntryNotFoundError):
         if isinstance(exc.__cause__, errors.HfHubHTTPError):
             return _explain(exc.__cause__, repo, name)
-        return HubUnreachable(f"{where} is not cached and the hub cannot be reached; check the network")
+        return HubUnreachable(f"{where} is not cached, and {_no_answer()}{_WITHOUT_HUB}")
     if isinstance(exc, errors.GatedRepoError):
         return HubDenied(f"{repo} is gated: accept its terms on its page on the hub and set HF_TOKEN")
     if isinstance(exc, errors.RepositoryNotFoundError):
@@ -65,7 +79,7 @@ def _explain(exc: BaseException, repo: str, name: str | None) -> ModelFileError:
     if isinstance(exc, PermissionError):
         return ModelFileError(f"{where} cannot be stored: {exc}; set HF_HUB_CACHE to a folder that you can write to")
     why = " ".join(str(exc).split())  # some of the client's messages have several lines
-    return HubUnreachable(f"the hub cannot be reached for {where} ({type(exc).__name__}: {why}); check the network")
+    return HubUnreachable(f"{_no_answer()} for {where} ({type(exc).__name__}: {why}){_WITHOUT_HUB}")
 
 
 def _explain_status(status: int, where: str) -> ModelFileError:

@@ -11,10 +11,12 @@ from gguf_embed.gguf_file.header import read_header
 from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.default_model import DEFAULT_NAME, resolve_default
 from gguf_embed.model_store.download import Hub, Listener, fetch_model
+from gguf_embed.model_store.hub_errors import NotCached
 from gguf_embed.model_store.names import model_stem, parse_model_name, parse_repo, quant_of, split_parts
 from gguf_embed.model_store.places import expanded
 from gguf_embed.model_store.pull import fetch_planned
-from gguf_embed.model_store.pull_plan import names_of_pulled, plan_pull, unknown_name
+from gguf_embed.model_store.pull_plan import names_of_pulled, plan_pull
+from gguf_embed.model_store.similar import unknown_model
 from gguf_embed.model_store.store import ModelStore
 
 
@@ -37,6 +39,30 @@ class LocatedModel:
 
     path: Path
     name: str
+
+
+def source_named(text: str, *, offline: bool = False) -> ModelSource:
+    """What a name means: a file, a pulled model or one of the catalog, or a repository, "org/repo".
+
+    What begins like a path, or with a folder that exists, is never a repository: a mistyped path must not start a
+    download.
+    """
+    folder, slash, rest = text.partition("/")
+    is_repo = bool(slash and folder and rest) and not text.startswith((".", "~")) and not text.lower().endswith(".gguf")
+    if is_repo and not Path(folder).exists():
+        return ModelSource(hf_repo=text, offline=offline)
+    return ModelSource(path=Path(text), offline=offline)
+
+
+def locate_here(text: str, cache_dir: Path, report: Callable[[str], None]) -> LocatedModel:
+    """The same as `locate_model` for a name, without the network.
+
+    Raises `ModelFileError` with the command that downloads it for a model that is not on this machine.
+    """
+    try:
+        return locate_model(source_named(text, offline=True), cache_dir, report)
+    except NotCached as exc:
+        raise ModelFileError(f"{text} is not on this machine; `gguf-embed pull {text}` downloads it") from exc
 
 
 def locate_model(
@@ -70,7 +96,7 @@ def _locate_path(given: Path, cache_dir: Path, report: Callable[[str], None], hu
         if named is not None:
             return named
         if path.name == str(given) and not path.suffix:
-            unknown = unknown_name(str(given), str(given), load_catalog())
+            unknown = unknown_model(str(given), _all_names(cache_dir))
             raise ModelFileError(f"there is no such file, and {unknown.message}")
     path = _first_part(path, report)
     return LocatedModel(path, model_stem(path.name))
@@ -107,6 +133,12 @@ def _by_name(text: str, cache_dir: Path, report: Callable[[str], None], hub: Hub
     plan = plan_pull(text, catalog)
     path = fetch_planned(plan, cache_dir, hub, Listener(report, show_bar=True))[0].path
     return LocatedModel(_first_part(path, report), names_of_pulled(plan, path.name)[0])
+
+
+def _all_names(cache_dir: Path) -> list[str]:
+    """The names of pulled models and those of the catalog."""
+    pulled = ModelStore(cache_dir).models()
+    return [*(name for model in pulled for name in (model.name, *model.aliases)), *load_catalog().names()]
 
 
 def _first_part(path: Path, report: Callable[[str], None]) -> Path:

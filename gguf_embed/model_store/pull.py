@@ -53,9 +53,13 @@ def _convert(plan: PullPlan, cache_dir: Path, hub: Hub, listener: Listener) -> P
     if output.is_file():
         return output
     source = _table_or_folder(fetch_directory(hub, repo, listener), row.name)
-    listener.progress(PullProgress(f"converting {repo}"))
+    start = PullProgress(f"converting {repo}")
+    listener.progress(start)
     outtype = cast(OutType, quant.lower()) if quant else "auto"
-    convert_directory(source, output, outtype, report=listener.say, name=row.name)
+    convert_directory(
+        source, output, outtype, report=listener.say, name=row.name,
+        progress=lambda done, total: listener.progress(replace(start, completed_bytes=done, total_bytes=total)),
+    )  # fmt: skip
     return output
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -10,6 +9,7 @@ from gguf_embed.errors import ModelNotFound, NotSupported
 from gguf_embed.model_store.catalog import Catalog, CatalogRow
 from gguf_embed.model_store.default_model import DEFAULT_NAME
 from gguf_embed.model_store.names import FileChoice, is_quant, model_key, parse_model_name, quant_of, shown
+from gguf_embed.model_store.similar import unknown_model
 
 _CONVERTED_TYPES = ("f32", "f16", "bf16", "q8_0")
 
@@ -43,24 +43,12 @@ def plan_pull(text: str, catalog: Catalog) -> PullPlan:
         return _plan_row(text, row, None)
     row = catalog.find(name.base)
     if row is None:
-        raise unknown_name(text, name.base, catalog)
+        raise unknown_model(text, catalog.names())
     if name.tag is not None and not is_quant(name.tag):
         raise ModelNotFound(
             f"{row.name} has no tag {shown(name.tag)}: give {row.name}, or {row.name}:QUANT with a type such as Q8_0"
         )
     return _plan_row(text, row, name.tag)
-
-
-def unknown_name(text: str, base: str, catalog: Catalog) -> ModelNotFound:
-    """The error for a name that is not in the catalog, with similar names that are."""
-    names = [row.name for row in catalog.rows]
-    similar = [name for name in names if model_key(base) in model_key(name)][:5]
-    similar = similar or difflib.get_close_matches(base.lower(), names, 3, 0.75)
-    guess = f" Did you mean {', '.join(similar)}?" if similar else ""
-    return ModelNotFound(
-        f"no model is called {shown(text)}.{guess} `gguf-embed list --catalog` shows all names; any GGUF on the hub "
-        "can be given as ORG/REPO"
-    )
 
 
 def _plan_row(text: str, row: CatalogRow, quant: str | None) -> PullPlan:

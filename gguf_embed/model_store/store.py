@@ -22,6 +22,7 @@ from gguf_embed.model_store.names import model_key, parse_model_name, shown, spl
 from gguf_embed.model_store.pull import fetch_planned
 from gguf_embed.model_store.pull_plan import names_of_pulled, plan_pull
 from gguf_embed.model_store.pulled_index import PulledIndex, PulledModel, users_of
+from gguf_embed.model_store.similar import unknown_model
 from gguf_embed.types import PullProgress
 
 STALE_S = 1.0
@@ -166,7 +167,7 @@ class ModelStore:
         parse_model_name(destination)
         model = self.find(source)
         if model is None:
-            raise _not_found(source)
+            raise self._not_found(source)
         self.add(destination, model.path, model.digest)
 
     def remove(self, name: str) -> Removed:
@@ -178,7 +179,7 @@ class ModelStore:
         if pulled is None:
             model = self.find(name)
             if model is None:
-                raise _not_found(name)
+                raise self._not_found(name)
             raise InvalidRequest(f"{model.name} is {model.path}, a file in the models folder; delete it there", "model")
         self._index.delete(pulled.name)
         others = self._index.models()
@@ -210,13 +211,16 @@ class ModelStore:
         by_alias = (model for model in models if key in map(model_key, model.aliases))
         return next(by_name, None) or next(by_alias, None)
 
+    def _not_found(self, name: str) -> ModelNotFound:
+        """The error for a name that no model on this machine has."""
+        row = load_catalog().find(name)
+        if row is not None:
+            return ModelNotFound(f"{row.name} is not pulled; `gguf-embed list` shows the models on this machine")
+        return unknown_model(name, [other for model in self.models() for other in (model.name, *model.aliases)])
+
     def _invalidate(self) -> None:
         with self._lock:
             self.fresh_until_s = -math.inf
-
-
-def _not_found(name: str) -> ModelNotFound:
-    return ModelNotFound(f"no model is called {shown(name)}; `gguf-embed list` shows the models on this machine")
 
 
 def _merge(first: list[StoredModel], second: list[StoredModel]) -> tuple[StoredModel, ...]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gguf_embed.cli.embed_formats import format_of_path
-from gguf_embed.cli.one_shot import n_columns_of, shortened
+from gguf_embed.cli.terminal import n_columns_of, shortened
 from tests.cli.one_shot import Done, call
 
 LONG = "cat " * 70  # the tiny model takes 64 tokens

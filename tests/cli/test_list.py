@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from gguf_embed.cli.list_models import age_text, source_label
+from gguf_embed.cli.catalog_table import source_label
+from gguf_embed.cli.list_models import age_text
 from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.store import ModelStore
 from tests.cli.command import Place

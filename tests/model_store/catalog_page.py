@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gguf_embed.cli.list_models import source_label
+from gguf_embed.cli.catalog_table import source_label
 from gguf_embed.model_store.catalog import CatalogRow, load_catalog
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"

@@ -1,0 +1,71 @@
+"""The commands' own class: groups of flags, examples, and errors that name the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_Decorator = Callable[[Any], Any]
+
+OTHER_FLAGS = "Other"
+"""The group of flags that are in no other."""
+
+
+class Command(click.Command):
+    """A command whose help has groups of flags. rich-click, which lays it out, is imported when help is printed."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        from gguf_embed.cli.help_page import help_of
+
+        return help_of(self, ctx)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            raise click.UsageError(self._too_many(ctx, rest[0]), ctx)
+        return rest
+
+    def _too_many(self, ctx: click.Context, word: str) -> str:
+        takes_model = any("--model" in param.opts for param in self.params)
+        if takes_model and not any(isinstance(param, click.Argument) for param in self.params):
+            return f"a model is named with -m: {ctx.command_path} -m {word}"
+        return f"{word!r} is one argument too many"
+
+
+def in_group(title: str, *options: _Decorator) -> Callable[[_F], _F]:
+    """Adds flags to a command, in this order, under a title in its help."""
+
+    def add(command: _F) -> _F:
+        known: list[click.Parameter] = getattr(command, "__click_params__", [])
+        n_before = len(known)
+        for option in reversed(options):
+            command = option(command)
+        for param in getattr(command, "__click_params__", [])[n_before:]:
+            param.group = title
+        return command
+
+    return add
+
+
+def groups_of(command: click.Command) -> dict[str, list[click.Option]]:
+    """The flags that help shows, by the title of their group, in the order of the first flag of each."""
+    groups: dict[str, list[click.Option]] = {}
+    for param in command.params:
+        if isinstance(param, click.Option) and not param.hidden:
+            groups.setdefault(getattr(param, "group", OTHER_FLAGS), []).append(param)
+    return groups
+
+
+def example_lines(command: click.Command) -> Sequence[str]:
+    """The lines of a command's epilog, each of which is a command to type."""
+    return [line for line in (command.epilog or "").replace("\b", "").splitlines() if line.strip()]
+
+
+def summary_of(command: click.Command) -> str:
+    """The first sentence of a command's help."""
+    first = " ".join((command.help or "").partition("\n\n")[0].split())
+    return first.removesuffix(".")
