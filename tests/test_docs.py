@@ -13,6 +13,7 @@ from prometheus_client import Metric
 
 from gguf_embed import errors
 from gguf_embed.cli import reference
+from gguf_embed.cli.flag_text import names_of
 from gguf_embed.cli.main import COMMANDS, load_command
 from gguf_embed.engines.llama import calibration
 from gguf_embed.errors import EmbedError
@@ -65,7 +66,7 @@ def test_every_request_and_group_of_fields_has_a_table():
 
 def test_every_flag_and_environment_name_is_in_the_flag_reference():
     wanted = [name for option in all_options() for name in (*option.opts, *option.secondary_opts)]
-    wanted += [name for option in all_options() for name in reference.names_of(option.envvar)]
+    wanted += [name for option in all_options() for name in names_of(option.envvar)]
     missing = [name for name in wanted if not re.search(rf"`{re.escape(name)}[` ]", CLI)]
     assert len(wanted) > 80
     assert not missing

@@ -9,7 +9,7 @@ from gguf_embed.cli.table import Column, table_lines
 from gguf_embed.model_store.catalog import CatalogRow
 
 _COLUMNS = (
-    Column("NAME", shrinks_to=36),
+    Column("NAME", shrinks_to=35),
     Column("ALIASES", leaves=2, shrinks_to=14),
     Column("SIZE", right=True),
     Column("DIMS", right=True),
@@ -49,9 +49,10 @@ def size_text(row: CatalogRow) -> str:
 
 
 def languages_text(row: CatalogRow) -> str:
-    """ "en", "de, en", "many"."""
-    is_many = "multilingual" in row.languages or len(row.languages) > 3
-    return "many" if is_many else ", ".join(row.languages)
+    """ "en", "de, en", "many", "code"."""
+    if "multilingual" in row.languages or len(row.languages) > 3:
+        return "many"
+    return "code" if "code" in row.languages else ", ".join(row.languages)
 
 
 def chosen_rows(rows: Sequence[CatalogRow], words: Sequence[str], max_bytes: int | None) -> list[CatalogRow]:

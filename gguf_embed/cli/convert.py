@@ -107,7 +107,9 @@ def find_source(text: str) -> tuple[Path, str]:
     """
     path = expanded(Path(text))
     if path.suffix in _PARTS_OF_FOLDERS and path.is_file():
-        raise ConfigError(f"{text} is only a part of an original model: convert its folder, {path.parent}")
+        raise ConfigError(
+            f"{text} is only a part of an original model; `gguf-embed convert {path.parent}` converts all"
+        )
     if path.exists():
         return path, path.resolve().name.removesuffix(".gz")
     if text.startswith((".", "/", "~", "\\")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_embed.cli.command import Command
+from gguf_embed.cli.terminal import red, width_of, yellow
 from gguf_embed.doctor.findings import Change, Finding, Severity, shown
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.default_model import cache_dir
@@ -25,6 +27,7 @@ if TYPE_CHECKING:  # imported where used: numpy would delay `--help` and the oth
     from gguf_embed.gguf_file.header import GgufHeader
 
 
+_INDENT = " " * 9
 EXAMPLES = """\b
 gguf-embed doctor model.gguf
 gguf-embed doctor nomic-embed-text --run
@@ -88,8 +91,9 @@ def _examine(flags: DoctorFlags) -> int:
     path = find_file(flags.model, cache_dir(os.environ))
     before = _diagnose(path, flags, run=flags.run and not flags.fix)
     fixed = _fix(path, before, flags) if flags.fix and before.looked_at else None
+    width = width_of(sys.stdout)
     for line in [as_json(before, fixed)] if flags.as_json else report(before, fixed):
-        click.echo(line)
+        click.echo(line if flags.as_json else on_terminal(line, width))
     if flags.fix and fixed is None and not flags.as_json:
         click.echo("--fix has nothing to change: no copy written")
     return 1 if (fixed.diagnosis if fixed else before).n_serious else 0
@@ -153,6 +157,18 @@ def report(before: Diagnosis, fixed: FixedCopy | None) -> list[str]:
 
 def finding_line(finding: Finding) -> str:
     return f"{finding.severity:8} {finding.code}: {finding.message}. Fix: {finding.fix}"
+
+
+def on_terminal(line: str, width: int | None) -> str:
+    """A line of the report, wrapped, with its severity in color. `width`: None off a terminal, where it stays whole."""
+    if width is None:
+        return line
+    wrapped = "\n".join(
+        textwrap.wrap(line, width, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False)
+    )
+    word, _, rest = wrapped.partition(" ")
+    paint = {Severity.SERIOUS.value: red, Severity.WARNING.value: yellow}.get(word)
+    return wrapped if paint is None else f"{paint(word, sys.stdout)} {rest}"
 
 
 def change_line(change: MadeChange) -> str:

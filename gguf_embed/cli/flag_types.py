@@ -29,7 +29,7 @@ class Number(click.IntRange):
         except ValueError:
             self.fail(f"{value!r} is not a whole number", param, ctx)
         if (self.min is not None and number < self.min) or (self.max is not None and number > self.max):
-            self.fail(f"{number} is not {self._describe_range()}", param, ctx)
+            self.fail(f"{number} is out of range: {self._describe_range()}", param, ctx)
         return number
 
     def _describe_range(self) -> str:
@@ -133,13 +133,16 @@ class Seconds(click.ParamType[float]):
 
 
 class MemorySize(click.ParamType[int]):
-    """A number of bytes, optionally with K, M, G or T (powers of 1024)."""
+    """A number of bytes, optionally with K, M, G or T: powers of 1024 for memory, of 1000 for files."""
 
     name = "SIZE"
 
+    def __init__(self, base: int = 1024) -> None:
+        self._base = base
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
-        size = float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ") if found else 0.0
+        size = float(found[1]) * self._base ** " KMGT".index(found[2].upper() or " ") if found else 0.0
         if not 1 <= size < math.inf:
             self.fail(f"{value!r} is not a size such as 512M or 4G", param, ctx)
         return int(size)

@@ -16,7 +16,7 @@ import click
 from gguf_embed.cli.catalog_table import catalog_json, catalog_lines, chosen_rows, has_words
 from gguf_embed.cli.command import Command
 from gguf_embed.cli.flag_types import MemorySize
-from gguf_embed.cli.table import Column, table_lines
+from gguf_embed.cli.table import Column, print_table, table_lines
 from gguf_embed.cli.terminal import dim, duration_text, width_of
 from gguf_embed.errors import ConfigError, ModelFileError
 from gguf_embed.gguf_file.facts import context_length, file_type_name
@@ -44,7 +44,7 @@ MODELS_DIR = click.option(
 )
 
 _COLUMNS = (
-    Column("NAME", shrinks_to=20),
+    Column("NAME", shrinks_to=36),
     Column("ARCHITECTURE", leaves=4),
     Column("TYPE", leaves=1),
     Column("DIMS", right=True),
@@ -76,7 +76,7 @@ class ListedModel:
 @click.command("list", cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
 @click.argument("words", nargs=-1, metavar="[WORD]...")
 @click.option("--catalog", is_flag=True, help="List the models that `pull` knows by name instead.")
-@click.option("--max-size", type=MemorySize(), help="List only models whose file is not larger, such as 500M.")
+@click.option("--max-size", type=MemorySize(base=1000), help="List only models whose file is not larger, such as 500M.")
 @MODELS_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def list_models(
@@ -98,8 +98,11 @@ def _print_catalog(words: Sequence[str], max_bytes: int | None, *, as_json: bool
     if not rows and not as_json:
         raise ConfigError(f"no model in the catalog has {_filter_text(words, max_bytes)}: use fewer words")
     width = width_of(sys.stdout)
-    click.echo(catalog_json(rows) if as_json else "\n".join(catalog_lines(rows, width)))
-    if not as_json and width is not None:
+    if as_json:
+        click.echo(catalog_json(rows))
+        return
+    print_table(catalog_lines(rows, width))
+    if width is not None:
         click.echo(dim("gguf-embed show NAME: all about one; gguf-embed pull NAME: get it", sys.stdout))
 
 
@@ -115,7 +118,7 @@ def _print_models(models: Sequence[ListedModel], words: Sequence[str], max_bytes
         )
     width = width_of(sys.stdout)
     if chosen:
-        click.echo("\n".join(model_lines(chosen, time.time(), width)))
+        print_table(model_lines(chosen, time.time(), width))
     if not models or (width is not None and all(model.origin == "built-in" for model in models)):
         none_yet = "no models pulled yet: `gguf-embed list --catalog` lists the names that `gguf-embed pull` knows"
         click.echo(dim(none_yet, sys.stdout))

@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 import click
 
 from gguf_embed.cli.command import Command
-from gguf_embed.cli.table import Column, table_lines
+from gguf_embed.cli.table import Column, print_table, table_lines
 from gguf_embed.cli.terminal import duration_text, width_of
 from gguf_embed.errors import AuthenticationFailed, ConfigError, Unavailable
 from gguf_embed.model_store.partial_file import human_size
 
 _COLUMNS = (
-    Column("NAME", shrinks_to=20),
+    Column("NAME", shrinks_to=30),
     Column("ARCHITECTURE", leaves=2),
     Column("TYPE", leaves=1),
     Column("MEMORY", right=True),
@@ -53,7 +53,7 @@ def ps(url: str, api_key: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(models, indent=1))
     elif models:
-        click.echo("\n".join(model_lines(models, time.time(), width_of(sys.stdout))))
+        print_table(model_lines(models, time.time(), width_of(sys.stdout)))
     else:
         click.echo("no model is loaded: models load on first use")
 

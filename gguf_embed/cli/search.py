@@ -13,7 +13,7 @@ import click
 from gguf_embed.cli.command import Command
 from gguf_embed.cli.flag_types import Number
 from gguf_embed.cli.ingest_model import model_options, open_pool
-from gguf_embed.cli.terminal import NO_TERMINAL_COLUMNS, width_of
+from gguf_embed.cli.terminal import NO_TERMINAL_COLUMNS, n_columns_of, shortened, width_of
 from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def search(**typed: Any) -> None:
     URL is what `ingest --to` was given. The model is the one that the rows were embedded with.
     """
     flags = SearchFlags(**typed)
-    width = width_of(sys.stdout) or NO_TERMINAL_COLUMNS
-    for line in lines_of(find(flags), as_json=flags.json, width=width):
+    for line in lines_of(find(flags), as_json=flags.json, width=width_of(sys.stdout)):
         click.echo(line)
 
 
@@ -110,8 +109,8 @@ def for_manifest(flags: SearchFlags, manifest: Manifest, muvera: Muvera | None =
     )
 
 
-def lines_of(hits: list[Hit], *, as_json: bool, width: int) -> list[str]:
-    """For people: the score, the id and headings, then the beginning of the text."""
+def lines_of(hits: list[Hit], *, as_json: bool, width: int | None) -> list[str]:
+    """For people: the score, the id and headings, then the beginning of the text. `width`: None off a terminal."""
     if as_json:
         return [
             json.dumps(
@@ -132,7 +131,9 @@ def lines_of(hits: list[Hit], *, as_json: bool, width: int) -> list[str]:
     lines = []
     for hit in hits:
         headings = f"  {hit.headings}" if hit.headings else ""
-        lines.append(f"{hit.score:.3f}  {hit.id}{headings}")
+        head = f"{hit.score:.3f}  {hit.id}{headings}"
+        lines.append(head if width is None or n_columns_of(head) <= width else shortened(head, width))
         text = " ".join(hit.text[: 2 * TEXT_CHARACTERS].split())
-        lines += textwrap.wrap(text[:TEXT_CHARACTERS], width, initial_indent=INDENT, subsequent_indent=INDENT)[:3]
+        columns = width or NO_TERMINAL_COLUMNS
+        lines += textwrap.wrap(text[:TEXT_CHARACTERS], columns, initial_indent=INDENT, subsequent_indent=INDENT)[:3]
     return lines

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gguf_embed.cli.terminal import n_columns_of, padded, shortened
+import click
+
+from gguf_embed.cli.terminal import bold, n_columns_of, padded, shortened
 
 _GAP = "  "
 _MIN_VALUE_COLUMNS = 20
@@ -68,6 +71,12 @@ def _line(columns: Sequence[Column], row: Sequence[str], widths: dict[int, int])
 
 def _cut(cell: str, width: int) -> str:
     return cell if n_columns_of(cell) <= width else shortened(cell, width)
+
+
+def print_table(lines: Sequence[str]) -> None:
+    """On standard output; the header is bold on a terminal."""
+    header, *rows = lines
+    click.echo("\n".join([bold(header, sys.stdout), *rows]))
 
 
 def fact_lines(pairs: Sequence[tuple[str, str]], width: int | None) -> list[str]:

@@ -40,6 +40,10 @@ def red(text: str, stream: TextIO) -> str:
     return click.style(text, fg="red", bold=True) if has_color(stream) else text
 
 
+def yellow(text: str, stream: TextIO) -> str:
+    return click.style(text, fg="yellow", bold=True) if has_color(stream) else text
+
+
 def shortened(text: str, n_columns: int) -> str:
     """The text on one line of a terminal, cut to so many columns."""
     line = "".join(character for character in " ".join(text[: 4 * n_columns].split()) if character.isprintable())

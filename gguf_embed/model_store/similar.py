@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 from gguf_embed.errors import ModelNotFound
 from gguf_embed.model_store.names import model_key, shown
 
 _N_SHOWN = 3
-_MIN_RATIO = 0.7
+_MIN_RATIO = 0.75
 
 
 def similar_names(text: str, names: Iterable[str]) -> list[str]:
-    """Up to three of the names: those that contain the text, the shortest first, else those spelled almost like it."""
-    key, by_key = model_key(text), {model_key(name): name for name in names}
+    """Up to three of the names: those that contain the text, the shortest first, else those spelled almost like it.
+
+    Names with a tag are only meant by a text with one.
+    """
+    from difflib import get_close_matches  # 3 ms, which only an error needs
+
+    key = model_key(text)
+    by_key = {model_key(name): name for name in names if ":" in key or ":" not in model_key(name)}
     if not key:
         return []
     found = sorted((other for other in by_key if key in other), key=len)
-    found = found or difflib.get_close_matches(key, by_key, _N_SHOWN, _MIN_RATIO)
+    found = found or get_close_matches(key, by_key, _N_SHOWN, _MIN_RATIO)
     return [by_key[other] for other in found[:_N_SHOWN]]
 
 

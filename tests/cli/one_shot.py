@@ -42,7 +42,7 @@ def call(*words: object, stdin: bytes | None = None, terminal: bool = False, env
     in_, out, err = Stream(stdin or b"", is_terminal=stdin is None), Stream(is_terminal=terminal), Stream()
     code = 0
     with (
-        patch.dict(os.environ, {**environment, "COLUMNS": "80"}),
+        patch.dict(os.environ, {"COLUMNS": "80", **environment}),
         patch.multiple(sys, argv=["gguf-embed", *map(str, words)], stdin=in_, stdout=out, stderr=err),
     ):
         try:

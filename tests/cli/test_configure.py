@@ -138,7 +138,7 @@ def test_the_error_for_a_wrong_flag_names_flag_value_and_alternative(arguments, 
 def test_the_help_shows_values_as_they_are_written():
     text = CliRunner().invoke(serve, ["--help"], terminal_width=400).output
     assert "--ctx-size N " in text
-    assert "--n-gpu-layers N|auto|all\n" in text
+    assert "--n-gpu-layers N|auto|all " in text
     assert "INTEGER" not in text
     assert all(name in text for name in ("OpenAI", "llama.cpp", "Ollama", "Cohere", "TEI"))
 

@@ -28,25 +28,40 @@ def pulled(place):
     return path
 
 
-def test_without_models_it_points_to_the_catalog(place):
+def test_without_pulled_models_the_built_in_one_is_here(place):
     done = place.call("list")
     assert (done.returncode, done.stderr) == (0, "")
+    header, built_in = done.stdout.splitlines()
+    assert header.split() == ["NAME", "ARCHITECTURE", "TYPE", "DIMS", "CONTEXT", "SIZE", "MODIFIED", "ORIGIN"]
+    assert built_in.split() == ["all-MiniLM-L6-v2", "bert", "F16", "384", "512", "45.4", "MB", "-", "built-in"]
+
+
+def test_without_any_model_it_points_to_the_catalog(place, monkeypatch):
+    monkeypatch.setattr("gguf_embed.cli.list_models.default_on_this_machine", lambda cache: None)
+    done = place.call("list")
     assert len(done.stdout.splitlines()) == 1
     assert "`gguf-embed list --catalog`" in done.stdout
+
+
+def test_the_built_in_model_has_the_size_of_its_file_once_there_is_one(place):
+    (place.folder / "cache").mkdir()
+    path = write_tiny_encoder(place.folder / "cache" / "all-MiniLM-L6-v2-F16.gguf")
+    (model,) = json.loads(place.call("list", "--json").stdout)
+    assert (model["origin"], model["path"], model["size_bytes"]) == ("built-in", str(path), path.stat().st_size)
 
 
 def test_the_list_has_one_line_per_model_with_the_facts_of_its_header(place, pulled):
     folder = place.folder / "models"
     folder.mkdir()
     write_tiny_encoder(folder / "mine.gguf")
-    header, first, second = place.call("list", "--models-dir", folder).stdout.splitlines()
+    header, first, second, _ = place.call("list", "--models-dir", folder).stdout.splitlines()
     assert header.split() == ["NAME", "ARCHITECTURE", "TYPE", "DIMS", "CONTEXT", "SIZE", "MODIFIED", "ORIGIN"]
     assert first.split() == ["mine", "bert", "F32", "32", "64", "99", "kB", "now", "folder"]
     assert second.split() == ["org/tiny:F32", "bert", "F32", "32", "64", "99", "kB", "now", "pulled"]
 
 
 def test_json_has_all_fields(place, pulled):
-    (model,) = json.loads(place.call("list", "--json").stdout)
+    (model,) = json.loads(place.call("list", "tiny", "--json").stdout)
     assert (model["name"], model["path"], model["digest"]) == ("org/tiny:F32", str(pulled), "ab" * 32)
     assert model["size_bytes"] == pulled.stat().st_size
 
@@ -64,6 +79,33 @@ def test_the_catalog_is_listed(place):
     rows = json.loads(place.call("list", "--catalog", "--json").stdout)
     nomic = next(row for row in rows if row["name"] == "nomic-embed-text-v1.5")
     assert nomic["prompts"]["query"] == "search_query: "
+
+
+def names(output: str) -> list[str]:
+    return [line.split()[0] for line in output.splitlines()[1:]]
+
+
+def test_words_and_a_size_choose_from_the_catalog(place):
+    chosen = names(place.call("list", "--catalog", "rerank", "--max-size", "100M").stdout)
+    assert chosen == ["jina-reranker-v1-tiny-en", "jina-reranker-v1-turbo-en", "ms-marco-MiniLM-L6-v2",
+                      "ms-marco-MiniLM-L12-v2"]  # fmt: skip
+    assert names(place.call("list", "--catalog", "nomic-embed-text:v1").stdout) == [
+        "nomic-embed-text-v1.5",
+        "nomic-embed-text-v1",
+    ]
+    assert "bge-m3" in names(place.call("list", "--catalog", "multilingual", "MIT").stdout)
+
+
+@pytest.mark.parametrize("words", [["--catalog", "nothing-like-it"], ["nothing-like-it"], ["--max-size", "1K"]])
+def test_words_that_no_model_has_are_an_error_that_names_them(place, words):
+    done = place.call("list", *words)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert "'nothing-like-it'" in done.stderr or "at most 1 kB" in done.stderr
+
+
+def test_words_choose_from_this_machine(place, pulled):
+    assert names(place.call("list", "tiny").stdout) == ["org/tiny:F32"]
+    assert names(place.call("list", "minilm").stdout) == ["all-MiniLM-L6-v2"]
 
 
 def test_a_folder_that_is_not_there_is_a_wrong_flag(place):

@@ -116,6 +116,11 @@ def test_no_server_is_one_line_with_the_reason(place):
         ("127.0.0.1:8080", "http://127.0.0.1:8080"),
         ("https://h/prefix", "https://h/prefix"),
         ("http://[::1]:80", "http://[::1]:80"),
+        ("http://h:1/v1", "http://h:1"),
+        ("h:1/v1/", "http://h:1"),
+        ("http://h:1/v1/embeddings", "http://h:1"),
+        ("http://h:1/api", "http://h:1"),
+        ("http://h:1/prefix/v1", "http://h:1/prefix"),
     ],
 )
 def test_addresses(url, full):

@@ -9,10 +9,9 @@ import sys
 
 import pytest
 
-from gguf_embed.cli.progress import PullDisplay, bar, duration_text
 from gguf_embed.cli.pull import with_quant
+from gguf_embed.cli.terminal import duration_text
 from gguf_embed.errors import ConfigError, InvalidRequest
-from gguf_embed.types import PullProgress
 from tests.cli.command import Place
 from tests.gguf_models import write_tiny_encoder
 from tests.model_store.fake_hub import FakeHub, serve
@@ -107,19 +106,19 @@ def test_ctrl_c_keeps_the_partial_download_and_prints_how_to_resume(fake, place)
     with subprocess.Popen(command, env=place.environment, stdout=subprocess.DEVNULL, stderr=theirs) as process:
         os.close(theirs)
         seen = os.read(ours, 4096)  # the bar has begun
-        wait_until(lambda: [path.stat().st_size for path in place.partial_files] == [10 * MIB])
+        wait_until(lambda: [path.stat().st_size for path in place.partial_files] == [12 * MIB])
         process.send_signal(signal.SIGINT)
         while b"stopped" not in seen:
             seen += os.read(ours, 4096)
         assert process.wait(30) == 130
     os.close(ours)
     assert b"\r" in seen
-    assert b"10.5 MB of 25.2 MB; `gguf-embed pull org/big`" in seen
+    assert b"12.6 MB of 25.2 MB; `gguf-embed pull org/big`" in seen
     assert b"Traceback" not in seen
-    assert [path.stat().st_size for path in place.partial_files] == [10 * MIB]
+    assert [path.stat().st_size for path in place.partial_files] == [12 * MIB]
     fake.holds_after = None
     assert place.run("pull", "org/big").returncode == 0
-    assert fake.ranges[-1] == f"bytes={10 * MIB}-"
+    assert fake.ranges[-1] == f"bytes={12 * MIB}-"
     assert place.partial_files == []
 
 
@@ -144,53 +143,8 @@ def test_quant_that_contradicts_the_name_is_refused(name, quant, error, message)
         with_quant(name, quant)
 
 
-def test_a_bar_shows_the_size_the_speed_and_the_time_left():
-    step = PullProgress("pulling abc", "sha256:abc", 200_000_000, 50_000_000)
-    assert bar(step, 0.0, 0) == "pulling abc  25% [#####...............], 50.0 MB of 200 MB"
-    assert bar(step, 5.0, 50_000_000).endswith("50.0 MB of 200 MB, 10.0 MB/s, 15 s left")
-    done = PullProgress("pulling abc", "", 200, 200)
-    assert bar(done, 2.0, 200) == "pulling abc 100% [####################], 200 B of 200 B, 100 B/s"
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (7200, "2 h")]
 )
 def test_durations_read_well(seconds, text):
     assert duration_text(seconds) == text
-
-
-class Terminal:
-    """A stream that records what is written, and claims to be a terminal."""
-
-    def __init__(self) -> None:
-        self.written = ""
-
-    def write(self, text: str) -> int:
-        self.written += text
-        return len(text)
-
-    def flush(self) -> None:
-        pass
-
-    def isatty(self) -> bool:
-        return True
-
-
-def test_on_a_terminal_a_bar_is_redrawn_in_place_and_not_too_often():
-    now = [0.0]
-    terminal = Terminal()
-    display = PullDisplay(terminal, lambda: now[0])
-    display.show(PullProgress("pulling manifest"))
-    for completed in (0, 10, 20, 100):
-        display.show(PullProgress("pulling abc", "", 100, completed))
-        now[0] += 0.05
-    display.show(PullProgress("success"))
-    display.end_line()
-    drawn = [part.rstrip() for part in terminal.written.replace("\n", "\r").split("\r") if part.strip()]
-    assert [line.split(" [")[0] for line in drawn] == [
-        "pulling manifest",
-        "pulling abc   0%",
-        "pulling abc  20%",
-        "pulling abc 100%",
-    ]
-    assert terminal.written.endswith("\n")

@@ -37,7 +37,7 @@ def test_a_pulled_model_has_the_facts_of_file_and_catalog(place):
     assert (shown["weights"], shown["dimensions"], shown["context"]) == ("F32", "32", "64")
     assert shown["pooling"].startswith("mean (from the catalog")
     assert shown["license"] == "apache-2.0"
-    assert "prompt  query: 'search_query: '" in done.stdout.splitlines()
+    assert "prompt        query: 'search_query: '" in done.stdout.splitlines()
 
 
 def test_a_catalog_model_that_is_not_on_this_machine_shows_the_command_to_pull_it(place):
@@ -48,6 +48,31 @@ def test_a_catalog_model_that_is_not_on_this_machine_shows_the_command_to_pull_i
     assert "leliuga/" in shown["status"]
     assert shown["pooling"] == "mean"
     assert facts(place.call("show", "jina-reranker-v3.5").stdout)["status"].startswith("not yet: some of")
+
+
+def test_the_built_in_model_is_here_before_and_after_its_first_use(place):
+    shown = facts(place.call("show", "all-minilm").stdout)
+    assert shown["status"].startswith("built-in")
+    assert shown["aliases"].startswith("all-minilm")
+    (place.folder / "cache").mkdir()
+    write_tiny_encoder(place.folder / "cache" / "all-MiniLM-L6-v2-F16.gguf")
+    shown = facts(place.call("show", "all-MiniLM-L6-v2").stdout)
+    assert (shown["name"], shown["origin"], shown["size"]) == ("all-MiniLM-L6-v2", "built-in", "99 kB")
+    assert json.loads(place.call("show", "all-minilm", "--json").stdout)["origin"] == "built-in"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("bge-m", "bge-m3"), ("nomic-embed-txt", "nomic-embed-text"), ("org/thing", "`gguf-embed pull org/thing`")],
+)
+def test_a_name_that_almost_fits_is_answered_with_the_right_one(place, name, meant):
+    done = place.call("show", name)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert meant in done.stderr
+
+
+def test_a_repository_of_the_catalog_stands_for_its_model(place):
+    assert facts(place.call("show", "gpustack/bge-m3-GGUF:Q8_0").stdout)["name"] == "bge-m3"
 
 
 def test_a_file_may_be_shown_by_its_path(place):
@@ -68,7 +93,7 @@ def test_json_has_all_fields(place):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nothing", "'nothing'"), ("../x", "'../x'"), ("damaged", "damaged.gguf")],
+    [("nothing", "'nothing'"), ("../x", "../x: no such file"), ("damaged", "damaged.gguf")],
 )
 def test_an_unknown_name_or_a_damaged_file_is_one_line(place, name, message):
     damaged = place.folder / "damaged.gguf"

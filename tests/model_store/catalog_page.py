@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gguf_embed.cli.catalog_table import source_label
+from gguf_embed.cli.catalog_table import size_text, source_label
 from gguf_embed.model_store.catalog import CatalogRow, load_catalog
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
-COLUMNS = ("Name", "Further names", "Kind", "Dimensions", "Context", "Pooling", "Prompts", "License", "From")
+COLUMNS = (
+    *("Name", "Further names", "Kind", "Size", "Languages", "Dimensions", "Context", "Pooling", "Prompts", "License"),
+    "From",
+)
 HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
 
 
@@ -22,6 +25,8 @@ def table_row(row: CatalogRow) -> str:
         f"[{row.name}]({row.source})",
         ", ".join(f"`{alias}`" for alias in row.aliases),
         row.kind,
+        size_text(row),
+        ", ".join(row.languages),
         ", ".join(map(str, row.matryoshka or (row.dimensions,))),
         str(row.context or "any"),
         str(row.pooling or ""),

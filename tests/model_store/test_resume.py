@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.model_store.fake_hub import FakeHub, serve
 
 REPO, NAME = "org/big-GGUF", "big-F16.gguf"
 MIB = 2**20
-CONTENT = bytes(range(256)) * (24 * 4096)  # 24 MiB: the hub's client hands it on in pieces of 10 MiB
+CONTENT = bytes(range(256)) * (24 * 4096)  # 24 MiB, handed on in pieces of 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -61,6 +62,7 @@ def test_a_download_tells_its_size_and_how_far_it_is(hub):
     }
     sizes = [step.completed_bytes for step in coming]
     assert (sizes[0], sizes[-1]) == (0, len(CONTENT))
+    assert max(after - before for before, after in pairwise(sizes)) == MIB
     assert sizes == sorted(sizes)
     assert steps[-1].status == "verifying sha256 digest"
 
@@ -88,21 +90,21 @@ def test_after_an_interrupt_the_last_report_counts_all_bytes_that_are_kept(hub):
 
     with pytest.raises(KeyboardInterrupt):
         fetch_files(hub, REPO, FileChoice(), Listener(lambda line: None, progress))
-    assert reported == [0, 10 * MIB]
-    assert blob(hub, ".incomplete").stat().st_size == 10 * MIB
+    assert reported == [0, MIB]
+    assert blob(hub, ".incomplete").stat().st_size == MIB
 
 
 def test_an_interrupted_download_is_resumed(fake, hub):
     fake.cuts = [15 * MIB]
     (file,) = fetch_files(hub, REPO, FileChoice(), listener([]))
     assert file.path.read_bytes() == CONTENT
-    assert fake.ranges == ["", f"bytes={10 * MIB}-"]
+    assert fake.ranges == ["", f"bytes={15 * MIB}-"]
 
 
 def test_a_download_that_fails_says_how_much_is_kept(fake, hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     fake.cuts = [15 * MIB] + [0] * 10
-    with pytest.raises(ModelFileError, match=r"10\.5 MB of 25\.2 MB") as caught:
+    with pytest.raises(ModelFileError, match=r"15\.7 MB of 25\.2 MB") as caught:
         fetch_model(hub, REPO, None, None, lambda line: None)
     assert "\n" not in caught.value.message
     fake.cuts.clear()

@@ -254,7 +254,7 @@ def test_an_invalid_name_never_reaches_the_file_system(tmp_path, fake, store, na
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("nomic", ModelNotFound, "'nomic'.*nomic-embed-text-v1.5.*list --catalog"),
+        ("nomic", ModelNotFound, "'nomic'.*nomic-embed-text, .*list --catalog"),
         ("model.gguf", ModelNotFound, "'model.gguf'.*list --catalog"),
         ("nomic-embed-text:v9", ModelNotFound, "nomic-embed-text-v1.5 .*'v9'"),
         ("jina-reranker-v3.5", NotSupported, r"jina-reranker-v3\.5 .*window"),
