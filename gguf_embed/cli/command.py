@@ -17,6 +17,9 @@ OTHER_FLAGS = "Other"
 class Command(click.Command):
     """A command whose help has groups of flags. rich-click, which lays it out, is imported when help is printed."""
 
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        return ["-h", "--help"]
+
     def get_help(self, ctx: click.Context) -> str:
         from gguf_embed.cli.help_page import help_of
 

@@ -111,7 +111,7 @@ def find_source(text: str) -> tuple[Path, str]:
             f"{text} is only a part of an original model; `gguf-embed convert {path.parent}` converts all"
         )
     if path.exists():
-        return path, path.resolve().name.removesuffix(".gz")
+        return path, name_of_source(path.resolve())
     if text.startswith((".", "/", "~", "\\")):
         raise ConfigError(f"{text}: no such folder or file; give a model folder, or ORG/REPO on the hub")
     from gguf_embed.model_store.names import parse_repo
@@ -127,6 +127,15 @@ def find_source(text: str) -> tuple[Path, str]:
     from gguf_embed.model_store.download import Hub, fetch_directory
 
     return fetch_directory(Hub(), repo, click.echo), repo.rpartition("/")[2]
+
+
+def name_of_source(path: Path) -> str:
+    """The folder's or file's name; for a folder that packages and the hub's cache name alike, that of what it is in."""
+    if path.name == "model" and path.parent.name:
+        return path.parent.name
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        return path.parent.parent.name.rpartition("--")[2]
+    return path.name.removesuffix(".gz")
 
 
 def default_file(folder: Path, name: str, outtype: OutTypeFlag) -> str:

