@@ -10,7 +10,7 @@ import click
 
 from gguf_embed.cli.flag_types import Number
 
-_DEFAULT_IN_HELP = re.compile(r"\s*\[default: ([^]]*)\]$")
+_DEFAULT_IN_HELP = re.compile(r"\s*\[default: (?P<brackets>[^]]*)\]$|\s+Default: (?P<sentence>((?!\. ).)*?)\.?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class FlagText:
 def flag_text(option: click.Option) -> FlagText:
     meaning, default, is_value = option.help or "", value_default(option), True
     if found := _DEFAULT_IN_HELP.search(meaning):
-        meaning, default, is_value = meaning[: found.start()], found[1], False
+        default, is_value = found["brackets"] or found["sentence"], False
+        meaning = meaning[: found.start()]
     return FlagText(
         tuple(option.opts), _value(option), tuple(option.secondary_opts), meaning + _limits(option), default, is_value,
         tuple(names_of(option.envvar)),

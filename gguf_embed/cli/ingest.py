@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_embed.cli.command import Command
+from gguf_embed.cli.command import Command, in_group
 from gguf_embed.cli.flag_types import Number
 from gguf_embed.cli.ingest_model import kinds_of_vectors, model_options, open_job_pool, runner_options
 from gguf_embed.errors import ConfigError
@@ -67,74 +67,88 @@ gguf-embed ingest export.parquet --id-field key --to postgresql://me@db/app?tabl
 
 @click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
 @click.argument("source", nargs=-1, required=True)
-@click.option("--to", required=True, metavar="URL", help="Where the rows go, e.g. lancedb:vectors?table=notes.")
-@click.option(
-    "--text-field",
-    multiple=True,
-    metavar="NAME",
-    help="Field with the text; several are joined. Default: text, content, body, document, or the only one.",
+@in_group(
+    "Source",
+    click.option(
+        "--text-field",
+        multiple=True,
+        metavar="NAME",
+        help="Field with the text; several are joined. Default: text, content, body, document, or the only one.",
+    ),
+    click.option(
+        "--id-field", metavar="NAME", help="Field with the id. Default: id, _id, doc_id or uuid; else the line."
+    ),
+    click.option("--metadata", multiple=True, metavar="NAME", help="Field to store beside the text; * for all others."),
+    click.option("--query", metavar="SQL", help="What to read from a database."),
+    click.option(
+        "--chunk",
+        default="auto",
+        show_default=True,
+        metavar="SIZE",
+        help="Tokens per chunk, as in 256,overlap=32,by=markdown; none: store documents whole. auto: 256 for "
+        "documents in files, none for rows.",
+    ),
+    click.option("--limit", type=Number(min=1), metavar="N", help="Read only the first N documents."),
 )
-@click.option("--id-field", metavar="NAME", help="Field with the id. Default: id, _id, doc_id or uuid; else the line.")
-@click.option("--metadata", multiple=True, metavar="NAME", help="Field to store beside the text; * for all others.")
-@click.option("--query", metavar="SQL", help="What to read from a database.")
-@click.option(
-    "--chunk",
-    default="auto",
-    show_default=True,
-    metavar="SIZE",
-    help="Tokens per chunk, as in 256,overlap=32,by=markdown; none: store documents whole. auto: 256 for "
-    "documents in files, none for rows.",
+@in_group(
+    "Vectors",
+    model_options,
+    click.option(
+        "--vectors",
+        default="dense",
+        show_default=True,
+        metavar="KINDS",
+        help="What to store for each text: dense, sparse, multivector, muvera, or several of them, as in dense,sparse. "
+        "Sparse vectors go to Qdrant, PostgreSQL and Milvus, multi-vectors to Qdrant; muvera makes a dense vector of a "
+        "multi-vector, for every sink.",
+    ),
+    click.option(
+        "--muvera",
+        metavar="SETTINGS",
+        help="How --vectors muvera makes them. Default: k_sim=5,dim_proj=16,r_reps=20,random_seed=42, which are 10,240 "
+        "numbers: r_reps x 2^k_sim x dim_proj.",
+    ),
+    runner_options,
 )
-@model_options
-@click.option(
-    "--vectors",
-    default="dense",
-    show_default=True,
-    metavar="KINDS",
-    help="What to store for each text: dense, sparse, multivector, muvera, or several of them, as in dense,sparse. "
-    "Sparse vectors go to Qdrant, PostgreSQL and Milvus, multi-vectors to Qdrant; muvera makes a dense vector of a "
-    "multi-vector, for every sink.",
+@in_group(
+    "Storage",
+    click.option("--to", required=True, metavar="URL", help="Where the rows go, e.g. lancedb:vectors?table=notes."),
+    click.option(
+        "--index",
+        type=click.Choice(["after", "keep", "none"]),
+        default="keep",
+        show_default=True,
+        help="The vector index: build it after the load, leave it as it is, or have none.",
+    ),
+    click.option("--prune", is_flag=True, help="Delete stored documents that the source does not have any more."),
+    click.option("--force", is_flag=True, help="Replace the rows of another model or other settings."),
 )
-@click.option(
-    "--muvera",
-    metavar="SETTINGS",
-    help="How --vectors muvera makes them. Default: k_sim=5,dim_proj=16,r_reps=20,random_seed=42, which are 10,240 "
-    "numbers: r_reps x 2^k_sim x dim_proj.",
+@in_group(
+    "Job",
+    click.option("--dry-run", is_flag=True, help="Read and cut into chunks, but embed and store nothing."),
+    click.option(
+        "--max-errors",
+        type=int,
+        default=100,
+        show_default=True,
+        metavar="N",
+        help="Stop after so many rejected rows; -1: never.",
+    ),
+    click.option(
+        "--rejects",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Write rejected rows there, as JSON lines with place and reason.",
+    ),
+    click.option(
+        "--state",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Where the job notes what is stored. Default: a file per sink in ~/.local/state/gguf-embed.",
+    ),
+    click.option("--rebuild-state", is_flag=True, help="Forget the state, and read it again from what is stored."),
+    click.option("--json", is_flag=True, help="Print events as JSON lines instead of a progress bar."),
 )
-@runner_options
-@click.option("--limit", type=Number(min=1), metavar="N", help="Read only the first N documents.")
-@click.option("--dry-run", is_flag=True, help="Read and cut into chunks, but embed and store nothing.")
-@click.option("--prune", is_flag=True, help="Delete stored documents that the source does not have any more.")
-@click.option(
-    "--max-errors",
-    type=int,
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="Stop after so many rejected rows; -1: never.",
-)
-@click.option(
-    "--rejects",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Write rejected rows there, as JSON lines with place and reason.",
-)
-@click.option(
-    "--index",
-    type=click.Choice(["after", "keep", "none"]),
-    default="keep",
-    show_default=True,
-    help="The vector index: build it after the load, leave it as it is, or have none.",
-)
-@click.option("--force", is_flag=True, help="Replace the rows of another model or other settings.")
-@click.option(
-    "--state",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Where the job notes what is stored. Default: a file per sink in ~/.local/state/gguf-embed.",
-)
-@click.option("--rebuild-state", is_flag=True, help="Forget the state, and read it again from what is stored.")
-@click.option("--json", is_flag=True, help="Print events as JSON lines instead of a progress bar.")
 def ingest(**typed: Any) -> None:
     """Embed documents, and store them in a vector database.
 
