@@ -66,9 +66,3 @@ def groups_of(command: click.Command) -> dict[str, list[click.Option]]:
 def example_lines(command: click.Command) -> Sequence[str]:
     """The lines of a command's epilog, each of which is a command to type."""
     return [line for line in (command.epilog or "").replace("\b", "").splitlines() if line.strip()]
-
-
-def summary_of(command: click.Command) -> str:
-    """The first sentence of a command's help."""
-    first = " ".join((command.help or "").partition("\n\n")[0].split())
-    return first.removesuffix(".")

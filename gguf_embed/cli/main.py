@@ -11,7 +11,6 @@ from typing import cast
 import click
 
 from gguf_embed import __version__
-from gguf_embed.cli.command import summary_of
 from gguf_embed.cli.interrupts import EXIT_CODE, quit_on_interrupt, raise_on_interrupt
 from gguf_embed.cli.terminal import red
 from gguf_embed.errors import EmbedError, WayOut, describe
@@ -34,6 +33,23 @@ COMMANDS = {
     "doctor": "doctor",
 }
 """Name → module and function in `gguf_embed.cli`."""
+
+SUMMARIES = {
+    "serve": "Serve embedding models and rerankers over HTTP",
+    "list": "List the models on this machine, or those that can be pulled",
+    "pull": "Download a model by name",
+    "show": "Describe a model: its file, prompts and limits",
+    "rm": "Remove pulled models",
+    "ps": "List the models loaded by a running server",
+    "embed": "Print the vectors of texts",
+    "rerank": "Print documents by relevance to a query, best first",
+    "search": "Print the rows nearest to a query",
+    "ingest": "Embed documents, and store them in a vector database",
+    "batch": "Compute the requests of a file in the format of OpenAI's Batch API",
+    "convert": "Convert an original model to GGUF",
+    "doctor": "Check a model's file for problems, and suggest fixes",
+}
+"""The first sentence of each command's help, so that the list of commands imports none of them."""
 
 TITLES = {
     "Server": ("serve", "ps"),
@@ -84,8 +100,7 @@ class LazyGroup(click.Group):
     def get_help(self, ctx: click.Context) -> str:
         from gguf_embed.cli.help_page import help_of_group
 
-        summaries = {name: summary_of(load_command(name)) for name in COMMANDS}
-        return help_of_group(self, ctx, summaries, TITLES)
+        return help_of_group(self, ctx, SUMMARIES, TITLES)
 
 
 def unknown_command(word: str) -> str:

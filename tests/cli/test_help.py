@@ -10,7 +10,7 @@ import click
 import pytest
 
 from gguf_embed.cli.command import example_lines, groups_of
-from gguf_embed.cli.main import COMMANDS, TITLES, load_command
+from gguf_embed.cli.main import COMMANDS, SUMMARIES, TITLES, load_command
 from tests.cli.one_shot import call
 
 
@@ -24,6 +24,12 @@ def test_every_command_is_under_one_title_and_serve_is_the_first():
     titled = [name for names in TITLES.values() for name in names]
     assert sorted(titled) == sorted(COMMANDS)
     assert titled[0] == next(iter(COMMANDS)) == "serve"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_summary_is_the_first_sentence_of_the_command_s_own_help(name):
+    first, _, _ = (load_command(name).help or "").partition("\n")
+    assert SUMMARIES[name] == first.removesuffix(".")
 
 
 def test_no_summary_is_cut():
