@@ -97,6 +97,9 @@ def _printed(page: RichCommand, ctx: click.Context) -> str:
         theme="default-slim",
         enable_theme_env_var=False,
         text_markup=None,
+        style_options_panel_title_style="not dim bold",
+        style_commands_panel_title_style="not dim bold",
+        style_helptext="",
         color_system="auto" if has_color(sys.stdout) else None,
     )
     name = ctx.command_path if ctx.parent is None else f"{ctx.parent.command_path} {ctx.info_name}"

@@ -56,7 +56,7 @@ class CatalogRow:
     @property
     def size_bytes(self) -> int | None:
         """About how large the file is that `pull` fetches or makes: its weights, without the vocabulary."""
-        if self.parameters is None:
+        if self.parameters is None or self.not_yet is not None:
             return None
         return round(self.parameters * 1e6 * _BYTES_PER_WEIGHT[self.weight_type])
 

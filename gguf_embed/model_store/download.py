@@ -123,7 +123,7 @@ def _list_files(hub: Hub, repo: str, listener: Listener) -> tuple[list[str], boo
             raise NotCached(f"{repo} is not in the hub's cache, and offline mode forbids downloading it")
         return cached, False
     try:
-        with explained(repo):
+        with explained(repo, endpoint=hub.endpoint):
             siblings = HfApi(endpoint=hub.endpoint).model_info(repo, timeout=15.0).siblings or []
             return sorted(sibling.rfilename for sibling in siblings), True
     except HubUnreachable as exc:
@@ -180,11 +180,11 @@ def _fetch_file(file: _HubFile, is_online: bool, listener: Listener) -> FetchedF
 
     hub = file.hub
     if is_online:
-        with explained(file.repo, file.name):
+        with explained(file.repo, file.name, file.hub.endpoint):
             found = get_hf_file_metadata(file.url, timeout=15.0)
         if _ETAG.fullmatch(found.etag or "") and (found.size or 0) <= _MAX_STREAMED_BYTES:
             _fill_blob(file, found, listener)
-    with explained(file.repo, file.name):
+    with explained(file.repo, file.name, file.hub.endpoint):
         path = Path(
             hf_hub_download(
                 file.repo,
@@ -205,7 +205,7 @@ def _fill_blob(file: _HubFile, found: HfFileMetadata, listener: Listener) -> Non
     folder, etag = _repo_folder(file.hub, file.repo), str(found.etag)
     blob, partial = folder / "blobs" / etag, folder / "blobs" / f"{etag}.incomplete"
     lock = folder.parent / ".locks" / folder.name / f"{etag}.lock"
-    with explained(file.repo, file.name):
+    with explained(file.repo, file.name, file.hub.endpoint):
         for parent in (blob.parent, lock.parent):
             parent.mkdir(parents=True, exist_ok=True)
     if blob.exists():
@@ -221,7 +221,7 @@ def _fill_blob(file: _HubFile, found: HfFileMetadata, listener: Listener) -> Non
             raise _with_hint(exc, partial, start.total_bytes) from exc.__cause__
         listener.progress(PullProgress("verifying sha256 digest"))
         check_content(partial, etag, found.size, file.label)
-        with explained(file.repo, file.name):
+        with explained(file.repo, file.name, file.hub.endpoint):
             partial.replace(blob)
 
 
@@ -239,7 +239,7 @@ def _stream(file: _HubFile, partial: Path, start: PullProgress, listener: Listen
 
     size = start.total_bytes
     constants.DOWNLOAD_CHUNK_SIZE = _chunk_bytes(size)
-    with explained(file.repo, file.name):
+    with explained(file.repo, file.name, file.hub.endpoint):
         if partial.exists() and partial.stat().st_size > size:
             partial.unlink()  # too long: not the beginning of this file
         with partial.open("ab") as output:

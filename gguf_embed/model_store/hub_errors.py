@@ -30,11 +30,11 @@ class HubDenied(ModelFileError):
 
 
 @contextmanager
-def explained(repo: str, name: str | None = None) -> Iterator[None]:
+def explained(repo: str, name: str | None = None, endpoint: str | None = None) -> Iterator[None]:
     """Turn any exception of the hub's client into a `ModelFileError`; an exception of a listener is passed on.
 
-    The client's network errors are those of an HTTP library that differs between its versions, so all exceptions are
-    caught.
+    `endpoint`: the hub's address; None: that of the environment. The client's network errors are those of an HTTP
+    library that differs between its versions, so all exceptions are caught.
     """
     try:
         yield
@@ -43,27 +43,27 @@ def explained(repo: str, name: str | None = None) -> Iterator[None]:
     except Stopped as exc:
         raise cast(BaseException, exc.__cause__) from None
     except Exception as exc:
-        raise _explain(exc, repo, name) from exc
+        raise _explain(exc, repo, name, f"the hub {endpoint or _usual_endpoint()} cannot be reached") from exc
 
 
 _WITHOUT_HUB = "; check the network and HTTPS_PROXY, or download the file elsewhere and name its path"
 
 
-def _no_answer() -> str:
-    """With the hub's address, which HF_ENDPOINT may have changed."""
+def _usual_endpoint() -> str:
+    """The hub's address, which HF_ENDPOINT may have changed."""
     from huggingface_hub import constants
 
-    return f"the hub {constants.ENDPOINT} cannot be reached"
+    return constants.ENDPOINT
 
 
-def _explain(exc: BaseException, repo: str, name: str | None) -> ModelFileError:
+def _explain(exc: BaseException, repo: str, name: str | None, no_answer: str) -> ModelFileError:
     from huggingface_hub import errors
 
     where = f"{repo}/{name}" if name else repo
     if isinstance(exc, errors.LocalEntryNotFoundError):
         if isinstance(exc.__cause__, errors.HfHubHTTPError):
-            return _explain(exc.__cause__, repo, name)
-        return HubUnreachable(f"{where} is not cached, and {_no_answer()}{_WITHOUT_HUB}")
+            return _explain(exc.__cause__, repo, name, no_answer)
+        return HubUnreachable(f"{where} is not cached, and {no_answer}{_WITHOUT_HUB}")
     if isinstance(exc, errors.GatedRepoError):
         return HubDenied(f"{repo} is gated: accept its terms on its page on the hub and set HF_TOKEN")
     if isinstance(exc, errors.RepositoryNotFoundError):
@@ -79,7 +79,7 @@ def _explain(exc: BaseException, repo: str, name: str | None) -> ModelFileError:
     if isinstance(exc, PermissionError):
         return ModelFileError(f"{where} cannot be stored: {exc}; set HF_HUB_CACHE to a folder that you can write to")
     why = " ".join(str(exc).split())  # some of the client's messages have several lines
-    return HubUnreachable(f"{_no_answer()} for {where} ({type(exc).__name__}: {why}){_WITHOUT_HUB}")
+    return HubUnreachable(f"{no_answer} for {where} ({type(exc).__name__}: {why}){_WITHOUT_HUB}")
 
 
 def _explain_status(status: int, where: str) -> ModelFileError:

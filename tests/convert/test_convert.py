@@ -247,6 +247,16 @@ def test_damaged_sources_are_named(tmp_path, weights, damage, message):
         convert_directory(source, tmp_path / "m.gguf", report=ignore)
 
 
+def test_progress_counts_the_bytes_of_the_weights(tmp_path, weights):
+    told: list[tuple[int, int]] = []
+    source, output = write_bert_directory(tmp_path / "hf", weights), tmp_path / "m.gguf"
+    convert_directory(source, output, report=ignore, progress=lambda done, total: told.append((done, total)))
+    done = [n_bytes for n_bytes, _ in told]
+    assert done == sorted(done)
+    assert {total for _, total in told} == {done[-1]}
+    assert done[-1] <= output.stat().st_size
+
+
 def test_values_too_large_for_f16_are_refused(tmp_path, weights):
     large = weights | {"encoder.layer.0.output.dense.weight": np.full((32, 64), 1e6, np.float32)}
     source = write_bert_directory(tmp_path / "hf", large)

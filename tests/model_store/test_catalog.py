@@ -135,6 +135,30 @@ def test_a_row_says_in_which_way_it_runs(row):
             assert row.context >= 384
 
 
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_row_has_languages_and_a_size_that_fits_its_parameters(row):
+    assert row.languages
+    assert all(re.fullmatch(r"[a-z]{2}|multilingual|code", language) for language in row.languages)
+    if row.size_bytes is None:
+        assert row.parameters is None or row.not_yet
+    else:
+        assert 0.5 <= row.size_bytes / (row.parameters * 1e6) <= 4.001
+
+
+def test_the_size_is_about_that_of_the_file(default_model):
+    size = CATALOG.find(DEFAULT_NAME).size_bytes
+    assert abs(size / default_model.stat().st_size - 1) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("name", "weight_type"),
+    [("bge-m3", "F16"), ("e5-small-v2", "Q8_0"), ("Qwen3-Embedding-8B", "Q4_K_M"), ("potion-base-8M", "F32"),
+     ("all-mpnet-base-v2", "F16"), ("gte-small", "F16")],
+)  # fmt: skip
+def test_the_type_of_the_weights_is_that_of_the_file_which_is_fetched_or_made(name, weight_type):
+    assert CATALOG.find(name).weight_type == weight_type
+
+
 def test_names_and_aliases_occur_once():
     keys = [model_key(name) for row in ROWS for name in row.names]
     assert len(keys) == len(set(keys))
