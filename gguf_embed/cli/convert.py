@@ -30,7 +30,7 @@ _MAX_NAMES_SHOWN = 8  # labels or prompts
 
 
 @click.command(cls=Command, epilog=EXAMPLES)
-@click.argument("source", metavar="DIR|ORG/REPO")
+@click.argument("source", metavar="MODEL")
 @click.option(
     "-o",
     "--output",
@@ -51,9 +51,10 @@ _MAX_NAMES_SHOWN = 8  # labels or prompts
 def convert(source: str, output: Path | None, outtype: OutTypeFlag, name: str | None, force: bool) -> None:
     """Convert an original model to GGUF.
 
-    DIR is a folder with safetensors, config and tokenizer, as written by Hugging Face's save_pretrained, or a file of
-    word vectors. ORG/REPO is downloaded from the hub. Pooling, prompts and the maximum length are read from the
-    sentence-transformers files. For an unsupported model, the error names it and lists the supported ones.
+    MODEL is a folder with safetensors, config and tokenizer, as written by Hugging Face's save_pretrained, or a file
+    of word vectors. A name from `list --catalog` or ORG/REPO is downloaded from the hub. Pooling, prompts and the
+    maximum length are read from the sentence-transformers files. For an unsupported model, the error names it and
+    lists the supported ones.
     """
     # imported here: gguf and numpy take a tenth of a second, which would delay `--help` and flag errors
     from gguf_embed.convert.convert import convert_directory
@@ -101,32 +102,49 @@ def _lines_per_gigabyte() -> Callable[[int, int], None]:
 
 
 def find_source(text: str) -> tuple[Path, str]:
-    """The folder or file to convert, downloaded if `text` is a repository, and the model's default name.
+    """The folder or file to convert, downloaded if it is on the hub, and the model's default name.
 
-    Raises `ConfigError` if it is neither on this machine nor a repository's name, `ModelFileError` if the hub fails.
+    Raises `ConfigError` if it is neither on this machine nor a name of the catalog or a repository, `ModelFileError`
+    if the hub fails.
     """
     path = expanded(Path(text))
     if path.suffix in _PARTS_OF_FOLDERS and path.is_file():
         raise ConfigError(
             f"{text} is only a part of an original model; `gguf-embed convert {path.parent}` converts all"
         )
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        raise ConfigError(f"{text} is a GGUF already: serve it with gguf-embed serve -m {text}")
     if path.exists():
         return path, name_of_source(path.resolve())
     if text.startswith((".", "/", "~", "\\")):
         raise ConfigError(f"{text}: no such folder or file; give a model folder, or ORG/REPO on the hub")
-    from gguf_embed.model_store.names import parse_repo
-
-    try:
-        repo, quant = parse_repo(text)
-    except ConfigError as exc:
-        raise ConfigError(
-            f"{text}: no such folder or file, and not a hub repository, which is written ORG/REPO"
-        ) from exc
-    if quant is not None:
-        raise ConfigError(f"{text}: original models have no :{quant}; choose the type with --outtype")
+    repo = _original(text)
     from gguf_embed.model_store.download import Hub, fetch_directory
 
     return fetch_directory(Hub(), repo, click.echo), repo.rpartition("/")[2]
+
+
+def _original(text: str) -> str:
+    """The repository of an original model: as it is written, or that of a name of the catalog. Raises `ConfigError`."""
+    from gguf_embed.model_store.catalog import load_catalog
+    from gguf_embed.model_store.names import parse_repo
+    from gguf_embed.model_store.similar import did_you_mean, similar_names
+
+    catalog = load_catalog()
+    row = catalog.find(text)
+    if row is not None and row.convert is not None:
+        return row.convert
+    if row is not None:
+        raise ConfigError(f"{row.name} needs no conversion: gguf-embed pull {row.name} downloads its GGUF")
+    try:
+        repo, quant = parse_repo(text)
+    except ConfigError as exc:
+        names = [name for other in catalog.rows if other.convert is not None for name in other.names]
+        guess = did_you_mean(similar_names(text, names)) or "; a hub repository is written ORG/REPO"
+        raise ConfigError(f"{text}: no such folder or file, and no model that can be converted{guess}") from exc
+    if quant is not None:
+        raise ConfigError(f"{text}: original models have no :{quant}; choose the type with --outtype")
+    return repo
 
 
 def name_of_source(path: Path) -> str:

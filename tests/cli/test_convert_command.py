@@ -111,6 +111,23 @@ def test_a_file_of_an_original_model_is_answered_with_its_folder(tmp_path, run):
     assert f"`gguf-embed convert {source}`" in str(result.exception)
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nosuch", "nosuch: no such folder or file, and no model that can be converted; a hub repository is"),
+        ("all-mpnet-base-v3", "did you mean all-mpnet-base-v2?"),
+        ("bge-m3", "bge-m3 needs no conversion: gguf-embed pull bge-m3 downloads its GGUF"),
+        ("org/m:Q8_0", "choose the type with --outtype"),
+        ("m.gguf", "m.gguf is a GGUF already: serve it with gguf-embed serve -m m.gguf"),
+    ],
+)
+def test_what_is_no_original_model_is_answered_with_the_way_out(source, message, tmp_path, run):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    result = run(source)
+    assert result.exit_code == 1
+    assert message in str(result.exception)
+
+
 def run_process(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gguf_embed", "convert", *arguments]
     return subprocess.run(
