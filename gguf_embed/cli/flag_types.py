@@ -33,22 +33,12 @@ class Number(click.IntRange):
         return number
 
     def _describe_range(self) -> str:
-        """Where click writes x>=1; empty without limits."""
+        """In words, where click writes x>=1."""
         if self.min is None and self.max is None:
             return "any number"
         if self.max is None:
             return f"{self.min} or more"
         return f"{self.max} or less" if self.min is None else f"{self.min} to {self.max}"
-
-
-class Switch(click.types.BoolParamType):
-    """On or off. Its value is read from an environment variable; on the command line it is the flag itself."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
-        found = self.str_to_bool(value) if isinstance(value, bool | str) else None
-        if found is None:
-            self.fail(f"{value!r} is neither on nor off: use 1, true, yes, on, or 0, false, no, off", param, ctx)
-        return found
 
 
 class LayerCount(click.ParamType[int | str]):
@@ -66,6 +56,16 @@ class LayerCount(click.ParamType[int | str]):
             return int(value)
         except ValueError:
             self.fail(f"{value!r} is not a number of layers, auto or all", param, ctx)
+
+
+class Switch(click.types.BoolParamType):
+    """Yes or no, from an environment variable."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
+        known = self.str_to_bool(value)
+        if known is None:
+            self.fail(f"{value!r} is neither yes nor no: use true, yes, on or 1, or false, no, off or 0", param, ctx)
+        return known
 
 
 class OnePerVariable(click.ParamType[str]):
@@ -150,6 +150,6 @@ class MemorySize(click.ParamType[int]):
 
 def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     """Adds a flag. --help shows its default and environment variable."""
-    if settings.get("is_flag") and "flag_value" not in settings:
+    if settings.get("is_flag") or "/" in names[0]:
         settings.setdefault("type", Switch())
     return click.option(*names, show_default=settings.pop("show_default", True), show_envvar=True, **settings)

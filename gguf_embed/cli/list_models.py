@@ -103,7 +103,7 @@ def _print_catalog(words: Sequence[str], max_bytes: int | None, *, as_json: bool
         return
     print_table(catalog_lines(rows, width))
     if width is not None:
-        click.echo(dim("gguf-embed show NAME: all about one; gguf-embed pull NAME: get it", sys.stdout))
+        click.echo(dim("gguf-embed show MODEL: all about one; gguf-embed pull MODEL: get it", sys.stdout))
 
 
 def _print_models(models: Sequence[ListedModel], words: Sequence[str], max_bytes: int | None, *, as_json: bool) -> None:

@@ -28,7 +28,7 @@ class PullDisplay:
     def show(self, step: PullProgress) -> None:
         """Displays one step; a step with a size is drawn as a bar."""
         is_new, self._status = step.status != self._status, step.status
-        if step.total_bytes and step.digest:
+        if step.total_bytes and step.status.startswith("pulling"):
             self.latest = step
         if self._is_terminal:
             self._draw(step, is_new)

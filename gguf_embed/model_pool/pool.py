@@ -123,7 +123,7 @@ class ModelPool:
         if plan.impossible:
             raise Unavailable(
                 f"model {spec.info.name!r} takes about {need / 2**20:,.0f} MiB, the limit for all models together is "
-                f"{(limits.max_bytes or 0) / 2**20:,.6g} MiB",
+                f"{(limits.max_bytes or 0) / 2**20:,.0f}",
                 [WayOut.MORE_MEMORY],
             )
         if plan.wait:

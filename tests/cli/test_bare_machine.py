@@ -81,8 +81,8 @@ def test_a_file_is_served_without_any_cache(models):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["list"], 0, "no models pulled yet"),
-        (["list", "--json"], 0, "[]"),
+        (["list"], 0, "all-MiniLM-L6-v2"),
+        (["list", "--json"], 0, "built-in"),
         (["show", "all-minilm"], 0, "dimensions"),
         (["rm", "x"], 1, "no model is called 'x'"),
         (["embed", "hello"], 0, "embedding"),

@@ -84,10 +84,10 @@ def test_a_wrong_command_line_is_answered_with_the_way_out(words, message):
     assert len(done.err.splitlines()) == 2
 
 
-def test_a_switch_in_the_environment_that_is_neither_on_nor_off_is_refused():
+def test_a_switch_in_the_environment_that_is_neither_yes_nor_no_is_refused():
     done = call("serve", environment={"GGUF_EMBED_TRUNCATE": "maybe"})
     assert done.code == 2
-    assert "'maybe' is neither on nor off: use 1, true, yes, on, or 0, false, no, off" in done.err
+    assert "'maybe' is neither yes nor no: use true, yes, on or 1, or false, no, off or 0" in done.err
 
 
 @pytest.mark.process
