@@ -10,6 +10,7 @@ from gguf_embed.cli.progress import Bar, per_second
 from gguf_embed.cli.pull_display import PullDisplay
 from gguf_embed.types import PullProgress
 from tests.cli.one_shot import Stream
+from tests.cli.screen import screen
 
 
 @pytest.fixture(autouse=True)
@@ -55,16 +56,20 @@ def test_what_an_earlier_run_has_done_does_not_count_as_speed(monkeypatch):
     assert "10.0 MB/s, 8 s left" in line
 
 
-def test_lines_are_written_above_it_and_nothing_of_it_stays():
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_lines_are_written_above_it_and_nothing_of_it_stays(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
     stream = Stream(is_terminal=True)
     bar = Bar(stream)
-    bar.begin("storing")
-    bar.update(1, 2, "1 row")
-    bar.say("a [line] that is longer than the terminal " * 3)
+    bar.begin("pulling f3e3b8c45421", speed=per_second)
+    for n_bytes in range(0, 231_000_001, 21_000_000):
+        bar.update_bytes(n_bytes, 231_000_000)
+        bar.say(f"a [line] after {n_bytes:,} bytes")
+    bar.begin("verifying")
     bar.stop()
-    written = stream.bytes_written().decode()
-    assert "a [line] that is longer" in written
-    assert written.endswith(("\x1b[2K", "\x1b[?25h"))  # the line is erased, and the cursor is back
+    written = stream.bytes_written().decode().replace("\n", "\r\n")  # as the driver of a terminal does
+    assert "pulling" in written
+    assert screen(written, columns) == [f"a [line] after {n:,} bytes" for n in range(0, 231_000_001, 21_000_000)]
 
 
 def test_a_pull_off_a_terminal_is_one_line_per_file():

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -13,6 +14,7 @@ from gguf_embed.cli.pull import with_quant
 from gguf_embed.cli.terminal import duration_text
 from gguf_embed.errors import ConfigError, InvalidRequest
 from tests.cli.command import Place
+from tests.cli.screen import screen
 from tests.gguf_models import write_tiny_encoder
 from tests.model_store.fake_hub import FakeHub, serve
 from tests.server_process import wait_until
@@ -120,6 +122,28 @@ def test_ctrl_c_keeps_the_partial_download_and_prints_how_to_resume(fake, place)
     assert place.run("pull", "org/big").returncode == 0
     assert fake.ranges[-1] == f"bytes={12 * MIB}-"
     assert place.partial_files == []
+
+
+@pytest.mark.process
+def test_on_a_terminal_of_any_width_only_the_result_stays(place):
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    for columns in (50, 80):
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, columns))
+        command = [sys.executable, "-m", "gguf_embed", "pull", REPO]
+        with subprocess.Popen(
+            command, env=place.environment | {"TERM": "xterm"}, stdout=theirs, stderr=theirs
+        ) as process:
+            os.close(theirs)
+            written = b""
+            with suppress(OSError):  # the other side is closed
+                while part := os.read(ours, 4096):
+                    written += part
+            assert process.wait(30) == 0
+        os.close(ours)
+        first, *rest = screen(written.decode(), columns)
+        assert first.startswith(f"pulled {REPO}:Q8_0: 99 kB, ")
+        assert rest[-1] == f"gguf-embed serve -m {REPO}:Q8_0"
 
 
 @pytest.mark.parametrize(
