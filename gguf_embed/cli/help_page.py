@@ -17,7 +17,7 @@ from gguf_embed.cli.flag_text import FlagText, flag_text
 from gguf_embed.cli.terminal import has_color
 
 MAX_COLUMNS = 120
-_FLAG_COLUMNS = 30
+_FLAG_COLUMNS = 32
 
 
 class _Flags(RichOptionPanel):

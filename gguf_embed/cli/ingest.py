@@ -92,7 +92,7 @@ gguf-embed ingest export.parquet --id-field key --to postgresql://me@db/app?tabl
 )
 @in_group(
     "Vectors",
-    model_options,
+    model_options("all-MiniLM-L6-v2"),
     click.option(
         "--vectors",
         default="dense",

@@ -21,7 +21,6 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 _OPTIONS = (
-    model_option("; with --endpoint, the name that the server knows.  [default: all-MiniLM-L6-v2]"),
     click.option(
         "--endpoint",
         multiple=True,
@@ -93,9 +92,10 @@ class JobFlags(ModelFlags, Protocol):
     def ray_address(self) -> str | None: ...
 
 
-def model_options(command: _F) -> _F:
-    """-m, --endpoint, --api-key, --input-type, --pooling, --dimensions and --truncate."""
-    return with_options(command, _OPTIONS)
+def model_options(default: str) -> Callable[[_F], _F]:
+    """-m, --endpoint, --api-key, --input-type, --pooling, --dimensions and --truncate. `default`: of -m, in words."""
+    model = model_option(f"; with --endpoint, the name that the server knows.  [default: {default}]")
+    return lambda command: with_options(command, (model, *_OPTIONS))
 
 
 def runner_options(command: _F) -> _F:

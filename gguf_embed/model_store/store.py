@@ -15,6 +15,7 @@ from gguf_embed.gguf_file.facts import check_can_embed
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.gguf_file.towers import model_of
 from gguf_embed.model_store.catalog import load_catalog
+from gguf_embed.model_store.default_model import DEFAULT_NAME
 from gguf_embed.model_store.download import FetchedFile, Hub, Listener
 from gguf_embed.model_store.folder import FolderFiles, FolderModel, ModelsFolder
 from gguf_embed.model_store.hub_cache import delete_cached
@@ -215,7 +216,8 @@ class ModelStore:
         """The error for a name that no model on this machine has."""
         row = load_catalog().find(name)
         if row is not None:
-            return ModelNotFound(f"{row.name} is not pulled; `gguf-embed list` shows the models on this machine")
+            what = "is built in, and was not pulled" if row.name == DEFAULT_NAME else "is not pulled"
+            return ModelNotFound(f"{row.name} {what}; `gguf-embed list` shows the models on this machine")
         return unknown_model(name, [other for model in self.models() for other in (model.name, *model.aliases)])
 
     def _invalidate(self) -> None:
