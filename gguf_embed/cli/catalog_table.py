@@ -31,7 +31,7 @@ def _cells(row: CatalogRow) -> tuple[str, ...]:
         row.name,
         ", ".join(row.aliases) or "-",
         size_text(row),
-        str(row.dimensions),
+        str(row.dimensions or "-"),
         str(row.context or "any"),
         languages_text(row),
         "not yet" if row.not_yet else row.kind,
@@ -77,6 +77,8 @@ def source_label(row: CatalogRow) -> str:
     """The repository that a model comes from, or why it cannot be used yet."""
     if row.not_yet is not None:
         return f"not yet: {row.not_yet}"
+    if row.language is not None:
+        return "made here"
     return row.repo or f"{row.convert}, converted"
 
 
