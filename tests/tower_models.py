@@ -1,4 +1,4 @@
-"""Tiny CLIP models in the layouts of other converters, made of our own file of the same model."""
+"""Tiny CLIP and nomic-embed models in the layouts of other converters, made of our own file of the same model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_embed.convert.convert import convert_directory
+from tests.convert.encoders import tiny_models
 from tests.data.tower_directories import write_directory
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -17,6 +18,10 @@ Tensors = dict[str, NDArray[np.float32]]
 _CRISP_PARTS = {"attn_q": "attn.q", "attn_k": "attn.k", "attn_v": "attn.v", "attn_out": "attn.o"}
 _CRISP_PARTS |= {"ffn_up": "ffn.fc1", "ffn_down": "ffn.fc2", "ln1": "ln1", "ln2": "ln2"}
 _CRISP_TEXT = {"post_ln": "final_ln", "text_projection": "text_proj"}
+_CRISP_NOMIC = {"head.probe": "nomic_pool.latent", "head.attn.": "nomic_pool.", "head.": "nomic_pool."}
+_CRISP_NOMIC |= {"blk.": "enc.", "attn_qkv": "attn.qkv", "attn_out": "attn.o", "class_embd": "cls_token"}
+_CRISP_NOMIC |= {"ffn_up": "ffn.fc11", "ffn_gate": "ffn.fc12", "ffn_down": "ffn.fc2", "ffn_norm": "ffn.norm"}
+_CRISP_NOMIC |= {"patch_embd": "patch_embed"}
 _CRISP_IMAGE = {"patch_embd": "patch_embed", "class_embd": "cls_token", "visual_projection": "visual_proj"}
 
 
@@ -24,6 +29,14 @@ def write_own(name: str, folder: Path, outtype: str = "f32") -> Path:
     """As `gguf-embed convert` writes it. `name` is a folder of `tests/data/towers`."""
     path = folder / f"{name}.gguf"
     convert_directory(write_directory(name, folder / f"{name}-source"), path, outtype, report=lambda line: None)
+    return path
+
+
+def write_nomic_text(folder: Path) -> Path:
+    """The text model in whose space `nomic_vision` is: as wide, with a vocabulary of its own."""
+    path = folder / "nomic_text.gguf"
+    source = tiny_models.write_directory("nomic_bert", folder / "nomic_text-source")
+    convert_directory(source, path, "f32", report=lambda line: None)
     return path
 
 
@@ -70,14 +83,37 @@ def write_crisp_image(own: Path, path: Path) -> Path:
     reader = gguf.GGUFReader(own)
     writer = gguf.GGUFWriter(path, "vit")
     _write_crisp_sizes(reader, writer, "vit", "clip.vision")
-    writer.add_uint32("vit.image_size", _value(reader, "clip.vision.image_size"))
-    writer.add_uint32("vit.patch_size", _value(reader, "clip.vision.patch_size"))
-    writer.add_string("vit.model_type", "clip")
-    writer.add_array("vit.image_mean", [float(x) for x in _value(reader, "clip.vision.image_mean")])
-    writer.add_array("vit.image_std", [float(x) for x in _value(reader, "clip.vision.image_std")])
-    writer.add_bool("vit.has_cls_token", True)
+    _write_crisp_pictures(reader, writer, "clip")
     _write_crisp_tensors(reader, writer, "v.", "visual_projection", _CRISP_IMAGE)
     return _close(writer, path)
+
+
+def write_crisp_nomic(own: Path, path: Path) -> Path:
+    """As CrispEmbed's convert-nomic-vision-to-gguf.py does."""
+    reader = gguf.GGUFReader(own)
+    writer = gguf.GGUFWriter(path, "vit")
+    _write_crisp_sizes(reader, writer, "vit", "clip.vision")
+    _write_crisp_pictures(reader, writer, "nomic")
+    writer.add_float32("vit.mlp_ln_eps", _value(reader, "clip.vision.feed_forward_norm_epsilon"))
+    writer.add_string("vit.hidden_act", "swiglu")
+    writer.add_bool("vit.rope_2d", True)
+    writer.add_float32("vit.rope_theta", _value(reader, "clip.vision.rope.freq_base"))
+    writer.add_uint32("vit.rope_ref_h", _value(reader, "clip.vision.rope.reference_height"))
+    writer.add_uint32("vit.rope_ref_w", _value(reader, "clip.vision.rope.reference_width"))
+    writer.add_bool("vit.has_nomic_pool", True)
+    for tensor in reader.tensors:
+        values = np.array(tensor.data, np.float32)
+        if tensor.name == "v.patch_embd.weight":
+            side = _value(reader, "clip.vision.patch_size")
+            values = values.reshape(-1, 3, side, side)
+        writer.add_tensor(_crisp_nomic_name(tensor.name.removeprefix("v.")), values.reshape(values.shape or 1))
+    return _close(writer, path)
+
+
+def _crisp_nomic_name(name: str) -> str:
+    for ours, theirs in _CRISP_NOMIC.items():
+        name = name.replace(ours, theirs)
+    return name
 
 
 def _write_crisp_sizes(reader: gguf.GGUFReader, writer: gguf.GGUFWriter, prefix: str, own: str) -> None:
@@ -92,6 +128,15 @@ def _write_crisp_sizes(reader: gguf.GGUFReader, writer: gguf.GGUFWriter, prefix:
     writer.add_float32(f"{prefix}.layer_norm_eps", _value(reader, f"{own}.attention.layer_norm_epsilon"))
     if prefix == "clip_text":  # its converter of image towers leaves the name of the activation out
         writer.add_string(f"{prefix}.hidden_act", _value(reader, f"{own}.hidden_activation"))
+
+
+def _write_crisp_pictures(reader: gguf.GGUFReader, writer: gguf.GGUFWriter, model_type: str) -> None:
+    writer.add_uint32("vit.image_size", _value(reader, "clip.vision.image_size"))
+    writer.add_uint32("vit.patch_size", _value(reader, "clip.vision.patch_size"))
+    writer.add_string("vit.model_type", model_type)
+    writer.add_array("vit.image_mean", [float(x) for x in _value(reader, "clip.vision.image_mean")])
+    writer.add_array("vit.image_std", [float(x) for x in _value(reader, "clip.vision.image_std")])
+    writer.add_bool("vit.has_cls_token", True)
 
 
 def _write_crisp_tensors(

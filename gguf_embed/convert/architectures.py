@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gguf_embed.convert import bert, clip, deberta_v2, decoders, gte, jina_v3, lfm2, modern_bert, nomic_bert, siglip, t5
+from gguf_embed.convert import (
+    bert,
+    clip,
+    deberta_v2,
+    decoders,
+    gte,
+    jina_v3,
+    lfm2,
+    modern_bert,
+    nomic_bert,
+    nomic_vision,
+    siglip,
+    t5,
+)
 from gguf_embed.convert.plan import ConversionPlan, OutType
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
@@ -20,6 +33,7 @@ SUPPORTED = (
     *lfm2.ARCHITECTURES,
     *clip.ARCHITECTURES,
     *siglip.ARCHITECTURES,
+    *nomic_vision.ARCHITECTURES,
 )
 
 _OWN_CONVERTER = "use a ready GGUF of this model, or llama.cpp's convert_hf_to_gguf.py"
@@ -78,6 +92,8 @@ def plan_model(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan
         return clip.plan_clip(source, outtype)
     if architecture in siglip.ARCHITECTURES:
         return siglip.plan_siglip(source, outtype)
+    if architecture in nomic_vision.ARCHITECTURES:
+        return nomic_vision.plan_nomic_vision(source, outtype)
     found = ", ".join(names) or source.text("model_type") or "no architecture"
     raise ModelFileError(f"{source.path}: {found} cannot be converted{_reason(names)}")
 

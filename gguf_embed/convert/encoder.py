@@ -31,7 +31,7 @@ _OLD_SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}  # TensorFlow's names fo
 _ALWAYS_F32 = (
     *("position_embd.weight", "token_types.weight", "cls.output.weight"),
     *("rel_attn_bias.weight", "enc.blk.0.attn_rel_b.weight"),
-    *("t.position_embd.weight", "v.position_embd.weight"),  # of CLIP's towers
+    *("t.position_embd.weight", "v.position_embd.weight", "v.class_embd", "v.head.probe"),  # of towers
 )
 """The first two as in llama.cpp's converter; the others are tiny and affect every score, or all attention."""
 _KERNELS = "shortconv.conv.weight"  # llama.cpp computes short convolutions with F32 only

@@ -1,10 +1,11 @@
-"""CLIP's and SigLIP's text and image towers in a GGUF, in either of the layouts that exist, under one set of names.
+"""The text and image towers of CLIP, SigLIP and nomic-embed-vision in a GGUF, in any layout, under one set of names.
 
 A tower becomes a header of its own: `text_tower` and `image_tower` rename tensors and keys, and leave the tensors
 where they are in the file, so that everything that reads a model's header reads a tower's.
 
-Layouts: that of monatis/clip.cpp, which `gguf-embed convert` writes too (`clip`, both towers in one file), and that of
-CrispEmbed (`clip_text` and `vit`, a file for each).
+Layouts: that of monatis/clip.cpp, which `gguf-embed convert` writes too (`clip`, both towers in one file, or the image
+tower alone), and that of CrispEmbed (`clip_text` and `vit`, a file for each). A text model of another architecture may
+have an image tower in its file, in clip.cpp's layout.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import POOLING_NUMBERS
 from gguf_embed.gguf_file.header import GgufHeader, MetadataValue, TensorInfo, read_header
 from gguf_embed.types import Pooling
@@ -23,15 +25,17 @@ TEXT, IMAGE = "clip-text", "clip-image"
 
 BOTH = "clip"  # general.architecture of clip.cpp's layout, and of llama.cpp's projectors
 PROBE = "head.probe"
-HAS_IMAGES = f"{TEXT}.has_image_tower"
+HAS_IMAGES = "tower.has_images"
+"""Set in the header of a text model whose file has an image tower, too. No file has this key."""
+
 RESIZE = f"{IMAGE}.resize"
 """How an image becomes a square: "crop" its middle, or "squash" it."""
 
 _CRISP_TEXT, _CRISP_IMAGE = "clip_text", "vit"
 _KEPT = ("general.", "tokenizer.", "gguf-embed.")  # beginnings of keys that are the same for a tower
 
-ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
-"""Hugging Face's names where they differ from ours."""
+ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "swiglu": "silu"}
+"""Others' names where they differ from ours. swiglu: the gate's."""
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -42,7 +46,8 @@ _CLIP_KEYS = {
     for name in (
         *("embedding_length", "feed_forward_length", "block_count", "context_length", "image_size", "patch_size"),
         *("attention.head_count", "attention.layer_norm_epsilon", "attention.causal", "image_mean", "image_std"),
-        *("hidden_activation", "resize"),
+        *("hidden_activation", "resize", "feed_forward_norm_epsilon"),
+        *("rope.freq_base", "rope.reference_height", "rope.reference_width"),
     )
 } | {"projection_dim": "embedding_length_out"}
 _CRISP_KEYS = {
@@ -59,14 +64,22 @@ _CRISP_KEYS = {
     "patch_size": "patch_size",
     "image_mean": "image_mean",
     "image_std": "image_std",
+    "mlp_ln_eps": "feed_forward_norm_epsilon",
+    "rope_theta": "rope.freq_base",
+    "rope_ref_h": "rope.reference_height",
+    "rope_ref_w": "rope.reference_width",
 }
 _CRISP_PARTS = {
     "attn.q": "attn_q",
     "attn.k": "attn_k",
     "attn.v": "attn_v",
     "attn.o": "attn_out",
+    "attn.qkv": "attn_qkv",
     "ffn.fc1": "ffn_up",
     "ffn.fc2": "ffn_down",
+    "ffn.fc11": "ffn_up",
+    "ffn.fc12": "ffn_gate",
+    "ffn.norm": "ffn_norm",
 }
 _CRISP_NAMES = {
     "final_ln": "post_ln",
@@ -74,8 +87,17 @@ _CRISP_NAMES = {
     "visual_proj": "projection",
     "cls_token": "class_embd",
     "patch_embed": "patch_embd",
+    "nomic_pool.latent": PROBE,
 }
+_CRISP_POOL = {f"nomic_pool.{part}.": f"head.attn.{part}." for part in ("q", "kv", "o")}
+_CRISP_POOL |= {f"nomic_pool.{part}.": f"head.{part}." for part in ("ln", "mlp")}
 _CRISP_LAYER = re.compile(r"enc\.(\d+)\.(.+)")
+
+
+_ENDS = {"visual_projection.weight", f"v.{PROBE}"}
+"""Each tower in clip.cpp's layout has one of these tensors, and no projector of llama.cpp."""
+
+_OF_IMAGES = ("v.", "visual_projection.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +115,28 @@ def read_model(path: Path) -> GgufHeader:
 
 
 def model_of(header: GgufHeader) -> GgufHeader:
-    """The header of the model in a file: of its text tower, where it has one."""
-    return text_tower(header) or header
+    """The header of the model in a file: of its text tower, where it has one; without an image tower's tensors."""
+    return text_tower(header) or _beside_images(header) or header
+
+
+def _beside_images(header: GgufHeader) -> GgufHeader | None:
+    """The header of a text model that has an image tower in its file; None for any other file."""
+    if header.architecture in (BOTH, _CRISP_IMAGE) or _ENDS.isdisjoint(header.tensors):
+        return None
+    own = {name: tensor for name, tensor in header.tensors.items() if not name.startswith(_OF_IMAGES)}
+    return replace(header, metadata={**header.metadata, HAS_IMAGES: True}, tensors=own)
+
+
+def tower_for(header: GgufHeader, beside: Path | None) -> GgufHeader | None:
+    """The image tower for the model with this header: of the file `beside` it if there is one, else of its own.
+
+    None for a model without one, and for a file that cannot be read.
+    """
+    path = beside or (header.path if header.get(HAS_IMAGES, bool) else None)
+    try:
+        return None if path is None else image_tower(read_header(path))
+    except ModelFileError:
+        return None
 
 
 def text_tower(header: GgufHeader) -> GgufHeader | None:
@@ -117,10 +159,9 @@ def image_tower(header: GgufHeader) -> GgufHeader | None:
 
     llama.cpp's projectors, which make rows for a language model of an image, are no such towers.
     """
-    ends = {"visual_projection.weight", f"v.{PROBE}"}
-    if header.architecture == BOTH and ends & set(header.tensors):
+    if not _ENDS.isdisjoint(header.tensors):
         layout = _Layout("clip.vision", _CLIP_KEYS, _clip_tensors(header, "v.", "visual_projection"))
-    elif header.architecture == _CRISP_IMAGE and header.get("vit.has_nomic_pool", bool) is not True:
+    elif header.architecture == _CRISP_IMAGE:
         layout = _Layout(_CRISP_IMAGE, _CRISP_KEYS, _crisp_tensors(header, head="head"))
     else:
         return None
@@ -156,7 +197,8 @@ def _clip_tensors(header: GgufHeader, prefix: str, projection: str) -> dict[str,
     """Those of one tower. clip.cpp calls the first matrix of a feed-forward layer `ffn_down`, others `ffn_up`."""
     found: dict[str, TensorInfo] = {}
     first = header.tensors.get(f"{prefix}blk.0.ffn_down.weight")
-    is_swapped = first is not None and len(first.shape) == 2 and first.shape[0] < first.shape[1]
+    is_gated = f"{prefix}blk.0.ffn_gate.weight" in header.tensors  # which clip.cpp does not have
+    is_swapped = not is_gated and first is not None and len(first.shape) == 2 and first.shape[0] < first.shape[1]
     for name, tensor in header.tensors.items():
         if name.startswith(prefix):
             ours = _swapped(name.removeprefix(prefix)) if is_swapped else name.removeprefix(prefix)
@@ -175,17 +217,19 @@ def _swapped(name: str) -> str:
 
 def _crisp_tensors(header: GgufHeader, *, head: str) -> dict[str, TensorInfo]:
     """`head` is the name of what a text tower calls its head: the projection. An image tower's is an attention pool."""
-    found: dict[str, TensorInfo] = {}
-    for name, tensor in header.tensors.items():
-        stem, _, suffix = name.rpartition(".")
-        layer = _CRISP_LAYER.fullmatch(stem)
-        if layer is not None:
-            ours = f"blk.{layer[1]}.{_CRISP_PARTS.get(layer[2], layer[2])}.{suffix}"
-        elif name in _CRISP_NAMES:
-            ours = _CRISP_NAMES[name]
-        else:
-            ours = f"{head if stem == 'head' else _CRISP_NAMES.get(stem, stem)}.{suffix}"
-        if name == PROBE:
-            ours = PROBE
-        found[ours] = replace(tensor, name=ours)
-    return found
+    named = {_crisp_name(name, head): tensor for name, tensor in header.tensors.items()}
+    return {name: replace(tensor, name=name) for name, tensor in named.items()}
+
+
+def _crisp_name(name: str, head: str) -> str:
+    """Ours."""
+    stem, _, suffix = name.rpartition(".")
+    layer = _CRISP_LAYER.fullmatch(stem)
+    if layer is not None:
+        return f"blk.{layer[1]}.{_CRISP_PARTS.get(layer[2], layer[2])}.{suffix}"
+    if name in _CRISP_NAMES:
+        return _CRISP_NAMES[name]
+    for theirs, ours in _CRISP_POOL.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return f"{head if stem == 'head' and name != PROBE else _CRISP_NAMES.get(stem, stem)}.{suffix}"

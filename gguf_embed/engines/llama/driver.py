@@ -65,6 +65,8 @@ class LlamaDriver:
     def refusal(self, header: GgufHeader, config: ModelConfig) -> str | None:
         if header.architecture == towers.TEXT:
             return "llama.cpp has no text tower of CLIP"
+        if towers.tower_for(header, config.mmproj) is not None:
+            return "llama.cpp has no image tower that gives each image one vector"
         heads = sorted(HEAD_TENSORS & header.tensors.keys())
         if heads:
             return f"it has no tensor {heads[0]}"

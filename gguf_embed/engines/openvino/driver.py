@@ -122,7 +122,7 @@ def _clip_codec(header: GgufHeader) -> ClipCodec | SiglipCodec:
 
 def _image_opener(spec: LoadSpec, n_embd: int, precision: str) -> Callable[[], ImageReader] | None:
     """What opens the model's image tower; None without one."""
-    if spec.header.architecture != towers.TEXT:
+    if spec.config.mmproj is None and not spec.header.get(towers.HAS_IMAGES, bool):
         return None
     from gguf_embed.engines.openvino.images import TowerReader, find_tower
 

@@ -128,7 +128,9 @@ def find_tower(spec: LoadSpec) -> GgufHeader | None:
     path = spec.config.mmproj
     tower = towers.image_tower(read_header(path or spec.header.path))
     if tower is None and path is not None:
-        raise ModelFileError(f"--mmproj {path}: is not the image tower of a CLIP or SigLIP: give the model's own")
+        raise ModelFileError(
+            f"--mmproj {path}: is not the image tower of a CLIP, a SigLIP or a nomic-embed-vision: give the model's own"
+        )
     if tower is not None:
         check_bounds(tower)
     return tower

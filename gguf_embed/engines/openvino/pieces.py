@@ -127,10 +127,10 @@ class GraphPieces:
         q, k, v = self.linears(x, f"{layer}.attn_qkv", [n_q, n_kv, n_kv])
         return q, k, v
 
-    def layer_norm(self, x: Node, name: str, size: int | None = None) -> Node:
+    def layer_norm(self, x: Node, name: str, size: int | None = None, eps: float | None = None) -> Node:
         """Mean 0 and variance 1, times a weight, plus a bias where the file has one."""
         size = size or self.n_embd
-        eps = self.weights.number("attention.layer_norm_epsilon")
+        eps = self.weights.number("attention.layer_norm_epsilon") if eps is None else eps
         scaled = op.mvn(x, constant(np.array([-1], np.int32)), True, eps, "inside_sqrt")
         scaled = op.multiply(scaled, constant(self.weights.array(f"{name}.weight", (size,))))
         if not self.weights.has(f"{name}.bias"):

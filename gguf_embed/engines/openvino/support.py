@@ -8,11 +8,10 @@ from math import isqrt, prod
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.memory import available_bytes
-from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.facts import context_length, has_rank_head
 from gguf_embed.gguf_file.graph_only import OWN_ARCHITECTURES
-from gguf_embed.gguf_file.header import GgufHeader, read_header
+from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
 from gguf_embed.gguf_file.token_rows import KEPT_BYTES
 
@@ -68,13 +67,14 @@ def refusal(header: GgufHeader, config: ModelConfig) -> str | None:
         return f"it has no graph for the architecture {header.architecture}"
     if config.compute.offload.n_gpu_layers != 0 or config.compute.offload.devices not in ((), ("none",)):
         return "it does not use GPUs"
-    if config.mmproj is not None and header.architecture != towers.TEXT:
+    tower = towers.tower_for(header, config.mmproj)
+    if config.mmproj is not None and header.architecture != towers.TEXT and tower is None:
         return "it reads text only, and a vision tower is configured"
     if config.tokenizer == "llama" and header.architecture in OWN_ARCHITECTURES:
         return "llama.cpp's tokenizer is configured, and it does not read this architecture (--tokenizer auto does)"
     if find_spec("openvino") is None:
         return "the package openvino is not installed (pip install 'gguf-embed[openvino]')"
-    if header.architecture == towers.TEXT and find_spec("PIL") is None:
+    if (header.architecture == towers.TEXT or tower is not None) and find_spec("PIL") is None:
         return "the package pillow is not installed (pip install 'gguf-embed[openvino]')"
     n_files = header.get("split.count", int) or 1
     if n_files > 1:
@@ -136,13 +136,8 @@ def resident_bytes(header: GgufHeader) -> int:
 
 
 def image_bytes(header: GgufHeader, config: ModelConfig) -> int:
-    """An estimate of the memory that a CLIP's image tower takes; 0 without one, and for a file that cannot be read."""
-    if header.architecture != towers.TEXT:
-        return 0
-    try:
-        tower = towers.image_tower(read_header(config.mmproj or header.path))
-    except ModelFileError:
-        return 0
+    """An estimate of the memory that the image tower takes; 0 without one, and for a file that cannot be read."""
+    tower = towers.tower_for(header, config.mmproj)
     return COPIES * _matrix_bytes(tower) + BUFFER_BYTES if tower is not None else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -37,6 +38,13 @@ class GraphWeights:
         NaN or infinity.
         """
         return self._finite(name, self.check_shape(name, shape)).reshape(shape)
+
+    def flat(self, name: str, size: int) -> FloatMatrix:
+        """float32[size] of a tensor with so many numbers, whatever its shape. Raises like `array`."""
+        shape = list(reversed(self._tensor(name).shape))
+        if prod(shape) != size:
+            raise self.error(f"tensor {name} has shape {shape}, expected {size} numbers")
+        return self.array(name, shape).reshape(size)
 
     def rows(self, name: str) -> int:
         """The first dimension of a tensor in PyTorch's order: the outputs of a linear layer. Raises if missing."""

@@ -29,8 +29,10 @@ LEAST_COSINE = 0.99999
 
 
 @contextmanager
-def opened(path: Path, mmproj: Path | None = None) -> Iterator[tuple[LoadedEngine, ImageReader | None]]:
-    spec = load_spec(path, Pooling.LAST, mmproj=mmproj)
+def opened(
+    path: Path, mmproj: Path | None = None, pooling: Pooling = Pooling.LAST
+) -> Iterator[tuple[LoadedEngine, ImageReader | None]]:
+    spec = load_spec(path, pooling, mmproj=mmproj)
     driver = OpenVinoDriver()
     assert driver.refusal(spec.header, spec.config) is None
     loaded = driver.load(spec)

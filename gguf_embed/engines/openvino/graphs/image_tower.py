@@ -1,16 +1,17 @@
-"""The image towers of CLIP and SigLIP: patches as rows, pre-norm layers, and the class row or an attention pool.
+"""Image towers: patches as rows, pre-norm layers, and the class row or an attention pool. CLIP's and SigLIP's layers.
 
 Symbols: B images, T rows per image (patches, and the class row), D dimensions.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gguf_embed.engines.openvino.graphs import nomic_vision
+from gguf_embed.engines.openvino.graphs.image_rows import attended_rows, first_row, one_per_image
 from gguf_embed.engines.openvino.pieces import GraphPieces, constant
 from gguf_embed.engines.openvino.runtime import Node, model_of, op
 from gguf_embed.engines.openvino.weights import GraphWeights
@@ -34,17 +35,10 @@ def build_image_network(weights: GraphWeights, form: PixelForm) -> ImageNetwork:
     n_patches, n_numbers = (form.size // form.patch_size) ** 2, 3 * form.patch_size**2
     pixels = op.parameter([-1, n_patches, n_numbers], np.float32, name="pixels")
     x, n_rows = _embedded(g, pixels, n_patches, n_numbers)
-    n_ff = weights.integer("feed_forward_length")
-    kind = weights.text("hidden_activation", "quick_gelu")
-    for layer in g.layers():
-        q, k, v = g.query_key_value(g.layer_norm(x, f"{layer}.ln1"), layer)
-        x = op.add(x, g.linear(_attention(g, q, k, v), f"{layer}.attn_out", g.n_embd))
-        hidden = g.linear(g.layer_norm(x, f"{layer}.ln2"), f"{layer}.ffn_up", n_ff)
-        x = op.add(x, g.linear(g.activation(hidden, kind), f"{layer}.ffn_down", g.n_embd, n_ff))
-    if weights.has(PROBE):
-        pooled = _attention_pool(g, g.layer_norm(x, "post_ln"), n_ff, kind)
+    if nomic_vision.is_nomic(weights):
+        pooled = nomic_vision.pooled_rows(g, x, form.size // form.patch_size)
     else:
-        pooled = g.layer_norm(op.gather(x, constant(np.int32(0)), constant(np.int32(1))), "post_ln")
+        pooled = _pooled_rows(g, x)
     n_embd = g.n_embd
     if weights.has("projection.weight"):
         n_embd = weights.rows("projection.weight")
@@ -53,44 +47,40 @@ def build_image_network(weights: GraphWeights, form: PixelForm) -> ImageNetwork:
     return ImageNetwork(model_of([pooled], [pixels], weights.architecture), n_embd, n_rows, tuple(g.exact))
 
 
+def _pooled_rows(g: GraphPieces, x: Node) -> Node:
+    """[B, T, D] → [B, D], through all layers."""
+    weights = g.weights
+    n_ff, kind = weights.integer("feed_forward_length"), weights.text("hidden_activation", "quick_gelu")
+    for layer in g.layers():
+        q, k, v = g.query_key_value(g.layer_norm(x, f"{layer}.ln1"), layer)
+        x = op.add(x, g.linear(attended_rows(g, q, k, v), f"{layer}.attn_out", g.n_embd))
+        hidden = g.linear(g.layer_norm(x, f"{layer}.ln2"), f"{layer}.ffn_up", n_ff)
+        x = op.add(x, g.linear(g.activation(hidden, kind), f"{layer}.ffn_down", g.n_embd, n_ff))
+    if weights.has(PROBE):
+        return _attention_pool(g, g.layer_norm(x, "post_ln"), n_ff, kind)
+    return g.layer_norm(first_row(x), "post_ln")
+
+
 def _embedded(g: GraphPieces, pixels: Node, n_patches: int, n_numbers: int) -> tuple[Node, int]:
     """[B, T, D], and T: a row for each patch, and before them the class row where the tower has one."""
     weights = g.weights
-    patch = weights.integer("patch_size")
-    matrix = weights.array("patch_embd.weight", (g.n_embd, 3, patch, patch)).reshape(g.n_embd, n_numbers)
+    matrix = weights.flat("patch_embd.weight", g.n_embd * n_numbers).reshape(g.n_embd, n_numbers)
     x = op.matmul(pixels, constant(matrix), False, True)
     g.exact.append(x)
     if weights.has("patch_embd.bias"):
         x = op.add(x, constant(weights.array("patch_embd.bias", (g.n_embd,))))
     n_rows = n_patches
     if weights.has("class_embd"):
-        row = weights.array("class_embd", (g.n_embd,)).reshape(1, 1, g.n_embd)
-        batch = op.gather(op.shape_of(pixels, "i32"), constant(np.array([0], np.int32)), constant(np.int32(0)))
-        shape = op.concat([batch, constant(np.array([1, g.n_embd], np.int32))], 0)
-        x = op.concat([op.broadcast(constant(row), shape), x], 1)
+        row = constant(weights.flat("class_embd", g.n_embd).reshape(1, 1, g.n_embd))
+        x = op.concat([one_per_image(row, x, g.n_embd), x], 1)
         n_rows += 1
     x = op.add(x, constant(weights.array("position_embd.weight", (n_rows, g.n_embd))[np.newaxis]))
     return (g.layer_norm(x, "pre_ln") if weights.has("pre_ln.weight") else x), n_rows
 
 
-def _attention(g: GraphPieces, q: Node, k: Node, v: Node) -> Node:
-    """[B, T, D] each → [B, T, D]: every row sees all rows of its image."""
-    factor = constant(np.float32(1 / math.sqrt(g.head_size)))
-    heads = [_split_heads(g, x) for x in (q, k, v)]
-    attended = op.scaled_dot_product_attention(*heads, constant(np.zeros((1, 1, 1, 1), np.float32)), factor)
-    merged = op.transpose(attended, constant(np.array([0, 2, 1, 3], np.int32)))
-    return op.reshape(merged, constant(np.array([0, 0, g.n_embd], np.int32)), True)
-
-
-def _split_heads(g: GraphPieces, x: Node) -> Node:
-    """[B, T, D] → [B, heads, T, head size]."""
-    split = op.reshape(x, constant(np.array([0, 0, g.n_head, g.head_size], np.int32)), True)
-    return op.transpose(split, constant(np.array([0, 2, 1, 3], np.int32)))
-
-
 def _attention_pool(g: GraphPieces, x: Node, n_ff: int, kind: str) -> Node:
     """[B, T, D] → [B, D]: SigLIP's probe attends to all rows, then a feed-forward layer with a residual."""
-    probe = constant(g.weights.array(PROBE, (1, 1, g.n_embd)))
+    probe = constant(g.weights.flat(PROBE, g.n_embd).reshape(1, 1, g.n_embd))
     width = g.n_embd
     in_weight = g.weights.array("head.attn.in_proj.weight", (3 * width, width))
     in_bias = g.weights.array("head.attn.in_proj.bias", (3 * width,))
@@ -100,9 +90,7 @@ def _attention_pool(g: GraphPieces, x: Node, n_ff: int, kind: str) -> Node:
         op.add(op.matmul(rows, constant(in_weight[part]), False, True), constant(in_bias[part]))
         for rows, part in zip(inputs, parts, strict=True)
     )
-    batch = op.gather(op.shape_of(x, "i32"), constant(np.array([0], np.int32)), constant(np.int32(0)))
-    shape = op.concat([batch, constant(np.array([1, width], np.int32))], 0)
-    pooled = g.linear(_attention(g, op.broadcast(q, shape), k, v), "head.attn.o", width)
+    pooled = g.linear(attended_rows(g, one_per_image(q, x, width), k, v), "head.attn.o", width)
     hidden = g.activation(g.linear(g.layer_norm(pooled, "head.ln"), "head.mlp.fc1", n_ff), kind)
     pooled = op.add(pooled, g.linear(hidden, "head.mlp.fc2", width, n_ff))
     return op.squeeze(pooled, constant(np.array([1], np.int32)))
