@@ -46,9 +46,16 @@ _MAX_NAMES_SHOWN = 8  # labels or prompts
     help="Type of the matrices. auto: bf16 for BF16 checkpoints, f16 for F16 and F32 ones. q8_0 is half the size; "
     "rows whose length is not a multiple of 32 become f16.",
 )
+@click.option(
+    "--image-tower",
+    metavar="DIR|ORG/REPO",
+    help="Image tower in the model's vector space (nomic-embed-vision), for the same file, which then reads images.",
+)
 @click.option("--name", metavar="NAME", help="Model name stored in the file.  [default: the folder's or repository's]")
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
-def convert(source: str, output: Path | None, outtype: OutTypeFlag, name: str | None, force: bool) -> None:
+def convert(
+    source: str, output: Path | None, outtype: OutTypeFlag, image_tower: str | None, name: str | None, force: bool
+) -> None:
     """Convert an original model to GGUF.
 
     MODEL is a folder with safetensors, config and tokenizer, as written by Hugging Face's save_pretrained, or a file
@@ -67,8 +74,9 @@ def convert(source: str, output: Path | None, outtype: OutTypeFlag, name: str | 
         raise ConfigError(f"{target} is a folder: give a file name with -o")
     if target.exists() and not force:
         raise ConfigError(f"{target} already exists: overwrite it with --force, or choose another file with -o")
+    tower = find_source(image_tower)[0] if image_tower is not None else None
     with _shown() as (say, progress):
-        convert_directory(folder, target, outtype, report=say, name=chosen_name, progress=progress)
+        convert_directory(folder, target, outtype, report=say, name=chosen_name, progress=progress, image_tower=tower)
     for line in summary(read_model(target)):
         click.echo(line)
 
@@ -170,10 +178,18 @@ def default_file(folder: Path, name: str, outtype: OutTypeFlag) -> str:
 def summary(header: GgufHeader) -> list[str]:
     """What was written, and the command that serves it."""
     from gguf_embed.gguf_file.facts import context_length, file_type_name, pooling_type, vector_width
+    from gguf_embed.gguf_file.towers import BOTH, HAS_IMAGES, image_tower
     from gguf_embed.types import Pooling
 
     n_tensors = len(header.tensors)
     architecture, n_ctx, pooling = header.architecture, context_length(header), pooling_type(header)
+    tensors = f"{n_tensors} tensor{'' if n_tensors == 1 else 's'}"
+    size = human_size(header.size_bytes)
+    wrote = f"wrote    {header.path}: {architecture}, {file_type_name(header)}, {tensors}, {size}"
+    tower = image_tower(header) if architecture == BOTH else None
+    if tower is not None:
+        what = f"image tower, {vector_width(tower)} dimensions, for the text model in whose space it was trained"
+        return [wrote, f"model    {what}", f"gguf-embed serve -m TEXT_MODEL.gguf --mmproj {header.path}"]
     facts = [f"{vector_width(header) or '?'} dimensions"]
     if n_ctx is not None:
         facts.append(f"context {n_ctx}")
@@ -182,12 +198,9 @@ def summary(header: GgufHeader) -> list[str]:
         facts.append(f"original truncates texts to {longest} tokens")
     if pooling is not None:
         facts.append(f"pooling {pooling}")
-    tensors = f"{n_tensors} tensor{'' if n_tensors == 1 else 's'}"
-    size = human_size(header.size_bytes)
-    lines = [
-        f"wrote    {header.path}: {architecture}, {file_type_name(header)}, {tensors}, {size}",
-        f"model    {', '.join(facts)}",
-    ]
+    if header.get(HAS_IMAGES, bool):
+        facts.append("reads images")
+    lines = [wrote, f"model    {', '.join(facts)}"]
     if pooling is Pooling.RANK:
         lines.append(f"scores   {_labels(header)}")
     prompts = [

@@ -126,7 +126,8 @@ MODEL = in_group(
             help="Repository on the Hugging Face hub; downloaded once. HF_TOKEN and HF_ENDPOINT are honored."),
     option("-hff", "--hf-file", metavar="FILE", envvar="LLAMA_ARG_HF_FILE", help="File in the repository of -hf."),
     option("-mm", "--mmproj", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_MMPROJ",
-            help="GGUF of the model's vision tower (experimental), or of a CLIP's image tower."),
+            help="GGUF of the model's vision tower (experimental), or of the image tower in its space: a CLIP's, "
+                 "or nomic-embed-vision."),
     option("-a", "--alias", metavar="NAME[,NAME]", envvar="LLAMA_ARG_ALIAS",
             help="Names to serve the model under; replies use the first."),
     option("--offline", is_flag=True, envvar="LLAMA_ARG_OFFLINE", help="Download nothing; use models on this machine."),

@@ -265,8 +265,15 @@ def describe(loaded: LoadedModel) -> list[str]:
         f"queue    {queue.limit_tokens:,} tokens, {queue.limit_tokens / queue.tokens_per_s:.1f} s of work; while short "
         f"requests come, batches of {queue.interactive_tokens} tokens, "
         f"{queue.interactive_tokens * chosen.n_workers / queue.tokens_per_s * 1e3:.0f} ms",
-        *([f"images   {loaded.config.mmproj.name}, experimental"] if loaded.config.mmproj else []),
+        *_images(loaded),
     ]
+
+
+def _images(loaded: LoadedModel) -> list[str]:
+    """What reads images; towers that give each its own vector are not experimental."""
+    tower = loaded.config.mmproj.name if loaded.config.mmproj is not None else "the tower in its file"
+    line = f"images   {tower}{'' if loaded.loaded.images_alone else ', experimental'}"
+    return [line] if loaded.images is not None else []
 
 
 def _report_signal(n_running: int, again: bool) -> None:

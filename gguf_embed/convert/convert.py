@@ -39,7 +39,7 @@ def _silent(n_written: int, n_bytes: int) -> None:
     pass
 
 
-def convert_directory(
+def convert_directory(  # noqa: PLR0913  # what becomes one file, how, and who is told
     source: Path,
     output: Path,
     outtype: OutType | Literal["auto"] = "f16",
@@ -47,19 +47,23 @@ def convert_directory(
     report: Callable[[str], None],
     name: str | None = None,
     progress: Progress = _silent,
+    image_tower: Path | None = None,
 ) -> None:
     """Convert `source` into the GGUF `output`, replacing it atomically.
 
     `source` is a directory with config.json, safetensors and a tokenizer, or a static model (`static.py`).
+    `image_tower` is the directory of an image tower in the model's space, which goes into the same file.
     Matrices are stored as `outtype`, everything else as F32; "auto" keeps 16-bit types and converts F32 to F16.
     `name` becomes `general.name`, by default the name of the directory. `progress` is told the bytes that are written
     and those there are. Several processes may do this at once.
     Raises `ModelFileError`; on any failure or interruption `output` is unchanged and no other file is left.
     """
     if is_static(source):
+        if image_tower is not None:
+            raise ModelFileError(f"{source}: a static model has no image tower: give a NomicBertModel")
         convert_static(source, output, outtype, report=report, name=name)
         return
-    conversion = _prepare(source, outtype, name)
+    conversion = _prepare(source, outtype, name, image_tower)
     n_tensors = len(conversion.plan.tensors)
     report(f"converting {source} to {output} ({conversion.outtype}, {n_tensors} tensors)")
     with atomic_write(output) as temporary:
@@ -91,10 +95,14 @@ class _Conversion:
     heads: Mapping[str, HeadValue]
 
 
-def _prepare(source: Path, outtype: OutType | Literal["auto"], name: str | None) -> _Conversion:
+def _prepare(
+    source: Path, outtype: OutType | Literal["auto"], name: str | None, image_tower: Path | None = None
+) -> _Conversion:
     directory = open_source(source)
     chosen = choose_outtype(source, outtype)
     plan = plan_model(directory, chosen)
+    if image_tower is not None:
+        plan = plan.with_tower(plan_model(open_source(image_tower), chosen))
     heads = read_heads(directory)
     _check_modules(directory, plan, heads)
     profile = read_profile(directory).without(prefix_roles(heads))

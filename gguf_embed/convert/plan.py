@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
 import gguf
 
 from gguf_embed.convert.safetensors import StoredTensor
+from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.towers import PROBE
 
 OutType = Literal["f32", "f16", "bf16", "q8_0"]
 
@@ -69,3 +71,25 @@ class ConversionPlan:
     write_metadata: Callable[[gguf.GGUFWriter], None]
     n_ctx: int | None = None  # positions of the model, if the planner knows
     notes: tuple[str, ...] = ()  # differences between llama.cpp and the original for the user, one line each
+
+    def with_tower(self, tower: ConversionPlan) -> ConversionPlan:
+        """This text model with an image tower in its file. Raises `ModelFileError` for what is no tower, or not its."""
+        probe = next((tensor for tensor in tower.tensors if tensor.name == f"v.{PROBE}"), None)
+        if probe is None or any(tensor.name.startswith("t.") for tensor in tower.tensors):
+            raise ModelFileError(
+                f"a {tower.architecture} model is no image tower alone, so it cannot be put into the file of another "
+                "model: give a NomicVisionModel"
+            )
+        width = next((tensor.shape[-1] for tensor in self.tensors if tensor.name == "token_embd.weight"), None)
+        if width != probe.shape[-1]:
+            raise ModelFileError(
+                f"the image tower's vectors have {probe.shape[-1]} numbers, those of the text model {width}: give the "
+                "text model in whose space it was trained"
+            )
+
+        def write_metadata(writer: gguf.GGUFWriter) -> None:
+            self.write_metadata(writer)
+            tower.write_metadata(writer)
+
+        notes = (*self.notes, *tower.notes)
+        return replace(self, tensors=(*self.tensors, *tower.tensors), write_metadata=write_metadata, notes=notes)

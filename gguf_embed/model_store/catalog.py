@@ -45,6 +45,7 @@ class CatalogRow:
     file: str | None  # shell pattern for the name of the GGUF in `repo`
     convert: str | None  # the original repository, for our converter
     language: str | None  # of BM25, which needs no download
+    text_model: str | None  # the original whose file the image tower in `convert` goes into; None: no such tower
     not_yet: str | None
     prompts: Mapping[str, str]  # "query", "document", … → what the card puts before a text
     source: str  # URL of the card that these facts are from
@@ -141,6 +142,7 @@ def _parse_row(raw: dict[str, Any]) -> CatalogRow:
         "file": None,
         "convert": None,
         "language": None,
+        "text_model": None,
         "not_yet": None,
         "pooling": None,
     }

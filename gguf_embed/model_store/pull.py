@@ -52,12 +52,13 @@ def _convert(plan: PullPlan, cache_dir: Path, hub: Hub, listener: Listener) -> P
     output = cache_dir / "converted" / (f"{row.name}-{quant.upper()}.gguf" if quant else f"{row.name}.gguf")
     if output.is_file():
         return output
-    source = _table_or_folder(fetch_directory(hub, repo, listener), row.name)
+    tower = fetch_directory(hub, repo, listener) if row.text_model is not None else None
+    source = _table_or_folder(fetch_directory(hub, row.text_model or repo, listener), row.name)
     start = PullProgress(f"converting {repo}")
     listener.progress(start)
     outtype = cast(OutType, quant.lower()) if quant else "auto"
     convert_directory(
-        source, output, outtype, report=listener.say, name=row.name,
+        source, output, outtype, report=listener.say, name=row.name, image_tower=tower,
         progress=lambda done, total: listener.progress(replace(start, completed_bytes=done, total_bytes=total)),
     )  # fmt: skip
     return output

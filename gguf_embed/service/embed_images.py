@@ -18,7 +18,7 @@ from gguf_embed.service.embed_plan import EmbedPlan
 from gguf_embed.service.pipeline import ServedModel
 from gguf_embed.types import DENSE, TOKENS, EmbedRequest, ImageInput, Input, Output
 
-KNOWN_READERS = ("clip-vit-base-patch32", "clip-vit-base-patch16", "clip-vit-large-patch14")
+KNOWN_READERS = ("clip-vit-base-patch32", "siglip-base-patch16-224", "nomic-embed-vision-v1.5")
 MAX_NAMES_SHOWN = 10
 _TOKENIZED_BY_TOWER = TokenizedText((), 0)
 

@@ -15,7 +15,9 @@ from gguf_embed.cli.convert import default_file, name_of_source
 from gguf_embed.cli.main import cli
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.model_store.partial_file import human_size
+from tests.convert.bert_directory import random_weights, write_bert_directory
 from tests.convert.encoders import tiny_models as tiny
+from tests.data import tower_directories as towers
 from tests.model_store.fake_hub import FakeHub, serve
 
 Run = Callable[..., Result]
@@ -56,6 +58,40 @@ def test_a_model_without_a_pooling_is_served_with_a_flag(tmp_path, run):
     (source / "modules.json").unlink()
     (line,) = [line for line in run("hf").output.splitlines() if line.startswith("pooling  ")]
     assert "--pooling mean, cls or last" in line
+
+
+def test_an_image_tower_alone_or_in_the_file_of_its_text_model(tmp_path, run):
+    tiny.write_directory("nomic_bert", tmp_path / "text")
+    towers.write_directory("nomic_vision", tmp_path / "vision")
+    *_, model, command = run("vision", "-o", "tower.gguf").output.splitlines()
+    assert "image tower, 64 dimensions" in model
+    assert command == "gguf-embed serve -m TEXT_MODEL.gguf --mmproj tower.gguf"
+    *_, model, command = run("text", "--image-tower", "vision", "-o", "both.gguf").output.splitlines()
+    assert model.endswith("reads images")
+    assert command == "gguf-embed serve -m both.gguf"
+
+
+@pytest.mark.parametrize(
+    ("text", "tower", "problem"),
+    [
+        ("bert", "nomic_vision", None),
+        ("nomic_bert", "nomic_bert", "a nomic-bert model is no image tower alone"),
+        ("nomic_bert", "siglip", "a clip model is no image tower alone"),
+    ],
+)
+def test_an_image_tower_must_fit_its_text_model(tmp_path, run, text, tower, problem):
+    tiny.write_directory(text, tmp_path / "text")
+    (tiny if tower == text else towers).write_directory(tower, tmp_path / "tower")
+    result = run("text", "--image-tower", "tower", "-o", "both.gguf")
+    assert (result.exception is None) == (problem is None)
+    assert problem is None or problem in str(result.exception)
+
+
+def test_an_image_tower_of_another_width_is_refused(tmp_path, run):
+    write_bert_directory(tmp_path / "text", random_weights())
+    towers.write_directory("nomic_vision", tmp_path / "tower")
+    message = str(run("text", "--image-tower", "tower", "-o", "both.gguf").exception)
+    assert "vectors have 64 numbers, those of the text model 32" in message
 
 
 def test_an_existing_file_is_replaced_only_when_asked(tmp_path, run):

@@ -121,6 +121,9 @@ def test_a_row_says_in_which_way_it_runs(row):
         case "static":
             assert (row.architecture, row.pooling, row.context) == (STATIC_ARCHITECTURE, None, 0)
             assert row.convert
+        case "image" if row.text_model is not None:
+            assert (row.architecture, row.pooling) == ("nomic-bert", Pooling.MEAN)
+            assert row.prompts == CATALOG.find("nomic-embed-text-v1.5").prompts
         case "image":
             n_tokens = 64 if row.name.startswith("siglip") else 77
             assert (row.architecture, row.pooling, row.context) == ("clip", Pooling.LAST, n_tokens)

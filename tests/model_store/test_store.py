@@ -13,10 +13,13 @@ import pytest
 
 from gguf_embed.errors import InvalidRequest, ModelFileError, ModelNotFound, NotSupported, WayOut
 from gguf_embed.gguf_file.header import read_header
+from gguf_embed.gguf_file.towers import HAS_IMAGES, image_tower, read_model
 from gguf_embed.model_store.download import Hub
 from gguf_embed.model_store.store import ModelStore, Removed
 from gguf_embed.types import PullProgress
 from tests.convert.bert_directory import random_weights, write_bert_directory
+from tests.convert.encoders import tiny_models
+from tests.data.tower_directories import write_directory
 from tests.gguf_models import write_tiny_encoder
 from tests.model_store.fake_hub import FakeHub, serve
 
@@ -207,6 +210,20 @@ def test_a_model_without_a_gguf_is_converted_once(tmp_path, fake, store, name):
     assert store.pull(name, ignore).digest == entry.digest
     assert fake.requests == []
     assert store.remove("bert-base-uncased").freed_bytes == entry.size_bytes
+
+
+def test_an_image_tower_is_converted_into_the_file_of_its_text_model(fake, store, tmp_path):
+    def files_of(folder: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    text = tiny_models.write_directory("nomic_bert", tmp_path / "text")
+    fake.files["nomic-ai/nomic-embed-text-v1.5"] = files_of(text)
+    fake.files["nomic-ai/nomic-embed-vision-v1.5"] = files_of(write_directory("nomic_vision", tmp_path / "tower"))
+    entry = store.pull("nomic-embed-vision", ignore)
+    assert (entry.name, entry.repo) == ("nomic-embed-vision-v1.5", "nomic-ai/nomic-embed-vision-v1.5")
+    header = read_model(entry.path)
+    assert (header.architecture, header.get(HAS_IMAGES, bool)) == ("nomic-bert", True)
+    assert image_tower(read_header(entry.path)) is not None
 
 
 def test_word_vectors_are_converted_from_their_table(tmp_path, fake, store):

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 from gguf_embed.config import ModelConfig
+from gguf_embed.convert.convert import convert_directory
+from gguf_embed.doctor.examine import examine
+from gguf_embed.doctor.findings import Severity
 from gguf_embed.engines.llama.driver import LlamaDriver
 from gguf_embed.engines.openvino.driver import OpenVinoDriver
 from gguf_embed.engines.openvino.graphs.nomic_vision import patch_angles
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.types import OutputSpec, Pooling
+from tests.convert.encoders import tiny_models
 from tests.convert.encoders.tiny_models import TEXTS, cosines
-from tests.data.tower_directories import DATA
+from tests.data.tower_directories import DATA, write_directory
 from tests.engines.openvino.running import Graph
 from tests.engines.openvino.test_towers import image_vectors, opened
 from tests.tower_models import write_clip_cpp, write_crisp_nomic, write_nomic_text, write_own
@@ -65,6 +69,23 @@ def test_a_quantized_tower_stays_close(name, tmp_path, files):
         found = image_vectors(reader)
     stored = "images.npz" if name == NAME else "reference.npz"
     assert cosines(found, np.load(DATA / name / stored)["images"]).min() > 0.99
+
+
+def test_one_file_with_both_gives_the_same(files, tmp_path):
+    path, text = tmp_path / "both.gguf", tiny_models.write_directory("nomic_bert", tmp_path / "text")
+    convert_directory(
+        text, path, "f32", report=lambda line: None, image_tower=write_directory(NAME, tmp_path / "tower")
+    )
+    with opened(*files, Pooling.MEAN) as (loaded, reader):
+        ids = [loaded.codec.tokenize(text, add_special=True, parse_special=False) for text in TEXTS]
+        texts, images = Graph(loaded, MEAN).rows(ids), image_vectors(reader)
+    with opened(path, None, Pooling.MEAN) as (loaded, reader):
+        np.testing.assert_array_equal(Graph(loaded, MEAN).rows(ids), texts)
+        np.testing.assert_array_equal(image_vectors(reader), images)
+    header = read_model(path)
+    assert header.tensors.keys() == read_model(files[0]).tensors.keys()
+    assert "one vector" in (LlamaDriver().refusal(header, ModelConfig()) or "")
+    assert [finding.message for finding in examine(path).findings if finding.severity is Severity.SERIOUS] == []
 
 
 def test_patches_are_rotated_by_row_then_by_column():
