@@ -14,7 +14,8 @@ INGEST = "ingest"
 BUSY = "busy"
 CACHE = "cache"
 IN_PROCESS = "in-process"
-NAMES = (*(scenario.name for scenario in SCENARIOS), IN_PROCESS, STATIC, INGEST, BUSY, CACHE)
+IMAGES = "images"
+NAMES = (*(scenario.name for scenario in SCENARIOS), IN_PROCESS, STATIC, IMAGES, INGEST, BUSY, CACHE)
 
 
 @dataclass(frozen=True, slots=True)

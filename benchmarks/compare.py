@@ -1,9 +1,9 @@
 """Compare gguf-embed with llama-server over HTTP on the same GGUF and cores: `python -m benchmarks.compare`.
 
-The scenario "rerank" compares cross-encoders, "in-process" the loops that a user would write with other libraries, and
-"static" static models with the package model2vec; "ingest" measures jobs; these three run if their packages are
-installed. "busy" is one query while other clients are busy, "cache" texts that were computed before. Prints tables
-with the ratios and writes all measurements to benchmarks/results/. See docs/benchmarks.md.
+The scenario "rerank" compares cross-encoders, "in-process" the loops that a user would write with other libraries,
+"static" static models with the package model2vec, and "images" a CLIP with transformers; "ingest" measures jobs; these
+run if their packages are installed. "busy" is one query while other clients are busy, "cache" texts that were computed
+before. Prints tables with the ratios and writes all measurements to benchmarks/results/. See docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from typing import NoReturn
 
 from benchmarks.busy import BusyRun, measure_busy, render_busy
 from benchmarks.cached import measure_cache, render_cache
-from benchmarks.choices import BUSY, CACHE, IN_PROCESS, INGEST, NAMES, STATIC, Choices, choose
+from benchmarks.choices import BUSY, CACHE, IMAGES, IN_PROCESS, INGEST, NAMES, STATIC, Choices, choose
 from benchmarks.comparison import CompareSettings, run_comparison
+from benchmarks.images import ImageSettings, compare_images, render_images
 from benchmarks.in_process import InProcessSettings, compare_in_process, render_in_process
 from benchmarks.ingest import IngestSettings, measure_ingest, render_ingest
 from benchmarks.machine import count_cores
@@ -62,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--torch-python",
         default=sys.executable,
-        help="an interpreter with torch, and for in-process transformers and sentence-transformers",
+        help="an interpreter with torch and transformers, and for in-process sentence-transformers",
     )
     parser.add_argument("--static-model", type=Path, help="a Model2Vec directory (random rows, which are as fast)")
     parser.add_argument(
@@ -86,6 +87,8 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
         compare_loops(arguments, choices, scratch, _beside(output, IN_PROCESS))
     if STATIC in choices.names:
         compare_static_models(arguments, choices)
+    if IMAGES in choices.names:
+        compare_pictures(arguments, choices, scratch, _beside(output, IMAGES))
     if INGEST in choices.names:
         measure_jobs(arguments, choices, scratch, _beside(output, INGEST))
     if BUSY in choices.names:
@@ -170,6 +173,29 @@ def compare_static_models(arguments: argparse.Namespace, choices: Choices) -> No
         seed=arguments.seed,
     )
     print(render_static(compare_static(settings, say), settings.n_threads))
+
+
+def compare_pictures(arguments: argparse.Namespace, choices: Choices, scratch: Path, output: Path) -> None:
+    """Print a table. Skips it if transformers is missing and the scenario was not named."""
+    settings = ImageSettings(
+        torch_python=arguments.torch_python,
+        n_threads=count_cores(),
+        n_rounds=min(arguments.rounds, 2) if arguments.quick else arguments.rounds,
+        factor=0.25 if arguments.quick else 1.0,
+        seed=arguments.seed,
+        serve_flags=tuple(shlex.split(arguments.serve_flags)),
+    )
+    try:
+        if not choices.named and arguments.torch_python == sys.executable and find_spec("transformers") is None:
+            raise ConfigError("they are compared with transformers: give an interpreter with it by --torch-python")
+        runs = compare_images(settings, scratch / IMAGES, say)
+    except ConfigError as error:
+        if choices.named:
+            raise
+        say(f"skipping {IMAGES}: {error}")
+        return
+    print(render_images(runs, settings.n_threads))
+    write_json({"runs": [asdict(run) for run in runs]}, output)
 
 
 def measure_jobs(arguments: argparse.Namespace, choices: Choices, scratch: Path, output: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from benchmarks.loops.ours import embed_tokens
 from benchmarks.models import default_tokenizer
 from benchmarks.replies import min_cosine, read_replies
 from benchmarks.report import table
+from benchmarks.safetensors_file import write_safetensors
 from benchmarks.scenarios import encode_body
 from benchmarks.servers import OURS, RunningServer, ServerSetup, running
 from benchmarks.tasks import EMBED
@@ -169,11 +169,8 @@ def write_model(folder: Path) -> Path:
     tokenizer = default_tokenizer()
     n_tokens = len(tokenizer["model"]["vocab"])
     rows = np.random.default_rng(0).standard_normal((n_tokens, _N_DIMS)).astype("<f4")
-    header = json.dumps(
-        {"embeddings": {"dtype": "F32", "shape": rows.shape, "data_offsets": [0, rows.nbytes]}}
-    ).encode()
     folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + rows.tobytes())
+    write_safetensors(folder / "model.safetensors", {"embeddings": rows})
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     (folder / "config.json").write_text(json.dumps({"model_type": "model2vec", "normalize": True}))
     return folder

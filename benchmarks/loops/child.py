@@ -5,27 +5,33 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.loops.worker import LOOPS, Order
+from benchmarks.loops.worker import TEXT_LOOPS, Order
 from benchmarks.servers import OURS
 from gguf_embed.errors import Unavailable
 
 _WORKER = Path(__file__).parent / "worker.py"
-_IN_TORCH_PYTHON = ("torch", "sentence-transformers")
+_IN_TORCH_PYTHON = ("torch", "sentence-transformers", "transformers")
 
 
-def start_children(stack: ExitStack, order: Order, torch_python: str, say: Callable[[str], None]) -> list[Child]:
-    """Start all loops, one after the other. `say` gets a line for each that cannot run here.
+def start_children(
+    stack: ExitStack,
+    order: Order,
+    torch_python: str,
+    say: Callable[[str], None],
+    names: Sequence[str] = tuple(TEXT_LOOPS),
+) -> list[Child]:
+    """Start these loops, one after the other. `say` gets a line for each that cannot run here.
 
     Raises `Unavailable` if gguf-embed is among those.
     """
     children = []
-    for name in LOOPS:
+    for name in names:
         python = torch_python if name.startswith(_IN_TORCH_PYTHON) else sys.executable
         try:
             child = Child(name, python, replace(order, loop=name))
@@ -69,10 +75,10 @@ class Child:
         self.variants: list[str] = ready["variants"]
         self.notes: list[str] = ready["notes"]
 
-    def run(self, texts: Path, variant: str, vectors: Path) -> float:
-        """The seconds that it takes to embed the texts of a JSON file; the vectors go to another file."""
+    def run(self, inputs: Path, variant: str, vectors: Path) -> float:
+        """The seconds that it takes to embed what a JSON file lists; the vectors go to another file."""
         assert self._process.stdin is not None
-        order = {"texts": str(texts), "variant": variant, "vectors": str(vectors)}
+        order = {"inputs": str(inputs), "variant": variant, "vectors": str(vectors)}
         with suppress(BrokenPipeError):  # it has ended: reading says why
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()

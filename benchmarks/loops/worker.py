@@ -21,7 +21,7 @@ class Order:
     """Which loop to create, with what."""
 
     loop: str  # one of LOOPS
-    folder: str  # with bert.npz and bert.onnx
+    folder: str  # with bert.npz and bert.onnx, or with a CLIP
     model: str  # the GGUF
     n_threads: int
     serve_flags: str
@@ -32,12 +32,15 @@ class Order:
 
 
 class Loop(Protocol):
-    """Embeds texts, given as token ids, in one of several ways."""
+    """Embeds texts, given as token ids, or files of pictures, in one of several ways.
+
+    `sample`, if it has one, is what it is tried with; otherwise two texts.
+    """
 
     @property
     def variants(self) -> Sequence[str]: ...
 
-    def run(self, texts: Sequence[Sequence[int]], variant: str) -> Any: ...
+    def run(self, inputs: Any, variant: str, /) -> Any: ...
 
 
 def _library(name: str, *extra: str) -> Callable[[Order], Loop]:
@@ -56,7 +59,16 @@ def _ours(order: Order) -> Loop:
     return OurLoop(Path(order.model), order.n_threads, order.serve_flags, Path(order.cache))
 
 
-LOOPS: dict[str, Callable[[Order], Loop]] = {
+def _clip(precision: str) -> Callable[[Order], Loop]:
+    def create(order: Order) -> Loop:
+        from benchmarks.loops.images import ClipLoop
+
+        return ClipLoop(Path(order.folder), order.n_threads, precision)
+
+    return create
+
+
+TEXT_LOOPS: dict[str, Callable[[Order], Loop]] = {
     "gguf-embed": _ours,
     "OpenVINO": _library("OpenVinoLoop", "default"),
     "OpenVINO F32": _library("OpenVinoLoop", "f32"),
@@ -65,6 +77,11 @@ LOOPS: dict[str, Callable[[Order], Loop]] = {
     "torch BF16": _library("TorchLoop", "bf16"),
     "sentence-transformers F32": _library("SentenceTransformersLoop"),
 }
+IMAGE_LOOPS: dict[str, Callable[[Order], Loop]] = {
+    "transformers F32": _clip("f32"),
+    "transformers BF16": _clip("bf16"),
+}
+LOOPS = TEXT_LOOPS | IMAGE_LOOPS
 
 
 def main() -> None:
@@ -79,13 +96,15 @@ def main() -> None:
         replies.flush()
 
     loop = LOOPS[order.loop](order)
-    loop.run([[0, 0], [0]], loop.variants[0])  # some libraries find only now that they cannot compute it
+    loop.run(
+        getattr(loop, "sample", [[0, 0], [0]]), loop.variants[0]
+    )  # some libraries find only now that they cannot compute it
     reply(variants=list(loop.variants), notes=list(getattr(loop, "notes", ())))
     for line in sys.stdin:
         run = json.loads(line)
-        texts = json.loads(Path(run["texts"]).read_text())
+        inputs = json.loads(Path(run["inputs"]).read_text())
         started_s = time.perf_counter()
-        vectors = loop.run(texts, run["variant"])
+        vectors = loop.run(inputs, run["variant"])
         elapsed_s = time.perf_counter() - started_s
         np.save(run["vectors"], vectors)
         reply(seconds=elapsed_s)

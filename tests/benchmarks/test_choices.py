@@ -12,8 +12,8 @@ EMBEDDING = [scenario.name for scenario in SCENARIOS if scenario.query_tokens is
     ("named", "is_reranker", "chosen"),
     [
         (None, None, [*NAMES]),
-        (None, False, [*EMBEDDING, "in-process", "static", "ingest", "busy", "cache"]),
-        (None, True, ["rerank", "static"]),
+        (None, False, [*EMBEDDING, "in-process", "static", "images", "ingest", "busy", "cache"]),
+        (None, True, ["rerank", "static", "images"]),
         (["static", "single"], None, ["single", "static"]),
         (["single"], False, ["single"]),
         (["rerank"], True, ["rerank"]),
