@@ -26,7 +26,7 @@ from gguf_embed.convert.convert import convert_directory
 from gguf_embed.errors import ConfigError
 from gguf_embed.types import FloatMatrix
 
-N_PICTURES = 128
+N_PICTURES = 64
 MIN_PICTURES = 16
 PER_REQUEST = 16
 N_CLIENTS = 2
