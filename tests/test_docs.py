@@ -16,7 +16,10 @@ from gguf_embed.cli import reference
 from gguf_embed.cli.flag_text import names_of
 from gguf_embed.cli.main import COMMANDS, load_command
 from gguf_embed.engines.llama import calibration
+from gguf_embed.engines.openvino.support import ARCHITECTURES
 from gguf_embed.errors import EmbedError
+from gguf_embed.gguf_file.static_format import ARCHITECTURE as STATIC
+from gguf_embed.gguf_file.towers import IMAGE
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import DIALECTS
 from gguf_embed.server.context import Dialect, Route
@@ -49,6 +52,13 @@ def table_rows(page: str, first_cell: str) -> list[list[str]]:
     """The cells of all table rows that begin with this cell."""
     rows = [line.strip("|").split(" | ") for line in page.splitlines() if line.startswith(f"| {first_cell} |")]
     return [[cell.strip() for cell in row] for row in rows]
+
+
+def test_the_table_of_what_a_model_gives_has_every_architecture_with_an_engine_of_ours():
+    page = (ROOT / "docs" / "models.md").read_text("utf-8")
+    section = page[page.index("## What a model gives") : page.index("## The catalog")]
+    listed = {name for line in section.splitlines() for name in re.findall(r"`([\w-]+)`", line.split(" | ")[0])}
+    assert {*ARCHITECTURES, IMAGE, STATIC} <= listed
 
 
 def test_the_flag_reference_is_what_the_flags_say():

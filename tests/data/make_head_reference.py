@@ -3,7 +3,7 @@
 Run by hand, never by the tests, from the repository's root in an environment of its own:
 
     pip install torch==2.13.0 sentence-transformers==6.2.0
-    PYTHONPATH=. python tests/data/make_head_reference.py
+    PYTHONPATH=. python tests/data/make_head_reference.py [MODEL …]
 
 heads/<model>/                  the files that it has besides those of its encoder, `convert/<base>`
     base                        the encoder's name
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,12 +124,23 @@ DISTILBERT_MLM = {
     "vocab_layer_norm.bias": (64,),
     "vocab_projector.bias": (1039,),
 }
+ROBERTA_MLM = {
+    "lm_head.dense.weight": (64, 64),
+    "lm_head.dense.bias": (64,),
+    "lm_head.layer_norm.weight": (64,),
+    "lm_head.layer_norm.bias": (64,),
+    "lm_head.bias": (700,),
+}
 MODERN_MLM = {"head.dense.weight": (64, 64), "head.norm.weight": (64,), "decoder.bias": (700,)}
 IN_MODEL = "model.safetensors"
 
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Sequence[int]]]]] = {
     # name: encoder, files, shapes of the heads' tensors by file
     "colbert_bert": ("bert", pylate(), {"1_Dense/model.safetensors": {"linear.weight": (16, 64)}}),
+    **{
+        f"colbert_{base}": (base, pylate(), {"1_Dense/model.safetensors": {"linear.weight": (16, 64)}})
+        for base in ("distilbert", "roberta", "nomic_bert")
+    },
     "colbert_attended": (
         "bert",
         pylate(attend_to_expansion_tokens=True),
@@ -179,6 +191,11 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Sequence[int]]]
         splade() | {"config.json": {"architectures": ["DistilBertForMaskedLM"]}, "tensor_prefix": "distilbert."},
         {IN_MODEL: DISTILBERT_MLM},
     ),
+    "splade_roberta": (
+        "roberta",
+        splade() | {"config.json": {"architectures": ["RobertaForMaskedLM"]}, "tensor_prefix": "roberta."},
+        {IN_MODEL: ROBERTA_MLM},
+    ),
     "splade_twice": (
         "bert",
         splade(activation_function="log1p_relu")
@@ -195,9 +212,10 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Sequence[int]]]
 
 def main() -> None:
     texts = json.loads((DATA / "convert" / "texts.json").read_text("utf-8"))["texts"]
-    shutil.rmtree(DATA / "heads", ignore_errors=True)
-    for name, (base, files, shapes) in MODELS.items():
+    for name in sys.argv[1:] or MODELS:
+        base, files, shapes = MODELS[name]
         folder = DATA / "heads" / name
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / "base").write_text(base)
         (folder / "files.json").write_text(json.dumps(files, indent=2, ensure_ascii=False))

@@ -30,7 +30,7 @@ QUERIES = ("what does the fox do?", "hello", "Größe und Farbe, and the texts o
 TEXTS: list[str] = json.loads((DATA / "convert" / "texts.json").read_text("utf-8"))["texts"]
 CODE = 10  # llama.cpp's tokenizer for XLM-RoBERTa reads line breaks otherwise than the original
 COLBERT = sorted(path.name for path in (DATA / "heads").glob("colbert*"))
-EXPANDED = {"colbert_bert", "colbert_stanford", "colbert_xlm_roberta", "colbert_sentence_transformers"}
+EXPANDED = set(COLBERT) - {"colbert_attended", "colbert_modern"}
 SPLADE = sorted(path.name for path in (DATA / "heads").glob("splade*"))
 MOST_OFF = {"openvino": 1e-4, "llama": 3e-3}  # of sparse weights up to 3; llama.cpp computes GELU's tanh form
 
