@@ -55,6 +55,7 @@ class ImageRun:
     variant: str  # pictures in a batch or request
     n_pictures: int
     seconds: float
+    cpu_s: float  # of all its threads, which says more than `seconds` on a busy machine
     min_cosine: float  # to the server's vectors
 
 
@@ -116,26 +117,21 @@ class _Measurement:
     def _run_all(self, round_: int, jpegs: Sequence[bytes], variants: dict[str, str]) -> list[ImageRun]:
         """Run A B C, B C A, …: each contestant goes first once in a while."""
         self._write(jpegs)
-        found: dict[str, tuple[float, FloatMatrix]] = {}
-
-        def serve() -> None:
-            found[OURS] = self._serve(jpegs)
-
-        def loop_of(child: Child) -> Callable[[], None]:
-            def run() -> None:
-                seconds = self._time(child, variants[child.name])
-                found[child.name] = (seconds, np.load(self._vectors_path))
-
-            return run
-
-        contestants = [serve, *map(loop_of, self.children)]
-        turn = round_ % len(contestants)
-        for contestant in (*contestants[turn:], *contestants[:turn]):
-            contestant()
         ways = {OURS: f"{N_CLIENTS} clients, {PER_REQUEST}", **variants}
-        ours = found[OURS][1]
+        contestants = [self.server, *self.children]
+        turn = round_ % len(contestants)
+        found: dict[str, tuple[float, float, FloatMatrix]] = {}
+        for contestant in (*contestants[turn:], *contestants[:turn]):
+            before_s = contestant.cpu_s()
+            if isinstance(contestant, RunningServer):
+                name, (seconds, vectors) = OURS, self._serve(jpegs)
+            else:
+                name, seconds = contestant.name, self._time(contestant, variants[contestant.name])
+                vectors = np.load(self._vectors_path)
+            found[name] = seconds, contestant.cpu_s() - before_s, vectors
+        ours = found[OURS][2]
         return [
-            ImageRun(round_, name, way, len(jpegs), found[name][0], min_cosine(ours, found[name][1]))
+            ImageRun(round_, name, way, len(jpegs), *found[name][:2], min_cosine(ours, found[name][2]))
             for name, way in ways.items()
         ]
 
@@ -186,9 +182,10 @@ def render_images(runs: Sequence[ImageRun], n_threads: int) -> str:
                 f"{median(run.n_pictures / run.seconds for run in theirs):,.1f}",
                 f"{ratio.median:.2f}x",
                 f"{ratio.low:.2f}..{ratio.high:.2f}",
+                f"{median(run.cpu_s / run.n_pictures for run in theirs) * 1e3:,.0f}",
                 f"{min(run.min_cosine for run in theirs):.6f}",
             ]
         )
-    header = ["images", "batch", "images/s", f"{OURS} is", "min..max", "worst cosine"]
+    header = ["images", "batch", "images/s", f"{OURS} is", "min..max", "CPU ms/image", "worst cosine"]
     title = f"JPEG files to unit vectors, {n_threads} threads, {len(ours)} rounds; {OURS} over HTTP, as base64:"
     return f"{title}\n\n{table(header, lines)}"

@@ -73,7 +73,7 @@ class RunningServer:
 
     def cpu_s(self) -> float:
         """CPU time of all its threads and processes since the start."""
-        return sum(_cpu_s(pid) for pid in _process_tree(self.process.pid))
+        return cpu_s(self.process.pid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +198,11 @@ def _free_port() -> int:
 def _last_line(log_path: Path) -> str:
     lines = [line for line in log_path.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "it printed nothing"
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process and its descendants since the start; 0 if there is no /proc."""
+    return sum(_cpu_s(each) for each in _process_tree(pid))
 
 
 def _process_tree(pid: int) -> list[int]:

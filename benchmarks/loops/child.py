@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.loops.worker import TEXT_LOOPS, Order
-from benchmarks.servers import OURS
+from benchmarks.servers import OURS, cpu_s
 from gguf_embed.errors import Unavailable
 
 _WORKER = Path(__file__).parent / "worker.py"
@@ -83,6 +83,10 @@ class Child:
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
         return float(self._read()["seconds"])
+
+    def cpu_s(self) -> float:
+        """CPU time since the start."""
+        return cpu_s(self._process.pid)
 
     def close(self) -> None:
         """Stop it. Safe to call twice."""
