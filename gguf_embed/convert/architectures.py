@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gguf_embed.convert import (
     bert,
@@ -22,19 +22,30 @@ from gguf_embed.convert.plan import ConversionPlan, OutType
 from gguf_embed.convert.source import ModelSourceDirectory
 from gguf_embed.errors import ModelFileError
 
-SUPPORTED = (
-    *bert.ARCHITECTURES,
-    *modern_bert.ARCHITECTURES,
-    *nomic_bert.ARCHITECTURES,
-    *gte.ARCHITECTURES,
-    *deberta_v2.ARCHITECTURES,
-    *t5.ARCHITECTURES,
-    *decoders.ARCHITECTURES,
-    *lfm2.ARCHITECTURES,
-    *clip.ARCHITECTURES,
-    *siglip.ARCHITECTURES,
-    *nomic_vision.ARCHITECTURES,
+_Planner = Callable[[ModelSourceDirectory, str, OutType], ConversionPlan]
+
+
+def _unnamed(plan: Callable[[ModelSourceDirectory, OutType], ConversionPlan]) -> _Planner:
+    """Of a converter to which all of its architectures are the same."""
+    return lambda source, _, outtype: plan(source, outtype)
+
+
+_CONVERTERS: tuple[tuple[tuple[str, ...], _Planner], ...] = (
+    (bert.ARCHITECTURES, bert.plan_bert),
+    (modern_bert.ARCHITECTURES, modern_bert.plan_modern_bert),
+    (nomic_bert.ARCHITECTURES, nomic_bert.plan_nomic_bert),
+    (gte.ARCHITECTURES, _unnamed(gte.plan_gte)),
+    (deberta_v2.ARCHITECTURES, _unnamed(deberta_v2.plan_deberta_v2)),
+    (t5.ARCHITECTURES, _unnamed(t5.plan_t5)),
+    (decoders.ARCHITECTURES, _unnamed(decoders.plan_decoder)),
+    (lfm2.ARCHITECTURES, lfm2.plan_lfm2),
+    (clip.ARCHITECTURES, _unnamed(clip.plan_clip)),
+    (siglip.ARCHITECTURES, _unnamed(siglip.plan_siglip)),
+    (nomic_vision.ARCHITECTURES, _unnamed(nomic_vision.plan_nomic_vision)),
 )
+_PLANNERS: dict[str, _Planner] = {name: planner for names, planner in _CONVERTERS for name in names}
+
+SUPPORTED = tuple(_PLANNERS)
 
 _OWN_CONVERTER = "use a ready GGUF of this model, or llama.cpp's convert_hf_to_gguf.py"
 _NO_LLAMA = "llama.cpp does not compute it; use another model"
@@ -71,29 +82,9 @@ def plan_model(source: ModelSourceDirectory, outtype: OutType) -> ConversionPlan
     if jina_v3.is_jina_v3(source):
         return jina_v3.plan_jina_v3(source, outtype)
     names = _declared(source)
-    architecture = next((name for name in names if name in SUPPORTED), None)
-    if architecture in bert.ARCHITECTURES:
-        return bert.plan_bert(source, architecture, outtype)
-    if architecture in modern_bert.ARCHITECTURES:
-        return modern_bert.plan_modern_bert(source, architecture, outtype)
-    if architecture in nomic_bert.ARCHITECTURES:
-        return nomic_bert.plan_nomic_bert(source, architecture, outtype)
-    if architecture in deberta_v2.ARCHITECTURES:
-        return deberta_v2.plan_deberta_v2(source, outtype)
-    if architecture in gte.ARCHITECTURES:
-        return gte.plan_gte(source, outtype)
-    if architecture in t5.ARCHITECTURES:
-        return t5.plan_t5(source, outtype)
-    if architecture in decoders.ARCHITECTURES:
-        return decoders.plan_decoder(source, outtype)
-    if architecture in lfm2.ARCHITECTURES:
-        return lfm2.plan_lfm2(source, architecture, outtype)
-    if architecture in clip.ARCHITECTURES:
-        return clip.plan_clip(source, outtype)
-    if architecture in siglip.ARCHITECTURES:
-        return siglip.plan_siglip(source, outtype)
-    if architecture in nomic_vision.ARCHITECTURES:
-        return nomic_vision.plan_nomic_vision(source, outtype)
+    architecture = next((name for name in names if name in _PLANNERS), None)
+    if architecture is not None:
+        return _PLANNERS[architecture](source, architecture, outtype)
     found = ", ".join(names) or source.text("model_type") or "no architecture"
     raise ModelFileError(f"{source.path}: {found} cannot be converted{_reason(names)}")
 
