@@ -20,6 +20,7 @@ class Flags:
     dimensions: int | None = None
     truncate: bool = False
     vectors: str = "dense"
+    muvera: str | None = None
     runner: str = "local"
     ray_address: str | None = None
 
