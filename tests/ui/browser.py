@@ -104,6 +104,10 @@ class Browser:
     def wait_for_status(self, beginning: str) -> None:
         self.wait(lambda: self.find("#status").text.startswith(beginning))
 
+    def open_tab(self, name: str) -> None:
+        """ "try" or "server"."""
+        self.find(f"#{name}-tab").click()
+
     def press(self, *keys: str) -> None:
         """Keys to whatever has the focus."""
         from selenium.webdriver import ActionChains

@@ -142,6 +142,22 @@ def test_all_can_be_done_from_the_keyboard(page):
     assert page.find("#tokens small").is_displayed()
 
 
+def test_the_tabs_are_chosen_by_keys_and_by_the_address(page, tiny_server):
+    from selenium.webdriver import Keys
+
+    page.find("#try-tab").click()
+    page.press(Keys.ARROW_RIGHT)
+    assert page.focused() == "server-tab"
+    assert page.find("#server").is_displayed()
+    assert not page.find("#try").is_displayed()
+    assert page.run("return location.hash") == "#server"
+    page.chrome.refresh()
+    page.wait(lambda: page.find("#server").is_displayed())
+    page.find("#try-tab").click()
+    assert page.find("#form").is_displayed()
+    assert page.run("return location.href") == f"{tiny_server.url}/"
+
+
 def test_every_control_has_a_name(page):
     page.compute(*TEXTS)
     controls = page.all("a, button, select, textarea, input, svg[role=img], table, [role=alert]")

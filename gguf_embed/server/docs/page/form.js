@@ -15,6 +15,7 @@ function showModels(models) {
   describeChosen();
   showPictureForm();
   showLoaded();
+  showLoadedCount();
 }
 
 // Rerankers only score pairs, so they have no vectors to show.

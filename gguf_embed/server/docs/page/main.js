@@ -209,5 +209,6 @@ new ResizeObserver(() => {
 
 const theme = stored(() => localStorage, THEME);
 setTheme(THEMES.includes(theme) ? theme : "");
+showTabOfAddress();
 countTexts();
 connect();

@@ -13,13 +13,20 @@ from aiohttp import web
 
 from gguf_embed.server.context import ServerContext
 
-SCRIPTS = ("math.js", "api.js", "form.js", "charts.js", "tokens.js", "status.js", "picture.js", "main.js")
+SCRIPTS = (
+    *("math.js", "api.js", "tabs.js", "form.js", "models.js", "charts.js", "tokens.js", "picture.js"),
+    *("server_status.js",),  # the tab "Server"
+    "main.js",
+)
 """Joined in this order into one script, which adds no names to the window."""
+
+STYLES = ("page.css", "server.css")
+"""Joined in this order."""
 
 VARY = {"Vary": "Accept"}
 """The reply to `GET /` depends on the Accept header, so caches must distinguish by it."""
 
-_STYLE, _SCRIPT = "@STYLE@", "@SCRIPT@"
+_STYLE, _SCRIPT, _SERVER = "@STYLE@", "@SCRIPT@", "@SERVER@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,8 @@ def wants_page(accept: str) -> bool:
 def load_page() -> Page:
     """Read and assemble the page, once per process."""
     script = '(() => {\n"use strict";\n' + "\n".join(map(read_part, SCRIPTS)) + "})();\n"
-    return make_page(read_part("index.html"), style=read_part("page.css"), script=script)
+    html = read_part("index.html").replace(_SERVER, read_part("server.html"))
+    return make_page(html, style="".join(map(read_part, STYLES)), script=script)
 
 
 def read_part(name: str) -> str:

@@ -1,4 +1,4 @@
-// The server's status, updated every two seconds while the page is visible.
+// The tab "Server": the server's status, updated every two seconds while the page is visible.
 
 const POLL_MS = 2000;
 const KEPT = 31; // points of the line, for one minute; the drawing is 30 wide
@@ -39,6 +39,11 @@ async function poll() {
 const readyAsCounters = (ready) =>
   new Map(["queued_texts", "queued_tokens", "running_texts"].map((name) => [`gguf_embed_${name}`, ready[name]]));
 
+function showLoadedCount() {
+  const loaded = state.models.filter((model) => model.status.value === "loaded");
+  at("n-loaded").textContent = `${loaded.length} of ${state.models.length}`;
+}
+
 function showLoad(now, hasCounters) {
   const value = (name) => now.get(`gguf_embed_${name}`) ?? 0;
   at("waiting").textContent = value("queued_texts")
@@ -67,36 +72,4 @@ function showLoad(now, hasCounters) {
       )
       .join(""),
   );
-}
-
-function showLoaded() {
-  const loaded = state.models.filter((model) => model.status.value !== "unloaded");
-  at("n-loaded").textContent =
-    `${loaded.filter((model) => model.status.value === "loaded").length} of ${state.models.length}`;
-  const rows = JSON.stringify(loaded.map((model) => [model.id, model.status.value]));
-  if (rows === at("loaded").dataset.rows) return; // keeps the focus on a button
-  at("loaded").dataset.rows = rows;
-  at("loaded").replaceChildren(
-    ...loaded.map((model) => {
-      const button = make("button", { type: "button", class: "small", "aria-label": `Unload ${model.id}` }, "Unload");
-      button.disabled = model.status.value !== "loaded";
-      button.addEventListener("click", () => unload(model.id));
-      return make(
-        "li",
-        {},
-        make("span", {}, model.status.value === "loaded" ? model.id : `${model.id}, ${model.status.value}`),
-        button,
-      );
-    }),
-  );
-}
-
-async function unload(name) {
-  try {
-    await callJson("api/embed", { model: name, keep_alive: 0 });
-    say(`Unloaded ${name}. The next request loads it again.`);
-    await poll();
-  } catch (error) {
-    report(error);
-  }
 }
