@@ -68,6 +68,22 @@ def open_browser(programs: Programs) -> Iterator[Browser]:
         chrome.quit()
 
 
+@contextmanager
+def fresh(browser: Browser) -> Iterator[Browser]:
+    """A new window whose storage is its own. It and those that it opened are closed afterwards."""
+    chrome = browser.chrome
+    [first] = chrome.window_handles
+    context = chrome.execute_cdp_cmd("Target.createBrowserContext", {})
+    size = {"width": 1240, "height": 900}
+    window = chrome.execute_cdp_cmd("Target.createTarget", {"url": "about:blank", **context, **size})
+    chrome.switch_to.window(window["targetId"])
+    try:
+        yield Browser(chrome)
+    finally:
+        chrome.switch_to.window(first)
+        chrome.execute_cdp_cmd("Target.disposeBrowserContext", context)
+
+
 @dataclass(frozen=True, slots=True)
 class Browser:
     """One window with storage of its own."""

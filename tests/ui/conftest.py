@@ -1,4 +1,4 @@
-"""Browsers for the tests of this folder. Where none starts they are skipped, or fail if NEED_BROWSER is set."""
+"""The browser for the tests of this folder. Where none starts they are skipped, or fail if NEED_BROWSER is set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.ui.browser import Browser, NoBrowser, Programs, find_browser, open_browser
+from tests.ui.browser import Browser, NoBrowser, Programs, find_browser, fresh, open_browser
 
 
 @pytest.fixture(scope="session")
@@ -21,12 +21,21 @@ def programs() -> Programs:
     pytest.skip(reason)
 
 
-@pytest.fixture
-def browser(programs: Programs) -> Iterator[Browser]:
-    """A new one. After the test its console must be empty, and it must have asked nobody but one server."""
+@pytest.fixture(scope="session")
+def started(programs: Programs) -> Iterator[Browser]:
+    """One process for all tests: to start it takes seconds."""
     with open_browser(programs) as opened:
         yield opened
-        assert opened.complaints() == []
-        origins = {"/".join(url.split("/")[:3]) for url in opened.requested()}
+
+
+@pytest.fixture
+def browser(started: Browser) -> Iterator[Browser]:
+    """A window of its own, with nothing stored. After the test its console must be empty, and it must have asked nobody
+    but one server."""
+    started.complaints(), started.requested()  # those of an earlier test that failed
+    with fresh(started) as window:
+        yield window
+        assert window.complaints() == []
+        origins = {"/".join(url.split("/")[:3]) for url in window.requested()}
         assert len(origins) == 1
         assert origins.pop().startswith("http://127.0.0.1:")

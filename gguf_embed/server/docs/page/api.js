@@ -4,7 +4,7 @@ const KEY = "gguf-embed-key";
 const THEME = "gguf-embed-theme";
 const at = (id) => document.getElementById(id);
 
-const state = { models: [], running: null, shown: null, polling: null, sample: null, rates: [], locked: false };
+const state = { models: [], running: null, shown: null, polling: null, sample: null, rates: [], locked: false, file: null };
 
 // An element with attributes and children; strings become text, never markup.
 function make(name, attributes = {}, ...children) {
@@ -16,7 +16,7 @@ function make(name, attributes = {}, ...children) {
   element.append(...children);
   return element;
 }
-const SVG_NAMES = new Set(["svg", "circle", "line", "text", "title", "g"]);
+const SVG_NAMES = new Set(["svg", "circle", "path", "line", "text", "title", "g"]);
 
 // Reads, writes, or with "" removes a storage entry. If the browser refuses, the value lasts until the page is closed.
 function stored(place, name, value) {
@@ -29,42 +29,66 @@ function stored(place, name, value) {
 }
 let key = stored(() => sessionStorage, KEY);
 
+// A request that failed. Status 0: nobody answered. The other fields are those of the server's error object.
 class Refused extends Error {
-  constructor(status, message) {
+  constructor(status, { message, index, n_prompt_tokens, n_ctx }) {
     super(message);
-    this.status = status;
+    Object.assign(this, { status, index, nTokens: n_prompt_tokens, limit: n_ctx });
   }
 }
 
-async function call(path, body, signal) {
+async function send(path, body, signal) {
   const headers = {};
   // headers are bytes: encode the key as UTF-8
   if (key) headers.Authorization = "Bearer " + String.fromCharCode(...new TextEncoder().encode(key));
   if (body) headers["Content-Type"] = "application/json";
-  let reply, text;
+  const reply = await fetch(path, {
+    method: body ? "POST" : "GET",
+    headers,
+    body: body && JSON.stringify(body),
+    signal,
+    cache: "no-store",
+  });
+  if (!reply.ok) throw refusal(reply.status, await reply.text());
+  return reply;
+}
+
+const GONE = { message: "The server is not responding." };
+
+// What fetch throws when nobody answers, in our words.
+function unanswered(error) {
+  return error.name === "AbortError" || error instanceof Refused ? error : new Refused(0, GONE);
+}
+
+async function call(path, body, signal) {
   try {
-    reply = await fetch(path, {
-      method: body ? "POST" : "GET",
-      headers,
-      body: body && JSON.stringify(body),
-      signal,
-      cache: "no-store",
-    });
-    text = await reply.text();
+    return await (await send(path, body, signal)).text();
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Refused(0, "The server is not responding.");
+    throw unanswered(error);
   }
-  if (!reply.ok) throw refusal(reply.status, text);
-  return text;
 }
 const callJson = async (...asked) => JSON.parse(await call(...asked));
 
-function refusal(status, text) {
-  let message = text;
+// A reply with one JSON object per line; `take` gets each as it arrives.
+async function callLines(path, body, take, signal) {
+  let rest = "";
   try {
-    const error = JSON.parse(text).error;
-    message = typeof error === "string" ? error : (error.message ?? text);
-  } catch {} // not JSON: shown as it is
-  return new Refused(status, message);
+    const reader = (await send(path, body, signal)).body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      const lines = (rest + part.value).split("\n");
+      rest = lines.pop();
+      for (const line of lines) take(JSON.parse(line));
+    }
+  } catch (error) {
+    throw unanswered(error);
+  }
+}
+
+function refusal(status, text) {
+  try {
+    const { error } = JSON.parse(text);
+    return new Refused(status, typeof error === "string" ? { message: error } : { message: text, ...error });
+  } catch {
+    return new Refused(status, { message: text }); // not JSON: shown as it is
+  }
 }

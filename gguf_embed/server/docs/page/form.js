@@ -1,52 +1,93 @@
-// The form: available models, their options, and the request to send.
+// The form: available models, their options, and what it asks for.
 
-const chosen = () => state.models.find((model) => model.id === at("model").value);
+const POOLINGS = ["mean", "cls", "last"];
+const SMALL_RERANKER = "jina-reranker-v1-tiny-en";
+
+const isReranker = (model) => model.meta.pooling === "rank";
+const chosen = () => state.models.find((model) => model.id === at("model").value && !isReranker(model));
+const rerankers = () => state.models.filter((model) => model.capabilities.includes("rerank"));
+const canCompute = () => !state.locked && (chosen() !== undefined || rerankers().length > 0);
 
 function showModels(models) {
-  const names = models.map((model) => model.id);
-  const changed = names.join("\n") !== state.models.map((model) => model.id).join("\n");
-  state.models = models;
+  const names = models.map((model) => model.id).join("\n");
+  const changed = state.named !== names;
+  Object.assign(state, { models, named: names });
   if (changed) {
-    const before = at("model").value;
-    at("model").replaceChildren(...models.map(optionOf));
-    if (names.includes(before)) at("model").value = before;
+    keepChoice("model", models.map(optionOf));
+    keepChoice("reranker", rerankers().map(({ id }) => make("option", { value: id }, id)));
+    showRerankers();
     showChosen();
+    if (models.length === 0) at("manage").open = true;
   }
   describeChosen();
   showPictureForm();
   showLoaded();
   showLoadedCount();
+  at("compute").disabled = !canCompute();
+}
+
+// Other options in a select; what was chosen stays chosen if it is still there.
+function keepChoice(id, options) {
+  const before = at(id).value;
+  at(id).replaceChildren(...options);
+  if (options.some((option) => option.value === before)) at(id).value = before;
 }
 
 // Rerankers only score pairs, so they have no vectors to show.
-function optionOf({ id, meta }) {
-  if (meta.pooling !== "rank") return make("option", { value: id }, id);
-  return make("option", { value: id, disabled: "" }, `${id} (reranker)`);
+function optionOf(model) {
+  if (!isReranker(model)) return make("option", { value: model.id }, model.id);
+  return make("option", { value: model.id, disabled: "" }, `${model.id} (reranker)`);
 }
 
 function describeChosen() {
   const model = chosen();
-  if (!model) return;
+  if (!model) {
+    at("about").textContent = state.models.length
+      ? "Only rerankers are served: texts are ranked, but have no vectors."
+      : "No model is served. Pull one below, or restart the server with -m FILE.";
+    return;
+  }
   const { n_embd, pooling, max_input_tokens, ftype } = model.meta;
   const parts = [
-    `${n_embd} dimensions`,
+    counted(n_embd, "dimension"),
     `pooling ${pooling}`,
-    `up to ${max_input_tokens} tokens`,
+    `up to ${counted(max_input_tokens, "token")}`,
     ftype,
     model.status.value,
   ];
   at("about").textContent = parts.filter(Boolean).join(" · ");
 }
 
+// Which ways to rank there are: with a reranker only if one is served.
+function showRerankers() {
+  const found = rerankers();
+  for (const option of at("rank-by").options) {
+    const needsReranker = option.value !== "embedding";
+    option.disabled = needsReranker ? found.length === 0 : chosen() === undefined;
+    if (option.value === "both" && !chosen()) option.disabled = true;
+  }
+  if (at("rank-by").selectedOptions[0]?.disabled !== false) {
+    at("rank-by").value = [...at("rank-by").options].find((option) => !option.disabled)?.value ?? "embedding";
+  }
+  at("reranker-row").hidden = found.length < 2 || at("rank-by").value === "embedding";
+  at("rank-note").replaceChildren();
+  if (found.length > 0 || state.models.length === 0) return;
+  const command = make("code", {}, `gguf-embed pull ${SMALL_RERANKER}`);
+  at("rank-note").append("No reranker is served. To get one: ", command, ", or pull it above.");
+}
+
 function showChosen() {
   const meta = chosen()?.meta;
-  const prompts = Object.keys(meta?.prompts ?? {});
-  at("kind-row").hidden = prompts.length === 0;
-  at("kind").replaceChildren(
-    make("option", { value: "" }, "as written"),
-    ...prompts.map((name) => make("option", { value: name }, name)),
-  );
+  const names = Object.keys(meta?.prompts ?? {});
+  const usual = promptsFor(meta?.prompts);
+  at("kind-row").hidden = names.length === 0;
+  for (const [id, name] of [["kind", usual.texts], ["query-kind", usual.query]]) {
+    at(id).replaceChildren(make("option", { value: "" }, "none"), ...names.map((one) => make("option", { value: one }, one)));
+    at(id).value = name;
+  }
   showPrefix();
+  const own = make("option", { value: "" }, `the model's own (${meta?.pooling ?? "none"})`);
+  at("pooling").replaceChildren(own, ...POOLINGS.filter((name) => name !== meta?.pooling).map((name) => make("option", { value: name }, name)));
   const sizes = sizesOf(meta);
   at("size-row").hidden = sizes.length < 2;
   at("size").max = Math.max(sizes.length - 1, 0);
@@ -54,9 +95,12 @@ function showChosen() {
   showSize();
 }
 
+const prefixOf = (id) => chosen()?.meta.prompts?.[at(id).value] ?? "";
+
 function showPrefix() {
-  const prefix = chosen()?.meta.prompts?.[at("kind").value];
-  at("prefix").textContent = prefix ? `Added before each text: “${prefix}”` : "No prompt is added.";
+  const added = [["the query", prefixOf("query-kind")], ["each text", prefixOf("kind")]].filter(([, prefix]) => prefix);
+  const sentences = added.map(([what, prefix]) => `before ${what}: “${isolated(prefix)}”`);
+  at("prefix").textContent = sentences.length ? `Added ${sentences.join("; ")}.` : "";
 }
 
 function sizesOf(meta) {
@@ -68,25 +112,37 @@ function sizesOf(meta) {
 
 function showSize() {
   const size = sizesOf(chosen()?.meta)[at("size").value] ?? "";
-  at("size-now").textContent = size;
+  at("size-now").textContent = size.toLocaleString("en");
   at("size").setAttribute("aria-valuetext", `${size} dimensions`);
 }
 
 const writtenTexts = () => splitTexts(at("texts").value, at("blocks").checked);
 
 function countTexts() {
-  const n = writtenTexts().length;
-  at("count").textContent =
-    `${n} ${n === 1 ? "text" : "texts"}, ${at("blocks").checked ? "an empty line between them" : "one per line"}`;
+  const separated = at("blocks").checked ? "an empty line between them" : "one per line";
+  at("count").textContent = `${counted(writtenTexts().length, "text")}, ${separated}`;
 }
 
+// Everything that the form asks for. `common` are the fields of each request for vectors.
 function wanted() {
   const model = chosen();
   const size = sizesOf(model?.meta)[at("size").value];
-  const kind = at("kind").value;
-  const body = { model: model?.id, input: writtenTexts() };
-  if (kind) body.prompt_name = kind;
-  if (size && size !== model.meta.n_embd) body.dimensions = size;
-  if (at("truncate").checked) body.truncate = true;
-  return { model, body, prefix: (kind && model?.meta.prompts[kind]) || "" };
+  const common = { model: model?.id };
+  if (size && size !== model.meta.n_embd) common.dimensions = size;
+  if (at("pooling").value) common.pooling = at("pooling").value;
+  if (at("truncate").checked) common.truncate = true;
+  const query = at("query").value.trim();
+  const by = at("rank-by").value;
+  return {
+    model,
+    common,
+    query,
+    by,
+    chunks: state.file?.chunks ?? null,
+    texts: state.file ? state.file.chunks.map((chunk) => chunk.text) : writtenTexts(),
+    kind: at("kind").value,
+    queryKind: at("query-kind").value,
+    prefix: prefixOf("kind"),
+    reranker: query && by !== "embedding" ? at("reranker").value : "",
+  };
 }

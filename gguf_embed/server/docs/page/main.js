@@ -1,44 +1,67 @@
-// Computing, the API key, the theme, and event handlers. Must be the last script.
+// The API key, the theme, and event handlers. Must be the last script.
 
-// Shows the server's error message; a 401 shows the form for the key.
-function report(error) {
+// Shows what went wrong in the page's words; a 401 shows the form for the key. `texts`: what was sent.
+function report(error, texts) {
   if (error.name === "AbortError") return say("Canceled.");
   if (error.status === 401) {
-    askForKey(error.message);
-    return say("An API key is required.");
+    askForKey();
+    return undefined;
   }
-  at("error").textContent = error.status ? `${error.status}: ${error.message}` : error.message;
+  at("error").replaceChildren(error.isQuery ? queryTooLong(error) : wordsFor(error, texts));
+  if (isTooLong(error) && !error.isQuery && !at("truncate").checked) at("error").append(make("br"), truncateButton());
   at("error").hidden = false;
   return say("");
+}
+
+const queryTooLong = ({ nTokens, limit }) =>
+  `The query has ${counted(nTokens, "token")}; the model reads up to ${limit.toLocaleString("en")}. Make it shorter.`;
+
+function truncateButton() {
+  const button = make("button", { type: "button", class: "small" }, "Truncate and compute");
+  button.addEventListener("click", () => {
+    at("truncate").checked = true;
+    at("compute").focus();
+    compute();
+  });
+  return button;
+}
+
+function hideError() {
+  at("error").hidden = true;
 }
 
 function say(sentence) {
   at("status").textContent = sentence;
 }
 
-function askForKey(message) {
+// The page cannot do anything without the key, so it shows nothing else.
+function askForKey() {
   state.locked = true;
   at("key-card").hidden = false;
-  at("key-error").textContent = message;
-  at("key-error").hidden = false;
+  at("panels").hidden = true;
+  at("compute").disabled = true;
+  at("forget").hidden = true;
+  at("key-error").textContent = "The server refuses this key. Enter the one that it was started with (--api-key).";
+  at("key-error").hidden = key === "";
   at("key").focus();
 }
 
 async function useKey(value) {
   key = stored(() => sessionStorage, KEY, value);
   state.locked = false;
-  at("key-card").hidden = at("error").hidden = true;
   at("key").value = "";
-  at("forget").hidden = key === "";
   await connect();
 }
 
 async function connect() {
+  hideError();
   try {
     at("version").textContent = (await callJson("version")).version;
     showModels((await callJson("v1/models")).data);
-    say("Ready.");
+    at("key-card").hidden = true;
+    at("panels").hidden = false;
     at("forget").hidden = key === "";
+    await welcome();
     poll();
   } catch (error) {
     report(error);
@@ -46,82 +69,11 @@ async function connect() {
   }
 }
 
-async function compute() {
-  const asked = wanted();
-  if (asked.body.input.length === 0) {
-    showAge(true);
-    report(new Error("Enter at least one text."));
-    at("texts").focus();
-    return;
-  }
-  state.running?.abort();
-  const running = (state.running = new AbortController());
-  at("error").hidden = true;
-  at("cancel").hidden = false;
-  const asleep = asked.model && asked.model.status.value !== "loaded";
-  let result = null;
-  say(asleep ? `Loading ${asked.model.id}, then computing…` : "Computing…");
-  try {
-    const outcome = await embed(asked, running.signal);
-    result = { ...asked, ...outcome, asleep };
-    if (running === state.running) await show(result, running.signal);
-  } catch (error) {
-    if (running !== state.running) return;
-    showAge(state.shown !== result);
-    report(error);
-  } finally {
-    if (running === state.running) {
-      at("cancel").hidden = true;
-      state.running = null;
-    }
-  }
-}
-
-async function embed(asked, signal) {
-  const before = await counters(signal);
-  const started = performance.now();
-  const reply = await callJson("v1/embeddings", { ...asked.body, encoding_format: "base64" }, signal);
-  const totalMs = performance.now() - started;
-  const after = before && (await counters(signal));
-  const vectors = reply.data.slice(0, MAX_SHOWN).map((item) => decodeVector(item.embedding));
-  const metered = before !== null;
-  return { reply, totalMs, vectors, metered, spent: metered ? spentOn(asked.body.input.length, before, after) : null };
-}
-
-// The time that the server spent on this request; null if the counters include other requests.
-function spentOn(nTexts, before, after) {
-  const more = (name) => difference(before, after, name);
-  const route = '{route="/v1/embeddings"}';
-  const alone = more(`request_duration_seconds_count${route}`) === 1 && more("compute_seconds_count") === 1;
-  if (!alone || more("texts_total") !== nTexts) return null;
-  return {
-    allMs: more(`request_duration_seconds_sum${route}`) * 1000,
-    tokenizeMs: more("tokenize_seconds_sum") * 1000,
-    engineMs: more("batch_seconds_sum") * 1000,
-    nBatches: more("batch_seconds_count"),
-  };
-}
-
-// Marks the results as those of an earlier request, or removes the mark.
-function showAge(old) {
-  at("old").hidden = !old;
-  at("results").classList.toggle("old", old);
-}
-
-async function show(result, signal) {
-  state.shown = result;
-  at("results").hidden = false;
-  showAge(false);
-  showNumbers(result);
-  showHeat();
-  showMap();
-  at("tokens").textContent = "";
-  const { body, reply, totalMs } = result;
-  const nTokens = reply.usage.prompt_tokens;
-  const done = `Done: ${counted(body.input.length, "text")}, ${counted(nTokens, "token")}, ${ms(totalMs)}.`;
-  say(`${done} Loading the tokens…`);
-  showTokens(result, await readTokens(result, signal));
-  say(done);
+// The first visit shows results instead of an empty page, if that costs nothing: the examples, on a loaded model.
+async function welcome() {
+  const isFirst = state.shown === null && at("texts").value === at("texts").defaultValue;
+  if (isFirst && openTab() === "try" && chosen()?.status.value === "loaded") await compute();
+  if (at("error").hidden) say(canCompute() ? "Ready." : "There is no model to compute with.");
 }
 
 const THEMES = ["", "light", "dark"];
@@ -131,23 +83,53 @@ function setTheme(name) {
   if (name) document.documentElement.dataset.theme = name;
   else delete document.documentElement.dataset.theme;
   at("theme").textContent = `Theme: ${name || "auto"}`;
-  if (state.shown) showHeat();
+  repaint();
+}
+
+function repaint() {
+  if (state.shown?.vectors) showMatrix();
 }
 
 function listen(id, event, act) {
   at(id).addEventListener(event, act);
 }
 
-listen("form", "submit", (event) => {
-  event.preventDefault();
-  compute();
-});
-listen("key-form", "submit", (event) => {
-  event.preventDefault();
-  useKey(at("key").value.trim()).then(() => state.locked || at("texts").focus());
-});
+// Calls `take` with the first file that is dropped on an element.
+function listenToDrop(id, take) {
+  const mark = (isOver) => at(id).classList.toggle("over", isOver);
+  listen(id, "dragover", (event) => {
+    event.preventDefault();
+    mark(true);
+  });
+  listen(id, "dragleave", () => mark(false));
+  listen(id, "drop", (event) => {
+    event.preventDefault();
+    mark(false);
+    take(event.dataTransfer.files[0]);
+  });
+}
+
+// Calls `act` instead of what the browser does with a form.
+function listenToSubmit(id, act) {
+  listen(id, "submit", (event) => {
+    event.preventDefault();
+    act();
+  });
+}
+
+listenToSubmit("form", compute);
+listenToSubmit("picture-form", labelPicture);
+listenToSubmit("pull-form", pull);
+listenToSubmit("key-form", () => useKey(at("key").value.trim()).then(() => state.locked || at("texts").focus()));
+listenToDrop("form", takeFile);
+listenToDrop("picture-form", takePicture);
+listen("file", "change", () => takeFile(at("file").files[0]));
+listen("file-remove", "click", removeFile);
+listen("picture", "change", () => takePicture(at("picture").files[0]));
+for (const id of ["chunk-by", "chunk-size", "kind"]) listen(id, "change", cutFile);
 listen("forget", "click", () => useKey(""));
 listen("cancel", "click", () => state.running?.abort());
+listen("pull-cancel", "click", () => pulling?.abort());
 listen("theme", "click", () =>
   setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "") + 1) % 3]),
 );
@@ -155,57 +137,52 @@ listen("model", "change", () => {
   showChosen();
   describeChosen();
   showPictureForm();
+  cutFile();
 });
-listen("picture-form", "submit", (event) => {
-  event.preventDefault();
-  labelPicture();
-});
-listen("picture", "change", () => takePicture(at("picture").files[0]));
-listen("picture-form", "dragover", (event) => {
-  event.preventDefault();
-  at("picture-form").classList.add("over");
-});
-listen("picture-form", "dragleave", () => at("picture-form").classList.remove("over"));
-listen("picture-form", "drop", (event) => {
-  event.preventDefault();
-  at("picture-form").classList.remove("over");
-  takePicture(event.dataTransfer.files[0]);
-});
-listen("kind", "change", showPrefix);
+listen("rank-by", "change", showRerankers);
+listen("ranking-more", "click", unfoldRanking);
+listen("tokens-more", "click", showMoreTokens);
+for (const id of ["kind", "query-kind"]) listen(id, "change", showPrefix);
 listen("size", "input", showSize);
-listen("size", "change", () => {
-  if (state.shown) compute();
-});
+listen("size", "change", () => state.shown && compute());
 listen("texts", "input", countTexts);
 listen("blocks", "change", countTexts);
 listen("ids", "change", () => at("tokens").classList.toggle("ids", at("ids").checked));
-listen("heat", "mouseover", readOut);
-listen("heat", "focusin", readOut);
-listen("heat", "keydown", moveInHeat);
+listen("sort", "change", showMatrix);
+listen("heat", "mouseover", readTable);
+listen("heat", "focusin", readTable);
+listen("heat", "keydown", moveInTable);
 listen("heat-frame", "scroll", showEdges);
+listen("matrix", "pointermove", pickAt);
+listen("matrix", "pointerdown", pickAt);
+listen("matrix", "keydown", moveInMatrix);
+listen("map", "keydown", (event) => panByKey(event, mapZoom));
+listen("map", "pointermove", readMap);
+listen("map", "pointerdown", readMap);
+for (const id of Object.keys(DOWNLOADS)) listen(id, "click", () => save(id));
+listen("copy", "click", copyVectors);
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target !== at("key")) {
-    event.preventDefault();
-    if (event.target === at("labels")) labelPicture();
-    else compute();
-  }
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.target === at("key")) return;
+  event.preventDefault();
+  if (event.target === at("labels")) labelPicture();
+  else compute();
 });
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) poll();
   else clearTimeout(state.polling);
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  if (state.shown) showHeat();
-});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
 let drawnWidth = 0;
 new ResizeObserver(() => {
-  if (!state.shown || at("map").clientWidth === drawnWidth) return;
-  drawnWidth = at("map").clientWidth;
+  const width = at("pictures").clientWidth;
+  if (!state.shown?.vectors || width === drawnWidth || width === 0) return;
+  drawnWidth = width;
   requestAnimationFrame(() => {
-    fitHeat();
-    showMap();
+    if (!at("heat-frame").hidden) fitTable();
+    drawMatrix();
+    drawMap();
   });
-}).observe(at("map"));
+}).observe(at("pictures"));
 
 const theme = stored(() => localStorage, THEME);
 setTheme(THEMES.includes(theme) ? theme : "");

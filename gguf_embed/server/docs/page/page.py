@@ -14,13 +14,16 @@ from aiohttp import web
 from gguf_embed.server.context import ServerContext
 
 SCRIPTS = (
-    *("math.js", "api.js", "tabs.js", "form.js", "models.js", "charts.js", "tokens.js", "picture.js"),
+    *("math.js", "wording.js", "ranking.js", "chunking.js", "export.js", "view.js", "cluster.js", "projection.js"),  # pure
+    *("api.js", "slices.js", "tabs.js", "form.js", "source.js", "models.js", "request.js", "compute.js"),
+    *("ranking_card.js", "numbers.js", "download.js", "zoom.js", "matrix.js", "table.js", "canvas.js", "map.js"),
+    *("tokens.js", "picture.js"),
     *("server_status.js",),  # the tab "Server"
     "main.js",
 )
 """Joined in this order into one script, which adds no names to the window."""
 
-STYLES = ("page.css", "server.css")
+STYLES = ("page.css", "try.css", "server.css")
 """Joined in this order."""
 
 VARY = {"Vary": "Accept"}
