@@ -1,5 +1,7 @@
 // The form: available models, their options, and what it asks for.
 
+const READY = "Ready.";
+const NO_MODEL = "There is no model to compute with.";
 const POOLINGS = ["mean", "cls", "last"];
 const SMALL_RERANKER = "jina-reranker-v1-tiny-en";
 
@@ -24,6 +26,7 @@ function showModels(models) {
   showLoaded();
   showLoadedCount();
   at("compute").disabled = !canCompute();
+  if (at("status").textContent === NO_MODEL && canCompute()) say(READY);
 }
 
 // Other options in a select; what was chosen stays chosen if it is still there.

@@ -73,7 +73,7 @@ async function connect() {
 async function welcome() {
   const isFirst = state.shown === null && at("texts").value === at("texts").defaultValue;
   if (isFirst && openTab() === "try" && chosen()?.status.value === "loaded") await compute();
-  if (at("error").hidden) say(canCompute() ? "Ready." : "There is no model to compute with.");
+  if (at("error").hidden) say(canCompute() ? READY : NO_MODEL);
 }
 
 const THEMES = ["", "light", "dark"];

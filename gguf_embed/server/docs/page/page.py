@@ -14,7 +14,16 @@ from aiohttp import web
 from gguf_embed.server.context import ServerContext
 
 SCRIPTS = (
-    *("math.js", "wording.js", "ranking.js", "chunking.js", "export.js", "view.js", "cluster.js", "projection.js"),  # pure
+    *(
+        "math.js",
+        "wording.js",
+        "ranking.js",
+        "chunking.js",
+        "export.js",
+        "view.js",
+        "cluster.js",
+        "projection.js",
+    ),  # pure
     *("api.js", "slices.js", "tabs.js", "form.js", "source.js", "models.js", "request.js", "compute.js"),
     *("ranking_card.js", "numbers.js", "download.js", "zoom.js", "matrix.js", "table.js", "canvas.js", "map.js"),
     *("tokens.js", "picture.js"),
