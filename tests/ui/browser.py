@@ -70,18 +70,20 @@ def open_browser(programs: Programs) -> Iterator[Browser]:
 
 @contextmanager
 def fresh(browser: Browser) -> Iterator[Browser]:
-    """A new window whose storage is its own. It and those that it opened are closed afterwards."""
+    """A new window, with nothing stored. It and those that it opened are closed afterwards."""
     chrome = browser.chrome
     [first] = chrome.window_handles
-    context = chrome.execute_cdp_cmd("Target.createBrowserContext", {})
-    size = {"width": 1240, "height": 900}
-    window = chrome.execute_cdp_cmd("Target.createTarget", {"url": "about:blank", **context, **size})
-    chrome.switch_to.window(window["targetId"])
+    chrome.switch_to.new_window("window")
+    chrome.set_window_size(1240, 900)
     try:
-        yield Browser(chrome)
+        yield browser
     finally:
+        for window in set(chrome.window_handles) - {first}:
+            chrome.switch_to.window(window)
+            if chrome.current_url.startswith("http"):
+                chrome.execute_script("localStorage.clear()")
+            chrome.close()
         chrome.switch_to.window(first)
-        chrome.execute_cdp_cmd("Target.disposeBrowserContext", context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class Browser:
         try:
             wait.until(lambda _: condition())
         except TimeoutException:
-            seen = {css: self.texts(css) for css in ("#status", "#error", "#key-error", "#live-note")}
+            seen = {css: self.texts(css) for css in ("#status", "#error", "#key-error", "#pull-note", "#live-note")}
             raise AssertionError(f"did not happen; the page says {seen}") from None
 
     def wait_for_status(self, beginning: str) -> None:
@@ -149,7 +151,15 @@ class Browser:
         self.write(*texts)
         self.find("#compute").click()
         self.wait_for_status("Done")
-        self.wait(lambda: len(self.all("#tokens .text")) == len(texts))
+
+    def ask(self, query: str) -> None:
+        """Write the query, in the place of what is there."""
+        self.run("document.getElementById('query').value = ''")
+        self.find("#query").send_keys(query)
+
+    def seen(self, css: str) -> str:
+        """The text of an element, without the marks that keep texts of another direction apart."""
+        return self.find(css).text.translate({0x2068: None, 0x2069: None})
 
     def heat(self) -> list[list[float]]:
         rows = [row.find_elements("css selector", "td") for row in self.all("#heat tbody tr")]

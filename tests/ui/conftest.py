@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.server_process import Server
 from tests.ui.browser import Browser, NoBrowser, Programs, find_browser, fresh, open_browser
 
 
@@ -26,6 +27,14 @@ def started(programs: Programs) -> Iterator[Browser]:
     """One process for all tests: to start it takes seconds."""
     with open_browser(programs) as opened:
         yield opened
+
+
+@pytest.fixture
+def page(browser: Browser, tiny_server: Server) -> Browser:
+    """The page of a server with one tiny model, ready."""
+    browser.open(tiny_server.url)
+    browser.wait_for_status("Ready.")
+    return browser
 
 
 @pytest.fixture

@@ -23,25 +23,30 @@ def test_several_models_are_chosen_loaded_and_unloaded(browser, models, launch):
     browser.wait_for_status("Ready.")
     options = {option.text: option.is_enabled() for option in browser.all("#model option")}
     assert options == {"encoder": True, "decoder": True, "reranker (reranker)": False}
-    assert browser.texts("#loaded span") == ["encoder"]
+    browser.find("#manage summary").click()
+    assert browser.texts("#loaded span") == ["encoder, loaded", "decoder, unloaded", "reranker, unloaded"]
     browser.find("#model option[value=decoder]").click()
     assert "pooling last" in browser.find("#about").text
     browser.compute("one", "two", "three")
-    assert "Answered by decoder. The time includes loading the model." in browser.find("#notes").text
-    browser.wait(lambda: browser.texts("#loaded span") == ["encoder", "decoder"])
+    assert "Answered by decoder. The time includes loading the model." in browser.seen("#notes")
+    browser.wait(lambda: browser.texts("#loaded span")[1] == "decoder, loaded")
     browser.find("[aria-label='Unload decoder']").click()
-    browser.wait(lambda: browser.texts("#loaded span") == ["encoder"])
+    browser.wait(lambda: browser.texts("#loaded span")[1] == "decoder, unloaded")
+    browser.find("[aria-label='Load decoder']").click()
+    browser.wait_for_status("Loaded decoder.")
+    browser.wait(lambda: browser.texts("#loaded span")[1] == "decoder, loaded")
     browser.open_tab("server")
-    assert browser.find("#n-loaded").text == "1 of 3"
+    assert browser.find("#n-loaded").text == "2 of 3"
 
 
 def test_the_models_own_prefixes_can_be_chosen(browser, models, launch):
     browser.open(launch("-m", models / "encoder.gguf", "--prompt", "query=a red ").url)
     browser.wait_for_status("Ready.")
+    assert browser.seen("#prefix") == "Added before the query: “a red ”."  # which it is for, by its name
     browser.find("#kind option[value=query]").click()
-    assert browser.find("#prefix").text == "Added before each text: “a red ”"
+    assert browser.seen("#prefix") == "Added before the query: “a red ”; before each text: “a red ”."
     browser.compute("dog")
-    assert "Added before each text: “a red ”." in browser.find("#notes").text
+    assert "Added before each text: “a red ”." in browser.seen("#notes")
     assert [piece.strip() for piece in browser.texts("#tokens .token")][1:-1] == ["a", "red", "dog"]
 
 
@@ -49,8 +54,12 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_only(browser, models, launch):
     url = launch("-m", models / "encoder.gguf", "--api-key", "right").url
     browser.open(url)
     browser.wait(lambda: browser.focused() == "key")
+    assert not browser.find("#key-error").is_displayed()
+    assert not browser.find("#compute").is_displayed()
     give_key(browser, "wrong")
-    browser.wait(lambda: "Invalid API Key" in browser.find("#key-error").text)
+    browser.wait(lambda: browser.find("#key-error").text.startswith("The server refuses this key."))
+    assert not browser.find("#forget").is_displayed()
+    assert browser.focused() == "key"
     give_key(browser, "right")
     browser.wait_for_status("Ready.")
     browser.wait(lambda: browser.focused() == "texts")
