@@ -5,6 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 COMPAT := .venv-compat
 NODE_MODULES := tests/compat/node/node_modules
+UI_MODULES := tests/ui/node/node_modules
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 PATIENTLY := $(PY) .ci/setup/patiently.py
 # A path in a .pth file. Without this setting it is a program there, which takes 10 ms of each start, and in which Ctrl-C
@@ -48,7 +49,7 @@ quick: install $(VENV)/.test-tools  ## run most unit tests, those that start no 
 test-compat: install $(COMPAT)/.installed $(NODE_MODULES)/.installed  ## test a real server with the clients of docs/clients.md
 	@SERVER_PYTHON=$(CURDIR)/$(PY) $(COMPAT)/bin/python -m pytest -W ignore tests/compat/heavy $(ARGS)
 
-test-ui: install $(VENV)/.ui-tools  ## test the page in a real browser; needs chromium and chromium-driver
+test-ui: install $(VENV)/.ui-tools $(UI_MODULES)/.installed  ## test the page in a real browser; needs chromium and chromium-driver
 	@$(PY) -m pytest -rs -m ui tests/ui $(ARGS)
 
 test-ingest: install $(VENV)/.databases  ## store into real databases: PostgreSQL, Qdrant, Chroma, Milvus and others
@@ -97,7 +98,7 @@ check-release:  ## check version and changelog for TAG=v1.2.3, and print that re
 	@$(or $(PYTHON),python3) .ci/setup/check_release.py $(TAG)
 
 clean:  ## remove .venv, .venv-compat and everything built; the cached model stays in ~/.cache/gguf-embed
-	rm -rf $(VENV) $(COMPAT) $(NODE_MODULES) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache gguf_embed/engines/llama/_amx_gemm*.so
+	rm -rf $(VENV) $(COMPAT) $(NODE_MODULES) $(UI_MODULES) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache gguf_embed/engines/llama/_amx_gemm*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # .working marks a .venv in which pip is running: if it is still there the next time, pip was interrupted and .venv is
@@ -165,14 +166,14 @@ $(COMPAT)/.installed: $(VENV)/.dependencies .ci/setup/requirements-compat.lock
 	@touch $@
 
 # Without Node or the npm registry, no stamp is left, so the next run tries again.
-$(NODE_MODULES)/.installed: tests/compat/node/package-lock.json
+$(NODE_MODULES)/.installed $(UI_MODULES)/.installed: %/node_modules/.installed: %/package-lock.json
 	@if ! command -v node >/dev/null || ! command -v npm >/dev/null; then \
-		echo 'Node or npm is not installed: the clients for Node are skipped.'; \
+		echo 'Node or npm is not installed: the tests that need the packages of $(<D) are skipped.'; \
 	elif output=$$(npm ci --loglevel=error --ignore-scripts --no-audit --no-fund --fetch-retries=1 --fetch-retry-mintimeout=1000 \
 		--fetch-timeout=30000 --prefix $(<D) 2>&1); then \
 		touch $@; \
 	else \
 		rm -rf $(@D); \
 		printf '%s\n' "$$output" | head -n 4; \
-		echo 'npm could not install the clients for Node: they are skipped.'; \
+		echo 'npm could not install the packages of $(<D): the tests that need them are skipped.'; \
 	fi
