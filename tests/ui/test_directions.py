@@ -18,8 +18,8 @@ def test_each_text_has_its_own_direction(page):
         return page.chrome.execute_script(direction, css)
 
     assert direction_of("#query") == "rtl"
-    assert direction_of("#ranking li[data-index='0'] p") == "rtl"
-    assert direction_of("#ranking li[data-index='1'] p") == "ltr"
+    assert direction_of("#ranking li[data-index='0'] .said p") == "rtl"
+    assert direction_of("#ranking li[data-index='1'] .said p") == "ltr"
     assert direction_of("#tokens .text:nth-child(1) .tokens") == "rtl"
     assert direction_of("#tokens .text:nth-child(2) .tokens") == "ltr"
     assert direction_of("#tokens .text:nth-child(1) h3 bdi") == "rtl"

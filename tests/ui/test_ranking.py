@@ -90,6 +90,23 @@ def test_a_query_that_is_too_long_is_named_as_the_query(page):
     assert page.find("#error").text == "The query has 102 tokens; the model reads up to 64. Make it shorter."
 
 
+def test_a_long_text_unfolds(page):
+    long = "hello world and a red dog " * 10 + "the end"
+    page.find("#truncate").click()
+    page.compute(long, "two")
+    item = page.find("#ranking li[data-index='0']")
+    assert not item.find_element("css selector", ".whole").is_displayed()
+    item.find_element("css selector", "summary").click()
+    assert item.find_element("css selector", ".whole").text == long
+
+
+def test_the_first_visit_shows_results_of_the_examples(page):
+    assert not page.find("#intro").is_displayed()
+    assert len(page.all("#ranking li")) == 8
+    assert len(page.heat()) == 8
+    assert not page.find("#error").is_displayed()
+
+
 def test_a_long_ranking_unfolds_and_the_focus_goes_on(page):
     page.ask("hello")
     page.compute(*(f"hello {n}" for n in range(30)))

@@ -41,7 +41,7 @@ function paragraphsOf(text, isMarkdown) {
 
 const placeOf = ({ start, end }) => ({ start, end });
 
-const SENTENCES = new Intl.Segmenter(undefined, { granularity: "sentence" });
+const SENTENCES = Intl.Segmenter ? new Intl.Segmenter(undefined, { granularity: "sentence" }) : null;
 
 // The smallest units that are kept whole if they fit: sentences, lines of code, headings.
 function unitsOf(text, isMarkdown) {
@@ -59,7 +59,10 @@ function unitsOf(text, isMarkdown) {
 
 function sentencesOf(written) {
   const flat = written.replace(/\n(?=[^\n])/g, " "); // a line break inside a paragraph ends no sentence
-  return [...SENTENCES.segment(flat)].map(({ index, segment }) => [index, index + segment.length]);
+  const found = SENTENCES
+    ? [...SENTENCES.segment(flat)].map(({ index, segment }) => [index, segment])
+    : [...flat.matchAll(/[^.!?…]+[.!?…]*\s*|[.!?…]+\s*/g)].map((match) => [match.index, match[0]]); // an older browser
+  return found.map(([start, sentence]) => [start, start + sentence.length]);
 }
 
 // A unit that is too long, as several: cut before a token, if possible one that starts a word. `starts`: where each

@@ -15,7 +15,7 @@ function showModels(models) {
   const changed = state.named !== names;
   Object.assign(state, { models, named: names });
   if (changed) {
-    keepChoice("model", models.map(optionOf));
+    keepChoice("model", models.length ? models.map(optionOf) : [make("option", { value: "" }, "none")]);
     keepChoice("reranker", rerankers().map(({ id }) => make("option", { value: id }, id)));
     showRerankers();
     showChosen();
@@ -89,8 +89,9 @@ function showChosen() {
     at(id).value = name;
   }
   showPrefix();
-  const own = make("option", { value: "" }, `the model's own (${meta?.pooling ?? "none"})`);
-  at("pooling").replaceChildren(own, ...POOLINGS.filter((name) => name !== meta?.pooling).map((name) => make("option", { value: name }, name)));
+  // a model without pooling gives one vector per token, which have no place here
+  const own = meta?.pooling === "none" ? [] : [make("option", { value: "" }, `the model's own (${meta?.pooling ?? "–"})`)];
+  at("pooling").replaceChildren(...own, ...POOLINGS.filter((name) => name !== meta?.pooling).map((name) => make("option", { value: name }, name)));
   const sizes = sizesOf(meta);
   at("size-row").hidden = sizes.length < 2;
   at("size").max = Math.max(sizes.length - 1, 0);

@@ -41,7 +41,7 @@ function askForKey() {
   at("panels").hidden = true;
   at("compute").disabled = true;
   at("forget").hidden = true;
-  at("key-error").textContent = "The server refuses this key. Enter the one that it was started with (--api-key).";
+  at("key-error").textContent = "The server refuses this key. Enter one that it was started with (--api-key).";
   at("key-error").hidden = key === "";
   at("key").focus();
 }
@@ -99,11 +99,13 @@ function listenToDrop(id, take) {
   const mark = (isOver) => at(id).classList.toggle("over", isOver);
   listen(id, "dragover", (event) => {
     event.preventDefault();
+    event.stopPropagation();
     mark(true);
   });
   listen(id, "dragleave", () => mark(false));
   listen(id, "drop", (event) => {
     event.preventDefault();
+    event.stopPropagation();
     mark(false);
     take(event.dataTransfer.files[0]);
   });
@@ -121,7 +123,7 @@ listenToSubmit("form", compute);
 listenToSubmit("picture-form", labelPicture);
 listenToSubmit("pull-form", pull);
 listenToSubmit("key-form", () => useKey(at("key").value.trim()).then(() => state.locked || at("texts").focus()));
-listenToDrop("form", takeFile);
+listenToDrop("try", takeFile);
 listenToDrop("picture-form", takePicture);
 listen("file", "change", () => takeFile(at("file").files[0]));
 listen("file-remove", "click", removeFile);

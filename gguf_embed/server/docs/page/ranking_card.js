@@ -37,15 +37,25 @@ function rankingList(ranking, limit) {
 }
 
 function rankedItem({ scores, texts, chunks, moves }, index, place) {
-  const text = make("p", { dir: "auto", title: short(texts[index], 600) }, short(texts[index], 240));
+  const text = rankedText(texts[index]);
   const titles = chunks?.[index].titles ?? [];
-  if (titles.length) text.prepend(make("span", { class: "soft titles" }, titles.join(" › ")));
+  if (titles.length) text.prepend(make("p", { class: "soft titles", dir: "auto" }, titles.join(" › ")));
   const line = make("div", { class: "line" }, make("span", { class: "soft number" }, String(index + 1)), text);
   if (moves) line.append(make("span", { class: "soft", "aria-label": movedWords(moves[place]) }, movedSign(moves[place])));
   line.append(make("span", { class: "score" }, scores[index].toFixed(3)));
   const bar = make("div", { class: "bar" });
   bar.style.width = `${100 * shareOf(scores[index], scores)}%`;
   return make("li", { "data-index": index }, line, make("div", { class: "track", "aria-hidden": "true" }, bar));
+}
+
+const SHORTENED = 240; // characters
+
+// A long text unfolds.
+function rankedText(text) {
+  const beginning = short(text, SHORTENED);
+  if (!beginning.endsWith("…")) return make("div", { class: "said" }, make("p", { dir: "auto" }, beginning));
+  const whole = make("p", { class: "whole", dir: "auto" }, text);
+  return make("div", { class: "said" }, make("details", {}, make("summary", { dir: "auto" }, beginning), whole));
 }
 
 const movedSign = (places) => (places === 0 ? "=" : `${places > 0 ? "↑" : "↓"} ${Math.abs(places).toLocaleString("en")}`);
