@@ -102,6 +102,19 @@ def test_two_thousand_texts_do_not_freeze_the_page(page):
     assert page.find("#tokens-more").text == "Show 20 more of 2,000 texts"
 
 
+def test_a_request_that_is_canceled_leaves_no_mixture(page):
+    page.compute("one", "two", "three")
+    write_many(page, 2_000)
+    page.find("#compute").click()
+    page.wait_for_status("Comparing")
+    page.find("#cancel").click()
+    page.wait_for_status("Canceled.")
+    assert not page.find("#heat").is_displayed()
+    assert page.find("#ranking-note").text.startswith("2,000 texts")
+    page.compute("one", "two", "three")
+    assert page.find("#heat").is_displayed()
+
+
 def test_more_texts_than_the_page_takes_are_an_error(page):
     write_many(page, 5_001)
     page.find("#compute").click()

@@ -43,7 +43,7 @@ def test_a_model_is_pulled_with_its_progress_and_used(empty, hub):
     hub.holds_after = 20_000
     empty.find("#pull").send_keys("org/tiny-GGUF\n")
     empty.wait(lambda: empty.find("#pull-progress").is_displayed())
-    empty.wait(lambda: " of " in empty.find("#pull-note").text)
+    empty.wait(lambda: " of " in empty.find("#pull-size").text)
     assert not empty.find("#pull-start").is_enabled()
     hub.go_on.set()
     empty.wait(lambda: empty.find("#pull-note").text == "Pulled org/tiny-GGUF.")
@@ -55,7 +55,7 @@ def test_a_model_is_pulled_with_its_progress_and_used(empty, hub):
 def test_a_pull_is_stopped_and_an_unknown_name_is_an_error(empty, hub):
     hub.holds_after = 20_000
     empty.find("#pull").send_keys("org/tiny-GGUF\n")
-    empty.wait(lambda: " of " in empty.find("#pull-note").text)
+    empty.wait(lambda: " of " in empty.find("#pull-size").text)
     empty.find("#pull-cancel").click()
     empty.wait(lambda: empty.find("#pull-note").text.startswith("Stopped."))
     hub.go_on.set()

@@ -62,8 +62,7 @@ def test_embedding_and_reranker_stand_side_by_side(browser, both):
     assert order == [item["index"] for item in results]
     np.testing.assert_allclose(scores, [item["relevance_score"] for item in results], atol=0.00051)
     first, _ = ranked(browser, 1)
-    signs = browser.all("#ranking section:nth-of-type(2) .line > span[aria-label]")
-    moves = [sign.get_attribute("aria-label") for sign in signs]
+    moves = [sign.get_attribute("textContent") for sign in browser.all("#ranking section:nth-of-type(2) .moved")]
     assert len(moves) == 4
     moved = first.index(order[0])
     assert moves[0] == ("the same place" if moved == 0 else f"{moved} place{'s' if moved > 1 else ''} higher")

@@ -30,7 +30,13 @@ function paragraphsOf(text, isMarkdown) {
       close();
       continue;
     }
-    open ??= { ...placeOf(line), titles: path.map(([, title]) => title), section, isHeading: false, isCode: mark !== "" };
+    open ??= {
+      ...placeOf(line),
+      titles: path.map(([, title]) => title),
+      section,
+      isHeading: false,
+      isCode: mark !== "",
+    };
     open.end = line.end;
     if (!fence) fence = mark;
     else if (mark.startsWith(fence)) fence = "";
@@ -73,7 +79,9 @@ function cutUnit(unit, text, starts, limit) {
   while (first < starts.length) {
     let last = Math.min(first + limit, starts.length);
     if (last < starts.length) {
-      const word = [...Array(last - first).keys()].map((back) => last - back).find((place) => startsWord(unit, text, starts[place]));
+      const word = [...Array(last - first).keys()]
+        .map((back) => last - back)
+        .find((place) => startsWord(unit, text, starts[place]));
       last = word ?? last;
     }
     const start = first === 0 ? unit.start : unit.start + starts[first];

@@ -24,7 +24,7 @@ async function compute() {
     await show(result, running.signal);
   } catch (error) {
     if (running !== state.running) return;
-    showAge(state.shown !== result);
+    showAge(result === null); // a part of the new results is shown already, if there are any
     report(error, asked.texts);
   } finally {
     if (running === state.running) {
@@ -44,7 +44,9 @@ function problemOf({ texts, model, query }) {
 
 async function resultOf(asked, signal) {
   const embedded = asked.model ? await embed(asked, signal) : {};
-  const reranked = asked.reranker ? await rerank(asked, signal).catch((error) => Promise.reject(fromReranker(error, asked))) : {};
+  const reranked = asked.reranker
+    ? await rerank(asked, signal).catch((error) => Promise.reject(fromReranker(error, asked)))
+    : {};
   return { ...asked, ...embedded, ...reranked, n: asked.texts.length };
 }
 
@@ -59,9 +61,10 @@ function showAge(old) {
   at("results").classList.toggle("old", old);
 }
 
-// What is quick first. The pairs of many texts take a moment, in which the page can be used.
+// What is quick first. The pairs of many texts take a moment, in which the page can be used but for the old pictures.
 async function show(result, signal) {
   state.shown = null;
+  at("pictures").classList.add("waiting");
   at("intro").hidden = true;
   at("results").hidden = false;
   showAge(false);
@@ -71,6 +74,7 @@ async function show(result, signal) {
   if (result.vectors) {
     say("Comparing the texts…");
     await comparePairs(result, signal);
+    at("pictures").classList.remove("waiting");
     showMatrix();
     showMap();
     say("Loading the tokens…");

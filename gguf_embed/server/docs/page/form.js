@@ -16,7 +16,10 @@ function showModels(models) {
   Object.assign(state, { models, named: names });
   if (changed) {
     keepChoice("model", models.length ? models.map(optionOf) : [make("option", { value: "" }, "none")]);
-    keepChoice("reranker", rerankers().map(({ id }) => make("option", { value: id }, id)));
+    keepChoice(
+      "reranker",
+      rerankers().map(({ id }) => make("option", { value: id }, id)),
+    );
     showRerankers();
     showChosen();
     if (models.length === 0) at("manage").open = true;
@@ -84,14 +87,24 @@ function showChosen() {
   const names = Object.keys(meta?.prompts ?? {});
   const usual = promptsFor(meta?.prompts);
   at("kind-row").hidden = names.length === 0;
-  for (const [id, name] of [["kind", usual.texts], ["query-kind", usual.query]]) {
-    at(id).replaceChildren(make("option", { value: "" }, "none"), ...names.map((one) => make("option", { value: one }, one)));
+  for (const [id, name] of [
+    ["kind", usual.texts],
+    ["query-kind", usual.query],
+  ]) {
+    at(id).replaceChildren(
+      make("option", { value: "" }, "none"),
+      ...names.map((one) => make("option", { value: one }, one)),
+    );
     at(id).value = name;
   }
   showPrefix();
   // a model without pooling gives one vector per token, which have no place here
-  const own = meta?.pooling === "none" ? [] : [make("option", { value: "" }, `the model's own (${meta?.pooling ?? "–"})`)];
-  at("pooling").replaceChildren(...own, ...POOLINGS.filter((name) => name !== meta?.pooling).map((name) => make("option", { value: name }, name)));
+  const own =
+    meta?.pooling === "none" ? [] : [make("option", { value: "" }, `the model's own (${meta?.pooling ?? "–"})`)];
+  at("pooling").replaceChildren(
+    ...own,
+    ...POOLINGS.filter((name) => name !== meta?.pooling).map((name) => make("option", { value: name }, name)),
+  );
   const sizes = sizesOf(meta);
   at("size-row").hidden = sizes.length < 2;
   at("size").max = Math.max(sizes.length - 1, 0);
@@ -102,7 +115,10 @@ function showChosen() {
 const prefixOf = (id) => chosen()?.meta.prompts?.[at(id).value] ?? "";
 
 function showPrefix() {
-  const added = [["the query", prefixOf("query-kind")], ["each text", prefixOf("kind")]].filter(([, prefix]) => prefix);
+  const added = [
+    ["the query", prefixOf("query-kind")],
+    ["each text", prefixOf("kind")],
+  ].filter(([, prefix]) => prefix);
   const sentences = added.map(([what, prefix]) => `before ${what}: “${isolated(prefix)}”`);
   at("prefix").textContent = sentences.length ? `Added ${sentences.join("; ")}.` : "";
 }

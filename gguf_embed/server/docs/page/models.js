@@ -50,7 +50,9 @@ async function pull() {
   } catch (error) {
     if (running !== pulling) return;
     at("pull-note").textContent =
-      error.name === "AbortError" ? "Stopped. Pull it again to continue where it stopped." : `Not pulled: ${error.message}`;
+      error.name === "AbortError"
+        ? "Stopped. Pull it again to continue where it stopped."
+        : `Not pulled: ${error.message}`;
     if (error.status === 401) report(error);
   } finally {
     if (running === pulling) showPulling(false);
@@ -61,16 +63,15 @@ function showPulling(isRunning) {
   at("pull-start").disabled = isRunning;
   at("pull-cancel").hidden = !isRunning;
   at("pull-progress").hidden = true;
+  at("pull-size").textContent = "";
 }
 
 function showPullStep({ status, total, completed, error }) {
   if (error) throw new Refused(200, { message: error });
   at("pull-progress").hidden = !total;
-  if (!total) {
-    at("pull-note").textContent = `${status}…`;
-    return;
-  }
+  at("pull-note").textContent = total ? "Downloading…" : `${status}…`;
+  at("pull-size").textContent = total ? `${megabytes(completed ?? 0)} of ${megabytes(total)}` : "";
+  if (!total) return;
   at("pull-progress").max = total;
   at("pull-progress").value = completed ?? 0;
-  at("pull-note").textContent = `${megabytes(completed ?? 0)} of ${megabytes(total)}`;
 }

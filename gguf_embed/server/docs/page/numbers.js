@@ -10,7 +10,9 @@ function showNumbers(result) {
     rows.push(["tokens", nTokens.toLocaleString("en")], ["dimensions", vectors[0].length.toLocaleString("en")]);
   }
   if (rerankMs !== undefined) rows.push(["reranking", ms(rerankMs)]);
-  at("numbers").replaceChildren(...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  at("numbers").replaceChildren(
+    ...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))),
+  );
   at("notes").textContent = vectors ? notesOn(result).join(" ") : "";
   at("curl").textContent = commandOf(result);
   at("copied").textContent = "";
@@ -59,5 +61,7 @@ function commandOf({ common, texts, kind, vectors, reranker, query }) {
   const json = JSON.stringify(body).replaceAll("'", "'\\''");
   const authorization = key ? ' -H "Authorization: Bearer $KEY"' : "";
   const command = `curl ${new URL(path, location.href.split("#")[0])} -H 'Content-Type: application/json'${authorization} -d '${json}'`;
-  return few.length < texts.length ? `# with the first ${TEXTS_IN_COMMAND} of ${counted(texts.length, "text")}\n${command}` : command;
+  return few.length < texts.length
+    ? `# with the first ${TEXTS_IN_COMMAND} of ${counted(texts.length, "text")}\n${command}`
+    : command;
 }

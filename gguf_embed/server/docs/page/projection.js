@@ -69,7 +69,8 @@ function fit(points, width, height) {
   ]);
 }
 
-const rangeOf = (values) => values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+const rangeOf = (values) =>
+  values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
 
 // Positions for the points' labels so that none overlap: {x, y, anchor, text}, in pixels, or null. `labels`: for each
 // point its label in several lengths, the longest first. After `most` labels, the others get none.

@@ -24,5 +24,8 @@ const scoresOf = (query, vectors) => vectors.map((vector) => dot(query, vector))
 function promptsFor(prompts) {
   const names = Object.keys(prompts ?? {});
   const first = (words) => names.find((name) => words.test(name)) ?? "";
-  return { query: first(/^(search_|retrieval[._])?query$/i), texts: first(/^((search_|retrieval[._])?(document|passage)|doc)$/i) };
+  return {
+    query: first(/^(search_|retrieval[._])?query$/i),
+    texts: first(/^((search_|retrieval[._])?(document|passage)|doc)$/i),
+  };
 }

@@ -9,7 +9,15 @@ function showRanking({ query, queryVector, vectors, scores, texts, chunks, answe
   if (query) {
     const cosines = queryVector && scoresOf(queryVector, vectors);
     const first = cosines && rankedBy(cosines);
-    if (first) rankings.push({ title: "Embedding", about: `${answeredBy}, cosine`, scores: cosines, order: first, texts, chunks });
+    if (first)
+      rankings.push({
+        title: "Embedding",
+        about: `${answeredBy}, cosine`,
+        scores: cosines,
+        order: first,
+        texts,
+        chunks,
+      });
     if (scores) {
       const order = rankedBy(scores);
       const moves = first && movesFrom(first, order);
@@ -41,7 +49,7 @@ function rankedItem({ scores, texts, chunks, moves }, index, place) {
   const titles = chunks?.[index].titles ?? [];
   if (titles.length) text.prepend(make("p", { class: "soft titles", dir: "auto" }, titles.join(" › ")));
   const line = make("div", { class: "line" }, make("span", { class: "soft number" }, String(index + 1)), text);
-  if (moves) line.append(make("span", { class: "soft", "aria-label": movedWords(moves[place]) }, movedSign(moves[place])));
+  if (moves) line.append(...movedParts(moves[place]));
   line.append(make("span", { class: "score" }, scores[index].toFixed(3)));
   const bar = make("div", { class: "bar" });
   bar.style.width = `${100 * shareOf(scores[index], scores)}%`;
@@ -58,7 +66,14 @@ function rankedText(text) {
   return make("div", { class: "said" }, make("details", {}, make("summary", { dir: "auto" }, beginning), whole));
 }
 
-const movedSign = (places) => (places === 0 ? "=" : `${places > 0 ? "↑" : "↓"} ${Math.abs(places).toLocaleString("en")}`);
+const movedSign = (places) =>
+  places === 0 ? "=" : `${places > 0 ? "↑" : "↓"} ${Math.abs(places).toLocaleString("en")}`;
+
+// A sign for those who see it, and words for those who hear it.
+const movedParts = (places) => [
+  make("span", { class: "soft", "aria-hidden": "true" }, movedSign(places)),
+  make("span", { class: "seen-by-readers moved" }, movedWords(places)),
+];
 
 // Compared with the embedding's ranking.
 function movedWords(places) {

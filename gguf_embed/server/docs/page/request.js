@@ -48,7 +48,9 @@ function gathered(parts) {
     answeredBy: replies[0].model,
     prompt: replies[0].prompt,
     nTokens: replies.reduce((sum, reply) => sum + reply.usage.prompt_tokens, 0),
-    truncated: parts.flatMap(([from, reply]) => (reply.truncated ?? []).map((cut) => ({ ...cut, index: cut.index + from }))),
+    truncated: parts.flatMap(([from, reply]) =>
+      (reply.truncated ?? []).map((cut) => ({ ...cut, index: cut.index + from })),
+    ),
   };
 }
 

@@ -11,7 +11,11 @@ async function takeFile(file) {
   hideError();
   if (file.size > MAX_FILE_BYTES) {
     const limit = megabytes(MAX_FILE_BYTES);
-    report(new Error(`${file.name} has ${megabytes(file.size)}; the page takes up to ${limit}. Larger ones are for gguf-embed ingest.`));
+    report(
+      new Error(
+        `${file.name} has ${megabytes(file.size)}; the page takes up to ${limit}. Larger ones are for gguf-embed ingest.`,
+      ),
+    );
     return;
   }
   const text = decoded(await file.arrayBuffer());
@@ -52,7 +56,11 @@ function removeFile() {
 async function cutFile() {
   const { file } = state;
   const model = chosen() ?? rerankers()[0];
-  if (!file || !model) return;
+  if (!file) return;
+  if (!model) {
+    at("chunk-note").textContent = "It is cut when there is a model, whose tokens are counted.";
+    return;
+  }
   cutting?.abort();
   const running = (cutting = new AbortController());
   at("chunk-note").textContent = "Cutting it into chunks…";
@@ -61,10 +69,13 @@ async function cutFile() {
     const limit = await chunkLimit(model, running.signal);
     if (file.tokenizedBy !== model.id) await countUnits(file, model, running.signal);
     file.tokenizedBy = model.id;
-    const units = file.units.flatMap((unit) => (unit.count > limit ? cutUnit(unit, file.text, unit.starts, limit) : [unit]));
+    const units = file.units.flatMap((unit) =>
+      unit.count > limit ? cutUnit(unit, file.text, unit.starts, limit) : [unit],
+    );
     file.chunks = packed(units, file.text, at("chunk-by").value, limit);
     const nTokens = file.chunks.reduce((sum, chunk) => sum + chunk.count, 0);
-    at("chunk-note").textContent = `${counted(file.chunks.length, "chunk")}, ${counted(nTokens, "token")}, at most ${limit.toLocaleString("en")} each`;
+    at("chunk-note").textContent =
+      `${counted(file.chunks.length, "chunk")}, ${counted(nTokens, "token")}, at most ${limit.toLocaleString("en")} each`;
   } catch (error) {
     if (running !== cutting) return;
     file.chunks = [];
@@ -93,14 +104,16 @@ async function countUnits(file, model, signal) {
     found.forEach((tokens, index) =>
       Object.assign(units[from + index], { count: tokens.length, starts: startsOf(tokens, texts[from + index]) }),
     );
-    at("chunk-note").textContent = `Counting tokens: ${to.toLocaleString("en")} of ${counted(units.length, "sentence")}…`;
+    at("chunk-note").textContent =
+      `Counting tokens: ${to.toLocaleString("en")} of ${counted(units.length, "sentence")}…`;
   }
   file.units = units;
 }
 
 // Where each token starts, in code units; the server counts code points. Evenly spread if it does not know.
 function startsOf(tokens, text) {
-  if (tokens.some(({ start }) => start === null)) return tokens.map((_, index) => Math.floor((index * text.length) / tokens.length));
+  if (tokens.some(({ start }) => start === null))
+    return tokens.map((_, index) => Math.floor((index * text.length) / tokens.length));
   const places = [0];
   for (const letter of text) places.push(places.at(-1) + letter.length);
   return tokens.map(({ start }) => places[start]);

@@ -14,7 +14,12 @@ function fillTable() {
   );
   const rows = order.map((index, row) => {
     const label = make("span", {}, `${names[row]} `, make("bdi", {}, short(texts[index], 80)));
-    return make("tr", {}, make("th", { scope: "row", title: short(texts[index], 300) }, label), ...order.map((other, column) => cellOf(index, other, row, column)));
+    return make(
+      "tr",
+      {},
+      make("th", { scope: "row", title: short(texts[index], 300) }, label),
+      ...order.map((other, column) => cellOf(index, other, row, column)),
+    );
   });
   at("heat").replaceChildren(at("heat").caption, make("thead", {}, head), make("tbody", {}, ...rows));
   cellAt(0, 0).tabIndex = 0;

@@ -18,7 +18,8 @@ async function addTokens(result, signal) {
   const found = await readTokens(result, from, to, signal);
   at("tokens").append(...found.map((tokens, place) => tokensOf(result, from + place, tokens)));
   at("tokens-more").hidden = to === result.n;
-  at("tokens-more").textContent = `Show ${Math.min(TEXTS_AT_A_TIME, result.n - to)} more of ${counted(result.n, "text")}`;
+  at("tokens-more").textContent =
+    `Show ${Math.min(TEXTS_AT_A_TIME, result.n - to)} more of ${counted(result.n, "text")}`;
   return at("tokens").children[from];
 }
 
@@ -50,18 +51,30 @@ async function readTokens({ answeredBy, prefix, texts }, from, to, signal) {
 
 function tokensOf({ texts, truncated, model, specials, closest, cosines, n }, index, tokens) {
   const limit = model?.meta.max_input_tokens ?? Infinity;
-  const about = make("p", { class: "soft" }, make("span", tokens.length > limit ? { class: "over" } : {}, counted(tokens.length, "token")));
+  const about = make(
+    "p",
+    { class: "soft" },
+    make("span", tokens.length > limit ? { class: "over" } : {}, counted(tokens.length, "token")),
+  );
   const cut = truncated.find((one) => one.index === index);
   if (cut) about.append(`, ${cut.n_kept.toLocaleString("en")} of them used`);
   if (closest[index] >= 0)
-    about.append(` · closest to ${(closest[index] + 1).toLocaleString("en")} (${twoDigits(cosines[index * n + closest[index]])})`);
+    about.append(
+      ` · closest to ${(closest[index] + 1).toLocaleString("en")} (${twoDigits(cosines[index * n + closest[index]])})`,
+    );
   const chips = tokens
     .slice(0, MAX_TOKENS_SHOWN)
     .map((token, place) => chip(token, specials.includes(token.piece) && (place === 0 || place === tokens.length - 1)));
   const more = tokens.length - MAX_TOKENS_SHOWN;
   if (more > 0) chips.push(make("span", { class: "soft" }, `and ${more.toLocaleString("en")} more`));
   const title = make("h3", {}, `${(index + 1).toLocaleString("en")} `, make("bdi", {}, short(texts[index], 160)));
-  return make("div", { class: "text" }, title, about, make("div", { class: "tokens", dir: directionOf(texts[index]) }, ...chips));
+  return make(
+    "div",
+    { class: "text" },
+    title,
+    about,
+    make("div", { class: "tokens", dir: directionOf(texts[index]) }, ...chips),
+  );
 }
 
 // A piece is a string, or its bytes if it is not valid UTF-8 on its own.

@@ -9,7 +9,10 @@ const isolated = (text) => `\u2068${text}\u2069`;
 
 // The text on one line, shortened to n characters.
 function short(text, n) {
-  const start = text.slice(0, 4 * n).replace(/\s+/g, " ").trim(); // a character has up to a few code units
+  const start = text
+    .slice(0, 4 * n)
+    .replace(/\s+/g, " ")
+    .trim(); // a character has up to a few code units
   const letters = [...start];
   return letters.length > n ? `${letters.slice(0, n).join("")}…` : start + (text.length > 4 * n ? "…" : "");
 }

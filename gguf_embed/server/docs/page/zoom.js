@@ -52,7 +52,11 @@ function zoomByWheel(event, element, zoom) {
   event.preventDefault();
   const box = element.getBoundingClientRect();
   const share = (place, start, size) => (place - start) / size;
-  zoom.by(Math.exp(-event.deltaY / 200), share(event.clientX, box.left, box.width), share(event.clientY, box.top, box.height));
+  zoom.by(
+    Math.exp(-event.deltaY / 200),
+    share(event.clientX, box.left, box.width),
+    share(event.clientY, box.top, box.height),
+  );
 }
 
 function makeDraggable(element, zoom) {
@@ -65,7 +69,9 @@ function makeDraggable(element, zoom) {
   element.addEventListener("pointermove", (event) => {
     if (!from) return;
     const box = element.getBoundingClientRect();
-    zoom.set(pannedBy(zoom.view, (from.clientX - event.clientX) / box.width, (from.clientY - event.clientY) / box.height));
+    zoom.set(
+      pannedBy(zoom.view, (from.clientX - event.clientX) / box.width, (from.clientY - event.clientY) / box.height),
+    );
     from = event;
   });
   for (const end of ["pointerup", "pointercancel"]) element.addEventListener(end, () => (from = null));
