@@ -141,7 +141,7 @@ def test_similar_texts_are_side_by_side(page):
     const finish = (steps) => { for (;;) { const {done, value} = steps.next(); if (done) return value; } };
     const vectors = arguments[0].map((row) => Float32Array.from(row));
     const cosines = finish(cosinesOf(vectors));
-    return [finish(clusterOrder(cosines, vectors.length)), [...closestOf(cosines, vectors.length)]];
+    return [finish(clusterOrder(cosines, vectors.length)), [...finish(closestOf(cosines, vectors.length))]];
     """
     )
     order, closest = page.chrome.execute_script(script, rows.tolist())

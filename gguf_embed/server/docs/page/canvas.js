@@ -2,26 +2,48 @@
 
 const MATRIX_ZOOM = 64;
 const picked = { row: 0, column: 0, isOn: false };
+const ROWS_AT_ONCE = 50;
 let painted = null; // a pixel per pair, in the order that is shown
+let painting = null;
 
-function paintMatrix() {
-  const { n, cosines, order, low } = state.shown;
-  const colors = Array.from({ length: 256 }, (_, share) => mix(...heatColors(), share / 255));
-  const image = new ImageData(n, n);
-  const pixels = new Uint32Array(image.data.buffer); // little-endian: alpha, blue, green, red
-  const inks = colors.map(([red, green, blue]) => ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0);
-  const scale = 255 / (1 - low);
-  for (let row = 0; row < n; row += 1) {
-    const start = order[row] * n;
-    for (let column = 0; column < n; column += 1) {
-      const share = Math.round((cosines[start + order[column]] - low) * scale);
-      pixels[row * n + column] = inks[share < 0 ? 0 : share > 255 ? 255 : share];
-    }
+// Paints in slices; another call ends this one.
+async function paintMatrix() {
+  painting?.abort();
+  const running = (painting = new AbortController());
+  painted = null;
+  const canvas = new OffscreenCanvas(state.shown.n, state.shown.n);
+  try {
+    await inSlices(paintRows(canvas.getContext("2d"), state.shown, inksOf(heatColors())), running.signal);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    throw error;
   }
-  painted = new OffscreenCanvas(n, n);
-  painted.getContext("2d").putImageData(image, 0, 0);
+  painted = canvas;
   Object.assign(picked, { row: 0, column: 0, isOn: false });
   matrixZoom.reset();
+}
+
+// 256 colors from cold to warm, as little-endian pixels: alpha, blue, green, red.
+function inksOf([cold, warm]) {
+  return Uint32Array.from({ length: 256 }, (_, share) => {
+    const [red, green, blue] = mix(cold, warm, share / 255);
+    return (255 << 24) | (blue << 16) | (green << 8) | red;
+  });
+}
+
+function* paintRows(context, { n, cosines, order, low }, inks) {
+  const scale = 255 / (1 - low);
+  for (let first = 0; first < n; first += ROWS_AT_ONCE) {
+    const image = new ImageData(n, Math.min(ROWS_AT_ONCE, n - first));
+    const pixels = new Uint32Array(image.data.buffer);
+    for (let place = 0; place < pixels.length; place += 1) {
+      const row = first + Math.floor(place / n);
+      const share = Math.round((cosines[order[row] * n + order[place % n]] - low) * scale);
+      pixels[place] = inks[share < 0 ? 0 : share > 255 ? 255 : share];
+    }
+    context.putImageData(image, 0, first);
+    yield;
+  }
 }
 
 function drawMatrix() {

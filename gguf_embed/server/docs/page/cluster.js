@@ -32,21 +32,24 @@ function dotAt(flat, one, other, d) {
 }
 
 // Which other text is the closest to each; -1 if there is none.
-function closestOf(cosines, n) {
-  return Int32Array.from({ length: n }, (_, row) => {
-    let best = -1;
+function* closestOf(cosines, n) {
+  const closest = new Int32Array(n).fill(-1);
+  for (let row = 0; row < n; row += 1) {
     for (let other = 0; other < n; other += 1) {
-      if (other !== row && (best < 0 || cosines[row * n + other] > cosines[row * n + best])) best = other;
+      const best = closest[row];
+      if (other !== row && (best < 0 || cosines[row * n + other] > cosines[row * n + best])) closest[row] = other;
     }
-    return best;
-  });
+    yield;
+  }
+  return closest;
 }
 
 // The smallest cosine of two different texts; 0.99 if all are closer, so that colors always have a range.
-function lowestOf(cosines, n) {
+function* lowestOf(cosines, n) {
   let low = 0.99;
   for (let row = 0; row < n; row += 1) {
     for (let column = row + 1; column < n; column += 1) low = Math.min(low, cosines[row * n + column]);
+    yield;
   }
   return low;
 }

@@ -75,7 +75,7 @@ async function show(result, signal) {
     say("Comparing the texts…");
     await comparePairs(result, signal);
     at("pictures").classList.remove("waiting");
-    showMatrix();
+    await showMatrix();
     showMap();
     say("Loading the tokens…");
     await showTokens(result, signal);
@@ -88,8 +88,8 @@ async function show(result, signal) {
 async function comparePairs(result, signal) {
   const { vectors, n } = result;
   result.cosines = await inSlices(cosinesOf(vectors), signal);
-  result.closest = closestOf(result.cosines, n);
-  result.low = lowestOf(result.cosines, n);
+  result.closest = await inSlices(closestOf(result.cosines, n), signal);
+  result.low = await inSlices(lowestOf(result.cosines, n), signal);
   result.clustered = await inSlices(clusterOrder(result.cosines, n), signal);
   result.projection = n < 3 ? null : await inSlices(project(vectors), signal);
   state.shown = result;

@@ -22,19 +22,19 @@ const heatColors = () => HEAT[isDark() ? "dark" : "light"];
 // Which text is in which row, from the top.
 const rowOrder = ({ clustered, n }) => (at("sort").checked ? clustered : [...Array(n).keys()]);
 
-function showMatrix() {
+async function showMatrix() {
   const { n, low } = state.shown;
   state.shown.order = rowOrder(state.shown);
   at("heat-frame").hidden = n > MANY;
   at("matrix-frame").hidden = n <= MANY;
   at("sort-box").hidden = n < 3;
-  if (n > MANY) paintMatrix();
-  else fillTable();
   const [cold, warm] = heatColors();
   at("low").textContent = twoDigits(low);
   at("high").textContent = "1.00";
   at("ramp").style.background = `linear-gradient(to right, rgb(${cold}), rgb(${warm}))`;
   at("readout").textContent = HINT;
+  if (n > MANY) await paintMatrix();
+  else fillTable();
 }
 
 const shareOfCosine = (cosine, low) => Math.min(1, Math.max(0, (cosine - low) / (1 - low)));
