@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 NAMES = ("chromium", "chromium-browser", "google-chrome")  # .ci/setup/chromium looks for the same
 PATIENCE_S = 30
 PHONE = 375  # pixels
+LONGEST_MS = 1_000
+"""For this time, the page may not react."""
+
+WATCH = """
+window.tasks = [];
+new PerformanceObserver((list) => list.getEntries().forEach((entry) => window.tasks.push(entry.duration)))
+  .observe({entryTypes: ["longtask"]});
+"""
+"""From now on, the times for which it did not react, if they were over 50 ms, are in `window.tasks`."""
 
 
 Programs = tuple[str, str]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gguf_embed.server.docs.page.page import read_part
+from tests.ui.browser import LONGEST_MS, WATCH
 
 pytestmark = pytest.mark.ui
 
@@ -109,7 +110,8 @@ def test_chunks_are_whole_units_in_order(page):
         read_part("chunking.js")
         + """
     const [text, by, limit, isMarkdown] = arguments;
-    const units = unitsOf(text, isMarkdown).map((unit) => ({
+    const finish = (steps) => { for (;;) { const {done, value} = steps.next(); if (done) return value; } };
+    const units = finish(unitsOf(text, isMarkdown)).map((unit) => ({
       ...unit,
       count: text.slice(unit.start, unit.end).split(/\\s+/).filter(Boolean).length,
     }));
@@ -130,3 +132,15 @@ def test_chunks_are_whole_units_in_order(page):
     packed = chunks("sentence", 12)
     assert all(count <= 12 for _, _, count in packed)
     assert "".join("".join(str(text) for text, _, _ in packed).split()) == "".join(MARKDOWN.split())
+
+
+def test_a_file_of_one_endless_line_neither_fails_nor_freezes_the_page(page, tmp_path):
+    path = tmp_path / "line.txt"
+    path.write_text("hello world " * 100_000, "utf-8")
+    page.run(WATCH)
+    page.find("#file").send_keys(str(path))
+    page.wait(lambda: "at most 58 each" in page.find("#chunk-note").text)
+    note = page.find("#chunk-note").text
+    assert note.startswith("3,")
+    assert "200,000 tokens" in note
+    assert max(page.run("return window.tasks"), default=0) < LONGEST_MS

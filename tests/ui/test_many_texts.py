@@ -8,17 +8,11 @@ import numpy as np
 import pytest
 
 from gguf_embed.server.docs.page.page import read_part
+from tests.ui.browser import LONGEST_MS, WATCH
 
 pytestmark = pytest.mark.ui
 
 GROUPS = ("a red dog", "hello world", "the cat sat on the mat", "one two three")
-LONGEST_MS = 1_000
-WATCH = """
-window.tasks = [];
-new PerformanceObserver((list) => list.getEntries().forEach((entry) => window.tasks.push(entry.duration)))
-  .observe({entryTypes: ["longtask"]});
-"""
-
 CANCEL_WHILE_COMPARING = """
 const status = document.getElementById("status");
 new MutationObserver((_, observer) => {

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from gguf_embed.server.docs.page.page import read_part
 from tests.ui.browser import PHONE, Browser
 
 pytestmark = pytest.mark.ui
@@ -80,6 +81,23 @@ def test_a_text_that_is_too_long_is_an_error_until_it_may_be_cut(page):
     assert page.find("#truncate").is_selected()
     assert "Text 1 was truncated from 102 to 64 tokens." in page.find("#notes").text
     assert not page.find("#error").is_displayed()
+
+
+def test_errors_are_in_the_pages_own_words(page):
+    """The pure functions alone: what a refusal of the server becomes."""
+    script = (
+        read_part("math.js")
+        + read_part("wording.js")
+        + "return arguments[0].map((error) => wordsFor(error, ['a cat']));"
+    )
+    message = 'send "truncate": true'
+    refusals = [{"status": status, "message": message} for status in (413, 429)]
+    too_long = {"status": 400, "message": message, "index": 0, "nTokens": 1_234, "limit": 512}
+    words = page.chrome.execute_script(script, [*refusals, too_long, {**too_long, "isPair": True}])
+    assert not any("send" in sentence for sentence in words)
+    assert words[1] == "The server has too much to do. Try again in a moment."
+    plain = words[3].translate({0x2068: None, 0x2069: None})
+    assert plain.startswith("Text 1, “a cat”, has 1,234 tokens together with the query; the model reads up to 512.")
 
 
 def test_results_stay_below_an_error_as_an_earlier_requests(page):

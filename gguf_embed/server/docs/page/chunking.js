@@ -49,18 +49,35 @@ const placeOf = ({ start, end }) => ({ start, end });
 
 const SENTENCES = Intl.Segmenter ? new Intl.Segmenter(undefined, { granularity: "sentence" }) : null;
 
-// The smallest units that are kept whole if they fit: sentences, lines of code, headings.
-function unitsOf(text, isMarkdown) {
-  return paragraphsOf(text, isMarkdown).flatMap((paragraph, index) => {
-    const written = text.slice(paragraph.start, paragraph.end);
-    const parts = paragraph.isCode ? linesOf(written).map(({ start, end }) => [start, end]) : sentencesOf(written);
-    return parts.map(([start, end]) => ({
-      ...paragraph,
-      paragraph: index,
-      start: paragraph.start + start,
-      end: paragraph.start + end,
-    }));
-  });
+const MAX_UNIT = 5_000; // code units; far above any sentence, but not above what lines without an end may have
+
+// The smallest units that are kept whole if they fit: sentences, lines of code, headings. Yields often.
+function* unitsOf(text, isMarkdown) {
+  const units = [];
+  for (const [index, paragraph] of paragraphsOf(text, isMarkdown).entries()) {
+    for (const [from, to] of shorterParts(text, paragraph.start, paragraph.end)) {
+      const written = text.slice(from, to);
+      const parts = paragraph.isCode ? linesOf(written).map(({ start, end }) => [start, end]) : sentencesOf(written);
+      for (const [start, end] of parts)
+        units.push({ ...paragraph, paragraph: index, start: from + start, end: from + end });
+      yield;
+    }
+  }
+  return units;
+}
+
+// Parts of at most MAX_UNIT, cut after a space if there is one, and never inside a character.
+function shorterParts(text, start, end) {
+  const parts = [];
+  let from = start;
+  while (end - from > MAX_UNIT) {
+    const space = text.lastIndexOf(" ", from + MAX_UNIT - 1);
+    let cut = space > from ? space + 1 : from + MAX_UNIT;
+    if (/[\uDC00-\uDFFF]/.test(text[cut])) cut -= 1;
+    parts.push([from, cut]);
+    from = cut;
+  }
+  return [...parts, [from, end]];
 }
 
 function sentencesOf(written) {

@@ -51,7 +51,8 @@ async function resultOf(asked, signal) {
 }
 
 function fromReranker(error, { reranker }) {
-  if (error instanceof Refused && !isTooLong(error)) error.message = `${reranker}: ${error.message}`;
+  if (isTooLong(error)) error.isPair = true;
+  else if (error instanceof Refused) error.message = `${reranker}: ${error.message}`;
   return error;
 }
 

@@ -8,7 +8,7 @@ const SMALL_RERANKER = "jina-reranker-v1-tiny-en";
 const isReranker = (model) => model.meta.pooling === "rank";
 const chosen = () => state.models.find((model) => model.id === at("model").value && !isReranker(model));
 const rerankers = () => state.models.filter((model) => model.capabilities.includes("rerank"));
-const canCompute = () => !state.locked && (chosen() !== undefined || rerankers().length > 0);
+const canCompute = () => !state.locked && !state.file?.isCutting && (chosen() !== undefined || rerankers().length > 0);
 
 function showModels(models) {
   const names = models.map((model) => model.id).join("\n");

@@ -98,12 +98,14 @@ function listen(id, event, act) {
 function listenToDrop(id, take) {
   const mark = (isOver) => at(id).classList.toggle("over", isOver);
   listen(id, "dragover", (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return; // a selected text is the browser's
     event.preventDefault();
     event.stopPropagation();
     mark(true);
   });
   listen(id, "dragleave", () => mark(false));
   listen(id, "drop", (event) => {
+    if (event.dataTransfer.files.length === 0) return;
     event.preventDefault();
     event.stopPropagation();
     mark(false);
@@ -167,7 +169,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.target === at("key")) return;
   event.preventDefault();
   if (event.target === at("labels")) labelPicture();
-  else compute();
+  else if (openTab() === "try") compute();
 });
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) poll();

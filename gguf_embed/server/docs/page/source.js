@@ -46,6 +46,7 @@ function decoded(bytes) {
 function removeFile() {
   cutting?.abort();
   state.file = null;
+  at("compute").disabled = !canCompute();
   at("file").value = "";
   at("written").hidden = false;
   at("from-file").hidden = true;
@@ -64,6 +65,7 @@ async function cutFile() {
   cutting?.abort();
   const running = (cutting = new AbortController());
   at("chunk-note").textContent = "Cutting it into chunks…";
+  file.isCutting = true;
   at("compute").disabled = true;
   try {
     const limit = await chunkLimit(model, running.signal);
@@ -82,7 +84,9 @@ async function cutFile() {
     at("chunk-note").textContent = "Not cut.";
     report(error);
   }
-  if (running === cutting) at("compute").disabled = !canCompute();
+  if (running !== cutting) return;
+  file.isCutting = false;
+  at("compute").disabled = !canCompute();
 }
 
 // The tokens of a chunk: what was asked for, as far as the model, its special tokens and the prompt leave room.
@@ -95,7 +99,7 @@ async function chunkLimit(model, signal) {
 }
 
 async function countUnits(file, model, signal) {
-  const units = unitsOf(file.text, file.isMarkdown);
+  const units = await inSlices(unitsOf(file.text, file.isMarkdown), signal);
   const texts = units.map(({ start, end }) => file.text.slice(start, end));
   const lengths = texts.map((text) => text.length);
   for (const [from, to] of batchesOf(lengths, MAX_TOKENIZED_CHARACTERS, MAX_TOKENIZED_TEXTS)) {

@@ -53,9 +53,9 @@ function wordsFor(error, texts) {
   }
 }
 
-function tooLongWords({ index, nTokens, limit }, texts) {
+function tooLongWords({ index, nTokens, limit, isPair }, texts) {
   const which = index === undefined ? "One text" : `Text ${(index + 1).toLocaleString("en")}`;
   const beginning = texts?.[index] === undefined ? "" : `, ${quoted(texts[index], 40)},`;
-  const size = `${which}${beginning} has ${counted(nTokens, "token")}; the model reads up to ${limit.toLocaleString("en")}.`;
-  return `${size} Make it shorter, or tick “Truncate texts that are too long”.`;
+  const size = `has ${counted(nTokens, "token")}${isPair ? " together with the query" : ""}`;
+  return `${which}${beginning} ${size}; the model reads up to ${limit.toLocaleString("en")}. Make it shorter, or tick “Truncate texts that are too long”.`;
 }
