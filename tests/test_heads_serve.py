@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def server(launch, folder):
     flags = [part for name in NAMES for part in ("-m", str(folder / f"{name}.gguf"))]
-    return launch(*flags, "--models-max", "3", "--precision", "f32")
+    return launch(*flags, "--models-max", "3", "--precision", "f32", "--engine", "openvino")
 
 
 def test_every_kind_of_vector(server):

@@ -14,6 +14,7 @@ from gguf_embed.engines.select import Candidates, isolated_driver
 from gguf_embed.engines.throughput import sample_batch, tokens_per_s
 from gguf_embed.errors import EngineFailure
 from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.token_heads import expands_unattended
 from gguf_embed.types import OutputSpec
 
 COMPARED = ("openvino", "llama")
@@ -40,6 +41,8 @@ def choose_driver(spec: LoadSpec) -> EngineDriver:
     _report_refusals(candidates.refusals, first.name, spec)
     if first.name not in COMPARED or spec.config.compute.engine != "auto" or not spec.config.warmup:
         return first
+    if expands_unattended(spec.header):
+        return first  # the preferred engine computes it as the original does, the other one cannot
     records, key = MeasurementRecords(spec.cache_dir), _key(spec.header, spec.config, spec.output)
     record = records.read(key) or {}
     chosen = record.get("engine")

@@ -132,6 +132,12 @@ class TokenHeads:
     listwise: ListwiseHead | None = None
 
 
+def expands_unattended(header: GgufHeader) -> bool:
+    """Whether short queries are filled with tokens that no token attends to."""
+    expands = header.get(COLBERT + "expansion_token", int) is not None
+    return expands and not header.get(COLBERT + "expansion_attended", bool)
+
+
 def has_colbert_head(header: GgufHeader) -> bool:
     has_own = COLBERT + "dimensions" in header.metadata or "colbert_linear.weight" in header.tensors
     return has_own or is_lfm2_colbert(header)

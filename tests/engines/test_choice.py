@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,16 @@ def test_the_faster_engine_is_chosen_and_remembered(engines, openvino, llama, ch
     assert [engines.choose() for _ in range(2)] == [chosen] * 2
     assert engines.n_loads == (1, 1)
     assert len(engines.lines) == 1
+
+
+def test_exactness_goes_before_speed(engines):
+    engines.llama.tokens_per_s = 1000.0
+    spec = engines.spec()
+    unattended = {"gguf-embed.colbert.expansion_token": 1}  # which llama.cpp cannot compute
+    header = replace(spec.header, metadata={**spec.header.metadata, **unattended})
+    assert choose_driver(replace(spec, header=header)).name == "openvino"
+    assert engines.n_loads == (0, 0)
+    assert engines.choose() == "llama"
 
 
 def test_once_remembered_the_other_engine_is_not_even_created(engines):

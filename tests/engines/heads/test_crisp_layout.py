@@ -39,8 +39,8 @@ def test_multivectors(tmp_path):
     late = (read.late.query_prefix, read.late.document_prefix, read.late.query_length, read.late.n_dims)
     assert late == (*prefixes.values(), heads.late.query_length, heads.late.n_dims)
     with (
-        Embedder(ours, cache=tmp_path / "cache", precision="f32") as one,
-        Embedder(tmp_path / "crisp.gguf", cache=tmp_path / "cache", precision="f32") as other,
+        Embedder(ours, cache=tmp_path / "cache", precision="f32", engine="openvino") as one,
+        Embedder(tmp_path / "crisp.gguf", cache=tmp_path / "cache", precision="f32", engine="openvino") as other,
     ):
         skipped = heads.late.skipped  # CrispEmbed lists none
         assert not skipped & set(one.tokenize(TEXTS[0]))
@@ -54,8 +54,8 @@ def test_sparse_vectors(tmp_path):
     ours = converted("splade_bert", tmp_path)
     write_in_crisp_layout(ours, tmp_path / "crisp.gguf")
     with (
-        Embedder(ours, cache=tmp_path / "cache", precision="f32") as one,
-        Embedder(tmp_path / "crisp.gguf", cache=tmp_path / "cache", precision="f32") as other,
+        Embedder(ours, cache=tmp_path / "cache", precision="f32", engine="openvino") as one,
+        Embedder(tmp_path / "crisp.gguf", cache=tmp_path / "cache", precision="f32", engine="openvino") as other,
     ):
         for found, expected in zip(other.embed_sparse(TEXTS), one.embed_sparse(TEXTS), strict=True):
             np.testing.assert_array_equal(found.indices, expected.indices)
