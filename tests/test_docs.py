@@ -18,7 +18,7 @@ from gguf_embed.cli.main import COMMANDS, load_command
 from gguf_embed.engines.llama import calibration
 from gguf_embed.engines.openvino.support import ARCHITECTURES
 from gguf_embed.errors import EmbedError
-from gguf_embed.gguf_file.static_format import ARCHITECTURE as STATIC
+from gguf_embed.gguf_file.bm25_format import WITHOUT_NETWORK
 from gguf_embed.gguf_file.towers import IMAGE
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.app import DIALECTS
@@ -58,7 +58,7 @@ def test_the_table_of_what_a_model_gives_has_every_architecture_with_an_engine_o
     page = (ROOT / "docs" / "models.md").read_text("utf-8")
     section = page[page.index("## What a model gives") : page.index("## The catalog")]
     listed = {name for line in section.splitlines() for name in re.findall(r"`([\w-]+)`", line.split(" | ")[0])}
-    assert {*ARCHITECTURES, IMAGE, STATIC} <= listed
+    assert {*ARCHITECTURES, IMAGE, *WITHOUT_NETWORK} <= listed
 
 
 def test_the_flag_reference_is_what_the_flags_say():
