@@ -4,6 +4,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 COMPAT := .venv-compat
+DOCS := .venv-docs
 NODE_MODULES := tests/compat/node/node_modules
 UI_MODULES := tests/ui/node/node_modules
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
@@ -20,12 +21,13 @@ QUICK_TESTS := $(addprefix tests/,engines/test_fake.py gguf_file images model_po
 	--ignore=tests/server/http/test_bad_input.py -p no:langsmith_plugin  # this plugin takes a second to import
 ARGS ?=
 UPGRADE ?= --upgrade
+BIN := $(HOME)/.local/bin
 TAG ?= v$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help serve ingest install test quick test-compat test-ui test-ingest screenshot soak check lint lint-deploy hooks bench docs lock dist \
-	check-release clean FORCE
+.PHONY: help serve ingest install link unlink test quick test-compat test-ui test-ingest screenshot soak check lint lint-deploy hooks \
+	bench docs docs-site lock dist check-release clean FORCE
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1@/p' Makefile | awk -F@ '{printf "%-22s %s\n", $$1, $$2}'
@@ -39,6 +41,12 @@ ingest: install $(VENV)/.ingest  ## set up what jobs need, then run one: make in
 	@$(VENV)/bin/gguf-embed ingest $(ARGS)
 
 install: $(VENV)/.project  ## set up .venv with everything that serving needs
+
+link: install  ## make gguf-embed a command of every folder: a link in ~/.local/bin, or in BIN=FOLDER
+	@sh .ci/setup/link "$(CURDIR)/$(VENV)/bin/gguf-embed" "$(BIN)"
+
+unlink:  ## remove that link
+	@sh .ci/setup/link --undo "$(CURDIR)/$(VENV)/bin/gguf-embed" "$(BIN)"
 
 test: install $(VENV)/.test-tools  ## set up what is missing, then run the tests
 	@$(PY) -m pytest $(ARGS)
@@ -86,6 +94,10 @@ docs: install  ## regenerate docs/cli.md from the flags, and the tables of field
 	@$(PY) -m gguf_embed.cli.reference >docs/cli.md.new && mv docs/cli.md.new docs/cli.md
 	@$(PY) -m gguf_embed.server.docs.markdown docs/api.md
 
+docs-site: $(DOCS)/.installed  ## build the documentation as a site in build/site; a wrong link or anchor is an error
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet --config-file .ci/site/mkdocs.yml
+	@echo 'The site is in build/site. To read it: python3 -m http.server 8000 --bind 127.0.0.1 --directory build/site'
+
 lock:  ## upgrade all dependencies in .ci/setup/*.lock; needs uv (pip install uv)
 	@UV="$(UV)" UPGRADE="$(UPGRADE)" sh .ci/setup/lock
 
@@ -97,8 +109,9 @@ dist:  ## build the sdist, and from it the wheel, into dist/; needs uv
 check-release:  ## check version and changelog for TAG=v1.2.3, and print that release's changes
 	@$(or $(PYTHON),python3) .ci/setup/check_release.py $(TAG)
 
-clean:  ## remove .venv, .venv-compat and everything built; the cached model stays in ~/.cache/gguf-embed
-	rm -rf $(VENV) $(COMPAT) $(NODE_MODULES) $(UI_MODULES) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache gguf_embed/engines/llama/_amx_gemm*.so
+clean:  ## remove .venv, .venv-compat, .venv-docs and everything built; the cached model stays in ~/.cache/gguf-embed
+	rm -rf $(VENV) $(COMPAT) $(DOCS) $(NODE_MODULES) $(UI_MODULES) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+		gguf_embed/engines/llama/_amx_gemm*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # .working marks a .venv in which pip is running: if it is still there the next time, pip was interrupted and .venv is
@@ -163,6 +176,13 @@ $(COMPAT)/.installed: $(VENV)/.dependencies .ci/setup/requirements-compat.lock
 	@$(PY) -m venv --clear $(COMPAT)
 	@$(PATIENTLY) $(COMPAT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		-r .ci/setup/requirements-compat.lock
+	@touch $@
+
+$(DOCS)/.installed: $(VENV)/.created .ci/setup/requirements-docs.lock
+	@echo 'Installing MkDocs (170 MB on disk).'
+	@$(PY) -m venv --clear $(DOCS)
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		-r .ci/setup/requirements-docs.lock
 	@touch $@
 
 # Without Node or the npm registry, no stamp is left, so the next run tries again.

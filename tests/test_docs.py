@@ -193,7 +193,7 @@ def anchors(page: str) -> set[str]:
 
 def test_the_lock_files_name_no_place_of_one_machine_and_have_hashes():
     paths = sorted(ROOT.glob(".ci/setup/*.lock"))
-    assert len(paths) == 7
+    assert len(paths) == 8
     for path in paths:
         lock = path.read_text("utf-8")
         assert not re.search(r"file:|://|^-|/home/|/tmp/", lock, re.MULTILINE), path.name
