@@ -26,7 +26,7 @@ TAG ?= v$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help serve ingest install link unlink test quick test-compat test-ui test-ingest screenshot soak check lint lint-deploy hooks \
+.PHONY: help serve ingest install install-jobs link unlink test quick test-compat test-ui test-ingest screenshot soak check lint lint-deploy hooks \
 	bench docs docs-site lock dist check-release clean FORCE
 
 help:  ## list the targets
@@ -37,10 +37,12 @@ help:  ## list the targets
 serve: install  ## set up what is missing, then serve the default model on http://127.0.0.1:8080
 	@$(PY) -m gguf_embed serve $(ARGS)
 
-ingest: install $(VENV)/.ingest  ## set up what jobs need, then run one: make ingest ARGS="docs --to lancedb:vectors"
+ingest: install-jobs  ## set up what jobs need, then run one: make ingest ARGS="docs --to lancedb:vectors"
 	@$(VENV)/bin/gguf-embed ingest $(ARGS)
 
 install: $(VENV)/.project  ## set up .venv with everything that serving needs
+
+install-jobs: install $(VENV)/.ingest  ## set up .venv with what gguf-embed ingest and search need, too
 
 link: install  ## make gguf-embed a command of every folder: a link in ~/.local/bin, or in BIN=FOLDER
 	@sh .ci/setup/link "$(CURDIR)/$(VENV)/bin/gguf-embed" "$(BIN)"

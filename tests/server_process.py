@@ -164,9 +164,9 @@ def start_server(cache_dir: Path, *flags: str | Path, **environment: str) -> Ser
     return Server(process, parts.hostname or "", parts.port or 0, tuple(banner), OutputReader(process))
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
     """Poll for something that another process does without notification."""
-    deadline_s = time.monotonic() + TIMEOUT_S
+    deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, "it never came true"
         time.sleep(0.02)

@@ -32,7 +32,7 @@ from gguf_embed.server.http.errors import STATUSES, MethodNotAllowed, RouteNotFo
 from tests.server.routes import ROUTES
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
 CLI = (ROOT / "docs" / "cli.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pty
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -28,6 +30,18 @@ sys.stdin.read()
 print(build)
 """
 WAITS = "import time; print('ready', flush=True); time.sleep(60)"
+
+
+def load_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("patiently", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+patiently = load_script()
 
 
 def start(program: str, **options: object) -> subprocess.Popen[str]:
@@ -57,6 +71,23 @@ def test_a_terminal_sees_how_many_files_are_compiled_in_one_line():
     assert child.returncode == 0
     (folder,) = re.findall(r"\S+gguf-embed-build-\S+", said.decode())
     assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize(
+    ("n_done", "elapsed_s", "said"),
+    [
+        (0, 50, "still running"),
+        (4, 50, "4 of 84 files compiled"),
+        (28, 100, "28 of 84 files compiled, about 4 minutes left"),
+        (80, 400, "80 of 84 files compiled"),
+    ],
+)
+def test_the_rest_is_told_at_the_speed_so_far(tmp_path, n_done, elapsed_s, said):
+    rules = tmp_path / "build.ninja"
+    rules.write_text("".join(f"build {number}.o: CXX {number}.cpp\n" for number in range(84)))
+    for number in range(n_done):
+        (tmp_path / f"{number}.o").touch()
+    assert patiently.how_far(tmp_path, rules.stat().st_mtime + elapsed_s) == said
 
 
 def test_elsewhere_only_the_commands_own_words_come_before_half_a_minute():

@@ -78,10 +78,10 @@ def run(snippet: Snippet, url: str) -> list[list[float]]:
 
 def test_every_client_has_its_snippets():
     counted = [(snippet.heading, snippet.language) for snippet in SNIPPETS]
-    assert len(counted) == 23
+    assert len(counted) == 25
     assert set(counted) == {
         *((heading, "python") for heading in ("openai", "ollama", "LangChain", "LangChain that cannot be changed")),
-        *((heading, "python") for heading in ("Azure", "NVIDIA", "Voyage")),
+        *((heading, "python") for heading in ("Azure", "NVIDIA", "Voyage", "LanceDB", "Qdrant")),
         *(
             (heading, "python")
             for heading in ("LlamaIndex", "Haystack", "LiteLLM", "Chroma", "huggingface_hub", "Cohere")
