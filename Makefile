@@ -174,7 +174,7 @@ $(VENV)/.bench: $(VENV)/.project
 
 # The clients have their own environment, because some of them require older versions of packages that .venv also has.
 $(COMPAT)/.installed: $(VENV)/.dependencies .ci/setup/requirements-compat.lock
-	@echo 'Installing the clients (0.9 GB on disk).'
+	@echo 'Installing the clients (1.3 GB on disk).'
 	@$(PY) -m venv --clear $(COMPAT)
 	@$(PATIENTLY) $(COMPAT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		-r .ci/setup/requirements-compat.lock
