@@ -22,17 +22,26 @@ def command(tmp_path) -> Path:
     return path
 
 
-def run(*arguments: str | Path, path: str = os.defpath) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str | Path, path: str = os.defpath, home: Path = Path("/nowhere")
+) -> subprocess.CompletedProcess[str]:
     words = ["sh", str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=20, env={"PATH": path})
+    environ = {"PATH": path, "HOME": str(home)}
+    return subprocess.run(words, capture_output=True, text=True, timeout=20, env=environ)
 
 
 def test_the_command_runs_from_the_folder(command, tmp_path):
     folder = tmp_path / "home" / "bin"
     done = run(command, folder, path=f"{os.defpath}:{folder}")
-    assert done.stdout == f"{folder}/gguf-embed runs {command}. To undo this: make unlink\n"
+    assert done.stdout == f"{folder}/gguf-embed runs {command}. To undo this: make unlink BIN={folder}\n"
     assert subprocess.run([folder / "gguf-embed"], capture_output=True, text=True).stdout == "here\n"
     assert run(command, folder).returncode == 0, "a second time is no error"
+
+
+def test_undoing_the_usual_folder_needs_no_name(command, tmp_path):
+    folder = tmp_path / ".local" / "bin"
+    done = run(command, folder, path=f"{os.defpath}:{folder}", home=tmp_path)
+    assert done.stdout.endswith("To undo this: make unlink\n")
 
 
 def test_a_folder_that_the_shell_does_not_search_is_named_with_the_line_that_adds_it(command, tmp_path):

@@ -80,7 +80,7 @@ class Reader:
     cache_dir: Path
     ports: Mapping[int, int]
     programs: Mapping[str, list[str]] = field(default_factory=dict)
-    servers: list[subprocess.Popen[str]] = field(default_factory=list)
+    servers: dict[int, subprocess.Popen[str]] = field(default_factory=dict)
     exported: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -116,7 +116,8 @@ class Reader:
             if self.is_left_out(block):
                 continue
             if block.language == "text":
-                wrong += [line for line in block.code.splitlines() if not is_said(line, printed)]
+                missing = [line for line in block.code.splitlines() if not is_said(line, printed)]
+                wrong += [f"{line!r} in {printed}" for line in missing]
             elif block.language == "python":
                 assert block.file is not None, block.before
                 (self.folder / block.file).write_text(self.with_own_ports(block.code), "utf-8")
@@ -144,8 +145,7 @@ class Reader:
     def serve(self, code: str) -> None:
         """Start it, as in another terminal, and wait until it answers. The server before it on this port ends."""
         port = int((re.findall(r"--port (\d+)", code) or ["8080"])[0])
-        if port == 8080:
-            self.stop()
+        self.stop(port)
         process = subprocess.Popen(
             ["sh", "-c", f"exec {self.with_own_ports(code)}"],
             cwd=self.folder,
@@ -154,7 +154,7 @@ class Reader:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.servers.append(process)
+        self.servers[port] = process
         wait_until(lambda: self.answers(process, self.ports[port]), COMMAND_TIMEOUT_S)
 
     @staticmethod
@@ -166,8 +166,9 @@ class Reader:
             return False
         return True
 
-    def stop(self) -> None:
-        for process in self.servers:
-            process.kill()
-            process.wait()
-        self.servers.clear()
+    def stop(self, *ports: int) -> None:
+        """End the servers of these ports of the page, or all."""
+        for port in ports or list(self.servers):
+            if process := self.servers.pop(port, None):
+                process.kill()
+                process.wait()
