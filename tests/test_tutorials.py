@@ -63,9 +63,9 @@ def test_the_program_of_the_reranking_page_takes_a_reranker(reader):
     blocks = [block for block in blocks_of((FOLDER / "reranking.md").read_text("utf-8")) if block.file]
     for block in blocks:
         (reader.folder / str(block.file)).write_text(reader.with_own_ports(block.code), "utf-8")
-    reader.type("python fill.py")
+    reader.type("python3 fill.py")
     reader.serve("gguf-embed serve -m all-MiniLM-L6-v2 -m tiny.gguf")
-    first, *results = reader.type('python ask.py "how is a phone restarted" tiny')
+    first, *results = reader.type('python3 ask.py "how is a phone restarted" tiny')
     assert (first, len(results)) == ("tiny - logit", 3)
 
 

@@ -84,7 +84,7 @@ class Reader:
     exported: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        own = {"gguf-embed": command(), "python": [sys.executable]}
+        own = {"gguf-embed": command(), "python": [sys.executable], "python3": [sys.executable]}
         self._path = folder_with_commands(self.folder / ".bin", {**own, **self.programs})
         folder_with_commands(self.folder / "gguf-embed" / ".venv" / "bin", own)
         (self.folder / ".home").mkdir()
