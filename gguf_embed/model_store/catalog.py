@@ -44,8 +44,6 @@ class CatalogRow:
     repo: str | None  # holds its GGUF on the hub
     file: str | None  # shell pattern for the name of the GGUF in `repo`
     convert: str | None  # the original repository, for our converter
-    language: str | None  # of BM25, which needs no download
-    text_model: str | None  # the original whose file the image tower in `convert` goes into; None: no such tower
     not_yet: str | None
     prompts: Mapping[str, str]  # "query", "document", … → what the card puts before a text
     source: str  # URL of the card that these facts are from
@@ -53,6 +51,8 @@ class CatalogRow:
     note: str = ""  # anything else a user should know
     parameters: float | None = None  # in millions; None: not known
     languages: tuple[str, ...] = ()  # codes of ISO 639-1, or "multilingual", or "code"
+    language: str | None = None  # of BM25, which needs no download
+    text_model: str | None = None  # the original whose file the image tower in `convert` goes into; None: no such tower
 
     @property
     def size_bytes(self) -> int | None:
@@ -137,15 +137,7 @@ def file_key(text: str) -> str:
 
 def _parse_row(raw: dict[str, Any]) -> CatalogRow:
     """Every key is a field; missing ones become None or empty."""
-    optional: dict[str, Any] = {
-        "repo": None,
-        "file": None,
-        "convert": None,
-        "language": None,
-        "text_model": None,
-        "not_yet": None,
-        "pooling": None,
-    }
+    optional: dict[str, Any] = {"repo": None, "file": None, "convert": None, "not_yet": None, "pooling": None}
     values = optional | {"aliases": [], "matryoshka": [], "languages": [], "prompts": {}, "verified": False} | raw
     values["aliases"] = tuple(values["aliases"])
     values["matryoshka"] = tuple(values["matryoshka"])
