@@ -26,6 +26,9 @@ from gguf_embed.server.http.body import json_response
 
 Json = dict[str, Any]
 
+CONFIRM = "x-confirm"
+"""Of an operation that deletes, stops or downloads something: what it does, for /docs to ask before sending it."""
+
 _KEY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
@@ -127,6 +130,8 @@ def _operation(route: Route, entry: Json, key_needed: bool, error_schema: str) -
     }
     if "text" in entry:
         operation["description"] = " ".join(entry["text"].split())
+    if "confirm" in entry:
+        operation[CONFIRM] = entry["confirm"]
     parameters = [_path_parameter(name) for name in re.findall(r"{(\w+)}", shown_path(route))]
     parameters += entry.get("parameters", [])
     if parameters:

@@ -1,4 +1,4 @@
-"""`GET /docs`: the OpenAPI description as one page, without scripts."""
+"""`GET /docs`: the OpenAPI description as one page. Its script, which searches and sends, can be left out."""
 
 from __future__ import annotations
 
@@ -14,8 +14,17 @@ from aiohttp import web
 
 from gguf_embed.server.context import Dialect, ServerContext
 from gguf_embed.server.docs.openapi import describe
-from gguf_embed.server.docs.page.page import Page, make_page, read_part
+from gguf_embed.server.docs.page.page import Page, join_scripts, make_page, read_part
 from gguf_embed.server.docs.schema_text import Field, Json, fields_of, name_of, type_words
+
+DOCS_SCRIPTS = (
+    *("math.js", "wording.js", "api.js", "clipboard.js", "theme.js"),
+    *("docs_search.js", "docs_reply.js", "docs_form.js", "docs_send.js", "docs.js"),
+)
+"""Joined in this order into the page's script."""
+
+_MAX_UNFOLDED = 5
+"""Fields of a request whose table is always open."""
 
 _SCHEMA_WORDS = re.compile(r"\b[A-Z]\w+")
 _ANY_URL = "http://[host]"  # with brackets, so that it is quoted for the shell as an IPv6 address must be
@@ -45,7 +54,7 @@ async def docs(context: ServerContext, request: web.Request) -> web.StreamRespon
 def load_docs(dialects: tuple[Dialect, ...], version: str, *, key_needed: bool) -> Page:
     """Build the page, with `_ANY_URL` in its examples. Cached, because it takes milliseconds and needs no key."""
     html = render(describe(dialects, version, key_needed=key_needed), _ANY_URL)
-    return make_page(html, style=read_part("page.css") + read_part("docs.css"))
+    return make_page(html, style=read_part("page.css") + read_part("docs.css"), script=join_scripts(DOCS_SCRIPTS))
 
 
 def render(description: Json, url: str) -> str:
@@ -53,7 +62,7 @@ def render(description: Json, url: str) -> str:
     schemas = description["components"]["schemas"]
     entries = list(entries_of(description["paths"]))
     key_needed = any(operation["security"] for path in description["paths"].values() for operation in path.values())
-    parts = [_introduction(description, key_needed), _contents(entries)]
+    parts = [_introduction(description, key_needed)]
     group = ""
     for entry in entries:
         if entry.group != group:
@@ -63,6 +72,7 @@ def render(description: Json, url: str) -> str:
     parts.append('<h2 class="group">Schemas</h2>')
     parts += [_schema_section(name, schemas) for name in sorted(schemas)]
     template = read_part("docs.html").replace("@VERSION@", escape(description["info"]["version"]))
+    template = template.replace("@CONTENTS@", _contents(entries))
     return template.replace("@CONTENT@", "\n".join(parts).encode("utf-8", "replace").decode())
 
 
@@ -86,7 +96,8 @@ def entries_of(paths: Mapping[str, Json]) -> Iterator[Entry]:
 
 def _introduction(description: Json, key_needed: bool) -> str:
     key = (
-        "This server requires an API key: replace <code>YOUR_KEY</code> in the examples with yours."
+        '<span id="key-needed">This server requires an API key: replace <code>YOUR_KEY</code> in the examples with '
+        "yours.</span>"
         if key_needed
         else ""
     )
@@ -106,8 +117,11 @@ def _contents(entries: Iterable[Entry]) -> str:
             for method, path in entry.routes
         )
         groups.setdefault(entry.group, []).extend(lines)
-    blocks = (f"<div><h3>{escape(group)}</h3><ul>{''.join(lines)}</ul></div>" for group, lines in groups.items())
-    return f'<nav class="card contents" id="contents" aria-label="Routes">{"".join(blocks)}</nav>'
+    blocks = (
+        f'<div><p>{escape(group)}</p><ul aria-label="{escape(group)}">{"".join(lines)}</ul></div>'
+        for group, lines in groups.items()
+    )
+    return f'<nav class="contents" id="contents" aria-label="Routes">{"".join(blocks)}</nav>'
 
 
 def _section(entry: Entry, schemas: Mapping[str, Json], url: str) -> str:
@@ -117,16 +131,28 @@ def _section(entry: Entry, schemas: Mapping[str, Json], url: str) -> str:
     parts.append(_table("Parameters", [_row(field, schemas) for field in _parameters(operation)]))
     request = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     if request:
-        parts.append(_schema_table("Request", request["schema"], schemas))
+        parts.append(_request_table(request["schema"], schemas))
         examples = request.get("examples", {}).values()
         parts += [_example(entry, example, url) for example in examples]
+    parts.append('<div class="try"></div>')  # filled by the script
     for kind, content in operation["responses"].get("200", {}).get("content", {}).items():
         table = _schema_table("", content["schema"], schemas)
-        parts.append(f"<details><summary>Reply, {escape(kind)}</summary>{table}</details>")
+        parts.append(f'<details class="reply"><summary>Reply, {escape(kind)}</summary>{table}</details>')
     errors = [f"{status} {reply['description']}" for status, reply in operation["responses"].items() if status != "200"]
     if errors:
-        parts.append(f'<p class="soft">Errors: {escape(", ".join(errors))}.</p>')
+        listed = ", ".join(f'<span class="error">{escape(error)}</span>' for error in errors)
+        parts.append(f'<p class="soft">Errors: {listed}.</p>')
     return f'<section class="card" id="{_anchor(entry)}">{"".join(parts)}</section>'
+
+
+def _request_table(schema: Json, schemas: Mapping[str, Json]) -> str:
+    """Long ones are folded, under the names of their fields."""
+    names = [field.name for field in fields_of(_named(schema, schemas), schemas)]
+    if len(names) <= _MAX_UNFOLDED:
+        return _schema_table("Request", schema, schemas)
+    listed = ", ".join(f"<code>{escape(name)}</code>" for name in names)
+    summary = f'<summary>Request, {len(names)} fields: <span class="soft">{listed}</span></summary>'
+    return f"<details>{summary}{_schema_table('', schema, schemas)}</details>"
 
 
 def _parameters(operation: Json) -> Iterator[Field]:
@@ -151,18 +177,23 @@ def _example(entry: Entry, example: Json, url: str) -> str:
     key = "-H 'Authorization: Bearer YOUR_KEY' " if entry.operation["security"] else ""
     target = shlex.quote(url + path.replace("{model}", "MODEL"))
     line = f"curl {verb}{target} {key}-H 'Content-Type: application/json' -d {body}"
-    return f'<h4>{_words(example["summary"])}</h4><pre tabindex="0">{escape(line)}</pre>'
+    return f'<h4>{_words(example["summary"])}</h4><div class="code"><pre>{escape(line)}</pre></div>'
 
 
 def _schema_section(name: str, schemas: Mapping[str, Json]) -> str:
     schema = schemas[name]
     table = _schema_table("", schema, schemas)
-    return f'<details class="card" id="schema-{escape(name)}"><summary>{escape(name)}</summary>{table}</details>'
+    return f'<details class="card schema" id="schema-{escape(name)}"><summary>{escape(name)}</summary>{table}</details>'
+
+
+def _named(schema: Json, schemas: Mapping[str, Json]) -> Json:
+    """What a reference refers to, or the schema itself."""
+    return schemas[name] if (name := name_of(schema)) else schema
 
 
 def _schema_table(title: str, schema: Json, schemas: Mapping[str, Json]) -> str:
     """The fields of an object; for other types, a description in words."""
-    named = schemas[name] if (name := name_of(schema)) else schema
+    named = _named(schema, schemas)
     text = f"<p>{_words(named['description'])}</p>" if "description" in named else ""
     fields = list(fields_of(named, schemas))
     if not fields:

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from gguf_embed.server.app import DIALECTS
 from gguf_embed.server.context import Route
-from gguf_embed.server.docs.openapi import describe, expand, load_descriptions, route_name
+from gguf_embed.server.docs.openapi import CONFIRM, describe, expand, load_descriptions, route_name
 from gguf_embed.server.docs.schema_text import fields_of, type_words
 from tests.batch.http_batches import create_batch, finished, upload
 from tests.server.fake_service import serving
@@ -209,7 +209,12 @@ def test_the_page_for_people_has_every_route_and_every_field():
     fields = {name for schema in SCHEMAS.values() for name in schema.get("properties", {})}
     assert len(fields) > 100
     assert [name for name in fields if f"<code>{name}</code>" not in html] == []
-    assert "<script" not in html
+
+
+def test_what_deletes_or_stops_something_is_to_be_confirmed():
+    confirmed = {f"{method.upper()} {path}" for path, method, operation in OPERATIONS if CONFIRM in operation}
+    dangerous = {f"{method.upper()} {path}" for path, method, _ in OPERATIONS if method == "delete" or "cancel" in path}
+    assert confirmed == {*dangerous, "POST /api/pull"}
 
 
 def test_every_example_of_the_page_can_be_pasted_alone():

@@ -12,13 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from gguf_embed.server.app import DIALECTS
 from gguf_embed.server.docs.page.page import SCRIPTS, load_page, make_page, wants_page
+from gguf_embed.server.docs.reference import DOCS_SCRIPTS, load_docs
 from tests.server.fake_service import Reply, serving
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 ROOT = Path(__file__).parents[3]
 FOLDER = files("gguf_embed.server.docs.page")
-HTML = load_page().body.decode()
+PAGES = {"page": load_page(), "docs": load_docs(DIALECTS, "1.2.3", key_needed=True)}
+HTMLS = {name: made.body.decode() for name, made in PAGES.items()}
+HTML = HTMLS["page"]
 
 
 def get(accept: str | None, method: str = "GET", **options: object) -> Reply:
@@ -71,12 +75,13 @@ def test_head_returns_the_same_headers_without_a_body(accept):
         assert asked.headers[name] == full.headers[name]
 
 
-def test_the_policy_allows_this_style_and_this_script_and_nothing_else():
-    rules = dict(rule.split(" ", 1) for rule in load_page().headers["Content-Security-Policy"].split("; "))
+@pytest.mark.parametrize("name", PAGES)
+def test_the_policy_allows_this_style_and_this_script_and_nothing_else(name):
+    rules = dict(rule.split(" ", 1) for rule in PAGES[name].headers["Content-Security-Policy"].split("; "))
     assert rules["default-src"] == "'none'"
     assert rules["connect-src"] == "'self'"
     for tag, rule in (("style", "style-src"), ("script", "script-src")):
-        [inline] = re.findall(rf"<{tag}>(.*?)</{tag}>", HTML, re.DOTALL)
+        [inline] = re.findall(rf"<{tag}>(.*?)</{tag}>", HTMLS[name], re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
         assert rules[rule] == f"'sha256-{digest}'"
 
@@ -94,22 +99,26 @@ def test_the_page_loads_nothing_from_elsewhere_and_works_under_any_path():
     assert re.findall(r"(?:call|callJson|fetch)\([\"'`]/", HTML) == []
 
 
-def test_the_page_writes_texts_as_text_only():
-    assert re.findall(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function", HTML) == []
-    assert re.findall(r"\son\w+=|style=\"", HTML) == []
+@pytest.mark.parametrize("html", HTMLS.values(), ids=HTMLS)
+def test_the_pages_write_texts_as_text_only(html):
+    assert re.findall(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function", html) == []
+    assert re.findall(r"\son\w+=|style=\"", html) == []
 
 
 def test_every_part_is_used_and_short():
     parts = {part.name: part.read_text("utf-8") for part in FOLDER.iterdir() if part.is_file()}
-    assert set(SCRIPTS) == {name for name in parts if name.endswith(".js")}
+    assert {*SCRIPTS, *DOCS_SCRIPTS} == {name for name in parts if name.endswith(".js")}
     assert {name: len(text.splitlines()) for name, text in parts.items() if len(text.splitlines()) > 300} == {}
     assert len(load_page().body) < 160_000
 
 
-def test_every_id_that_the_script_asks_for_is_in_the_page():
-    asked = set(re.findall(r"(?:\bat|listen)\(\"([\w-]+)\"", HTML))
-    assert len(asked) > 30
-    assert asked - set(re.findall(r"\sid=\"([\w-]+)\"", HTML)) == set()
+@pytest.mark.parametrize(("html", "least"), [(HTMLS["page"], 30), (HTMLS["docs"], 8)], ids=HTMLS)
+def test_every_id_that_the_script_asks_for_is_in_the_page(html, least):
+    asked = set(re.findall(r"(?:\bat|listen)\(\"([\w-]+)\"", html))
+    assert len(asked) > least
+    ids = re.findall(r"\sid=\"([\w-]+)\"", html)
+    assert asked - set(ids) == set()
+    assert len(set(ids)) == len(ids)
 
 
 def test_the_wheel_takes_every_part_along():

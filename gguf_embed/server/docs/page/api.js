@@ -37,10 +37,12 @@ class Refused extends Error {
   }
 }
 
+// Headers are bytes, so the key is encoded as UTF-8.
+const keyHeaders = () =>
+  key ? { Authorization: "Bearer " + String.fromCharCode(...new TextEncoder().encode(key)) } : {};
+
 async function send(path, body, signal) {
-  const headers = {};
-  // headers are bytes: encode the key as UTF-8
-  if (key) headers.Authorization = "Bearer " + String.fromCharCode(...new TextEncoder().encode(key));
+  const headers = keyHeaders();
   if (body) headers["Content-Type"] = "application/json";
   const reply = await fetch(path, {
     method: body ? "POST" : "GET",

@@ -26,27 +26,5 @@ async function copyVectors() {
   if (!state.shown) return;
   at("copied").textContent = "Copying…";
   const text = (await shownAsJson(state.shown)).join("");
-  const copied = (await copyByApi(text)) || copyBySelection(text);
-  at("copied").textContent = copied ? "Copied." : "The browser does not allow copying. Download the file instead.";
-}
-
-// Only pages from this machine or over TLS have a clipboard.
-async function copyByApi(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function copyBySelection(text) {
-  const area = make("textarea", { class: "seen-by-readers", "aria-hidden": "true" });
-  area.value = text;
-  document.body.append(area);
-  area.select();
-  const copied = document.execCommand("copy");
-  area.remove();
-  at("copy").focus();
-  return copied;
+  at("copied").textContent = (await copyText(text)) ? "Copied." : "The browser does not allow copying. Download the file instead.";
 }

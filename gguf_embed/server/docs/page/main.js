@@ -1,4 +1,4 @@
-// The API key, the theme, and event handlers. Must be the last script.
+// The API key, and event handlers. Must be the last script.
 
 // Shows what went wrong in the page's words; a 401 shows the form for the key. `texts`: what was sent.
 function report(error, texts) {
@@ -76,20 +76,6 @@ async function welcome() {
   if (at("error").hidden) say(canCompute() ? READY : NO_MODEL);
 }
 
-const THEMES = ["", "light", "dark"];
-
-function setTheme(name) {
-  stored(() => localStorage, THEME, name);
-  if (name) document.documentElement.dataset.theme = name;
-  else delete document.documentElement.dataset.theme;
-  at("theme").textContent = `Theme: ${name || "auto"}`;
-  repaint();
-}
-
-function repaint() {
-  if (state.shown?.vectors) showMatrix();
-}
-
 function listen(id, event, act) {
   at(id).addEventListener(event, act);
 }
@@ -134,9 +120,6 @@ for (const id of ["chunk-by", "chunk-size", "kind"]) listen(id, "change", cutFil
 listen("forget", "click", () => useKey(""));
 listen("cancel", "click", () => state.running?.abort());
 listen("pull-cancel", "click", () => pulling?.abort());
-listen("theme", "click", () =>
-  setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "") + 1) % 3]),
-);
 listen("model", "change", () => {
   showChosen();
   describeChosen();
@@ -175,7 +158,7 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) poll();
   else clearTimeout(state.polling);
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+onTheme(() => state.shown?.vectors && showMatrix());
 let drawnWidth = 0;
 new ResizeObserver(() => {
   const width = at("pictures").clientWidth;
@@ -188,8 +171,7 @@ new ResizeObserver(() => {
   });
 }).observe(at("pictures"));
 
-const theme = stored(() => localStorage, THEME);
-setTheme(THEMES.includes(theme) ? theme : "");
+startTheme();
 showTabOfAddress();
 countTexts();
 connect();

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -14,23 +14,14 @@ from aiohttp import web
 from gguf_embed.server.context import ServerContext
 
 SCRIPTS = (
-    *(
-        "math.js",
-        "wording.js",
-        "ranking.js",
-        "chunking.js",
-        "export.js",
-        "view.js",
-        "cluster.js",
-        "projection.js",
-    ),  # pure
-    *("api.js", "slices.js", "tabs.js", "form.js", "source.js", "models.js", "request.js", "compute.js"),
-    *("ranking_card.js", "numbers.js", "download.js", "zoom.js", "matrix.js", "table.js", "canvas.js", "map.js"),
-    *("tokens.js", "picture.js"),
-    *("server_status.js",),  # the tab "Server"
+    *("math.js", "wording.js", "ranking.js", "chunking.js", "export.js", "view.js", "cluster.js", "projection.js"),
+    *("api.js", "clipboard.js", "theme.js", "slices.js", "tabs.js", "form.js", "source.js", "models.js"),
+    *("request.js", "compute.js", "ranking_card.js", "numbers.js", "download.js", "zoom.js", "matrix.js", "table.js"),
+    *("canvas.js", "map.js", "tokens.js", "picture.js"),
+    *("server_status.js",),
     "main.js",
 )
-"""Joined in this order into one script, which adds no names to the window."""
+"""Joined in this order."""
 
 STYLES = ("page.css", "try.css", "server.css")
 """Joined in this order."""
@@ -65,9 +56,13 @@ def wants_page(accept: str) -> bool:
 @functools.cache
 def load_page() -> Page:
     """Read and assemble the page, once per process."""
-    script = '(() => {\n"use strict";\n' + "\n".join(map(read_part, SCRIPTS)) + "})();\n"
     html = read_part("index.html").replace(_SERVER, read_part("server.html"))
-    return make_page(html, style="".join(map(read_part, STYLES)), script=script)
+    return make_page(html, style="".join(map(read_part, STYLES)), script=join_scripts(SCRIPTS))
+
+
+def join_scripts(names: Iterable[str]) -> str:
+    """These files as one script, which adds no names to the window."""
+    return '(() => {\n"use strict";\n' + "\n".join(map(read_part, names)) + "})();\n"
 
 
 def read_part(name: str) -> str:
