@@ -15,6 +15,7 @@ LEFT_OUT = {
     "gguf_embed_dropped_tokens",
     "gguf_embed_interactive_batch_tokens",
     "gguf_embed_model_load_seconds",
+    "gguf_embed_model_requests",
     "gguf_embed_stored_batch_bytes",
     "gguf_embed_windowed_texts",
 }

@@ -20,7 +20,7 @@ def test_two_servers_count_apart():
 def test_texts_carry_tokens_timings_and_truncation():
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.observe_texts(3, 40, Timings(0.01, 0.02, 0.03), [Truncation(0, 20, 16), Truncation(2, 17, 16)])
+    metrics.observe_texts("m", 3, 40, Timings(0.01, 0.02, 0.03), [Truncation(0, 20, 16), Truncation(2, 17, 16)])
     expected = {
         "gguf_embed_texts_total": 3,
         "gguf_embed_tokens_total": 40,
@@ -31,6 +31,16 @@ def test_texts_carry_tokens_timings_and_truncation():
         "gguf_embed_compute_seconds_sum": 0.03,
     }
     assert {name: registry.get_sample_value(name) for name in expected} == expected
+
+
+def test_requests_and_tokens_are_counted_for_each_model():
+    metrics = Metrics()
+    for model, n_tokens in (("a", 5), ("b", 7), ("a", 11)):
+        metrics.observe_texts(model, 1, n_tokens, Timings(), ())
+    value = metrics.registry.get_sample_value
+    assert value("gguf_embed_model_requests_total", {"model": "a"}) == 2
+    assert value("gguf_embed_model_tokens_total", {"model": "a"}) == 16
+    assert value("gguf_embed_model_tokens_total", {"model": "b"}) == 7
 
 
 def test_a_batch_fills_a_share_of_its_budget():

@@ -201,6 +201,7 @@ class ServerContext:
         """Embed with the service, and count the result."""
         result = await self.service.embed(request, check)
         self.metrics.observe_texts(
+            result.model.name,
             len(result.output) - len(result.failures),
             result.usage.prompt_tokens,
             result.timings,
@@ -213,13 +214,17 @@ class ServerContext:
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Rerank with the service, and count the result: each document with the query is one text."""
         result = await self.service.rerank(request)
-        self.metrics.observe_texts(len(result.scores), result.usage.prompt_tokens, result.timings, result.truncated)
+        self.metrics.observe_texts(
+            result.model.name, len(result.scores), result.usage.prompt_tokens, result.timings, result.truncated
+        )
         return result
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """Classify with the service, and count the result: a pair is one text."""
         result = await self.service.classify(request)
-        self.metrics.observe_texts(len(result.numbers), result.usage.prompt_tokens, result.timings, result.truncated)
+        self.metrics.observe_texts(
+            result.model.name, len(result.numbers), result.usage.prompt_tokens, result.timings, result.truncated
+        )
         return result
 
 
