@@ -7,6 +7,7 @@ import base64
 import hashlib
 import re
 import tomllib
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
@@ -103,6 +104,15 @@ def test_the_page_loads_nothing_from_elsewhere_and_works_under_any_path():
 def test_the_pages_write_texts_as_text_only(html):
     assert re.findall(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function", html) == []
     assert re.findall(r"\son\w+=|style=\"", html) == []
+
+
+@pytest.mark.parametrize("names", [SCRIPTS, DOCS_SCRIPTS], ids=PAGES)
+def test_no_name_of_a_script_is_declared_twice(names):
+    """They share one scope, in which a second function would silently replace the first."""
+    declared = re.compile(r"^(?:const|let|class|(?:async )?function\*?) (\w+)", re.MULTILINE)
+    found = Counter(name for file in names for name in declared.findall(FOLDER.joinpath(file).read_text("utf-8")))
+    assert len(found) > 20
+    assert [name for name, n in found.items() if n > 1] == []
 
 
 def test_every_part_is_used_and_short():

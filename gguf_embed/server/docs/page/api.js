@@ -4,7 +4,7 @@ const KEY = "gguf-embed-key";
 const THEME = "gguf-embed-theme";
 const at = (id) => document.getElementById(id);
 
-const state = { models: [], running: null, shown: null, polling: null, sample: null, rates: [], locked: false, file: null };
+const state = { models: [], running: null, shown: null, polling: null, locked: false, file: null };
 
 // An element with attributes and children; strings become text, never markup.
 function make(name, attributes = {}, ...children) {
@@ -41,8 +41,8 @@ class Refused extends Error {
 const keyHeaders = () =>
   key ? { Authorization: "Bearer " + String.fromCharCode(...new TextEncoder().encode(key)) } : {};
 
-async function send(path, body, signal) {
-  const headers = keyHeaders();
+async function send(path, body, signal, more = {}) {
+  const headers = { ...keyHeaders(), ...more };
   if (body) headers["Content-Type"] = "application/json";
   const reply = await fetch(path, {
     method: body ? "POST" : "GET",
@@ -62,9 +62,9 @@ function unanswered(error) {
   return error.name === "AbortError" || error instanceof Refused ? error : new Refused(0, GONE);
 }
 
-async function call(path, body, signal) {
+async function call(...asked) {
   try {
-    return await (await send(path, body, signal)).text();
+    return await (await send(...asked)).text();
   } catch (error) {
     throw unanswered(error);
   }

@@ -136,6 +136,7 @@ listen("texts", "input", countTexts);
 listen("blocks", "change", countTexts);
 listen("ids", "change", () => at("tokens").classList.toggle("ids", at("ids").checked));
 listen("sort", "change", showMatrix);
+listen("span", "change", drawCharts);
 listen("heat", "mouseover", readTable);
 listen("heat", "focusin", readTable);
 listen("heat", "keydown", moveInTable);
@@ -172,6 +173,7 @@ new ResizeObserver(() => {
 }).observe(at("pictures"));
 
 startTheme();
+makeCharts();
 showTabOfAddress();
 countTexts();
 connect();

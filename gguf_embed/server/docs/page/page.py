@@ -18,7 +18,7 @@ SCRIPTS = (
     *("api.js", "clipboard.js", "theme.js", "slices.js", "tabs.js", "form.js", "source.js", "models.js"),
     *("request.js", "compute.js", "ranking_card.js", "numbers.js", "download.js", "zoom.js", "matrix.js", "table.js"),
     *("canvas.js", "map.js", "tokens.js", "picture.js"),
-    *("server_status.js",),
+    *("server_sample.js", "server_charts.js", "server_models.js", "server_batches.js", "server_status.js"),
     "main.js",
 )
 """Joined in this order."""

@@ -1,7 +1,11 @@
-// The tab "Server": the server's status, updated every two seconds while the page is visible.
+// The tab "Server": asks the server every two seconds while the page is visible, and says when it is gone.
 
 const POLL_MS = 2000;
-const KEPT = 31; // points of the line, for one minute; the drawing is 30 wide
+const PATIENCE_MS = 10_000; // for one answer
+const KEPT_MS = 3_600_000;
+
+const seen = { points: [], look: null }; // what the charts show, and what the counters said last
+let goneSince = null;
 
 // The server's counters, or null if they are disabled.
 async function counters(signal) {
@@ -13,63 +17,82 @@ async function counters(signal) {
   }
 }
 
-const difference = (before, after, name) =>
-  (after.get(`gguf_embed_${name}`) ?? 0) - (before.get(`gguf_embed_${name}`) ?? 0);
+const difference = (before, after, name) => (after.get(OWN + name) ?? 0) - (before.get(OWN + name) ?? 0);
 
 async function poll() {
   clearTimeout(state.polling);
   if (document.hidden || state.locked) return;
   try {
-    showModels((await callJson("v1/models")).data);
-    const now = await counters();
-    at("rate-figure").hidden = now === null;
-    at("live-note").textContent = now
-      ? ""
-      : "Metrics are disabled on this server, so its speed and batch fill are unknown.";
-    showLoad(now ?? readyAsCounters(await callJson("ready")), now !== null);
+    await lookAround(AbortSignal.timeout(PATIENCE_MS));
+    showBack();
   } catch (error) {
     if (error.status === 401) return report(error);
-    at("live-note").textContent = error.message;
+    showGone(error.message);
   }
   clearTimeout(state.polling);
   if (!document.hidden) state.polling = setTimeout(poll, POLL_MS);
   return undefined;
 }
 
-const readyAsCounters = (ready) =>
-  new Map(["queued_texts", "queued_tokens", "running_texts"].map((name) => [`gguf_embed_${name}`, ready[name]]));
+async function lookAround(signal) {
+  showModels((await callJson("v1/models", null, signal)).data);
+  const now = await counters(signal);
+  const ready = now ? null : await callJson("ready", null, signal);
+  const look = now ? lookAt(now, Date.now()) : lookAtReady(ready, Date.now());
+  remember(look);
+  showLoad(look, now ? now.get(`${OWN}queued_tokens`) : ready.queued_tokens);
+  if (openTab() === "server") await showServer(now, signal);
+}
+
+async function showServer(now, signal) {
+  drawCharts();
+  showModelRows(now, (await callJson("api/ps", null, signal)).models, Date.now());
+  await pollBatches(now, signal);
+}
+
+// Adds a point. A pause, such as a hidden tab, is a gap in the lines.
+function remember(look) {
+  const before = seen.look;
+  seen.look = look;
+  if (before && look.atMs - before.atMs > 3 * POLL_MS) seen.points.push({ atMs: before.atMs + 1 });
+  const isFirst = !before || !look.durations || restarted(before, look);
+  seen.points.push(isFirst ? instant(look) : pointBetween(before, look));
+  while (seen.points[0].atMs < look.atMs - KEPT_MS) seen.points.shift();
+}
+
+function showLoad(look, queuedTokens) {
+  const point = seen.points.at(-1);
+  setText("waiting", look.queued ? `${counted(look.queued, "text")}, ${counted(queuedTokens, "token")}` : "0 texts");
+  setText("running", counted(look.running, "text"));
+  at("charts-card").hidden = !look.durations;
+  setText("live-note", look.durations ? "" : "Metrics are disabled on this server, so most of this is unknown: start it without --no-metrics.");
+  if (isNumber(point.tokens)) setText("speed", whole(point.tokens));
+  if (isNumber(point.fill)) setText("fill", percent(point.fill));
+  if (look.startedS) setText("uptime", lengthOf(look.atMs / 1000 - look.startedS));
+}
 
 function showLoadedCount() {
   const loaded = state.models.filter((model) => model.status.value === "loaded");
-  at("n-loaded").textContent = `${loaded.length} of ${state.models.length}`;
+  setText("n-loaded", `${loaded.length} of ${state.models.length}`);
 }
 
-function showLoad(now, hasCounters) {
-  const value = (name) => now.get(`gguf_embed_${name}`) ?? 0;
-  at("waiting").textContent = value("queued_texts")
-    ? `${counted(value("queued_texts"), "text")}, ${counted(value("queued_tokens"), "token")}`
-    : "0 texts";
-  at("running").textContent = counted(value("running_texts"), "text");
-  if (!hasCounters) return;
-  const sample = { now, atMs: performance.now() };
-  const before = state.sample;
-  state.sample = sample;
-  if (!before) return;
-  const perSecond = Math.max(0, difference(before.now, now, "tokens_total")) / ((sample.atMs - before.atMs) / 1000);
-  at("speed").textContent = Math.round(perSecond).toLocaleString("en");
-  const batches = difference(before.now, now, "batch_fill_ratio_count");
-  if (batches > 0)
-    at("fill").textContent = `${Math.round((100 * difference(before.now, now, "batch_fill_ratio_sum")) / batches)}%`;
-  state.rates = [...state.rates, perSecond].slice(-KEPT);
-  const most = Math.max(1, ...state.rates);
-  at("unseen").setAttribute("d", `M0 19H${KEPT - state.rates.length}`);
-  at("rate").firstElementChild.setAttribute(
-    "d",
-    state.rates
-      .map(
-        (rate, index) =>
-          `${index ? "L" : "M"}${KEPT - state.rates.length + index} ${(19 - (18 * rate) / most).toFixed(1)}`,
-      )
-      .join(""),
-  );
+// Only a change is written, because it is read aloud.
+function setText(id, text) {
+  if (at(id).textContent !== text) at(id).textContent = text;
+}
+
+function showGone(message) {
+  goneSince ??= Date.now();
+  seen.points.push({ atMs: Date.now() }); // a gap in the lines
+  setText("gone", `${message} No answer since ${clock(goneSince)}. The page asks again every ${POLL_MS / 1000} seconds.`);
+  at("gone").hidden = false;
+  for (const id of ["waiting", "running", "speed", "fill", "uptime"]) setText(id, "–");
+  if (openTab() === "server") drawCharts();
+}
+
+function showBack() {
+  if (goneSince === null) return;
+  goneSince = null;
+  at("gone").hidden = true;
+  setText("back", `The server answers again since ${clock(Date.now())}.`);
 }

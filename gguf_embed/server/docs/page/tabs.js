@@ -12,6 +12,7 @@ function showTab(name) {
   }
   at("skip").href = name === "try" ? "#texts" : "#server";
   at("skip").textContent = name === "try" ? "Skip to the texts" : "Skip to the server";
+  if (name === "server" && state.models.length > 0) poll(); // at once, and not only in two seconds
 }
 
 function chooseTab(name) {
