@@ -52,6 +52,16 @@ def label(tab: Browser, title: str) -> str:
     return next((text for text in labels if text.startswith(title)), "")
 
 
+def path(tab: Browser) -> str:
+    """The line of the first chart. This and the times are read at once, because each answer draws them anew."""
+    return str(tab.run("return document.querySelector('#charts path')?.getAttribute('d') ?? ''"))
+
+
+def times(tab: Browser) -> list[str]:
+    shown = "document.querySelectorAll('#charts figure:not([hidden]) time')"
+    return list(tab.run(f"return [...{shown}].map(time => time.textContent)"))
+
+
 def cells(tab: Browser, model: str) -> list[str]:
     """The row of a model, read at once, because it is written anew with each answer."""
     rows = tab.run(
@@ -80,7 +90,7 @@ def test_charts_show_what_the_server_does(tab, tiny_server):
     tab.wait(lambda: re.search(r"all now \d.*, at most 0*[.\d]*[1-9]", label(tab, "Requests per second")))
     tab.wait(lambda: values(tab, "Batch fill").endswith("%") or "at most" in label(tab, "Batch fill"))
     assert "MB" in values(tab, "Memory of the server")
-    assert "L" in tab.find("#charts path.line-0").get_attribute("d")
+    tab.wait(lambda: "L" in path(tab))
     assert values(tab, "Found in the cache") == ""  # this server has no cache
 
 
@@ -97,9 +107,24 @@ def test_pointing_at_a_chart_reads_all_of_them_at_that_time(tab):
     ActionChains(tab.chrome).move_to_element(tab.find("#charts svg")).perform()
     n_shown = len(tab.all("#charts figure:not([hidden])"))
     tab.wait(lambda: len(tab.all("#charts .pointed")) == n_shown > 3)
-    assert len(set(tab.texts("#charts figure:not([hidden]) time"))) == 1
+    assert len(set(times(tab))) == 1
     ActionChains(tab.chrome).move_to_element(tab.find("#server-title")).perform()
     tab.wait(lambda: tab.all("#charts .pointed") == [])
+
+
+def test_the_charts_can_be_read_from_the_keyboard(tab):
+    from selenium.webdriver import Keys
+
+    tab.wait(lambda: path(tab).count("L") > 3)
+    tab.run("document.getElementById('charts').focus()")
+    tab.press(Keys.HOME, Keys.ARROW_RIGHT)
+    said = tab.find("#charts-said").get_attribute("textContent")
+    assert re.match(
+        r"\d\d:\d\d:\d\d\. Requests per second: all [\d.]+, refused or failed [\d.]+\. Tokens per second: ", said
+    )
+    assert times(tab)[0] == said[:8]
+    tab.press(Keys.ESCAPE)
+    assert tab.all("#charts .pointed") == []
 
 
 def test_each_model_has_its_memory_and_its_work(browser, models, launch):

@@ -137,6 +137,7 @@ listen("blocks", "change", countTexts);
 listen("ids", "change", () => at("tokens").classList.toggle("ids", at("ids").checked));
 listen("sort", "change", showMatrix);
 listen("span", "change", drawCharts);
+listen("charts", "keydown", moveInCharts);
 listen("heat", "mouseover", readTable);
 listen("heat", "focusin", readTable);
 listen("heat", "keydown", moveInTable);

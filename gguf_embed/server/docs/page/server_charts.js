@@ -37,6 +37,23 @@ function makeCharts() {
   );
 }
 
+// Arrow keys go from point to point, Home and End to the ends, Escape back to now. What is read there is said.
+function moveInCharts(event) {
+  const times = seen.points.filter(({ atMs }) => atMs >= shownTime().from).map(({ atMs }) => atMs);
+  const last = times.length - 1;
+  const now = pointedMs === null ? last : times.indexOf(nearest(seen.points, pointedMs).atMs);
+  const next = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: last, Escape: null }[event.key];
+  if (next === undefined || last < 0) return;
+  event.preventDefault();
+  pointedMs = next === null ? null : times[Math.min(last, Math.max(0, next))];
+  drawCharts();
+  const shown = CHARTS.filter(({ figure }) => !figure.hidden);
+  const said = shown.map(({ title, values }) => `${title}: ${spoken(values)}`);
+  setText("charts-said", pointedMs === null ? "Now" : [clock(pointedMs), ...said].join(". "));
+}
+
+const spoken = (values) => [...values.querySelectorAll("span")].map((part) => part.textContent).join(", ");
+
 function pointAt(event, svg) {
   const box = svg.getBoundingClientRect();
   const { from, to } = shownTime();

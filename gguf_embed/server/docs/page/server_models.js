@@ -1,31 +1,48 @@
 // The table of models: what each takes and does.
 
 const FAR_YEAR = 2300; // Ollama's way to say that a model stays
+const MAX_MODELS = 50;
 
 const withoutTag = (name) => name.replace(/:latest$/, "");
 
-function showModelRows(counters, loaded, now) {
+function showModelRows(counters, loaded, nowMs) {
+  const work = workOf(counters);
   const byName = new Map(loaded.map((model) => [withoutTag(model.name), model]));
-  const last = seen.points.at(-1);
-  const of = (name) => (counters ? byModel(counters, name) : new Map());
-  const [requests, speeds, waiting] = [of("model_requests_total"), of("tokens_per_second"), of("waiting_requests")];
-  const names = [...at("models").tHead.rows[0].cells].slice(1).map((cell) => cell.textContent);
+  const heads = [...at("models").tHead.rows[0].cells].map((cell) => cell.textContent);
+  const isAsleep = ({ status }) => Number(status.value === "unloaded");
+  const sorted = [...state.models].sort((one, other) => isAsleep(one) - isAsleep(other));
+  const more = sorted.length - MAX_MODELS;
+  setText("models-more", more > 0 ? `${counted(more, "more model")} can be loaded.` : "");
   at("model-rows").replaceChildren(
-    ...state.models.map(({ id, status }) => {
-      const own = byName.get(withoutTag(id));
-      const cells = [
-        stateWords(status),
-        own ? megabytes(own.size) : "–",
-        counters ? whole(requests.get(id) ?? 0) : "–",
-        last?.models ? whole(last.models.get(id) ?? 0) : "–",
-        speeds.get(id) > 0 ? whole(speeds.get(id)) : "–",
-        waiting.has(id) ? whole(waiting.get(id)) : "–",
-        own ? unloadWords(new Date(own.expires_at), now) : "–",
-      ];
-      const head = make("th", { scope: "row" }, make("bdi", {}, id));
-      return make("tr", {}, head, ...cells.map((cell, index) => make("td", { "data-name": names[index] }, cell)));
+    ...sorted.slice(0, MAX_MODELS).map((model) => {
+      const head = make("th", { scope: "row" }, make("bdi", {}, model.id));
+      const cells = cellsOf(model, byName.get(withoutTag(model.id)), work, nowMs);
+      return make("tr", {}, head, ...cells.map((cell, index) => make("td", { "data-name": heads[index + 1] }, cell)));
     }),
   );
+}
+
+// What the counters say of each model; nothing if they are disabled.
+function workOf(counters) {
+  const of = (name) => (counters ? byModel(counters, name) : new Map());
+  return {
+    requests: counters ? of("model_requests_total") : null,
+    now: seen.points.at(-1).models ?? null,
+    fastest: of("tokens_per_second"),
+    waiting: of("waiting_requests"),
+  };
+}
+
+function cellsOf({ id, status }, own, { requests, now, fastest, waiting }, nowMs) {
+  return [
+    stateWords(status),
+    own ? megabytes(own.size) : "–",
+    requests ? whole(requests.get(id) ?? 0) : "–",
+    now ? whole(now.get(id) ?? 0) : "–",
+    fastest.get(id) > 0 ? whole(fastest.get(id)) : "–",
+    waiting.has(id) ? whole(waiting.get(id)) : "–",
+    own ? unloadWords(new Date(own.expires_at), nowMs) : "–",
+  ];
 }
 
 function stateWords({ value, engine, restarts }) {
@@ -35,9 +52,9 @@ function stateWords({ value, engine, restarts }) {
   return parts.join(", ");
 }
 
-function unloadWords(when, now) {
+function unloadWords(when, nowMs) {
   if (when.getFullYear() > FAR_YEAR) return "never";
-  return `in ${lengthOf((when - now) / 1000)}`;
+  return `in ${lengthOf((when - nowMs) / 1000)}`;
 }
 
 // "40 s", "12 min", "3 h 5 min", "2 d 4 h".

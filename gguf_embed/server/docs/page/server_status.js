@@ -27,7 +27,7 @@ async function poll() {
     showBack();
   } catch (error) {
     if (error.status === 401) return report(error);
-    showGone(error.message);
+    showGone(error);
   }
   clearTimeout(state.polling);
   if (!document.hidden) state.polling = setTimeout(poll, POLL_MS);
@@ -50,9 +50,10 @@ async function showServer(now, signal) {
   await pollBatches(now, signal);
 }
 
-// Adds a point. A pause, such as a hidden tab, is a gap in the lines.
+// Adds a point. A pause, such as a hidden tab, is a gap in the lines; rates over moments would only be noise.
 function remember(look) {
   const before = seen.look;
+  if (before && look.atMs - before.atMs < POLL_MS / 4) return;
   seen.look = look;
   if (before && look.atMs - before.atMs > 3 * POLL_MS) seen.points.push({ atMs: before.atMs + 1 });
   const isFirst = !before || !look.durations || restarted(before, look);
@@ -81,10 +82,11 @@ function setText(id, text) {
   if (at(id).textContent !== text) at(id).textContent = text;
 }
 
-function showGone(message) {
+function showGone({ status, message }) {
   goneSince ??= Date.now();
   seen.points.push({ atMs: Date.now() }); // a gap in the lines
-  setText("gone", `${message} No answer since ${clock(goneSince)}. The page asks again every ${POLL_MS / 1000} seconds.`);
+  const why = status ? `The server answers ${status} (${message}), since` : `${message} No answer since`;
+  setText("gone", `${why} ${clock(goneSince)}. The page asks again every ${POLL_MS / 1000} seconds.`);
   at("gone").hidden = false;
   for (const id of ["waiting", "running", "speed", "fill", "uptime"]) setText(id, "–");
   if (openTab() === "server") drawCharts();
