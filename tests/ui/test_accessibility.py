@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.batch.http_batches import create_batch, finished, upload
 from tests.ui.browser import Browser
 
 pytestmark = pytest.mark.ui
@@ -96,6 +97,46 @@ def test_without_a_model(browser, launch, tmp_path):
     check(browser)
 
 
-def test_the_tab_server(page):
+def test_the_tab_server_with_charts_and_batches(page, tiny_server):
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings"}
+    texts = [f"{n} " + "dog " * 50 for n in range(50)]
+    lines = [{**line, "body": {"input": "a", "dimensions": 99999}}]
+    over = finished(tiny_server, create_batch(tiny_server, upload(tiny_server, lines))["id"])["id"]
+    lines = [{**line, "custom_id": f"{n}", "body": {"input": [f"{n} {text}" for text in texts]}} for n in range(900)]
+    running = create_batch(tiny_server, upload(tiny_server, lines))["id"]
     page.open_tab("server")
+    page.wait(lambda: page.all(f"[aria-label='Stop {running}']"))
+    page.find(f"[aria-label='Show errors of {over}']").click()
+    page.find(f"[aria-label='Stop {running}']").click()
+    page.wait(lambda: page.find("#batches .errors li").is_displayed())
+    page.wait(lambda: "95% in" in page.find("#charts").text)
     check(page)
+    tiny_server.post(f"/v1/batches/{running}/cancel", {})
+
+
+def test_the_tab_server_when_the_server_is_gone(browser, models, launch):
+    server = launch("-m", models / "encoder.gguf")
+    browser.open(f"{server.url}/#server")
+    browser.wait(lambda: browser.all("#model-rows tr"))
+    server.process.kill()
+    server.process.wait()
+    browser.wait(lambda: browser.find("#gone").is_displayed())
+    check(browser)
+
+
+def test_the_documentation(browser, tiny_server):
+    browser.open(f"{tiny_server.url}/docs")
+    check(browser)
+
+
+def test_the_documentation_searched_and_tried(browser, tiny_server):
+    browser.open(f"{tiny_server.url}/docs")
+    browser.find("#find").send_keys("truncation\n")
+    for section in ("#post_v1_embeddings", "#delete_v1_files_file_id"):
+        browser.find(f"{section} .try summary").click()
+        browser.wait(lambda section=section: browser.all(f"{section} .try button.main"))
+        browser.find(f"{section} .try button.main").click()
+    browser.find("#delete_v1_files_file_id .try input").send_keys("file-0\n")
+    browser.wait(lambda: browser.find("#post_v1_embeddings .try pre").is_displayed())
+    assert browser.find("#delete_v1_files_file_id [role=alertdialog]").is_displayed()
+    check(browser)
