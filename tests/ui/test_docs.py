@@ -51,6 +51,7 @@ def test_fields_routes_and_errors_are_found(docs):
     assert not docs.find("#contents").is_displayed()
     assert search(docs, "/v1/rerank")[:2] == ["route POST /v1/rerank", "route POST /v1/reranking"]
     assert search(docs, "429")[0] == "error 429 Too Many Requests"
+    assert search(docs, "context_length_exceeded") == ["error input_too_long"]
     assert search(docs, "offsets tokens")  # two words, in any order
     assert search(docs, "zebra") == []
     assert docs.find("#found-note").text.startswith("Nothing matches “zebra”.")

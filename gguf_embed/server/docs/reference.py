@@ -13,6 +13,7 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.server.context import Dialect, ServerContext
+from gguf_embed.server.docs.error_table import error_table
 from gguf_embed.server.docs.openapi import describe
 from gguf_embed.server.docs.page.page import Page, join_scripts, make_page, read_part
 from gguf_embed.server.docs.schema_text import Field, Json, fields_of, name_of, type_words
@@ -69,6 +70,7 @@ def render(description: Json, url: str) -> str:
             group = entry.group
             parts.append(f'<h2 class="group">{escape(group)}</h2>')
         parts.append(_section(entry, schemas, url))
+    parts += ['<h2 class="group">Errors</h2>', error_table()]
     parts.append('<h2 class="group">Schemas</h2>')
     parts += [_schema_section(name, schemas) for name in sorted(schemas)]
     template = read_part("docs.html").replace("@VERSION@", escape(description["info"]["version"]))
@@ -117,6 +119,7 @@ def _contents(entries: Iterable[Entry]) -> str:
             for method, path in entry.routes
         )
         groups.setdefault(entry.group, []).extend(lines)
+    groups["Errors"] = ['<li><a href="#errors">Kinds of errors</a></li>']
     blocks = (
         f'<div><p>{escape(group)}</p><ul aria-label="{escape(group)}">{"".join(lines)}</ul></div>'
         for group, lines in groups.items()

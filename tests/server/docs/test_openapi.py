@@ -15,8 +15,10 @@ from jsonschema import Draft202012Validator
 
 from gguf_embed.server.app import DIALECTS
 from gguf_embed.server.context import Route
+from gguf_embed.server.docs.error_table import error_table
 from gguf_embed.server.docs.openapi import CONFIRM, describe, expand, load_descriptions, route_name
 from gguf_embed.server.docs.schema_text import fields_of, type_words
+from gguf_embed.server.http.errors import STATUSES
 from tests.batch.http_batches import create_batch, finished, upload
 from tests.server.fake_service import serving
 from tests.server.routes import ROUTES
@@ -209,6 +211,14 @@ def test_the_page_for_people_has_every_route_and_every_field():
     fields = {name for schema in SCHEMAS.values() for name in schema.get("properties", {})}
     assert len(fields) > 100
     assert [name for name in fields if f"<code>{name}</code>" not in html] == []
+
+
+def test_the_page_for_people_has_every_kind_of_error_and_what_it_means():
+    rows = re.findall(r'<th scope="row"><code>(\w+)</code></th><td>(\d+)</td><td>.*?</td><td>(.*?)</td>', error_table())
+    assert {kind: int(status) for kind, status, _ in rows} == STATUSES
+    meanings = [meaning for *_, meaning in rows]
+    assert all(re.fullmatch(r"[A-Z][^.`]+\.", meaning) for meaning in meanings)
+    assert len(set(meanings)) == len(meanings)
 
 
 def test_what_deletes_or_stops_something_is_to_be_confirmed():

@@ -21,12 +21,16 @@ function readIndex() {
       add("field", name, `${type}. ${meaning}`, row.closest("details.reply") ? `reply of ${label}` : label, row);
     }
   };
-  for (const section of document.querySelectorAll("#content section[id]")) {
+  for (const section of document.querySelectorAll("#content section[id]:not(#errors)")) {
     const heads = [...section.querySelectorAll("h3")];
     const label = routeOf(heads[0]);
     for (const head of heads) add("route", routeOf(head), plain(section.querySelector("p")), "", head);
     addFields(section, label);
     for (const error of section.querySelectorAll(".error")) add("error", plain(error), "", label, error);
+  }
+  for (const row of document.querySelectorAll("#errors tbody tr")) {
+    const [kind, ...about] = [...row.cells].map(plain);
+    add("error", kind, about.join(". "), "", row);
   }
   for (const schema of document.querySelectorAll("details.schema")) {
     const name = plain(schema.firstElementChild);
