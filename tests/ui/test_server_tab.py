@@ -135,6 +135,8 @@ def test_each_model_has_its_memory_and_its_work(browser, models, launch):
     server.embed("a b", model="decoder")
     tab.wait(lambda: cells(tab, "decoder")[0] == "loaded")
     tab.wait(lambda: cells(tab, "decoder")[2] == "2")
+    lines = "return [...document.querySelectorAll('#model-rows path')].map(path => path.getAttribute('d'))"
+    tab.wait(lambda: all("L" in line for line in tab.run(lines)))
     _, memory, requests, _, fastest, waiting, unloads = cells(tab, "decoder")
     assert memory.endswith("MB")
     assert (requests, waiting) == ("2", "0")

@@ -2,6 +2,8 @@
 
 const FAR_YEAR = 2300; // Ollama's way to say that a model stays
 const MAX_MODELS = 50;
+const SMALL_WIDTH = 80;
+const SMALL_HEIGHT = 20;
 
 const withoutTag = (name) => name.replace(/:latest$/, "");
 
@@ -17,7 +19,7 @@ function showModelRows(counters, loaded, nowMs) {
     ...sorted.slice(0, MAX_MODELS).map((model) => {
       const head = make("th", { scope: "row" }, make("bdi", {}, model.id));
       const cells = cellsOf(model, byName.get(withoutTag(model.id)), work, nowMs);
-      return make("tr", {}, head, ...cells.map((cell, index) => make("td", { "data-name": heads[index + 1] }, cell)));
+      return make("tr", {}, head, ...cells.map((cell, index) => make("td", { "data-name": heads[index + 1] }, ...cell)));
     }),
   );
 }
@@ -33,16 +35,34 @@ function workOf(counters) {
   };
 }
 
+// What is in each cell, as children of its element.
 function cellsOf({ id, status }, own, { requests, now, fastest, waiting }, nowMs) {
   return [
-    stateWords(status),
-    own ? megabytes(own.size) : "–",
-    requests ? whole(requests.get(id) ?? 0) : "–",
-    now ? whole(now.get(id) ?? 0) : "–",
-    fastest.get(id) > 0 ? whole(fastest.get(id)) : "–",
-    waiting.has(id) ? whole(waiting.get(id)) : "–",
-    own ? unloadWords(new Date(own.expires_at), nowMs) : "–",
+    [stateWords(status)],
+    [own ? megabytes(own.size) : "–"],
+    [requests ? whole(requests.get(id) ?? 0) : "–"],
+    now ? [smallLine(id), whole(now.get(id) ?? 0)] : ["–"],
+    [fastest.get(id) > 0 ? whole(fastest.get(id)) : "–"],
+    [waiting.has(id) ? whole(waiting.get(id)) : "–"],
+    [own ? unloadWords(new Date(own.expires_at), nowMs) : "–"],
   ];
+}
+
+// A model's tokens per second in the time that the charts show, without an axis.
+function smallLine(id) {
+  const time = shownTime();
+  const points = seen.points
+    .filter((point) => point.atMs >= time.from)
+    .map(({ atMs, models }) => ({ atMs, tokens: models ? (models.get(id) ?? 0) : null }));
+  const few = thinned(points, ["tokens"], SMALL_WIDTH);
+  const most = Math.max(1, ...few.map(({ tokens }) => tokens ?? 0));
+  const place = (atMs, tokens) => [
+    (((atMs - time.from) / (time.to - time.from)) * SMALL_WIDTH).toFixed(1),
+    (SMALL_HEIGHT - 1 - (tokens / most) * (SMALL_HEIGHT - 2)).toFixed(1),
+  ];
+  const svg = make("svg", { viewBox: `0 0 ${SMALL_WIDTH} ${SMALL_HEIGHT}`, "aria-hidden": "true" });
+  svg.append(make("path", { class: "line-0", d: pathOf(few, "tokens", place) }));
+  return svg;
 }
 
 function stateWords({ value, engine, restarts }) {
