@@ -58,7 +58,6 @@ class Metrics:
         self._define_model_metrics(self.registry)
         # labels() parses and locks on every call, and there are few label values (our own routes and statuses)
         self._bound: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        self._bound_models: dict[str, tuple[Counter, Counter]] = {}
 
     def _define_request_metrics(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
@@ -186,12 +185,8 @@ class Metrics:
             ["model"],
             registry=registry,
         )
-        self._model_requests = Counter(
-            "gguf_embed_model_requests", "Requests whose texts this model computed.", ["model"], registry=registry
-        )
-        self._model_tokens = Counter(
-            "gguf_embed_model_tokens", "Tokens of the texts that this model computed.", ["model"], registry=registry
-        )
+        self._model_requests = Counter("gguf_embed_model_requests", "Requests computed.", ["model"], registry=registry)
+        self._model_tokens = Counter("gguf_embed_model_tokens", "Tokens computed.", ["model"], registry=registry)
         self._loaded_models = Gauge("gguf_embed_loaded_models", "Models in memory now.", registry=registry)
 
     def observe_request(self, route: str, status: int, duration_s: float) -> None:
@@ -211,12 +206,8 @@ class Metrics:
         self, model: str, n_texts: int, n_tokens: int, timings: Timings, truncated: Sequence[Truncation]
     ) -> None:
         """One request's texts became vectors."""
-        bound = self._bound_models.get(model)
-        if bound is None:
-            bound = self._model_requests.labels(model), self._model_tokens.labels(model)
-            self._bound_models[model] = bound
-        bound[0].inc()
-        bound[1].inc(n_tokens)
+        self._model_requests.labels(model).inc()
+        self._model_tokens.labels(model).inc(n_tokens)
         self._texts.inc(n_texts)
         self._tokens.inc(n_tokens)
         self._tokenize_seconds.observe(timings.tokenize_s)
