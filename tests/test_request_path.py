@@ -77,7 +77,7 @@ def test_a_text_alone_visits_few_files(models):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-c", PROGRAM, str(port), "/v1/embeddings", '{"input": "hello world"}']
-    command += ["-m", str(models / "encoder.gguf")]
+    command += ["-m", str(models / "encoder.gguf"), "--engine", "openvino"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     requests = json.loads(done.stdout.splitlines()[-1])
@@ -85,4 +85,4 @@ def test_a_text_alone_visits_few_files(models):
     functions = [len({(file, function) for file, function, _ in events}) for events in requests]
     moves = [n_moves(events) for events in requests]
     # The fewest of five: whether something else happens meanwhile is chance.
-    assert (min(files) <= 23, min(functions) <= 95, min(moves) <= 62) == (True, True, True), (files, functions, moves)
+    assert (min(files) <= 24, min(functions) <= 95, min(moves) <= 62) == (True, True, True), (files, functions, moves)
