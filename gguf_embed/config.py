@@ -86,3 +86,4 @@ class PoolConfig:
 
     limits: PoolLimits = field(default_factory=PoolLimits)
     keep_alive_s: float = 300.0
+    named_keep_alive_s: float | None = None  # of models named at the start; None: the same

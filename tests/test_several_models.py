@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from gguf_embed.model_store.store import ModelStore
 from tests.gguf_models import write_tiny_encoder
 from tests.server_process import run_to_end, wait_until
 
@@ -185,3 +186,32 @@ def test_two_names_for_one_model_need_their_own_flag(cache_dir, models):
     ended = run_to_end(cache_dir, "serve", "-m", models / "encoder.gguf", "-m", models / "decoder.gguf", "-a", "x")
     assert ended.returncode == 1
     assert "NAME=FILE" in ended.stderr
+
+
+def test_a_pull_changes_nothing_for_the_clients_of_a_model_that_was_named(launch, models, cache_dir):
+    server = launch("-m", models / "encoder.gguf")
+    asked = {"input": "x", "model": "any-name"}
+    before = server.post("/v1/embeddings", asked).body
+    store = ModelStore(cache_dir)
+    store.add("any-name", models / "decoder.gguf", "d" * 64)  # as `gguf-embed pull` in another shell
+    try:
+        wait_until(lambda: "any-name:latest" in ollamas_names(server))
+        assert server.post("/v1/embeddings", asked).body == before
+        assert states(server) == {"encoder": "loaded"}
+        theirs = server.post("/api/embed", asked)
+        assert (theirs.status, theirs.json()["model"]) == (200, "any-name")
+        assert server.post("/v1/embeddings", asked).body == before
+        (encoder,) = (one for one in server.get("/api/ps").json()["models"] if one["name"] == "encoder:latest")
+        assert encoder["expires_at"] == "2318-01-01T00:00:00Z"
+        later = launch("-m", models / "encoder.gguf")
+        assert later.post("/v1/embeddings", asked).body == before
+        everywhere = launch("-m", models / "encoder.gguf", "--pulled")
+        assert everywhere.post("/v1/embeddings", asked).json()["model"] == "any-name"
+    finally:
+        store.remove("any-name")
+    _, said = server.end(signal.SIGTERM)
+    assert said.count("pulled: any-name; served in Ollama's API only") == 1
+
+
+def ollamas_names(server):
+    return [model["name"] for model in server.get("/api/tags").json()["models"]]

@@ -220,7 +220,7 @@ def _open_service(model: str | None, metrics: Metrics) -> EmbedService:
         cache_dir(os.environ),
         [(source_of(model), config)],
         config,
-        lambda is_alone: PoolConfig(PoolLimits(max_models=0), math.inf),
+        PoolConfig(PoolLimits(max_models=0), math.inf),
     )
     return open_service(options, metrics, lambda line: click.echo(line, err=True))
 

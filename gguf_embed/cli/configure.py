@@ -77,12 +77,23 @@ def _split_name(text: str) -> tuple[str, str]:
     return (name.strip(), rest) if equals and name.strip() and rest else ("", text)
 
 
-def pool_config(flags: ServeFlags, is_alone: bool) -> PoolConfig:
-    """--keep-alive and the limits. By default models stay loaded for five minutes; a model served alone stays."""
-    keep_alive_s = flags.keep_alive
-    if keep_alive_s is None:
-        keep_alive_s = math.inf if is_alone else KEEP_ALIVE_S
-    return PoolConfig(PoolLimits(flags.models_max, flags.max_memory), keep_alive_s)
+def serves_pulled(flags: ServeFlags) -> bool:
+    """Whether pulled models are served on every route: with --pulled, or if no models are named."""
+    return flags.pulled or not (flags.model or flags.hf_repo or flags.models_dir)
+
+
+def is_alone(flags: ServeFlags) -> bool:
+    """Whether the flags name one model and no others, not even --pulled ones. Without any, it is the default model."""
+    return len(flags.model) + len(flags.hf_repo) <= 1 and flags.models_dir is None and not flags.pulled
+
+
+def pool_config(flags: ServeFlags) -> PoolConfig:
+    """--keep-alive and the limits. By default models stay loaded for five minutes, and the only one that is named
+    stays."""
+    limits = PoolLimits(flags.models_max, flags.max_memory)
+    if flags.keep_alive is not None:
+        return PoolConfig(limits, flags.keep_alive)
+    return PoolConfig(limits, KEEP_ALIVE_S, math.inf if is_alone(flags) else None)
 
 
 def prompts(flags: ServeFlags) -> dict[str, str]:

@@ -47,6 +47,7 @@ class ServeFlags:
     offline: bool
     alias: str | None
     models_dir: Path | None
+    pulled: bool
     strict_model: bool
     prompt: tuple[str, ...]
     keep_alive: float | None
@@ -146,8 +147,11 @@ MODELS = in_group(
     option("--models-dir", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
             envvar="LLAMA_ARG_MODELS_DIR",
             help="Serve every GGUF in this folder by its name. Files can be added and removed while the server runs."),
+    option("--pulled", is_flag=True, envvar="GGUF_EMBED_PULLED",
+            help="Also serve all pulled models on every route. Without -m, -hf and --models-dir this is the default; "
+                 "Ollama's API has them always."),
     option("--keep-alive", type=KeepAlive(), envvar="OLLAMA_KEEP_ALIVE",
-            help="How long an idle model stays loaded; negative: forever.  [default: 5m; a model served alone stays]"),
+            help="How long an idle model stays loaded; negative: forever.  [default: 5m; the only one named stays]"),
     option("--models-max", type=Number(min=0), default=4, envvar="LLAMA_ARG_MODELS_MAX",
             help="Maximum number of loaded models, 0 for no limit; the least recently used idle model is unloaded."),
     option("--max-memory", type=MemorySize(), envvar="GGUF_EMBED_MAX_MEMORY",

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,9 +200,11 @@ def open_service(flags: ServeFlags, metrics: Metrics) -> EmbedService:
             for names, source in configure.named_models(flags)
         ],
         base,
-        partial(configure.pool_config, flags),
+        configure.pool_config(flags),
         configure.prompts(flags),
         flags.models_dir,
+        configure.serves_pulled(flags),
+        configure.is_alone(flags),
         flags.strict_model,
         flags.offline,
         flags.check_files == "auto",

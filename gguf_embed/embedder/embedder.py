@@ -111,7 +111,7 @@ class Embedder(TextModel):
             cache_dir(os.environ) if cache is None else Path(cache),
             [(source_of(model, offline=offline), config)],
             config,
-            lambda is_alone: PoolConfig(PoolLimits(max_models=0), math.inf),
+            PoolConfig(PoolLimits(max_models=0), math.inf),
             dict(prompts or {}),
             offline=offline,
         )

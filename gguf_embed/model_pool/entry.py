@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from gguf_embed.errors import EmbedError, EngineFailure, ModelLoadFailed
 from gguf_embed.model_pool.eviction import EvictionCandidate, seconds_left
 from gguf_embed.model_pool.loading import LoadedModel
-from gguf_embed.model_pool.registry import ModelSpec
+from gguf_embed.model_pool.served_models import ModelSpec
 from gguf_embed.model_store.names import without_folders
 from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions, ModelInfo, ModelStatus
 

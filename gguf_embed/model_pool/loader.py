@@ -16,7 +16,7 @@ from gguf_embed.gguf_file.digest import content_digest
 from gguf_embed.model_pool.eviction import with_options
 from gguf_embed.model_pool.file_problems import report_problems
 from gguf_embed.model_pool.loading import LoadedModel, LoadObserver, load_model
-from gguf_embed.model_pool.registry import ModelSpec
+from gguf_embed.model_pool.served_models import ModelSpec
 from gguf_embed.model_pool.trial import FileTrials
 from gguf_embed.model_pool.trial_child import TrialJob
 from gguf_embed.model_store.locate import LocatedModel

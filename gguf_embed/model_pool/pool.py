@@ -29,7 +29,7 @@ from gguf_embed.model_pool.eviction import needs_reload, plan_eviction, seconds_
 from gguf_embed.model_pool.loader import ModelLoader
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.model_info import under_served_names
-from gguf_embed.model_pool.registry import Identity, ModelSpec
+from gguf_embed.model_pool.served_models import Identity, ModelSpec
 from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions, ModelInfo, ModelStatus
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,10 @@ class ModelPool:
 
     def _start_load(self, spec: ModelSpec, wish: LoadRequest, memory_bytes: int) -> PoolEntry:
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = PoolEntry(spec, ready, memory_bytes, self._config.keep_alive_s, self._clock(), options=wish.options)
+        keep_alive_s = self._config.keep_alive_s
+        if spec.origin == "named" and self._config.named_keep_alive_s is not None:
+            keep_alive_s = self._config.named_keep_alive_s
+        entry = PoolEntry(spec, ready, memory_bytes, keep_alive_s, self._clock(), options=wish.options)
         self._entries[spec.key] = entry
         self._run(self._load(entry))
         return entry

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.select import select_driver
@@ -20,34 +19,16 @@ from gguf_embed.gguf_file.token_heads import heads_bytes
 from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_pool.file_problems import problems_of
 from gguf_embed.model_pool.model_info import context_of, describe_header
+from gguf_embed.model_pool.served_models import Identity, ModelSpec, Origin, ServedModels, changes, served_models
 from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.default_model import DEFAULT_NAME
 from gguf_embed.model_store.folder import freeze_after
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.model_store.names import model_key, without_folders
-from gguf_embed.model_store.store import ModelStore, StoredModel
+from gguf_embed.model_store.store import FILE_GONE, ModelStore, StoredModel
 from gguf_embed.preprocessing.prompt_prefixes import profile, prompts_of_header
-from gguf_embed.types import ModelInfo
 
 logger = logging.getLogger(__name__)
-
-Identity = tuple[str, int, int]
-"""Path, size and modification time: a changed file under the same name is a different model."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """One model that can be served."""
-
-    key: str  # the name in its normalized form, see `model_key`
-    path: Path
-    identity: Identity
-    config: ModelConfig  # how to load it
-    info: ModelInfo  # from its header
-    digest: str
-    modified_unix_s: float
-    origin: Literal["named", "pulled", "folder"]
-    memory_bytes: int  # estimate while loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +40,8 @@ class RegistryConfig:
     prompts: Mapping[str, str] = field(default_factory=dict)  # from --prompt
     strict_names: bool = False
     checks_vocabulary: bool = False  # of the named files, for their problems
+    pulled: bool = True  # pulled models are served on every route; False: only where the machine's models are asked for
+    is_alone: bool = False  # the named model answers to any unknown name, whatever was pulled
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +49,16 @@ class _Found:
     """What one look at the disk has found."""
 
     entries: tuple[StoredModel, ...]
-    specs: tuple[ModelSpec, ...]
-    by_name: Mapping[str, ModelSpec]
-    refused: Mapping[str, str]  # names of files that cannot be served, in their normalized form, each with why
+    all: ServedModels
+    served: ServedModels  # on every route: `all`, perhaps without the pulled ones
+    changes: list[str]  # in words
 
 
 class ModelRegistry:
     """All models by name. Belongs to the event loop.
+
+    With `pulled`, its methods mean all models of the machine, as Ollama's API does; without, those that are served on
+    every route.
 
     The disk is looked at on a thread, one at a time, which also reads the header of each new file (about 10 ms). A
     caller waits for it no longer than `patience_s`, and otherwise gets what was known before.
@@ -91,39 +77,37 @@ class ModelRegistry:
         self._broken: dict[Identity, str] = {}  # why it cannot be served
         self._entries: tuple[StoredModel, ...] | None = None
         self._no_models: Mapping[str, str] = {}  # what the store has refused
-        self._refused: Mapping[str, str] = {}
-        self._other_names: set[str] = set()  # of models that are, or were, on this machine
-        self.on_change: Callable[[Collection[str]], None] = lambda keys: None  # called with the keys of all models
+        self._other_names: set[str] = set()  # of models that are, or were, served beside others
+        self.on_change: Callable[[Collection[str], Sequence[str]], None] = lambda keys, changes: None
+        """Called with the keys of all models, and in words with what has changed."""
         self._named = tuple(self._named_spec(located, model_config) for located, model_config in config.named)
-        self._specs = self._named  # all that is known before the first look at the disk
-        self._by_name: Mapping[str, ModelSpec] = _by_name(self._specs)
+        self._all = self._served = served_models(self._named, {})  # known before the first look at the disk
 
-    def specs(self) -> Sequence[ModelSpec]:
+    def specs(self, *, pulled: bool = False) -> Sequence[ModelSpec]:
         """Every model, those named at startup first."""
-        self._refresh()
-        return self._specs
+        return self._models(pulled).specs
 
-    def find(self, name: str | None) -> ModelSpec | None:
+    def find(self, name: str | None, *, pulled: bool = False) -> ModelSpec | None:
         """The model with this name or alias. Without a name: the first one named at startup, else the only one."""
-        self._refresh()
+        models = self._models(pulled)
         if name is None:
-            return self._specs[0] if self._named or len(self._specs) == 1 else None
-        return self._by_name.get(name) or self._by_name.get(model_key(name))
+            return models.specs[0] if self._named or len(models.specs) == 1 else None
+        return models.find(name)
 
     def answers_name(self, name: str) -> bool:
-        """Whether a model answers to any name: there is only one, names are not strict, and this one is no other's.
+        """Whether the first model answers to any name: it is the only one, or the only one that was named; names are
+        not strict, and this one is no other's.
 
         A model whose file is damaged or being written is not replaced by the one that is left.
         """
-        self._refresh()
+        is_only = len(self._models(False).specs) == 1
         is_known = self._entries is not None  # which other names there are
         is_free = model_key(name) not in self._other_names
-        return is_known and len(self._specs) == 1 and not self._config.strict_names and is_free
+        return is_known and (is_only or self._config.is_alone) and not self._config.strict_names and is_free
 
-    def why_refused(self, name: str) -> str | None:
+    def why_refused(self, name: str, *, pulled: bool = False) -> str | None:
         """Why the file with this name cannot be served; None if there is no such file."""
-        self._refresh()
-        return self._refused.get(model_key(name))
+        return self._models(pulled).refused.get(model_key(name))
 
     def known_rerankers(self) -> list[str]:
         """Names of rerankers in the catalog that can be pulled, verified ones first."""
@@ -141,6 +125,10 @@ class ModelRegistry:
             wait([self._look], timeout_s)
             self._refresh()
 
+    def _models(self, pulled: bool) -> ServedModels:
+        self._refresh()
+        return self._all if pulled else self._served
+
     def _refresh(self) -> None:
         if self._look is None:
             if self._store.clock() < self._store.fresh_until_s and self._entries is not None:
@@ -154,10 +142,9 @@ class ModelRegistry:
         look, self._look = self._look, None
         found = look.result()
         if found is not None:
-            self._other_names |= {*self._by_name, *found.refused}
-            self._refused = found.refused
-            self._entries, self._specs, self._by_name = found.entries, found.specs, found.by_name
-            self.on_change({spec.key for spec in self._specs})
+            self._other_names |= {*self._served.by_name, *found.served.refused}
+            self._entries, self._all, self._served = found.entries, found.all, found.served
+            self.on_change({spec.key for spec in found.all.specs}, found.changes)
 
     def _run_look(self, look: Future[_Found | None]) -> None:
         """On a thread. `_described` and `_broken` belong to it."""
@@ -175,19 +162,25 @@ class ModelRegistry:
         found = [spec for entry in entries if (spec := self._entry_spec(entry)) is not None]
         names = {spec.key for spec in self._named}
         specs = (*self._named, *(spec for spec in found if spec.key not in names))
-        by_name = _by_name(specs)
-        refused = {name: why for name, why in self._refused_names(entries) if name not in by_name}
-        return _Found(entries, specs, by_name, refused)
+        refused = list(self._refused_names(entries))
+        everything = served_models(specs, {name: why for name, why, _ in refused})
+        lines = changes(self._all.specs, specs, pulled=self._config.pulled)
+        if self._config.pulled:
+            return _Found(entries, everything, everything, lines)
+        served = (spec for spec in specs if spec.origin != "pulled")
+        here = {name: why for name, why, is_pulled in refused if not is_pulled}
+        return _Found(entries, everything, served_models(served, here), lines)
 
-    def _refused_names(self, entries: Sequence[StoredModel]) -> Iterator[tuple[str, str]]:
-        """Every name of the files that cannot be served, also by the catalog, each with why."""
+    def _refused_names(self, entries: Sequence[StoredModel]) -> Iterator[tuple[str, str, bool]]:
+        """Every name of the files that cannot be served, also by the catalog, each with why, and whether it was
+        pulled."""
         for name, why in self._no_models.items():
             for other in self._all_names(name, (), None):
-                yield other, why
+                yield other, why, why == FILE_GONE
         for entry in entries:
             why = self._broken.get(_identity(entry.path, entry.size_bytes, entry.modified_unix_s), "")
             for other in self._all_names(entry.name, entry.aliases, entry.repo) if why else ():
-                yield other, why
+                yield other, why, entry.origin == "pulled"
 
     def _all_names(self, name: str, aliases: Sequence[str], repo: str | None) -> set[str]:
         row = self._catalog.for_file(None, name.rpartition("/")[2], repo)
@@ -266,22 +259,11 @@ class _FileFacts:
     repo: str | None
     digest: str
     modified_unix_s: float
-    origin: Literal["named", "pulled", "folder"]
+    origin: Origin
 
 
 def _identity(path: Path, size_bytes: int, modified_unix_s: float) -> Identity:
     return str(path), size_bytes, int(modified_unix_s * 1e6)
-
-
-def _by_name(specs: Sequence[ModelSpec]) -> dict[str, ModelSpec]:
-    """Names take precedence over aliases, and earlier models over later ones."""
-    found: dict[str, ModelSpec] = {}
-    for spec in specs:
-        found.setdefault(spec.key, spec)
-    for spec in specs:
-        for alias in spec.info.aliases:
-            found.setdefault(model_key(alias), spec)
-    return found
 
 
 def _repo_of(name: str) -> str | None:

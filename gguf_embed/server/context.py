@@ -71,13 +71,17 @@ class Service(Protocol):
 
     async def detokenize(self, tokens: Sequence[int], *, model: str | None) -> str: ...
 
-    def models(self) -> Sequence[ModelStatus]:
-        """All served models, the default first. Never blocks, and never loads a model."""
+    def models(self, *, pulled: bool = False) -> Sequence[ModelStatus]:
+        """All served models, the default first; with `pulled`, all pulled ones, too.
+
+        Never blocks, and never loads a model.
+        """
         ...
 
     def resolve(self, name: str | None, *, strict: bool = False) -> ModelStatus:
         """The model that would answer to `name`. Never loads it.
 
+        With `strict`, that is only a model of this name, which may be a pulled one that other routes do not serve.
         Raises `ModelNotFound` for an unknown name if several models are served, if names are strict, or with `strict`;
         `InvalidRequest` for no name if there is no default model.
         """

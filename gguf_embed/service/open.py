@@ -34,9 +34,11 @@ class ServiceOptions:
     cache_dir: Path  # for converted models
     models: Sequence[tuple[ModelSource, ModelConfig]]  # those named
     base: ModelConfig  # for pulled models and files in `models_dir`
-    pool: Callable[[bool], PoolConfig]  # called with whether there is only one model
+    pool: PoolConfig
     prompts: Mapping[str, str] = field(default_factory=dict)
     models_dir: Path | None = None
+    pulled: bool = False  # whether pulled models are served on every route
+    is_alone: bool = True  # whether the model answers to any name if one is named
     strict_names: bool = False
     offline: bool = False
     check_files: bool = True  # in a child process, before a file runs here for the first time
@@ -52,14 +54,21 @@ def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[st
     cache = options.cache_dir
     named = tuple((locate_model(source, cache, report), config) for source, config in options.models)
     store = ModelStore(cache, options.models_dir, Hub(offline=options.offline))
-    config = RegistryConfig(named, options.base, options.prompts, options.strict_names, options.check_vocabularies)
+    config = RegistryConfig(
+        named,
+        options.base,
+        options.prompts,
+        options.strict_names,
+        options.check_vocabularies,
+        options.pulled,
+        options.is_alone and len(named) == 1,
+    )
     registry = ModelRegistry(config, store, load_catalog(), PATIENCE_S)
     registry.settle(STARTUP_S)
-    is_alone = len(registry.specs()) == 1 and options.models_dir is None
     trials = FileTrials(cache, report) if options.check_files else None
     outputs = _open_cache(options.cache, cache, metrics)
     loader = FileLoader(cache, metrics, report, trials, has_cache=outputs is not None)
-    return EmbedService(registry, ModelPool(loader, options.pool(is_alone), metrics), store, metrics, outputs)
+    return EmbedService(registry, ModelPool(loader, options.pool, metrics), store, metrics, outputs, report)
 
 
 def _open_cache(config: CacheConfig, folder: Path, metrics: Metrics) -> OutputCache | None:

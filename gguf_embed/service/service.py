@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -20,7 +20,8 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.entry import DEFAULT_LOAD, LoadRequest
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.pool import ModelPool
-from gguf_embed.model_pool.registry import ModelRegistry, ModelSpec
+from gguf_embed.model_pool.registry import ModelRegistry
+from gguf_embed.model_pool.served_models import ModelSpec
 from gguf_embed.model_store.store import ModelStore
 from gguf_embed.output_cache.cache import OutputCache
 from gguf_embed.service.classify import classify
@@ -70,13 +71,21 @@ class EmbedService:
         store: ModelStore,
         metrics: Metrics,
         cache: OutputCache | None = None,
+        report: Callable[[str], None] = lambda line: None,
     ) -> None:
+        """`report` is told when the models that are served change."""
         self._registry = registry
         self._pool = pool
         self._store = store
         self._pipeline = Pipeline(metrics, cache)
         self._pulls = Pulls(store.pull)
-        registry.on_change = pool.retain
+        self._report = report
+        registry.on_change = self._on_change
+
+    def _on_change(self, keys: Collection[str], changes: Sequence[str]) -> None:
+        self._pool.retain(keys)
+        for line in changes:
+            self._report(line)
 
     async def embed(self, request: EmbedRequest, check: ModelCheck | None = None) -> EmbedResult:
         """Embed all inputs. Raises one `EmbedError`, for the first input that fails.
@@ -154,23 +163,26 @@ class EmbedService:
         return f" (models on this server that have: {shown})" if names else f" (models that have: {MODELS_WITH[kind]})"
 
     def _find(self, name: str | None, *, strict: bool = False) -> ModelSpec:
-        """Raises `ModelNotFound`, `ModelLoadFailed`, or `InvalidRequest` if a name is required and missing."""
-        found = self._registry.find(name)
+        """The model that answers to a name. `strict`: only a known name counts, also one of a pulled model.
+
+        Raises `ModelNotFound`, `ModelLoadFailed`, or `InvalidRequest` if a name is required and missing.
+        """
+        found = self._registry.find(name, pulled=strict)
         if found is not None:
             return found
         if name is None:
             raise InvalidRequest(f"the request must name a model: this server has {self._names()}", "model")
-        why = self._registry.why_refused(name)
+        why = self._registry.why_refused(name, pulled=strict)
         if why is not None:
             raise ModelLoadFailed(f"model {name!r} cannot be loaded: {why}")
         if not strict and self._registry.answers_name(name):
             return self._registry.specs()[0]
         if self._registry.is_reading():
             raise Unavailable(f"the folder of models is being read, and {name!r} is not known yet", [WayOut.RETRY])
-        raise ModelNotFound(f"model {name!r} is not served here: this server has {self._names()}")
+        raise ModelNotFound(f"model {name!r} is not served here: this server has {self._names(pulled=strict)}")
 
-    def _names(self) -> str:
-        names = [spec.info.name for spec in self._registry.specs()]
+    def _names(self, *, pulled: bool = False) -> str:
+        names = [spec.info.name for spec in self._registry.specs(pulled=pulled)]
         more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
         listed = ", ".join(map(repr, names[:MAX_NAMES_SHOWN])) + more
         return listed or "no models yet; pull one, or put a GGUF into its models folder"
@@ -201,8 +213,8 @@ class EmbedService:
             work = partial(loaded.codec.detokenize, tokens)
             return await self._pipeline.decode(loaded, tokens, work) if tokens else ""
 
-    def models(self) -> Sequence[ModelStatus]:
-        return [self._pool.status(spec) for spec in self._registry.specs()]
+    def models(self, *, pulled: bool = False) -> Sequence[ModelStatus]:
+        return [self._pool.status(spec) for spec in self._registry.specs(pulled=pulled)]
 
     def resolve(self, name: str | None, *, strict: bool = False) -> ModelStatus:
         return self._pool.status(self._find(name, strict=strict))

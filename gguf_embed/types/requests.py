@@ -66,7 +66,7 @@ class EmbedRequest:
     max_tokens: int | None = None  # a limit per text, special tokens included; no more than the model's own applies
     cut_start: bool = False  # truncation cuts a text's beginning instead of its end
     prompt: PromptChoice | None = None  # None: no prompt before the texts
-    strict_name: bool = False  # an unknown name is `ModelNotFound`, even if the only model answers to any name
+    strict_name: bool = False  # only a model of this name, of all pulled ones, too; else `ModelNotFound`
     keep_alive_s: float | None = None  # how long the model stays loaded afterwards; inf: forever. None: the default
     load: LoadOptions = NO_LOAD_OPTIONS
     spans: tuple[tuple[Span, ...], ...] = ()  # per input, which must be a text: one vector per span

@@ -12,12 +12,14 @@ from gguf_embed.cli.configure import (
     api_keys,
     body_memory,
     gpu_layers,
+    is_alone,
     model_config,
     named_models,
     origins,
     pool_config,
     prompts,
     rerank_scores,
+    serves_pulled,
     token_ids,
 )
 from gguf_embed.cli.options import ServeFlags, serve_options
@@ -240,26 +242,49 @@ def test_names_that_could_mean_either_model_are_refused(arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "is_alone", "keep_alive_s"),
+    ("arguments", "named_s", "others_s"),
     [
-        ([], True, math.inf),  # no other model needs the memory
-        ([], False, 300.0),
-        (["--keep-alive", "10m"], True, 600.0),
-        (["--keep-alive", "90"], False, 90.0),
-        (["--keep-alive", "-1"], False, math.inf),
-        (["--keep-alive", "-1m"], False, math.inf),
-        (["--keep-alive", "0"], True, 0.0),
+        ([], math.inf, 300.0),
+        (["-m", "a.gguf"], math.inf, 300.0),
+        (["-m", "a.gguf", "-hf", "org/b"], 300.0, 300.0),
+        (["-m", "a.gguf", "--pulled"], 300.0, 300.0),
+        (["-m", "a.gguf", "--models-dir", "."], 300.0, 300.0),
+        (["--keep-alive", "10m"], 600.0, 600.0),
+        (["--keep-alive", "90"], 90.0, 90.0),
+        (["--keep-alive", "-1"], math.inf, math.inf),
+        (["--keep-alive", "-1m"], math.inf, math.inf),
+        (["--keep-alive", "0"], 0.0, 0.0),
     ],
 )
-def test_how_long_idle_models_stay(arguments, is_alone, keep_alive_s):
-    assert pool_config(parse(*arguments), is_alone).keep_alive_s == keep_alive_s
+def test_how_long_idle_models_stay(arguments, named_s, others_s):
+    config = pool_config(parse(*arguments))
+    assert config.keep_alive_s == others_s
+    assert (config.keep_alive_s if config.named_keep_alive_s is None else config.named_keep_alive_s) == named_s
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pulled", "alone"),
+    [
+        ([], True, True),
+        (["-m", "a.gguf"], False, True),
+        (["-hf", "org/a"], False, True),
+        (["-m", "a.gguf", "-hf", "org/b"], False, False),
+        (["--models-dir", "."], False, False),
+        (["-m", "a.gguf", "--models-dir", "."], False, False),
+        (["-m", "a.gguf", "--pulled"], True, False),
+        (["--pulled"], True, False),
+    ],
+)
+def test_pulled_models_are_served_where_nothing_is_named_or_with_the_flag(arguments, pulled, alone):
+    flags = parse(*arguments)
+    assert (serves_pulled(flags), is_alone(flags)) == (pulled, alone)
 
 
 @pytest.mark.parametrize(
     ("size", "size_bytes"), [("4G", 4 * 2**30), ("512M", 2**29), ("1.5GiB", 3 * 2**29), ("1000", 1000), ("2kb", 2048)]
 )
 def test_memory_is_bytes_with_a_unit(size, size_bytes):
-    limits = pool_config(parse("--max-memory", size, "--models-max", "2"), False).limits
+    limits = pool_config(parse("--max-memory", size, "--models-max", "2")).limits
     assert (limits.max_bytes, limits.max_models) == (size_bytes, 2)
 
 

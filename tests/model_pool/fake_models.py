@@ -15,7 +15,7 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.eviction import with_options
 from gguf_embed.model_pool.loading import LoadedModel
-from gguf_embed.model_pool.registry import ModelSpec
+from gguf_embed.model_pool.served_models import ModelSpec
 from gguf_embed.preprocessing.tokens import LlamaTokenizer, TokenLimits, closing_ids
 from gguf_embed.scheduler.scheduler import Scheduler
 from gguf_embed.types import LoadOptions, Pooling

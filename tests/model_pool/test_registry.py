@@ -12,7 +12,7 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.model_pool.registry import ModelRegistry, RegistryConfig
 from gguf_embed.model_store.catalog import Catalog, CatalogRow
 from gguf_embed.model_store.locate import LocatedModel
-from gguf_embed.model_store.store import StoredModel
+from gguf_embed.model_store.store import FILE_GONE, StoredModel
 from gguf_embed.types import Pooling
 from tests.gguf_models import write_tiny_encoder
 from tests.running import running
@@ -236,3 +236,67 @@ def test_a_slow_disk_holds_up_nobody(models):
     store.may_end.set()
     registry.settle(10)
     assert registry.find("encoder") is not None
+
+
+def test_what_is_pulled_changes_nothing_beside_the_model_that_was_named(models):
+    store = FakeStore()
+    registry = registry_of((models / "encoder.gguf", "named"), store=store, pulled=False, is_alone=True, rows=(ROW,))
+    assert registry.answers_name("known")
+    store.found = (entry(models / "decoder.gguf", "Known-Model", origin="pulled"),)
+    assert [spec.info.name for spec in registry.specs()] == ["named"]
+    assert registry.find("known") is None
+    assert registry.answers_name("known")
+    store.found, store.no_models = (), {"Known-Model": FILE_GONE}
+    assert registry.answers_name("known")
+    assert registry.why_refused("known") is None
+    assert registry.why_refused("known", pulled=True) == FILE_GONE
+
+
+def test_who_asks_for_the_models_of_the_machine_gets_the_pulled_ones(models):
+    store = FakeStore((entry(models / "decoder.gguf", "Known-Model", origin="pulled"),))
+    registry = registry_of((models / "encoder.gguf", "named"), store=store, pulled=False, is_alone=True, rows=(ROW,))
+    assert [spec.info.name for spec in registry.specs(pulled=True)] == ["named", "Known-Model"]
+    assert registry.find("known-model", pulled=True) is registry.specs(pulled=True)[1]
+
+
+def test_the_default_model_keeps_answering_to_any_name_beside_pulled_ones(models):
+    store = FakeStore((entry(models / "decoder.gguf", "pulled", origin="pulled"),))
+    registry = registry_of((models / "encoder.gguf", "default"), store=store, is_alone=True)
+    assert [spec.info.name for spec in registry.specs()] == ["default", "pulled"]
+    assert registry.answers_name("any")
+    store.found = ()
+    registry.specs()
+    assert not registry.answers_name("pulled")
+
+
+@pytest.mark.parametrize(
+    ("pulled", "line"),
+    [
+        (True, "now served: pulled"),
+        (False, "pulled: pulled; served in Ollama's API only, and on every route with --pulled"),
+    ],
+)
+def test_changes_are_told_in_words(models, pulled, line):
+    store = FakeStore()
+    registry = registry_of((models / "encoder.gguf", "named"), store=store, pulled=pulled)
+    registry.specs()
+    told: list[str] = []
+    registry.on_change = lambda keys, changes: told.extend(changes)
+    store.found = (entry(models / "decoder.gguf", "pulled", origin="pulled"),)
+    registry.specs()
+    store.found = (replace(store.found[0], modified_unix_s=1.0),)
+    registry.specs()
+    store.found = ()
+    registry.specs()
+    assert told == [line, "changed: pulled, loaded again on its next use", "no longer served: pulled"]
+
+
+def test_many_changes_are_one_line(models):
+    store = FakeStore()
+    registry = registry_of(store=store)
+    registry.specs()
+    told: list[str] = []
+    registry.on_change = lambda keys, changes: told.extend(changes)
+    store.found = tuple(entry(models / "encoder.gguf", f"m{number}") for number in range(8))
+    registry.specs()
+    assert told == ["now served: m0, m1, m2, m3, m4 and 3 more"]

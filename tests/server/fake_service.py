@@ -164,7 +164,7 @@ class FakeService:
     async def detokenize(self, tokens: Sequence[int], *, model: str | None) -> str:
         return b"".join(await self.token_pieces(tokens, model=model)).decode("utf-8", "replace")
 
-    def models(self) -> Sequence[ModelStatus]:
+    def models(self, *, pulled: bool = False) -> Sequence[ModelStatus]:
         return tuple(self.statuses)
 
     def resolve(self, name: str | None, *, strict: bool = False) -> ModelStatus:

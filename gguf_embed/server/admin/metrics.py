@@ -16,7 +16,7 @@ async def metrics(context: ServerContext, request: web.Request) -> web.Response:
     if not context.options.metrics_enabled:
         raise NotSupported("This server does not support metrics endpoint: start it without --no-metrics")
     state = context.service.state()
-    n_loaded = sum(status.state == "loaded" for status in context.service.models())
+    n_loaded = sum(status.state == "loaded" for status in context.service.models(pulled=True))
     context.metrics.set_load(state.queued_texts, state.queued_tokens, state.running_texts, n_loaded)
     context.metrics.set_queues(state.queues)
     context.metrics.set_bodies(context.body_memory.used_bytes, context.body_memory.n_waiting)

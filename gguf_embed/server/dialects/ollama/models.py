@@ -27,12 +27,12 @@ _TOKENIZERS: dict[int, str] = {
 
 async def tags(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`GET /api/tags`."""
-    return json_response(orjson.dumps({"models": format_tags(context.service.models())}))
+    return json_response(orjson.dumps({"models": format_tags(context.service.models(pulled=True))}))
 
 
 async def ps(context: ServerContext, request: web.Request) -> web.StreamResponse:
     """`GET /api/ps`."""
-    return json_response(orjson.dumps({"models": format_ps(context.service.models())}))
+    return json_response(orjson.dumps({"models": format_ps(context.service.models(pulled=True))}))
 
 
 async def show(context: ServerContext, request: web.Request) -> web.StreamResponse:
