@@ -21,10 +21,11 @@ _LEVELS = {0: logging.WARNING, 1: logging.INFO}
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as a JSON object: time, level, logger, message, and request_id and exception where there are some."""
+    """A record as a JSON object: time, level, logger, message, and where there are some its fields, such as those of a
+    request, its request_id and its exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        extra = {}
+        extra: dict[str, object] = dict(getattr(record, "fields", {}))
         if request_id := getattr(record, "request_id", None):
             extra["request_id"] = request_id
         if record.exc_info:
@@ -32,10 +33,13 @@ class JsonFormatter(logging.Formatter):
         return json_line(record.created, record.levelname.lower(), record.name, record.getMessage(), **extra)
 
 
-def json_line(unix_s: float, level: str, logger: str, message: str, **extra: str) -> str:
+def json_line(unix_s: float, level: str, logger: str, message: str, **extra: object) -> str:
     time = datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     fields = {"time": time, "level": level, "logger": logger, "message": message, **extra}
-    clean = {name: value.encode("utf-8", "replace").decode() for name, value in fields.items()}
+    clean = {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for name, value in fields.items()
+    }
     return orjson.dumps(clean).decode()
 
 

@@ -89,10 +89,11 @@ class ModelRegistry:
 
     def find(self, name: str | None, *, pulled: bool = False) -> ModelSpec | None:
         """The model with this name or alias. Without a name: the first one named at startup, else the only one."""
-        models = self._models(pulled)
+        self._refresh()
+        models = self._all if pulled else self._served
         if name is None:
             return models.specs[0] if self._named or len(models.specs) == 1 else None
-        return models.find(name)
+        return models.by_name.get(name) or models.by_name.get(model_key(name))
 
     def answers_name(self, name: str) -> bool:
         """Whether the first model answers to any name: it is the only one, or the only one that was named; names are

@@ -42,10 +42,6 @@ class ServedModels:
     by_name: Mapping[str, ModelSpec] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)  # names of files in their normalized form, each with why
 
-    def find(self, name: str) -> ModelSpec | None:
-        """The model with this name or alias."""
-        return self.by_name.get(name) or self.by_name.get(model_key(name))
-
 
 def served_models(specs: Iterable[ModelSpec], refused: Mapping[str, str]) -> ServedModels:
     """Names take precedence over aliases, and earlier models over later ones."""

@@ -18,6 +18,7 @@ from gguf_embed.images.url_allowlist import RemoteHosts
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.fields.field import Body
 from gguf_embed.server.http.body_memory import BodyMemory
+from gguf_embed.server.http.request_log import WORK
 from gguf_embed.server.shutdown import InFlightRequests
 from gguf_embed.tokenization.openai_encodings import TokenIdRule
 from gguf_embed.types import (
@@ -213,6 +214,8 @@ class ServerContext:
         )
         if result.windowed or result.failures:
             self.metrics.observe_exceptions(len(result.windowed), result.failures)
+        if (work := WORK.get()) is not None:
+            work.add(result.model.name, len(result.output), result.usage.prompt_tokens)
         return result
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
@@ -221,6 +224,8 @@ class ServerContext:
         self.metrics.observe_texts(
             result.model.name, len(result.scores), result.usage.prompt_tokens, result.timings, result.truncated
         )
+        if (work := WORK.get()) is not None:
+            work.add(result.model.name, len(result.scores), result.usage.prompt_tokens)
         return result
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
@@ -229,6 +234,8 @@ class ServerContext:
         self.metrics.observe_texts(
             result.model.name, len(result.numbers), result.usage.prompt_tokens, result.timings, result.truncated
         )
+        if (work := WORK.get()) is not None:
+            work.add(result.model.name, len(result.numbers), result.usage.prompt_tokens)
         return result
 
 

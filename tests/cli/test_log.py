@@ -46,7 +46,8 @@ def test_every_line_of_a_server_is_json(models, cache_dir, by_variable):
     assert any("--jinja: accepted" in line["message"] for line in said)
     assert said[-1]["message"] == "stopped: all in-flight requests completed"
     log = parsed(err)
-    assert any("/embedding 400" in line["message"] and line["level"] == "debug" for line in log)
+    found = [line for line in log if line.get("route") == "/embedding"]
+    assert [(line["status"], line["request_id"], line["level"]) for line in found] == [(400, "abc", "info")]
 
 
 @pytest.mark.process

@@ -1,4 +1,4 @@
-"""The middleware: request id, requests in flight, CORS, API key, errors in the route's dialect, metrics, debug log."""
+"""The middleware: request id, requests in flight, CORS, API key, errors in the route's dialect, metrics, log."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ from gguf_embed.server.http.errors import (
     is_servers_fault,
 )
 from gguf_embed.server.http.path import meant
+from gguf_embed.server.http.request_log import UNKNOWN_ROUTE, WORK, Answered, RequestLog, RequestWork
+from gguf_embed.server.http.request_log import logger as request_logger
 from gguf_embed.server.http.same_site import SameSite
 from gguf_embed.server.http.terms import (
     PRIORITY_HEADER,
@@ -54,7 +56,6 @@ _CORS = {
 CLIENT_GONE_STATUS = 499
 """nginx's status for a client that disconnected before its reply. Only seen in metrics and the log."""
 
-_UNKNOWN_ROUTE = "unknown"
 _NONE: tuple[None, None] = (None, None)
 
 ServedRoutes = Mapping[web.AbstractRoute, tuple[Route, Dialect]]
@@ -68,6 +69,7 @@ class RequestMiddleware:
         self._served = served
         options = context.options
         self._keys = ApiKeys(options.api_keys, options.key_classes) if options.api_keys else None
+        self._log = RequestLog()
         self._timeout_s = options.request_timeout_s
         self._same_site = SameSite(context.options.allowed_origins)
         self._dialects: dict[str, Dialect] = {}  # by path
@@ -84,7 +86,9 @@ class RequestMiddleware:
             request = corrected
             route, dialect = self._served.get(request.match_info.route, _NONE)
             handler = request.match_info.handler
-        status = CLIENT_GONE_STATUS
+        status, work = CLIENT_GONE_STATUS, None
+        if request_logger.isEnabledFor(logging.INFO):
+            WORK.set(work := RequestWork())
         task = asyncio.current_task()
         assert task is not None  # a handler always runs in a task
         try:
@@ -92,13 +96,16 @@ class RequestMiddleware:
             if not response.prepared:  # else it is a stream that has already sent its headers
                 set_common_headers(self._context, request, response)
             status = response.status
+            if work is not None:
+                work.request_id = response.headers.get(REQUEST_ID_HEADER, "")
             return response
         finally:
             self._context.in_flight.leave(task)
             duration_s = time.perf_counter() - started_s
-            self._context.metrics.observe_request(route.path if route else _UNKNOWN_ROUTE, status, duration_s)
-            if logger.isEnabledFor(logging.DEBUG):
-                logger.debug("%s %s %d %.1f ms", request.method, request.path, status, duration_s * 1e3)
+            self._context.metrics.observe_request(route.path if route else UNKNOWN_ROUTE, status, duration_s)
+            if work is not None:
+                answered = Answered.of(request.method, route.path if route else None, status)
+                self._log.answered(answered, duration_s, work)
 
     async def _answer(
         self, request: web.Request, route: Route | None, handler: AiohttpHandler, dialect: Dialect | None
@@ -126,7 +133,7 @@ class RequestMiddleware:
                 raise  # the client has left
             failure = OutOfTime()
         try:
-            return self._error_response(failure, request, dialect or self._dialect_of(request.path))
+            return self._error_response(failure, request, route, dialect or self._dialect_of(request.path))
         finally:
             # its traceback holds this frame, and the frames with the body: without this, until a collection
             del failure
@@ -171,7 +178,9 @@ class RequestMiddleware:
             case _:
                 return InvalidRequest(f"{error.status} {error.reason}")
 
-    def _error_response(self, error: EmbedError, request: web.Request, dialect: Dialect) -> web.Response:
+    def _error_response(
+        self, error: EmbedError, request: web.Request, route: Route | None, dialect: Dialect
+    ) -> web.Response:
         self._context.metrics.observe_error(error.kind)
         if isinstance(error, OutOfTime):
             self._context.in_flight.n_out_of_time += 1
@@ -182,6 +191,8 @@ class RequestMiddleware:
             response.headers[REQUEST_ID_HEADER] = asked = request_id(request)
             level = logging.INFO if is_passing(error) else logging.WARNING
             logger.log(level, "%s: %s, request %s", error.kind, error.message, asked, extra={"request_id": asked})
+        else:
+            self._log.refused(Answered.of(request.method, route.path if route else None, reply.status), error.message)
         return response
 
 

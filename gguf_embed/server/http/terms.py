@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler
 
 from gguf_embed.durations import parse_seconds
 from gguf_embed.errors import DeadlineExceeded, InvalidRequest, WayOut
-from gguf_embed.server.http.values import whole_number
+from gguf_embed.server.http.values import describe, whole_number
 from gguf_embed.types import CALLER, Priority
 
 PRIORITY_HEADER = "X-Priority"
@@ -48,7 +48,7 @@ def parse_priority(value: object, param: str) -> Priority:
         return parse_priority(int(text), param)
     if text not in _ORDER:
         names = ", ".join(_ORDER)
-        raise InvalidRequest(f'"{param}" must be one of {names}, or a whole number; found {value!r}'[:200], param)
+        raise InvalidRequest(f'"{param}" must be one of {names}, or a whole number; found {describe(value)}', param)
     return Priority(text)
 
 
