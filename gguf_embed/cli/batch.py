@@ -18,6 +18,7 @@ import click
 
 from gguf_embed import __version__
 from gguf_embed.cli.command import Command
+from gguf_embed.cli.interrupts import quitting
 from gguf_embed.cli.model_flags import model_option
 from gguf_embed.errors import ConfigError
 
@@ -91,10 +92,11 @@ def batch(**typed: Any) -> None:
 
 def run(flags: BatchFlags) -> int:
     """How many lines failed. Raises `EmbedError`s."""
-    from gguf_embed.batch.lines import check_input
-    from gguf_embed.batch.records import BatchLimits
-    from gguf_embed.server.app import DIALECTS
-    from gguf_embed.server.batch_lines import line_routes, line_rules
+    with quitting():
+        from gguf_embed.batch.lines import check_input
+        from gguf_embed.batch.records import BatchLimits
+        from gguf_embed.server.app import DIALECTS
+        from gguf_embed.server.batch_lines import line_routes, line_rules
 
     limits = BatchLimits(max_requests=None, max_inputs=None)
     rules = line_rules(frozenset(line_routes(DIALECTS)), limits)

@@ -1,17 +1,25 @@
-"""What Ctrl-C does: quit at once while modules are imported and at the end, raise `KeyboardInterrupt` in a command."""
+"""What Ctrl-C does: quit at once while modules are imported, while `serve` starts and at the end; raise
+`KeyboardInterrupt` in a command."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+from gguf_embed.gguf_file.unfinished import remove_unfinished
 
 EXIT_CODE = 130  # as a shell reports SIGINT
 
 
 def quit_on_interrupt() -> None:
-    """Ctrl-C ends the process with one word. An exception would be a traceback in C code that imports or ends."""
+    """Ctrl-C ends the process with one word, and removes what is half written.
+
+    An exception would be a traceback in C code that imports or ends, and would wait for the threads that load a model.
+    """
     _handle(_quit)
 
 
@@ -20,7 +28,16 @@ def raise_on_interrupt() -> None:
     _handle(signal.default_int_handler)
 
 
+@contextmanager
+def quitting() -> Iterator[None]:
+    """Ctrl-C ends the process at once in this block, for the imports of a command: orjson's crash from an exception."""
+    quit_on_interrupt()
+    yield
+    raise_on_interrupt()
+
+
 def _quit(number: int, frame: FrameType | None) -> None:
+    remove_unfinished()
     os.write(2, b"stopped\n")
     os._exit(EXIT_CODE)
 

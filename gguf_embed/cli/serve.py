@@ -17,6 +17,7 @@ import click
 from gguf_embed import __version__
 from gguf_embed.cli import configure
 from gguf_embed.cli.command import Command
+from gguf_embed.cli.interrupts import quit_on_interrupt
 from gguf_embed.cli.log import console
 from gguf_embed.cli.options import EXAMPLES, OLLAMA_PORT, ServeFlags, serve_options
 from gguf_embed.config import CacheConfig
@@ -82,6 +83,7 @@ def run(flags: ServeFlags) -> None:
 
 
 def _run(flags: ServeFlags) -> None:
+    quit_on_interrupt()  # until the server is ready: nothing is lost, and a load cannot be broken off
     keys = configure.api_keys(flags.api_key, flags.api_key_file)
     # imported here: aiohttp and llama.cpp take half a second, which would delay `--help` and flag errors
     from gguf_embed.server.listen import check_addresses, parse_hosts
@@ -113,7 +115,7 @@ async def _serve(flags: ServeFlags, place: Place, keys: Mapping[str, Priority | 
     from gguf_embed.server.run import handle_signals, serve_all
 
     metrics = Metrics()
-    service = open_service(flags, metrics)
+    service = await asyncio.to_thread(open_service, flags, metrics)  # so that Ctrl-C is heard meanwhile
     options = ServerOptions(
         __version__,
         api_keys=tuple(keys),

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gguf_embed.errors import ModelFileError, WayOut
+from gguf_embed.gguf_file.unfinished import unfinished
 
 
 @contextmanager
@@ -27,9 +28,10 @@ def atomic_write(
         if make_folder:
             output.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield temporary
-            _sync(temporary, os.O_RDWR)
-            os.replace(temporary, output)
+            with unfinished(temporary):
+                yield temporary
+                _sync(temporary, os.O_RDWR)
+                os.replace(temporary, output)
         finally:
             with suppress(OSError):  # the folder may not exist, or not be a folder
                 temporary.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from gguf_embed.gguf_file.bm25_format import WITHOUT_NETWORK
 from gguf_embed.gguf_file.bounds import check_bounds, vocabulary_problem
 from gguf_embed.gguf_file.facts import check_can_embed
 from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.unfinished import remove_unfinished
 from gguf_embed.gguf_file.vocabulary import has_wordpiece
 from gguf_embed.model_pool.loading import LoadedModel, load_model
 from gguf_embed.model_store.locate import LocatedModel
@@ -87,6 +88,7 @@ def say(kind: str, *values: object) -> None:
 def _end_with_parent() -> None:
     while sys.stdin.buffer.read(1):
         pass
+    remove_unfinished()
     os._exit(1)
 
 

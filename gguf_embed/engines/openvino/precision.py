@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gguf_embed.engines.openvino.runtime import Node, op, read_ir, serialize
+from gguf_embed.gguf_file.unfinished import unfinished
 
 _EXACT_TYPES = frozenset(
     {"Add", "Subtract", "Multiply", "Divide", "MVN", "Power", "ReduceMean", "Sqrt", "Tanh", "Cos", "Sin", "Abs"}
@@ -34,7 +35,7 @@ def keep_exact(model: Any, exact: Collection[Node]) -> Any:
     Raises `OSError`, and leaves `model` as it is, if there is no folder for temporary files.
     """
     exact_names = {node.get_friendly_name() for node in exact}
-    with _scratch_folder() as folder:
+    with _scratch_folder() as folder, unfinished(Path(folder)):
         weights = _take_weights(model)
         xml, small = Path(folder, "graph.xml"), Path(folder, "graph.bin")
         serialize(model, str(xml), str(small))
