@@ -110,7 +110,7 @@ class ServerSetup:
         return (("GGUF_EMBED_CACHE", str(self.cache)),) if self.cache else ()
 
     def _serve(self) -> tuple[str, ...]:
-        return ("-m", "gguf_embed", "serve", "-m", str(self.model), *self.our_flags)
+        return ("-m", "gguf_embed", "serve", "-v", "-m", str(self.model), *self.our_flags)
 
 
 def find_llama_server() -> Path:

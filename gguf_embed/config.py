@@ -87,3 +87,7 @@ class PoolConfig:
     limits: PoolLimits = field(default_factory=PoolLimits)
     keep_alive_s: float = 300.0
     named_keep_alive_s: float | None = None  # of models named at the start; None: the same
+
+    def keep_alive_of(self, *, is_named: bool) -> float:
+        named_s = self.named_keep_alive_s
+        return self.keep_alive_s if named_s is None or not is_named else named_s

@@ -154,7 +154,7 @@ def start_server(cache_dir: Path, *flags: str | Path, **environment: str) -> Ser
     banner: list[str] = []
     for line in process.stdout:
         banner.append(line.rstrip("\n"))
-        if line.startswith("curl "):  # the last line
+        if line.startswith(("curl ", "ready ")):  # the last line
             break
     else:
         process.wait()

@@ -44,16 +44,54 @@ def error(reply: Reply, status: int) -> dict[str, object]:
 
 
 def test_the_banner_shows_what_was_chosen_and_its_curl_line_works(default_server):
-    banner = "\n".join(default_server.banner)
-    assert "all-MiniLM-L6-v2: 384 dimensions, pooling mean, context 8192, up to 512 tokens per text" in banner
-    assert re.search(r"\d+ workers? on \d+ threads?, \d+ threads? for a batch running alone", banner)
-    assert re.search(r"engine   (openvino|llama), \w+ kernels, weights F16", banner)
-    assert re.search(r"batches  \d+ tokens.* \(measured at warm-up\)", banner)
+    address = f"http://127.0.0.1:{default_server.port}"
+    assert default_server.banner[-4:] == (
+        "model    all-MiniLM-L6-v2: 384 dimensions, up to 512 tokens per text",
+        f"serving  {address}",
+        f"page     open {address}/ in a browser to try it",
+        f"""curl {address}/v1/embeddings -d '{{"input": "hello"}}'""",
+    )
+    assert all(len(line) <= 80 for line in default_server.banner[-4:])
     if shutil.which("curl") is None:
         pytest.skip("no curl here")
     line = default_server.banner[-1]
     printed = subprocess.run(shlex.split(line), capture_output=True, check=True, timeout=20).stdout
     assert len(json.loads(printed)["data"][0]["embedding"]) == 384
+
+
+def test_with_verbose_the_start_says_how_a_model_is_computed_and_props_always(launch, models):
+    server = launch("-m", models / "encoder.gguf", "-v")
+    banner = "\n".join(server.banner)
+    found = re.search(r"(\d+) workers? on (\d+) threads?, (\d+) threads? for a batch running alone", banner)
+    assert found is not None
+    assert re.search(r"engine   (openvino|llama), \w+ kernels, weights F.*, pooling mean", banner)
+    assert re.search(r"batches  \d+ tokens.* \(measured at warm-up\)", banner)
+    compute = server.get("/props").json()["compute"]
+    assert (compute["workers"], compute["threads"], compute["threads_alone"]) == tuple(map(int, found.groups()))
+    assert f"batches  {compute['batch_tokens']} tokens" in banner
+    assert compute["measured"] is True
+
+
+def test_a_start_without_any_model_says_how_to_get_one(launch, models, tmp_path):
+    server = launch("--models-dir", tmp_path)
+    assert server.banner[-1] == (
+        f"ready    there is no model yet: put a GGUF into {tmp_path}, which is then served without a restart"
+    )
+    assert "curl" not in "".join(server.banner)
+
+
+def test_an_address_that_others_reach_is_warned_of_without_a_key(launch, models):
+    model = models / "encoder.gguf"
+    server = launch("-m", model, "--host", "0.0.0.0")
+    assert any(line.startswith("warning  without --api-key") for line in server.banner)
+    assert server.banner[-1].startswith(f"curl http://127.0.0.1:{server.port}/")
+    with_key = launch("-m", model, "--host", "0.0.0.0", "--api-key", "k")
+    assert not any(line.startswith("warning ") for line in (*with_key.banner, *launch("-m", model).banner))
+
+
+def test_a_pooling_that_the_model_was_not_trained_with_is_warned_of(launch, models):
+    server = launch("-m", models / "encoder.gguf", "--pooling", "last")
+    assert any("encoder.gguf was trained with pooling mean" in line for line in server.banner)
 
 
 def test_a_context_beyond_the_model_starts_and_every_route_shows_the_real_limit(default_server):

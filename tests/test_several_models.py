@@ -66,7 +66,7 @@ def test_only_the_first_model_is_loaded_at_startup_and_listing_loads_none(launch
     assert server.get("/props?model=dec").json()["is_sleeping"] is True
     server.embed("x", model="dec")
     assert states(server) == {"enc": "loaded", "dec": "loaded"}
-    assert any(line.startswith("available") and "dec" in line for line in server.banner)
+    assert any(line == "more     1 model, loaded on first use: dec" for line in server.banner)
 
 
 def test_tokens_are_those_of_the_named_model(launch, models):

@@ -11,7 +11,8 @@ from pathlib import Path
 from benchmarks.loops.batches import Matrix, Tokens
 from gguf_embed.cli.configure import model_config
 from gguf_embed.cli.options import ServeFlags
-from gguf_embed.cli.serve import describe, serve
+from gguf_embed.cli.serve import serve
+from gguf_embed.cli.start_lines import fact_lines
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loading import LoadedModel, load_model
 from gguf_embed.model_store.locate import LocatedModel
@@ -27,7 +28,7 @@ class OurLoop:
         context = serve.make_context("serve", ["--threads", str(n_threads), *shlex.split(serve_flags)])
         config = model_config(ServeFlags(**context.params), False, _say)
         self._loaded = load_model(LocatedModel(model, "model"), config, cache, Metrics(), _say)
-        self.notes = describe(self._loaded)
+        self.notes = fact_lines(self._loaded)
 
     @property
     def variants(self) -> Sequence[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
+import textwrap
 import traceback
 from datetime import UTC, datetime
 from types import TracebackType
@@ -52,8 +54,10 @@ class Console:
     def say(self, line: str, level: str = "info") -> None:
         """One line on standard output."""
         if self.log_format == "json":
-            level = "warning" if line.startswith("serious ") else level
+            level = "warning" if line.startswith(("serious ", "warning ")) else level
             line = json_line(datetime.now(UTC).timestamp(), level, SAYS, line)
+        elif sys.stdout.isatty():
+            line = wrapped(line, shutil.get_terminal_size().columns)
         click.echo(line)
 
     def start_log(self, verbose: int) -> None:
@@ -66,6 +70,13 @@ class Console:
         if self.log_format == "json":
             logging.captureWarnings(True)
             sys.excepthook = _log_exception
+
+
+def wrapped(line: str, width: int) -> str:
+    """A line on a terminal, its further lines below its text. A command is left whole, so that it can be copied."""
+    if line.startswith("curl "):
+        return line
+    return textwrap.fill(line, width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
 
 
 def _log_exception(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:

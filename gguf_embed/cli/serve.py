@@ -20,6 +20,7 @@ from gguf_embed.cli.command import Command
 from gguf_embed.cli.interrupts import quit_on_interrupt
 from gguf_embed.cli.log import console
 from gguf_embed.cli.options import EXAMPLES, OLLAMA_PORT, ServeFlags, serve_options
+from gguf_embed.cli.start_lines import counted, model_lines, place_lines, try_line
 from gguf_embed.config import CacheConfig
 from gguf_embed.errors import EmbedError
 from gguf_embed.errors import describe as describe_error
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from gguf_embed.batch.batches import Batches
     from gguf_embed.metrics import Metrics
-    from gguf_embed.model_pool.loading import LoadedModel
     from gguf_embed.server.listen import ListenAddress
     from gguf_embed.server.run import ShutdownOutcome
     from gguf_embed.server.tracing import Tracing
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from gguf_embed.types import Priority
 
 logger = logging.getLogger(__name__)
-
-MAX_NAMES_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +48,6 @@ class Place:
     addresses: tuple[ListenAddress, ...]
     tls: ssl.SSLContext | None
     prefix: str  # of every path
-
-    @property
-    def ollama(self) -> list[bool]:
-        """For each address, whether it is one for Ollama's clients."""
-        return [address.flag == "--ollama-port" for address in self.addresses]
 
 
 @click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
@@ -143,7 +136,7 @@ async def _serve(flags: ServeFlags, place: Place, keys: Mapping[str, Priority | 
             app,
             place.addresses,
             stop,
-            lambda urls: _ready(service, place, urls, bool(keys)),
+            lambda urls: _ready(service, place, urls, flags, bool(keys)),
             flags.drain_timeout,
             place.tls,
         )
@@ -221,62 +214,16 @@ def say(line: str) -> None:
     console.say(line)
 
 
-def _ready(service: EmbedService, place: Place, urls: Sequence[str], needs_key: bool) -> None:
-    for line in banner(service, place, urls, needs_key):
-        say(line)
-
-
-def banner(service: EmbedService, place: Place, urls: Sequence[str], needs_key: bool) -> list[str]:
-    """The lines printed when the server is ready; the last one is a curl command to try it."""
-    from gguf_embed.server.admin.index import example
+def _ready(service: EmbedService, place: Place, urls: Sequence[str], flags: ServeFlags, needs_key: bool) -> None:
     from gguf_embed.server.listen import url_to_try
 
-    key = " -H 'Authorization: Bearer YOUR_KEY'" if needs_key else ""
-    served = service.models()
-    others = [status.info.name for status in served if status.state == "unloaded"]
-    shown = ", ".join(others[:MAX_NAMES_SHOWN]) + (", …" if len(others) > MAX_NAMES_SHOWN else "")
-    return [
-        *(line for model in service.loaded() for line in describe(model)),
-        *([f"available {counted(len(others), 'model')}, loaded on first use: {shown}"] if others else []),
-        *(f"{'ollama ' if is_ollama else 'serving'}  {url}" for url, is_ollama in zip(urls, place.ollama, strict=True)),
-        example(
-            url_to_try(urls[0], place.prefix),
-            served[0].info if served else None,
-            named=not service.loaded(),
-            headers=key,
-        ),
-    ]
-
-
-def describe(loaded: LoadedModel) -> list[str]:
-    """The lines about one loaded model and its execution plan."""
-    from gguf_embed.types import LISTWISE
-
-    info, chosen, queue = loaded.info, loaded.scheduler.plan, loaded.scheduler.state()
-    weights = info.file_type if info.weights_type == info.file_type else f"{info.file_type} run as {info.weights_type}"
-    how = "measured at warm-up" if chosen.measured else "not measured"
-    rank = f"reranker, {counted(info.n_scores, 'score')} per document, " if info.n_scores else ""
-    rank = "listwise reranker, " if LISTWISE in info.head_outputs else rank
-    where = "" if loaded.process_state() is None else ", in a process of its own"
-    return [
-        f"model    {info.name}: {rank}{info.n_embd} dimensions, pooling {info.pooling}, "
-        f"context {info.n_ctx}, up to {info.max_input_tokens} tokens per text",
-        f"engine   {info.engine}, {chosen.kernels} kernels, weights {weights}, tokenizer {info.tokenizer}{where}",
-        f"compute  {counted(chosen.n_workers, 'worker')} on {counted(chosen.n_threads, 'thread')}, "
-        f"{counted(chosen.alone_threads, 'thread')} for a batch running alone",
-        f"batches  {', '.join([f'{chosen.limits.max_tokens} tokens', *chosen.details])} ({how})",
-        f"queue    {queue.limit_tokens:,} tokens, {queue.limit_tokens / queue.tokens_per_s:.1f} s of work; while short "
-        f"requests come, batches of {queue.interactive_tokens} tokens, "
-        f"{queue.interactive_tokens * chosen.n_workers / queue.tokens_per_s * 1e3:.0f} ms",
-        *_images(loaded),
-    ]
-
-
-def _images(loaded: LoadedModel) -> list[str]:
-    """What reads images; towers that give each its own vector are not experimental."""
-    tower = loaded.config.mmproj.name if loaded.config.mmproj is not None else "the tower in its file"
-    line = f"images   {tower}{'' if loaded.loaded.images_alone else ', experimental'}"
-    return [line] if loaded.images is not None else []
+    loaded, served = service.loaded(), service.models()
+    for line in (
+        *model_lines(loaded, served, facts=flags.verbose > 0),
+        *place_lines(place.addresses, urls, place.prefix, needs_key=needs_key),
+        try_line(url_to_try(urls[0], place.prefix), loaded, served, flags.models_dir, needs_key=needs_key),
+    ):
+        say(line)
 
 
 def _report_signal(n_running: int, again: bool) -> None:
@@ -300,7 +247,3 @@ def shutdown_summary(outcome: ShutdownOutcome) -> str:
     if n := outcome.n_not_read:
         problems.append(f"{counted(n, 'reply', 'replies')} could not be delivered, because nobody reads")
     return f"stopped: {'; '.join(problems) or 'all in-flight requests completed'}"
-
-
-def counted(n: int, noun: str, plural: str | None = None) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {plural or noun + 's'}"

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from gguf_embed.engines.base import ExecutionPlan
 from gguf_embed.errors import EmbedError, EngineFailure, ModelLoadFailed
 from gguf_embed.model_pool.eviction import EvictionCandidate, seconds_left
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.served_models import ModelSpec
 from gguf_embed.model_store.names import without_folders
-from gguf_embed.types import NO_LOAD_OPTIONS, LoadOptions, ModelInfo, ModelStatus
+from gguf_embed.types import NO_LOAD_OPTIONS, ComputePlan, LoadOptions, ModelInfo, ModelStatus
 
 
 class PoolObserver(Protocol):
@@ -103,6 +104,13 @@ def status_of(spec: ModelSpec, info: ModelInfo, entry: PoolEntry | None, now_s: 
         gpu_bytes=entry.memory_bytes if model is not None and model.config.compute.offload.n_gpu_layers else 0,
         expires_unix_s=None if left_s is None or math.isinf(left_s) else time.time() + left_s,
         process=None if model is None else model.process_state(),
+        compute=None if model is None else _compute_plan(model.scheduler.plan),
+    )
+
+
+def _compute_plan(plan: ExecutionPlan) -> ComputePlan:
+    return ComputePlan(
+        plan.n_workers, plan.n_threads, plan.alone_threads, plan.limits.max_tokens, plan.details, plan.measured
     )
 
 

@@ -63,6 +63,10 @@ def _fits(candidates: Sequence[EvictionCandidate], need_bytes: int, limits: Pool
     return limits.max_bytes is None or taken + need_bytes <= limits.max_bytes
 
 
+def memory_in_words(n_bytes: int) -> str:
+    return f"{n_bytes / 2**20:,.0f} MiB" if n_bytes >= 2**20 else f"{n_bytes:,} bytes"
+
+
 def seconds_left(last_used_s: float, keep_alive_s: float, now_s: float) -> float | None:
     """How long an idle model may stay loaded: 0 if its time is up, None forever."""
     return None if math.isinf(keep_alive_s) else max(0.0, last_used_s + keep_alive_s - now_s)

@@ -150,12 +150,22 @@ def _heads_for(loaded: LoadedEngine, header: GgufHeader, report: Callable[[str],
     return replace(heads, late=replace(late, expansion_token=None))
 
 
+_OF_TOKENS = frozenset({Pooling.MEAN, Pooling.CLS, Pooling.LAST})
+"""One vector per text, made of those of its tokens."""
+
+
 def choose_pooling(header: GgufHeader, configured: Pooling | None, report: Callable[[str], None]) -> Pooling:
     """The configured pooling, else the file's, else none like llama.cpp, which is reported because it is rarely meant.
 
     Raises `ModelFileError` for rank without a rank head, for which llama.cpp would return noise.
     """
-    pooling = configured or pooling_type(header)
+    own = pooling_type(header)
+    pooling = configured or own
+    if pooling is not own and {pooling, own} <= _OF_TOKENS:
+        report(
+            f"warning  {header.path.name} was trained with pooling {own}, so its vectors with pooling {pooling} are of "
+            "little use: leave --pooling out"
+        )
     if pooling is Pooling.RANK and not has_rank_head(header):
         raise ModelFileError(f"{header.path} has no rank head, so pooling rank cannot work: use a reranker's GGUF")
     if pooling is None and not has_token_heads(header):

@@ -25,7 +25,7 @@ from gguf_embed.model_pool.entry import (
     start_loop_timer,
     status_of,
 )
-from gguf_embed.model_pool.eviction import needs_reload, plan_eviction, seconds_left
+from gguf_embed.model_pool.eviction import memory_in_words, needs_reload, plan_eviction, seconds_left
 from gguf_embed.model_pool.loader import ModelLoader
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.model_info import under_served_names
@@ -122,8 +122,8 @@ class ModelPool:
         plan = plan_eviction([entry.candidate() for entry in self._entries.values()], need, limits)
         if plan.impossible:
             raise Unavailable(
-                f"model {spec.info.name!r} takes about {need / 2**20:,.0f} MiB, the limit for all models together is "
-                f"{(limits.max_bytes or 0) / 2**20:,.0f}",
+                f"model {spec.info.name!r} takes about {memory_in_words(need)}, the limit for all models together is "
+                f"{memory_in_words(limits.max_bytes or 0)}",
                 [WayOut.MORE_MEMORY],
             )
         if plan.wait:
@@ -134,9 +134,7 @@ class ModelPool:
 
     def _start_load(self, spec: ModelSpec, wish: LoadRequest, memory_bytes: int) -> PoolEntry:
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        keep_alive_s = self._config.keep_alive_s
-        if spec.origin == "named" and self._config.named_keep_alive_s is not None:
-            keep_alive_s = self._config.named_keep_alive_s
+        keep_alive_s = self._config.keep_alive_of(is_named=spec.origin == "named")
         entry = PoolEntry(spec, ready, memory_bytes, keep_alive_s, self._clock(), options=wish.options)
         self._entries[spec.key] = entry
         self._run(self._load(entry))

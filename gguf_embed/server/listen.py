@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import stat
@@ -222,6 +223,16 @@ def _bind_error(error: OSError, address: ListenAddress) -> str:
             return f"cannot listen on ::, because this machine has no IPv6: use --host {_EVERY_IPV4}"
         case _:
             return f"cannot listen on {host} port {port}: {error.strerror or error}: check --host and {flag}"
+
+
+def is_local(address: ListenAddress) -> bool:
+    """Whether only this machine reaches it."""
+    if address.socket_path is not None or address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False
 
 
 def url_to_try(url: str, prefix: str = "") -> str:

@@ -3,6 +3,7 @@
 from gguf_embed.types.caller import CALLER, NOBODY, Caller, Priority
 from gguf_embed.types.model import (
     NO_LOAD_OPTIONS,
+    ComputePlan,
     EngineProcessState,
     FileProblem,
     LoadOptions,
@@ -73,6 +74,7 @@ __all__ = [
     "Caller",
     "ClassifyRequest",
     "ClassifyResult",
+    "ComputePlan",
     "EmbedRequest",
     "EmbedResult",
     "EngineProcessState",

@@ -81,6 +81,18 @@ class EngineProcessState:
 
 
 @dataclass(frozen=True, slots=True)
+class ComputePlan:
+    """How a loaded model is computed on this machine."""
+
+    n_workers: int  # batches at the same time
+    n_threads: int  # of all of them together
+    alone_threads: int  # of a batch that runs alone
+    batch_tokens: int
+    details: tuple[str, ...]  # other choices of the engine, in words
+    measured: bool  # at warm-up
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStatus:
     """One model that this process serves, loaded or not."""
 
@@ -92,6 +104,7 @@ class ModelStatus:
     gpu_bytes: int = 0  # the part of it on a GPU
     expires_unix_s: float | None = None  # when it will be unloaded unless it is used; None: never, or not loaded
     process: EngineProcessState | None = None  # None: not loaded, or its engine runs in the server's process
+    compute: ComputePlan | None = None  # None: not loaded
 
 
 @dataclass(frozen=True, slots=True)

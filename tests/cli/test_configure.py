@@ -365,3 +365,9 @@ def test_the_memory_for_bodies_is_a_share_of_what_is_available(flags, available,
 def test_memory_that_is_too_small_for_one_body_is_refused():
     with pytest.raises(ConfigError, match="--max-body-memory 104857600 is less than the 134217728 bytes"):
         body_memory(parse("--max-body-memory", "100M"), None)
+
+
+def test_a_variable_that_is_neither_yes_nor_no_is_refused_in_words():
+    result = CliRunner().invoke(serve, [], env={"GGUF_EMBED_TRUNCATE": "maybe"})
+    assert result.exit_code == 2
+    assert "'maybe' is neither yes nor no: use true, yes, on or 1, or false, no, off or 0" in result.output

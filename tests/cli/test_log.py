@@ -11,7 +11,7 @@ from datetime import datetime
 
 import pytest
 
-from gguf_embed.cli.log import JsonFormatter, json_line
+from gguf_embed.cli.log import JsonFormatter, json_line, wrapped
 from tests.server_process import clean_environment, command, run_to_end
 
 FIELDS = {"time", "level", "logger", "message"}
@@ -123,3 +123,11 @@ def test_a_servers_fault_names_its_request(tmp_path, cache_dir, models):
     server.terminate()
     _, err = server.communicate(timeout=60)
     assert [line["request_id"] for line in parsed(err) if "request_id" in line] == ["r7"]
+
+
+def test_a_line_on_a_terminal_is_wrapped_below_its_text_and_a_command_is_not():
+    line = "warning  " + "word " * 30
+    rows = wrapped(line, 40).splitlines()
+    assert max(map(len, rows)) <= 40
+    assert [row[:9] for row in rows] == ["warning  ", *[" " * 9] * (len(rows) - 1)]
+    assert wrapped("curl " + "x " * 100, 40).count("\n") == 0

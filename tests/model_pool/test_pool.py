@@ -195,7 +195,7 @@ def test_room_that_is_too_small_does_not_extend_the_wait():
 
 def test_a_model_larger_than_the_limit_is_refused():
     async def scenario(pool, loader, time):
-        with pytest.raises(Unavailable, match=r"'a' takes about 96 MiB, .* is 10$") as caught:
+        with pytest.raises(Unavailable, match=r"'a' takes about 96 MiB, .* is 10 MiB$") as caught:
             await use(pool, A)
         assert caught.value.ways_out == (WayOut.MORE_MEMORY,)
 
@@ -398,3 +398,11 @@ def test_hundreds_of_requests_for_more_models_than_fit_are_all_answered():
         assert len(pool.loaded()) <= 2
 
     run(scenario, max_models=2)
+
+
+def test_a_tiny_limit_is_named_in_bytes():
+    async def scenario(pool, loader, time):
+        with pytest.raises(Unavailable, match=r"limit for all models together is 1,024 bytes$"):
+            await use(pool, A)
+
+    run(scenario, max_bytes=1024)

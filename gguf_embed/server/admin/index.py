@@ -57,10 +57,10 @@ def example(url: str, info: ModelInfo | None, *, named: bool = False, headers: s
     model = f'"model": "{info.name if info else "NAME"}", ' if named else ""
     path, body = "/v1/embeddings", '"input": "hello"'
     if info is not None and info.output.kind == SCORES:
-        path, body = "/rerank", '"query": "hello", "documents": ["hello world", "a red dog"]'
+        path, body = "/rerank", '"query": "hello", "documents": ["hi", "a dog"]'
     elif info is not None and info.pooling is Pooling.NONE:
         path = "/embedding"
-    return f"curl {url}{path} -H 'Content-Type: application/json'{headers} -d '{{{model}{body}}}'"
+    return f"curl {url}{path}{headers} -d '{{{model}{body}}}'"
 
 
 def _index_line(status: ModelStatus) -> str:

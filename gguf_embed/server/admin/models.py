@@ -8,7 +8,7 @@ from aiohttp import web
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.image_schemas import MEDIA_MARKER
 from gguf_embed.server.http.body import json_response
-from gguf_embed.types import EngineProcessState, ModelInfo, ModelStatus, Pooling
+from gguf_embed.types import ComputePlan, EngineProcessState, ModelInfo, ModelStatus, Pooling
 
 
 async def models(context: ServerContext, request: web.Request) -> web.Response:
@@ -134,6 +134,7 @@ def format_props(status: ModelStatus) -> dict[str, object]:
         "engine": info.engine,
         "weights": info.weights_type,
         "kernels": info.kernels,
+        "compute": None if status.compute is None else _format_plan(status.compute),
         "tokenizer": info.tokenizer,
         "pooling": info.pooling.value,
         "embd_normalize": info.embd_normalize,
@@ -147,4 +148,15 @@ def format_props(status: ModelStatus) -> dict[str, object]:
         "n_scores": info.n_scores,
         "labels": list(info.labels),
         "problems": [{"code": one.code, "message": one.message, "fix": one.fix} for one in info.problems],
+    }
+
+
+def _format_plan(plan: ComputePlan) -> dict[str, object]:
+    return {
+        "workers": plan.n_workers,
+        "threads": plan.n_threads,
+        "threads_alone": plan.alone_threads,
+        "batch_tokens": plan.batch_tokens,
+        "details": list(plan.details),
+        "measured": plan.measured,
     }
