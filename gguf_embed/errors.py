@@ -6,9 +6,12 @@ dialect of the server has its own words for it, and `describe` appends them to t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+MAX_OTHERS_SHOWN = 5
+"""How many inputs a message names besides the first one."""
 
 
 class WayOut(StrEnum):
@@ -73,6 +76,15 @@ class EmbedError(Exception):
         """The same error about input `index`. An error that is not about a single input is returned as it is."""
         return self
 
+    def renumbered(self, number: Callable[[int], int]) -> EmbedError:
+        """The same error where each input has the number that `number` gives for its present one."""
+        index = getattr(self, "index", None)
+        return self if index is None else self.for_input(number(index))
+
+    def spread(self, index_of: Sequence[int]) -> EmbedError:
+        """The same error about a request, if it is about its distinct inputs. `index_of`: the one of each input."""
+        return self.renumbered(index_of.index)
+
     def for_document(self, index: int) -> EmbedError:
         """The same error about document `index` of a rerank request."""
         return self
@@ -101,10 +113,12 @@ def describe(error: EmbedError, words: Mapping[WayOut, str]) -> str:
 class InvalidRequest(EmbedError):
     """The request itself is wrong: type, value, count.
 
-    `param` names the offending field, and `index` the offending input, where there is one.
+    `param` names the offending field, and `index` the offending input, where there is one; `indexes` all of them, where
+    there are several.
     """
 
     kind = "invalid_request"
+    indexes: tuple[int, ...] = ()
 
     def __init__(
         self, message: str, param: str | None = None, index: int | None = None, ways_out: Sequence[WayOut] = ()
@@ -112,6 +126,17 @@ class InvalidRequest(EmbedError):
         super().__init__(message, ways_out)
         self.param = param
         self.index = index
+
+
+class WrongEntries(InvalidRequest):
+    """Several entries of an array are wrong. `first` is the error of the first one."""
+
+    def __init__(self, first: InvalidRequest, indexes: Sequence[int]) -> None:
+        shown = ", ".join(map(str, indexes[1 : MAX_OTHERS_SHOWN + 1]))
+        n_more = len(indexes) - MAX_OTHERS_SHOWN - 1
+        more = f" and {n_more:,} more" if n_more > 0 else ""
+        super().__init__(f"{first.message}; also wrong: {shown}{more}", first.param, indexes[0])
+        self.indexes = tuple(indexes)
 
 
 class InvalidInput(InvalidRequest):
@@ -134,19 +159,54 @@ class InvalidInput(InvalidRequest):
 
 
 class InputTooLong(EmbedError):
-    """One input has more tokens than the model takes, and the request did not ask for truncation.
+    """An input has more tokens than the model takes, and the request did not ask for truncation.
 
-    `can_average`: its vector could be the average over windows.
+    `can_average`: its vector could be the average over windows. `others`: index and tokens of further ones.
     """
 
     kind = "input_too_long"
 
-    def __init__(self, index: int, n_tokens: int, limit: int, *, can_average: bool = False) -> None:
+    def __init__(
+        self,
+        index: int,
+        n_tokens: int,
+        limit: int,
+        *,
+        can_average: bool = False,
+        others: Sequence[tuple[int, int]] = (),
+    ) -> None:
         self.index = index
         self.n_tokens = n_tokens
         self.limit = limit
         self.can_average = can_average
-        super().__init__(self._what(), self._ways_out())
+        self.others = tuple(others)
+        super().__init__(self._what() + self._and_others(), self._ways_out())
+
+    @classmethod
+    def of(cls, found: Sequence[tuple[int, int]], limit: int, *, can_average: bool = False) -> Self:
+        """The error about all that were found, at least one."""
+        return cls(*found[0], limit, can_average=can_average, others=found[1:])
+
+    @property
+    def indexes(self) -> tuple[int, ...]:
+        """All that are too long, in order."""
+        return (self.index, *(index for index, _ in self.others))
+
+    def _and_others(self) -> str:
+        """How the sentence goes on if there are several."""
+        shown = ", ".join(f"{index} ({n_tokens} tokens)" for index, n_tokens in self.others[:MAX_OTHERS_SHOWN])
+        n_more = len(self.others) - MAX_OTHERS_SHOWN
+        more = f" and {n_more:,} more" if n_more > 0 else ""
+        return f", and so {'is' if len(self.others) == 1 else 'are'} {shown}{more}" if self.others else ""
+
+    def renumbered(self, number: Callable[[int], int]) -> InputTooLong:
+        found = [(number(index), n_tokens) for index, n_tokens in ((self.index, self.n_tokens), *self.others)]
+        return type(self).of(found, self.limit, can_average=self.can_average)
+
+    def spread(self, index_of: Sequence[int]) -> InputTooLong:
+        n_tokens_of = dict([(self.index, self.n_tokens), *self.others])
+        found = [(index, n_tokens_of[at]) for index, at in enumerate(index_of) if at in n_tokens_of]
+        return type(self).of(found, self.limit, can_average=self.can_average)
 
     def _what(self) -> str:
         return f"input {self.index} is too large ({self.n_tokens} tokens, the limit per text is {self.limit})"
@@ -158,7 +218,7 @@ class InputTooLong(EmbedError):
         return type(self)(index, self.n_tokens, self.limit, can_average=self.can_average)
 
     def for_document(self, index: int) -> InputTooLong:
-        return LoneDocumentTooLong(index, self.n_tokens, self.limit)
+        return LoneDocumentTooLong(index, self.n_tokens, self.limit, others=self.others if index == self.index else ())
 
     def for_query(self) -> InvalidRequest:
         return InvalidRequest(
@@ -181,7 +241,7 @@ class DocumentTooLong(InputTooLong):
         return (WayOut.SHORTEN, WayOut.TRUNCATE_DOCUMENT)
 
     def for_document(self, index: int) -> DocumentTooLong:
-        return type(self)(index, self.n_tokens, self.limit)
+        return type(self)(index, self.n_tokens, self.limit, others=self.others if index == self.index else ())
 
 
 class LoneDocumentTooLong(DocumentTooLong):

@@ -184,4 +184,7 @@ def about(error: EmbedError, texts: Sequence[Text], way_out: str) -> EmbedError:
     what = reason(error)
     if isinstance(error, DocumentTooLong):
         what = f"and the query have {error.n_tokens} tokens together, the limit for both is {error.limit}"
-    return ConfigError(f"{texts[index].place} {what}" + (f": {way_out}" if isinstance(error, InputTooLong) else ""))
+    if not isinstance(error, InputTooLong):
+        return ConfigError(f"{texts[index].place} {what}")
+    others = f", and {len(error.others):,} more are too long" if error.others else ""
+    return ConfigError(f"{texts[index].place} {what}{others}: {way_out}")

@@ -41,8 +41,7 @@ def worded() -> Iterator[None]:
 
 def shifted(error: EmbedError, n_before: int) -> EmbedError:
     """An error about one text of a part of the texts, with its index among all of them."""
-    index = getattr(error, "index", None)
-    return error if index is None or not n_before else error.for_input(index + n_before)
+    return error.renumbered(lambda index: index + n_before) if n_before else error
 
 
 def reason(error: EmbedError) -> str:

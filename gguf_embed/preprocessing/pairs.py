@@ -156,17 +156,17 @@ def check_characters(query: str, documents: tuple[str, ...], max_tokens: int) ->
             )
 
 
-def cut_pair(pair: Pair, limits: PairLimits, index: int) -> TokenizedText:
+def cut_pair(pair: Pair, limits: PairLimits) -> TokenizedText:
     """The pair's tokens, with the document's end (or beginning) cut off if `limits` say so. Call `check_query` first.
 
-    Raises `DocumentTooLong` with `index` if the document is too long and must not be cut.
+    Raises `DocumentTooLong` with index 0 if the document is too long and must not be cut.
     """
     n_kept = len(pair.body)
     if limits.max_document_tokens is not None:
         n_kept = min(n_kept, pair.n_fixed + limits.max_document_tokens)
     room = limits.max_tokens - len(pair.opening) - len(pair.closing)
     if n_kept > room and not limits.truncate:
-        raise DocumentTooLong(index, pair.n_tokens, limits.max_tokens)
+        raise DocumentTooLong(0, pair.n_tokens, limits.max_tokens)
     n_kept = min(n_kept, room)
     if limits.cut_start:
         n_dropped = len(pair.body) - n_kept

@@ -191,24 +191,29 @@ def prepare(
     """Tokenize and check all inputs of a request, in order. Plain texts are tokenized in groups.
 
     Raises `InvalidInput` for an input that is empty, has too many characters or an unknown id, and `InputTooLong` for
-    one over `limits.max_tokens` unless `truncate`. The first such input counts.
+    all over `limits.max_tokens` unless `truncate`. The first such input decides which it is.
     """
     check_characters(inputs, limits)
+    too_long: list[tuple[int, int]] = []
     encoded = _encode_in_groups([item for item in inputs if isinstance(item, str)], tokenizer)
     texts = []
     for index, item in enumerate(inputs):
-        if isinstance(item, str):
-            tokens = next(encoded)
+        try:
+            tokens = next(encoded) if isinstance(item, str) else tokenize_input(item, tokenizer, limits.n_vocab, index)
             if not tokens:
-                raise _empty(index, item)
-        else:
-            tokens = tokenize_input(item, tokenizer, limits.n_vocab, index)
+                raise _empty(index, item if isinstance(item, str) else "")
+        except InvalidInput:
+            if too_long:
+                break
+            raise
         if len(tokens) > limits.max_tokens and not truncate:
-            raise InputTooLong(index, len(tokens), limits.max_tokens)
-        if len(tokens) <= limits.max_tokens:
+            too_long.append((index, len(tokens)))
+        elif len(tokens) <= limits.max_tokens:
             texts.append(TokenizedText(tokens, len(tokens)))
         else:
             texts.append(truncate_tokens(tokens, limits.max_tokens, limits.closing))
+    if too_long:
+        raise InputTooLong.of(too_long, limits.max_tokens)
     return texts
 
 

@@ -21,6 +21,7 @@ from gguf_embed.server.dialects.ollama.dialect import OLLAMA
 from gguf_embed.server.dialects.openai.dialect import OPENAI
 from gguf_embed.server.dialects.tei.dialect import TEI
 from gguf_embed.server.dialects.vllm.dialect import VLLM
+from gguf_embed.server.fields.misspelled import names_of
 from gguf_embed.server.http.body_memory import BodyMemory
 from gguf_embed.server.http.middleware import RequestMiddleware
 
@@ -48,7 +49,10 @@ def build_app(
     """Build the application. It is started by `run.serve_all`."""
     started_unix_s = int(time.time())
     bodies = BodyMemory(options.max_body_memory_bytes)
-    context = ServerContext(service, options, metrics, dialects, started_unix_s, body_memory=bodies, batches=batches)
+    names = names_of(body for dialect in dialects for body in dialect.bodies)
+    context = ServerContext(
+        service, options, metrics, dialects, started_unix_s, body_memory=bodies, batches=batches, field_names=names
+    )
     if tracing is not None:
         context = tracing.context(context)
     served: dict[web.AbstractRoute, tuple[Route, Dialect]] = {}

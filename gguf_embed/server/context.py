@@ -196,6 +196,7 @@ class ServerContext:
     body_memory: BodyMemory = field(kw_only=True)
 
     batches: Batches | None = field(default=None, kw_only=True)  # None: switched off
+    field_names: frozenset[str] = field(default=frozenset(), kw_only=True)  # all that any request may have
 
     @property
     def routes(self) -> tuple[Route, ...]:

@@ -99,8 +99,8 @@ async def _compute(
 def _for_text(error: EmbedError, indexes: Sequence[int]) -> EmbedError:
     """The error with the index of the text in the request."""
     match error:
-        case InvalidInput(index=index) | EngineFailure(index=int(index)) | InputTooLong(index=index):
-            return error.for_input(indexes[index])
+        case InvalidInput() | EngineFailure() | InputTooLong():
+            return error.renumbered(indexes.__getitem__)
         case _:
             return error
 

@@ -51,7 +51,7 @@ class AlonePlan(EmbedPlan):
         try:
             found = self._prepare(self.inputs)
         except (InvalidInput, InputTooLong) as error:
-            raise error.for_input(self.text_indices[error.index]) from error
+            raise error.renumbered(self.text_indices.__getitem__) from error
         for index, text in zip(self.text_indices, found, strict=True):
             texts[index] = text
         return texts

@@ -72,7 +72,7 @@ class EmbedPlan(Plan):
                 return _DetailedTokenizer(self).tokenize_all()
             return self._prepare(self.inputs)
         except (InvalidInput, InputTooLong) as error:
-            raise error.for_input(self.index_of.index(error.index)) from error
+            raise error.spread(self.index_of) from error
 
     def _prepare(self, inputs: Sequence[Input]) -> list[TokenizedText]:
         """Tokenize `inputs`. Raises the error of the first one that fails; its index counts within `inputs`."""

@@ -24,4 +24,4 @@ def explain(error: InputTooLong, request: EmbedRequest, info: ModelInfo, tokeniz
     if request.spans_are_inputs:
         return ChunksTooLong(error.index, error.n_tokens, error.limit)
     can_average = (request.output or info.output).kind == DENSE and not request.spans
-    return InputTooLong(error.index, error.n_tokens, error.limit, can_average=can_average)
+    return InputTooLong(error.index, error.n_tokens, error.limit, can_average=can_average, others=error.others)

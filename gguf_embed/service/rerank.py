@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gguf_embed.errors import EmbedError, InvalidRequest, NotSupported, WayOut
+from gguf_embed.errors import DocumentTooLong, EmbedError, InvalidRequest, NotSupported, WayOut
 from gguf_embed.preprocessing.abandoned import check_abandoned
 from gguf_embed.preprocessing.pairs import PairLimits, check_characters, check_query, cut_pair, pair_maker
 from gguf_embed.preprocessing.tokens import TokenizedText, truncations
@@ -110,18 +110,24 @@ def prepare_pairs(
 ) -> list[TokenizedText | EmbedError]:
     """Tokenize and check the query with each of `documents`, the request's without duplicates. Any thread.
 
-    Raises the first error; a document's index counts the request's documents.
+    Raises an error about all documents that are too long; their indexes count the request's documents.
     """
     model, limits = served.model, pair_limits(served, request)
     check_characters(request.query, request.documents, limits.max_tokens)
     form = replace(model.pair_form, instruction=request.instruction)
     make = pair_maker(model.codec, model.tokenizer, form, request.query)
     check_query(make(""), limits)
-    first = {document: index for index, document in reversed(tuple(enumerate(request.documents)))}
     pairs: list[TokenizedText | EmbedError] = []
+    too_long: dict[str, int] = {}  # document → tokens
     for document in documents:
         check_abandoned()
-        pairs.append(cut_pair(make(document), limits, first[document]))
+        try:
+            pairs.append(cut_pair(make(document), limits))
+        except DocumentTooLong as error:
+            too_long[document] = error.n_tokens
+    if too_long:
+        found = [(index, too_long[text]) for index, text in enumerate(request.documents) if text in too_long]
+        raise DocumentTooLong.of(found, limit)
     return pairs
 
 

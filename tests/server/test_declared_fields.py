@@ -29,6 +29,7 @@ from gguf_embed.server.dialects.openai.multimodal import check_inputs, parse_mul
 from gguf_embed.server.dialects.tei.embed import parse_embed as parse_tei
 from gguf_embed.server.dialects.tei.embed import parse_similarity
 from gguf_embed.server.dialects.tei.embed_sparse import DENSE_FIELDS
+from gguf_embed.server.dialects.tei.pairs import parse_pairs
 from gguf_embed.server.dialects.tei.predict import parse_texts as parse_predicted
 from gguf_embed.server.dialects.tei.tokens import ADD_SPECIAL, SKIP_SPECIAL_TOKENS, parse_ids, parse_texts
 from gguf_embed.server.dialects.vllm import classify
@@ -130,6 +131,7 @@ PARSERS: Mapping[str, Callable[[JsonBody], Any]] = {
     "MultimodalRequest": multimodal,
     "TeiEmbedRequest": lambda body: parse_tei(body, MAX_INPUTS),
     "TeiSimilarityRequest": lambda body: parse_similarity(body, MAX_INPUTS),
+    "SimilarPairsRequest": lambda body: parse_pairs(body, MAX_INPUTS),
     "TeiDecodeRequest": decode,
     "RerankRequest": rerank,
     "NvidiaRankingRequest": rerank,

@@ -105,7 +105,8 @@ def _introduction(description: Json, key_needed: bool) -> str:
     )
     return (
         f'<section class="card"><p>{_words(description["info"]["description"])} {key}</p>'
-        "<p>Bodies are JSON objects. A field that is <code>null</code> counts as absent. Unknown fields are ignored."
+        "<p>Bodies are JSON objects. A field that is <code>null</code> counts as absent. Unknown fields are ignored, "
+        "slips such as <code>truncat</code> are refused."
         "</p>"
         "</section>"
     )

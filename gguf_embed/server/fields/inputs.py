@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn, cast
 
-from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
+from gguf_embed.errors import InvalidRequest, NotSupported, WayOut, WrongEntries
 from gguf_embed.server.fields.field import Json
 from gguf_embed.server.http.errors import NoInputs, TooManyInputs
 from gguf_embed.server.http.values import describe, whole_number
@@ -84,7 +84,22 @@ def parse_inputs(value: object, param: str, max_inputs: int, *, joins_mixed: boo
     check_count(value, param, max_inputs)
     if kinds == {str}:
         return tuple(value)
-    return tuple(parse_entry(entry, param, index) for index, entry in enumerate(value))
+    return parse_entries(value, param)
+
+
+def parse_entries(entries: Sequence[object], param: str) -> tuple[Input, ...]:
+    """Parse several inputs. Raises `InvalidRequest` with the indexes of all that are wrong."""
+    found: list[Input] = []
+    errors: dict[int, InvalidRequest] = {}
+    for index, entry in enumerate(entries):
+        try:
+            found.append(parse_entry(entry, param, index))
+        except InvalidRequest as error:
+            errors[index] = error
+    if not errors:
+        return tuple(found)
+    first = next(iter(errors.values()))
+    raise first if len(errors) == 1 else WrongEntries(first, list(errors))
 
 
 def check_count(entries: Sequence[object], param: str, max_inputs: int) -> None:

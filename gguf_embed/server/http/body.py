@@ -10,6 +10,7 @@ import orjson
 from aiohttp import ClientPayloadError, web
 
 from gguf_embed.server.context import ServerContext
+from gguf_embed.server.fields.misspelled import refuse_misspelled
 from gguf_embed.server.http.json_text import as_object, parse_object
 from gguf_embed.server.http.large_body import (
     BODY_TIMEOUT_S,
@@ -31,7 +32,7 @@ async def read_json_object(context: ServerContext, request: web.Request) -> Json
 
     Its `priority` becomes that of this task's caller.
 
-    Raises `PayloadTooLarge`, or `InvalidRequest` with the position of the error.
+    Raises `PayloadTooLarge`, or `InvalidRequest` with the position of the error, or for a misspelled field.
     """
     length, limit = request.content_length, min(INLINE_BODY_BYTES, context.options.max_body_bytes)
     if length is None or length > limit or "Content-Encoding" in request.headers:
@@ -43,6 +44,8 @@ async def read_json_object(context: ServerContext, request: web.Request) -> Json
             body = cast(JsonObject, value) if isinstance(value, dict) else as_object(value)
         except orjson.JSONDecodeError:
             body = parse_object(raw)  # it repairs what can be repaired, and has the words for the rest
+    if not body.keys() <= context.field_names:
+        refuse_misspelled(body, context.field_names)
     if body.get(PRIORITY_FIELD) is not None:
         ask_priority(body[PRIORITY_FIELD], PRIORITY_FIELD)
     return body

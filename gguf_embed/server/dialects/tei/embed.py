@@ -12,6 +12,7 @@ from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.context import ServerContext
+from gguf_embed.server.dialects.tei.pairs import answer_pairs, wants_pairs
 from gguf_embed.server.fields import aliases, output_types
 from gguf_embed.server.fields.embed_fields import NORMALIZE
 from gguf_embed.server.fields.field import Body, Json, Shaped
@@ -89,8 +90,9 @@ async def embed_all(context: ServerContext, request: web.Request) -> web.Respons
 
 
 async def similarity(context: ServerContext, request: web.Request) -> web.Response:
-    """`POST /similarity`: the cosine of each sentence to the source sentence."""
-    return await _answer_similarity(context, await read_json_object(context, request))
+    """`POST /similarity`: the cosine of each sentence to the source sentence, or of all texts to each other."""
+    body = await read_json_object(context, request)
+    return await (answer_pairs if wants_pairs(body) else _answer_similarity)(context, body)
 
 
 async def root(context: ServerContext, request: web.Request) -> web.Response:
