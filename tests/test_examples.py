@@ -48,6 +48,15 @@ def test_a_script_says_what_it_shows_and_how_to_run_it(name):
     assert f"\npython docs/examples/{name} [--url http://127.0.0.1:8080]" in docstring
 
 
+def test_duplicates_are_the_texts_that_say_the_same(default_server):
+    pairs = {line.partition("  ")[2] for line in run(default_server, "duplicates.py").splitlines()}
+    assert pairs == {
+        "How do I reset my password?  =  I forgot my password, how can I set a new one?",
+        "The parcel has not arrived yet.  =  My package is still not here.",
+    }
+    assert run(default_server, "duplicates.py", "--threshold", "0.999") == ""
+
+
 def test_semantic_search_finds_what_is_meant(default_server):
     found = ranked(run(default_server, "semantic_search.py"))
     best = {query: texts[0].split()[0] for query, texts in found.items()}
