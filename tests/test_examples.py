@@ -52,7 +52,7 @@ def test_duplicates_are_the_texts_that_say_the_same(default_server):
     pairs = {line.partition("  ")[2] for line in run(default_server, "duplicates.py").splitlines()}
     assert pairs == {
         "How do I reset my password?  =  I forgot my password, how can I set a new one?",
-        "The parcel has not arrived yet.  =  My package is still not here.",
+        "Where is my parcel? It has not arrived.  =  My parcel has not arrived, where is it?",
     }
     assert run(default_server, "duplicates.py", "--threshold", "0.999") == ""
 

@@ -55,7 +55,7 @@ def test_it_is_a_reranker_and_says_so(launch, path):
     assert entry["capabilities"] == ["embedding", "rerank", "listwise"]
     props = server.get("/props").json()
     assert (props["n_ctx"], props["max_input_tokens"], props["n_ctx_train"]) == (8192, 8192, 16384)
-    *_, address, _, _, _, body = shlex.split(server.banner[-1])
+    *_, address, _, body = shlex.split(server.banner[-1])
     assert address == f"{server.url}/rerank"
     assert len(server.post("/rerank", json.loads(body)).json()["results"]) == 2
     for route, request in (("/v1/embeddings", {"input": "a"}), ("/embedding", {"content": "a"})):

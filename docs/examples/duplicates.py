@@ -11,10 +11,10 @@ import urllib.request
 
 TEXTS = [
     "How do I reset my password?",
-    "The parcel has not arrived yet.",
+    "Where is my parcel? It has not arrived.",
     "I forgot my password, how can I set a new one?",
     "Can I pay by credit card?",
-    "My package is still not here.",
+    "My parcel has not arrived, where is it?",
     "Where can I download my invoice?",
 ]
 

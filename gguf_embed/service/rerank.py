@@ -127,7 +127,7 @@ def prepare_pairs(
             too_long[document] = error.n_tokens
     if too_long:
         found = [(index, too_long[text]) for index, text in enumerate(request.documents) if text in too_long]
-        raise DocumentTooLong.of(found, limit)
+        raise DocumentTooLong.of(found, limits.max_tokens)
     return pairs
 
 
