@@ -134,7 +134,8 @@ class RequestLog:
         parts = [f"{answered} {duration_s * 1e3:.1f} ms"]
         if work.model:
             fields |= {"model": work.model, "texts": work.n_texts, "tokens": work.n_tokens}
-            parts.append(f"{work.model}, {work.n_texts} texts, {work.n_tokens} tokens")
+            texts = "1 text" if work.n_texts == 1 else f"{work.n_texts} texts"
+            parts.append(f"{work.model}, {texts}, {work.n_tokens} tokens")
         if work.reason:
             fields["reason"] = work.reason
             parts.append(work.reason)
