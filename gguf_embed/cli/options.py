@@ -257,7 +257,8 @@ LIMITS = in_group(
 
 LOGGING = in_group(
     "Logging and metrics",
-    option("-v", "--verbose", count=True, show_default=False, help="Log each request in a line; -vv: also probes, and llama.cpp's own log."),
+    option("-v", "--verbose", count=True, show_default=False,
+            help="Log each request in a line; -vv: also probes, and llama.cpp's own log."),
     option("--log-format", type=click.Choice(get_args(LogFormat)), default="text", envvar="GGUF_EMBED_LOG_FORMAT",
             is_eager=True, callback=choose_format,
             help="json: one object per line with time, level, logger, message and, where there is one, request_id."),
