@@ -22,7 +22,11 @@ def model_lines(loaded: Sequence[LoadedModel], served: Sequence[ModelStatus], *,
     others = [status.info.name for status in served if status.state == "unloaded"]
     shown = ", ".join(others[:MAX_NAMES_SHOWN]) + (", …" if len(others) > MAX_NAMES_SHOWN else "")
     return [
-        *(line for model in loaded for line in (model_line(model), *image_lines(model), *(fact_lines(model) if facts else ()))),
+        *(
+            line
+            for model in loaded
+            for line in (model_line(model), *image_lines(model), *(fact_lines(model) if facts else ()))
+        ),
         *([f"more     {counted(len(others), 'model')}, loaded on first use: {shown}"] if others else []),
     ]
 
