@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from benchmarks.load import HOST
 from benchmarks.tasks import EMBED, Task
@@ -29,7 +31,6 @@ _LLAMA_FLAGS = {
 CONTESTANTS = (OURS, *_LLAMA_FLAGS)
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 20.0
-_NOTES = ("engine ", "weights ", "compute ", "batches ")
 _PROBE_INTERVAL_S = 0.005  # the resolution of measured start times; there is no event of another process to wait for
 _CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -63,9 +64,13 @@ class RunningServer:
     log_path: Path
 
     def notes(self) -> tuple[str, ...]:
-        """What gguf-embed printed about the weights, kernels and batches that it chose; nothing for other servers."""
-        lines = self.log_path.read_text(errors="replace").splitlines()
-        return tuple(" ".join(line.split()) for line in lines if line.startswith(_NOTES))
+        """What gguf-embed says about the engine, weights and batches that it chose; nothing for other servers."""
+        connection = HTTPConnection(HOST, self.port, timeout=START_TIMEOUT_S)
+        connection.request("GET", "/props")
+        reply = connection.getresponse()
+        body = reply.read()
+        connection.close()
+        return notes_of(json.loads(body)) if reply.status == 200 else ()
 
     def memory(self) -> Memory:
         trees = [_status_bytes(pid) for pid in _process_tree(self.process.pid)]
@@ -110,7 +115,19 @@ class ServerSetup:
         return (("GGUF_EMBED_CACHE", str(self.cache)),) if self.cache else ()
 
     def _serve(self) -> tuple[str, ...]:
-        return ("-m", "gguf_embed", "serve", "-v", "-m", str(self.model), *self.our_flags)
+        return ("-m", "gguf_embed", "serve", "-m", str(self.model), *self.our_flags)
+
+
+def notes_of(props: Mapping[str, Any]) -> tuple[str, ...]:
+    """From a reply of `/props`."""
+    compute = props.get("compute")
+    if not isinstance(compute, dict):
+        return ()
+    return (
+        f"engine {props['engine']}, kernels {props['kernels']}, weights {props['weights']}",
+        f"{compute['workers']} workers, {compute['threads']} threads, batches of {compute['batch_tokens']} tokens",
+        *compute["details"],
+    )
 
 
 def find_llama_server() -> Path:

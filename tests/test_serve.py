@@ -453,7 +453,8 @@ def test_flags_that_cannot_work_are_one_clear_line(cache_dir, models, flags, mes
 def test_flags_of_the_wrong_type_are_named(cache_dir, flags):
     ended = run_to_end(cache_dir, "serve", *flags)
     assert ended.returncode == 2
-    assert flags[0] in ended.stderr.splitlines()[-1]
+    assert flags[0] in ended.stderr.splitlines()[-2]
+    assert "serve --help" in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
 
 

@@ -102,6 +102,12 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
 
 
 @pytest.mark.process
-def test_what_gguf_embed_prints_about_its_kernels_is_kept(tmp_path):
-    with running(contestant("--print", "weights  F16 run as BF16"), tmp_path) as server:
-        assert server.notes() == ("weights F16 run as BF16",)
+def test_what_gguf_embed_says_about_its_engine_is_kept(tmp_path):
+    with running(contestant("--engine", "llama"), tmp_path) as server:
+        assert server.notes() == (
+            "engine llama, kernels AMX, weights BF16",
+            "2 workers, 2 threads, batches of 64 tokens",
+            "measured",
+        )
+    with running(contestant(), tmp_path) as server:
+        assert server.notes() == ()

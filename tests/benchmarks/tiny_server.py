@@ -13,13 +13,12 @@ parser.add_argument("--port", type=int)
 parser.add_argument("--loading", type=int, default=0, help="how many times to answer 503 first")
 parser.add_argument("--child", action="store_true", help="start a process that only waits")
 parser.add_argument("--fail", action="store_true")
-parser.add_argument("--print", default="", help="a line to print at the start")
+parser.add_argument("--engine", default="", help="what /props says")
 arguments = parser.parse_args()
 
 if arguments.fail:
     print("no such model", file=sys.stderr)
     sys.exit(3)
-print(arguments.print, flush=True)
 if arguments.child:
     subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
 
@@ -41,8 +40,16 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         arguments.loading -= 1
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        body = json.dumps(rerank(request) if "query" in request else embed(request)).encode()
-        self.send_response(503 if arguments.loading >= 0 else 200)
+        self.answer(503 if arguments.loading >= 0 else 200, rerank(request) if "query" in request else embed(request))
+
+    def do_GET(self) -> None:
+        compute = {"workers": 2, "threads": 2, "batch_tokens": 64, "details": ["measured"]}
+        props = {"engine": arguments.engine, "kernels": "AMX", "weights": "BF16", "compute": compute}
+        self.answer(200, props if arguments.engine else {})
+
+    def answer(self, status: int, reply: dict[str, Any]) -> None:
+        body = json.dumps(reply).encode()
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
