@@ -28,7 +28,8 @@ from tests.engines.heads import test_references as heads
 from tests.engines.openvino.graph_models import MODELS, Array, Reference, reference, write_gguf
 from tests.engines.openvino.running import open_graph
 from tests.engines.openvino.test_towers import image_vectors, opened, text_vectors
-from tests.tower_models import write_nomic_text, write_own
+from tests.nomic_models import write_nomic_text
+from tests.tower_models import write_own
 
 _ENGINES = ("openvino", "llama")
 _NOT_IN_OPENVINO = ("qwen3_yarn",)

@@ -8,9 +8,10 @@ import pytest
 from gguf_embed.convert.convert import convert_directory
 from tests.convert.encoders import tiny_models
 from tests.data.tower_directories import DATA, write_directory
+from tests.nomic_models import write_nomic_text
 from tests.server_process import start_server, stop
 from tests.test_towers_serve import IMAGES, JPEG, PNG, assert_near, image_part, text_part
-from tests.tower_models import write_nomic_text, write_own
+from tests.tower_models import write_own
 
 pytest.importorskip("openvino")
 pytestmark = pytest.mark.process

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_embed.convert.convert import convert_directory
-from tests.convert.encoders import tiny_models
 from tests.data.tower_directories import write_directory
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -29,14 +28,6 @@ def write_own(name: str, folder: Path, outtype: str = "f32") -> Path:
     """As `gguf-embed convert` writes it. `name` is a folder of `tests/data/towers`."""
     path = folder / f"{name}.gguf"
     convert_directory(write_directory(name, folder / f"{name}-source"), path, outtype, report=lambda line: None)
-    return path
-
-
-def write_nomic_text(folder: Path) -> Path:
-    """The text model in whose space `nomic_vision` is: as wide, with a vocabulary of its own."""
-    path = folder / "nomic_text.gguf"
-    source = tiny_models.write_directory("nomic_bert", folder / "nomic_text-source")
-    convert_directory(source, path, "f32", report=lambda line: None)
     return path
 
 

@@ -44,9 +44,15 @@ def with_content_parts(body: JsonObject) -> JsonObject:
     modality = body.get(MODALITY.name)
     if isinstance(modality, str) and modality.lower() == "audio":
         raise NotSupported('"modality" is audio: this server reads only text and images')
+    if modality is not None and _is_zero(rest.get("dimensions")):  # Infinity's client sends it for all
+        del rest["dimensions"]
     if MODALITY.read(body) == "image":
         rest["input"] = _as_images(rest.get("input"))
     return rest
+
+
+def _is_zero(value: object) -> bool:
+    return value == 0 and not isinstance(value, bool)
 
 
 def _content_of(messages: object) -> list[object]:

@@ -22,7 +22,8 @@ from tests.convert.encoders.tiny_models import TEXTS, cosines
 from tests.data.tower_directories import DATA, write_directory
 from tests.engines.openvino.running import Graph
 from tests.engines.openvino.test_towers import image_vectors, opened
-from tests.tower_models import write_clip_cpp, write_crisp_nomic, write_nomic_text, write_own
+from tests.nomic_models import write_nomic_text
+from tests.tower_models import write_clip_cpp, write_crisp_nomic, write_own
 
 NAME = "nomic_vision"
 LEAST_COSINE = 0.99999

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from tests.server.fake_service import MODEL
 BODY = {"query": "q", "documents": ["a", "b"]}
 
 
-JINA = llama.format_jina, RerankDefaults()
+JINA = partial(llama.format_jina, body={}), RerankDefaults()
 TEI = llama.format_tei, RerankDefaults()
 COHERE = cohere.format_rerank, cohere.DEFAULTS
 SHAPES = (JINA, TEI, COHERE)
@@ -175,6 +176,11 @@ def test_jinas_shape():
         "results": [{"index": 1, "relevance_score": 2.0}, {"index": 0, "relevance_score": -1.5}],
         "score_kind": "logit",
     }
+
+
+def test_infinitys_clients_get_its_word():
+    infinity = partial(llama.format_jina, body={"raw_scores": False}), RerankDefaults()
+    assert written(parse(shape=infinity), 1.0, 2.0, 3.0, shape=infinity)["object"] == "rerank"
 
 
 def test_documents_come_back_as_they_were_sent_but_never_bare():

@@ -27,12 +27,11 @@ async def rerank(context: ServerContext, request: Sent, body: JsonObject | None 
     if body is None:
         assert isinstance(request, web.Request), "a line of a batch has a body"
         body = await read_json_object(context, request)
-    for_voyage = not VOYAGE_FIELDS.isdisjoint(body)
-    if for_voyage and isinstance(request, web.Request):
+    if not VOYAGE_FIELDS.isdisjoint(body) and isinstance(request, web.Request):
         request[ERROR_FORMAT] = VOYAGE_ERRORS
     parsed = parse_rerank(body, context.options.max_inputs, defaults_of(context, body))
     result = await context.rerank(parsed.request)
-    written = format_tei(parsed, result) if parsed.is_tei else format_jina(parsed, result, for_voyage)
+    written = format_tei(parsed, result) if parsed.is_tei else format_jina(parsed, result, body)
     return embed_response(written, result.truncated)
 
 
@@ -47,17 +46,21 @@ def defaults_of(context: ServerContext, body: JsonObject) -> RerankDefaults:
     return RerankDefaults(raw_scores, truncate=True if is_tei else None)
 
 
-def format_jina(parsed: ParsedRerank, result: RerankResult, for_voyage: bool = False) -> bytes:
-    """Format Jina's reply, which is also llama-server's. `for_voyage`: with the results as `data`, too."""
+def format_jina(parsed: ParsedRerank, result: RerankResult, body: JsonObject) -> bytes:
+    """Format Jina's reply, which is also llama-server's.
+
+    For Voyage's fields it has the results as `data`, too, and for `raw_scores`, which Infinity's client always sends,
+    Infinity's word as `object`.
+    """
     n_tokens = result.usage.prompt_tokens
     items = ranked_items(parsed, result)
     reply = {
         "model": result.model.name,
-        "object": "list",
+        "object": "list" if body.get("raw_scores") is None else "rerank",
         "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
         "results": items,
     }
-    if for_voyage:
+    if not VOYAGE_FIELDS.isdisjoint(body):
         reply["data"] = items
     return orjson.dumps(reply | rerank_details(result), option=orjson.OPT_SERIALIZE_NUMPY)
 

@@ -24,7 +24,7 @@ from gguf_embed.server.fields.field import Body, Choice, Shaped, Text, Whole
 from gguf_embed.server.fields.head_outputs import HEAD_FIELDS
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
-from gguf_embed.server.fields.media_forms import MEDIA_FIELDS, with_content_parts
+from gguf_embed.server.fields.media_forms import MEDIA_FIELDS, MODALITY, with_content_parts
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.openai_errors import ERRORS, error_object
 from gguf_embed.server.fields.option_fields import OPTION_FIELDS
@@ -68,6 +68,7 @@ EMBD_NORMALIZE = Whole(
     minimum=2,
     maximum=2,
 )
+_NOTHING_OF_A_TEXT = {DIMENSIONS.name: {"type": "number", "maximum": 0}, MODALITY.name: {"type": "null"}}
 USER = Text("user", "Accepted, not used.")
 REQUEST = Body(
     "OpenAIEmbedRequest",
@@ -82,7 +83,7 @@ REQUEST = Body(
         ),
         MODEL,
         ENCODING_FORMAT,
-        DIMENSIONS,
+        replace(DIMENSIONS, text=f"{DIMENSIONS.text} With `modality`, 0 means all.", minimum=0),
         OUTPUT_TYPE,
         Choice(
             POOLING.name,
@@ -94,6 +95,7 @@ REQUEST = Body(
         USER,
     ),
     groups=(PROMPT_FIELDS, OPTION_FIELDS, HEAD_FIELDS, CUTTING_FIELDS, MEDIA_FIELDS, URGENCY_FIELDS),
+    rules={"not": {"required": [DIMENSIONS.name], "properties": _NOTHING_OF_A_TEXT}},
 )
 VOYAGE_ERRORS = with_detail(ERRORS)
 
