@@ -69,7 +69,7 @@ def test_quant_chooses_the_file_and_a_second_pull_is_silent(fake, place):
         (["org/gated"], ["org/gated", "gated", "HF_TOKEN"]),
         (["org/nothing"], ["org/nothing", "private"]),
         ([REPO, "--quant", "Q6_K"], [REPO, "Q6_K", "tiny-F16.gguf, tiny-Q8_0.gguf"]),
-        (["../../etc/passwd"], ["'../../etc/passwd'"]),
+        (["../../etc/no-such-file"], ["'../../etc/no-such-file'"]),
         (["jina-reranker-v3.5"], ["jina-reranker-v3.5", "window"]),
         (["all-minillm"], ["'all-minillm'"]),
     ],

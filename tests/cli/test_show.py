@@ -93,7 +93,7 @@ def test_json_has_all_fields(place):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nothing", "'nothing'"), ("../x", "../x: no such file"), ("damaged", "damaged.gguf")],
+    [("nothing", "'nothing'"), ("../no-such-x", "../no-such-x: no such file"), ("damaged", "damaged.gguf")],
 )
 def test_an_unknown_name_or_a_damaged_file_is_one_line(place, name, message):
     damaged = place.folder / "damaged.gguf"

@@ -17,11 +17,16 @@ def hub(models):
 
 
 @pytest.fixture
-def empty(browser, hub, launch, tmp_path):
+def flags():
+    return ("--pulled",)
+
+
+@pytest.fixture
+def empty(browser, hub, launch, tmp_path, flags):
     """The page of a server without models, which can pull from a hub."""
     (tmp_path / "models").mkdir()
     server = launch(
-        *("--models-dir", tmp_path / "models"),
+        *("--models-dir", tmp_path / "models", *flags),
         HF_ENDPOINT=hub.endpoint,
         HF_HUB_OFFLINE="0",
         HF_HUB_CACHE=str(tmp_path / "hub"),
@@ -50,6 +55,13 @@ def test_a_model_is_pulled_with_its_progress_and_used(empty, hub):
     empty.wait_for_status("Ready.")
     empty.compute("one", "two", "three")
     assert not empty.find("#intro").is_displayed()
+
+
+@pytest.mark.parametrize("flags", [()])
+def test_a_server_that_does_not_serve_what_was_pulled_says_so(empty, hub):
+    empty.find("#pull").send_keys("org/tiny-GGUF\n")
+    empty.wait(lambda: "restart the server with --pulled" in empty.find("#pull-note").text)
+    empty.wait_for_status("There is no model")
 
 
 def test_a_pull_is_stopped_and_an_unknown_name_is_an_error(empty, hub):

@@ -9,7 +9,6 @@ import gguf
 import numpy as np
 import pytest
 
-from gguf_embed.convert import convert as convert_module
 from gguf_embed.convert.architectures import SUPPORTED
 from gguf_embed.convert.convert import choose_outtype, convert_directory
 from gguf_embed.convert.encoder import TensorNames
@@ -189,11 +188,14 @@ def test_auto_keeps_sixteen_bits(tmp_path, stored, chosen):
     assert choose_outtype(source, "q8_0") == "q8_0"
 
 
-def test_progress_of_large_models_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(convert_module, "_REPORT_BYTES", 100_000)
-    lines: list[str] = []
-    convert_directory(tiny.write_directory("bert", tmp_path / "hf"), tmp_path / "m.gguf", "f32", report=lines.append)
-    assert len([line for line in lines if line.startswith("written ")]) >= 3
+def test_progress_is_reported_in_bytes(tmp_path):
+    steps: list[tuple[int, int]] = []
+    source, output = tiny.write_directory("bert", tmp_path / "hf"), tmp_path / "m.gguf"
+    convert_directory(source, output, "f32", report=lambda line: None, progress=lambda *step: steps.append(step))
+    written = [done for done, _ in steps]
+    assert written == sorted(written)
+    assert {total for _, total in steps} == {written[-1]}
+    assert len(steps) > 3
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,12 @@ async function pull() {
   at("pull-note").textContent = `Asking for ${name}…`;
   try {
     await callLines("api/pull", { model: name }, showPullStep, running.signal);
-    at("pull-note").textContent = `Pulled ${name}.`;
     at("pull").value = "";
+    const before = new Set(state.models.map((model) => model.id));
     await poll();
+    at("pull-note").textContent = state.models.some((model) => !before.has(model.id))
+      ? `Pulled ${name}.`
+      : `Pulled ${name}. If it is not among the models above, restart the server with --pulled to serve it.`;
   } catch (error) {
     if (running !== pulling) return;
     at("pull-note").textContent =
