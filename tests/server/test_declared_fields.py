@@ -282,7 +282,8 @@ def validator(name: str) -> Draft202012Validator:
 REFUSALS = (
     r'"truncate_prompt_tokens" and "max_tokens" contradict',
     r"ask for different prompts",
-    r"mean the same here|cannot be sent together|is an array that differs from",
+    r'"messages" and "input" are both the input',
+    r'"dimensions" must be an integer of at least 1, found the number 0',  # it is right with `modality`
     r"\"prompt\" has [\d,]+ characters",
     r'"spans',
     r"input \d+ is an array of token ids",

@@ -118,10 +118,10 @@ RERANK_REQUEST = Body(
         *(QUERY, DOCUMENTS, TEI_DOCUMENTS, MODEL, TOP_N, RETURN_DOCUMENTS, RAW_SCORES, MAX_TOKENS_PER_DOC),
         *(RANK_FIELDS, LABEL, INSTRUCTION, METHOD, RERANK_POOLING, USE_PROMPTS),
     ),
-    "`documents` or `texts` (TEI's shape) is required; if a request has both, they must be equal.",
+    "Exactly one of `documents` and `texts` (TEI's shape) is required.",
     groups=(replace(CUTTING_FIELDS, default="`--truncate`; on `/v2/rerank` and with `texts` `true`"), URGENCY_FIELDS),
     rules={
-        "anyOf": [has({"documents": {"type": "array"}}), has({"texts": {"type": "array"}})],
+        "oneOf": [has({"documents": {"type": "array"}}), has({"texts": {"type": "array"}})],
         "not": {
             "anyOf": [
                 {"required": ["pooling"], "properties": {"pooling": _TEXT, "method": _OF_RANK}},
@@ -200,10 +200,10 @@ def _parse_query(body: JsonObject) -> str:
 
 
 def documents_field(body: JsonObject) -> str:
-    """The first name of `DOCUMENTS` that is no flag. Raises `InvalidRequest` for another with other documents."""
+    """The first name of `DOCUMENTS` that is no flag. Raises `InvalidRequest` for TEI's beside it, or others."""
     found = [name for name in DOCUMENTS.given(body) if not isinstance(body[name], bool)]
     for name in found[1:]:
-        if body[name] != body[found[0]]:
+        if body[name] != body[found[0]] or name == TEI_DOCUMENTS.name:
             raise InvalidRequest(f'"{found[0]}" and "{name}" mean the same here: send only one of them', name)
     return next(iter((*found, *DOCUMENTS.given(body))), "documents")
 

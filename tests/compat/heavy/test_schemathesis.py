@@ -48,6 +48,8 @@ REFUSALS = (
     # Several fields or values that do not go together
     r'"truncate_prompt_tokens" and "max_tokens" contradict each other',
     r"ask for different prompts: send only one of them",
+    r'"messages" and "input" are both the input',
+    r'"dimensions" must be an integer of at least 1, found the number 0',  # it is right with `modality`
     r"which makes the array one input instead of one per entry: send each text as a string",
     r'"spans" has \d+ entries for \d+ inputs',
     r'"spans[\d\[\]]*" (is|counts|must)',

@@ -70,9 +70,9 @@ REQUEST = Body(
         DIMENSIONS.called("output_dimension"),
         ENCODING_FORMAT,
     ),
-    "One of `texts`, `inputs` and `images` is required; empty arrays count as absent.",
+    "Exactly one of `texts`, `inputs` and `images` is required; empty arrays count as absent.",
     groups=(PROMPT_FIELDS, replace(CUTTING_FIELDS, default='`"END"`'), URGENCY_FIELDS),
-    rules={"anyOf": [has({"texts": _SOME}), has({"inputs": _SOME}), has({"images": _SOME})]},
+    rules={"oneOf": [has({"texts": _SOME}), has({"inputs": _SOME}), has({"images": _SOME})]},
 )
 
 
@@ -124,6 +124,7 @@ def parse_cohere_embed(body: JsonObject, max_inputs: int) -> CohereEmbed:
     ENCODING_FORMAT.read(body)
     cutting = parse_cutting(body, default=True)
     texts = _parse_texts(body, max_inputs)
+    _refuse_two(body)
     request = EmbedRequest(
         inputs=texts,
         model=MODEL.read(body),
@@ -182,9 +183,7 @@ def has_images(body: JsonObject) -> bool:
 
 def as_objects(body: JsonObject) -> tuple[str, JsonObject]:
     """The field with images, and the body with an object for each of them. Raises `InvalidRequest` for two fields."""
-    given = [name for name in ("images", "inputs", "texts") if body.get(name)]
-    if len(given) > 1:
-        raise InvalidRequest(f'"{given[0]}" and "{given[1]}" cannot be sent together: send one of them', given[1])
+    _refuse_two(body)
     is_image = str(body.get("input_type")).lower() == "image"  # no prompt is put before an image
     rest = {name: value for name, value in body.items() if not (is_image and name == "input_type")}
     images = body.get("images")
@@ -193,6 +192,12 @@ def as_objects(body: JsonObject) -> tuple[str, JsonObject]:
     if not isinstance(images, list):
         raise wrong_value("images", "an array of strings", images)
     return "images", rest | {"images": [{"image": image} for image in images]}
+
+
+def _refuse_two(body: JsonObject) -> None:
+    given = [name for name in ("images", "inputs", "texts") if body.get(name)]
+    if len(given) > 1:
+        raise InvalidRequest(f'"{given[0]}" and "{given[1]}" cannot be sent together: send one of them', given[1])
 
 
 def _texts_alone(parsed: CohereEmbed) -> list[str]:

@@ -30,7 +30,7 @@ RANKING = replace(
         if field is not TEI_DOCUMENTS
     ),
     text="The fields of a rerank request, with `passages` as the documents.",
-    rules={**RERANK_REQUEST.rules, "anyOf": [has({"passages": {"type": "array"}})]},
+    rules={**RERANK_REQUEST.rules, "oneOf": [has({"passages": {"type": "array"}})]},
 )
 DEFAULTS = RerankDefaults(raw_scores=True)  # whatever the operator's scale is: the reply calls scores logits
 

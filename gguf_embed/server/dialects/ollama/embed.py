@@ -102,11 +102,6 @@ def parse_embed(body: JsonObject, max_inputs: int) -> OllamaEmbed:
     _refuse_fields(body)
     param = aliases.inputs_field(body, ("input",))
     as_prompt = _is_text(body.get("prompt"), body.get(param))
-    if not as_prompt and isinstance(body.get("prompt"), list):
-        raise InvalidRequest(
-            f'"prompt" is an array that differs from "{param}": send the texts in one of them, a prefix as a string',
-            "prompt",
-        )
     options = body.get("options")
     if as_prompt:
         top_level = {option: body[option] for option in LOAD_OPTIONS if option in body}
@@ -133,7 +128,7 @@ def parse_embed(body: JsonObject, max_inputs: int) -> OllamaEmbed:
 
 def _is_text(prompt: object, given: object) -> bool:
     """Whether `prompt` is the text itself. Some clients send it in both fields, for old and new versions of Ollama."""
-    return prompt is not None and (given is None or given in (prompt, [prompt]))
+    return prompt is not None and (given is None or (isinstance(prompt, str) and given in (prompt, [prompt])))
 
 
 def parse_embeddings(body: JsonObject) -> OllamaEmbed:

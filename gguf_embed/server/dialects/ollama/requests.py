@@ -7,12 +7,13 @@ from dataclasses import replace
 from gguf_embed.server.dialects.ollama.model_names import MODEL
 from gguf_embed.server.dialects.ollama.options import KEEP_ALIVE, OPTIONS
 from gguf_embed.server.fields import aliases
-from gguf_embed.server.fields.field import Body, Shaped, Text
+from gguf_embed.server.fields.field import Body, Shaped, Text, has
 from gguf_embed.server.fields.prompt_prefix import MAX_PROMPT_CHARACTERS, PROMPT, PROMPT_WORDS
 from gguf_embed.server.fields.truncation import CUTTING_FIELDS
 from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 
 _TEXT = {"type": "string"}
+_NO_PREFIX = {"anyOf": [{"type": "array"}, {"type": "string", "minLength": MAX_PROMPT_CHARACTERS + 1}]}
 EMBED = Body(
     "OllamaEmbedRequest",
     (
@@ -41,6 +42,7 @@ EMBED = Body(
         KEEP_ALIVE,
         OPTIONS,
     ),
+    rules={"not": has({"input": {"not": {"type": "null"}}, PROMPT.name: _NO_PREFIX})},
     groups=(PROMPT_WORDS, replace(CUTTING_FIELDS, default="`true`"), URGENCY_FIELDS),
 )
 PROMPT_TEXT = Text("prompt", "The text; empty or absent: load the model.", also=aliases.INPUTS)

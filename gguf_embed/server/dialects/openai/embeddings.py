@@ -20,11 +20,11 @@ from gguf_embed.server.dialects.openai.vectors import WRITERS, Written
 from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields import options as option_fields
 from gguf_embed.server.fields.embed_fields import EMBED_FIELDS, NO_EMBED_FIELDS, parse_embed_fields
-from gguf_embed.server.fields.field import Body, Choice, Shaped, Text, Whole, has
+from gguf_embed.server.fields.field import Body, Choice, Shaped, Text, Whole
 from gguf_embed.server.fields.head_outputs import HEAD_FIELDS
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
-from gguf_embed.server.fields.media_forms import MEDIA_FIELDS, MESSAGES, MODALITY, with_content_parts
+from gguf_embed.server.fields.media_forms import MEDIA_FIELDS, with_content_parts
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.openai_errors import ERRORS, error_object
 from gguf_embed.server.fields.option_fields import OPTION_FIELDS
@@ -68,8 +68,6 @@ EMBD_NORMALIZE = Whole(
     minimum=2,
     maximum=2,
 )
-_GIVEN = {"not": {"type": "null"}}
-_ZERO_OF_A_TEXT = {DIMENSIONS.name: {"type": "number", "maximum": 0}, MODALITY.name: {"type": "null"}}
 USER = Text("user", "Accepted, not used.")
 REQUEST = Body(
     "OpenAIEmbedRequest",
@@ -96,14 +94,6 @@ REQUEST = Body(
         USER,
     ),
     groups=(PROMPT_FIELDS, OPTION_FIELDS, HEAD_FIELDS, CUTTING_FIELDS, MEDIA_FIELDS, URGENCY_FIELDS),
-    rules={
-        "not": {
-            "anyOf": [
-                {"required": [DIMENSIONS.name], "properties": _ZERO_OF_A_TEXT},
-                has({"input": _GIVEN, MESSAGES.name: _GIVEN}),
-            ]
-        }
-    },
 )
 VOYAGE_ERRORS = with_detail(ERRORS)
 
