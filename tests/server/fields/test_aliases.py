@@ -152,7 +152,8 @@ def test_other_texts_under_another_name_are_refused(route, name):
     if route == "openai" and name == "content":
         return
     given = ["a"] if route == "cohere" else "a"
-    assert parse(route, **{own: given, name: given}).inputs == ("a",)
+    if (route, name) != ("cohere", "inputs"):  # both its own
+        assert parse(route, **{own: given, name: given}).inputs == ("a",)
     assert parse(route, **{own: given, name: ""}).inputs == ("a",)
     with pytest.raises(InvalidRequest, match=f'"{own}" and "{name}" mean the same here'):
         parse(route, **{own: given, name: ["b"]})
