@@ -99,7 +99,10 @@ def parse_entries(entries: Sequence[object], param: str) -> tuple[Input, ...]:
     if not errors:
         return tuple(found)
     first = next(iter(errors.values()))
-    raise first if len(errors) == 1 else WrongEntries(first, list(errors))
+    try:
+        raise first if len(errors) == 1 else WrongEntries(first, list(errors))
+    finally:
+        del first, errors  # an error refers to this frame, which must not refer to it
 
 
 def check_count(entries: Sequence[object], param: str, max_inputs: int) -> None:
