@@ -281,6 +281,7 @@ def validator(name: str) -> Draft202012Validator:
 
 REFUSALS = (
     r'"truncate_prompt_tokens" and "max_tokens" contradict',
+    r'"truncate" and "truncation_direction" contradict',
     r"ask for different prompts",
     r'"messages" and "input" are both the input',
     r'"dimensions" must be an integer of at least 1, found the number 0',  # it is right with `modality`

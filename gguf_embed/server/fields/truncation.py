@@ -64,15 +64,7 @@ CUTTING_FIELDS = Body(
     "CuttingFields",
     (TRUNCATE, SIDE, CUT_TO, LIMIT),
     "Whether and where texts that are too long are truncated.",
-    rules={
-        "not": {
-            "anyOf": [
-                has({_TRUNCATE: {"enum": _values("none")}, _CUT_TO: {"type": "integer"}}),
-                has({_TRUNCATE: {"enum": ["END", "end", "right"]}, _SIDE: {"enum": ["Left"]}}),
-                has({_TRUNCATE: {"enum": _values("start")}, _SIDE: {"enum": ["Right"]}}),
-            ]
-        }
-    },
+    rules={"not": has({_TRUNCATE: {"enum": _values("none")}, _CUT_TO: {"type": "integer"}})},
     default="`--truncate`",
     see="Truncation",
 )

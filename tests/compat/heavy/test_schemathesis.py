@@ -47,6 +47,7 @@ REFUSALS = (
     r"is not a model name",
     # Several fields or values that do not go together
     r'"truncate_prompt_tokens" and "max_tokens" contradict each other',
+    r'"truncate" and "truncation_direction" contradict',
     r"ask for different prompts: send only one of them",
     r'"messages" and "input" are both the input',
     r'"dimensions" must be an integer of at least 1, found the number 0',  # it is right with `modality`
