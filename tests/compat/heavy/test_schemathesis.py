@@ -42,6 +42,7 @@ REFUSALS = (
     r"begins with a token id, and a prompt can only be put before a text",
     r"is too large \(\d+ tokens",
     r"there is no label .*, this model has",
+    r"this model was not made for instructions",
     r"pooling rank does not give one vector per text",
     r"leaves? no room for a",
     r"is not a model name",
