@@ -47,7 +47,7 @@ def status(docs: Browser, section: str) -> str:
 def test_fields_routes_and_errors_are_found(docs):
     assert search(docs, "dimensions")[0] == "field dimensions"
     assert docs.find("#found-note").text.endswith("results for “dimensions”")
-    assert "POST /v1/embeddings" in docs.find("#found li").text
+    assert "POST /pooling" in docs.find("#found li").text
     assert not docs.find("#contents").is_displayed()
     assert search(docs, "/v1/rerank")[:2] == ["route POST /v1/rerank", "route POST /v1/reranking"]
     assert search(docs, "429")[0] == "error 429 Too Many Requests"

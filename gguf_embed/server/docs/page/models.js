@@ -42,10 +42,10 @@ async function pull() {
   const running = (pulling = new AbortController());
   showPulling(true);
   at("pull-note").textContent = `Asking for ${name}…`;
+  const before = new Set(state.models.map((model) => model.id));
   try {
     await callLines("api/pull", { model: name }, showPullStep, running.signal);
     at("pull").value = "";
-    const before = new Set(state.models.map((model) => model.id));
     await poll();
     at("pull-note").textContent = state.models.some((model) => !before.has(model.id))
       ? `Pulled ${name}.`
