@@ -97,13 +97,22 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
         measure_repeated(arguments, scratch, _beside(output, CACHE))
 
 
+def rounds_of(arguments: argparse.Namespace) -> int:
+    return min(arguments.rounds, 2) if arguments.quick else int(arguments.rounds)
+
+
+def factor_of(arguments: argparse.Namespace) -> float:
+    """Of the number of requests."""
+    return 0.25 if arguments.quick else 1.0
+
+
 def compare(arguments: argparse.Namespace, choices: Choices, task: Task, scratch: Path) -> Comparison:
     model, cache = find_model(arguments, task, scratch)
     settings = CompareSettings(
         model=model,
         scenarios=choices.of(task),
-        n_rounds=min(arguments.rounds, 2) if arguments.quick else arguments.rounds,
-        factor=0.25 if arguments.quick else 1.0,
+        n_rounds=rounds_of(arguments),
+        factor=factor_of(arguments),
         encoding_format=arguments.encoding_format,
         seed=arguments.seed,
         llama_server=arguments.llama_server,
@@ -145,8 +154,8 @@ def compare_loops(arguments: argparse.Namespace, choices: Choices, scratch: Path
         torch_python=arguments.torch_python,
         n_threads=count_cores(),
         serve_flags=arguments.serve_flags,
-        n_rounds=min(arguments.rounds, 2) if arguments.quick else arguments.rounds,
-        factor=0.25 if arguments.quick else 1.0,
+        n_rounds=rounds_of(arguments),
+        factor=factor_of(arguments),
         seed=arguments.seed,
         cache=cache,
     )
@@ -168,8 +177,8 @@ def compare_static_models(arguments: argparse.Namespace, choices: Choices) -> No
         return
     settings = StaticSettings(
         model=arguments.static_model,
-        n_rounds=min(arguments.rounds, 2) if arguments.quick else arguments.rounds,
-        factor=0.25 if arguments.quick else 1.0,
+        n_rounds=rounds_of(arguments),
+        factor=factor_of(arguments),
         seed=arguments.seed,
     )
     print(render_static(compare_static(settings, say), settings.n_threads))
@@ -180,8 +189,8 @@ def compare_pictures(arguments: argparse.Namespace, choices: Choices, scratch: P
     settings = ImageSettings(
         torch_python=arguments.torch_python,
         n_threads=count_cores(),
-        n_rounds=min(arguments.rounds, 2) if arguments.quick else arguments.rounds,
-        factor=0.25 if arguments.quick else 1.0,
+        n_rounds=rounds_of(arguments),
+        factor=factor_of(arguments),
         seed=arguments.seed,
         serve_flags=tuple(shlex.split(arguments.serve_flags)),
     )
@@ -233,8 +242,8 @@ def measure_repeated(arguments: argparse.Namespace, scratch: Path, output: Path)
     """Print a table of what the cache costs and saves."""
     model, cache = find_model(arguments, EMBED, scratch)
     setup = ServerSetup(model, EMBED, tuple(shlex.split(arguments.serve_flags)), cache=cache)
-    n_rounds = min(arguments.rounds, 2) if arguments.quick else arguments.rounds
-    runs = measure_cache(setup, n_rounds, 0.25 if arguments.quick else 1.0, arguments.seed, say)
+    n_rounds = rounds_of(arguments)
+    runs = measure_cache(setup, n_rounds, factor_of(arguments), arguments.seed, say)
     print(render_cache(runs))
     write_json({"runs": [asdict(run) for run in runs]}, output)
 

@@ -1,6 +1,6 @@
 """Duplicates: all texts compared with each other, and those that say nearly the same named in pairs.
 
-python docs/examples/duplicates.py [--url http://127.0.0.1:8080] [--threshold 0.8]
+python docs/examples/duplicates.py [--url http://127.0.0.1:8080] [--threshold 0.7]
 """
 
 from __future__ import annotations

@@ -106,13 +106,8 @@ class FakeCodec:
             entries=tuple(piece.decode("latin-1") for piece in pieces),
             bos_id=BOS,
             eos_id=EOS,
-            sep_id=None,
-            unk_id=None,
-            pad_id=None,
-            mask_id=None,
             adds_bos=True,
             adds_eos=True,
-            adds_sep=False,
         )
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:

@@ -222,22 +222,20 @@ class ServerContext:
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Rerank with the service, and count the result: each document with the query is one text."""
         result = await self.service.rerank(request)
-        self.metrics.observe_texts(
-            result.model.name, len(result.scores), result.usage.prompt_tokens, result.timings, result.truncated
-        )
-        if (work := WORK.get()) is not None:
-            work.add(result.model.name, len(result.scores), result.usage.prompt_tokens)
+        self._count(result, len(result.scores))
         return result
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """Classify with the service, and count the result: a pair is one text."""
         result = await self.service.classify(request)
-        self.metrics.observe_texts(
-            result.model.name, len(result.numbers), result.usage.prompt_tokens, result.timings, result.truncated
-        )
-        if (work := WORK.get()) is not None:
-            work.add(result.model.name, len(result.numbers), result.usage.prompt_tokens)
+        self._count(result, len(result.numbers))
         return result
+
+    def _count(self, result: RerankResult | ClassifyResult, n_texts: int) -> None:
+        model, n_tokens = result.model.name, result.usage.prompt_tokens
+        self.metrics.observe_texts(model, n_texts, n_tokens, result.timings, result.truncated)
+        if (work := WORK.get()) is not None:
+            work.add(model, n_texts, n_tokens)
 
 
 Handler = Callable[[ServerContext, web.Request], Awaitable[web.StreamResponse]]

@@ -52,13 +52,10 @@ class ClipCodec:
             entries=self._entries,
             bos_id=self._bos,
             eos_id=self._eos,
-            sep_id=None,
             unk_id=self._eos,
             pad_id=self._eos,
-            mask_id=None,
             adds_bos=True,
             adds_eos=True,
-            adds_sep=False,
             lowercase=True,
         )
 

@@ -52,15 +52,10 @@ class SiglipCodec:
         return Vocabulary(
             kind="ugm",
             entries=self._entries,
-            bos_id=None,
             eos_id=self._eos,
-            sep_id=None,
             unk_id=self._unknown,
             pad_id=self._eos,
-            mask_id=None,
-            adds_bos=False,
             adds_eos=True,
-            adds_sep=False,
             lowercase=True,
         )
 

@@ -16,15 +16,15 @@ class Vocabulary:
 
     kind: str
     entries: Sequence[str]  # may be read from the model on each access: copy it to a tuple before iterating twice
-    bos_id: int | None  # [CLS] for BERT
-    eos_id: int | None
-    sep_id: int | None
-    unk_id: int | None
-    pad_id: int | None
-    mask_id: int | None
-    adds_bos: bool  # whether the file asks for it around a text
-    adds_eos: bool
-    adds_sep: bool
+    bos_id: int | None = None  # [CLS] for BERT
+    eos_id: int | None = None
+    sep_id: int | None = None
+    unk_id: int | None = None
+    pad_id: int | None = None
+    mask_id: int | None = None
+    adds_bos: bool = False  # whether the file asks for it around a text
+    adds_eos: bool = False
+    adds_sep: bool = False
     lowercase: bool | None = None  # WordPiece rule, if the file states it
     strip_accents: bool | None = None
     composes: bool = False  # the original tokenizer normalizes to NFC, and the engine's does not

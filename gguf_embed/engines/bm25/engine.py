@@ -26,15 +26,6 @@ class Bm25Codec:
         return Vocabulary(
             kind="none",
             entries=(),
-            bos_id=None,
-            eos_id=None,
-            sep_id=None,
-            unk_id=None,
-            pad_id=None,
-            mask_id=None,
-            adds_bos=False,
-            adds_eos=False,
-            adds_sep=False,
         )
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:

@@ -41,15 +41,7 @@ class StaticCodec:
         return Vocabulary(
             kind="none",
             entries=self._tokenizer.entries,
-            bos_id=None,
-            eos_id=None,
-            sep_id=None,
             unk_id=self._unknown_id,
-            pad_id=None,
-            mask_id=None,
-            adds_bos=False,
-            adds_eos=False,
-            adds_sep=False,
         )
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:

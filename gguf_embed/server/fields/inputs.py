@@ -90,19 +90,20 @@ def parse_inputs(value: object, param: str, max_inputs: int, *, joins_mixed: boo
 def parse_entries(entries: Sequence[object], param: str) -> tuple[Input, ...]:
     """Parse several inputs. Raises `InvalidRequest` with the indexes of all that are wrong."""
     found: list[Input] = []
-    errors: dict[int, InvalidRequest] = {}
+    wrong: list[int] = []
+    first: InvalidRequest | None = None
     for index, entry in enumerate(entries):
         try:
             found.append(parse_entry(entry, param, index))
         except InvalidRequest as error:
-            errors[index] = error
-    if not errors:
+            first = first or error
+            wrong.append(index)
+    if first is None:
         return tuple(found)
-    first = next(iter(errors.values()))
     try:
-        raise first if len(errors) == 1 else WrongEntries(first, list(errors))
+        raise first if len(wrong) == 1 else WrongEntries(first, wrong)
     finally:
-        del first, errors  # an error refers to this frame, which must not refer to it
+        del first  # an error refers to this frame, which must not refer to it
 
 
 def check_count(entries: Sequence[object], param: str, max_inputs: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from itertools import islice
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.fields import aliases
@@ -36,10 +37,12 @@ def refuse_misspelled(body: JsonObject, known: Collection[str]) -> None:
 
     All other unknown fields are ignored, because clients send them to every server.
     """
-    unknown = [name for name in body if name not in known and name not in ELSEWHERE][:MAX_LOOKED_AT]
-    for name in unknown:
-        meant = next((one for one in sorted(known) if len(name) >= MIN_LENGTH and is_one_edit(name, one)), None)
-        if meant is not None and body[name] is not None:
+    unknown = (name for name in body if name not in known and name not in ELSEWHERE)
+    for name in islice(unknown, MAX_LOOKED_AT):
+        if len(name) < MIN_LENGTH or body[name] is None:
+            continue
+        meant = min((one for one in known if is_one_edit(name, one)), default=None)
+        if meant is not None:
             raise InvalidRequest(f'there is no field "{name}": did you mean "{meant}"?', name)
 
 

@@ -118,9 +118,7 @@ def parse_cohere_embed(body: JsonObject, max_inputs: int) -> CohereEmbed:
     refuse_elsewhere(body, ("pooling", "embd_normalize"))
     if NORMALIZE.read(body) is False:
         raise InvalidRequest('"normalize" must be true here: vectors of this route have length 1', "normalize")
-    images = body.get("images")
-    if not (images is None or isinstance(images, list)):
-        raise wrong_value("images", "an array of strings", images)
+    _images_of(body)
     ENCODING_FORMAT.read(body)
     cutting = parse_cutting(body, default=True)
     texts = _parse_texts(body, max_inputs)
@@ -186,12 +184,18 @@ def as_objects(body: JsonObject) -> tuple[str, JsonObject]:
     _refuse_two(body)
     is_image = str(body.get("input_type")).lower() == "image"  # no prompt is put before an image
     rest = {name: value for name, value in body.items() if not (is_image and name == "input_type")}
-    images = body.get("images")
+    images = _images_of(body)
     if not images:
         return "inputs", rest
-    if not isinstance(images, list):
-        raise wrong_value("images", "an array of strings", images)
     return "images", rest | {"images": [{"image": image} for image in images]}
+
+
+def _images_of(body: JsonObject) -> list[object]:
+    """Empty if there are none. Raises `InvalidRequest` for anything but an array."""
+    images = body.get("images")
+    if not (images is None or isinstance(images, list)):
+        raise wrong_value("images", "an array of strings", images)
+    return images or []
 
 
 def _refuse_two(body: JsonObject) -> None:
