@@ -10,15 +10,18 @@ RESERVE = 10
 """A tenth more than the queue's limit is reserved for requests that fit in one batch, so that bulk requests cannot
 lock out a short query."""
 
-INTERACTIVE_BATCH_S = 0.1
-"""How long a batch may take while short requests come, which wait for it. A text that takes longer runs alone."""
+BULK_BATCH_S = 0.1
+"""How long a batch of bulk texts may take while short requests come, which wait for it. A text that takes longer runs
+alone."""
+
+INTERACTIVE_BATCH_S = 0.01
+"""How long a batch of short requests may take, so that replies and new requests of one batch overlap with the next."""
+
+INTERACTIVE_BATCH_TOKENS = 168
+"""A batch of short requests may have as many in any case, up to what `BULK_BATCH_S` allows."""
 
 INTERACTIVE_S = 2.0
 """How long a short request keeps batches short."""
-
-INTERACTIVE_WEIGHT = 4.0
-"""A request of more weight is one that somebody waits for: a normal one below a quarter of a batch, an urgent one below
-a batch, but none of the lower classes."""
 
 SHARED_S = 60.0
 """How long after two clients came one of them may fill a half of the queue only."""
@@ -54,10 +57,16 @@ def excess_tokens(n_tokens: int, n_ahead: int, limit: int) -> int:
     return max(0, n_ahead + min(n_tokens, limit) - limit)
 
 
-def interactive_tokens(limits: BatchLimits, worker_tokens_per_s: float) -> int:
-    """Tokens that one worker computes in `INTERACTIVE_BATCH_S`, but not so few that a batch is not worth while."""
-    tokens = int(worker_tokens_per_s * INTERACTIVE_BATCH_S)
+def bulk_tokens(limits: BatchLimits, worker_tokens_per_s: float) -> int:
+    """Tokens in a batch of bulk texts while short requests come, but not so few that a batch is not worth while."""
+    tokens = int(worker_tokens_per_s * BULK_BATCH_S)
     return min(limits.max_tokens, max(limits.min_share_tokens, tokens))
+
+
+def interactive_tokens(limits: BatchLimits, worker_tokens_per_s: float) -> int:
+    """Tokens in a batch of short requests."""
+    tokens = max(INTERACTIVE_BATCH_TOKENS, int(worker_tokens_per_s * INTERACTIVE_BATCH_S))
+    return min(bulk_tokens(limits, worker_tokens_per_s), tokens)
 
 
 def updated_speed(tokens_per_s: float, n_tokens: int, seconds: float) -> float:

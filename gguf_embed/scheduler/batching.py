@@ -8,10 +8,17 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from gguf_embed.engines.base import BatchLimits, ExecutionPlan
-from gguf_embed.scheduler.task import BatchKey, EmbedTask, Work
+from gguf_embed.scheduler.task import BatchKey, EmbedTask, PendingRequest, Work
 from gguf_embed.types import Caller, Priority
 
 MAX_SIZE_WEIGHT = 16.0
+
+INTERACTIVE_WEIGHT = 4.0
+"""A request of more weight is one that somebody waits for: a normal one below a quarter of `WEIGHT_TOKENS`, an urgent
+one below all of them, but none of the lower classes."""
+
+WEIGHT_TOKENS = 252
+"""A request of so many tokens, or of a full batch if that is smaller, has its class's weight."""
 
 PRIORITY_WEIGHTS: Mapping[Priority, float] = {
     Priority.HIGH: 4.0,
@@ -54,6 +61,11 @@ def take_batch(waiting: Iterable[EmbedTask], limits: BatchLimits, max_tokens: in
     return BatchPlan(taken, dropped, n_tokens)
 
 
+def is_interactive(request: PendingRequest) -> bool:
+    """Whether somebody waits for a request in the queue."""
+    return request.weight > INTERACTIVE_WEIGHT
+
+
 def token_budget(limits: BatchLimits, n_waiting_tokens: int, n_idle_workers: int) -> int:
     """Tokens this worker should take: an equal share if others are idle, so that all cores work on one request.
 
@@ -74,8 +86,9 @@ def choose_threads(plan: ExecutionPlan, n_running: int, n_waiting: int) -> int:
 
 
 def weight_of(n_tokens: int, batch_tokens: int, priority: Priority) -> float:
-    """A request's weight: its class's if it fills a batch, more if it is smaller, because somebody waits for it."""
-    return PRIORITY_WEIGHTS[priority] * min(MAX_SIZE_WEIGHT, max(1.0, batch_tokens / max(1, n_tokens)))
+    """A request's weight: its class's if it is large, more if it is smaller, because somebody waits for it."""
+    large = min(batch_tokens, WEIGHT_TOKENS)
+    return PRIORITY_WEIGHTS[priority] * min(MAX_SIZE_WEIGHT, max(1.0, large / max(1, n_tokens)))
 
 
 def finish_tags(virtual_time: float, lengths: Sequence[int], weight: float) -> list[float]:
@@ -162,10 +175,10 @@ class FairQueue:
         """All texts, in no order."""
         return (task for flow in self._flows.values() for tasks in flow.texts.values() for task in tasks)
 
-    def next_key(self, *, may_be_long: bool) -> BatchKey | None:
-        """The batch key of the text whose turn it is."""
+    def next_text(self, *, may_be_long: bool) -> EmbedTask | None:
+        """The text whose turn it is."""
         first: tuple[float, int] | None = None
-        found: BatchKey | None = None
+        found: EmbedTask | None = None
         for flow in self._flows.values():
             head: EmbedTask | None = None
             for key, tasks in flow.texts.items():
@@ -174,7 +187,7 @@ class FairQueue:
             if head is not None:
                 turn = flow.turn(head)
                 if first is None or turn < first:
-                    first, found = turn, head.key
+                    first, found = turn, head
         return found
 
     def take(self, key: BatchKey, limits: BatchLimits, max_tokens: int) -> BatchPlan:

@@ -12,8 +12,8 @@ from gguf_embed.engines.base import ExecutionPlan
 from gguf_embed.errors import Overloaded, Unavailable, WayOut
 from gguf_embed.scheduler.admission import (
     INTERACTIVE_S,
-    INTERACTIVE_WEIGHT,
     SHARED_S,
+    bulk_tokens,
     excess_tokens,
     has_reserve,
     has_room,
@@ -22,10 +22,10 @@ from gguf_embed.scheduler.admission import (
     queue_limit,
     updated_speed,
 )
-from gguf_embed.scheduler.batching import FairQueue, choose_threads, token_budget
+from gguf_embed.scheduler.batching import FairQueue, choose_threads, is_interactive, token_budget
 from gguf_embed.scheduler.draining import requests_too_many
 from gguf_embed.scheduler.promises import RetryPromises
-from gguf_embed.scheduler.task import Batch, BatchKey, EmbedTask, PendingRequest, Work
+from gguf_embed.scheduler.task import Batch, EmbedTask, PendingRequest, Work
 from gguf_embed.scheduler.waiting_room import MAX_REQUESTS, WaitingRoom
 from gguf_embed.types import OutputSpec
 
@@ -91,7 +91,7 @@ class TaskQueue:
                 self._texts.add(work)
             elif self._outside.n_requests or not self._enters(work):
                 self._admit_to_full(work)
-            if request.weight > INTERACTIVE_WEIGHT:
+            if is_interactive(request):
                 self._interactive_until_s = self._clock() + INTERACTIVE_S
             self._changed.notify_all()
 
@@ -196,9 +196,9 @@ class TaskQueue:
             while True:
                 if self._failure:
                     return None
-                key = self._texts.next_key(may_be_long=worker == 0)
-                if key is not None:
-                    batch = self._take_from(key, worker)
+                text = self._texts.next_text(may_be_long=worker == 0)
+                if text is not None:
+                    batch = self._take_from(text, worker)
                     if batch is not None:
                         return batch
                 elif self._closed and not self._texts.n_texts:
@@ -208,13 +208,14 @@ class TaskQueue:
                     self._full_since_s = None
                     self._changed.wait()
 
-    def _take_from(self, key: BatchKey, worker: int) -> Batch | None:
-        limits, n_idle = self._plan.limits, self._plan.n_workers - len(self._running)
+    def _take_from(self, first: EmbedTask, worker: int) -> Batch | None:
+        key, limits, n_idle = first.key, self._plan.limits, self._plan.n_workers - len(self._running)
         budget = token_budget(limits, self._texts.n_tokens, n_idle)
         if key.long:
             limits, budget = replace(limits, max_sequences=1), limits.max_tokens
         elif budget > limits.min_share_tokens and self._clock() < self._interactive_until_s:
-            budget = min(budget, self._interactive_tokens())
+            decide = interactive_tokens if is_interactive(first.request) else bulk_tokens
+            budget = min(budget, decide(limits, self._tokens_per_s / self._plan.n_workers))
         plan = self._texts.take(key, limits, budget)
         if self._outside.n_requests:
             self._let_in()
@@ -236,9 +237,6 @@ class TaskQueue:
             self._n_taken_tokens = 0
         self._n_taken_tokens += n_tokens
         self._full_since_s = now_s if is_full else None
-
-    def _interactive_tokens(self) -> int:
-        return interactive_tokens(self._plan.limits, self._tokens_per_s / self._plan.n_workers)
 
     def close(self) -> None:
         """Admit nothing more but what waits outside. Workers finish what is queued and then get None."""
@@ -287,5 +285,5 @@ class TaskQueue:
                 n_outside=self._outside.n_requests,
                 limit_tokens=self._limit(),
                 tokens_per_s=self._tokens_per_s,
-                interactive_tokens=self._interactive_tokens(),
+                interactive_tokens=bulk_tokens(self._plan.limits, self._tokens_per_s / self._plan.n_workers),
             )

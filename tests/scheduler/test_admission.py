@@ -6,8 +6,8 @@ import pytest
 
 from gguf_embed.engines.base import BatchLimits
 from gguf_embed.scheduler.admission import (
-    INTERACTIVE_BATCH_S,
-    INTERACTIVE_WEIGHT,
+    BULK_BATCH_S,
+    bulk_tokens,
     excess_tokens,
     has_reserve,
     has_room,
@@ -16,7 +16,7 @@ from gguf_embed.scheduler.admission import (
     queue_limit,
     updated_speed,
 )
-from gguf_embed.scheduler.batching import weight_of
+from gguf_embed.scheduler.batching import INTERACTIVE_WEIGHT, weight_of
 from gguf_embed.types import Priority
 
 
@@ -79,10 +79,25 @@ def test_excess_is_what_must_be_computed_before_there_is_room(n_tokens, n_ahead,
         (50.0, 48),  # a slow one keeps batches that are worth while
     ],
 )
-def test_a_batch_is_bounded_in_time_while_short_requests_come(worker_tokens_per_s, tokens):
-    found = interactive_tokens(BatchLimits(252, 64, 48), worker_tokens_per_s)
+def test_a_bulk_batch_is_bounded_in_time_while_short_requests_come(worker_tokens_per_s, tokens):
+    found = bulk_tokens(BatchLimits(252, 64, 48), worker_tokens_per_s)
     assert found == tokens
-    assert found == 48 or found / worker_tokens_per_s <= INTERACTIVE_BATCH_S
+    assert found == 48 or found / worker_tokens_per_s <= BULK_BATCH_S
+
+
+@pytest.mark.parametrize(
+    ("worker_tokens_per_s", "max_tokens", "tokens"),
+    [
+        (100_000.0, 2000, 1000),  # 10 ms
+        (100_000.0, 252, 252),
+        (15_000.0, 1008, 168),
+        (2_000.0, 1008, 168),
+        (1_000.0, 1008, 100),  # as a bulk batch
+        (50.0, 1008, 48),
+    ],
+)
+def test_a_batch_of_short_requests_is_shorter(worker_tokens_per_s, max_tokens, tokens):
+    assert interactive_tokens(BatchLimits(max_tokens, 64, 48), worker_tokens_per_s) == tokens
 
 
 @pytest.mark.parametrize(

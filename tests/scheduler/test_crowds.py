@@ -156,6 +156,8 @@ def test_in_a_crowd_nobody_is_lost_and_everybody_is_served_in_order(seed, n_work
         assert arrival.patience_s is not None or len(arrival.taken) == len(arrival.lengths)
     n_tokens = sum(sum(arrival.lengths) for arrival in arrivals if arrival.patience_s is None)
     assert sum(crowd.served.values()) >= n_tokens
+    crowd.queue.close()
+    assert crowd.queue.take(0) is None  # whatever was left belonged to clients that had left
     state = crowd.queue.state()
     assert (state.n_texts, state.n_tokens, state.n_outside) == (0, 0, 0)
     assert crowd.most_outside_tokens <= crowd.max_wait_s * n_workers * TOKENS_PER_S + 40 * MAX_TOKENS

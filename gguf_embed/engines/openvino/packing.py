@@ -24,11 +24,18 @@ class Cost:
     """What computing a batch costs with a graph, in a precision."""
 
     multiple: int  # N and T are multiples of it
+    sizes_per_doubling: int  # N has at most so many values between n and 2n
     part_tokens: int  # one more part takes as long as so many tokens
     slots_per_token: int  # attention of a text: T² slots take as long as T² / slots_per_token tokens
 
     def round_up(self, count: int) -> int:
         return -(-count // self.multiple) * self.multiple
+
+    def n_rows(self, n_tokens: int) -> int:
+        """N for a batch of `n_tokens`."""
+        next_power = 1 << (n_tokens - 1).bit_length()
+        step = max(self.multiple, next_power // 2 // self.sizes_per_doubling)
+        return -(-n_tokens // step) * step
 
     def attention(self, longest: int) -> float:
         """Of one text among others whose longest has so many tokens, in tokens."""
@@ -53,7 +60,7 @@ class Packing:
         columns = np.arange(width, dtype=np.int32)
         starts = np.cumsum(sizes, dtype=np.int32) - sizes
         slots = starts[:, np.newaxis] + np.minimum(columns, sizes[:, np.newaxis] - 1)
-        n_rows = cost.round_up(n_tokens)
+        n_rows = cost.n_rows(n_tokens)
         places, positions = np.zeros(n_rows, np.int32), np.zeros(n_rows, np.int32)
         places[:n_tokens] = np.flatnonzero(columns < sizes[:, np.newaxis])
         positions[:n_tokens] = places[:n_tokens] % width
