@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from itertools import cycle
 from pathlib import Path
 
 from gguf_embed.config import ModelConfig
-from gguf_embed.engines.base import BatchLimits, EngineDriver, ExecutionPlan, LoadedEngine, LoadSpec
+from gguf_embed.engines.base import EngineDriver, ExecutionPlan, LoadedEngine, LoadSpec
 from gguf_embed.engines.records import MeasurementRecords, record_key
 from gguf_embed.engines.select import Candidates, isolated_driver
-from gguf_embed.engines.throughput import sample_batch, tokens_per_s
+from gguf_embed.engines.throughput import batch_lengths, sample_batch, tokens_per_s
 from gguf_embed.errors import EngineFailure
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_heads import expands_unattended
@@ -19,9 +18,6 @@ from gguf_embed.types import OutputSpec
 
 COMPARED = ("openvino", "llama")
 """The engines that are compared. Any other one that accepts a file is taken without a comparison."""
-
-TEXT_TOKENS = (10, 21, 21, 40, 120)
-"""The lengths of the texts to compare with: queries, sentences and a short passage."""
 
 MEASURE_S = 0.25
 CLEARLY_FASTER = 1.15
@@ -128,14 +124,3 @@ def measure_rate(loaded: LoadedEngine, plan: ExecutionPlan, spec: LoadSpec) -> f
     batch = sample_batch(lengths, loaded.engine.info.n_vocab)
     n_threads = max(1, plan.n_threads // plan.n_workers)
     return tokens_per_s(lambda: loaded.engine.open_context(context), batch, plan.n_workers, n_threads, MEASURE_S)
-
-
-def batch_lengths(limits: BatchLimits, longest: int) -> list[int]:
-    """The lengths of the texts in a full batch, with `TEXT_TOKENS` in turn; at least one text."""
-    lengths: list[int] = []
-    for length in cycle(TEXT_TOKENS):
-        length = min(length, longest)
-        if lengths and (len(lengths) >= limits.max_sequences or sum(lengths) + length > limits.max_tokens):
-            break
-        lengths.append(length)
-    return lengths

@@ -6,8 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import cycle
 
-from gguf_embed.engines.base import EngineContext
+from gguf_embed.engines.base import BatchLimits, EngineContext
+
+TEXT_TOKENS = (10, 21, 21, 40, 120)
+"""The lengths of the texts to compare with: queries, sentences and a short passage."""
 
 
 def tokens_per_s(
@@ -62,3 +66,14 @@ def sample_batch(lengths: Sequence[int], n_vocab: int) -> list[list[int]]:
     """Token sequences of these lengths, with ids spread over the vocabulary."""
     numbered = enumerate(lengths)
     return [[(number * 37 + position * 101) % n_vocab for position in range(length)] for number, length in numbered]
+
+
+def batch_lengths(limits: BatchLimits, longest: int) -> list[int]:
+    """The lengths of the texts in a full batch, with `TEXT_TOKENS` in turn; at least one text."""
+    lengths: list[int] = []
+    for length in cycle(TEXT_TOKENS):
+        length = min(length, longest)
+        if lengths and (len(lengths) >= limits.max_sequences or sum(lengths) + length > limits.max_tokens):
+            break
+        lengths.append(length)
+    return lengths

@@ -12,9 +12,10 @@ import pytest
 from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.engines import choice, select
 from gguf_embed.engines.base import BatchLimits, LoadedEngine, LoadSpec
-from gguf_embed.engines.choice import batch_lengths, choose_driver, engine_in_words
+from gguf_embed.engines.choice import choose_driver, engine_in_words
 from gguf_embed.engines.fake import FakeEngine, fake_plan
 from gguf_embed.engines.select import Candidates, RegisteredEngine, open_codec, registered, select_driver
+from gguf_embed.engines.throughput import batch_lengths
 from gguf_embed.errors import EngineFailure, ModelFileError
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.types import OutputSpec, Pooling

@@ -9,23 +9,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gguf_embed.engines.base import ContextSpec
-from gguf_embed.engines.openvino.engine import OpenVinoEngine
+from gguf_embed.engines.base import BatchLimits, ContextSpec
+from gguf_embed.engines.openvino.engine import MAX_SEQUENCES, OpenVinoEngine
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED
-from gguf_embed.engines.throughput import sample_batch, tokens_per_s
+from gguf_embed.engines.throughput import batch_lengths, sample_batch, tokens_per_s
 from gguf_embed.errors import EngineFailure
 from gguf_embed.types import SCORES, FloatMatrix, OutputSpec, Pooling
 
-TEXT_TOKENS = 21
-"""The length of the texts to measure speed with: a typical query or short sentence."""
-
-BATCH_TEXTS = (6, 12, 24, 48)  # 126 to 1,008 tokens; a graph needs memory in proportion
+BATCH_TOKENS = (126, 252, 504, 1008)  # a graph needs memory in proportion
 MAX_BATCH_S = 0.25  # larger batches are not measured, because others wait for them
-GOOD_ENOUGH = 0.97  # a smaller batch is taken if it is at least so fast, because others wait less for it
+GOOD_ENOUGH = 0.98  # a smaller batch is taken if it is at least so fast, because others wait less for it
 WORTH_ROUNDING = 1.2  # BF16 must be so much faster than float32
 MEASURE_S = 0.06
 N_ROUNDS = 3
-TOO_SLOW_S = 0.08  # if one text takes longer, the smallest batch is the only one that is measured
 
 MIN_COSINE_TO_FULL = 0.99995
 """Of every sample, so that all other texts keep 0.9999: the worst of 200 was twice as far off as the worst sample."""
@@ -124,8 +120,8 @@ def calibrate(
 
 
 def _is_faster(one: OpenVinoEngine, other: OpenVinoEngine, output: OutputSpec) -> bool:
-    n_texts = BATCH_TEXTS[1]
-    return _rate(one, n_texts, 1, output) > WORTH_ROUNDING * _rate(other, n_texts, 1, output)
+    n_tokens = BATCH_TOKENS[1]
+    return _rate(one, n_tokens, 1, output) > WORTH_ROUNDING * _rate(other, n_tokens, 1, output)
 
 
 def compare(
@@ -168,25 +164,22 @@ def _fastest(
     compile_engine: Compile, one_stream: OpenVinoEngine, precision: str, n_threads: int, output: OutputSpec
 ) -> Choice:
     """The number of streams with the most tokens per second, and then the best batch size for it."""
-    is_slow = _rate(one_stream, 1, 1, output) < TEXT_TOKENS / TOO_SLOW_S
-    sizes: Sequence[int] = BATCH_TEXTS[:1] if is_slow else BATCH_TEXTS
-    n_rounds = 1 if is_slow else N_ROUNDS
+    smallest = BATCH_TOKENS[0]
+    tokens_per_s = _rate(one_stream, smallest, 1, output)
+    n_rounds = N_ROUNDS if smallest <= tokens_per_s * MAX_BATCH_S else 1
+    size = sizes_in_time(BATCH_TOKENS[:2], tokens_per_s)[-1]
     with ExitStack() as stack:
         engines = {1: one_stream}
         for n_streams in stream_counts(n_threads):
             engines[n_streams] = compile_engine(precision, n_streams)
             stack.callback(engines[n_streams].close)
 
-        def rate(n_streams: int, n_texts: int) -> float:
-            return _rate(engines[n_streams], n_texts, n_streams, output)
-
-        by_streams = best_rates(lambda n_streams: rate(n_streams, sizes[:2][-1]), engines, n_rounds)
+        by_streams = best_rates(lambda count: _rate(engines[count], size, count, output), engines, n_rounds)
         n_streams = max(by_streams, key=by_streams.__getitem__)
-        sizes = sizes_in_time(sizes, max(by_streams.values()) / n_streams)
-        rates = best_rates(lambda n_texts: rate(n_streams, n_texts), sizes, n_rounds)
-        n_texts = smallest_good(rates)
-        kernel = engines[n_streams].kernel_name()
-        return Choice(precision, n_streams, n_texts * TEXT_TOKENS, rates[n_texts], kernel)
+        engine, sizes = engines[n_streams], sizes_in_time(BATCH_TOKENS, by_streams[n_streams] / n_streams)
+        by_size = best_rates(lambda n_tokens: _rate(engine, n_tokens, n_streams, output), sizes, n_rounds)
+        n_tokens = smallest_good(by_size)
+        return Choice(precision, n_streams, n_tokens, by_size[n_tokens], engine.kernel_name())
 
 
 def best_rates(rate: Callable[[int], float], choices: Iterable[int], n_rounds: int) -> dict[int, float]:
@@ -199,9 +192,8 @@ def best_rates(rate: Callable[[int], float], choices: Iterable[int], n_rounds: i
 
 
 def sizes_in_time(sizes: Sequence[int], stream_tokens_per_s: float) -> Sequence[int]:
-    """The numbers of texts that one stream computes in `MAX_BATCH_S`; always the smallest."""
-    n_texts = stream_tokens_per_s * MAX_BATCH_S / TEXT_TOKENS
-    return [size for size in sizes if size <= n_texts] or sizes[:1]
+    """The batches, by their tokens, that one stream computes in `MAX_BATCH_S`; always the smallest."""
+    return [n_tokens for n_tokens in sizes if n_tokens <= stream_tokens_per_s * MAX_BATCH_S] or sizes[:1]
 
 
 def stream_counts(n_threads: int) -> tuple[int, ...]:
@@ -215,9 +207,9 @@ def smallest_good(rates: Mapping[int, float]) -> int:
     return min(n for n, rate in rates.items() if rate >= GOOD_ENOUGH * best)
 
 
-def _rate(engine: OpenVinoEngine, n_texts: int, n_streams: int, output: OutputSpec) -> float:
-    """Tokens per second with `n_streams` batches of `n_texts` at once."""
-    length = min(TEXT_TOKENS, engine.info.n_ctx_train)
-    batch = sample_batch([length] * n_texts, engine.info.n_vocab)
-    spec = ContextSpec(output, n_texts * length, n_texts)
+def _rate(engine: OpenVinoEngine, n_tokens: int, n_streams: int, output: OutputSpec) -> float:
+    """Tokens per second with `n_streams` batches of up to `n_tokens` at once."""
+    lengths = batch_lengths(BatchLimits(n_tokens, MAX_SEQUENCES), engine.info.n_ctx_train)
+    batch = sample_batch(lengths, engine.info.n_vocab)
+    spec = ContextSpec(output, sum(lengths), len(lengths))
     return tokens_per_s(lambda: engine.open_context(spec), batch, n_streams, 1, MEASURE_S)

@@ -132,7 +132,7 @@ def _image_opener(spec: LoadSpec, n_embd: int, precision: str) -> Callable[[], I
 
 def _choose(builder: ModelBuilder, spec: LoadSpec) -> Choice:
     """How to compute: as measured on this machine before, or now. Without warm-up, the defaults."""
-    from gguf_embed.engines.openvino.calibration import BATCH_TEXTS, Choice
+    from gguf_embed.engines.openvino.calibration import BATCH_TOKENS, Choice
 
     compute = spec.config.compute
     builder.check_precision()
@@ -141,7 +141,7 @@ def _choose(builder: ModelBuilder, spec: LoadSpec) -> Choice:
         return choice.with_streams(compute.n_workers)
     records = MeasurementRecords(spec.cache_dir)
     n_threads = threads_for(compute)
-    settings = (n_threads, spec.output, compute.precision, compute.weights == "file", BATCH_TEXTS)
+    settings = (n_threads, spec.output, compute.precision, compute.weights == "file", BATCH_TOKENS)
     key = record_key(spec.header.path, "openvino", *settings)
     recorded = Choice.from_record(records.read(key))
     chosen = recorded or builder.measured()

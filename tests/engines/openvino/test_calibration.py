@@ -22,8 +22,8 @@ FAST = 1e6  # tokens per second
     ("rates", "best"),
     [
         ({12: 100.0, 24: 100.0, 48: 100.0}, 12),
-        ({12: 97.0, 24: 99.0, 48: 100.0}, 12),
-        ({12: 96.9, 24: 97.0, 48: 100.0}, 24),
+        ({12: 98.0, 24: 99.0, 48: 100.0}, 12),
+        ({12: 97.9, 24: 98.0, 48: 100.0}, 24),
         ({12: 50.0, 24: 80.0, 48: 100.0}, 48),
         ({12: 100.0, 24: 80.0, 48: 60.0}, 12),
         ({12: 7.0}, 12),
@@ -92,7 +92,7 @@ class FakeCompiled:
 
 @dataclass
 class Script:
-    """Compiles fakes and says how fast they are: tokens per second by precision, streams, and texts in a batch."""
+    """Compiles fakes and says how fast they are: tokens per second by precision, streams, and tokens in a batch."""
 
     rates: dict[tuple[str, int, int], float] = field(default_factory=dict)
     compiled: list[FakeCompiled] = field(default_factory=list)
@@ -102,10 +102,10 @@ class Script:
         self.compiled.append(FakeCompiled(precision, n_streams))
         return self.compiled[-1]
 
-    def rate(self, engine: FakeCompiled, n_texts: int, n_streams: int, output: OutputSpec) -> float:
+    def rate(self, engine: FakeCompiled, n_tokens: int, n_streams: int, output: OutputSpec) -> float:
         assert not engine.n_closed
-        assert n_streams == (1 if n_texts == 1 else engine.n_streams)
-        self.measured.append((engine.precision, engine.n_streams, n_texts))
+        assert n_streams == engine.n_streams
+        self.measured.append((engine.precision, engine.n_streams, n_tokens))
         return self.rates.get(self.measured[-1], FAST)
 
     @property
@@ -121,8 +121,8 @@ def run(monkeypatch, script: Script, precision: str, agreement: Agreement = GOOD
     return choice
 
 
-BF16_IS_FASTER = {("bf16", 1, 6): 3 * FAST, ("bf16", 1, 12): 3 * FAST}
-BF16_IS_SLOWER = dict.fromkeys(BF16_IS_FASTER, FAST / 2) | {("bf16", 2, n): FAST / 2 for n in (6, 12, 24)}
+BF16_IS_FASTER = {("bf16", 1, 126): 3 * FAST, ("bf16", 1, 252): 3 * FAST}
+BF16_IS_SLOWER = dict.fromkeys(BF16_IS_FASTER, FAST / 2) | {("bf16", 2, n): FAST / 2 for n in (126, 252, 504)}
 
 
 @pytest.mark.parametrize(
@@ -163,10 +163,10 @@ def test_configured_bf16_is_compared_but_float32_is_not_timed(monkeypatch):
     ("rates", "n_streams", "batch_tokens"),
     [
         ({}, 1, 126),
-        ({("f32", 1, 48): 2 * FAST}, 1, 1008),
-        ({("f32", 2, 12): 2 * FAST}, 2, 252),
-        ({("f32", 8, 12): 2 * FAST}, 8, 252),
-        ({("f32", 1, 12): 2 * FAST}, 1, 252),
+        ({("f32", 1, 1008): 2 * FAST}, 1, 1008),
+        ({("f32", 2, 252): 2 * FAST}, 2, 252),
+        ({("f32", 8, 252): 2 * FAST}, 8, 252),
+        ({("f32", 1, 252): 2 * FAST}, 1, 252),
     ],
 )
 def test_the_fastest_streams_and_batch(monkeypatch, rates, n_streams, batch_tokens):
@@ -177,7 +177,7 @@ def test_the_fastest_streams_and_batch(monkeypatch, rates, n_streams, batch_toke
 
 def test_one_slow_measurement_does_not_decide(monkeypatch):
     """While another process computes, everything looks slower for a while."""
-    script, n_disturbed = Script({("f32", 2, n_texts): 2 * FAST for n_texts in calibration.BATCH_TEXTS}), 0
+    script, n_disturbed = Script({("f32", 2, n_tokens): 2 * FAST for n_tokens in calibration.BATCH_TOKENS}), 0
 
     def disturbed(*args: Any) -> float:
         nonlocal n_disturbed
@@ -190,17 +190,19 @@ def test_one_slow_measurement_does_not_decide(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("tokens_per_s", "sizes"), [(FAST, (6, 12, 24, 48)), (2500.0, (6, 12, 24)), (600.0, (6,)), (5.0, (6,))]
+    ("tokens_per_s", "sizes"),
+    [(FAST, (126, 252, 504, 1008)), (4032.0, (126, 252, 504, 1008)), (2500.0, (126, 252, 504)), (5.0, (126,))],
 )
 def test_batches_that_others_would_wait_for_are_not_measured(tokens_per_s, sizes):
-    assert tuple(calibration.sizes_in_time(calibration.BATCH_TEXTS, tokens_per_s)) == sizes
+    assert tuple(calibration.sizes_in_time(calibration.BATCH_TOKENS, tokens_per_s)) == sizes
 
 
-def test_a_slow_model_is_measured_with_the_smallest_batch_only(monkeypatch):
-    slow = calibration.TEXT_TOKENS / calibration.TOO_SLOW_S * 0.9
-    script = Script({("f32", n_streams, n_texts): slow for n_streams in (1, 2) for n_texts in (1, 6)})
+def test_a_slow_model_is_measured_once_with_the_smallest_batch_only(monkeypatch):
+    slow = calibration.BATCH_TOKENS[0] / calibration.MAX_BATCH_S * 0.9
+    script = Script({("f32", n_streams, 126): slow for n_streams in (1, 2)})
     choice = run(monkeypatch, script, "f32")
-    assert {n_texts for _, _, n_texts in script.measured} == {1, 6}
+    assert {n_tokens for _, _, n_tokens in script.measured} == {126}
+    assert len(script.measured) == 4
     assert choice.batch_tokens == 126
 
 
