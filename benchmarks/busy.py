@@ -32,6 +32,7 @@ PAUSE_S = 0.05  # between two queries of the client
 ALLOWED_BATCHES = 1.5  # how many of the longest batches a query may wait for, besides what it takes on an idle server
 LONGEST = 0.99  # the quantile of the batches that counts as the longest: one may have been held up by something else
 _BUCKET = re.compile(r'gguf_embed_batch_seconds_bucket\{le="(?P<seconds>[^"]+)"\} (?P<count>\S+)')
+_TEXTS = re.compile(r"gguf_embed_batch_texts_sum (?P<count>\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +104,17 @@ def measure_busy(
 def _run(case: BulkCase, contestant: Contestant, port: int, idle: Sequence[float], seed: str) -> BusyRun:
     task = contestant.task
     with _bulk(task, case, port, seed) as n_answered:
-        time.sleep(SETTLE_S)
-        alone = _phase(case, n_answered, time.sleep)
-        batches_before = _batches(port)
         latencies: list[float] = []
-        beside = _phase(case, n_answered, lambda seconds: latencies.extend(_query(task, port, seed, seconds)))
+
+        def n_bulk() -> float:
+            """Bulk texts so far. A reply counts 64 of them at once, so ask for what is computed; a query is one."""
+            computed = _n_computed(port)
+            return n_answered() if computed is None else computed - len(latencies)
+
+        time.sleep(SETTLE_S)
+        alone = _phase(case, n_bulk, time.sleep)
+        batches_before = _batches(port)
+        beside = _phase(case, n_bulk, lambda seconds: latencies.extend(_query(task, port, seed, seconds)))
         batch_s = longest(batches_before, _batches(port))
         if not n_answered():
             raise EngineFailure(f"{contestant.name} answered no bulk request in {case.name}")
@@ -116,23 +123,34 @@ def _run(case: BulkCase, contestant: Contestant, port: int, idle: Sequence[float
     return BusyRun(case.name, name, *idle_ms, *busy_ms, alone, beside, batch_ms)
 
 
-def _phase(case: BulkCase, n_answered: Callable[[], int], spend: Callable[[float], None]) -> float:
+def _phase(case: BulkCase, n_bulk: Callable[[], float], spend: Callable[[float], None]) -> float:
     """The bulk clients' texts per second while `spend` passes the time: until each has got a reply, on average."""
-    before, started_s = n_answered(), time.monotonic()
+    before, started_s = n_bulk(), time.monotonic()
     spend(MEASURE_S)
-    while n_answered() - before < case.n_clients * case.n_texts and time.monotonic() - started_s < MAX_PHASE_S:
+    while n_bulk() - before < case.n_clients * case.n_texts and time.monotonic() - started_s < MAX_PHASE_S:
         spend(1.0)
-    return (n_answered() - before) / (time.monotonic() - started_s)
+    return (n_bulk() - before) / (time.monotonic() - started_s)
 
 
 def _batches(port: int) -> Batches:
-    """Of our /metrics; empty for other servers."""
+    """Empty for other servers than ours."""
+    found = (_BUCKET.fullmatch(line) for line in _metrics(port))
+    return {float(match["seconds"]): float(match["count"]) for match in found if match}
+
+
+def _n_computed(port: int) -> float | None:
+    """Texts that were computed since the start; None for other servers than ours."""
+    found = (_TEXTS.fullmatch(line) for line in _metrics(port))
+    return next((float(match["count"]) for match in found if match), None)
+
+
+def _metrics(port: int) -> list[str]:
+    """The lines of /metrics."""
     connection = HTTPConnection(HOST, port, timeout=600)
     connection.request("GET", "/metrics")
     lines = connection.getresponse().read().decode("utf-8", "replace").splitlines()
     connection.close()
-    found = (_BUCKET.fullmatch(line) for line in lines)
-    return {float(match["seconds"]): float(match["count"]) for match in found if match}
+    return lines
 
 
 def longest(before: Batches, after: Batches) -> float | None:

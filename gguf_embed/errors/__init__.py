@@ -1,0 +1,61 @@
+"""Every way a request or a start can fail."""
+
+from gguf_embed.errors.base import (
+    EmbedError,
+    WayOut,
+    describe,
+)
+from gguf_embed.errors.failures import (
+    AuthenticationFailed,
+    ConfigError,
+    DeadlineExceeded,
+    EngineFailure,
+    ModelFileError,
+    ModelLoadFailed,
+    ModelNotFound,
+    NotSupported,
+    OutOfTime,
+    Overloaded,
+    PayloadTooLarge,
+    PermissionDenied,
+    PullFailed,
+    Unavailable,
+)
+from gguf_embed.errors.inputs import (
+    ChunksTooLong,
+    DocumentTooLong,
+    ImageInputTooLong,
+    InputTooLong,
+    InvalidInput,
+    InvalidRequest,
+    LoneDocumentTooLong,
+    WrongEntries,
+)
+
+__all__ = [
+    "AuthenticationFailed",
+    "ChunksTooLong",
+    "ConfigError",
+    "DeadlineExceeded",
+    "DocumentTooLong",
+    "EmbedError",
+    "EngineFailure",
+    "ImageInputTooLong",
+    "InputTooLong",
+    "InvalidInput",
+    "InvalidRequest",
+    "LoneDocumentTooLong",
+    "ModelFileError",
+    "ModelLoadFailed",
+    "ModelNotFound",
+    "NotSupported",
+    "OutOfTime",
+    "Overloaded",
+    "PayloadTooLarge",
+    "PermissionDenied",
+    "PullFailed",
+    "Unavailable",
+    "WayOut",
+    "WrongEntries",
+    "describe",
+]
