@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn, cast
 
-from gguf_embed.errors import InvalidRequest, NotSupported, WayOut, WrongEntries
+from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
+from gguf_embed.server.fields.entries import parse_each
 from gguf_embed.server.fields.field import Json
 from gguf_embed.server.http.errors import NoInputs, TooManyInputs
 from gguf_embed.server.http.values import describe, whole_number
@@ -89,21 +90,7 @@ def parse_inputs(value: object, param: str, max_inputs: int, *, joins_mixed: boo
 
 def parse_entries(entries: Sequence[object], param: str) -> tuple[Input, ...]:
     """Parse several inputs. Raises `InvalidRequest` with the indexes of all that are wrong."""
-    found: list[Input] = []
-    wrong: list[int] = []
-    first: InvalidRequest | None = None
-    for index, entry in enumerate(entries):
-        try:
-            found.append(parse_entry(entry, param, index))
-        except InvalidRequest as error:
-            first = first or error
-            wrong.append(index)
-    if first is None:
-        return tuple(found)
-    try:
-        raise first if len(wrong) == 1 else WrongEntries(first, wrong)
-    finally:
-        del first  # an error refers to this frame, which must not refer to it
+    return parse_each(entries, lambda entry, index: parse_entry(entry, param, index))
 
 
 def check_count(entries: Sequence[object], param: str, max_inputs: int) -> None:

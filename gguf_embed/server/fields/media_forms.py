@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gguf_embed.errors import InvalidRequest, NotSupported
+from gguf_embed.server.fields.entries import parse_each
 from gguf_embed.server.fields.field import Body, Choice, Json, Shaped
 from gguf_embed.server.http.values import JsonObject, describe, wrong_value
 
@@ -77,7 +78,10 @@ def _content_of(messages: object) -> list[object]:
 
 def _as_images(given: object) -> list[object]:
     entries = given if isinstance(given, list) else [given]
-    for index, entry in enumerate(entries):
-        if not isinstance(entry, str):
-            raise wrong_value(f"input[{index}]", 'a string with an image, because "modality" is image', entry)
-    return [{"image": entry} for entry in entries]
+    return list(parse_each(entries, _as_image))
+
+
+def _as_image(entry: object, index: int) -> object:
+    if not isinstance(entry, str):
+        raise wrong_value(f"input[{index}]", 'a string with an image, because "modality" is image', entry)
+    return {"image": entry}

@@ -7,6 +7,7 @@ from typing import Literal, cast
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.fields import aliases
+from gguf_embed.server.fields.entries import parse_each
 from gguf_embed.server.fields.field import Body, Choice, Flag, Json, Shaped, Text, Whole, contradiction, has
 from gguf_embed.server.fields.inputs import check_count
 from gguf_embed.server.fields.model import MODEL
@@ -161,13 +162,12 @@ def parse_rerank(body: JsonObject, max_inputs: int, defaults: RerankDefaults) ->
     param = documents_field(body)
     documents = _parse_list(body, param, max_inputs)
     if param == "passages":
-        for index, passage in enumerate(documents):
-            _refuse_image(passage, f"passages[{index}]")
+        parse_each(documents, lambda passage, index: _refuse_image(passage, f"passages[{index}]"))
     fields = _parse_rank_fields(body)
     raw_scores, cutting = parse_raw_scores(body), parse_cutting(body, defaults.truncate)
     request = RerankRequest(
         query=query,
-        documents=tuple(_text_of(document, f"{param}[{index}]", fields) for index, document in enumerate(documents)),
+        documents=parse_each(documents, lambda document, index: _text_of(document, f"{param}[{index}]", fields)),
         model=MODEL.read(body),
         method=cast(Literal["rank", "embedding"], METHOD.read(body) or "rank"),
         raw_scores=defaults.raw_scores if raw_scores is None else raw_scores,

@@ -28,6 +28,6 @@ def test_more_is_refused_with_the_limit(content):
 
 def test_with_offsets_a_request_s_texts_have_a_limit_together():
     quarter = "x" * (MAX_OFFSET_CHARACTERS // 4)
-    assert parse_texts({"inputs": [quarter] * 4}, 10) == [quarter] * 4
+    assert list(parse_texts({"inputs": [quarter] * 4}, 10)) == [quarter] * 4
     with pytest.raises(InvalidRequest, match=r"2,000,000.*2,500,000"):
         parse_texts({"inputs": [quarter] * 5}, 10)

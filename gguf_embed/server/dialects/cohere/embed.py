@@ -15,9 +15,10 @@ from gguf_embed.images.webp import is_webp
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields import aliases
 from gguf_embed.server.fields.embed_fields import NORMALIZE
+from gguf_embed.server.fields.entries import parse_each, parse_strings
 from gguf_embed.server.fields.field import Body, Json, Shaped, has
 from gguf_embed.server.fields.images import take_images
-from gguf_embed.server.fields.inputs import parse_inputs
+from gguf_embed.server.fields.inputs import check_count
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.output_types import (
@@ -144,14 +145,12 @@ def _parse_texts(body: JsonObject, max_inputs: int) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise wrong_value(field, f"an array of {'objects' if field == 'inputs' else 'strings'}", value)
     is_objects = field == "inputs" and not (value and isinstance(value[0], str))
-    entries = [_text_of(entry, index) for index, entry in enumerate(value)] if is_objects else value
-    for index, entry in enumerate(entries):
-        if not isinstance(entry, str):
-            raise InvalidRequest(f'"{field}[{index}]" must be a string, found {describe(entry)}', field, index)
-    return tuple(item for item in parse_inputs(entries, field, max_inputs) if isinstance(item, str))
+    texts = parse_each(value, _text_of) if is_objects else parse_strings(value, field)
+    check_count(texts, field, max_inputs)
+    return texts
 
 
-def _text_of(entry: object, index: int) -> object:
+def _text_of(entry: object, index: int) -> str:
     """The text of `{"content": [{"type": "text", "text": "…"}]}`. Raises for anything else."""
     match entry:
         case {"content": [{"type": "text", "text": str(text)}]}:
@@ -161,11 +160,10 @@ def _text_of(entry: object, index: int) -> object:
                 f'"inputs[{index}].content" must be one part {{"type": "text", "text": "…"}}, found '
                 f"{describe(content)}: join the texts, or send one input for each",
                 "inputs",
-                index,
             )
         case _:
             raise InvalidRequest(
-                f'"inputs[{index}]" must be an object with "content", found {describe(entry)}', "inputs", index
+                f'"inputs[{index}]" must be an object with "content", found {describe(entry)}', "inputs"
             )
 
 

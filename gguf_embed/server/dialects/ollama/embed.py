@@ -21,6 +21,7 @@ from gguf_embed.server.dialects.ollama.options import (
 from gguf_embed.server.dialects.ollama.requests import PROMPT_TEXT
 from gguf_embed.server.fields import aliases, output_types
 from gguf_embed.server.fields.embed_fields import NORMALIZE
+from gguf_embed.server.fields.entries import parse_strings
 from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.outputs import check_output, rows_of
 from gguf_embed.server.fields.prompt_prefix import (
@@ -198,14 +199,10 @@ def _parse_texts(value: list[object], param: str, max_inputs: int) -> tuple[str,
         raise InvalidRequest(
             f'"{param}" has {len(value)} entries, the limit per request is {max_inputs}: send several requests', param
         )
-    texts = tuple(entry for entry in value if isinstance(entry, str))
-    if len(texts) != len(value):
-        index, entry = next((index, entry) for index, entry in enumerate(value) if not isinstance(entry, str))
-        raise InvalidRequest(
-            f'invalid input type: "{param}[{index}]" must be a string, found {describe(entry)}',
-            param,
-        )
-    return texts
+    try:
+        return parse_strings(value, param)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"invalid input type: {error.message}", param) from None
 
 
 def _parse_dimensions(body: JsonObject) -> int | None:

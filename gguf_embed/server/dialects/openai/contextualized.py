@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.context import ServerContext
+from gguf_embed.server.fields.entries import parse_each
 from gguf_embed.server.fields.field import Body, Flag, Shaped, has
 from gguf_embed.server.fields.head_outputs import split_rows
 from gguf_embed.server.fields.inputs import check_count
@@ -100,12 +102,12 @@ def parse_contextualized(body: JsonObject, max_inputs: int) -> Contextualized:
     return Contextualized(request, types)
 
 
-def _documents(body: JsonObject, max_inputs: int) -> list[list[str]]:
+def _documents(body: JsonObject, max_inputs: int) -> Sequence[list[str]]:
     value = body.get("inputs")
     if not isinstance(value, list) or not value:
         raise wrong_value("inputs", "a non-empty array of documents, each an array of texts", value)
     check_count(value, "inputs", max_inputs)
-    documents = [_chunks(document, index) for index, document in enumerate(value)]
+    documents = parse_each(value, _chunks)
     n_chunks = sum(map(len, documents))
     if n_chunks > MAX_SPANS:
         raise InvalidRequest(
@@ -117,9 +119,7 @@ def _documents(body: JsonObject, max_inputs: int) -> list[list[str]]:
 def _chunks(document: object, index: int) -> list[str]:
     chunks = [chunk for chunk in document if isinstance(chunk, str) and chunk] if isinstance(document, list) else []
     if not isinstance(document, list) or not chunks or len(chunks) < len(document):
-        raise InvalidRequest(
-            f'"inputs[{index}]" must be a non-empty array of texts that are not empty', "inputs", index
-        )
+        raise InvalidRequest(f'"inputs[{index}]" must be a non-empty array of texts that are not empty', "inputs")
     return chunks
 
 

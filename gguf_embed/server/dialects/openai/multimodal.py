@@ -16,6 +16,7 @@ from gguf_embed.server.dialects.openai.embeddings import (
     format_openai_embed,
     parse_openai_embed,
 )
+from gguf_embed.server.fields.entries import parse_each
 from gguf_embed.server.fields.field import Body, Choice, Shaped
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.model import MODEL
@@ -24,7 +25,7 @@ from gguf_embed.server.fields.prompt_prefix import INPUT_TYPE
 from gguf_embed.server.fields.truncation import CUTTING_FIELDS
 from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 from gguf_embed.server.http.body import embed_response, read_json_object
-from gguf_embed.server.http.values import JsonObject, wrong_value
+from gguf_embed.server.http.values import JsonObject, describe, wrong_value
 
 OUTPUT_ENCODING = Choice(
     "output_encoding", "`base64`: each vector as base64 of little-endian float32.", default="numbers", words=("base64",)
@@ -61,9 +62,14 @@ def check_inputs(body: JsonObject) -> None:
     inputs = body.get(_INPUTS.name)
     if not isinstance(inputs, list):
         raise wrong_value(_INPUTS.name, 'an array of objects with "content"', inputs)
-    for index, entry in enumerate(inputs):
-        if not isinstance(entry, dict) or "content" not in entry:
-            raise InvalidRequest(f'"inputs[{index}]" must be an object with "content"', _INPUTS.name, index)
+    parse_each(inputs, _check_input)
+
+
+def _check_input(entry: object, index: int) -> None:
+    if not isinstance(entry, dict) or "content" not in entry:
+        raise InvalidRequest(
+            f'"inputs[{index}]" must be an object with "content", found {describe(entry)}', _INPUTS.name
+        )
 
 
 def parse_multimodal(plain: JsonObject, max_inputs: int) -> OpenAIEmbed:

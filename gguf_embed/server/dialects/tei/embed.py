@@ -15,6 +15,7 @@ from gguf_embed.server.context import ServerContext
 from gguf_embed.server.dialects.tei.pairs import answer_pairs, wants_pairs
 from gguf_embed.server.fields import aliases, output_types
 from gguf_embed.server.fields.embed_fields import NORMALIZE
+from gguf_embed.server.fields.entries import parse_strings
 from gguf_embed.server.fields.field import Body, Json, Shaped
 from gguf_embed.server.fields.inputs import parse_inputs
 from gguf_embed.server.fields.model import MODEL
@@ -158,14 +159,12 @@ def parse_similarity(body: JsonObject, max_inputs: int) -> EmbedRequest:
             "send several requests",
             "inputs",
         )
-    for index, sentence in enumerate(sentences):
-        if not isinstance(sentence, str):
-            raise InvalidRequest(f'"inputs.sentences[{index}]" must be a string, found {describe(sentence)}', "inputs")
+    texts = parse_strings(sentences, "inputs", "inputs.sentences")
     parameters = _object(body, "parameters") or {}
     refuse_elsewhere(parameters, (*output_types.FIELDS, "pooling"))
     cutting = parse_cutting(parameters, default=True)
     return EmbedRequest(
-        inputs=(source, *sentences),
+        inputs=(source, *texts),
         model=MODEL.read(body),
         embd_normalize=2,
         truncate=cutting.truncate,

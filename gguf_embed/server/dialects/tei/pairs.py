@@ -13,6 +13,7 @@ from aiohttp import web
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields import output_types
+from gguf_embed.server.fields.entries import parse_strings
 from gguf_embed.server.fields.field import Body, Shaped, Whole
 from gguf_embed.server.fields.inputs import check_count
 from gguf_embed.server.fields.model import MODEL
@@ -97,12 +98,10 @@ def parse_pairs(body: JsonObject, max_inputs: int) -> PairsRequest:
     if any(body[other] != texts for other in others):
         raise InvalidRequest(f'"{name}" and "{others[0]}" mean the same here: send only one of them', others[0])
     check_count(texts, name, max_inputs)
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InvalidRequest(f'"{name}[{index}]" must be a string, found {describe(text)}', name, index)
+    inputs = parse_strings(texts, name)
     cutting = parse_cutting(body)
     request = EmbedRequest(
-        inputs=tuple(texts),
+        inputs=inputs,
         model=MODEL.read(body),
         embd_normalize=2,
         dimensions=parse_dimensions(body),

@@ -10,6 +10,7 @@ from aiohttp import web
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.classify import labelled, parse_classify
+from gguf_embed.server.fields.entries import parse_each
 from gguf_embed.server.fields.field import Body, Json, Shaped
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.rerank import RAW_SCORES
@@ -69,7 +70,7 @@ def parse_texts(body: JsonObject, max_inputs: int) -> tuple[tuple[Text, ...], bo
         raise TooManyInputs(
             f'"inputs" has {len(value)} entries, the limit per request is {max_inputs}: send several requests', "inputs"
         )
-    return tuple(_one(entry, f"inputs[{index}]") for index, entry in enumerate(value)), True
+    return parse_each(value, lambda entry, index: _one(entry, f"inputs[{index}]")), True
 
 
 def _one(value: object, where: str) -> Text:

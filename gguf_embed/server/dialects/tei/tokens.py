@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import orjson
 from aiohttp import web
@@ -12,6 +11,7 @@ from gguf_embed.errors import InvalidRequest
 from gguf_embed.gguf_file.constants import VocabularyType
 from gguf_embed.preprocessing.token_offsets import check_offset_budget
 from gguf_embed.server.context import ServerContext
+from gguf_embed.server.fields.entries import parse_each, parse_strings
 from gguf_embed.server.fields.field import Body, Flag, Shaped
 from gguf_embed.server.fields.inputs import TOKENS, check_count, parse_parts
 from gguf_embed.server.fields.model import MODEL
@@ -86,10 +86,7 @@ def parse_texts(body: JsonObject, max_inputs: int) -> Sequence[str]:
     if not isinstance(entries, list):
         raise wrong_value("inputs", "a string or an array of strings", inputs)
     check_count(entries, "inputs", max_inputs)
-    for index, entry in enumerate(entries):
-        if not isinstance(entry, str):
-            raise InvalidRequest(f'"inputs[{index}]" must be a string, found {describe(entry)}', "inputs", index)
-    texts = cast("list[str]", entries)
+    texts = parse_strings(entries, "inputs")
     check_offset_budget(texts)
     return texts
 
@@ -102,7 +99,7 @@ def parse_ids(body: JsonObject, max_inputs: int) -> Sequence[Sequence[int]]:
     one = all(whole_number(entry) is not None for entry in ids)
     sequences = [ids] if one and ids else ids
     check_count(sequences, "ids", max_inputs)
-    return [_ids_of(entry, "ids" if one else f"ids[{index}]") for index, entry in enumerate(sequences)]
+    return parse_each(sequences, lambda entry, index: _ids_of(entry, "ids" if one else f"ids[{index}]"))
 
 
 def _ids_of(value: object, where: str) -> list[int]:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.classify import labelled, parse_classify
+from gguf_embed.server.fields.entries import text_or_texts
 from gguf_embed.server.fields.field import Body, Json, Shaped
 from gguf_embed.server.fields.inputs import check_count
 from gguf_embed.server.fields.model import MODEL
@@ -19,7 +20,7 @@ from gguf_embed.server.fields.rerank import RAW_SCORES
 from gguf_embed.server.fields.truncation import CUTTING_FIELDS
 from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 from gguf_embed.server.http.body import embed_response, read_json_object
-from gguf_embed.server.http.values import JsonObject, wrong_value
+from gguf_embed.server.http.values import JsonObject
 from gguf_embed.types import ClassifyResult
 
 _TEXTS: Json = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
@@ -53,12 +54,9 @@ async def classify(context: ServerContext, request: web.Request) -> web.Response
 
 def parse_texts(body: JsonObject, max_inputs: int) -> tuple[str, ...]:
     """Raises `InvalidRequest`."""
-    value = body.get("input")
-    texts = value if isinstance(value, list) else [value]
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise wrong_value("input", "a string or a non-empty array of strings", value)
+    texts = text_or_texts(body.get("input"), "input")
     check_count(texts, "input", max_inputs)
-    return tuple(texts)
+    return texts
 
 
 def _vllms(result: ClassifyResult) -> dict[str, object]:

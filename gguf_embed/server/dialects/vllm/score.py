@@ -13,6 +13,7 @@ from aiohttp import web
 
 from gguf_embed.errors import EmbedError, InvalidRequest
 from gguf_embed.server.context import ServerContext
+from gguf_embed.server.fields.entries import text_or_texts
 from gguf_embed.server.fields.field import Body, Json, Shaped
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.options import refuse_elsewhere
@@ -21,7 +22,7 @@ from gguf_embed.server.fields.truncation import CUTTING_FIELDS, parse_cutting
 from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.server.http.errors import TooManyInputs
-from gguf_embed.server.http.values import JsonObject, wrong_value
+from gguf_embed.server.http.values import JsonObject
 from gguf_embed.service.several import run_several
 from gguf_embed.types import DENSE, RerankRequest, RerankResult, ScoreKind, Truncation
 
@@ -98,7 +99,7 @@ def parse_score(body: JsonObject, max_inputs: int) -> list[RerankRequest]:
     cutting = parse_cutting(body)
     shared = RerankRequest(
         queries[0],
-        tuple(documents),
+        documents,
         model=MODEL.read(body),
         raw_scores=parse_raw_scores(body) or False,
         truncate=cutting.truncate,
@@ -112,15 +113,10 @@ def parse_score(body: JsonObject, max_inputs: int) -> list[RerankRequest]:
     return [replace(shared, query=query, documents=(text,)) for query, text in zip(queries, documents, strict=True)]
 
 
-def _texts(body: JsonObject, field: Shaped) -> list[str]:
+def _texts(body: JsonObject, field: Shaped) -> tuple[str, ...]:
     names = field.given(body)
     name = names[0] if names else field.name
-    value = body.get(name)
-    values = value if isinstance(value, list) else [value]
-    texts = [text for text in values if isinstance(text, str)]
-    if not texts or len(texts) < len(values):
-        raise wrong_value(name, "a string or a non-empty array of strings", value)
-    return texts
+    return text_or_texts(body.get(name), name)
 
 
 def joined(results: Sequence[RerankResult]) -> Scores:
