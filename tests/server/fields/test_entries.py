@@ -35,7 +35,7 @@ def rerank(body: dict[str, Any], max_inputs: int) -> object:
         (rerank, {"query": "q", "documents": WRONG}, '"documents[1]"', (1, 3)),
         (rerank, {"query": "q", "documents": [{"no": 1}, "a", {}]}, '"documents[0]" has no text', (0, 2)),
         (rerank, {"query": "q", "passages": [{"text": "a", "image": "b"}] * 2}, '"passages[0]" has an', (0, 1)),
-        (parse_ollama, {"input": WRONG}, 'invalid input type: "input[1]"', ()),
+        (parse_ollama, {"model": "m", "input": WRONG}, 'invalid input type: "input[1]"', ()),
         (parse_embed, {"inputs": ["a", {}, "b", {}]}, '"inputs[1]"', (1, 3)),
         (parse_similarity, {"inputs": {"source_sentence": "a", "sentences": WRONG}}, '"inputs.sentences[1]"', (1, 3)),
         (parse_pairs, {"texts": WRONG}, '"texts[1]"', (1, 3)),
