@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from gguf_embed.engines.base import BatchLimits, ExecutionPlan
-from gguf_embed.scheduler.task import BatchKey, EmbedTask, PendingRequest, Work
+from gguf_embed.scheduler.task import BatchKey, EmbedTask, Work
 from gguf_embed.types import Caller, Priority
 
 MAX_SIZE_WEIGHT = 16.0
@@ -59,11 +59,6 @@ def take_batch(waiting: Iterable[EmbedTask], limits: BatchLimits, max_tokens: in
         taken.append(task)
         n_tokens += length
     return BatchPlan(taken, dropped, n_tokens)
-
-
-def is_interactive(request: PendingRequest) -> bool:
-    """Whether somebody waits for a request in the queue."""
-    return request.weight > INTERACTIVE_WEIGHT
 
 
 def token_budget(limits: BatchLimits, n_waiting_tokens: int, n_idle_workers: int) -> int:

@@ -22,7 +22,7 @@ from gguf_embed.scheduler.admission import (
     queue_limit,
     updated_speed,
 )
-from gguf_embed.scheduler.batching import FairQueue, choose_threads, is_interactive, token_budget
+from gguf_embed.scheduler.batching import INTERACTIVE_WEIGHT, FairQueue, choose_threads, token_budget
 from gguf_embed.scheduler.draining import requests_too_many
 from gguf_embed.scheduler.promises import RetryPromises
 from gguf_embed.scheduler.task import Batch, EmbedTask, PendingRequest, Work
@@ -91,7 +91,7 @@ class TaskQueue:
                 self._texts.add(work)
             elif self._outside.n_requests or not self._enters(work):
                 self._admit_to_full(work)
-            if is_interactive(request):
+            if request.weight > INTERACTIVE_WEIGHT:
                 self._interactive_until_s = self._clock() + INTERACTIVE_S
             self._changed.notify_all()
 
@@ -214,7 +214,7 @@ class TaskQueue:
         if key.long:
             limits, budget = replace(limits, max_sequences=1), limits.max_tokens
         elif budget > limits.min_share_tokens and self._clock() < self._interactive_until_s:
-            decide = interactive_tokens if is_interactive(first.request) else bulk_tokens
+            decide = interactive_tokens if first.request.weight > INTERACTIVE_WEIGHT else bulk_tokens
             budget = min(budget, decide(limits, self._tokens_per_s / self._plan.n_workers))
         plan = self._texts.take(key, limits, budget)
         if self._outside.n_requests:

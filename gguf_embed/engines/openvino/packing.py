@@ -28,18 +28,15 @@ class Cost:
     part_tokens: int  # one more part takes as long as so many tokens
     slots_per_token: int  # attention of a text: T² slots take as long as T² / slots_per_token tokens
 
-    def round_up(self, count: int) -> int:
-        return -(-count // self.multiple) * self.multiple
-
-    def n_rows(self, n_tokens: int) -> int:
-        """N for a batch of `n_tokens`."""
+    def shape(self, n_tokens: int, longest: int) -> tuple[int, int]:
+        """N and T for a batch of `n_tokens`, whose longest text has `longest`."""
         next_power = 1 << (n_tokens - 1).bit_length()
         step = max(self.multiple, next_power // 2 // self.sizes_per_doubling)
-        return -(-n_tokens // step) * step
+        return -(-n_tokens // step) * step, -(-longest // self.multiple) * self.multiple
 
     def attention(self, longest: int) -> float:
         """Of one text among others whose longest has so many tokens, in tokens."""
-        width = self.round_up(longest)
+        width = -(-longest // self.multiple) * self.multiple
         return width * width / self.slots_per_token
 
 
@@ -56,11 +53,11 @@ class Packing:
     def of(cls, lengths: Sequence[int] | Indices, cost: Cost) -> Packing:
         """Every text has at least one token."""
         sizes = np.asarray(lengths, np.int32)
-        n_tokens, width = int(sizes.sum()), cost.round_up(int(sizes.max()))
+        n_tokens = int(sizes.sum())
+        n_rows, width = cost.shape(n_tokens, int(sizes.max()))
         columns = np.arange(width, dtype=np.int32)
         starts = np.cumsum(sizes, dtype=np.int32) - sizes
         slots = starts[:, np.newaxis] + np.minimum(columns, sizes[:, np.newaxis] - 1)
-        n_rows = cost.n_rows(n_tokens)
         places, positions = np.zeros(n_rows, np.int32), np.zeros(n_rows, np.int32)
         places[:n_tokens] = np.flatnonzero(columns < sizes[:, np.newaxis])
         positions[:n_tokens] = places[:n_tokens] % width
