@@ -152,6 +152,12 @@ def test_muvera(server):
     assert [(len(item["embedding"]), len(item["muvera"])) for item in both["data"]] == [(64, 80)] * 2
 
 
+BM25_WAY_OUT = (
+    "model 'bm25' gives sparse vectors and no others: "
+    'send "return_sparse": true to POST /v1/embeddings, or use POST /embed_sparse'
+)
+
+
 @pytest.mark.parametrize("flags", [(), ("--isolate",)])
 def test_bm25_needs_no_model_file(launch, flags):
     pytest.importorskip("py_rust_stemmers")
@@ -164,8 +170,14 @@ def test_bm25_needs_no_model_file(launch, flags):
     [item] = server.post("/v1/embeddings", query).json()["data"]
     assert item["sparse_embedding"]["values"] == [1.0]
     assert item["sparse_embedding"]["indices"][0] in (cat["index"], mat["index"])
-    assert server.post("/v1/embeddings", {"input": "cat"}).status == 400
-    assert server.post("/embedding", {"content": "cat"}).status == 501
+    for more in ({}, {"pooling": "mean"}, {"output": ["dense", "sparse"]}):
+        refused = server.post("/v1/embeddings", {"input": "cat", **more})
+        assert (refused.status, refused.json()["error"]["message"]) == (501, BM25_WAY_OUT)
+    assert server.post("/embedding", {"content": "cat"}).json()["error"]["message"] == BM25_WAY_OUT
+    assert server.post("/embed", {"inputs": "cat"}).json()["error"] == BM25_WAY_OUT
+    ranking = {"query": "cat", "documents": ["a cat"], "method": "embedding"}
+    assert server.post("/v1/rerank", ranking).json()["error"]["message"] == BM25_WAY_OUT
+    assert server.get("/v1/models").json()["data"][0]["capabilities"] == ["sparse"]
     tokens = server.post("/tokenize", {"content": "the cat"}).json()["tokens"]
     assert server.post("/detokenize", {"tokens": tokens}).status == 400
     [failed] = server.post("/v1/embeddings", query | {"input": ["the"], "on_error": "skip"}).json()["errors"]

@@ -213,6 +213,8 @@ class Embedder(TextModel):
         return [result.output.part(index) for result in found for index in range(len(result.output))]
 
     def _check_can_embed(self) -> None:
+        if self._model.is_sparse_only:
+            raise NotSupported(f"model {self._model.name!r} gives sparse vectors and no others: use embed_sparse()")
         if self._model.output.kind == TOKENS:
             kinds = " and ".join(self._model.head_outputs)
             raise NotSupported(

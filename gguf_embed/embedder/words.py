@@ -16,6 +16,7 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.RETRY: "retry later",
     WayOut.RERANK: "use rerank()",
     WayOut.POOL: 'create the Embedder with pooling="mean", "cls" or "last"',
+    WayOut.SPARSE_VECTORS: "use embed_sparse()",
     WayOut.COMPARE_VECTORS: "compare vectors with similarity()",
     WayOut.PROMPT_YOURSELF: "put the prompt before the texts yourself",
     WayOut.NAME_PROMPT: 'create it with prompts={"query": "…"}',

@@ -27,6 +27,7 @@ class WayOut(StrEnum):
     RERANK = "rerank"  # ask this model for scores
     POOL = "pool"  # name a pooling that gives one vector per text
     TOKEN_VECTORS = "token_vectors"  # use a route that can return one vector per token
+    SPARSE_VECTORS = "sparse_vectors"  # ask for sparse vectors
     HEAD_VECTORS = "head_vectors"  # use a route that can return multi-vectors and sparse vectors
     COMPARE_VECTORS = "compare_vectors"  # rank by the cosine of vectors
     NAME_LABEL = "name_label"  # choose one of the rank head's labels

@@ -13,6 +13,7 @@ from gguf_embed.preprocessing import prompt_prefixes
 from gguf_embed.preprocessing.pairs import check_characters
 from gguf_embed.preprocessing.tokens import special_tokens_of
 from gguf_embed.service.embed_checks import MIN_INPUT_TOKENS
+from gguf_embed.service.head_outputs import check_sparse_only
 from gguf_embed.service.pipeline import ServedModel
 from gguf_embed.types import (
     DENSE,
@@ -35,6 +36,7 @@ Embed = Callable[[EmbedRequest], Awaitable[EmbedResult]]
 async def rank_by_cosine(request: RerankRequest, embed: Embed, served: ServedModel) -> RerankResult:
     """The cosine between each document's vector and the query's. Raises the error of the first that failed."""
     output = request.output or served.info.output
+    check_sparse_only(served.info, output)
     if output.kind != DENSE:
         raise InvalidRequest(
             f"pooling {output.pooling_name} does not give one vector per text, so there is nothing to compare",

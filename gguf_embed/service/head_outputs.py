@@ -19,6 +19,7 @@ from gguf_embed.types import (
     MUVERA,
     SCORES,
     SPARSE,
+    TOKENS,
     EmbedRequest,
     ModelInfo,
     Muvera,
@@ -51,6 +52,12 @@ class NoHead(NotSupported):
 def gives_only_multivectors(info: ModelInfo) -> bool:
     """Whether it is a ColBERT model: its token rows are of no use without the layer after them."""
     return info.pooling is Pooling.NONE and MULTIVECTOR in info.head_outputs
+
+
+def check_sparse_only(info: ModelInfo, output: OutputSpec) -> None:
+    """Raises `NotSupported` if the model has sparse vectors only, and the output is to be made of its rows."""
+    if info.is_sparse_only and (output.kind in (DENSE, TOKENS, SCORES) or DENSE in output.parts):
+        raise NotSupported(f"model {info.name!r} gives sparse vectors and no others", [WayOut.SPARSE_VECTORS])
 
 
 def output_of_heads(request: EmbedRequest, info: ModelInfo, output: OutputSpec) -> OutputSpec:

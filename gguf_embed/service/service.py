@@ -30,7 +30,7 @@ from gguf_embed.service.embed_checks import GivesScoresOnly
 from gguf_embed.service.embed_images import plan_images
 from gguf_embed.service.embed_plan import plan_embed
 from gguf_embed.service.embed_result import assemble, pieces_of
-from gguf_embed.service.head_outputs import MODELS_WITH, NoHead
+from gguf_embed.service.head_outputs import MODELS_WITH, NoHead, check_sparse_only
 from gguf_embed.service.listwise import rank_together
 from gguf_embed.service.pipeline import Pipeline, ServedModel
 from gguf_embed.service.pulls import Pulls
@@ -93,8 +93,11 @@ class EmbedService:
         `check` is called with the facts about the model before it is loaded, and may raise an `EmbedError`.
         """
         spec = self._find(request.model, strict=request.strict_name)
+        info = self._pool.info(spec)
+        if not info.n_embd:
+            check_sparse_only(info, request.output or info.output)
         if check is not None:
-            check(self._pool.info(spec))
+            check(info)
         load = DEFAULT_LOAD
         if request.keep_alive_s is not None or request.load is not NO_LOAD_OPTIONS:
             load = LoadRequest(request.keep_alive_s, request.load)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gguf_embed.types.outputs import LISTWISE, MULTIVECTOR, SCORES, OutputSpec, Pooling
+from gguf_embed.types.outputs import LISTWISE, MULTIVECTOR, SCORES, SPARSE, OutputSpec, Pooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,11 @@ class ModelInfo:
     def reranks(self) -> bool:
         """Whether it gives documents a score for a query: by a rank head, by MaxSim, or by a listwise head."""
         return bool(self.n_scores) or not {MULTIVECTOR, LISTWISE}.isdisjoint(self.head_outputs)
+
+    @property
+    def is_sparse_only(self) -> bool:
+        """Whether it has no network, as BM25: there are no rows that could be pooled."""
+        return self.n_embd == 0 and self.head_outputs == (SPARSE,)
 
 
 @dataclass(frozen=True, slots=True)

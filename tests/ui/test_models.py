@@ -38,10 +38,24 @@ def empty(browser, hub, launch, tmp_path, flags):
 
 
 def test_without_a_model_it_says_what_to_do(empty):
-    assert empty.find("#about").text == "No model is served. Pull one below, or restart the server with -m FILE."
+    assert empty.find("#about").text == (
+        "No model is served. Pull one below, put a GGUF into the folder of --models-dir if the server has one, "
+        "or restart it with -m FILE."
+    )
     assert not empty.find("#compute").is_enabled()
     assert empty.find("#pull").is_displayed()
     assert empty.find("#intro").is_displayed()
+
+
+def test_a_model_without_dense_vectors_is_not_offered_for_texts(browser, launch):
+    pytest.importorskip("py_rust_stemmers")
+    browser.open(launch("-m", "bm25").url)
+    browser.wait_for_status("There is no model")
+    assert browser.find("#model option").text == "bm25 (sparse vectors only)"
+    assert browser.find("#about").text == (
+        "No served model gives dense vectors, which this page compares. Sparse vectors are for the API."
+    )
+    assert not browser.find("#compute").is_enabled()
 
 
 def test_a_model_is_pulled_with_its_progress_and_used(empty, hub):

@@ -83,6 +83,13 @@ def test_a_text_that_is_too_long_is_an_error_until_it_may_be_cut(page):
     assert not page.find("#error").is_displayed()
 
 
+def test_all_texts_that_are_too_long_are_counted(page):
+    page.write("dog " * 100, "a cat", "dog " * 90)
+    page.find("#compute").click()
+    page.wait(lambda: page.find("#error").is_displayed())
+    assert "1 other text is too long, too." in page.seen("#error")
+
+
 def test_errors_are_in_the_pages_own_words(page):
     """The pure functions alone: what a refusal of the server becomes."""
     script = (
@@ -93,7 +100,11 @@ def test_errors_are_in_the_pages_own_words(page):
     message = 'send "truncate": true'
     refusals = [{"status": status, "message": message} for status in (413, 429)]
     too_long = {"status": 400, "message": message, "index": 0, "nTokens": 1_234, "limit": 512}
-    words = page.chrome.execute_script(script, [*refusals, too_long, {**too_long, "isPair": True}])
+    several = [{**too_long, "nOthers": 1}, {**too_long, "nOthers": 9, "isPart": True}]
+    words = page.chrome.execute_script(script, [*refusals, too_long, {**too_long, "isPair": True}, *several])
+    assert "up to 512. Make it shorter, or" in words[2]
+    assert "up to 512. 1 other text is too long, too. Make them shorter, or" in words[4]
+    assert "up to 512. At least 9 other texts are too long, too. Make them shorter, or" in words[5]
     assert not any("send" in sentence for sentence in words)
     assert words[1] == "The server has too much to do. Try again in a moment."
     plain = words[3].translate({0x2068: None, 0x2069: None})

@@ -191,6 +191,7 @@ def test_a_picture_gets_shares_of_labels(browser, models, launch, tmp_path):
     assert sum(shares) == pytest.approx(1, abs=1e-3)
     assert shares == sorted(shares, reverse=True)
     labels = browser.find("#labels")
+    assert labels.get_attribute("dir") == "auto"
     labels.clear()
     labels.send_keys("one\ntwo")
     browser.find("#picture-form button").click()

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from gguf_embed.engines.base import ContextSpec, EngineContext, EngineInfo
 from gguf_embed.engines.bm25.words import WordHashes, open_stemmer
-from gguf_embed.errors import InvalidRequest, ModelFileError, NotSupported
+from gguf_embed.errors import InvalidRequest, ModelFileError, NotSupported, WayOut
 from gguf_embed.gguf_file import bm25_format as keys
 from gguf_embed.gguf_file.facts import context_length
 from gguf_embed.gguf_file.header import GgufHeader
@@ -79,7 +79,7 @@ class Bm25Engine:
         )
 
     def open_context(self, spec: ContextSpec) -> EngineContext:
-        raise NotSupported("BM25 gives sparse vectors and no others: ask for these")
+        raise NotSupported("BM25 gives sparse vectors and no others", [WayOut.SPARSE_VECTORS])
 
     def close(self) -> None:
         """There is nothing to free."""

@@ -9,6 +9,8 @@ _logger = logging.getLogger("gguf_embed.llama")
 
 _DEBUG, _INFO, _WARNING, _ERROR = 1, 2, 3, 4  # ggml.h, enum ggml_log_level; 5 continues the previous line
 _LEVELS = {_DEBUG: logging.DEBUG, _INFO: logging.DEBUG, _WARNING: logging.INFO, _ERROR: logging.WARNING}
+_HARMLESS = ("special_eos_id is not in special_eog_ids",)
+"""Warnings about generating text, which nothing here does."""
 
 
 class LlamaLog:
@@ -28,7 +30,8 @@ class LlamaLog:
         if level == _ERROR:
             with self._lock:
                 self._errors = [*self._errors[:7], line]
-        _logger.log(self._level, "%s", line)
+        is_harmless = any(part in line for part in _HARMLESS)
+        _logger.log(logging.DEBUG if is_harmless else self._level, "%s", line)
 
     def forget_errors(self) -> None:
         """Call this before a call whose failure should be explained."""

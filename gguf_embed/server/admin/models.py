@@ -69,7 +69,8 @@ def format_process(process: EngineProcessState | None) -> dict[str, object]:
 
 def _capabilities(info: ModelInfo) -> list[str]:
     more = {"rerank": info.reranks, "multimodal": info.reads_images}
-    return ["embedding", *(name for name, has_it in more.items() if has_it), *info.head_outputs]
+    own = [] if info.is_sparse_only else ["embedding"]
+    return [*own, *(name for name, has_it in more.items() if has_it), *info.head_outputs]
 
 
 def _ollama_stub(info: ModelInfo) -> dict[str, object]:

@@ -112,6 +112,7 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.SEND_TEXT: "send the text itself",
     WayOut.SEND_INLINE: "send the image as data:image/png;base64,…",
     WayOut.POOL: "start the server with --pooling mean, cls or last",
+    WayOut.SPARSE_VECTORS: 'send "return_sparse": true to POST /v1/embeddings, or use POST /embed_sparse',
     WayOut.HEAD_VECTORS: "use POST /v1/embeddings",
     WayOut.COMPARE_VECTORS: 'send "method": "embedding" to rank by the cosine of this model\'s vectors',
     WayOut.ASK_TIME: "send a larger X-Request-Timeout",

@@ -104,7 +104,7 @@ class RequestMiddleware:
             duration_s = time.perf_counter() - started_s
             self._context.metrics.observe_request(route.path if route else UNKNOWN_ROUTE, status, duration_s)
             if work is not None:
-                answered = Answered.of(request.method, route.path if route else None, status)
+                answered = Answered.of(request.method, route.path if route else None, status, request.rel_url.raw_path)
                 self._log.answered(answered, duration_s, work)
 
     async def _answer(
@@ -192,7 +192,9 @@ class RequestMiddleware:
             level = logging.INFO if is_passing(error) else logging.WARNING
             logger.log(level, "%s: %s, request %s", error.kind, error.message, asked, extra={"request_id": asked})
         else:
-            self._log.refused(Answered.of(request.method, route.path if route else None, reply.status), error.message)
+            path = request.rel_url.raw_path
+            answered = Answered.of(request.method, route.path if route else None, reply.status, path)
+            self._log.refused(answered, error.message)
         return response
 
 

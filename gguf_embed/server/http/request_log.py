@@ -24,6 +24,7 @@ SAME_PER_WINDOW = 3
 """Lines of one route and status. A flood of refused requests therefore writes a few kB per minute."""
 
 MAX_REASON = 300  # characters
+MAX_PATH = 100  # characters
 UNKNOWN_ROUTE = "unknown"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _MOST = 5  # kinds in a summary
@@ -52,21 +53,30 @@ WORK: ContextVar[RequestWork | None] = ContextVar("work", default=None)
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A request and its answer. None of its parts is a client's own string, so there are not many kinds."""
+    """A request and its answer. Two are of one kind if all but their paths are equal, so there are not many kinds."""
 
     method: str  # or "?"
     route: str  # a path of the route table, or "unknown"
     status: int
+    path: str = field(default="", compare=False)  # the client's own, of an unknown route
 
     @classmethod
-    def of(cls, method: str, route: str | None, status: int) -> Answered:
-        return cls(method if method in _METHODS else "?", route or UNKNOWN_ROUTE, status)
+    def of(cls, method: str, route: str | None, status: int, path: str) -> Answered:
+        """`path` is without the query string, which may have a key."""
+        known = method if method in _METHODS else "?"
+        return cls(known, route, status) if route else cls(known, UNKNOWN_ROUTE, status, _one_line(path, MAX_PATH))
 
     def __str__(self) -> str:
-        return f"{self.method} {self.route} {self.status}"
+        return f"{self.method} {self.path or self.route} {self.status}"
+
+    @property
+    def kind(self) -> str:
+        """What it has in common with others of its kind."""
+        return f"{self.method} {f'{UNKNOWN_ROUTE} paths' if self.path else self.route} {self.status}"
 
     def fields(self) -> dict[str, object]:
-        return {"method": self.method, "route": self.route, "status": self.status}
+        path = {"path": self.path} if self.path else {}
+        return {"method": self.method, "route": self.route, "status": self.status, **path}
 
 
 @dataclass(slots=True)
@@ -94,7 +104,7 @@ class Refusals:
         """What was counted since the last summary."""
         most = self.unsaid.most_common(_MOST)
         n_others = self.unsaid.total() - sum(n for _, n in most)
-        kinds = [f"{n:,} times {one}" for one, n in most]
+        kinds = [f"{n:,} times {one.kind}" for one, n in most]
         more = [f"{n_others:,} others"] if n_others else []
         text = f"refused, and not shown one by one: {', '.join(kinds + more)}"
         self.unsaid.clear()
@@ -119,6 +129,9 @@ class RequestLog:
             reason = reason_of(message)
             logger.warning("%s: %s", answered, reason, extra={"fields": answered.fields() | {"reason": reason}})
         elif self._summary is None:
+            logger.warning(
+                "%s again: until the minute is over, more of these are only counted; -v shows each", answered.kind
+            )
             self._summary = loop.call_at(self._refusals.began_s + WINDOW_S, self._sum_up)
 
     def _sum_up(self) -> None:
@@ -144,6 +157,10 @@ class RequestLog:
 
 def reason_of(message: str) -> str:
     """An error's message as one short line, without a client's strings: they may be texts."""
-    shown = _CLIENTS_STRING.sub("a string", message)
+    return _one_line(_CLIENTS_STRING.sub("a string", message), MAX_REASON)
+
+
+def _one_line(text: str, longest: int) -> str:
+    shown = text[:longest]
     line = "".join("?" if unicodedata.category(char)[0] in "CZ" and char != " " else char for char in shown)
-    return line if len(line) <= MAX_REASON else line[:MAX_REASON] + "…"
+    return f"{line}…" if len(text) > longest else line

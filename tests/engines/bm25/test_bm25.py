@@ -79,7 +79,7 @@ def test_what_bm25_does_not_have_is_refused(tmp_path):
         assert (model.info.dimensions, model.details.head_outputs) == (0, ("sparse",))
         with pytest.raises(InvalidInput, match="no word"):
             model.embed_sparse(["the and of"])
-        with pytest.raises(NotSupported, match="gives sparse vectors"):
+        with pytest.raises(NotSupported, match=r"gives sparse vectors and no others: use embed_sparse\(\)$"):
             model.embed("cat")
         with pytest.raises(NotSupported, match="no head for multivector"):
             model.embed_multivector(["cat"])

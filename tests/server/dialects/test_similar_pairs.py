@@ -50,6 +50,14 @@ def test_a_threshold_leaves_out_the_others_and_counts_what_it_found():
     ]
 
 
+@pytest.mark.parametrize("more", [{}, {"texts": ["b"]}])
+def test_a_source_sentence_beside_the_texts_is_refused_and_not_ignored(more):
+    error = ask({"source_sentence": "a cat", "sentences": ["a dog"], **more}, 422)["error"]
+    assert error == (
+        '"source_sentence" belongs in "inputs": send {"inputs": {"source_sentence": "…", "sentences": ["…"]}}'
+    )
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

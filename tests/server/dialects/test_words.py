@@ -15,6 +15,10 @@ ELSEWHERE = {
         (name, WayOut.HEAD_VECTORS): "only OpenAI's shape is an object per input, which has room for them"
         for name in ("llama.cpp", "Ollama", "Cohere", "TEI")
     },
+    **{
+        (name, WayOut.SPARSE_VECTORS): "OpenAI's and TEI's routes are those that can return them"
+        for name in ("OpenAI", "llama.cpp", "Ollama", "Cohere", "TEI", "vLLM")
+    },
     **{("vLLM", way): "its errors are OpenAI's" for way in (*OPENAI_ROUTES, WayOut.HEAD_VECTORS, WayOut.EMBED_OPTIONS)},
     ("TEI", WayOut.EMBED_OPTIONS): "TEI's replies have no place for what the fields ask for",
     ("TEI", WayOut.RERANK): "its own /rerank, which is the same route as Jina's",

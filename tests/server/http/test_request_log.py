@@ -13,6 +13,7 @@ from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.app import DIALECTS
 from gguf_embed.server.http.request_log import (
     LINES_PER_WINDOW,
+    MAX_PATH,
     MAX_REASON,
     SAME_PER_WINDOW,
     WINDOW_S,
@@ -70,12 +71,14 @@ def test_by_default_only_refused_requests_have_a_line(caplog):
         ("POST", "/v1/embeddings", {"input": "a"}),
         ("GET", "/health", None),
         ("POST", "/v1/embeddings", {}),
-        ("GET", "/nothing", None),
+        ("GET", "/nothing?key=s3cret", None),
     )
     assert [record.getMessage().split(":")[0] for record in records] == [
         "POST /v1/embeddings 400",
-        "GET unknown 404",
+        "GET /nothing 404",
     ]
+    assert (records[1].fields["route"], records[1].fields["path"]) == ("unknown", "/nothing")
+    assert "s3cret" not in records[1].getMessage()
     assert '"input" or "content" must be provided' in records[0].getMessage()
     assert records[0].fields["status"] == 400
 
@@ -141,7 +144,20 @@ def test_a_reason_is_one_short_line():
 
 
 def test_a_method_of_the_clients_own_is_not_in_the_log():
-    assert str(Answered.of("EVIL" * 1000, None, 404)) == "? unknown 404"
+    assert str(Answered.of("EVIL" * 1000, None, 404, "")) == "? unknown 404"
+
+
+def test_a_path_of_the_clients_own_is_short_and_on_one_line():
+    assert str(Answered.of("GET", None, 404, "/a\nb\x1b")) == "GET /a?b? 404"
+    assert str(Answered.of("GET", None, 404, "/" + "x" * 1000)) == f"GET /{'x' * (MAX_PATH - 1)}… 404"
+    assert str(Answered.of("GET", "/v1/models/{model}", 404, "/v1/models/mine")) == "GET /v1/models/{model} 404"
+
+
+def test_unknown_paths_are_of_one_kind():
+    refusals = Refusals()
+    shown = [refusals.has_line(Answered.of("GET", None, 404, f"/{number}"), 0.0) for number in range(5)]
+    assert shown == [True] * SAME_PER_WINDOW + [False] * 2
+    assert refusals.summary() == "refused, and not shown one by one: 2 times GET unknown paths 404"
 
 
 def test_the_same_refusal_has_a_few_lines_per_minute_and_then_a_number():
@@ -165,12 +181,17 @@ def test_all_refusals_together_have_a_limit():
 def test_a_flood_is_summed_up_at_the_end_of_its_minute(caplog, monkeypatch):
     async def scenario():
         log, later = RequestLog(), []
-        monkeypatch.setattr(asyncio.get_running_loop(), "call_at", lambda when_s, act: later.append(act), raising=False)
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "call_at", lambda when_s, act: later.append(act) or object(), raising=False)
         for _ in range(1000):
             log.refused(EMBED, "wrong")
         monkeypatch.undo()
-        later[0]()
+        [sum_up] = later
+        sum_up()
 
     asyncio.run(scenario())
-    assert len(caplog.messages) == SAME_PER_WINDOW + 1
+    assert len(caplog.messages) == SAME_PER_WINDOW + 2
+    assert caplog.messages[SAME_PER_WINDOW] == (
+        "POST /v1/embeddings 400 again: until the minute is over, more of these are only counted; -v shows each"
+    )
     assert caplog.messages[-1].endswith(": 997 times POST /v1/embeddings 400")

@@ -65,6 +65,7 @@ SENTENCES = Shaped(
         },
     },
 )
+_SHAPE = '{"inputs": {"source_sentence": "…", "sentences": ["…"]}}'
 PARAMETERS = Shaped(
     "parameters",
     "`truncate` and the like, and prompt fields such as `prompt_name`.",
@@ -144,8 +145,10 @@ def parse_similarity(body: JsonObject, max_inputs: int) -> EmbedRequest:
     """Parse a body of `/similarity`. Input 0 is the source sentence. Raises `InvalidRequest` naming the field."""
     refuse_elsewhere(body, output_types.FIELDS)
     inputs = _object(body, "inputs")
-    if not isinstance(inputs, dict):
-        raise InvalidRequest('"inputs" must be an object with "source_sentence" and "sentences"', "inputs")
+    if inputs is None and "source_sentence" in body:
+        raise InvalidRequest(f'"source_sentence" belongs in "inputs": send {_SHAPE}', "source_sentence")
+    if inputs is None:
+        raise InvalidRequest(f'"inputs" must be provided: send {_SHAPE}', "inputs")
     source, sentences = inputs.get("source_sentence"), inputs.get("sentences")
     if not isinstance(source, str):
         raise wrong_value("inputs.source_sentence", "a string", source)

@@ -69,7 +69,7 @@ class PairsRequest:
 
 def wants_pairs(body: JsonObject) -> bool:
     """Whether a body of `/similarity` is of this form, not of TEI's."""
-    return body.get("inputs") is None and bool(TEXTS.given(body))
+    return body.get("inputs") is None and bool(TEXTS.given(body)) and "source_sentence" not in body
 
 
 async def answer_pairs(context: ServerContext, body: JsonObject) -> web.Response:

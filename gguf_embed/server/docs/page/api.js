@@ -31,9 +31,10 @@ let key = stored(() => sessionStorage, KEY);
 
 // A request that failed. Status 0: nobody answered. The other fields are those of the server's error object.
 class Refused extends Error {
-  constructor(status, { message, index, n_prompt_tokens, n_ctx }) {
+  constructor(status, { message, index, indexes, n_prompt_tokens, n_ctx }) {
     super(message);
-    Object.assign(this, { status, index, nTokens: n_prompt_tokens, limit: n_ctx });
+    const nOthers = indexes ? indexes.length - 1 : 0;
+    Object.assign(this, { status, index, nOthers, nTokens: n_prompt_tokens, limit: n_ctx });
   }
 }
 

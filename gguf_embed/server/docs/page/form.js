@@ -6,7 +6,9 @@ const POOLINGS = ["mean", "cls", "last"];
 const SMALL_RERANKER = "jina-reranker-v1-tiny-en";
 
 const isReranker = (model) => model.meta.pooling === "rank";
-const chosen = () => state.models.find((model) => model.id === at("model").value && !isReranker(model));
+const isSparseOnly = (model) => !model.capabilities.includes("embedding");
+const hasVectors = (model) => !isReranker(model) && !isSparseOnly(model);
+const chosen = () => state.models.find((model) => model.id === at("model").value && hasVectors(model));
 const rerankers = () => state.models.filter((model) => model.capabilities.includes("rerank"));
 const canCompute = () => !state.locked && !state.file?.isCutting && (chosen() !== undefined || rerankers().length > 0);
 
@@ -39,18 +41,26 @@ function keepChoice(id, options) {
   if (options.some((option) => option.value === before)) at(id).value = before;
 }
 
-// Rerankers only score pairs, so they have no vectors to show.
+// Rerankers only score pairs, and the page compares no sparse vectors.
 function optionOf(model) {
-  if (!isReranker(model)) return make("option", { value: model.id }, model.id);
-  return make("option", { value: model.id, disabled: "" }, `${model.id} (reranker)`);
+  if (hasVectors(model)) return make("option", { value: model.id }, model.id);
+  const why = isReranker(model) ? "reranker" : "sparse vectors only";
+  return make("option", { value: model.id, disabled: "" }, `${model.id} (${why})`);
+}
+
+function withoutVectors() {
+  if (state.models.length === 0) {
+    return "No model is served. Pull one below, put a GGUF into the folder of --models-dir if the server has one, or restart it with -m FILE.";
+  }
+  return state.models.every(isReranker)
+    ? "Only rerankers are served: texts are ranked, but have no vectors."
+    : "No served model gives dense vectors, which this page compares. Sparse vectors are for the API.";
 }
 
 function describeChosen() {
   const model = chosen();
   if (!model) {
-    at("about").textContent = state.models.length
-      ? "Only rerankers are served: texts are ranked, but have no vectors."
-      : "No model is served. Pull one below, or restart the server with -m FILE.";
+    at("about").textContent = withoutVectors();
     return;
   }
   const { n_embd, pooling, max_input_tokens, ftype } = model.meta;

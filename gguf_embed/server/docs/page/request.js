@@ -63,6 +63,7 @@ async function inParts(texts, size, signal, ask) {
       parts.push([from, await ask(texts.slice(from, from + size))]);
     } catch (error) {
       if (error.index !== undefined) error.index += from;
+      error.isPart = from + size < texts.length;
       throw error;
     }
     signal.throwIfAborted();

@@ -53,9 +53,14 @@ function wordsFor(error, texts) {
   }
 }
 
-function tooLongWords({ index, nTokens, limit, isPair }, texts) {
+function tooLongWords({ index, nOthers, isPart, nTokens, limit, isPair }, texts) {
   const which = index === undefined ? "One text" : `Text ${(index + 1).toLocaleString("en")}`;
   const beginning = texts?.[index] === undefined ? "" : `, ${quoted(texts[index], 40)},`;
   const size = `has ${counted(nTokens, "token")}${isPair ? " together with the query" : ""}`;
-  return `${which}${beginning} ${size}; the model reads up to ${limit.toLocaleString("en")}. Make it shorter, or tick “Truncate texts that are too long”.`;
+  const others = nOthers ? otherWords(nOthers, isPart) : "";
+  return `${which}${beginning} ${size}; the model reads up to ${limit.toLocaleString("en")}.${others} Make ${nOthers ? "them" : "it"} shorter, or tick “Truncate texts that are too long”.`;
 }
+
+// `isPart`: the texts after these have not been sent, so there may be more.
+const otherWords = (n, isPart) =>
+  ` ${isPart ? "At least " : ""}${counted(n, "other text")} ${n === 1 ? "is" : "are"} too long, too.`;
