@@ -286,7 +286,7 @@ def test_the_banner_the_pages_and_the_description_name_the_prefix(prefixed):
     assert len(json.loads(done.stdout)["data"][0]["embedding"]) == 32
     index = prefixed.get("/emb/", **KEY).body.decode()
     assert " /emb/v1/embeddings " in index
-    assert f"curl http://127.0.0.1:{prefixed.port}/emb/v1/embeddings" in index
+    assert f"curl -w '\\n' http://127.0.0.1:{prefixed.port}/emb/v1/embeddings" in index
     docs = prefixed.get("/emb/docs").body.decode()
     assert f"http://127.0.0.1:{prefixed.port}/emb/v1/embeddings" in docs
     page = prefixed.get("/emb/", Accept="text/html")
@@ -358,7 +358,7 @@ def test_https_with_the_servers_certificate(launch, encoder, pair):
     assert distrusting.returncode == 60  # curl's: the certificate is not known
     context = ssl.create_default_context(cafile=str(certificate))
     with urllib.request.urlopen(f"{url}/", context=context, timeout=30) as reply:
-        assert f"curl {url}/v1/embeddings" in reply.read().decode()
+        assert f"curl -w '\\n' {url}/v1/embeddings" in reply.read().decode()
     plain = subprocess.run(["curl", "--silent", f"http://127.0.0.1:{server.port}/health"], capture_output=True)
     assert plain.returncode != 0
     assert status_with(context, url) == 200  # and the server still answers

@@ -18,6 +18,7 @@ import click
 
 from gguf_embed import __version__
 from gguf_embed.cli.command import Command
+from gguf_embed.cli.flag_types import FilePath
 from gguf_embed.cli.interrupts import quitting
 from gguf_embed.cli.model_flags import model_option
 from gguf_embed.errors import ConfigError
@@ -62,7 +63,7 @@ class BatchFlags:
     "-i",
     "--input",
     required=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=FilePath(exists=True),
     metavar="FILE",
     help="JSONL: `custom_id`, `method`, `url` (/v1/embeddings or /v1/rerank) and `body` in each line.",
 )
@@ -70,13 +71,13 @@ class BatchFlags:
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(),
     metavar="FILE",
     help="Write the replies into this file, which appears when it is complete.",
 )
 @click.option(
     "--errors",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(),
     metavar="FILE",
     help="Write the lines that failed into this file, if there are any. Default: OUTPUT.errors.jsonl.",
 )

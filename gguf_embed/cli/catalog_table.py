@@ -9,7 +9,7 @@ from gguf_embed.cli.table import Column, table_lines
 from gguf_embed.model_store.catalog import CatalogRow
 
 _COLUMNS = (
-    Column("NAME", shrinks_to=35),
+    Column("NAME", shrinks_to=35, folds=True),
     Column("ALIASES", leaves=2, shrinks_to=14),
     Column("SIZE", right=True),
     Column("DIMS", right=True),

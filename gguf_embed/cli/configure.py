@@ -245,7 +245,7 @@ def body_memory(flags: ServeFlags, available_bytes: int | None) -> int:
         return max(one_body, share)
     if flags.max_body_memory < one_body:
         raise ConfigError(
-            f"--max-body-memory {flags.max_body_memory} is less than the {one_body} bytes that one body takes: use at "
-            "least as many, or a smaller --max-body-size"
+            f"--max-body-memory {flags.max_body_memory:,} is less than the {one_body:,} bytes that one body takes: "
+            "use at least as many, or a smaller --max-body-size"
         )
     return flags.max_body_memory

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from gguf_embed.cli.command import Command
+from gguf_embed.cli.flag_types import FilePath, NotEmpty
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.partial_file import human_size
 from gguf_embed.model_store.places import expanded
@@ -30,11 +31,11 @@ _MAX_NAMES_SHOWN = 8  # labels or prompts
 
 
 @click.command(cls=Command, epilog=EXAMPLES)
-@click.argument("source", metavar="MODEL")
+@click.argument("source", type=NotEmpty("a folder, a file or ORG/REPO"), metavar="MODEL")
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=FilePath(dir_okay=True),
     metavar="FILE",
     help="GGUF file to write.  [default: NAME-OUTTYPE.gguf in the current folder]",
 )
@@ -48,6 +49,7 @@ _MAX_NAMES_SHOWN = 8  # labels or prompts
 )
 @click.option(
     "--image-tower",
+    type=NotEmpty("a folder or ORG/REPO"),
     metavar="DIR|ORG/REPO",
     help="Image tower in the model's vector space (nomic-embed-vision), for the same file, which then reads images.",
 )

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_embed.cli.command import Command
+from gguf_embed.cli.flag_types import FilePath
+from gguf_embed.cli.model_flags import MODEL_NAME
 from gguf_embed.cli.terminal import red, width_of, yellow
 from gguf_embed.doctor.findings import Change, Finding, Severity, shown
 from gguf_embed.errors import ConfigError
@@ -58,12 +60,12 @@ class FixedCopy:
 
 
 @click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
-@click.argument("model", metavar="MODEL")
+@click.argument("model", type=MODEL_NAME, metavar="MODEL")
 @click.option(
     "--fix", is_flag=True, help="Write a copy with corrected metadata, and check it. The file is not changed."
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+    "-o", "--output", type=FilePath(), metavar="FILE",
     help="Path of the copy.  [default: FILE-fixed.gguf beside a file, in the current folder for a name]",
 )  # fmt: skip
 @click.option(
@@ -95,8 +97,13 @@ def _examine(flags: DoctorFlags) -> int:
     for line in [as_json(before, fixed)] if flags.as_json else report(before, fixed):
         click.echo(line if flags.as_json else on_terminal(line, width))
     if flags.fix and fixed is None and not flags.as_json:
-        click.echo("--fix has nothing to change: no copy written")
+        click.echo(f"--fix {why_no_copy(before)}: no copy written")
     return 1 if (fixed.diagnosis if fixed else before).n_serious else 0
+
+
+def why_no_copy(diagnosis: Diagnosis) -> str:
+    is_wrong = any(finding.severity in (Severity.SERIOUS, Severity.WARNING) for finding in diagnosis.findings)
+    return "cannot mend what was found" if is_wrong else "has nothing to change"
 
 
 def find_file(model: str, cache: Path) -> Path:

@@ -13,7 +13,7 @@ import click
 
 from gguf_embed.cli.command import Command
 from gguf_embed.cli.embed_formats import BINARY, Format, RowWriter, format_of_path, writing, writing_file
-from gguf_embed.cli.flag_types import Number
+from gguf_embed.cli.flag_types import FilePath, Number
 from gguf_embed.cli.one_shot import about, one_shot_options, open_model, quiet_if_closed, texts_of
 from gguf_embed.cli.terminal import NO_TERMINAL_COLUMNS, width_of
 from gguf_embed.errors import ConfigError, EmbedError, InvalidRequest, NotSupported
@@ -64,7 +64,7 @@ class EmbedFlags:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(),
     metavar="FILE",
     help="Write into this file, which appears when it is complete.",
 )
@@ -106,6 +106,12 @@ def vectors_of(model: TextModel, batch: list[Text], flags: EmbedFlags) -> FloatM
     except NotSupported as error:
         if " is a reranker" in error.message:
             raise NotSupported(f"{error.message.partition(':')[0]}: use gguf-embed rerank, or another model") from None
+        if " and not one dense vector per text" in error.message:
+            what = error.message.partition(": use ")[0]
+            raise NotSupported(
+                f"{what}: use another model, `gguf-embed ingest` to store them, or `gguf-embed serve` to get them over "
+                "HTTP"
+            ) from None
         raise
     except EmbedError as error:
         if isinstance(error, InvalidRequest) and error.param == "prompt":

@@ -24,6 +24,7 @@ Format = Literal["jsonl", "npy", "parquet", "arrow", "table"]
 
 BINARY: Final = ("npy", "parquet", "arrow")
 _SUFFIXES: Final[dict[str, Format]] = {
+    **dict.fromkeys((".jsonl", ".ndjson", ""), "jsonl"),
     **dict.fromkeys((".npy",), "npy"),
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
     **dict.fromkeys((".arrow", ".feather", ".ipc"), "arrow"),
@@ -48,8 +49,13 @@ class RowWriter(Protocol):
 
 
 def format_of_path(path: Path) -> Format:
-    """By its suffix; JSON Lines for any other."""
-    return _SUFFIXES.get(path.suffix.lower(), "jsonl")
+    """By its suffix; JSON Lines without one. Raises `ConfigError` for an unknown one."""
+    found = _SUFFIXES.get(path.suffix.lower())
+    if found is None:
+        raise ConfigError(
+            f"{path} has an unknown ending: use .jsonl, .npy, .parquet or .arrow, or name the format with --format"
+        )
+    return found
 
 
 @contextmanager

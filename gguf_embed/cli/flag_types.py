@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import click
@@ -78,6 +79,35 @@ class OnePerVariable(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return str(value)
+
+
+class NotEmpty(click.ParamType[str]):
+    """A string that must not be empty. `example`: what to give instead."""
+
+    name = "text"
+
+    def __init__(self, example: str) -> None:
+        self._example = example
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).strip():
+            self.fail(f"it is empty; give {self._example}", param, ctx)
+        return str(value)
+
+
+class FilePath(click.Path):
+    """The path of a file. pathlib would take an empty one for the current folder."""
+
+    def __init__(self, *, exists: bool = False, dir_okay: bool = False, allow_dash: bool = False) -> None:
+        super().__init__(exists=exists, dir_okay=dir_okay, allow_dash=allow_dash, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("it is empty; give the name of a file", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class PathPrefix(click.ParamType[str]):

@@ -44,7 +44,7 @@ MODELS_DIR = click.option(
 )
 
 _COLUMNS = (
-    Column("NAME", shrinks_to=36),
+    Column("NAME", shrinks_to=36, folds=True),
     Column("ARCHITECTURE", leaves=4),
     Column("TYPE", leaves=1),
     Column("DIMS", right=True),
@@ -96,7 +96,7 @@ def list_models(
 def _print_catalog(words: Sequence[str], max_bytes: int | None, *, as_json: bool) -> None:
     rows = chosen_rows(load_catalog().rows, words, max_bytes)
     if not rows and not as_json:
-        raise ConfigError(f"no model in the catalog has {_filter_text(words, max_bytes)}: use fewer words")
+        raise ConfigError(f"no model in the catalog has {_filter_text(words, max_bytes)}: {_way_out(words, max_bytes)}")
     width = width_of(sys.stdout)
     if as_json:
         click.echo(catalog_json(rows))
@@ -113,8 +113,8 @@ def _print_models(models: Sequence[ListedModel], words: Sequence[str], max_bytes
         return
     if models and not chosen:
         raise ConfigError(
-            f"no model on this machine has {_filter_text(words, max_bytes)}: use fewer words, or --catalog for those "
-            "that can be pulled"
+            f"no model on this machine has {_filter_text(words, max_bytes)}: {_way_out(words, max_bytes)}, or "
+            "--catalog for those that can be pulled"
         )
     width = width_of(sys.stdout)
     if chosen:
@@ -127,6 +127,13 @@ def _print_models(models: Sequence[ListedModel], words: Sequence[str], max_bytes
 def _filter_text(words: Sequence[str], max_bytes: int | None) -> str:
     limit = [] if max_bytes is None else [f"at most {human_size(max_bytes)}"]
     return " and ".join([*map(repr, words), *limit])
+
+
+def _way_out(words: Sequence[str], max_bytes: int | None) -> str:
+    """What to change about a filter that nothing passes."""
+    fewer = [] if not words else ["another word" if len(words) == 1 else "fewer words"]
+    larger = [] if max_bytes is None else ["a larger --max-size"]
+    return f"use {' or '.join([*larger, *fewer])}"
 
 
 def _is_chosen(model: ListedModel, words: Sequence[str], max_bytes: int | None) -> bool:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import cast
 
 import click
+from click.core import ParameterSource
 
 from gguf_embed import __version__
 from gguf_embed.cli.interrupts import EXIT_CODE, quit_on_interrupt, raise_on_interrupt
@@ -162,9 +163,20 @@ def fail(message: str, code: int = 1) -> None:
     sys.exit(code)
 
 
+def typed_flag(error: click.BadParameter) -> str | None:
+    """The flag without its environment variable if the wrong value was typed; None if it was not."""
+    if error.ctx is None or not isinstance(error.param, click.Option) or error.param.name is None:
+        return None
+    if error.ctx.get_parameter_source(error.param.name) is not ParameterSource.COMMANDLINE:
+        return None
+    return click.Parameter.get_error_hint(error.param, error.ctx)
+
+
 def refuse(error: click.UsageError) -> None:
     """Wrong flags or arguments: the reason, and where the right ones are described."""
     command = error.ctx.command_path if error.ctx is not None else NAME
+    if isinstance(error, click.BadParameter) and error.param_hint is None:
+        error.param_hint = typed_flag(error)
     click.echo(f"{red(NAME, sys.stderr)}: {error.format_message()}", err=True)
     click.echo(f"`{command} --help` describes all flags", err=True)
     sys.exit(error.exit_code)

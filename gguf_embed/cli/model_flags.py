@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import click
 from click.core import ParameterSource
 
+from gguf_embed.cli.flag_types import NotEmpty
 from gguf_embed.errors import ConfigError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -16,6 +17,7 @@ MODEL = "MODEL"
 """What help calls a model, however it is named."""
 
 MODEL_HELP = "A GGUF file, a name from `list` or `list --catalog`, or ORG/REPO[:QUANT] on the hub"
+MODEL_NAME = NotEmpty("a GGUF file or the name of a model")
 API_KEY = click.option(
     "--api-key", envvar="GGUF_EMBED_API_KEY", show_envvar=True, metavar="KEY", help="Key for the endpoint."
 )
@@ -32,7 +34,7 @@ class PlaceFlags(Protocol):
 
 def model_option(more: str = "") -> Callable[[_F], _F]:
     """-m. `more`: the rest of its help."""
-    return click.option("-m", "--model", metavar=MODEL, help=f"{MODEL_HELP}{more}")
+    return click.option("-m", "--model", type=MODEL_NAME, metavar=MODEL, help=f"{MODEL_HELP}{more}")
 
 
 def with_options(command: _F, options: Sequence[Callable[[Any], Any]]) -> _F:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 import click
 import orjson
 
+from gguf_embed.cli.flag_types import FilePath, NotEmpty
 from gguf_embed.cli.model_flags import API_KEY, check_place, model_option, with_options
 from gguf_embed.errors import ConfigError, EmbedError
 
@@ -30,14 +31,19 @@ _JSON_LINES = (".jsonl", ".ndjson")
 
 _OPTIONS = (
     model_option("; with --endpoint, the name that the server knows.  [default: all-MiniLM-L6-v2]"),
-    click.option("--endpoint", metavar="URL", help="Ask this server instead of loading a model."),
+    click.option(
+        "--endpoint",
+        type=NotEmpty("the URL of a server"),
+        metavar="URL",
+        help="Ask this server instead of loading a model.",
+    ),
     API_KEY,
     click.option(
         "-f",
         "--file",
         "files",
         multiple=True,
-        type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
+        type=FilePath(exists=True, allow_dash=True),
         metavar="FILE",
         help="Read one text per line, or the field `text` of JSON Lines (.jsonl); - is standard input. Repeatable.",
     ),
@@ -174,9 +180,13 @@ def _field(line: bytes, place: str) -> str:
 
 
 def about(error: EmbedError, texts: Sequence[Text], way_out: str) -> EmbedError:
-    """An error about one of the texts, with its place, and for one that is too long the way out; others as they are."""
+    """An error in the words of a command: about a text with its place, and the way out if it is too long."""
     from gguf_embed.embedder.words import reason
-    from gguf_embed.errors import DocumentTooLong, InputTooLong
+    from gguf_embed.errors import AuthenticationFailed, DocumentTooLong, InputTooLong
+
+    if isinstance(error, AuthenticationFailed):
+        what = error.message.partition(': send "Authorization')[0]
+        return AuthenticationFailed(f"{what}: set --api-key or GGUF_EMBED_API_KEY")
 
     index = getattr(error, "index", None)
     if not isinstance(index, int) or not 0 <= index < len(texts):
@@ -186,5 +196,6 @@ def about(error: EmbedError, texts: Sequence[Text], way_out: str) -> EmbedError:
         what = f"and the query have {error.n_tokens} tokens together, the limit for both is {error.limit}"
     if not isinstance(error, InputTooLong):
         return ConfigError(f"{texts[index].place} {what}")
-    others = f", and {len(error.others):,} more are too long" if error.others else ""
+    n_others = len(error.others)
+    others = f", and {n_others:,} more {'is' if n_others == 1 else 'are'} too long" if n_others else ""
     return ConfigError(f"{texts[index].place} {what}{others}: {way_out}")

@@ -16,8 +16,10 @@ from gguf_embed.cli.command import in_group
 from gguf_embed.cli.engine_flags import COMPUTE, GPU
 from gguf_embed.cli.flag_types import (
     Command,
+    FilePath,
     KeepAlive,
     MemorySize,
+    NotEmpty,
     Number,
     OnePerVariable,
     PathPrefix,
@@ -26,7 +28,7 @@ from gguf_embed.cli.flag_types import (
 )
 from gguf_embed.cli.llama_flags import LLAMA_SERVER_FLAGS
 from gguf_embed.cli.log import LogFormat, choose_format
-from gguf_embed.cli.model_flags import MODEL_HELP
+from gguf_embed.cli.model_flags import MODEL_HELP, MODEL_NAME
 from gguf_embed.tokenization.openai_encodings import TokenIdMeaning
 from gguf_embed.types import Pooling
 
@@ -120,13 +122,13 @@ POSITIVE = Number(min=1)
 
 MODEL = in_group(
     "Model",
-    option("-m", "--model", type=OnePerVariable(), metavar="[NAME=]MODEL", multiple=True, envvar="LLAMA_ARG_MODEL",
+    option("-m", "--model", type=MODEL_NAME, metavar="[NAME=]MODEL", multiple=True, envvar="LLAMA_ARG_MODEL",
             help=f"{MODEL_HELP}; repeat for several models.  [default: all-MiniLM-L6-v2, which is built in]"),
-    option("-hf", "-hfr", "--hf-repo", type=OnePerVariable(), metavar="[NAME=]ORG/REPO[:QUANT]", multiple=True,
+    option("-hf", "-hfr", "--hf-repo", type=NotEmpty("ORG/REPO"), metavar="[NAME=]ORG/REPO[:QUANT]", multiple=True,
             envvar="LLAMA_ARG_HF_REPO",
             help="Repository on the Hugging Face hub; downloaded once. HF_TOKEN and HF_ENDPOINT are honored."),
     option("-hff", "--hf-file", metavar="FILE", envvar="LLAMA_ARG_HF_FILE", help="File in the repository of -hf."),
-    option("-mm", "--mmproj", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_MMPROJ",
+    option("-mm", "--mmproj", type=FilePath(dir_okay=True), metavar="FILE", envvar="LLAMA_ARG_MMPROJ",
             help="GGUF of the model's vision tower (experimental), or of the image tower in its space: a CLIP's, "
                  "or nomic-embed-vision."),
     option("-a", "--alias", metavar="NAME[,NAME]", envvar="LLAMA_ARG_ALIAS",
@@ -211,12 +213,12 @@ NETWORK = in_group(
     option("--api-prefix", type=PathPrefix(), default="", envvar="LLAMA_ARG_API_PREFIX",
             help="Path before every route, such as /embeddings, for a proxy that does not strip it."),
     option("--api-key", metavar="KEY[,KEY]", envvar="LLAMA_API_KEY", help="Keys that clients must send."),
-    option("--api-key-file", type=click.Path(path_type=Path), envvar="LLAMA_ARG_API_KEY_FILE",
+    option("--api-key-file", type=FilePath(dir_okay=True), envvar="LLAMA_ARG_API_KEY_FILE",
             help="File with one key per line. After a key may be high, normal, low or batch, the class of its "
                  "requests, which may ask for a lower one only."),
-    option("--ssl-key-file", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_SSL_KEY_FILE",
+    option("--ssl-key-file", type=FilePath(dir_okay=True), metavar="FILE", envvar="LLAMA_ARG_SSL_KEY_FILE",
             help="Private key in PEM, not encrypted; serves HTTPS together with --ssl-cert-file."),
-    option("--ssl-cert-file", type=click.Path(path_type=Path), metavar="FILE", envvar="LLAMA_ARG_SSL_CERT_FILE",
+    option("--ssl-cert-file", type=FilePath(dir_okay=True), metavar="FILE", envvar="LLAMA_ARG_SSL_CERT_FILE",
             help="Certificate in PEM, with those of its issuers after it."),
     option("--allow-origins", metavar="ORIGIN[,ORIGIN]", envvar="OLLAMA_ORIGINS",
             help="Web pages of other hosts that may use a server without keys, as https://chat.example.com; * is any "

@@ -22,7 +22,7 @@ from gguf_embed.errors import AuthenticationFailed, ConfigError, Unavailable
 from gguf_embed.model_store.partial_file import human_size
 
 _COLUMNS = (
-    Column("NAME", shrinks_to=30),
+    Column("NAME", shrinks_to=30, folds=True),
     Column("ARCHITECTURE", leaves=2),
     Column("TYPE", leaves=1),
     Column("MEMORY", right=True),

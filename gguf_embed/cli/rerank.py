@@ -87,7 +87,8 @@ def ranking(model: TextModel, flags: RerankFlags, documents: Sequence[Text]) -> 
         if flags.by == "embedding":
             raise
         what = error.message.partition(": use a reranker")[0]
-        raise NotSupported(f"{what}: use a reranker, or --by embedding") from None
+        known = "" if flags.endpoint else " (`gguf-embed list --catalog rerank` lists some)"
+        raise NotSupported(f"{what}: use a reranker{known}, or --by embedding") from None
     except EmbedError as error:
         raise about(error, documents, "shorten it") from None
 

@@ -130,7 +130,13 @@ async def _serve(flags: ServeFlags, place: Place, keys: Mapping[str, Priority | 
     try:
         await service.load_first()
         stop, app = asyncio.Event(), build_app(service, options, metrics, tracing=tracing, batches=open_batches(flags))
-        handle_signals(stop, lambda again: _report_signal(app[SERVER_CONTEXT].in_flight.n_running, again))
+        n_running: list[int] = []  # at each signal
+
+        def on_stop(again: bool) -> None:
+            n_running.append(app[SERVER_CONTEXT].in_flight.n_running)
+            _report_signal(n_running[-1], again)
+
+        handle_signals(stop, on_stop)
         gc.freeze()  # everything allocated so far is long-lived: the collector can skip it
         outcome = await serve_all(
             app,
@@ -144,7 +150,7 @@ async def _serve(flags: ServeFlags, place: Place, keys: Mapping[str, Priority | 
         await service.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
-    say(shutdown_summary(outcome))
+    say(shutdown_summary(outcome, any(n_running)))
     if outcome.n_not_computed:
         sys.exit(1)
 
@@ -240,10 +246,13 @@ def on_signal(n_running: int, again: bool) -> list[str]:
     return [f"stopping: waiting for {counted(n_running, 'request')} to complete; press Ctrl-C again to stop now"]
 
 
-def shutdown_summary(outcome: ShutdownOutcome) -> str:
+def shutdown_summary(outcome: ShutdownOutcome, had_requests: bool) -> str:
+    """`had_requests`: some were in flight when the signal came."""
     problems = []
     if n := outcome.n_not_computed:
         problems.append(f"{counted(n, 'request')} could not be computed in time and got a 503")
     if n := outcome.n_not_read:
         problems.append(f"{counted(n, 'reply', 'replies')} could not be delivered, because nobody reads")
+    if not problems and not had_requests:
+        return "stopped"
     return f"stopped: {'; '.join(problems) or 'all in-flight requests completed'}"

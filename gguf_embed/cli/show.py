@@ -14,6 +14,7 @@ import click
 from gguf_embed.cli.catalog_table import row_fields, size_text, source_label
 from gguf_embed.cli.command import Command
 from gguf_embed.cli.list_models import MODELS_DIR
+from gguf_embed.cli.model_flags import MODEL_NAME
 from gguf_embed.cli.table import fact_lines
 from gguf_embed.cli.terminal import width_of
 from gguf_embed.errors import ModelNotFound
@@ -62,7 +63,7 @@ class ShownModel:
 
 
 @click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
-@click.argument("name", metavar="MODEL")
+@click.argument("name", type=MODEL_NAME, metavar="MODEL")
 @MODELS_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def show(name: str, models_dir: Path | None, as_json: bool) -> None:
@@ -166,7 +167,10 @@ def _status(row: CatalogRow, is_built_in: bool) -> str:
     if is_built_in:
         return "built-in: converted from its package when it is first used"
     source = source_label(row)
-    return source if row.not_yet else f"not pulled: `gguf-embed pull {row.name}` downloads it from {source}"
+    if row.not_yet:
+        return source
+    comes = "makes it here" if row.language is not None else f"downloads it from {source}"
+    return f"not pulled: `gguf-embed pull {row.name}` {comes}"
 
 
 def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, str]]:
@@ -214,7 +218,7 @@ def _row_facts(model: ShownModel) -> list[tuple[str, str]]:
         return []
     only_row = [
         ("architecture", row.architecture),
-        ("dimensions", str(row.dimensions)),
+        ("dimensions", str(row.dimensions or "")),
         ("context", str(row.context or "")),
         ("pooling", str(row.pooling or "")),
         ("license", row.license),

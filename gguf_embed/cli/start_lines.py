@@ -36,7 +36,8 @@ def model_line(loaded: LoadedModel) -> str:
 
     info = loaded.info
     scores = f"reranker, {counted(info.n_scores, 'score')} per document"
-    gives = scores if info.n_scores else f"{info.n_embd} dimensions"
+    vectors = f"{info.n_embd} dimensions" if info.n_embd else f"{' and '.join(info.head_outputs)} vectors"
+    gives = scores if info.n_scores else vectors
     gives = f"listwise reranker, {gives}" if LISTWISE in info.head_outputs else gives
     return f"model    {info.name}: {gives}, up to {info.max_input_tokens:,} tokens per text"
 

@@ -23,6 +23,7 @@ class Column:
     leaves: int = 0  # the column with the largest number is dropped first; 0: it stays
     shrinks_to: int | None = None  # columns; None: its cells are never cut
     right: bool = False  # numbers stand at the right
+    folds: bool = False  # the first column: a cell that does not fit has a line of its own, before the others
 
 
 def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
@@ -33,7 +34,7 @@ def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], width:
     if width is not None:
         _shrink(columns, widths, width)
     header = tuple(column.title for column in columns)
-    return [_line(columns, row, widths) for row in (header, *rows)]
+    return [line for row in (header, *rows) for line in _row_lines(columns, row, widths)]
 
 
 def _kept(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[int]:
@@ -62,6 +63,12 @@ def _shrink(columns: Sequence[Column], widths: dict[int, int], width: int) -> No
 
 def _total(widths: Sequence[int]) -> int:
     return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
+def _row_lines(columns: Sequence[Column], row: Sequence[str], widths: dict[int, int]) -> list[str]:
+    if columns[0].folds and n_columns_of(row[0]) > widths[0]:
+        return [row[0], _line(columns, ("", *row[1:]), widths)]
+    return [_line(columns, row, widths)]
 
 
 def _line(columns: Sequence[Column], row: Sequence[str], widths: dict[int, int]) -> str:

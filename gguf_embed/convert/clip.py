@@ -249,7 +249,7 @@ def _read_vocabulary(source: ModelSourceDirectory, n_vocab: int) -> tuple[list[s
         fast = read_json(path)
         model = fast.get("model")
         if not isinstance(model, dict) or model.get("end_of_word_suffix") != "</w>":
-            raise ModelFileError(f"{path}: is not CLIP's tokenizer, whose words end in </w>")
+            raise ModelFileError(f"{path} is not CLIP's tokenizer, whose words end in </w>")
         ids = dict(model["vocab"]) | {token["content"]: token["id"] for token in fast.get("added_tokens") or []}
         merges = [join_merge(merge) for merge in model["merges"]]
     else:
@@ -260,5 +260,5 @@ def _read_vocabulary(source: ModelSourceDirectory, n_vocab: int) -> tuple[list[s
     entries = {int(token): str(text) for text, token in ids.items()}
     missing = next((token for token in range(n_vocab) if token not in entries), None)
     if missing is not None or len(entries) > n_vocab:
-        raise ModelFileError(f"{path}: has {len(entries)} entries, expected one for each of {n_vocab} ids")
+        raise ModelFileError(f"{path} has {len(entries)} entries, expected one for each of {n_vocab} ids")
     return [entries[token] for token in range(n_vocab)], merges

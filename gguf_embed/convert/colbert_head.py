@@ -55,7 +55,7 @@ def colbert_head(source: ModelSourceDirectory) -> Mapping[str, Any]:
 def _m3(path: Path) -> Values:
     tensors = read_torch_file(path)
     if set(tensors) != {"weight", "bias"} or tensors["weight"].ndim != 2:
-        raise ModelFileError(f"{path}: has {', '.join(sorted(tensors))}, expected a weight and a bias")
+        raise ModelFileError(f"{path} has {', '.join(sorted(tensors))}, expected a weight and a bias")
     return _projection(tensors["weight"]) | {"bias": tensors["bias"], "skips_first": True}
 
 
@@ -63,7 +63,7 @@ def _stanford(source: ModelSourceDirectory) -> Values:
     config = read_json(source.path / _STANFORD)
     stored = list_tensors(source.path).get("linear.weight")
     if stored is None:
-        raise ModelFileError(f"{source.path}: is a ColBERT model, but its tensor linear.weight is missing")
+        raise ModelFileError(f"{source.path} is a ColBERT model, but its tensor linear.weight is missing")
     ids = read_token_ids(source)
     skipped = list(string.punctuation) if config.get("mask_punctuation") else []
     return (

@@ -90,14 +90,14 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
         with path.open("rb") as file:
             (n_header,) = struct.unpack("<Q", file.read(8))
             if n_header > min(size_bytes - 8, _MAX_HEADER_BYTES):
-                raise ModelFileError(f"{path}: is truncated or not a safetensors file; download it again")
+                raise ModelFileError(f"{path} is truncated or not a safetensors file; download it again")
             header = json.loads(file.read(n_header))
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         return {name: _parse_entry(path, name, entry, 8 + n_header, size_bytes) for name, entry in entries.items()}
     except OSError as exc:
-        raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+        raise ModelFileError(f"{path} cannot be read: {exc.strerror or exc}") from exc
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise ModelFileError(f"{path}: is truncated or not a safetensors file; download it again") from exc
+        raise ModelFileError(f"{path} is truncated or not a safetensors file; download it again") from exc
 
 
 def _parse_entry(path: Path, name: str, entry: dict[str, Any], data_start: int, size_bytes: int) -> StoredTensor:
@@ -105,7 +105,7 @@ def _parse_entry(path: Path, name: str, entry: dict[str, Any], data_start: int, 
     begin, end = (int(n) + data_start for n in entry["data_offsets"])
     if end > size_bytes:
         raise ModelFileError(
-            f"{path}: is truncated: tensor {name} ends at byte {end}, but the file has {size_bytes} bytes; "
+            f"{path} is truncated: tensor {name} ends at byte {end:,}, but the file has {size_bytes:,} bytes; "
             "download it again"
         )
     item_bytes = _ITEM_BYTES.get(entry["dtype"])

@@ -32,7 +32,7 @@ def read_sentencepiece(path: Path) -> SentencePieces:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from error
     pieces: list[tuple[str, float, int]] = []
     kind, charsmap = _UNIGRAM, b""
     try:
@@ -44,9 +44,9 @@ def read_sentencepiece(path: Path) -> SentencePieces:
             elif number == _NORMALIZER and isinstance(value, bytes):
                 charsmap = next((v for n, v in _fields(value) if n == _CHARSMAP and isinstance(v, bytes)), b"")
     except (IndexError, struct.error, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path}: is not a SentencePiece model, or damaged") from error
+        raise ModelFileError(f"{path} is not a SentencePiece model, or damaged") from error
     if kind != _UNIGRAM or not pieces:
-        raise ModelFileError(f"{path}: is a SentencePiece model of type {kind}, expected a Unigram one")
+        raise ModelFileError(f"{path} is a SentencePiece model of type {kind}, expected a Unigram one")
     texts, scores, types = zip(*pieces, strict=True)
     return SentencePieces(texts, scores, types, charsmap)
 

@@ -76,7 +76,7 @@ class ModelSourceDirectory:
 def open_source(path: Path) -> ModelSourceDirectory:
     """Read `config.json`. Raises `ModelFileError` if the directory or the file is missing or malformed."""
     if not path.is_dir():
-        raise ModelFileError(f"{path}: is not a directory; name one with a model's config.json and safetensors weights")
+        raise ModelFileError(f"{path} is not a directory; name one with a model's config.json and safetensors weights")
     return ModelSourceDirectory(path, read_json(path / "config.json"))
 
 
@@ -84,7 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises `ModelFileError` if it is missing or contains anything else."""
     value = _parse_json_file(path)
     if not isinstance(value, dict):
-        raise ModelFileError(f"{path}: is not a JSON object")
+        raise ModelFileError(f"{path} is not a JSON object")
     return value
 
 
@@ -149,6 +149,6 @@ def _parse_json_file(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
-        raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+        raise ModelFileError(f"{path} cannot be read: {exc.strerror or exc}") from exc
     except ValueError as exc:
-        raise ModelFileError(f"{path}: is not JSON: {exc}") from exc
+        raise ModelFileError(f"{path} is not JSON: {exc}") from exc

@@ -55,7 +55,7 @@ def _mlm(source: ModelSourceDirectory) -> dict[str, Any]:
     tensors = list_tensors(source.path)
     found = next((names for names in _NAMES if f"{names[0]}.weight" in tensors), None)
     if found is None:
-        raise ModelFileError(f"{source.path}: has no masked language head, which a SPLADE model needs")
+        raise ModelFileError(f"{source.path} has no masked language head, which a SPLADE model needs")
     dense, norm, bias = found
     return {
         "kind": MLM,

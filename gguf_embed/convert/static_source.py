@@ -61,7 +61,7 @@ def read_static(path: Path) -> StaticDirectory:
     """Read everything except the rows. Raises `ModelFileError` if a part is missing or does not fit the others."""
     folder = find_static(path)
     if folder is None:
-        raise ModelFileError(f"{path}: is not a static model (Model2Vec or sentence-transformers' StaticEmbedding)")
+        raise ModelFileError(f"{path} is not a static model (Model2Vec or sentence-transformers' StaticEmbedding)")
     config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
     source = ModelSourceDirectory(path, config)
     further = [module.kind for module in read_modules(source)[1:]]
@@ -109,7 +109,7 @@ def read_values(tensor: StoredTensor) -> NDArray[np.generic]:
         )
     dtype = np.dtype(_DTYPES[tensor.dtype])
     if prod(tensor.shape) * dtype.itemsize != tensor.end - tensor.begin:
-        raise ModelFileError(f"{tensor.path}: has a tensor whose size does not fit its shape; fetch the file again")
+        raise ModelFileError(f"{tensor.path} has a tensor whose size does not fit its shape; fetch the file again")
     return np.memmap(tensor.path, dtype, "r", offset=tensor.begin, shape=tensor.shape).view(np.ndarray)
 
 
@@ -124,7 +124,7 @@ def _vector(stored: dict[str, StoredTensor], name: str) -> NDArray[np.generic] |
 
 def _check_weights(path: Path, weights: NDArray[np.generic] | None, n_tokens: int) -> None:
     if weights is not None and (len(weights) != n_tokens or not np.isfinite(weights).all()):
-        raise ModelFileError(f"{path}: has {len(weights)} weights for {n_tokens} tokens, or some that are not finite")
+        raise ModelFileError(f"{path} has {len(weights)} weights for {n_tokens} tokens, or some that are not finite")
 
 
 def _check_mapping(path: Path, mapping: NDArray[np.generic] | None, n_rows: int) -> None:
@@ -159,7 +159,7 @@ class _StaticTokenizer:
         """Tokens and their types by id. Raises `ModelFileError` for an id of `n_tokens` or more."""
         largest = max(self._ids.values(), default=-1)
         if largest >= n_tokens:
-            raise ModelFileError(f"{self._path}: has token ids up to {largest}, but the table has rows for {n_tokens}")
+            raise ModelFileError(f"{self._path} has token ids up to {largest}, but the table has rows for {n_tokens}")
         tokens = [f"[PAD{token}]" for token in range(n_tokens)]
         types = [int(gguf.TokenType.UNUSED)] * n_tokens
         for text, token in self._ids.items():

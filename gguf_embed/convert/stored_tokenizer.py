@@ -45,7 +45,7 @@ def read_stored_tokenizer(source: ModelSourceDirectory, n_vocab: int) -> StoredT
     path = source.path / "tokenizer.json"
     if not path.is_file():
         raise ModelFileError(
-            f"{source.path}: has no tokenizer.json; "
+            f"{source.path} has no tokenizer.json; "
             "transformers writes it with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
         )
     content = read_json(path)
@@ -54,7 +54,7 @@ def read_stored_tokenizer(source: ModelSourceDirectory, n_vocab: int) -> StoredT
         table = build_table(path, _entries(fast), n_vocab)
         template = read_special_tokens(fast)
     except (LookupError, TypeError, ValueError, AttributeError) as exc:
-        raise ModelFileError(f"{path}: is malformed ({type(exc).__name__}: {exc}); download it again") from exc
+        raise ModelFileError(f"{path} is malformed ({type(exc).__name__}: {exc}); download it again") from exc
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return StoredTokenizerPlan(text, table, template, fast.roles)
 

@@ -43,13 +43,13 @@ def read_tokenizer(source: ModelSourceDirectory, n_vocab: int) -> VocabularyPlan
         if (source.path / "vocab.txt").is_file():
             return read_wordpiece(source, n_vocab)
         raise ModelFileError(
-            f"{source.path}: has neither tokenizer.json nor vocab.txt; "
+            f"{source.path} has neither tokenizer.json nor vocab.txt; "
             "transformers writes tokenizer.json with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
         )
     try:
         return _read_fast(source, read_fast_tokenizer(source), n_vocab)
     except (LookupError, TypeError, ValueError, AttributeError) as exc:
-        raise ModelFileError(f"{path}: is malformed ({type(exc).__name__}: {exc}); download it again") from exc
+        raise ModelFileError(f"{path} is malformed ({type(exc).__name__}: {exc}); download it again") from exc
 
 
 def _read_fast(source: ModelSourceDirectory, fast: FastTokenizer, n_vocab: int) -> VocabularyPlan:

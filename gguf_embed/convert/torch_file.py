@@ -42,11 +42,11 @@ def read_torch_file(path: Path) -> dict[str, NDArray[np.float32]]:
             entry = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             loaded = _Unpickler(archive, entry.removesuffix("data.pkl")).load()
     except OSError as exc:
-        raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+        raise ModelFileError(f"{path} cannot be read: {exc.strerror or exc}") from exc
     except _MALFORMED as exc:
-        raise ModelFileError(f"{path}: is not a file of tensors that torch.save wrote ({exc})") from exc
+        raise ModelFileError(f"{path} is not a file of tensors that torch.save wrote ({exc})") from exc
     if not isinstance(loaded, dict) or not all(isinstance(value, np.ndarray) for value in loaded.values()):
-        raise ModelFileError(f"{path}: is not a state dict, a dictionary of tensors")
+        raise ModelFileError(f"{path} is not a state dict, a dictionary of tensors")
     return {str(name): tensor for name, tensor in loaded.items()}
 
 
@@ -77,7 +77,7 @@ class _Unpickler(pickle.Unpickler):
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
     if archive.getinfo(name).file_size > MAX_BYTES:
-        raise ValueError(f"{name} has over {MAX_BYTES} bytes")
+        raise ValueError(f"{name} has over {MAX_BYTES:,} bytes")
     return archive.read(name)
 
 

@@ -20,7 +20,7 @@ def read_token_ids(source: ModelSourceDirectory) -> Mapping[str, int]:
             ids = {str(text): int(number) for text, number in vocabulary.items()}
         return ids | {str(added["content"]): int(added["id"]) for added in config.get("added_tokens") or ()}
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise ModelFileError(f"{path}: is malformed ({type(exc).__name__}: {exc}); download it again") from exc
+        raise ModelFileError(f"{path} is malformed ({type(exc).__name__}: {exc}); download it again") from exc
 
 
 def special_token(source: ModelSourceDirectory, name: str) -> str | None:

@@ -78,14 +78,14 @@ def read_word_table(path: Path, scratch: Path, report: Callable[[str], None]) ->
         with _unpacked(path, scratch) as plain, tempfile.TemporaryFile(dir=scratch) as stored:
             shape = _recognize(plain.read(_SNIFFED_BYTES))
             if shape is None:
-                raise ModelFileError(f"{path}: is not a word-vector table (rows of a word and its numbers)")
+                raise ModelFileError(f"{path} is not a word-vector table (rows of a word and its numbers)")
             plain.seek(0)
             rows = _binary_rows(path, plain, shape) if shape.form == "binary" else _text_rows(path, plain, shape)
             return _collect(path, rows, shape, stored, report)
     except (EOFError, zlib.error, gzip.BadGzipFile, csv.Error) as exc:
-        raise ModelFileError(f"{path}: is truncated or damaged ({exc}); download it again") from exc
+        raise ModelFileError(f"{path} is truncated or damaged ({exc}); get it again from where it came") from exc
     except OSError as exc:
-        raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+        raise ModelFileError(f"{path} cannot be read: {exc.strerror or exc}") from exc
 
 
 def _opened(path: Path) -> gzip.GzipFile | BinaryIO:
@@ -166,7 +166,8 @@ def _text_rows(path: Path, file: IO[bytes], shape: _Shape) -> Iterator[_Row]:
             raise ModelFileError(f"{path}: row {number} ({word!r}) is not a word and its numbers") from exc
         if len(numbers) != shape.n_embd:
             raise ModelFileError(
-                f"{path}: row {number} does not have {shape.n_embd} numbers like the first; download it again"
+                f"{path}: row {number:,} does not have {shape.n_embd} numbers like the first; correct the row or "
+                "remove it"
             )
         yield word, numbers
     lines.detach()
@@ -192,7 +193,7 @@ def _binary_rows(path: Path, file: IO[bytes], shape: _Shape) -> Iterator[_Row]:
         for number in range(1, (shape.n_rows or 0) + 1):
             space = data.find(b" ", position, position + _MAX_WORD_BYTES)
             if space < 0 or space + 1 + row_bytes > len(data):
-                raise ModelFileError(f"{path}: ends in row {number} of {shape.n_rows}; download it again")
+                raise ModelFileError(f"{path} ends in row {number:,} of {shape.n_rows:,}, so it is not complete")
             word = data[position:space].lstrip(b"\n").decode("utf-8", "replace")
             position = space + 1 + row_bytes
             yield word, array("f", data[space + 1 : position])
@@ -219,10 +220,12 @@ def _collect(
     _store(path, block, stored)
     stored.flush()
     if shape.n_rows is not None and n_read != shape.n_rows:
-        declared = f"its first line declares {shape.n_rows} rows"
-        raise ModelFileError(f"{path}: {declared}, but it has {n_read}; download it again")
+        declared = f"its first line declares {shape.n_rows:,} rows"
+        raise ModelFileError(
+            f"{path}: {declared}, but it has {n_read:,}; the file is incomplete, or its first line is wrong"
+        )
     if not words:
-        raise ModelFileError(f"{path}: has no word with a vector other than zero")
+        raise ModelFileError(f"{path} has no word with a vector other than zero")
     if n_repeated:
         report(f"{n_repeated} rows repeat an earlier word: left out")
     if n_zero:
@@ -233,7 +236,7 @@ def _collect(
 
 def _store(path: Path, block: array[float], stored: IO[bytes]) -> None:
     if not np.isfinite(np.frombuffer(block, np.float32)).all():
-        raise ModelFileError(f"{path}: contains values that are not finite numbers")
+        raise ModelFileError(f"{path} contains values that are not finite numbers")
     block.tofile(stored)
 
 

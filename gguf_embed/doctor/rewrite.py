@@ -43,11 +43,11 @@ def check_can_rewrite(path: Path, output: Path, *, overwrite: bool) -> GgufHeade
     n_parts = len(split_parts(path.name))
     header = read_header(path)
     if n_parts > 1 or header.metadata.get("split.count", 0) not in (0, 1):
-        raise ModelFileError(f"{path}: is a part of a split model: join the parts first with llama-gguf-split --merge")
+        raise ModelFileError(f"{path} is a part of a split model: join the parts first with llama-gguf-split --merge")
     if output.exists() and output.samefile(path):
-        raise ConfigError(f"{output}: is the file itself, which is never changed: name another output with -o")
+        raise ConfigError(f"{output} is the file itself, which is never changed: name another output with -o")
     if output.exists() and not overwrite:
-        raise ConfigError(f"{output}: already exists: name another output with -o, or replace it with --force")
+        raise ConfigError(f"{output} already exists: name another output with -o, or replace it with --force")
     return header
 
 
@@ -104,6 +104,6 @@ def _copy(source: BinaryIO, target: BinaryIO, begin: int, end: int) -> None:
     while begin < end:
         data = source.read(min(_COPY_BYTES, end - begin))
         if not data:
-            raise ModelFileError(f"{source.name}: became shorter while it was being copied; try again")
+            raise ModelFileError(f"{source.name} became shorter while it was being copied; try again")
         target.write(data)
         begin += len(data)

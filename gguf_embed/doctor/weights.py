@@ -93,7 +93,7 @@ def _map(path: Path, offset: int, size_bytes: int) -> NDArray[np.uint8]:
     try:
         return np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=(size_bytes,))
     except (OSError, ValueError) as exc:
-        raise ModelFileError(f"{path}: cannot be read: {exc}") from exc
+        raise ModelFileError(f"{path} cannot be read: {exc}") from exc
 
 
 def _pieces(data: NDArray[np.uint8], tensor: TensorInfo, whole: bool) -> Iterator[NDArray[np.uint8]]:

@@ -21,7 +21,7 @@ def read_tensor(header: GgufHeader, tensor: TensorInfo) -> NDArray[np.uint8]:
     try:
         data = np.fromfile(header.path, np.uint8, tensor.size_bytes, offset=begin)
     except OSError as error:
-        raise ModelFileError(f"{header.path}: cannot be read: {error.strerror or error}") from error
+        raise ModelFileError(f"{header.path} cannot be read: {error.strerror or error}") from error
     if len(data) != tensor.size_bytes:
         raise ModelFileError(f"{header.path}: tensor {tensor.name} is cut: the file was changed in the meantime")
     return data.reshape(n_rows, tensor.size_bytes // n_rows)

@@ -109,13 +109,13 @@ def check_can_embed(header: GgufHeader) -> None:
     """
     kind = header.get("general.type", str)
     if kind in _NOT_MODELS:
-        raise ModelFileError(f"{header.path}: is {_NOT_MODELS[kind]} (general.type {kind!r}); name an embedding model")
+        raise ModelFileError(f"{header.path} is {_NOT_MODELS[kind]} (general.type {kind!r}); name an embedding model")
     reason = _CANNOT_EMBED.get(header.architecture)
     if reason is not None:
         raise ModelFileError(
             f"{header.path}: architecture {header.architecture!r} cannot give text embeddings: {reason}"
         )
     if not header.tensors and header.get("split.count", int) is None:
-        raise ModelFileError(f"{header.path}: has no tensors, only metadata ({header.architecture}); name a model")
+        raise ModelFileError(f"{header.path} has no tensors, only metadata ({header.architecture}); name a model")
     if vocabulary_size(header) == 0:
-        raise ModelFileError(f"{header.path}: has no vocabulary, so it cannot read text; name an embedding model")
+        raise ModelFileError(f"{header.path} has no vocabulary, so it cannot read text; name an embedding model")

@@ -65,28 +65,28 @@ def read_header(path: Path) -> GgufHeader:
             return _parse(path, walker, size_bytes)
     except TruncatedHeader as exc:
         raise ModelFileError(
-            f"{path}: is truncated: its header continues past the end of the file at {size_bytes} bytes; "
+            f"{path} is truncated: its header continues past the end of the file at {size_bytes:,} bytes; "
             "download it again"
         ) from exc
     except MalformedHeader as exc:
-        raise ModelFileError(f"{path}: is malformed: {exc}; download it again") from exc
+        raise ModelFileError(f"{path} is malformed: {exc}; download it again") from exc
     except OSError as exc:
-        raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+        raise ModelFileError(f"{path} cannot be read: {exc.strerror or exc}") from exc
 
 
 def _check_file(path: Path) -> int:
     try:
         size_bytes = path.stat().st_size
         if path.is_dir():
-            raise ModelFileError(f"{path}: {what_folder(path)}")
+            raise ModelFileError(f"{path} {what_folder(path)}")
     except FileNotFoundError as exc:
         raise ModelFileError(f"{path}: no such file; {what_is_near(path)}") from exc
     except OSError as exc:
-        raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+        raise ModelFileError(f"{path} cannot be read: {exc.strerror or exc}") from exc
     if size_bytes == 0:
-        raise ModelFileError(f"{path}: is empty; download it again")
+        raise ModelFileError(f"{path} is empty; download it again")
     if not path.is_file():
-        raise ModelFileError(f"{path}: is not a regular file")
+        raise ModelFileError(f"{path} is not a regular file")
     return size_bytes
 
 
@@ -97,21 +97,21 @@ def _parse(path: Path, walker: HeaderWalker, size_bytes: int) -> GgufHeader:
     tensors = _read_tensors(path, walker, n_tensors)
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
-        raise ModelFileError(f"{path}: is malformed: general.alignment is {alignment!r}, expected a power of two")
+        raise ModelFileError(f"{path} is malformed: general.alignment is {alignment!r}, expected a power of two")
     data_start = -(-walker.position // alignment) * alignment
     needed = max((data_start + t.offset + t.size_bytes for t in tensors.values()), default=walker.position)
     if needed > size_bytes:
         if (what := raw_part(path)) is not None:
-            raise ModelFileError(f"{path}: {what}")
+            raise ModelFileError(f"{path} {what}")
         raise ModelFileError(
-            f"{path}: is truncated: its tensors need {needed} bytes, the file has {size_bytes}; download it again"
+            f"{path} is truncated: its tensors need {needed:,} bytes, the file has {size_bytes:,}; download it again"
         )
     if size_bytes > needed + alignment:
         _check_not_joined(path, needed, alignment)
     architecture = metadata.get("general.architecture", "")
     is_further_part = metadata.get("split.no", 0) != 0
     if not isinstance(architecture, str) or not (architecture or is_further_part):
-        raise ModelFileError(f"{path}: has no general.architecture, so it is not a model; use another GGUF")
+        raise ModelFileError(f"{path} has no general.architecture, so it is not a model; use another GGUF")
     if is_crisp_mpnet(architecture, tensors):
         architecture, metadata = "mpnet", our_metadata(metadata)
         named = {our_name(name): tensor for name, tensor in tensors.items()}
@@ -126,7 +126,7 @@ def _check_not_joined(path: Path, end: int, alignment: int) -> None:
         following = file.read(alignment + 4)
     if b"GGUF" in (following[:4], following[-end % alignment :][:4]):
         raise ModelFileError(
-            f"{path}: contains several GGUFs one after another: the parts of a split model must not be joined with "
+            f"{path} contains several GGUFs one after another: the parts of a split model must not be joined with "
             "cat; keep them in one folder under their own names (NAME-00001-of-0000N.gguf) and name the first, or "
             "merge them with llama-gguf-split --merge"
         )
@@ -140,15 +140,15 @@ def _beginning(path: Path) -> bytes:
 def _read_version(path: Path, walker: HeaderWalker) -> int:
     if walker.magic != b"GGUF":
         if (what := what_else(path, _beginning(path))) is not None:
-            raise ModelFileError(f"{path}: {what}")
+            raise ModelFileError(f"{path} {what}")
         raise ModelFileError(
-            f'{path}: is not a GGUF file (it begins with {walker.magic.hex(" ")}, not with "GGUF"); name a .gguf model'
+            f'{path} is not a GGUF file (it begins with {walker.magic.hex(" ")}, not with "GGUF"); name a .gguf model'
         )
     version = walker.version()
     if version & 0xFFFF == 0 and version != 0:
-        raise ModelFileError(f"{path}: is a big-endian GGUF, only little-endian ones are supported; convert it")
+        raise ModelFileError(f"{path} is a big-endian GGUF, only little-endian ones are supported; convert it")
     if version not in _SUPPORTED_VERSIONS:
-        raise ModelFileError(f"{path}: is a GGUF of version {version}, supported are 2 and 3; convert the model again")
+        raise ModelFileError(f"{path} is a GGUF of version {version}, supported are 2 and 3; convert the model again")
     return version
 
 

@@ -65,7 +65,7 @@ def read_number_arrays(header: GgufHeader, keys: Collection[str]) -> dict[str, N
 
 
 def _changed(path: Path) -> ModelFileError:
-    return ModelFileError(f"{path}: cannot be read again: it was changed or removed in the meantime")
+    return ModelFileError(f"{path} cannot be read again: it was changed or removed in the meantime")
 
 
 def _walk(walker: HeaderWalker) -> Layout:

@@ -29,5 +29,5 @@ def read_strings(path: Path, key: str, *, errors: DecodeErrors = "replace") -> l
                 else:
                     return walker.strings(entry.n_items, errors)
     except (OSError, ValueError, TruncatedHeader, MalformedHeader) as exc:
-        raise ModelFileError(f"{path}: cannot be read again: it was changed or removed in the meantime") from exc
+        raise ModelFileError(f"{path} cannot be read again: it was changed or removed in the meantime") from exc
     return []

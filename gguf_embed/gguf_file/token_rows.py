@@ -62,7 +62,7 @@ class _FileRows:
         try:
             self._file = os.open(header.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError as error:
-            raise ModelFileError(f"{header.path}: cannot be read: {error.strerror or error}") from error
+            raise ModelFileError(f"{header.path} cannot be read: {error.strerror or error}") from error
         weakref.finalize(self, os.close, self._file)
         self._name = header.path.name
         self._begin = header.data_start + tensor.offset

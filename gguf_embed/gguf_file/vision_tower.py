@@ -19,10 +19,10 @@ def check_tower(header: GgufHeader) -> None:
     name = f"--mmproj {header.path}"
     if header.architecture != ARCHITECTURE:
         raise ModelFileError(
-            f"{name}: is a {header.architecture} model, not a vision tower: give the model's mmproj file"
+            f"{name} is a {header.architecture} model, not a vision tower: give the model's mmproj file"
         )
     if not header.get("clip.has_vision_encoder", bool):
-        raise ModelFileError(f"{name}: has no vision encoder, and audio is not supported: give one with vision")
+        raise ModelFileError(f"{name} has no vision encoder, and audio is not supported: give one with vision")
     for key in _NEEDED:
         number = header.get(f"clip.vision.{key}", int)
         if number is None or number < 1:

@@ -166,7 +166,7 @@ def _read_entries(header: GgufHeader) -> list[str]:
     """The entries, never empty. As in llama.cpp, an entry ends at its first NUL."""
     entries = read_strings(header.path, TOKENS, errors="surrogateescape")
     if not entries:
-        raise ModelFileError(f"{header.path}: has no vocabulary ({TOKENS}), so it cannot read text; use another GGUF")
+        raise ModelFileError(f"{header.path} has no vocabulary ({TOKENS}), so it cannot read text; use another GGUF")
     if header.get(RAW_VOCABULARY, bool):
         entries = our_entries(entries)
     if "" in entries or "\0" in "".join(entries):

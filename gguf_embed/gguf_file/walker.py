@@ -177,7 +177,7 @@ class HeaderWalker:
         if end <= n_read:
             return
         if end > MAX_HEADER_BYTES:
-            raise self._too_long(end, f"its header has over {MAX_HEADER_BYTES} bytes, which is the limit")
+            raise self._too_long(end, f"its header has over {MAX_HEADER_BYTES:,} bytes, which is the limit")
         self._data += self._file.read(max(end, min(2 * n_read, MAX_HEADER_BYTES)) - n_read)
         if len(self._data) < end:
             raise TruncatedHeader

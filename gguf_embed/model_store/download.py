@@ -120,7 +120,10 @@ def _list_files(hub: Hub, repo: str, listener: Listener) -> tuple[list[str], boo
     cached = _cached_files(hub, repo)
     if hub.offline or constants.HF_HUB_OFFLINE:
         if not cached:
-            raise NotCached(f"{repo} is not in the hub's cache, and offline mode forbids downloading it")
+            raise NotCached(
+                f"{repo} is not in the hub's cache, and offline mode (--offline or HF_HUB_OFFLINE) forbids downloading "
+                "it: run without it once"
+            )
         return cached, False
     try:
         with explained(repo, endpoint=hub.endpoint):

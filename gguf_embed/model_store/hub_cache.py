@@ -22,7 +22,7 @@ def delete_cached(path: Path, cache_dir: Path) -> int:
             return _delete(path)
     except OSError as exc:
         raise ModelFileError(
-            f"{path}: cannot be deleted: {exc.strerror or exc}; check its folder's permissions"
+            f"{path} cannot be deleted: {exc.strerror or exc}; check its folder's permissions"
         ) from exc
     return 0
 

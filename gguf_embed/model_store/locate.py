@@ -98,6 +98,8 @@ def _locate_path(given: Path, cache_dir: Path, report: Callable[[str], None], hu
         if path.name == str(given) and not path.suffix:
             unknown = unknown_model(str(given), _all_names(cache_dir))
             raise ModelFileError(f"there is no such file, and {unknown.message}")
+    if path.is_dir():
+        read_header(path)  # raises the error that fits
     path = _first_part(path, report)
     return LocatedModel(path, model_stem(path.name))
 
@@ -152,7 +154,7 @@ def _first_part(path: Path, report: Callable[[str], None]) -> Path:
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ModelFileError(
-            f"{path}: is one of {len(parts)} parts; missing from its folder: {', '.join(missing[:3])}{more}; "
+            f"{path} is one of {len(parts)} parts; missing from its folder: {', '.join(missing[:3])}{more}; "
             "download all parts"
         )
     for part in parts:
@@ -169,6 +171,6 @@ def _check_whole(path: Path) -> None:
     if n_parts > 1:
         number = (header.get("split.no", int) or 0) + 1
         raise ModelFileError(
-            f"{path}: is part {number} of {n_parts} of a split model, under another name: put all parts into one "
+            f"{path} is part {number} of {n_parts} of a split model, under another name: put all parts into one "
             f"folder, call this one NAME-{number:05}-of-{n_parts:05}.gguf again, and name the first"
         )

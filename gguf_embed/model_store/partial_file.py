@@ -68,7 +68,9 @@ def check_content(path: Path, etag: str, size_bytes: int | None, what: str) -> N
     found_size = path.stat().st_size
     if size_bytes is not None and found_size != size_bytes:
         path.unlink(missing_ok=True)
-        raise ModelFileError(f"{what} arrived with {found_size} bytes, the hub declares {size_bytes}; download again")
+        raise ModelFileError(
+            f"{what} arrived with {found_size:,} bytes, the hub declares {size_bytes:,}; download again"
+        )
     found = hash_for(path, etag)
     if found is not None and found != etag:
         path.unlink(missing_ok=True)

@@ -76,4 +76,4 @@ def _fetched(path: Path) -> FetchedFile:
     try:
         return FetchedFile(path, sha256_of(path), path.stat().st_size)
     except OSError as exc:
-        raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+        raise ModelFileError(f"{path} cannot be read: {exc.strerror or exc}") from exc

@@ -68,7 +68,7 @@ class PulledIndex:
             path.unlink(missing_ok=True)
         except OSError as exc:
             raise ModelFileError(
-                f"{path}: cannot be deleted: {exc.strerror or exc}; check its folder's permissions"
+                f"{path} cannot be deleted: {exc.strerror or exc}; check its folder's permissions"
             ) from exc
 
     def _path(self, name: str) -> Path:

@@ -158,7 +158,7 @@ class ModelStore:
             try:
                 size_bytes = sum(part.stat().st_size for part in parts)
             except OSError as exc:
-                raise ModelFileError(f"{exc.filename}: cannot be read: {exc.strerror or exc}") from exc
+                raise ModelFileError(f"{exc.filename} cannot be read: {exc.strerror or exc}") from exc
             model = PulledModel(own_name, (), parts, size_bytes, digest, None, time.time())
         self._index.write(model)
         self._invalidate()

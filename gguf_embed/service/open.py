@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gguf_embed.config import CacheConfig, ModelConfig, PoolConfig
+from gguf_embed.errors import ConfigError
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loader import FileLoader
 from gguf_embed.model_pool.pool import ModelPool
@@ -14,11 +15,14 @@ from gguf_embed.model_pool.registry import ModelRegistry, RegistryConfig
 from gguf_embed.model_pool.trial import FileTrials
 from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.download import Hub
-from gguf_embed.model_store.locate import ModelSource, locate_model
+from gguf_embed.model_store.locate import LocatedModel, ModelSource, locate_model
+from gguf_embed.model_store.names import model_key
 from gguf_embed.model_store.store import ModelStore
 from gguf_embed.output_cache.cache import OutputCache
 from gguf_embed.output_cache.disk import DiskRows
 from gguf_embed.service.service import EmbedService
+
+NamedModel = tuple[LocatedModel, ModelConfig]
 
 PATIENCE_S = 0.03
 """How long the event loop waits for a look at the folder of models, which usually takes a millisecond."""
@@ -52,7 +56,7 @@ def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[st
     Raises `ModelFileError`, `ConfigError` or `NotSupported`, and then leaves nothing open.
     """
     cache = options.cache_dir
-    named = tuple((locate_model(source, cache, report), config) for source, config in options.models)
+    named = distinct([(locate_model(source, cache, report), config) for source, config in options.models])
     store = ModelStore(cache, options.models_dir, Hub(offline=options.offline))
     config = RegistryConfig(
         named,
@@ -69,6 +73,20 @@ def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[st
     outputs = _open_cache(options.cache, cache, metrics)
     loader = FileLoader(cache, metrics, report, trials, has_cache=outputs is not None)
     return EmbedService(registry, ModelPool(loader, options.pool, metrics), store, metrics, outputs, report)
+
+
+def distinct(named: Sequence[NamedModel]) -> tuple[NamedModel, ...]:
+    """The models that were named, each once. Raises `ConfigError` if two different ones have the same name."""
+    found: dict[str, NamedModel] = {}
+    for located, config in named:
+        name = config.aliases[0] if config.aliases else located.name
+        first = found.setdefault(model_key(name), (located, config))[0]
+        if first.path.resolve() != located.path.resolve():
+            raise ConfigError(
+                f"two models are called {name!r} ({first.path} and {located.path}): give one of them another name with "
+                "-m NAME=FILE"
+            )
+    return tuple(found.values())
 
 
 def _open_cache(config: CacheConfig, folder: Path, metrics: Metrics) -> OutputCache | None:

@@ -363,7 +363,7 @@ def test_the_memory_for_bodies_is_a_share_of_what_is_available(flags, available,
 
 
 def test_memory_that_is_too_small_for_one_body_is_refused():
-    with pytest.raises(ConfigError, match="--max-body-memory 104857600 is less than the 134217728 bytes"):
+    with pytest.raises(ConfigError, match="--max-body-memory 104,857,600 is less than the 134,217,728 bytes"):
         body_memory(parse("--max-body-memory", "100M"), None)
 
 

@@ -177,6 +177,7 @@ def test_a_truncated_file_is_a_finding_with_and_without_fix(tmp_path):
         done = doctor(path, *flags)
         assert (done.returncode, done.stderr) == (1, "")
         assert "serious  unreadable: " in done.stdout
+        assert ("--fix cannot mend what was found: no copy written" in done.stdout) == ("--fix" in flags)
 
 
 @pytest.mark.process

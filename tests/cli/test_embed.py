@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from gguf_embed.cli.embed_formats import format_of_path
+from gguf_embed.cli.one_shot import about
 from gguf_embed.cli.terminal import n_columns_of, shortened
+from gguf_embed.errors import AuthenticationFailed
 from tests.cli.one_shot import Done, call
 
 LONG = "cat " * 70  # the tiny model takes 64 tokens
@@ -131,6 +133,12 @@ def test_an_endpoint_gives_the_same_vectors(run, tiny_server):
         (["cat", "--input-type", "foo"], None, '"foo": leave --input-type out, or put the prompt before the texts'),
         (["cat", "--dimensions", "33"], None, "33 dimensions, this model has 32"),
         (["cat", "-o", "/nonexistent/v.npy"], None, "/nonexistent/v.npy cannot be written"),
+        (["cat", "-o", "v.foo"], None, "v.foo has an unknown ending: use .jsonl, .npy, .parquet or .arrow, or name"),
+        (
+            [],
+            f"cat\n{LONG}\n{LONG}\n".encode(),
+            "and 1 more is too long",
+        ),
         (["cat", "--api-key", "k"], None, "--api-key is for an --endpoint"),
         (["cat", "--endpoint", "nowhere"], None, "'nowhere' is not the address of a server"),
     ],
@@ -147,6 +155,21 @@ def test_a_key_in_the_environment_is_for_endpoints_only(models, cache_dir):
     environment = {"GGUF_EMBED_CACHE": str(cache_dir), "GGUF_EMBED_API_KEY": "k"}
     done = call("embed", "cat", "-m", models / "encoder.gguf", environment=environment)
     assert (done.code, len(done.lines)) == (0, 1)
+
+
+def test_a_model_without_dense_vectors_names_other_commands(run, tmp_path, cache_dir):
+    pytest.importorskip("py_rust_stemmers")
+    assert call("pull", "bm25", environment={"GGUF_EMBED_CACHE": str(cache_dir)}).code == 0
+    done = run("cat", "-m", "bm25", model=None)
+    assert done.code == 1
+    assert "not one dense vector per text: use another model, `gguf-embed ingest` to store them" in done.err
+
+
+def test_a_key_that_a_server_refuses_names_the_flag():
+    said = AuthenticationFailed('http://h: Invalid API Key: send "Authorization: Bearer KEY" or so (HTTP 401)')
+    error = about(said, [], "shorten it")
+    assert isinstance(error, AuthenticationFailed)
+    assert error.message == "http://h: Invalid API Key: set --api-key or GGUF_EMBED_API_KEY"
 
 
 def test_a_reranker_has_no_vectors(run):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gguf_embed.cli.main import COMMANDS
-from gguf_embed.cli.serve import on_signal
+from gguf_embed.cli.serve import on_signal, shutdown_summary
+from gguf_embed.server.run import ShutdownOutcome
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,3 +106,15 @@ def test_a_signal_prints_the_number_of_running_requests(n_running, again, start,
 
 def test_the_first_signal_prints_nothing_without_running_requests():
     assert on_signal(0, False) == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "had_requests", "line"),
+    [
+        (ShutdownOutcome(), False, "stopped"),
+        (ShutdownOutcome(), True, "stopped: all in-flight requests completed"),
+        (ShutdownOutcome(n_not_read=1), False, "stopped: 1 reply could not be delivered, because nobody reads"),
+    ],
+)
+def test_the_last_line_says_what_became_of_the_requests(outcome, had_requests, line):
+    assert shutdown_summary(outcome, had_requests) == line

@@ -74,6 +74,22 @@ def test_the_flags_of_llama_server_alone_are_the_last_group_of_serve():
         (["serve", "--port", "x"], "'x' is not a whole number"),
         (["serve", "--port", "70000"], "70000 is out of range: 0 to 65535"),
         (["serve", "--max-inputs", "0"], "0 is out of range: 1 or more"),
+        (["serve", "--port", "99999"], "Invalid value for '--port': 99999"),
+        (["serve", "-m", ""], "'-m' / '--model': it is empty; give a GGUF file or the name of a model"),
+        (["serve", "-hf", " "], "it is empty; give ORG/REPO"),
+        (["serve", "--mmproj", ""], "it is empty; give the name of a file"),
+        (["embed", "-m", "", "a"], "it is empty; give a GGUF file"),
+        (["embed", "-o", "", "a"], "it is empty; give the name of a file"),
+        (["embed", "--endpoint", "", "a"], "it is empty; give the URL of a server"),
+        (["rerank", "-m", "", "a", "b"], "it is empty; give a GGUF file"),
+        (["batch", "-i", "a", "-o", ""], "'-i' / '--input': "),
+        (["batch", "-o", "", "-i", __file__], "'-o' / '--output': it is empty"),
+        (["convert", ""], "it is empty; give a folder, a file or ORG/REPO"),
+        (["convert", "org/repo", "-o", ""], "it is empty; give the name of a file"),
+        (["doctor", "", "--fix"], "it is empty; give a GGUF file"),
+        (["doctor", "m.gguf", "--fix", "-o", ""], "it is empty; give the name of a file"),
+        (["show", ""], "it is empty; give a GGUF file"),
+        (["pull", ""], "it is empty; give a GGUF file"),
         (["search", "u", "q", "--top", "5000"], "5000 is out of range: 1 to 1000"),
     ],
 )
@@ -88,6 +104,12 @@ def test_a_switch_in_the_environment_that_is_neither_yes_nor_no_is_refused():
     done = call("serve", environment={"GGUF_EMBED_TRUNCATE": "maybe"})
     assert done.code == 2
     assert "'maybe' is neither yes nor no: use true, yes, on or 1, or false, no, off or 0" in done.err
+
+
+def test_a_variable_is_named_only_if_the_wrong_value_is_its():
+    assert "(env var: 'LLAMA_ARG_PORT'): 99999" in call("serve", environment={"LLAMA_ARG_PORT": "99999"}).err
+    typed = call("serve", "--port", "99998", environment={"LLAMA_ARG_PORT": "99999"}).err
+    assert "Invalid value for '--port': 99998" in typed
 
 
 @pytest.mark.process

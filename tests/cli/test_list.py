@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gguf_embed.cli.catalog_table import source_label
+from gguf_embed.cli.catalog_table import catalog_lines, source_label
 from gguf_embed.cli.list_models import age_text
 from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.store import ModelStore
@@ -101,6 +101,26 @@ def test_words_that_no_model_has_are_an_error_that_names_them(place, words):
     done = place.call("list", *words)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
     assert "'nothing-like-it'" in done.stderr or "at most 1 kB" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "way_out"),
+    [
+        (["nothing-like-it"], "use another word"),
+        (["nothing-like-it", "b"], "use fewer words"),
+        (["--max-size", "1K"], "use a larger --max-size"),
+        (["rerank", "--max-size", "1K"], "use a larger --max-size or another word"),
+    ],
+)
+def test_the_way_out_is_about_what_was_given(place, words, way_out):
+    assert place.call("list", "--catalog", *words).stderr.endswith(f": {way_out}\n")
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_no_name_of_the_catalog_is_cut(width):
+    rows = load_catalog().rows
+    starts = {line.split()[0] for line in catalog_lines(rows, width)}
+    assert {row.name for row in rows} <= starts
 
 
 def test_words_choose_from_this_machine(place, pulled):

@@ -88,7 +88,7 @@ def test_offline_is_an_error_for_missing_files_only(place):
     assert place.run("pull", REPO, HF_HUB_OFFLINE="1").returncode == 0
     done = place.run("pull", "org/big", HF_HUB_OFFLINE="1")
     assert done.returncode == 1
-    assert "offline" in done.stderr
+    assert "offline mode (--offline or HF_HUB_OFFLINE) forbids downloading it" in done.stderr
 
 
 @pytest.mark.process

@@ -74,7 +74,7 @@ def test_an_endpoint_ranks_by_the_cosine(run, tiny_server):
 @pytest.mark.parametrize(
     ("words", "model", "message"),
     [
-        (["cat", "dog"], "encoder.gguf", "has no rank head, so it cannot rerank: use a reranker, or --by embedding"),
+        (["cat", "dog"], "encoder.gguf", "has no rank head, so it cannot rerank: use a reranker (`gguf-embed list --"),
         ([" ", "dog"], "reranker.gguf", "the query is empty"),
         (["cat", ""], "reranker.gguf", "document 1 is empty"),
         (["cat", "dog", "--api-key", "k"], "reranker.gguf", "--api-key is for an --endpoint"),

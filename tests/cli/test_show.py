@@ -71,6 +71,12 @@ def test_a_name_that_almost_fits_is_answered_with_the_right_one(place, name, mea
     assert meant in done.stderr
 
 
+def test_what_is_made_here_is_not_downloaded_and_has_no_dimensions(place):
+    shown = place.call("show", "bm25").stdout
+    assert "not pulled: `gguf-embed pull bm25` makes it here\n" in shown
+    assert "dimensions" not in shown
+
+
 def test_a_repository_of_the_catalog_stands_for_its_model(place):
     assert facts(place.call("show", "gpustack/bge-m3-GGUF:Q8_0").stdout)["name"] == "bge-m3"
 

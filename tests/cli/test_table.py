@@ -27,6 +27,16 @@ def test_names_are_cut_a_little_and_then_columns_leave_in_the_order_of_their_imp
     assert table_lines(COLUMNS, ROWS, 16)[:2] == ["NAME        SIZE", "a-long-n…   1 MB"]
 
 
+def test_a_name_that_must_stay_whole_has_a_line_of_its_own():
+    columns = (Column("NAME", shrinks_to=6, folds=True), *COLUMNS[1:])
+    assert table_lines(columns, ROWS, 16)[:4] == [
+        "NAME        SIZE",
+        "a-long-name",
+        "            1 MB",
+        "b          10 MB",
+    ]
+
+
 @pytest.mark.parametrize("width", range(14, 60))
 def test_no_line_is_longer_than_the_terminal(width):
     assert max(map(n_columns_of, table_lines(COLUMNS, ROWS, width))) <= width

@@ -236,7 +236,7 @@ def break_tokenizer_kind(source: Path) -> None:
         (break_header, "truncated or not a safetensors"),
         (break_no_weights, "has no model.safetensors"),
         (break_no_tokenizer, "neither tokenizer.json nor vocab.txt"),
-        (break_config, "config.json: is not JSON"),
+        (break_config, "config.json is not JSON"),
         (break_tokenizer_kind, "'BPE' cannot be converted"),
     ],
 )

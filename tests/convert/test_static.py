@@ -89,7 +89,7 @@ def test_repeated_words_and_rows_of_zeros_are_left_out_and_reported(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a 1 2\nb 3\n", "row 2"),
+        (b"a 1 2\nb 3\n", "row 2 does not have 2 numbers like the first; correct the row or remove it$"),
         (b"a 1 2\nb 3 x\n", r"row 2 \('b'\)"),
         (b"a 1 2\nb 3 nan\n", "not finite"),
         (b"3 2\na 1 2\nb 3 4\n", "3 rows, .*it has 2"),

@@ -81,7 +81,7 @@ def test_a_file_is_named_as_what_it_is(name, content, message, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ModelFileError, match=message) as caught:
         read_header(path)
-    assert caught.value.message.startswith(f"{path}: ")
+    assert caught.value.message.startswith(f"{path} ")
     assert "\n" not in caught.value.message
 
 

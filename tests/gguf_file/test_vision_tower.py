@@ -17,7 +17,7 @@ def test_a_tower_of_either_kind_is_accepted(tmp_path):
 
 
 def test_a_text_model_is_none(tmp_path):
-    with pytest.raises(ModelFileError, match=r"--mmproj .*text\.gguf: is a bert model, not a vision tower"):
+    with pytest.raises(ModelFileError, match=r"--mmproj .*text\.gguf is a bert model, not a vision tower"):
         check_tower(read_header(write_tiny_encoder(tmp_path / "text.gguf")))
 
 

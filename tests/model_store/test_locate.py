@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import re
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -137,8 +138,15 @@ def test_missing_and_truncated_parts_are_named(tmp_path):
     for index in (2, 3):
         write_tiny_encoder(tmp_path / f"m-0000{index}-of-00003.gguf")
     (tmp_path / "m-00003-of-00003.gguf").write_bytes(first.read_bytes()[:-5])
-    with pytest.raises(ModelFileError, match=r"m-00003-of-00003\.gguf: is truncated"):
+    with pytest.raises(ModelFileError, match=r"m-00003-of-00003\.gguf is truncated"):
         locate_model(ModelSource(path=first), tmp_path, ignore)
+
+
+@pytest.mark.parametrize("folder", [".", "/", ".."])
+def test_a_folder_is_refused_in_words(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelFileError, match=f"^{re.escape(folder)} is a folder"):
+        locate_model(ModelSource(path=Path(folder)), tmp_path, ignore)
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_a_users_file_can_be_registered_and_is_never_deleted(tmp_path, store):
     assert (store.find("own").path, store.find("own").digest) == (mine, "ab" * 32)
     assert store.remove("own") == Removed(0, ())
     assert mine.is_file()
-    with pytest.raises(ModelFileError, match=r"gone\.gguf: cannot be read: No such file"):
+    with pytest.raises(ModelFileError, match=r"gone\.gguf cannot be read: No such file"):
         store.add("gone", tmp_path / "gone.gguf", "")
 
 

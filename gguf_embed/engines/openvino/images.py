@@ -129,7 +129,7 @@ def find_tower(spec: LoadSpec) -> GgufHeader | None:
     tower = towers.image_tower(read_header(path or spec.header.path))
     if tower is None and path is not None:
         raise ModelFileError(
-            f"--mmproj {path}: is not the image tower of a CLIP, a SigLIP or a nomic-embed-vision: give the model's own"
+            f"--mmproj {path} is not the image tower of a CLIP, a SigLIP or a nomic-embed-vision: give the model's own"
         )
     if tower is not None:
         check_bounds(tower)

@@ -7,7 +7,7 @@ from aiohttp import web
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.docs.openapi import shown_path
 from gguf_embed.server.docs.page.page import VARY, page, wants_page
-from gguf_embed.types import SCORES, ModelInfo, ModelStatus, Pooling
+from gguf_embed.types import SCORES, SPARSE, TOKENS, ModelInfo, ModelStatus, Pooling
 
 GREETING = "Ollama is running"
 
@@ -58,9 +58,11 @@ def example(url: str, info: ModelInfo | None, *, named: bool = False, headers: s
     path, body = "/v1/embeddings", '"input": "hello"'
     if info is not None and info.output.kind == SCORES:
         path, body = "/rerank", '"query": "hello", "documents": ["hi", "a dog"]'
+    elif info is not None and info.output.kind == TOKENS and info.head_outputs == (SPARSE,):
+        path, body = "/embed_sparse", '"inputs": "hello"'
     elif info is not None and info.pooling is Pooling.NONE:
         path = "/embedding"
-    return f"curl {url}{path}{headers} -d '{{{model}{body}}}'"
+    return f"curl -w '\\n' {url}{path}{headers} -d '{{{model}{body}}}'"
 
 
 def _index_line(status: ModelStatus) -> str:

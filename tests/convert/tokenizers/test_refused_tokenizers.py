@@ -76,7 +76,7 @@ def test_what_llama_cpp_does_not_compute_is_refused_by_name(tmp_path, name, path
 )
 def test_a_damaged_tokenizer_is_named(tmp_path, name, path, value):
     write_tokenizer(tmp_path, changed(name, path, value))
-    with pytest.raises(ModelFileError, match=r"tokenizer\.json: is malformed"):
+    with pytest.raises(ModelFileError, match=r"tokenizer\.json is malformed"):
         read_tokenizer(ModelSourceDirectory(tmp_path, {}), 10_000)
 
 

@@ -115,10 +115,16 @@ def test_heads_are_capabilities():
 ])  # fmt: skip
 def test_the_example_is_one_that_the_model_answers(pooling, path):
     info = replace(FakeService().info, pooling=pooling)
-    assert shlex.split(example("http://host", info))[1] == f"http://host{path}"
+    assert shlex.split(example("http://host", info))[3] == f"http://host{path}"
     line = shlex.split(example("http://host", info, named=True, headers=" -H 'Authorization: Bearer KEY'"))
     assert json.loads(line[-1])["model"] == "tiny"
     assert "Authorization: Bearer KEY" in line
+
+
+def test_the_example_of_a_model_with_sparse_vectors_only_asks_for_them():
+    info = replace(FakeService().info, pooling=Pooling.NONE, head_outputs=("sparse",))
+    line = shlex.split(example("http://host", info))
+    assert (line[3], json.loads(line[-1])) == ("http://host/embed_sparse", {"inputs": "hello"})
 
 
 def test_one_model_is_found_by_a_name_with_slashes():
@@ -164,7 +170,7 @@ def test_the_page_names_the_model_and_every_route():
     table = [line for line in text.splitlines() if line.endswith(tuple(route.summary for route in ROUTES))]
     assert [line.split()[:2] for line in table] == [[route.method, shown_path(route)] for route in ROUTES]
     assert len({line.index(" /") for line in table}) == 1
-    assert "curl http://127.0.0.1:" in text
+    assert "curl -w '\\n' http://127.0.0.1:" in text
 
 
 def test_metrics_are_prometheus_text_with_the_load():
