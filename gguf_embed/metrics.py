@@ -247,6 +247,12 @@ class Metrics:
         self._batch_fill.observe(n_tokens / budget_tokens if budget_tokens else 0.0)
         self._batch_seconds.observe(compute_s)
 
+    def n_computed(self) -> tuple[int, int]:
+        """Texts and tokens of all batches so far."""
+        sums = (self.registry.get_sample_value(f"gguf_embed_batch_{name}_sum") for name in ("texts", "tokens"))
+        n_texts, n_tokens = (int(value or 0) for value in sums)
+        return n_texts, n_tokens
+
     def observe_cache(self, n_hits: int, n_from_disk: int, n_joined: int, n_missed: int) -> None:
         """One request's texts were looked up in the cache."""
         outcomes = {"hit": n_hits, "disk_hit": n_from_disk, "joined": n_joined, "miss": n_missed}

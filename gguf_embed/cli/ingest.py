@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +14,12 @@ import click
 from gguf_embed.cli.command import Command, in_group
 from gguf_embed.cli.flag_types import Number
 from gguf_embed.cli.ingest_model import kinds_of_vectors, model_options, open_job_pool, runner_options
+from gguf_embed.cli.ingest_report import GOES_ON
 from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gguf_embed.cli.ingest_report import Report
-    from gguf_embed.ingest.job.run import Job, JobOptions, Outcome
+    from gguf_embed.ingest.job.run import JobOptions
     from gguf_embed.ingest.pool.base import EmbedPool
-
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +57,17 @@ class IngestFlags:
 
 
 EXAMPLES = """\b
-gguf-embed ingest docs/ --to lancedb:vectors?table=docs
-gguf-embed ingest export.parquet --id-field key --to postgresql://me@db/app?table=items"""
+gguf-embed ingest docs/ --to 'lancedb:vectors?table=docs'
+gguf-embed ingest export.parquet --id-field key --to 'postgresql://me@db/app?table=items'"""
+
+
+def require_sink(context: click.Context, option: click.Parameter, value: str | None) -> str:
+    """click names a flag that is missing, but not what it may be."""
+    if value is None:
+        raise click.UsageError(
+            "--to is missing, which says where the rows go: for example, --to 'lancedb:vectors?table=docs'", context
+        )
+    return value
 
 
 @click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
@@ -112,7 +117,9 @@ gguf-embed ingest export.parquet --id-field key --to postgresql://me@db/app?tabl
 )
 @in_group(
     "Storage",
-    click.option("--to", required=True, metavar="URL", help="Where the rows go, e.g. lancedb:vectors?table=notes."),
+    click.option(
+        "--to", callback=require_sink, metavar="URL", help="Where the rows go, e.g. 'lancedb:vectors?table=notes'."
+    ),
     click.option(
         "--index",
         type=click.Choice(["after", "keep", "none"]),
@@ -157,13 +164,18 @@ def ingest(**typed: Any) -> None:
     are stored and unchanged are skipped.
     """
     flags = IngestFlags(**typed)
-    status = run_job(flags)
+    try:
+        status = run_job(flags)
+    except KeyboardInterrupt:
+        click.echo(GOES_ON, err=True)
+        raise
     if status:
         sys.exit(status)
 
 
 def run_job(flags: IngestFlags) -> int:
     """The exit code: 0; 1 if the job ended before the source did; 130 after Ctrl-C."""
+    from gguf_embed.cli.ingest_end import exit_code, first_signal_stops, is_searchable, search_command
     from gguf_embed.cli.ingest_report import open_report
     from gguf_embed.ingest.job.counters import Ledger
     from gguf_embed.ingest.job.rejects import Rejects
@@ -192,16 +204,12 @@ def run_job(flags: IngestFlags) -> int:
         job = Job(source, sink, _without_work(pool) if flags.dry_run else pool, state, rejects, Ledger(report.update))
         manifest, notice = job.prepare(options)
         report.start(source.name, sink.name, manifest, notice, chunking.chunker)
-        with first_signal_stops(job, report) as was_stopped:
+        with first_signal_stops(job, report):
             outcome = job.run(manifest, chunking.chunker.split if chunking.chunker else None, options)
         report.end(outcome, rejects, is_dry=flags.dry_run)
-        return exit_code(outcome, bool(was_stopped))
-
-
-def exit_code(outcome: Outcome, was_stopped: bool) -> int:
-    if outcome.error is not None:
-        return 1
-    return INTERRUPTED if was_stopped else 0
+        if not flags.json and is_searchable(flags, manifest, outcome):
+            report.say(f"search it: {search_command(flags)}")
+        return exit_code(outcome)
 
 
 def check_flags(flags: IngestFlags) -> None:
@@ -253,24 +261,3 @@ def _without_work(pool: EmbedPool) -> EmbedPool:
     from gguf_embed.ingest.pool.dry import DryPool
 
     return DryPool(pool)
-
-
-@contextmanager
-def first_signal_stops(job: Job, report: Report) -> Iterator[list[bool]]:
-    """The first Ctrl-C finishes what was read; the second one ends at once. The list is empty if there was none."""
-    stopped: list[bool] = []
-
-    def stop(number: int, frame: object) -> None:
-        if stopped:
-            raise KeyboardInterrupt
-        stopped.append(True)
-        report.say("stopping: storing what was read; press Ctrl-C again to stop now")
-        job.stop()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            with suppress(ValueError):
-                signal.signal(number, handler)

@@ -19,6 +19,8 @@ LINE_EVERY_S = 10.0
 EVENT_EVERY_S = 1.0
 DRAW_EVERY_S = 0.2
 
+GOES_ON = "the same command goes on where this one was stopped"
+
 
 class Report(Protocol):
     """Shows one run. `update` may be called from any thread, thousands of times per second."""
@@ -71,21 +73,39 @@ def summary(outcome: Outcome, rejects: Rejects, *, is_dry: bool) -> list[str]:
     stored = "would be stored" if is_dry else "stored"
     seconds = max(counters.elapsed_s, 1e-9)
     lines = [
-        f"{counters.n_read:,} documents read: {counters.n_stored:,} {stored} in {counters.n_chunks:,} rows, "
+        f"{documents(counters.n_read)} read: {counters.n_stored:,} {stored} in {rows(counters.n_chunks)}, "
         f"{counters.n_unchanged:,} unchanged, {counters.n_rejected:,} rejected"
         + (f", {counters.n_under_way:,} not finished" if counters.n_under_way else ""),
-        f"{counters.n_tokens:,} tokens in {seconds:,.1f} s, {counters.n_tokens / seconds:,.0f} per second",
+        f"{counters.n_tokens:,} tokens in {seconds:,.1f} s, {counters.n_tokens / seconds:,.0f} per second"
+        if counters.n_tokens
+        else f"nothing had to be embedded; it took {seconds:,.1f} s",
     ]
     lines += [f"rejected: {reject.place} {reject.reason}" for reject in rejects.first]
     if rejects.n > len(rejects.first):
         lines.append(f"and {rejects.n - len(rejects.first):,} more; --rejects FILE writes all of them")
     if counters.n_pruned:
-        lines.append(f"{counters.n_pruned:,} documents deleted that the source does not have any more")
+        lines.append(f"{documents(counters.n_pruned)} deleted, which the source no longer has")
     if counters.n_gone:
-        lines.append(f"{counters.n_gone:,} stored documents are not in the source any more; --prune deletes them")
+        lines.append(gone_line(counters.n_gone))
     if outcome.error is not None:
         lines.append("the job did not reach the end of the source; what was read before is stored")
+    if outcome.is_stopped:
+        lines.append(f"stopped; {GOES_ON}")
     return lines
+
+
+def documents(n: int) -> str:
+    return f"{n:,} document{'' if n == 1 else 's'}"
+
+
+def rows(n: int) -> str:
+    return f"{n:,} row{'' if n == 1 else 's'}"
+
+
+def gone_line(n: int) -> str:
+    if n == 1:
+        return "1 stored document is no longer in the source; --prune deletes it"
+    return f"{n:,} stored documents are no longer in the source; --prune deletes them"
 
 
 class LineReport:
@@ -119,7 +139,8 @@ class LineReport:
 def progress_line(counters: Counters) -> str:
     share = "" if counters.share_done is None else f"{counters.share_done:.0%}, "
     return (
-        f"{share}{counters.n_read:,} documents read, {counters.n_chunks:,} rows stored, "
+        f"{share}{documents(counters.n_read)} read, {rows(counters.n_rows_embedded)} embedded, "
+        f"{counters.n_chunks:,} stored, "
         f"{_tokens_per_s(counters):,.0f} tokens/s, "
         f"{counters.n_rejected:,} rejected"
     )
@@ -138,7 +159,7 @@ class BarReport(LineReport):
 
     def start(self, source: str, sink: str, manifest: Manifest, notice: str | None, chunker: Chunker | None) -> None:
         super().start(source, sink, manifest, notice, chunker)
-        self._bar.begin("storing")
+        self._bar.begin("embedding")
         self._is_running = True
 
     def update(self, counters: Counters) -> None:
@@ -166,13 +187,14 @@ class BarReport(LineReport):
 
 
 def amount(counters: Counters) -> str:
-    """What stands beside the bar: "1,200 rows, 900 tokens/s, 2 rejected"."""
+    """What stands beside the bar: "1,200 rows, 1,000 stored, 900 tokens/s, 2 rejected"."""
     rejected = f", {counters.n_rejected:,} rejected" if counters.n_rejected else ""
-    return f"{counters.n_chunks:,} rows, {_tokens_per_s(counters):,.0f} tokens/s{rejected}"
+    done = f"{rows(counters.n_rows_embedded)}, {counters.n_chunks:,} stored"
+    return f"{done}, {_tokens_per_s(counters):,.0f} tokens/s{rejected}"
 
 
 def _tokens_per_s(counters: Counters) -> float:
-    return counters.n_tokens / max(counters.elapsed_s, 1e-9)
+    return max(counters.n_tokens, counters.n_embedded_tokens) / max(counters.elapsed_s, 1e-9)
 
 
 class JsonReport:
@@ -225,6 +247,7 @@ def numbers(counters: Counters) -> dict[str, object]:
         "stored": counters.n_stored,
         "unchanged": counters.n_unchanged,
         "rejected": counters.n_rejected,
+        "embedded": counters.n_rows_embedded,
         "rows": counters.n_chunks,
         "tokens": counters.n_tokens,
         "pruned": counters.n_pruned,

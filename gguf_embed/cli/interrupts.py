@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from gguf_embed.gguf_file.unfinished import remove_unfinished
 
@@ -36,10 +37,15 @@ def quitting() -> Iterator[None]:
     raise_on_interrupt()
 
 
-def _quit(number: int, frame: FrameType | None) -> None:
+def quit_now(line: str) -> NoReturn:
+    """End the process with this line, and remove what is half written. Waits for no thread."""
     remove_unfinished()
-    os.write(2, b"stopped\n")
+    os.write(2, f"{line}\n".encode())
     os._exit(EXIT_CODE)
+
+
+def _quit(number: int, frame: FrameType | None) -> None:
+    quit_now("stopped")
 
 
 def _handle(handler: signal._HANDLER) -> None:

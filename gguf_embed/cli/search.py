@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import textwrap
 from dataclasses import dataclass, replace
@@ -18,9 +19,12 @@ from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
     from gguf_embed.ingest.rows import Hit, Manifest
+    from gguf_embed.ingest.sinks.base import Sink
     from gguf_embed.types import Muvera
 
 TEXT_CHARACTERS = 300
+MAX_TABLES = 10
+MAX_NAME = 60
 INDENT = " " * 7
 
 
@@ -42,7 +46,7 @@ class SearchFlags:
 
 
 EXAMPLES = """\b
-gguf-embed search lancedb:vectors?table=docs "how do I reset my password"
+gguf-embed search 'lancedb:vectors?table=docs' "how do I reset my password"
 """
 
 
@@ -64,21 +68,24 @@ def search(**typed: Any) -> None:
 
 def find(flags: SearchFlags) -> list[Hit]:
     """Raises `EmbedError`s, among them `ConfigError` if nothing is stored or the model is another one."""
-    from gguf_embed.ingest.job.manifests import check_same_model
+    from gguf_embed.ingest.job.manifests import check_same_file, check_same_model
     from gguf_embed.ingest.pool.muvera_words import settings_of
     from gguf_embed.ingest.rows import PROBE_TEXTS
     from gguf_embed.ingest.sinks.open import open_sink
 
+    if not flags.query.strip():
+        raise ConfigError('the query is empty: write what to search for, such as "how do I reset my password"')
     sink = open_sink(flags.url)
     try:
         manifest = sink.manifest()
         if manifest is None:
-            raise ConfigError(f"nothing is stored in {sink.name}: fill it with gguf-embed ingest")
+            raise ConfigError(nothing_stored(sink, flags.url))
         if not manifest.dimensions:
             raise ConfigError(f"{sink.name} has no dense vectors, which this search compares: ask the database itself")
         muvera = settings_of(manifest.pooling)
         pool = open_pool(for_manifest(flags, manifest, muvera), muvera=muvera)
         try:
+            check_same_file(manifest, pool.facts, sink.name)
             check_same_model(manifest, pool.facts, pool.embed(PROBE_TEXTS).vectors, sink.name)
             embedded = pool.embed([flags.query])
         finally:
@@ -88,6 +95,21 @@ def find(flags: SearchFlags) -> list[Hit]:
         return sink.search(embedded.vectors[0], flags.top)
     finally:
         sink.close()
+
+
+def nothing_stored(sink: Sink, url: str) -> str:
+    """With the tables that could be meant."""
+    from gguf_embed.ingest.sinks.base import HasTables
+
+    tables = sink.tables() if isinstance(sink, HasTables) else []
+    if not tables:
+        return f"nothing is stored in {sink.name}: fill it with gguf-embed ingest"
+    *first, last = [name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…" for name in tables[:MAX_TABLES]]
+    shown = f"{', '.join(first)} and {last}" if first else last
+    more = f", of {len(tables):,}" if len(tables) > MAX_TABLES else ""
+    there = "the table there is" if len(tables) == 1 else "the tables there are"
+    wanted = f"{url.partition('?')[0]}?table={tables[0]}"
+    return f"nothing is stored in {sink.name}; {there} {shown}{more}: write {shlex.quote(wanted)}"
 
 
 def for_manifest(flags: SearchFlags, manifest: Manifest, muvera: Muvera | None = None) -> SearchFlags:

@@ -115,8 +115,9 @@ class Embedder(TextModel):
             dict(prompts or {}),
             offline=offline,
         )
+        self._metrics = Metrics()
         with worded():
-            self._service = open_service(options, Metrics(), _log.info)
+            self._service = open_service(options, self._metrics, _log.info)
             check_pooling(self._service.resolve(None).info)
         self._loop = LoopThread("Embedder", self._service.close)
         self._finalizer = weakref.finalize(self, self._loop.begin_close)
@@ -153,6 +154,10 @@ class Embedder(TextModel):
         """
         with self._loop.using():
             return own_token_offsets(text, self._tokenizer, self._special)
+
+    def n_computed(self) -> tuple[int, int]:
+        """How many texts and tokens the engine has computed so far."""
+        return self._metrics.n_computed()
 
     def embed_or_skip(
         self, texts: Sequence[str], options: EmbedOptions, output: OutputSpec | None = None

@@ -62,6 +62,9 @@ class RememberingPool:
     def vector(self, text: str) -> np.ndarray:
         return self.embed([text]).vectors[0]
 
+    def n_computed(self) -> None:
+        pass
+
     def token_offsets(self, text: str):
         return self._pool.token_offsets(text)
 

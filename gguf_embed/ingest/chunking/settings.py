@@ -49,6 +49,26 @@ def settings_json(settings: ChunkSettings | None) -> str:
     return WHOLE_DOCUMENTS if settings is None else settings.to_json()
 
 
+def in_words(chunking: str) -> str:
+    """What a manifest says, for people: "256 tokens, overlap 32"."""
+    if chunking == WHOLE_DOCUMENTS:
+        return "whole documents"
+    settings = ChunkSettings(**json.loads(chunking))
+    overlap = f", overlap {settings.overlap}" if settings.overlap else ""
+    by = "" if settings.by == "auto" else f", by {settings.by}"
+    return f"{settings.size} tokens{overlap}{by}"
+
+
+def flag_of(chunking: str) -> str:
+    """The value of `--chunk` for what a manifest says."""
+    if chunking == WHOLE_DOCUMENTS:
+        return "none"
+    settings = ChunkSettings(**json.loads(chunking))
+    overlap = f",overlap={settings.overlap}" if settings.overlap else ""
+    by = "" if settings.by == "auto" else f",by={settings.by}"
+    return f"{settings.size}{overlap}{by}"
+
+
 def parse_chunk_flag(flag: str) -> ChunkSettings | None:
     """The settings of "256" or "256,overlap=32,by=markdown"; None for "none". Raises `ConfigError`."""
     if flag.strip().lower() == "none":

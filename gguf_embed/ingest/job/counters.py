@@ -20,6 +20,11 @@ class Counters:
     n_tokens: int = 0
     n_pruned: int = 0  # documents deleted because the source does not have them any more
     n_gone: int = 0  # documents that are stored, but not in the source
+    n_sent: int = 0  # rows given to the pool
+    n_begun: int = 0  # of those, which it has begun to embed
+    n_embedded: int = 0  # of those, which are embedded
+    n_settled: int = 0  # of those, which are written or rejected
+    n_embedded_tokens: int = 0
     share_read: float | None = None
     started_s: float = field(default_factory=time.monotonic)
     busy_s: float = 0.0  # seconds of the whole run, once it has ended
@@ -33,7 +38,24 @@ class Counters:
         """From 0 to 1, of the source: reading is ahead of storing. None if the source does not tell its size."""
         if self.share_read is None or not self.n_read:
             return self.share_read
-        return self.share_read * (self.n_read - self.n_under_way) / self.n_read
+        done = self.n_read - self.n_under_way + self.n_under_way * self._share_embedded
+        return self.share_read * done / self.n_read
+
+    @property
+    def _share_embedded(self) -> float:
+        """Of the rows under way."""
+        n_waiting = self.n_sent - self.n_settled
+        return min(1.0, max(0, self.n_embedded - self.n_settled) / n_waiting) if n_waiting > 0 else 0.0
+
+    @property
+    def n_rows_embedded(self) -> int:
+        """Equal texts are embedded once, so the engine's number may be lower than that of rows."""
+        return max(self.n_embedded, self.n_settled)
+
+    @property
+    def n_to_store(self) -> int:
+        """Rows that are embedded or being embedded, and not stored yet: what a job that is stopped stores."""
+        return max(0, self.n_begun - self.n_settled)
 
     @property
     def elapsed_s(self) -> float:
@@ -53,6 +75,13 @@ class Ledger:
         with self._lock:
             for name, n in changes.items():
                 setattr(self.counters, name, getattr(self.counters, name) + n)
+            self._on_change(self.counters)
+
+    def raise_to(self, **counters: int) -> None:
+        """Set the counters of these names to these numbers, unless they are higher."""
+        with self._lock:
+            for name, n in counters.items():
+                setattr(self.counters, name, max(n, getattr(self.counters, name)))
             self._on_change(self.counters)
 
     def set_share(self, share: float | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from gguf_embed import __version__
 from gguf_embed.errors import ConfigError
+from gguf_embed.ingest.chunking.settings import flag_of, in_words
 from gguf_embed.ingest.pool.base import ModelFacts
 from gguf_embed.ingest.rows import Manifest
 from gguf_embed.types import MULTIVECTOR, SPARSE, FloatMatrix
@@ -56,7 +58,7 @@ def differences(stored: Manifest, wanted: Manifest) -> list[str]:
         ("the pooling", stored.pooling or wanted.pooling, wanted.pooling or stored.pooling),
         ("normalization", _words(stored.normalized), _words(wanted.normalized)),
         (PROMPT, repr(stored.prompt), repr(wanted.prompt)),
-        ("the chunks", stored.chunking, wanted.chunking),
+        ("the chunks", in_words(stored.chunking), in_words(wanted.chunking)),
     )
     found += [f"{name} ({was}; now {now})" for name, was, now in pairs if was != now]
     return found
@@ -69,8 +71,9 @@ def check_same(stored: Manifest, wanted: Manifest, name: str) -> None:
         return
     if not have_same_columns(stored, wanted):
         raise ConfigError(f"{name} has rows that differ in {'; '.join(found)}: write into another one")
+    keep = f"keep its chunks with --chunk {flag_of(stored.chunking)}, " if stored.chunking != wanted.chunking else ""
     raise ConfigError(
-        f"{name} has rows that differ in {'; '.join(found)}: write into another one, "
+        f"{name} has rows that differ in {'; '.join(found)}: {keep}write into another one, "
         "or replace all its rows with --force"
     )
 
@@ -105,4 +108,13 @@ def check_same_model(stored: Manifest, facts: ModelFacts, probes: FloatMatrix, n
     wanted = new_manifest(facts, stored.chunking, probes)
     found = [line for line in differences(stored, wanted) if not line.startswith((PROMPT, VECTORS))]
     if found:
-        raise ConfigError(f"{name} has rows that differ in {'; '.join(found)}: search with the model that made them")
+        raise ConfigError(
+            f"the rows of {name} were made with another model: they differ in {'; '.join(found)}; search with "
+            f"{stored.model}"
+        )
+
+
+def check_same_file(stored: Manifest, facts: ModelFacts, name: str) -> None:
+    """The same, of models whose files are known: before anything is embedded, which other dimensions would forbid."""
+    if stored.fingerprint and facts.fingerprint:
+        check_same_model(stored, replace(facts, dimensions=stored.dimensions), np.zeros((0, 0), np.float32), name)

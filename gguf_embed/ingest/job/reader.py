@@ -43,7 +43,7 @@ class Window:
     # now → how many rows may be stored
     n_chunks: int = 0
     n_characters: int = 0
-    parts: list[Future[Embedded]] = field(default_factory=list)
+    parts: list[Future[Embedded | None]] = field(default_factory=list)  # None: not embedded, the job was stopped
 
     def add(self, work: Work) -> None:
         self.works.append(work)
@@ -100,7 +100,7 @@ class Reader:
                 return
 
     def stop(self) -> None:
-        """Read no more. Windows that were read before are still given."""
+        """Read and embed no more. Windows that were read before are still given, with what was being embedded."""
         self._stop.set()
 
     def close(self) -> None:
@@ -212,15 +212,25 @@ class Reader:
         """Note what will be written, have it embedded, and pass it on."""
         self._parts.state.intend({work.document.doc_id: work.n_rows for work in window.works})
         texts = texts_of(window.works)
+        self._parts.ledger.count(n_sent=len(texts))
         size = self._parts.pool.batch_texts
         for start in range(0, len(texts), size):
             self._room.acquire()
             if self._is_closed:
                 return
-            part = self._calls.submit(self._parts.pool.embed, texts[start : start + size])
+            part = self._calls.submit(self._embed, texts[start : start + size])
             part.add_done_callback(lambda _: self._room.release())
             window.parts.append(part)
         self._windows.put(window)
+
+    def _embed(self, texts: Sequence[str]) -> Embedded | None:
+        if self._stop.is_set():
+            return None
+        self._parts.ledger.count(n_begun=len(texts))
+        embedded = self._parts.pool.embed(texts)
+        if self._parts.pool.n_computed() is None:
+            self._parts.ledger.count(n_embedded=len(texts), n_embedded_tokens=embedded.n_tokens)
+        return embedded
 
 
 def first_rows(batch: DocumentBatch, n: int) -> DocumentBatch:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -22,6 +23,7 @@ from gguf_embed.ingest.sinks.base import IndexChoice, Sink
 from gguf_embed.ingest.sources.base import Source
 
 PRUNE_DOCUMENTS = 500
+MEASURE_S = 0.2
 SETTLE_S = 1.0
 """How long a run waits after one that was killed: a database's server may still work on what it was sent."""
 
@@ -46,6 +48,7 @@ class Outcome:
     counters: Counters
     is_complete: bool  # the source was read to its end
     error: BaseException | None = None  # after which everything that was read before is stored
+    is_stopped: bool = False  # by `Job.stop`
 
 
 class Job:
@@ -57,7 +60,7 @@ class Job:
         self._source, self._sink, self._pool, self._state = source, sink, pool, state
         self._rejects, self._ledger = rejects, ledger
         self._reader: Reader | None = None
-        self._is_stopped = False
+        self.is_stopped = False
 
     def prepare(self, options: JobOptions) -> tuple[Manifest, str | None]:
         """Check that nothing is mixed, and create the sink if there is none. A line about its index, if there is one.
@@ -127,30 +130,50 @@ class Job:
             limit=options.limit,
         )
         self._reader = Reader(parts)
-        if self._is_stopped:
+        if self.is_stopped:
             self._reader.stop()
         try:
-            end = self._store_all(writer, self._reader)
+            with self._measuring():
+                end = self._store_all(writer, self._reader)
         finally:
             self._reader.close()
         if end.is_complete:
             self._settle(options, is_whole)
-        self._sink.finish(options.index)
+        self._sink.finish("keep" if self.is_stopped else options.index)
         counters = self._ledger.counters
         counters.busy_s = counters.elapsed_s
-        return Outcome(counters, end.is_complete, end.error)
+        return Outcome(counters, end.is_complete, end.error, self.is_stopped)
+
+    @contextmanager
+    def _measuring(self) -> Iterator[None]:
+        """Count what is embedded several times per second, also while nothing is written."""
+        is_over = threading.Event()
+        before = self._pool.n_computed() or (0, 0)
+
+        def measure() -> None:
+            while not is_over.wait(MEASURE_S):
+                n_texts, n_tokens = self._pool.n_computed() or before
+                self._ledger.raise_to(n_embedded=n_texts - before[0], n_embedded_tokens=n_tokens - before[1])
+
+        thread = threading.Thread(target=measure, name="ingest-measure", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
 
     def _store_all(self, writer: Writer, reader: Reader) -> End:
         """After an error, what was stored before it is noted."""
         try:
-            end = End(False)
+            end, is_all_stored = End(False), True
             for item in reader.windows():
                 if isinstance(item, End):
                     end = item
                 else:
-                    writer.store(item)
+                    is_all_stored &= writer.store(item)
             writer.commit()
-            return end
+            return replace(end, is_complete=end.is_complete and is_all_stored)
         except EmbedError as error:
             with suppress(EmbedError):
                 writer.commit()
@@ -158,9 +181,14 @@ class Job:
                 return End(False, error)
             raise
 
+    @property
+    def n_to_store(self) -> int:
+        """Rows that a job which is stopped now stores before it ends."""
+        return self._ledger.counters.n_to_store
+
     def stop(self) -> None:
-        """Read no more; finish and store what was read. Any thread, or a signal handler."""
-        self._is_stopped = True
+        """Read no more; store what is embedded or being embedded. Any thread, or a signal handler."""
+        self.is_stopped = True
         if self._reader is not None:
             self._reader.stop()
 

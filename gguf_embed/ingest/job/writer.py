@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, takewhile
 
 import numpy as np
 import pyarrow as pa
@@ -46,11 +48,14 @@ class Writer:
         self._is_whole = is_whole
         self._uncommitted = _Uncommitted()
 
-    def store(self, window: Window) -> None:
-        """Wait until the window is embedded, and write its rows. Raises what embedding or the sink raised."""
-        embedded = _collect(window)
-        good, failed = _divide(window.works, embedded.failures)
-        kept = self._without_failures(embedded, window.works, {work.document.doc_id for work, _ in failed})
+    def store(self, window: Window) -> bool:
+        """Wait until the window is embedded, and write its rows. Raises what embedding or the sink raised.
+
+        False if some of its documents were not embedded, because the job was stopped.
+        """
+        works, embedded = embedded_works(window.works, _collect(window))
+        good, failed = _divide(works, embedded.failures)
+        kept = self._without_failures(embedded, works, {work.document.doc_id for work, _ in failed})
         if good:
             self._sink.write(rows_of(good, kept))
         stale = [
@@ -62,10 +67,11 @@ class Writer:
         self._note(good, failed)
         stale += self._half_written(window, [work for work, _ in failed])
         delete_rows(self._sink, stale)
-        self._ledger.count(n_tokens=embedded.n_tokens)
+        self._ledger.count(n_tokens=embedded.n_tokens, n_settled=len(embedded.vectors))
         self._report(good, failed)
         if self._is_due():
             self.commit()
+        return len(works) == len(window.works)
 
     @staticmethod
     def _without_failures(embedded: Embedded, works: Sequence[Work], failed: set[str]) -> Embedded:
@@ -112,8 +118,9 @@ class Writer:
 
 
 def _collect(window: Window) -> Embedded:
-    """What was computed for all chunks of a window."""
-    parts, failures, start = [part.result() for part in window.parts], {}, 0
+    """What was computed for the chunks of a window: all, or up to the first that was not embedded."""
+    results = [part.result() for part in window.parts]
+    parts, failures, start = [part for part in takewhile(lambda result: result is not None, results) if part], {}, 0
     for part in parts:
         failures.update({start + index: reason for index, reason in part.failures.items()})
         start += len(part.vectors)
@@ -126,6 +133,21 @@ def _collect(window: Window) -> Embedded:
         failures,
         sum(part.n_tokens for part in parts),
         {name: pa.concat_arrays([part.columns[name] for part in parts]) for name in parts[0].columns},
+    )
+
+
+def embedded_works(works: Sequence[Work], embedded: Embedded) -> tuple[Sequence[Work], Embedded]:
+    """The documents of which all rows were embedded, and what was computed for them."""
+    ends = list(accumulate(work.n_rows for work in works))
+    n_works = bisect_right(ends, len(embedded.vectors))
+    n_rows = ends[n_works - 1] if n_works else 0
+    if n_rows == len(embedded.vectors):
+        return works[:n_works], embedded
+    return works[:n_works], replace(
+        embedded,
+        vectors=embedded.vectors[:n_rows],
+        failures={index: reason for index, reason in embedded.failures.items() if index < n_rows},
+        columns={name: column.slice(0, n_rows) for name, column in embedded.columns.items()},
     )
 
 

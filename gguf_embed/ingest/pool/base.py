@@ -52,6 +52,10 @@ class EmbedPool(Protocol):
         """
         ...
 
+    def n_computed(self) -> tuple[int, int] | None:
+        """How many texts and tokens so far, also in calls that run; None: known only from calls that have ended."""
+        ...
+
     def token_offsets(self, text: str) -> Sequence[Span | None] | None:
         """Of the text's own tokens, in order; None if this pool cannot tokenize."""
         ...

@@ -24,6 +24,9 @@ class DryPool:
         n_tokens = sum(len(self._pool.token_offsets(text) or ()) for text in texts)
         return Embedded(np.zeros((len(texts), self.facts.dimensions), np.float32), {}, n_tokens)
 
+    def n_computed(self) -> None:
+        """Known only from calls that have ended."""
+
     def token_offsets(self, text: str) -> Sequence[Span | None] | None:
         return self._pool.token_offsets(text)
 

@@ -76,6 +76,9 @@ class EndpointPool:
             return Embedded(np.zeros((0, self.facts.dimensions), np.float32))
         return self._loop.run(lambda: self._embed(texts))
 
+    def n_computed(self) -> None:
+        """Known only from calls that have ended."""
+
     def token_offsets(self, text: str) -> Sequence[Span | None] | None:
         """Of servers that tell offsets: ours and TEI."""
         if not self._tokenizes:

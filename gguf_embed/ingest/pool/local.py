@@ -83,6 +83,9 @@ class LocalPool:
             vectors[kept] = dense.matrix.reshape(len(kept), self.facts.dimensions)
         return Embedded(vectors, failures, result.usage.prompt_tokens, columns)
 
+    def n_computed(self) -> tuple[int, int]:
+        return self._embedder.n_computed()
+
     def token_offsets(self, text: str) -> Sequence[Span | None]:
         return self._embedder.token_offsets(text)
 

@@ -194,6 +194,9 @@ class RayPool:
                 parts += [(middle, stop), (first, middle)]
         return Embedded(result.vectors, dict(sorted(result.failures.items())), result.n_tokens)
 
+    def n_computed(self) -> None:
+        """Known only from calls that have ended."""
+
     def token_offsets(self, text: str) -> Sequence[Span | None]:
         """In this process if it has the model's file, else on an actor."""
         if self._tokenizer is not None:

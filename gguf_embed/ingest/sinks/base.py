@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -67,4 +67,13 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class HasTables(Protocol):
+    """A sink in a place that has several tables."""
+
+    def tables(self) -> list[str]:
+        """Those of jobs, by name."""
         ...

@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gguf_embed.errors import ConfigError, EngineFailure, Unavailable
+from gguf_embed.errors import ConfigError, EngineFailure
 from gguf_embed.ingest.rows import METADATA_KEYS, STORED, Hit, Manifest
 from gguf_embed.ingest.sinks.base import IndexChoice
 from gguf_embed.ingest.sinks.database import (
@@ -25,6 +25,7 @@ from gguf_embed.ingest.sinks.database import (
     one_line,
     require,
     stored_batch,
+    unreachable,
 )
 from gguf_embed.ingest.sinks.manifest_json import KEY, from_json, to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
@@ -212,10 +213,10 @@ class ChromaSink:
         except errors.NotFoundError as error:
             raise _Missing(f"{self.name} does not exist") from error
         except lost as error:
-            raise Unavailable(f"Chroma at {self._where}: {one_line(error)}") from error
+            raise unreachable(f"Chroma at {self._where}", one_line(error)) from error
         except Exception as error:  # ChromaError, ValueError, and what its Rust part raises
             if self._opened is None and self._url.host:
-                raise Unavailable(f"Chroma at {self._where} does not answer: {one_line(error)}") from error
+                raise unreachable(f"Chroma at {self._where}", one_line(error)) from error
             raise EngineFailure(f"{self.name}: {one_line(error)}") from error
 
 

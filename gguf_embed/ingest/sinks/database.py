@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gguf_embed.errors import ConfigError
+from gguf_embed.errors import ConfigError, Unavailable
 from gguf_embed.ingest.rows import METADATA_KEYS, STORED, row_schema
 from gguf_embed.ingest.sinks.open import SinkUrl
 
@@ -51,6 +51,14 @@ def one_line(error: BaseException, secret: str = "") -> str:
     if secret:
         text = text.replace(secret, "***")
     return text if len(text) <= 400 else f"{text[:400]}…"
+
+
+def unreachable(where: str, message: str) -> Unavailable:
+    """For a server that gives no answer. `where`: "Qdrant at localhost:6333"."""
+    return Unavailable(
+        f"{where} does not answer ({message}): check that it is running, and that the address and port in the sink's "
+        "URL are right"
+    )
 
 
 def host_and_port(url: SinkUrl, port: int) -> str:

@@ -60,6 +60,17 @@ class EmbeddedTable(ABC):
             raise not_ours(self.name)
         return from_json(row[0], self.name)
 
+    def tables(self) -> list[str]:
+        if self._connection is None and not self._file.exists():
+            return []
+        with self._failures():
+            connection = self._connect()
+            names = {name for (name,) in connection.execute(self.table_names).fetchall()}
+            if MANIFEST_TABLE not in names:
+                return []
+            filled = connection.execute(f"select name from {MANIFEST_TABLE} order by name").fetchall()
+            return [name for (name,) in filled if name in names]
+
     def stored(self) -> Iterator[pa.RecordBatch]:
         return map(stored_batch, self._select(STORED))
 

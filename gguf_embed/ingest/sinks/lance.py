@@ -86,6 +86,10 @@ class LanceSink:
                 self._table = database.open_table(self._table_name)
         return self._table
 
+    def tables(self) -> list[str]:
+        with self._failures():
+            return sorted(all_tables(self._lancedb.connect(self._folder))) if self._folder.exists() else []
+
     def create(self, manifest: Manifest) -> None:
         with self._failures():
             if self.manifest():

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gguf_embed.errors import ConfigError, EmbedError, EngineFailure, Unavailable
+from gguf_embed.errors import ConfigError, EmbedError, EngineFailure
 from gguf_embed.ingest.rows import STORED, Hit, Manifest
 from gguf_embed.ingest.sinks.base import IndexChoice
 from gguf_embed.ingest.sinks.database import (
@@ -27,6 +27,7 @@ from gguf_embed.ingest.sinks.database import (
     one_line,
     require,
     stored_batch,
+    unreachable,
 )
 from gguf_embed.ingest.sinks.manifest_json import KEY, from_json, to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
@@ -245,7 +246,7 @@ class MilvusSink:
         except Exception as error:  # MilvusException, and what gRPC and the client's checks raise
             message = one_line(Exception(getattr(error, "message", "") or str(error)), self._url.password)
             if self._url.host and _is_lost(error, message):
-                raise Unavailable(f"Milvus at {self._where} does not answer: {message}") from error
+                raise unreachable(f"Milvus at {self._where}", message) from error
             raise EngineFailure(f"{self.name}: {message}") from error
 
 

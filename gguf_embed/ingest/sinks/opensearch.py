@@ -24,6 +24,7 @@ from gguf_embed.ingest.sinks.database import (
     one_line,
     require,
     stored_batch,
+    unreachable,
 )
 from gguf_embed.ingest.sinks.manifest_json import KEY, from_object, to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
@@ -212,7 +213,9 @@ class SearchIndexSink:
             message = message.replace(self._password, "***") if self._password else message
             if status in (401, 403):
                 raise ConfigError(f"{self._dialect.name} at {self._where} refuses access: {message}") from error
-            if not isinstance(status, int) or status in (429, 502, 503, 504):
+            if not isinstance(status, int):
+                raise unreachable(f"{self._dialect.name} at {self._where}", message) from error
+            if status in (429, 502, 503, 504):
                 raise Unavailable(f"{self._dialect.name} at {self._where} does not answer: {message}") from error
             raise EngineFailure(f"{self.name}: {message} (status {status})") from error
 

@@ -13,10 +13,10 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gguf_embed.errors import ConfigError, EmbedError, EngineFailure, Unavailable
+from gguf_embed.errors import ConfigError, EmbedError, EngineFailure
 from gguf_embed.ingest.rows import STORED, Hit, Manifest
 from gguf_embed.ingest.sinks.base import IndexChoice, Sink
-from gguf_embed.ingest.sinks.database import collection_of, host_and_port, not_ours, one_line, require
+from gguf_embed.ingest.sinks.database import collection_of, host_and_port, not_ours, one_line, require, unreachable
 from gguf_embed.ingest.sinks.manifest_json import KEY, from_object, to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
 from gguf_embed.ingest.sinks.qdrant_points import (
@@ -223,7 +223,7 @@ class QdrantSink:
             return EngineFailure(f"{self.name}: {_reason(error)}")
         message = one_line(error, self._secret)
         if isinstance(error, self._api.ResponseHandlingException | self._exhausted):
-            return Unavailable(f"Qdrant at {self._where}: {message}")
+            return unreachable(f"Qdrant at {self._where}", message)
         return EngineFailure(f"{self.name}: {message}")
 
 

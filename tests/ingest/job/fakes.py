@@ -48,6 +48,9 @@ class FakePool:
     def vector(self, text: str) -> np.ndarray:
         return vector_of(self.facts.fingerprint + text)
 
+    def n_computed(self) -> None:
+        pass
+
     def token_offsets(self, text: str) -> list[Span | None]:
         return [match.span() for match in re.finditer(r"\S+", text)]
 

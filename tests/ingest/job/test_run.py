@@ -11,6 +11,7 @@ import pytest
 
 from gguf_embed.errors import ConfigError, Unavailable
 from gguf_embed.ingest.job.reader import Reader
+from gguf_embed.ingest.job.run import Job
 from gguf_embed.ingest.job.state import JobState
 from gguf_embed.ingest.sinks.open import open_sink
 from tests.ingest.job.fakes import FACTS, FakePool
@@ -145,9 +146,31 @@ def test_a_stopped_job_goes_on_where_it_was(place, monkeypatch):
     assert sent.is_set()
     assert not outcome.is_complete
     assert 0 < outcome.counters.n_stored < 120
-    assert outcome.counters.n_stored == outcome.counters.n_read
+    assert outcome.counters.n_stored + outcome.counters.n_under_way == outcome.counters.n_read
     again = place.run()
     assert again.counters.n_unchanged == outcome.counters.n_stored
+    assert place.stored() == place.expected(DOCUMENTS)
+
+
+def test_a_stopped_job_stores_what_is_being_embedded_and_no_more(place, monkeypatch):
+    class StoppingPool(FakePool):
+        """Stops the job in one of its first calls."""
+
+        def embed(self, texts):
+            if len(self.texts) > 16:
+                jobs[0].stop()
+            return super().embed(texts)
+
+    jobs = []
+    run = Job.run
+    monkeypatch.setattr(Job, "run", lambda job, *arguments: jobs.append(job) or run(job, *arguments))
+    stopped = replace(place, pool=StoppingPool(delay_s=0.05)).run(DOCUMENTS)
+    assert stopped.is_stopped
+    assert not stopped.is_complete
+    assert 0 < stopped.counters.n_stored < 120
+    assert stopped.counters.n_to_store <= 16  # rows of a document of which another row was not embedded
+    assert place.stored().items() <= place.expected(DOCUMENTS).items()
+    assert place.run(prune=True).counters.n_unchanged == stopped.counters.n_stored
     assert place.stored() == place.expected(DOCUMENTS)
 
 

@@ -44,6 +44,7 @@ def test_a_tilde_is_the_home_folder():
     ("text", "message"),
     [
         ("vectors", "is not the URL of a sink: it begins with parquet, .*for example lancedb:"),
+        ("lancdb:vectors?table=a", r"did you mean lancedb:vectors\?table=a\?"),
         ("s3:bucket", "is not the URL of a sink"),
         ("", "is not the URL of a sink"),
         ("parquet:", "names no file or folder: write it after the colon, as in parquet:vectors"),

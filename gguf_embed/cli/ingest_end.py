@@ -1,0 +1,68 @@
+"""How a job ends: by a signal or by itself, with which exit code, and what may be done next."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from gguf_embed.cli.ingest_report import GOES_ON, rows
+from gguf_embed.cli.interrupts import EXIT_CODE, quit_now
+
+if TYPE_CHECKING:
+    from gguf_embed.cli.ingest import IngestFlags
+    from gguf_embed.cli.ingest_report import Report
+    from gguf_embed.ingest.job.run import Job, Outcome
+    from gguf_embed.ingest.rows import Manifest
+
+
+def exit_code(outcome: Outcome) -> int:
+    if outcome.error is not None:
+        return 1
+    return EXIT_CODE if outcome.is_stopped else 0
+
+
+def is_searchable(flags: IngestFlags, manifest: Manifest, outcome: Outcome) -> bool:
+    """Whether the job has ended well, and `search` finds its rows."""
+    counters = outcome.counters
+    has_rows = bool(counters.n_stored or counters.n_unchanged) and not flags.dry_run
+    has_ended = outcome.error is None and not outcome.is_stopped
+    return has_ended and has_rows and manifest.dimensions > 0 and not flags.to.startswith("null:")
+
+
+def search_command(flags: IngestFlags) -> str:
+    """As it is typed in a shell. Without -m, `search` uses the model that the rows name."""
+    model = [] if flags.model is None else ["-m", flags.model]
+    endpoint = ["--endpoint", flags.endpoint[0]] if flags.endpoint else []
+    return f'gguf-embed search {shlex.join([without_password(flags.to), *model, *endpoint])} "..."'
+
+
+def without_password(url: str) -> str:
+    """A sink's URL as it may stand in a log."""
+    return re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:PASSWORD@", url)
+
+
+@contextmanager
+def first_signal_stops(job: Job, report: Report) -> Iterator[None]:
+    """The first Ctrl-C stores what is being embedded; the second one ends the process.
+
+    That loses no more than a crash: the next run writes what is not noted as stored.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        if job.is_stopped:
+            report.close()
+            quit_now(f"stopped; {GOES_ON}")
+        job.stop()
+        report.say(f"stopping: {rows(job.n_to_store)} left to store; press Ctrl-C again to end at once")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            with suppress(ValueError):
+                signal.signal(number, handler)
