@@ -114,7 +114,7 @@ class OpenVinoContext:
         unattended = self.spec.output.unattended
         inputs = [
             packing.rows(self._compiled.tokens.take(ids)),
-            lengths[:, np.newaxis] if unattended is None else attended_lengths(batch, unattended),
+            packing.lengths[:, np.newaxis] if unattended is None else packing.attended(batch, unattended),
             packing.slots,
             packing.places,
             packing.positions,
@@ -129,7 +129,7 @@ class OpenVinoContext:
             raise EngineFailure(f"OpenVINO refused a batch of {len(batch)} texts: {reason_of(error)}") from error
         if self.spec.output.kind == TOKENS:
             return Rows.per_token(result[: len(ids)].copy(), lengths.tolist())
-        return Rows.one_each(self.spec.output.kind, result[:, 0].copy())
+        return Rows.one_each(self.spec.output.kind, result[: len(batch), 0].copy())
 
     def _check(self, batch: Sequence[Sequence[int]]) -> np.ndarray:
         """Check all sizes and ids. Returns the lengths, int32[texts]."""
@@ -153,19 +153,6 @@ class OpenVinoContext:
     def close(self) -> None:
         """Safe to call twice."""
         self._requests = None
-
-
-def attended_lengths(batch: Sequence[Sequence[int]], unattended: int) -> np.ndarray:
-    """int32[texts, 1]: how many tokens of each text others attend to: not to those `unattended` at its end."""
-    return np.array([[n_attended(text, unattended)] for text in batch], np.int32)
-
-
-def n_attended(text: Sequence[int], unattended: int) -> int:
-    """The length of a text without `unattended` at its end; at least 1."""
-    end = len(text)
-    while end > 1 and text[end - 1] == unattended:
-        end -= 1
-    return end
 
 
 def reason_of(error: Exception) -> str:

@@ -13,7 +13,7 @@ from gguf_embed.engines.heads import sparse
 from gguf_embed.engines.heads.engine import HeadedContext, HeadedSpec, pooled, rows_output
 from gguf_embed.engines.heads.late_interaction import kept_tokens, multivectors
 from gguf_embed.engines.heads.sparse import gelu, largest_per_token, query_vectors, splade_weights
-from gguf_embed.engines.openvino.engine import attended_lengths, n_attended
+from gguf_embed.engines.openvino.packing import n_attended
 from gguf_embed.gguf_file.token_heads import LateInteraction, MaskedLanguageHead, Projection, SparseHead, TokenHeads
 from gguf_embed.types import DENSE, JOINT, MULTIVECTOR, SPARSE, TOKENS, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
@@ -42,7 +42,6 @@ def test_multivectors_are_projected_and_have_length_1():
 @pytest.mark.parametrize(("text", "n"), [([1, 2, 9, 9], 2), ([1, 2], 2), ([9, 9], 1), ([9, 1, 9], 2)])
 def test_mask_tokens_at_the_end_are_not_attended_to(text, n):
     assert n_attended(text, 9) == n
-    assert attended_lengths([text, [9, 1]], 9).tolist() == [[n], [2]]
 
 
 def test_only_queries_of_a_model_that_expands_them_have_unattended_tokens():

@@ -141,7 +141,7 @@ def test_the_largest_batch_is_split_in_milliseconds(lengths):
 )
 def test_slots_are_a_multiple(lengths, parts):
     cost = Cost(multiple=16, sizes_per_doubling=8, part_tokens=24, slots_per_token=100)
-    assert [cost.shape(1, n)[1] for n in (1, 16, 17, 32)] == [16, 16, 32, 32]
+    assert [cost.shape(1, 1, n)[2] for n in (1, 16, 17, 32)] == [16, 16, 32, 32]
     assert split_by_length(lengths, cost) == parts
 
 
@@ -150,14 +150,25 @@ def test_slots_are_a_multiple(lengths, parts):
     [(1, 16), (16, 16), (17, 32), (127, 128), (241, 256), (257, 288), (500, 512), (513, 576), (1008, 1024)],
 )
 def test_numbers_of_rows(n_tokens, n_rows):
-    assert Cost(16, 8, 24, 100).shape(n_tokens, 1) == (n_rows, 16)
+    assert Cost(16, 8, 24, 100).shape(1, n_tokens, 1) == [1, n_rows, 16]
 
 
 @pytest.mark.parametrize(("multiple", "sizes"), [(8, 16), (16, 8), (1, 1)])
 def test_a_graph_sees_few_numbers_of_rows_with_few_unused_ones(multiple, sizes):
     cost = Cost(multiple, sizes, 24, 100)
-    found = [cost.shape(n_tokens, 1)[0] for n_tokens in range(1, 1025)]
+    found = [cost.shape(1, n_tokens, 1)[1] for n_tokens in range(1, 1025)]
     assert found == sorted(found)
     assert all(n <= rows < n + max(multiple, n / sizes) for n, rows in enumerate(found, 1))
     for start in (256, 512):
         assert len(set(found[start : 2 * start])) <= sizes
+
+
+@pytest.mark.parametrize(("n_texts", "n_padded"), [(1, 1), (16, 16), (17, 18), (33, 36), (64, 64), (100, 104)])
+def test_unused_texts_consist_of_the_first_row(n_texts, n_padded):
+    packing = Packing.of([3] * n_texts, Cost(16, 8, 24, 100))
+    assert packing.lengths.tolist() == [3] * n_texts + [1] * (n_padded - n_texts)
+    assert packing.slots.shape == (n_padded, 16)
+    assert not packing.slots[n_texts:].any()
+    assert packing.slots.max() == 3 * n_texts - 1
+    assert len(packing.pooling(Pooling.MEAN)) == n_padded
+    assert packing.attended([[7, 7, 9]] * n_texts, 9)[:, 0].tolist() == [2] * n_texts + [1] * (n_padded - n_texts)
