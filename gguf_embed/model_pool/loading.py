@@ -13,6 +13,7 @@ from typing import Protocol
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import LoadedEngine, LoadSpec, TextCodec
 from gguf_embed.engines.choice import choose_driver
+from gguf_embed.engines.freed_memory import give_back_memory
 from gguf_embed.engines.heads.engine import with_heads
 from gguf_embed.engines.select import open_codec
 from gguf_embed.errors import ConfigError, ModelFileError, WayOut
@@ -77,6 +78,7 @@ class LoadedModel:
         self.scheduler.close()
         if not self.in_use_forever.is_set():  # else freeing it would crash the process
             self.loaded.engine.close()
+            give_back_memory()
 
 
 def load_model(
