@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -258,7 +259,7 @@ def test_the_command_is_quiet_and_leaves_no_process(tmp_path, cache_dir, models,
     )
     if how == "stopped":
         assert process.stdout is not None
-        next(text for text in process.stdout if '"stored"' in text)
+        next(text for text in process.stdout if json.loads(text).get("embedded"))
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: Ray's processes get it, too
     printed, failed = process.communicate(timeout=60)
     assert (process.returncode, failed) == (0 if how == "to its end" else 130, "")
