@@ -106,8 +106,8 @@ def vectors_of(model: TextModel, batch: list[Text], flags: EmbedFlags) -> FloatM
     except NotSupported as error:
         if " is a reranker" in error.message:
             raise NotSupported(f"{error.message.partition(':')[0]}: use gguf-embed rerank, or another model") from None
-        if " and not one dense vector per text" in error.message:
-            what = error.message.partition(": use ")[0]
+        if ": use embed_" in error.message:
+            what = error.message.partition(": use embed_")[0]
             raise NotSupported(
                 f"{what}: use another model, `gguf-embed ingest` to store them, or `gguf-embed serve` to get them over "
                 "HTTP"

@@ -12,7 +12,7 @@ from gguf_embed.cli.model_flags import API_KEY, check_place, model_option, with_
 from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gguf_embed.ingest.pool.base import EmbedPool
+    from gguf_embed.ingest.pool.base import EmbedPool, ModelFacts
     from gguf_embed.types import Muvera
 
 KINDS = ("dense", "sparse", "multivector", "muvera")
@@ -144,7 +144,9 @@ def open_job_pool(flags: JobFlags) -> EmbedPool:
     if flags.runner != "ray":
         if flags.ray_address:
             raise ConfigError("--ray-address needs --runner ray")
-        return open_pool(flags, kinds_of_vectors(flags), muvera_settings(flags))
+        pool = open_pool(flags, kinds_of_vectors(flags), muvera_settings(flags))
+        check_dense(pool.facts)
+        return pool
     check_place(flags)
     if flags.endpoint:
         raise ConfigError("--runner ray loads the model itself, an --endpoint has it: give only one of them")
@@ -159,6 +161,12 @@ def open_job_pool(flags: JobFlags) -> EmbedPool:
         dimensions=flags.dimensions,
         truncate=flags.truncate,
     )
+
+
+def check_dense(facts: ModelFacts) -> None:
+    """Raises `ConfigError` if dense vectors are to be stored of a model that gives only others."""
+    if facts.vectors == KINDS[:1] and not facts.dimensions:
+        raise ConfigError(f"{facts.name} gives sparse vectors and no others: add --vectors sparse")
 
 
 def open_pool(flags: ModelFlags, vectors: tuple[str, ...] = KINDS[:1], muvera: Muvera | None = None) -> EmbedPool:

@@ -162,7 +162,7 @@ def test_a_model_without_dense_vectors_names_other_commands(run, tmp_path, cache
     assert call("pull", "bm25", environment={"GGUF_EMBED_CACHE": str(cache_dir)}).code == 0
     done = run("cat", "-m", "bm25", model=None)
     assert done.code == 1
-    assert "not one dense vector per text: use another model, `gguf-embed ingest` to store them" in done.err
+    assert "gives sparse vectors and no others: use another model, `gguf-embed ingest` to store them" in done.err
 
 
 def test_a_key_that_a_server_refuses_names_the_flag():

@@ -277,3 +277,12 @@ def test_muvera_vectors_are_stored_as_dense_ones(job, tmp_path, cache_dir):
     assert "has no head for multivector" in refused.stderr
     refused = job("ingest", path, "--to", f"npy:{tmp_path / 'n'}", *muvera, "--dimensions", "8", model=colbert)
     assert "leave the number of dimensions out" in refused.stderr
+
+
+def test_a_model_with_sparse_vectors_only_needs_the_flag(job, tmp_path):
+    pytest.importorskip("py_rust_stemmers")
+    done = job("ingest", tmp_path / "docs", "--to", "null:", model="bm25")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "gguf-embed: bm25 gives sparse vectors and no others: add --vectors sparse\n"
+    done = job("ingest", tmp_path / "docs", "--to", "null:", "--vectors", "sparse", model="bm25")
+    assert (done.returncode, done.stderr) == (0, "")
