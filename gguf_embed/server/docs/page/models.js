@@ -31,6 +31,16 @@ async function keep(name, seconds) {
   await poll();
 }
 
+// The server looks at the disk while it answers with what it knew before, so ask a few times.
+async function hasMore(before) {
+  for (let tries = 0; tries < 5; tries++) {
+    await poll();
+    if (state.models.some((model) => !before.has(model.id))) return true;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+  }
+  return false;
+}
+
 async function pull() {
   const name = at("pull").value.trim();
   if (!name) {
@@ -46,8 +56,7 @@ async function pull() {
   try {
     await callLines("api/pull", { model: name }, showPullStep, running.signal);
     at("pull").value = "";
-    await poll();
-    at("pull-note").textContent = state.models.some((model) => !before.has(model.id))
+    at("pull-note").textContent = (await hasMore(before))
       ? `Pulled ${name}.`
       : `Pulled ${name}. If it is not among the models above, restart the server with --pulled to serve it.`;
   } catch (error) {
