@@ -1,7 +1,7 @@
 """The same requests to both engines get the same answers: ids, usage, errors, truncation, rows, spans and scores.
 
-Numbers may differ where llama.cpp itself differs from the original: in GELU, and in half floats of a decoder's memory. By
-how much depends on the batches and threads that are measured at warm-up: up to 0.006 was seen.
+Numbers may differ where llama.cpp itself differs from the original: in GELU, and in half floats of a decoder's memory.
+By how much depends on the batches and threads that are measured at warm-up: up to 0.006 was seen.
 """
 
 from __future__ import annotations

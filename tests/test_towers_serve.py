@@ -170,7 +170,8 @@ def test_voyages_multimodal_embeddings(server, reference):
     decoded = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in reply["data"]]
     assert_near(decoded, expected)
     wrong = server.post("/v1/multimodalembeddings", {"inputs": ["a"]}).json()
-    assert wrong["detail"] == wrong["error"]["message"] == '"inputs[0]" must be an object with "content", found the string "a"'
+    message = '"inputs[0]" must be an object with "content", found the string "a"'
+    assert wrong["detail"] == wrong["error"]["message"] == message
 
 
 def test_a_text_over_77_tokens_is_refused_or_cut_visibly(server, reference):
