@@ -81,16 +81,11 @@ class OnePerVariable(click.ParamType[str]):
         return str(value)
 
 
-class NotEmpty(click.ParamType[str]):
+class NotEmpty(OnePerVariable):
     """A string that must not be empty. `example`: what to give instead."""
-
-    name = "text"
 
     def __init__(self, example: str) -> None:
         self._example = example
-
-    def split_envvar_value(self, rv: str) -> list[str]:
-        return [rv]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not str(value).strip():

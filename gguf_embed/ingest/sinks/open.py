@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -79,9 +78,11 @@ def parse_url(text: str) -> SinkUrl:
     """Raises `ConfigError` for an unknown scheme and a URL without a path."""
     scheme, colon, rest = text.partition(":")
     scheme = ALIASES.get(scheme.lower(), scheme.lower())
-    if colon and scheme not in OPENERS and (meant := get_close_matches(scheme, [*OPENERS, *ALIASES], 1)):
-        raise ConfigError(f"{text!r} is not the URL of a sink; did you mean {meant[0]}:{rest}?")
     if not colon or scheme not in OPENERS:
+        from difflib import get_close_matches  # 3 ms, which only an error needs
+
+        if colon and (meant := get_close_matches(scheme, [*OPENERS, *ALIASES], 1)):
+            raise ConfigError(f"{text!r} is not the URL of a sink; did you mean {meant[0]}:{rest}?")
         raise ConfigError(
             f"{text!r} is not the URL of a sink: it begins with {', '.join(OPENERS)} and a colon, "
             "for example lancedb:vectors?table=notes"
