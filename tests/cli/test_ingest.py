@@ -16,6 +16,7 @@ from gguf_embed import Embedder, Muvera
 from gguf_embed.cli.ingest_end import without_password
 from gguf_embed.convert.convert import convert_directory
 from tests.data.head_directories import write_directory
+from tests.ingest.job.jobs import ENDLESS
 from tests.server_process import clean_environment, command, run_to_end
 
 PAGES = {
@@ -175,7 +176,7 @@ def start(cache_dir, models, tmp_path, *arguments):
 
 
 def test_ctrl_c_stores_what_was_read_and_the_next_run_goes_on(job, cache_dir, models, tmp_path):
-    write_rows(tmp_path / "rows.jsonl", 60_000)
+    write_rows(tmp_path / "rows.jsonl", ENDLESS)
     process = start(cache_dir, models, tmp_path, tmp_path / "rows.jsonl")
     for line in process.stdout:
         if json.loads(line).get("stored"):
@@ -184,7 +185,7 @@ def test_ctrl_c_stores_what_was_read_and_the_next_run_goes_on(job, cache_dir, mo
     printed, failed = process.communicate(timeout=60)
     assert (process.returncode, failed) == (130, "")
     end = json.loads(printed.splitlines()[-1])
-    assert 0 < end["stored"] <= end["read"] < 60_000
+    assert 0 < end["stored"] <= end["read"] < ENDLESS
     assert not end["complete"]
     done = job(
         "ingest", tmp_path / "rows.jsonl", "--to", sink_of(tmp_path), "--json", "--limit", str(end["stored"] + 5)
@@ -193,7 +194,7 @@ def test_ctrl_c_stores_what_was_read_and_the_next_run_goes_on(job, cache_dir, mo
 
 
 def test_a_second_ctrl_c_stops_at_once(cache_dir, models, tmp_path):
-    write_rows(tmp_path / "rows.jsonl", 60_000)
+    write_rows(tmp_path / "rows.jsonl", ENDLESS)
     process = start(cache_dir, models, tmp_path, tmp_path / "rows.jsonl")
     for line in process.stdout:
         if json.loads(line).get("stored"):

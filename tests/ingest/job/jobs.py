@@ -24,6 +24,9 @@ CHUNKS = ChunkSettings(8)
 
 Documents = Mapping[str, str]
 
+ENDLESS = 500_000
+"""More short texts than a job embeds, on any machine, before a test that waits for its first event stops it."""
+
 
 def write_source(path: Path, documents: Documents) -> None:
     lines = (json.dumps({"id": doc_id, "text": text, "n": len(text)}) for doc_id, text in documents.items())

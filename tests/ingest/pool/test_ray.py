@@ -22,7 +22,7 @@ from gguf_embed.ingest.pool import actor_group, ray_actors
 from gguf_embed.ingest.pool.local import LocalPool
 from gguf_embed.ingest.pool.ray_actors import ENDED, ActorConfig, EmbedActor, RayPool
 from gguf_embed.ingest.pool.ray_cluster import ActorPlan, Cluster, plan_actors
-from tests.ingest.job.jobs import Place
+from tests.ingest.job.jobs import ENDLESS, Place, write_source
 from tests.server_process import clean_environment, command
 
 ray = pytest.importorskip("ray")
@@ -245,14 +245,12 @@ def processes_with(mark: str) -> list[str]:
 @pytest.mark.parametrize("how", ["to its end", "stopped"])
 def test_the_command_is_quiet_and_leaves_no_process(tmp_path, cache_dir, models, how):
     place = Place(tmp_path)
-    (tmp_path / "docs").mkdir()
-    n_files = 5 if how == "to its end" else 3000
-    for n in range(n_files):
-        (tmp_path / "docs" / f"{n}.txt").write_text(f"hello cat number {n} " * 5)
+    n_texts = 5 if how == "to its end" else ENDLESS
+    write_source(place.source, {f"doc{n}": f"hello cat number {n}" for n in range(n_texts)})
     mark = f"ray-test-{os.getpid()}-{how.replace(' ', '-')}"
     environment = clean_environment(cache_dir, {"XDG_STATE_HOME": str(tmp_path), "RAY_TEST_MARK": mark})
     line = command(
-        "ingest", tmp_path / "docs", "--to", place.sink, "-m", models / "encoder.gguf", "--runner", "ray", "--json"
+        "ingest", place.source, "--to", place.sink, "-m", models / "encoder.gguf", "--runner", "ray", "--json"
     )
     process = subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
@@ -266,7 +264,7 @@ def test_the_command_is_quiet_and_leaves_no_process(tmp_path, cache_dir, models,
     assert all(text.startswith("{") for text in printed.splitlines())
     assert processes_with(mark) == []
     n_rows = len(rows_of(place))
-    assert n_rows == n_files if how == "to its end" else 0 < n_rows < n_files
+    assert n_rows == n_texts if how == "to its end" else 0 < n_rows < n_texts, n_rows
 
 
 def test_the_snippet_for_ray_data_in_the_documentation_works(tmp_path, cache_dir, models):
