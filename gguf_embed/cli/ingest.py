@@ -14,7 +14,6 @@ import click
 from gguf_embed.cli.command import Command, in_group
 from gguf_embed.cli.flag_types import Number
 from gguf_embed.cli.ingest_model import kinds_of_vectors, model_options, open_job_pool, runner_options
-from gguf_embed.cli.ingest_report import GOES_ON
 from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -163,19 +162,14 @@ def ingest(**typed: Any) -> None:
     standard input. A job can be interrupted at any moment: run the same command again, and it goes on. Documents that
     are stored and unchanged are skipped.
     """
-    flags = IngestFlags(**typed)
-    try:
-        status = run_job(flags)
-    except KeyboardInterrupt:
-        click.echo(GOES_ON, err=True)
-        raise
+    status = run_job(IngestFlags(**typed))
     if status:
         sys.exit(status)
 
 
 def run_job(flags: IngestFlags) -> int:
     """The exit code: 0; 1 if the job ended before the source did; 130 after Ctrl-C."""
-    from gguf_embed.cli.ingest_end import exit_code, first_signal_stops, is_searchable, search_command
+    from gguf_embed.cli.ingest_end import exit_code, is_searchable, same_signals_after, search_command, stop_on_signal
     from gguf_embed.cli.ingest_report import open_report
     from gguf_embed.ingest.job.counters import Ledger
     from gguf_embed.ingest.job.rejects import Rejects
@@ -186,7 +180,7 @@ def run_job(flags: IngestFlags) -> int:
 
     check_flags(flags)
     check_vectors(parse_url(flags.to), kinds_of_vectors(flags))
-    with ExitStack() as stack:
+    with same_signals_after(), ExitStack() as stack:
         report = stack.enter_context(open_report(sys.stdout, as_json=flags.json))
         source = open_sources(flags.source, source_options(flags))
         stack.callback(source.close)
@@ -204,8 +198,8 @@ def run_job(flags: IngestFlags) -> int:
         job = Job(source, sink, _without_work(pool) if flags.dry_run else pool, state, rejects, Ledger(report.update))
         manifest, notice = job.prepare(options)
         report.start(source.name, sink.name, manifest, notice, chunking.chunker)
-        with first_signal_stops(job, report):
-            outcome = job.run(manifest, chunking.chunker.split if chunking.chunker else None, options)
+        stop_on_signal(job, report)
+        outcome = job.run(manifest, chunking.chunker.split if chunking.chunker else None, options)
         report.end(outcome, rejects, is_dry=flags.dry_run)
         if not flags.json and is_searchable(flags, manifest, outcome):
             report.say(f"search it: {search_command(flags)}")

@@ -6,7 +6,7 @@ import re
 import shlex
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gguf_embed.cli.ingest_report import GOES_ON, rows
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from gguf_embed.cli.ingest_report import Report
     from gguf_embed.ingest.job.run import Job, Outcome
     from gguf_embed.ingest.rows import Manifest
+
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def exit_code(outcome: Outcome) -> int:
@@ -45,24 +48,34 @@ def without_password(url: str) -> str:
     return re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:PASSWORD@", url)
 
 
-@contextmanager
-def first_signal_stops(job: Job, report: Report) -> Iterator[None]:
-    """The first Ctrl-C stores what is being embedded; the second one ends the process.
+def stop_on_signal(job: Job, report: Report) -> None:
+    """The first Ctrl-C stores what is being embedded and closes what is open; the second one ends the process.
 
     That loses no more than a crash: the next run writes what is not noted as stored.
     """
+    is_stopped = False
 
     def stop(number: int, frame: object) -> None:
-        if job.is_stopped:
+        nonlocal is_stopped
+        if is_stopped:
             report.close()
-            quit_now(f"stopped; {GOES_ON}")
+            quit_now(f"stopped; {GOES_ON}" if job.is_stopped else "stopped")
+        is_stopped = True
+        if job.is_over:
+            report.say("the job has ended, and closes its connections; press Ctrl-C again to end at once")
+            return
         job.stop()
         report.say(f"stopping: {rows(job.n_to_store)} left to store; press Ctrl-C again to end at once")
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in _STOPS:
+        signal.signal(number, stop)
+
+
+@contextmanager
+def same_signals_after() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in _STOPS}
     try:
         yield
     finally:
         for number, handler in before.items():
-            with suppress(ValueError):
-                signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)

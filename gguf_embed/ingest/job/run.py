@@ -61,6 +61,7 @@ class Job:
         self._rejects, self._ledger = rejects, ledger
         self._reader: Reader | None = None
         self.is_stopped = False
+        self.is_over = False
 
     def prepare(self, options: JobOptions) -> tuple[Manifest, str | None]:
         """Check that nothing is mixed, and create the sink if there is none. A line about its index, if there is one.
@@ -142,6 +143,7 @@ class Job:
         self._sink.finish("keep" if self.is_stopped else options.index)
         counters = self._ledger.counters
         counters.busy_s = counters.elapsed_s
+        self.is_over = True
         return Outcome(counters, end.is_complete, end.error, self.is_stopped)
 
     @contextmanager

@@ -242,10 +242,10 @@ def processes_with(mark: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("how", ["to its end", "stopped"])
+@pytest.mark.parametrize("how", ["to its end", "stopped", "stopped after its end"])
 def test_the_command_is_quiet_and_leaves_no_process(tmp_path, cache_dir, models, how):
     place = Place(tmp_path)
-    n_texts = 5 if how == "to its end" else ENDLESS
+    n_texts = ENDLESS if how == "stopped" else 5
     write_source(place.source, {f"doc{n}": f"hello cat number {n}" for n in range(n_texts)})
     mark = f"ray-test-{os.getpid()}-{how.replace(' ', '-')}"
     environment = clean_environment(cache_dir, {"XDG_STATE_HOME": str(tmp_path), "RAY_TEST_MARK": mark})
@@ -255,16 +255,17 @@ def test_the_command_is_quiet_and_leaves_no_process(tmp_path, cache_dir, models,
     process = subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
-    if how == "stopped":
+    if how != "to its end":
         assert process.stdout is not None
-        next(text for text in process.stdout if json.loads(text).get("embedded"))
+        awaited = "embedded" if how == "stopped" else "complete"
+        next(text for text in process.stdout if json.loads(text).get(awaited))
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: Ray's processes get it, too
     printed, failed = process.communicate(timeout=60)
-    assert (process.returncode, failed) == (0 if how == "to its end" else 130, "")
+    assert (process.returncode, failed) == (130 if how == "stopped" else 0, "")
     assert all(text.startswith("{") for text in printed.splitlines())
     assert processes_with(mark) == []
     n_rows = len(rows_of(place))
-    assert n_rows == n_texts if how == "to its end" else 0 < n_rows < n_texts, n_rows
+    assert 0 < n_rows < n_texts if how == "stopped" else n_rows == n_texts
 
 
 def test_the_snippet_for_ray_data_in_the_documentation_works(tmp_path, cache_dir, models):
