@@ -33,7 +33,9 @@ def is_searchable(flags: IngestFlags, manifest: Manifest, outcome: Outcome) -> b
     counters = outcome.counters
     has_rows = bool(counters.n_stored or counters.n_unchanged) and not flags.dry_run
     has_ended = outcome.error is None and not outcome.is_stopped
-    return has_ended and has_rows and manifest.dimensions > 0 and not flags.to.startswith("null:")
+    is_weighed = not manifest.idf or flags.to.startswith("qdrant")  # see the sink of Milvus
+    is_comparable = is_weighed or manifest.dimensions > 0
+    return has_ended and has_rows and is_comparable and not flags.to.startswith("null:")
 
 
 def search_command(flags: IngestFlags) -> str:

@@ -16,8 +16,10 @@ from gguf_embed.cli.flag_types import Number
 from gguf_embed.cli.ingest_model import model_options, open_pool
 from gguf_embed.cli.terminal import NO_TERMINAL_COLUMNS, n_columns_of, shortened, width_of
 from gguf_embed.errors import ConfigError
+from gguf_embed.types import DENSE, MULTIVECTOR, SPARSE
 
 if TYPE_CHECKING:
+    from gguf_embed.ingest.pool.base import Embedded
     from gguf_embed.ingest.rows import Hit, Manifest
     from gguf_embed.ingest.sinks.base import Sink
     from gguf_embed.types import Muvera
@@ -80,10 +82,9 @@ def find(flags: SearchFlags) -> list[Hit]:
         manifest = sink.manifest()
         if manifest is None:
             raise ConfigError(nothing_stored(sink, flags.url))
-        if not manifest.dimensions:
-            raise ConfigError(f"{sink.name} has no dense vectors, which this search compares: ask the database itself")
+        kind = kind_to_compare(manifest, sink)
         muvera = settings_of(manifest.pooling)
-        pool = open_pool(for_manifest(flags, manifest, muvera), muvera=muvera)
+        pool = open_pool(for_manifest(flags, manifest, muvera), (kind,), muvera)
         try:
             check_same_file(manifest, pool.facts, sink.name)
             check_same_model(manifest, pool.facts, pool.embed(PROBE_TEXTS).vectors, sink.name)
@@ -92,9 +93,39 @@ def find(flags: SearchFlags) -> list[Hit]:
             pool.close()
         if embedded.failures:
             raise ConfigError(f"the query cannot be embedded: it {embedded.failures[0]}")
-        return sink.search(embedded.vectors[0], flags.top)
+        return nearest(sink, kind, embedded, flags.top)
     finally:
         sink.close()
+
+
+def kind_to_compare(manifest: Manifest, sink: Sink) -> str:
+    """Dense vectors if there are any, else multi-vectors, else sparse ones.
+
+    Raises `ConfigError` if the sink compares none of them.
+    """
+    from gguf_embed.ingest.sinks.base import HasMultivectorSearch, HasSparseSearch
+
+    able = {
+        DENSE: True,
+        MULTIVECTOR: isinstance(sink, HasMultivectorSearch),
+        SPARSE: isinstance(sink, HasSparseSearch),
+    }
+    found = next((kind for kind in able if kind in manifest.vectors and able[kind]), None)
+    if found is None:
+        raise ConfigError(f"{sink.name} has {' and '.join(manifest.vectors)} vectors, which only the database compares")
+    return found
+
+
+def nearest(sink: Sink, kind: str, query: Embedded, n: int) -> list[Hit]:
+    """`query`: one text, with vectors of the kind."""
+    from gguf_embed.ingest.sinks.base import HasMultivectorSearch, HasSparseSearch
+    from gguf_embed.ingest.sinks.row_vectors import matrices_in, weights_in
+
+    if kind == SPARSE and isinstance(sink, HasSparseSearch):
+        return sink.search_sparse(weights_in(query.columns[SPARSE])[0], n)
+    if kind == MULTIVECTOR and isinstance(sink, HasMultivectorSearch):
+        return sink.search_multivector(matrices_in(query.columns[MULTIVECTOR])[0], n)
+    return sink.search(query.vectors[0], n)
 
 
 def nothing_stored(sink: Sink, url: str) -> str:
@@ -125,7 +156,7 @@ def for_manifest(flags: SearchFlags, manifest: Manifest, muvera: Muvera | None =
     return replace(
         flags,
         model=model,
-        dimensions=flags.dimensions or (None if muvera else manifest.dimensions),
+        dimensions=flags.dimensions or (None if muvera else manifest.dimensions or None),
         pooling=flags.pooling or (None if flags.endpoint or muvera else manifest.pooling or None),
         input_type=flags.input_type or "query",
     )
@@ -149,7 +180,7 @@ def lines_of(hits: list[Hit], *, as_json: bool, width: int | None) -> list[str]:
             for hit in hits
         ]
     if not hits:
-        return ["no rows are stored"]
+        return ["nothing was found"]
     lines = []
     for hit in hits:
         headings = f"  {hit.headings}" if hit.headings else ""

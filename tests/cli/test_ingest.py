@@ -243,7 +243,10 @@ def test_every_kind_of_vector_is_stored(job, tmp_path):
     colbert = ("ingest", path, "--to", f"qdrant:{tmp_path / 'c'}", "--truncate")
     done = job(*colbert, "--vectors", "multivector", model=tmp_path / "colbert_bert.gguf")
     assert "3 stored in 3 rows" in done.stdout, done.stderr
-    assert "has no dense vectors" in job("search", f"qdrant:{tmp_path / 'c'}", "cat", model=None).stderr
+    assert "search it: gguf-embed search" in done.stdout
+    for name in texts.keys() - {"long"}:
+        found = job("search", f"qdrant:{tmp_path / 'c'}", texts[name], "-n", "1", "--truncate", model=None)
+        assert found.stdout.splitlines()[0].split()[1] == name, found.stderr
     refused = job(*colbert, "--vectors", "sparse,multivector", model=tmp_path / "colbert_bert.gguf")
     assert "has no head for sparse vectors" in refused.stderr
     refused = job("ingest", path, "--to", sink_of(tmp_path), "--vectors", "sparse", model="missing.gguf")
@@ -287,3 +290,11 @@ def test_a_model_with_sparse_vectors_only_needs_the_flag(job, tmp_path):
     assert done.stderr == "gguf-embed: bm25 gives sparse vectors and no others: add --vectors sparse\n"
     done = job("ingest", tmp_path / "docs", "--to", "null:", "--vectors", "sparse", model="bm25")
     assert (done.returncode, done.stderr) == (0, "")
+    assert "search it" not in done.stdout
+    pytest.importorskip("qdrant_edge")
+    sink = f"qdrant:{tmp_path / 'q'}"
+    done = job("ingest", tmp_path / "docs", "--to", sink, "--vectors", "sparse", model="bm25")
+    assert "search it: gguf-embed search" in done.stdout, done.stderr
+    found = job("search", sink, "double-clicking", "--json", model=None)
+    assert "Double-click" in json.loads(found.stdout.splitlines()[0])["text"], found.stderr
+    assert job("search", sink, "zebras", model=None).stdout == "nothing was found\n"

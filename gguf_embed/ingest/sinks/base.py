@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -76,4 +76,28 @@ class HasTables(Protocol):
 
     def tables(self) -> list[str]:
         """Those of jobs, by name."""
+        ...
+
+
+@runtime_checkable
+class HasSparseSearch(Protocol):
+    """A sink that finds rows by their sparse vectors."""
+
+    def search_sparse(self, weights: Mapping[int, float], n: int) -> list[Hit]:
+        """The `n` rows whose dot product with these weights is largest, and above 0, largest first.
+
+        Raises `ConfigError` if no sparse vectors are stored.
+        """
+        ...
+
+
+@runtime_checkable
+class HasMultivectorSearch(Protocol):
+    """A sink that finds rows by their multi-vectors."""
+
+    def search_multivector(self, vectors: NDArray[np.float32], n: int) -> list[Hit]:
+        """The `n` rows with the largest MaxSim to float32[n_tokens, n_dims], largest first.
+
+        Raises `ConfigError` if no multi-vectors are stored.
+        """
         ...

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,14 @@ from gguf_embed.ingest.sinks.database import (
 )
 from gguf_embed.ingest.sinks.manifest_json import KEY, from_json, to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
-from gguf_embed.ingest.sinks.row_vectors import HIT_COLUMNS, matrix_of, require_query_width, require_width, weights_of
+from gguf_embed.ingest.sinks.row_vectors import (
+    HIT_COLUMNS,
+    matrix_of,
+    require_kind,
+    require_query_width,
+    require_width,
+    weights_of,
+)
 from gguf_embed.types import SPARSE
 
 PORT = 19530
@@ -67,7 +74,8 @@ class MilvusSink:
         self.name = f"Milvus collection {collection} {'at' if url.host else 'in'} {self._where}"
         self._collection = collection
         self._opened: Any = None
-        self._dimensions: int | None = None
+        self._manifest: Manifest | None = None
+        self._is_loaded = False
 
     def manifest(self) -> Manifest | None:
         if not self._url.host and not self._url.file.exists():
@@ -80,14 +88,15 @@ class MilvusSink:
             raise not_ours(self.name, "the path of the URL" if self._url.host else "?table=")
         manifest = from_json(text, self.name)
         widths = [field["params"].get("dim") for field in found["fields"] if field["name"] == "embedding"]
-        if [int(width) for width in widths] != [manifest.dimensions]:
+        if [int(width) for width in widths] != ([manifest.dimensions] if manifest.dimensions else []):
             raise ConfigError(
                 f"{self.name} has been changed: its field embedding has {widths} dimensions, and its manifest says "
                 f"{manifest.dimensions}"
             )
-        if self._dimensions is None:
+        self._manifest = manifest
+        if not self._is_loaded:
             self._call("load_collection")
-            self._dimensions = manifest.dimensions
+            self._is_loaded = True
         return manifest
 
     def create(self, manifest: Manifest) -> None:
@@ -99,9 +108,10 @@ class MilvusSink:
         schema.add_field("start", kind.INT64)
         schema.add_field("end", kind.INT64)
         schema.add_field("metadata", kind.JSON)
-        schema.add_field("embedding", kind.FLOAT_VECTOR, dim=manifest.dimensions)
         index = self._pymilvus.MilvusClient.prepare_index_params()
-        index.add_index("embedding", index_type="AUTOINDEX", metric_type="COSINE")
+        if manifest.dimensions:
+            schema.add_field("embedding", kind.FLOAT_VECTOR, dim=manifest.dimensions)
+            index.add_index("embedding", index_type="AUTOINDEX", metric_type="COSINE")
         if SPARSE in manifest.vectors:
             schema.add_field(SPARSE, kind.SPARSE_FLOAT_VECTOR)
             index.add_index(SPARSE, index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
@@ -112,16 +122,21 @@ class MilvusSink:
             properties={KEY: to_json(manifest)},
             consistency_level="Strong",
         )
-        self._dimensions = manifest.dimensions
+        self._manifest, self._is_loaded = manifest, True
 
     def replace_manifest(self, manifest: Manifest) -> None:
         self._call("alter_collection_properties", properties={KEY: to_json(manifest)})
 
     def prepare(self, index: IndexChoice) -> str | None:
+        if self._described().idf:
+            return (
+                f"{self.name}: Milvus does not multiply {self._described().model}'s weights by the inverse document "
+                "frequency: do it with those of a query"
+            )
         return None
 
     def write(self, rows: pa.RecordBatch) -> None:
-        require_width(rows, self._width(), self.name)
+        require_width(rows, self._described().dimensions, self.name)
         self._check_lengths(rows)
         step = max(1, min(1_000, len(rows) * MAX_REQUEST_BYTES // max(1, rows.nbytes)))
         for first in range(0, len(rows), step):
@@ -139,7 +154,7 @@ class MilvusSink:
         """Nothing is left to be cleaned up."""
 
     def stored(self) -> Iterator[pa.RecordBatch]:
-        self._width()
+        self._described()
         found = self._call("query_iterator", batch_size=N_FETCHED, output_fields=list(STORED))
         try:
             while True:
@@ -152,13 +167,24 @@ class MilvusSink:
             found.close()
 
     def count(self) -> int:
-        self._width()
+        self._described()
         return int(self._call("query", filter="", output_fields=["count(*)"])[0]["count(*)"])
 
     def search(self, vector: NDArray[np.float32], n: int) -> list[Hit]:
-        require_query_width(vector, self._width(), self.name)
-        query = [np.asarray(vector, np.float32).tolist()]
-        found = self._call("search", data=query, anns_field="embedding", limit=n, output_fields=list(HIT_COLUMNS))[0]
+        require_query_width(vector, self._described().dimensions, self.name)
+        return self._query(np.asarray(vector, np.float32).tolist(), "embedding", n)
+
+    def search_sparse(self, weights: Mapping[int, float], n: int) -> list[Hit]:
+        require_kind(self._described(), SPARSE, self.name)
+        if self._described().idf:
+            raise ConfigError(
+                f"{self.name} cannot be searched with {self._described().model}: Milvus does not multiply its weights "
+                "by the inverse document frequency; a sink of qdrant does"
+            )
+        return self._query(dict(weights), SPARSE, n)
+
+    def _query(self, query: Any, field: str, n: int) -> list[Hit]:
+        found = self._call("search", data=[query], anns_field=field, limit=n, output_fields=list(HIT_COLUMNS))[0]
         return [
             Hit(
                 row["id"],
@@ -173,7 +199,7 @@ class MilvusSink:
 
     def close(self) -> None:
         if self._opened is not None:
-            client, self._opened, self._dimensions = self._opened, None, None
+            client, self._opened, self._manifest, self._is_loaded = self._opened, None, None, False
             client.close()
             if not self._url.host:
                 self._release_file()
@@ -216,11 +242,11 @@ class MilvusSink:
             if not _open_files[file]:
                 manager.release_server(file)
 
-    def _width(self) -> int:
-        if self._dimensions is None and self.manifest() is None:
+    def _described(self) -> Manifest:
+        if self._manifest is None and self.manifest() is None:
             raise EngineFailure(f"{self.name} does not exist")
-        assert self._dimensions is not None
-        return self._dimensions
+        assert self._manifest is not None
+        return self._manifest
 
     def _call(self, method: str, **values: Any) -> Any:
         client = self._client()
@@ -257,7 +283,8 @@ def _is_lost(error: Exception, message: str) -> bool:
 def _entities(rows: pa.RecordBatch) -> list[dict[str, Any]]:
     columns = lists(rows)
     columns["metadata"] = [orjson.loads(text) for text in columns["metadata"]]
-    columns["embedding"] = list(matrix_of(rows))
+    if "embedding" in rows.schema.names:
+        columns["embedding"] = list(matrix_of(rows))
     if SPARSE in rows.schema.names:
         columns[SPARSE] = weights_of(rows)
     names = tuple(columns)

@@ -38,8 +38,6 @@ VECTORS: Mapping[str, tuple[str, ...]] = {
 }
 """The kinds of vectors of sinks that take others than dense ones."""
 
-NEED_DENSE = ("postgresql", "milvus")
-
 ALIASES = {"lance": "lancedb", "postgres": "postgresql", "pgvector": "postgresql", "elastic": "elasticsearch"}
 DEFAULT_TABLE = "documents"
 
@@ -118,8 +116,6 @@ def check_vectors(url: SinkUrl, kinds: Sequence[str]) -> None:
         if kind not in taken:
             able = ", ".join(scheme for scheme, found in VECTORS.items() if kind in found and scheme != "null")
             raise ConfigError(f"a sink of {url.scheme} stores {', '.join(taken)} vectors, not {kind}: {able} can")
-    if DENSE not in kinds and url.scheme in NEED_DENSE:
-        raise ConfigError(f"a sink of {url.scheme} needs dense vectors, too: add dense to --vectors")
 
 
 def open_sink(text: str) -> Sink:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isnan
 from typing import Any
@@ -18,10 +18,18 @@ from gguf_embed.ingest.sinks.base import IndexChoice
 from gguf_embed.ingest.sinks.database import lists, not_ours, one_line, require, stored_batch
 from gguf_embed.ingest.sinks.manifest_json import from_json, to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
-from gguf_embed.ingest.sinks.row_vectors import matrix_of, require_query_width, require_width, weights_of
+from gguf_embed.ingest.sinks.row_vectors import (
+    matrix_of,
+    require_kind,
+    require_query_width,
+    require_width,
+    weights_of,
+)
+from gguf_embed.types import SPARSE
 
 MAX_INDEXED = 2_000
 """Dimensions. pgvector's HNSW takes no more, and twice as many in half precision."""
+MAX_SPARSE = 1_000_000_000  # dimensions
 MAX_EXACT_SEARCH = 1_000  # of rows found: the largest hnsw.ef_search
 MIN_ROWS_TO_REBUILD = 2_000
 BUILD_MEMORY_KIB = 512 * 1024
@@ -70,24 +78,31 @@ class PostgresSink:
             text = None
             if self._value(statements.TABLE, (self._sql.schema, statements.MANIFESTS)) is not None:
                 text = self._value(self._sql.read_manifest, (self._sql.table,))
-            column = self._value(statements.VECTOR_TYPE, self._sql.place)
+            types = dict(self._connection.execute(statements.VECTOR_TYPES, self._sql.place).fetchall())
         if text is None:
             raise not_ours(self.name)
         manifest = from_json(text, self.name)
-        if column != f"vector({manifest.dimensions})":
-            raise ConfigError(
-                f"{self.name} has been changed: its column embedding is {column or 'missing'}, and its manifest "
-                f"says vector({manifest.dimensions})"
-            )
         self._describe(manifest)
+        for name, expected in self._sql.vector_types.items():
+            if types.get(name) != expected:
+                raise ConfigError(
+                    f"{self.name} has been changed: its column {name} is {types.get(name, 'missing')}, and its "
+                    f"manifest says {expected}"
+                )
         return manifest
 
     def create(self, manifest: Manifest) -> None:
+        """Raises `ConfigError` for BM25, whose term ids are hashes."""
+        if manifest.n_vocab > MAX_SPARSE:
+            raise ConfigError(
+                f"PostgreSQL stores sparse vectors of up to {MAX_SPARSE:,} dimensions, and those of {manifest.model} "
+                f"have {manifest.n_vocab:,}: use a sink of qdrant"
+            )
         self._describe(manifest)
         with self._errors(), self._connection.transaction():
             self._connection.execute(statements.LOCK)  # "if not exists" fails if two do it at the same time
             self._connection.execute(self._sql.create_manifests)
-            self._connection.execute(self._sql.create(manifest.dimensions))
+            self._connection.execute(self._sql.create)
             self._connection.execute(self._sql.write_manifest, (self._sql.table, to_json(manifest)))
 
     def replace_manifest(self, manifest: Manifest) -> None:
@@ -154,8 +169,15 @@ class PostgresSink:
                 self._connection.execute(f"set local hnsw.ef_search = {max(100, n)}")
             half = self._width() > MAX_INDEXED and bool(self._vector_indexes())
             values = {"vector": np.asarray(vector, np.float32), "n": n}
-            found = self._connection.execute(self._sql.search(self._width(), half=half), values).fetchall()
+            found = self._connection.execute(self._sql.search(half=half), values).fetchall()
         return [Hit(row[0], 0.0 if isnan(row[1]) else row[1], *row[2:]) for row in found]
+
+    def search_sparse(self, weights: Mapping[int, float], n: int) -> list[Hit]:
+        require_kind(self.manifest(), SPARSE, self.name)
+        vector = self._sparse_vector(dict(weights), self._n_vocab)
+        with self._errors():
+            found = self._connection.execute(self._sql.search_sparse, {"vector": vector, "n": n}).fetchall()
+        return [Hit(*row) for row in found]
 
     def close(self) -> None:
         self._connection.close()
@@ -196,7 +218,7 @@ class PostgresSink:
 
     def _describe(self, manifest: Manifest) -> None:
         self._dimensions, self._n_vocab = manifest.dimensions, manifest.n_vocab
-        self._sql = statements.Statements(*self._sql.place, manifest.n_vocab)
+        self._sql = statements.Statements(*self._sql.place, manifest.dimensions, manifest.n_vocab)
 
     def _width(self) -> int:
         if self._dimensions is None and self.manifest() is None:
@@ -227,7 +249,9 @@ class PostgresSink:
         columns = lists(rows)
         with cursor.copy(self._sql.copy) as copy:
             copy.set_types(self._sql.copy_types)
-            values = [columns["id"], *(columns[key] for key in METADATA_KEYS), matrix_of(rows)]
+            values: list[Any] = [columns["id"], *(columns[key] for key in METADATA_KEYS)]
+            if self._dimensions:
+                values.append(matrix_of(rows))
             if self._n_vocab:
                 values.append([self._sparse_vector(weights, self._n_vocab) for weights in weights_of(rows)])
             for row in zip(*values, strict=True):
@@ -235,7 +259,7 @@ class PostgresSink:
 
     def _build_index(self) -> None:
         width = self._width()
-        if width > 2 * MAX_INDEXED:
+        if not 0 < width <= 2 * MAX_INDEXED:
             return
         with self._connection.transaction():
             self._connection.execute(statements.LOCK)
@@ -243,7 +267,7 @@ class PostgresSink:
                 return
             memory_kib = self._value("select setting::bigint from pg_settings where name = 'maintenance_work_mem'")
             self._connection.execute(f"set local maintenance_work_mem = {max(memory_kib, BUILD_MEMORY_KIB)}")
-            self._connection.execute(self._sql.create_index(width, half=width > MAX_INDEXED))
+            self._connection.execute(self._sql.create_index(half=width > MAX_INDEXED))
 
 
 def _address(url: SinkUrl) -> dict[str, Any]:

@@ -10,16 +10,16 @@ from gguf_embed.ingest.rows import METADATA_KEYS, STORED
 from gguf_embed.types import SPARSE
 
 MANIFESTS = "gguf_embed_manifest"
-COLUMNS = ("id", *METADATA_KEYS, "embedding")
-COPY_TYPES = ("text", "text", "int4", "int8", "int8", "text", "text", "text", "text", "vector")  # of `COLUMNS`
+COLUMNS = ("id", *METADATA_KEYS)
+COPY_TYPES = ("text", "text", "int4", "int8", "int8", "text", "text", "text", "text")  # of `COLUMNS`
 
 LOCK = f"select pg_advisory_xact_lock(hashtext('{MANIFESTS}'))"
 TABLE = (
     "select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = %s and c.relname = %s"
 )
-VECTOR_TYPE = f"""
-    select format_type(atttypid, atttypmod) from pg_attribute
-    where attrelid = ({TABLE}) and attname = 'embedding' and not attisdropped
+VECTOR_TYPES = f"""
+    select attname, format_type(atttypid, atttypmod) from pg_attribute
+    where attrelid = ({TABLE}) and attname in ('embedding', '{SPARSE}') and not attisdropped order by attname
 """
 VECTOR_INDEXES = f"""
     select i.relname from pg_index x join pg_class i on i.oid = x.indexrelid join pg_am a on a.oid = i.relam
@@ -31,20 +31,23 @@ VECTOR_INDEXES = f"""
 class Statements:
     """For one table."""
 
-    def __init__(self, schema: str, table: str, n_vocab: int = 0) -> None:
-        """`n_vocab`: dimensions of its column with sparse vectors; 0: it has none."""
+    def __init__(self, schema: str, table: str, n_dims: int = 0, n_vocab: int = 0) -> None:
+        """`n_dims`, `n_vocab`: dimensions of its columns with dense and with sparse vectors; 0: it has none of them."""
         self.schema, self.table = schema, table
-        self._n_vocab = n_vocab
+        dense = {"embedding": f"vector({n_dims})"} if n_dims else {}
+        sparse = {SPARSE: f"sparsevec({n_vocab})"} if n_vocab else {}
+        self.vector_types = dense | sparse
+        self._n_dims = n_dims
         self.place = (schema, table)
         self.index_name = f"{shortened(table)}_embedding_hnsw"
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (*COLUMNS, SPARSE) if self._n_vocab else COLUMNS
+        return (*COLUMNS, *self.vector_types)
 
     @property
     def copy_types(self) -> list[str]:
-        return [*COPY_TYPES, "sparsevec"] if self._n_vocab else list(COPY_TYPES)
+        return [*COPY_TYPES, *(kind.partition("(")[0] for kind in self.vector_types.values())]
 
     @property
     def _schema(self) -> str:
@@ -73,23 +76,20 @@ class Statements:
             "on conflict (table_name) do update set manifest = excluded.manifest"
         )
 
-    def create(self, n_dims: int) -> str:
+    @property
+    def create(self) -> str:
+        vectors = ", ".join(f"{name} {kind} not null" for name, kind in self.vector_types.items())
         return (
             f'create table {self._table} (id text primary key, doc_id text not null, chunk integer not null, "start" '
             'bigint not null, "end" bigint not null, hash text not null, headings text not null, text text not null, '
-            f"metadata jsonb not null, embedding vector({n_dims}) not null"
-            + (f", sparse sparsevec({self._n_vocab}) not null)" if self._n_vocab else ")")
+            f"metadata jsonb not null, {vectors})"
         )
 
     @property
     def create_loading(self) -> str:
         """Metadata are text here, and parsed by the server."""
-        return (
-            'create temporary table gguf_embed_rows (id text, doc_id text, chunk integer, "start" bigint, '
-            '"end" bigint, hash text, headings text, text text, metadata text, embedding vector'
-            + (", sparse sparsevec" if self._n_vocab else "")
-            + ") on commit delete rows"
-        )
+        columns = ", ".join(f"{quoted(n)} {kind}" for n, kind in zip(self.columns, self.copy_types, strict=True))
+        return f"create temporary table gguf_embed_rows ({columns}) on commit delete rows"
 
     @property
     def copy(self) -> str:
@@ -129,16 +129,23 @@ class Statements:
     def drop_index(self) -> str:
         return f"drop index if exists {self._schema}.{quoted(self.index_name)}"
 
-    def create_index(self, n_dims: int, *, half: bool) -> str:
-        column = f"(embedding::halfvec({n_dims})) halfvec_cosine_ops" if half else "embedding vector_cosine_ops"
+    def create_index(self, *, half: bool) -> str:
+        column = f"(embedding::halfvec({self._n_dims})) halfvec_cosine_ops" if half else "embedding vector_cosine_ops"
         return f"create index {quoted(self.index_name)} on {self._table} using hnsw ({column})"
 
-    def search(self, n_dims: int, *, half: bool) -> str:
+    def search(self, *, half: bool) -> str:
         """`half`: in the words of the index of half precision, which is used for nothing else."""
-        cast = f"::halfvec({n_dims})" if half else ""
+        cast = f"::halfvec({self._n_dims})" if half else ""
         return (
             "select id, 1 - (embedding <=> %(vector)s), doc_id, text, metadata::text, headings "
             f"from {self._table} order by embedding{cast} <=> %(vector)s{cast} limit %(n)s"
+        )
+
+    @property
+    def search_sparse(self) -> str:
+        return (
+            "select id, -(sparse <#> %(vector)s) as score, doc_id, text, metadata::text, headings "
+            f"from {self._table} where sparse <#> %(vector)s < 0 order by score desc limit %(n)s"
         )
 
 

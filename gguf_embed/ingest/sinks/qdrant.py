@@ -21,6 +21,7 @@ from gguf_embed.ingest.sinks.manifest_json import KEY, from_object, to_json
 from gguf_embed.ingest.sinks.open import SinkUrl
 from gguf_embed.ingest.sinks.qdrant_points import (
     hit,
+    indices_and_values,
     is_plain,
     n_per_request,
     named_vectors,
@@ -28,7 +29,7 @@ from gguf_embed.ingest.sinks.qdrant_points import (
     point_ids,
     stored_points,
 )
-from gguf_embed.ingest.sinks.row_vectors import require_query_width, require_width
+from gguf_embed.ingest.sinks.row_vectors import require_kind, require_query_width, require_width
 from gguf_embed.types import DENSE, MULTIVECTOR, SPARSE
 
 PORT = 6333
@@ -157,11 +158,20 @@ class QdrantSink:
     def search(self, vector: NDArray[np.float32], n: int) -> list[Hit]:
         manifest = self._described()
         require_query_width(vector, manifest.dimensions, self.name)
-        query = {
-            "query": np.asarray(vector, np.float32).tolist(),
-            "using": None if is_plain(manifest) else DENSE,
-        }
-        found = self._call(self._client.query_points, self._collection, **query, limit=n, with_payload=True)
+        return self._query(np.asarray(vector, np.float32).tolist(), None if is_plain(manifest) else DENSE, n)
+
+    def search_sparse(self, weights: Mapping[int, float], n: int) -> list[Hit]:
+        require_kind(self._described(), SPARSE, self.name)
+        return self._query(self._models.SparseVector(**indices_and_values(weights)), SPARSE, n)
+
+    def search_multivector(self, vectors: NDArray[np.float32], n: int) -> list[Hit]:
+        require_kind(self._described(), MULTIVECTOR, self.name)
+        return self._query(np.asarray(vectors, np.float32).tolist(), MULTIVECTOR, n)
+
+    def _query(self, query: Any, using: str | None, n: int) -> list[Hit]:
+        found = self._call(
+            self._client.query_points, self._collection, query=query, using=using, limit=n, with_payload=True
+        )
         return [hit(point.score, point.payload) for point in found.points]
 
     def close(self) -> None:

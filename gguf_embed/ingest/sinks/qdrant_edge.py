@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from gguf_embed.ingest.sinks.manifest_json import KEY, from_json, to_json
 from gguf_embed.ingest.sinks.open import DEFAULT_TABLE, SinkUrl
 from gguf_embed.ingest.sinks.qdrant_points import (
     hit,
+    indices_and_values,
     is_plain,
     n_per_request,
     named_vectors,
@@ -27,7 +28,7 @@ from gguf_embed.ingest.sinks.qdrant_points import (
     point_ids,
     stored_points,
 )
-from gguf_embed.ingest.sinks.row_vectors import matrix_of, require_query_width, require_width
+from gguf_embed.ingest.sinks.row_vectors import matrix_of, require_kind, require_query_width, require_width
 from gguf_embed.types import DENSE, MULTIVECTOR, SPARSE
 
 N_PER_REQUEST = 1_000
@@ -134,7 +135,21 @@ class QdrantEdgeSink:
         manifest = self._described()
         require_query_width(vector, manifest.dimensions, self.name)
         using = None if is_plain(manifest) else DENSE
-        query = self._edge.Query.Nearest(np.asarray(vector, np.float32).tolist(), using)
+        return self._query(shard, self._edge.Query.Nearest(np.asarray(vector, np.float32).tolist(), using), n)
+
+    def search_sparse(self, weights: Mapping[int, float], n: int) -> list[Hit]:
+        shard = self._shard()
+        require_kind(self._described(), SPARSE, self.name)
+        return self._query(
+            shard, self._edge.Query.Nearest(self._edge.SparseVector(**indices_and_values(weights)), SPARSE), n
+        )
+
+    def search_multivector(self, vectors: NDArray[np.float32], n: int) -> list[Hit]:
+        shard = self._shard()
+        require_kind(self._described(), MULTIVECTOR, self.name)
+        return self._query(shard, self._edge.Query.Nearest(np.asarray(vectors, np.float32).tolist(), MULTIVECTOR), n)
+
+    def _query(self, shard: Any, query: Any, n: int) -> list[Hit]:
         with self._errors():
             found = shard.query(self._edge.QueryRequest(limit=n, query=query, with_payload=True))
         return [hit(point.score, point.payload) for point in found]

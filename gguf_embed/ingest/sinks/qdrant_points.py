@@ -52,6 +52,11 @@ def named_vectors(rows: pa.RecordBatch, sparse_vector: Callable[..., Any]) -> di
     return found
 
 
+def indices_and_values(weights: Mapping[int, float]) -> dict[str, list[Any]]:
+    """A sparse vector, as the client's classes take it."""
+    return {"indices": list(weights), "values": list(weights.values())}
+
+
 def n_per_request(rows: pa.RecordBatch, most: int) -> int:
     """How many rows at once: multi-vectors are some hundred times as large as dense vectors."""
     n_bytes: int = rows.nbytes

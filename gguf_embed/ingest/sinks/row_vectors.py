@@ -10,6 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gguf_embed.errors import ConfigError
+from gguf_embed.ingest.rows import Manifest
+from gguf_embed.types import SPARSE
 
 HIT_COLUMNS = ("id", "doc_id", "text", "metadata", "headings")
 
@@ -25,7 +27,17 @@ def matrix_of(rows: pa.RecordBatch) -> NDArray[np.float32]:
 
 def weights_of(rows: pa.RecordBatch) -> list[dict[int, float]]:
     """The sparse vector of each row: token id → weight."""
-    return [dict(zip(row["indices"], row["values"], strict=True)) for row in rows.column("sparse").to_pylist()]
+    return weights_in(rows.column(SPARSE))
+
+
+def weights_in(column: pa.Array) -> list[dict[int, float]]:
+    """Of the type `SPARSE_TYPE`."""
+    return [dict(zip(row["indices"], row["values"], strict=True)) for row in column.to_pylist()]
+
+
+def matrices_in(column: pa.Array) -> list[NDArray[np.float32]]:
+    """Of the type `multivector_type`: float32[n_tokens, n_dims] for each row."""
+    return [np.asarray(row, np.float32) for row in column.to_pylist()]
 
 
 def with_vectors(rows: pa.RecordBatch, matrix: NDArray[np.float32], schema: pa.Schema) -> pa.RecordBatch:
@@ -43,6 +55,12 @@ def require_width(rows: pa.RecordBatch, n_dims: int, name: str) -> None:
             f"these vectors have {width} dimensions, those of {name} have {n_dims}: use the model that it was made "
             "with, or another table"
         )
+
+
+def require_kind(manifest: Manifest | None, kind: str, name: str) -> None:
+    """Raises `ConfigError` if no vectors of this kind are stored."""
+    if manifest is None or kind not in manifest.vectors:
+        raise ConfigError(f"{name} has no {kind} vectors")
 
 
 def require_query_width(vector: NDArray[np.float32], n_dims: int, name: str) -> None:

