@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from gguf_embed.gguf_file.adapters import has_adapters
+from gguf_embed.gguf_file.crisp_layout import OTHER_LAYOUT
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.stored_tokenizer import has_stored_tokenizer
 
@@ -17,6 +18,8 @@ _DENSE: Final = "dense_2.weight"
 
 def why_not_llama(header: GgufHeader) -> str | None:
     """Why llama.cpp cannot run the file, as a clause; None if nothing in the header is against it."""
+    if header.get(OTHER_LAYOUT, bool):
+        return "it does not read CrispEmbed's layout"
     if header.architecture in OWN_ARCHITECTURES:
         return f"it does not compute {header.architecture} models"
     if header.architecture == "t5encoder" and _DENSE in header.tensors:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import ARRAY, TENSOR_TYPES
-from gguf_embed.gguf_file.crisp_layout import is_crisp_mpnet, our_metadata, our_name
+from gguf_embed.gguf_file.crisp_layout import architecture_of, our_metadata, our_names
 from gguf_embed.gguf_file.other_formats import N_BYTES, raw_part, what_else, what_folder, what_is_near
 from gguf_embed.gguf_file.walker import HeaderWalker, MalformedHeader, Scalar, TruncatedHeader, open_walker
 
@@ -112,10 +112,10 @@ def _parse(path: Path, walker: HeaderWalker, size_bytes: int) -> GgufHeader:
     is_further_part = metadata.get("split.no", 0) != 0
     if not isinstance(architecture, str) or not (architecture or is_further_part):
         raise ModelFileError(f"{path} has no general.architecture, so it is not a model; use another GGUF")
-    if is_crisp_mpnet(architecture, tensors):
-        architecture, metadata = "mpnet", our_metadata(metadata)
-        named = {our_name(name): tensor for name, tensor in tensors.items()}
-        tensors = {name: replace(tensor, name=name) for name, tensor in named.items() if name is not None}
+    ours = architecture_of(architecture, metadata, tensors)
+    if ours is not None:
+        architecture, metadata = ours, our_metadata(metadata, ours, tensors)
+        tensors = {name: replace(tensors[theirs], name=name) for theirs, name in our_names(tensors).items()}
     return GgufHeader(path, version, architecture, metadata, lengths, tensors, data_start, size_bytes)
 
 

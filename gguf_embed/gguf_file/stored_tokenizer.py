@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from gguf_embed.errors import ModelFileError
+from gguf_embed.gguf_file.crisp_layout import UNIGRAM
 from gguf_embed.gguf_file.header import GgufHeader
+from gguf_embed.gguf_file.layout import read_layout, read_numbers
 from gguf_embed.gguf_file.static_format import (
     ARCHITECTURE,
     HUGGINGFACE_TOKENIZER,
@@ -15,7 +18,10 @@ from gguf_embed.gguf_file.static_format import (
     TOKENS,
 )
 from gguf_embed.gguf_file.strings import read_strings
+from gguf_embed.gguf_file.unigram_json import unigram_json
 from gguf_embed.types import Vocabulary
+
+_SCORES: Final = "tokenizer.ggml.scores"
 
 _ID_KEYS: Final = {"bos": "bos", "eos": "eos", "sep": "seperator", "unk": "unknown", "pad": "padding", "mask": "mask"}
 """Middle of the key `tokenizer.ggml.<name>_token_id`; "seperator" is how GGUF spells it."""
@@ -37,7 +43,8 @@ def has_stored_tokenizer(header: GgufHeader) -> bool:
 def read_stored_tokenizer(header: GgufHeader) -> StoredTokenizer:
     """Takes 0.1 s for 250,000 entries. Raises `ModelFileError` if a part is missing, or an id is out of range."""
     source, entries = header.get(TOKENIZER_JSON, str), read_strings(header.path, TOKENS)
-    if not source or not entries:
+    is_unigram = header.get(UNIGRAM, bool)
+    if not (source or is_unigram) or not entries:
         missing = TOKENS if source else TOKENIZER_JSON
         raise ModelFileError(f"{header.path}: {missing} is missing, so it cannot read text; convert the model again")
     ids = {role: header.get(f"tokenizer.ggml.{name}_token_id", int) for role, name in _ID_KEYS.items()}
@@ -47,6 +54,8 @@ def read_stored_tokenizer(header: GgufHeader) -> StoredTokenizer:
                 f"{header.path}: tokenizer.ggml.{_ID_KEYS[role]}_token_id is {token}, "
                 f"expected 0 to {len(entries) - 1}; convert the model again"
             )
+    if is_unigram:
+        source = unigram_json(entries, _scores(header, len(entries)), ids)
     flags = {name: header.get(f"tokenizer.ggml.add_{name}_token", bool) or False for name in ("bos", "eos", "sep")}
     vocabulary = Vocabulary(
         kind="none",
@@ -61,4 +70,16 @@ def read_stored_tokenizer(header: GgufHeader) -> StoredTokenizer:
         adds_eos=flags["eos"],
         adds_sep=flags["sep"],
     )
+    assert source, "it was checked, or made"
     return StoredTokenizer(source, vocabulary)
+
+
+def _scores(header: GgufHeader, n_entries: int) -> Sequence[float]:
+    entry = read_layout(header).entries.get(_SCORES)
+    found: Sequence[float] = [] if entry is None else read_numbers(header.path, entry).tolist()
+    if len(found) != n_entries:
+        raise ModelFileError(
+            f"{header.path}: {_SCORES} has {len(found)} numbers for {n_entries} entries, so it cannot read text; "
+            "convert the model again"
+        )
+    return found

@@ -14,6 +14,7 @@ from gguf_embed.gguf_file.header import read_header
 from gguf_embed.gguf_file.strings import read_strings
 from gguf_embed.gguf_file.token_heads import read_token_heads
 from tests.data.crisp_layout import write_in_crisp_layout
+from tests.data.crisp_native import write_natively
 from tests.data.head_directories import write_directory
 
 TEXTS = ["The quick brown fox", "hello"]
@@ -60,6 +61,27 @@ def test_sparse_vectors(tmp_path):
         for found, expected in zip(other.embed_sparse(TEXTS), one.embed_sparse(TEXTS), strict=True):
             np.testing.assert_array_equal(found.indices, expected.indices)
             np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bge_m3", "splade_bert"])
+def test_its_own_layout(tmp_path, name):
+    ours = converted(name, tmp_path)
+    model_type = "bgem3" if name == "bge_m3" else "sparse"
+    write_natively(ours, tmp_path / "crisp.gguf", tmp_path / "model" / "tokenizer.json", model_type=model_type)
+    pooling = "cls" if name == "bge_m3" else "mean"
+    with (
+        Embedder(ours, cache=tmp_path / "cache", precision="f32", engine="openvino", pooling=pooling) as one,
+        Embedder(tmp_path / "crisp.gguf", cache=tmp_path / "cache", precision="f32", pooling=pooling) as other,
+    ):
+        assert [other.tokenize(text) for text in TEXTS] == [one.tokenize(text) for text in TEXTS]
+        np.testing.assert_allclose(other.embed(TEXTS), one.embed(TEXTS), atol=1e-6)
+        for found, expected in zip(other.embed_sparse(TEXTS), one.embed_sparse(TEXTS), strict=True):
+            np.testing.assert_array_equal(found.indices, expected.indices)
+            np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
+        if name == "bge_m3":
+            pairs = zip(other.embed_multivector(TEXTS), one.embed_multivector(TEXTS), strict=True)
+            for tokens, expected_tokens in pairs:
+                np.testing.assert_allclose(tokens, expected_tokens, atol=1e-6)
 
 
 def test_a_prefix_that_is_no_token_is_named(tmp_path):

@@ -24,6 +24,7 @@ from tests.convert.encoders import tiny_models
 from tests.convert.tokenizers.decoder_directory import MODELS as DECODERS
 from tests.convert.tokenizers.decoder_directory import VECTOR_TEXTS, DecoderModel, write_decoder_directory
 from tests.convert.tokenizers.references import reference_tokenizers, reference_vectors
+from tests.data.crisp_native import write_natively
 from tests.data.tiny_weights import Weights, make_weights
 from tests.gguf_models import describe, finish, write_bpe
 
@@ -276,47 +277,10 @@ def _form(model: GraphModel, **changes: Any) -> GraphModel:
     return replace(model, write=partial(_another_form, model.write, **changes))
 
 
-_CRISP_NAMES = {
-    "token_embd_norm": "embd_ln",
-    "attn_q": "attn.q",
-    "attn_k": "attn.k",
-    "attn_v": "attn.v",
-    "attn_output": "attn.o",
-    "attn_output_norm": "ln1",
-    "ffn_up": "ffn.fc1",
-    "ffn_down": "ffn.fc2",
-    "layer_output_norm": "ln2",
-}
-
-
-def _write_crisp_mpnet(path: Path, outtype: OutType) -> None:
-    """`mpnet` in CrispEmbed's layout, with the wrong id that its older files have."""
+def _write_crisp(name: str, path: Path, outtype: OutType) -> None:
     original = path.with_name(f"{path.name}.original")
-    _convert_encoder("mpnet", original, outtype)
-    reader = gguf.GGUFReader(original)
-    stored = json.loads((tiny_models.OWN / "tokenizers" / "mpnet.json").read_text("utf-8"))
-    config = json.loads((tiny_models.OWN / "mpnet" / "config.json").read_text("utf-8"))
-    writer = gguf.GGUFWriter(path, "bert")
-    for key in ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size"):
-        writer.add_uint32(f"bert.{key}", config[key])
-    writer.add_uint32("bert.max_position_embeddings", config["max_position_embeddings"])
-    writer.add_float32("bert.layer_norm_eps", config["layer_norm_eps"])
-    writer.add_uint32("bert.position_offset", 2)
-    writer.add_uint32("bert.pooling_method", 0)
-    writer.add_uint32("tokenizer.ggml.type", 0)
-    writer.add_uint32("tokenizer.ggml.cls_token_id", 101)
-    writer.add_uint32("tokenizer.ggml.unknown_token_id", stored["model"]["vocab"]["[UNK]"])
-    writer.add_array("tokenizer.ggml.tokens", sorted(stored["model"]["vocab"], key=stored["model"]["vocab"].get))
-    for tensor in reader.tensors:
-        stem, _, suffix = tensor.name.rpartition(".")
-        at, _, part = stem.rpartition(".")
-        name = f"{_CRISP_NAMES.get(part, part)}.{suffix}"
-        values = tensor.data
-        if tensor.name == "position_embd.weight":
-            values = np.concatenate([np.full((2, values.shape[1]), 9.0, np.float32), values])
-        writer.add_tensor(f"enc.{at.removeprefix('blk.')}.{name}" if at else name, values, raw_dtype=tensor.tensor_type)
-    writer.add_tensor("pooler.weight", np.zeros((64, 64), np.float32))
-    finish(writer, path)
+    _convert_encoder(name, original, outtype)
+    write_natively(original, path, original.with_suffix(".hf") / "tokenizer.json")
 
 
 MODELS: dict[str, GraphModel] = {
@@ -361,7 +325,6 @@ MODELS |= {
         tensors=lambda tensors: {name: values for name, values in tensors.items() if ".lora_" not in name},
         metadata={f"jina-bert-v3.adapter.{key}": None for key in ("tasks", "rank", "scale")},
     ),
-    "mpnet_of_crisp_embed": GraphModel("mpnet", _write_crisp_mpnet, MODELS["mpnet"].reference),
     "t5_of_llama_cpp": _form(MODELS["t5_gated"], metadata={"t5encoder.attention.causal": None}),
     "bert_fused_qkv": _form(MODELS["bert"], tensors=_fuse_qkv),
     "nomic_bert_split_qkv": _form(MODELS["nomic_bert"], tensors=_split_qkv),
@@ -387,4 +350,8 @@ MODELS |= {
             "gemma-embedding.rope.freq_base_swa": None,  # 10,000
         },
     ),
+}
+MODELS |= {
+    f"{name}_of_crisp_embed": replace(MODELS[name], write=partial(_write_crisp, name))
+    for name in ("mpnet", "bert", "bert_reranker", "bert_unigram", "xlm_roberta", "xlm_roberta_reranker")
 }

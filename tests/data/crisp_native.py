@@ -1,0 +1,100 @@
+"""Rewrites our GGUF in CrispEmbed's own layout: keys of a config.json, layers `enc.N`, the original vocabulary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from tests.data.crisp_layout import TENSORS, as_tensor
+
+_KEYS = {
+    "hidden_size": "embedding_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "intermediate_size": "feed_forward_length",
+}
+_NAMES = {
+    "token_embd_norm": "embd_ln",
+    "token_types": "token_type_embd",
+    "attn_q": "attn.q",
+    "attn_k": "attn.k",
+    "attn_v": "attn.v",
+    "attn_output": "attn.o",
+    "attn_output_norm": "ln1",
+    "ffn_up": "ffn.fc1",
+    "ffn_down": "ffn.fc2",
+    "layer_output_norm": "ln2",
+}
+_RANK_HEAD = {"cls": "classifier.dense", "cls.output": "classifier.out_proj"}
+_LEXICAL = {"gguf-embed.sparse.weight": "sparse_linear.weight", "gguf-embed.sparse.bias": "sparse_linear.bias"}
+_OLD_CLS_ID = 101
+"""Older files of MPNet have BERT's."""
+
+
+def write_natively(source: Path, path: Path, tokenizer: Path, *, model_type: str = "dense") -> None:
+    """`tokenizer`: the original's tokenizer.json. Positions are those of BERT, else begin with two rows of padding."""
+    reader = gguf.GGUFReader(source)
+    architecture = str(reader.fields["general.architecture"].contents())
+    stored = json.loads(tokenizer.read_text("utf-8"))
+    is_bert = "[CLS]" in stored["model"]["vocab"]
+    first = 0 if is_bert else 2
+
+    def number(key: str) -> float:
+        return float(reader.fields[f"{architecture}.{key}"].contents())
+
+    writer = gguf.GGUFWriter(path, "bert")
+    for theirs, ours in _KEYS.items():
+        writer.add_uint32(f"bert.{theirs}", int(number(ours)))
+    writer.add_float32("bert.layer_norm_eps", number("attention.layer_norm_epsilon"))
+    writer.add_uint32("bert.max_position_embeddings", int(number("context_length")) + first)
+    writer.add_uint32("bert.position_offset", first)
+    pooling = reader.fields.get(f"{architecture}.pooling_type")
+    writer.add_uint32("bert.pooling_method", int(pooling is not None and pooling.contents() == 2))
+    writer.add_string("bert.model_type", model_type)
+    _write_tokenizer(writer, stored)
+    for tensor in reader.tensors:
+        values = tensor.data
+        if tensor.name == "position_embd.weight" and first:
+            values = np.concatenate([np.full((first, values.shape[1]), 9.0, np.float32), values])
+        writer.add_tensor(_name(tensor.name), values, raw_dtype=tensor.tensor_type)
+    n_embd = int(number("embedding_length"))
+    has_rank_head = any(tensor.name.startswith("cls.") for tensor in reader.tensors)
+    if not has_rank_head:
+        writer.add_tensor("pooler.weight", np.zeros((n_embd, n_embd), np.float32))
+    is_mlm = "gguf-embed.sparse.norm.weight" in reader.fields
+    for key, name in (TENSORS if is_mlm else TENSORS | _LEXICAL).items():
+        if key in reader.fields:
+            writer.add_tensor(name, as_tensor(reader.fields[key].contents(), n_embd, name))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _name(name: str) -> str:
+    stem, _, suffix = name.rpartition(".")
+    if stem in _RANK_HEAD:
+        return f"{_RANK_HEAD[stem]}.{suffix}"
+    at, _, part = stem.rpartition(".")
+    renamed = f"{_NAMES.get(part, part)}.{suffix}"
+    return f"enc.{at.removeprefix('blk.')}.{renamed}" if at else renamed
+
+
+def _write_tokenizer(writer: gguf.GGUFWriter, stored: dict) -> None:
+    vocab, special = stored["model"]["vocab"], {token["content"]: token["id"] for token in stored["added_tokens"]}
+    if isinstance(vocab, list):  # of pieces and scores
+        writer.add_uint32("tokenizer.ggml.type", 2)
+        ids = {"bos": special["<s>"], "eos": special["</s>"], "unknown": special["<unk>"], "padding": special["<pad>"]}
+        writer.add_array("tokenizer.ggml.scores", [float(score) for _, score in vocab])
+        entries = [text for text, _ in vocab]
+    else:
+        writer.add_uint32("tokenizer.ggml.type", 0)
+        ids = {"unknown": vocab["[UNK]"], "cls": vocab.get("[CLS]", _OLD_CLS_ID)}
+        ids |= {"sep": vocab["[SEP]"], "padding": vocab["[PAD]"]} if "[SEP]" in vocab else {}
+        entries = sorted(vocab, key=vocab.get)
+    for role, token in ids.items():
+        writer.add_uint32(f"tokenizer.ggml.{role}_token_id", token)
+    writer.add_array("tokenizer.ggml.tokens", entries)
