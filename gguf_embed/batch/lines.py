@@ -100,7 +100,7 @@ def read_lines(stream: BinaryIO, max_body_bytes: int) -> Iterator[Line]:
 def parse_line(line: Line, rules: Rules) -> LineRequest:
     """Raises `BadLine`. The body's own fields are left to its route."""
     if line.raw is None:
-        raise BadLine("line_too_long", f"the line is over {rules.limits.max_line_bytes} bytes: split its inputs")
+        raise BadLine("line_too_long", f"the line is over {rules.limits.max_line_bytes:,} bytes: split its inputs")
     try:
         given = rules.parse(line.raw)
     except InvalidRequest as error:

@@ -61,7 +61,7 @@ class Space:
         with self._lock:
             if self.used_bytes + n_bytes > limit:
                 raise StorageFull(
-                    f"the files of batches have {self.used_bytes} bytes, and the limit for all of them is {limit}: "
+                    f"the files of batches have {self.used_bytes:,} bytes, and the limit for all of them is {limit:,}: "
                     "delete some, or start the server with a larger --batch-max-bytes"
                 )
             self.used_bytes += n_bytes

@@ -44,7 +44,7 @@ class Upload:
     async def write(self, piece: bytes) -> None:
         """Raises `PayloadTooLarge`, `StorageFull` or `StorageFailed`."""
         if self.n_bytes + len(piece) > self._max_bytes:
-            raise PayloadTooLarge(f"the file is over {self._max_bytes} bytes: split it into several batches")
+            raise PayloadTooLarge(f"the file is over {self._max_bytes:,} bytes: split it into several batches")
         self._ledger.store.space.take(len(piece))
         self.n_bytes += len(piece)
         self._gathered.append(piece)

@@ -8,6 +8,21 @@ from collections.abc import Sequence
 from gguf_embed.cli.table import Column, table_lines
 from gguf_embed.model_store.catalog import CatalogRow
 
+LANGUAGES = {
+    "arabic": "ar",
+    "chinese": "zh",
+    "english": "en",
+    "french": "fr",
+    "german": "de",
+    "italian": "it",
+    "japanese": "ja",
+    "korean": "ko",
+    "portuguese": "pt",
+    "russian": "ru",
+    "spanish": "es",
+    "turkish": "tr",
+}
+
 _COLUMNS = (
     Column("NAME", shrinks_to=35, folds=True),
     Column("ALIASES", leaves=2, shrinks_to=14),
@@ -56,8 +71,18 @@ def languages_text(row: CatalogRow) -> str:
 
 
 def chosen_rows(rows: Sequence[CatalogRow], words: Sequence[str], max_bytes: int | None) -> list[CatalogRow]:
-    """The rows that have all of these words in what the table shows, and whose file is not larger."""
-    return [row for row in rows if has_words(_searched(row), words) and _fits(row, max_bytes)]
+    """The rows that have all of these words in what the table shows, and whose file is not larger.
+
+    A language, "de" or "german", is meant as such, and multilingual models have it.
+    """
+    return [row for row in rows if all(_has(row, word) for word in words) and _fits(row, max_bytes)]
+
+
+def _has(row: CatalogRow, word: str) -> bool:
+    code = LANGUAGES.get(word.lower(), word.lower())
+    if code in LANGUAGES.values():
+        return code in row.languages or "multilingual" in row.languages
+    return has_words(_searched(row), [word])
 
 
 def has_words(text: str, words: Sequence[str]) -> bool:

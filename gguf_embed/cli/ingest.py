@@ -96,7 +96,7 @@ def require_sink(context: click.Context, option: click.Parameter, value: str | N
 )
 @in_group(
     "Vectors",
-    model_options("all-MiniLM-L6-v2"),
+    model_options("all-MiniLM-L6-v2", "document"),
     click.option(
         "--vectors",
         default="dense",

@@ -29,11 +29,6 @@ _OPTIONS = (
     ),
     API_KEY,
     click.option(
-        "--input-type",
-        metavar="NAME",
-        help="Prompt before each text, e.g. document or query. Default: document, if the model has one.",
-    ),
-    click.option(
         "--pooling",
         type=click.Choice(["mean", "cls", "last"]),
         help="How a text's token vectors become one. Default: the model's own.",
@@ -92,10 +87,18 @@ class JobFlags(ModelFlags, Protocol):
     def ray_address(self) -> str | None: ...
 
 
-def model_options(default: str) -> Callable[[_F], _F]:
-    """-m, --endpoint, --api-key, --input-type, --pooling, --dimensions and --truncate. `default`: of -m, in words."""
+def model_options(default: str, input_type: str) -> Callable[[_F], _F]:
+    """-m, --endpoint, --api-key, --input-type, --pooling, --dimensions and --truncate.
+
+    `default`: of -m, in words. `input_type`: the default of --input-type.
+    """
     model = model_option(f"; with --endpoint, the name that the server knows.  [default: {default}]")
-    return lambda command: with_options(command, (model, *_OPTIONS))
+    prompt = click.option(
+        "--input-type",
+        metavar="NAME",
+        help=f"Prompt before each text, e.g. document or query. Default: {input_type}, if the model has one.",
+    )
+    return lambda command: with_options(command, (model, *_OPTIONS[:2], prompt, *_OPTIONS[2:]))
 
 
 def runner_options(command: _F) -> _F:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 gguf-embed list
-gguf-embed list --catalog rerank --max-size 500M
+gguf-embed list --catalog rerank german --max-size 500M
 """
 
 MODELS_DIR = click.option(
@@ -85,7 +85,8 @@ def list_models(
     """List the models on this machine, or those that can be pulled.
 
     On this machine are the pulled models, the built-in one, and with --models-dir the GGUF files in that folder. Each
-    WORD must occur in a model's name, aliases, kind, languages, architecture or license.
+    WORD must occur in a model's name, aliases, kind, languages, architecture or license; a language such as german is
+    also one of the multilingual models.
     """
     if catalog:
         _print_catalog(words, max_size, as_json=as_json)

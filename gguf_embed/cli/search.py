@@ -56,7 +56,7 @@ gguf-embed search 'lancedb:vectors?table=docs' "how do I reset my password"
 @click.argument("url")
 @click.argument("query")
 @click.option("-n", "--top", type=Number(1, 1000), default=5, show_default=True, help="How many rows to print.")
-@model_options("the one of the rows")
+@model_options("the one of the rows", "query")
 @click.option("--json", is_flag=True, help="Print one JSON object per row.")
 def search(**typed: Any) -> None:
     """Print the rows nearest to a query.

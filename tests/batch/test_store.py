@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_without_its_path(tmp_path):
 def test_space_is_limited(tmp_path):
     store = open_store(tmp_path, LIMITS)
     store.space.take(99_999)
-    with pytest.raises(StorageFull, match="100000"):
+    with pytest.raises(StorageFull, match="100,000"):
         store.space.take(2)
     store.space.take(1)
     store.space.give(50_000)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gguf_embed.cli.catalog_table import catalog_lines, source_label
+from gguf_embed.cli.catalog_table import catalog_lines, chosen_rows, source_label
 from gguf_embed.cli.list_models import age_text
 from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.store import ModelStore
@@ -69,6 +69,15 @@ def test_json_has_all_fields(place, pulled):
 def test_a_damaged_file_is_listed_as_unreadable(place, pulled):
     pulled.write_bytes(b"nothing")
     assert place.call("list").stdout.splitlines()[1].split()[:2] == ["org/tiny:F32", "unreadable"]
+
+
+@pytest.mark.parametrize("word", ["de", "german", "German"])
+def test_a_language_is_also_one_of_multilingual_models(word):
+    rows = chosen_rows(load_catalog().rows, [word], None)
+    assert all({"de", "multilingual"} & set(row.languages) for row in rows)
+    assert {"jina-embeddings-v2-base-de", "bge-m3"} <= {row.name for row in rows}
+    assert "bge-m3" in {row.name for row in chosen_rows(load_catalog().rows, ["italian", "bge"], None)}
+    assert not chosen_rows(load_catalog().rows, ["italian", "jina-embeddings-v2-base-en"], None)
 
 
 def test_the_catalog_is_listed(place):

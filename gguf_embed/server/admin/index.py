@@ -68,7 +68,5 @@ def example(url: str, info: ModelInfo | None, *, named: bool = False, headers: s
 def _index_line(status: ModelStatus) -> str:
     info = status.info
     rank = "reranker, " if info.n_scores or info.output.kind == SCORES else ""
-    return (
-        f"  {info.name} ({rank}{info.n_embd} dimensions, pooling {info.pooling.value}, "
-        f"at most {info.max_input_tokens} tokens per text, {status.state})"
-    )
+    vectors = f"{info.n_embd} dimensions, pooling {info.pooling.value}" if info.n_embd else "sparse vectors"
+    return f"  {info.name} ({rank}{vectors}, at most {info.max_input_tokens} tokens per text, {status.state})"

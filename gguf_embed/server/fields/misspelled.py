@@ -43,7 +43,7 @@ def refuse_misspelled(body: JsonObject, known: Collection[str]) -> None:
             continue
         meant = min((one for one in known if is_one_edit(name, one)), default=None)
         if meant is not None:
-            raise InvalidRequest(f'there is no field "{name}": did you mean "{meant}"?', name)
+            raise InvalidRequest(f'there is no field "{name}"; did you mean "{meant}"?', name)
 
 
 def is_one_edit(name: str, other: str) -> bool:

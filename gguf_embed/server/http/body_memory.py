@@ -65,7 +65,7 @@ class BodyMemory:
 
     def _overloaded(self) -> Overloaded:
         return Overloaded(
-            f"other requests' bodies take the {self.limit_bytes} bytes that the server has for bodies",
+            f"other requests' bodies take the {self.limit_bytes:,} bytes that the server has for bodies",
             retry_after_s=int(MAX_WAIT_S) // 3,
             ways_out=[WayOut.RETRY, WayOut.MORE_BODY_MEMORY],
         )

@@ -38,12 +38,12 @@ class RouteNotFound(EmbedError):
     def __init__(self, path: str, known: Iterable[str] = ()) -> None:
         # a path that is not UTF-8 contains surrogates, which JSON cannot represent
         shown = path[:_MAX_PATH_SHOWN].encode("utf-8", "replace").decode()
-        hint = ""
+        hint = ":"
         if _GENERATION.search(shown):
-            hint = "this server embeds text and does not generate it; "
+            hint = ": this server embeds text and does not generate it;"
         elif meant := difflib.get_close_matches(shown, known, n=1, cutoff=_CLOSE):
-            hint = f"did you mean {meant[0]}? "
-        super().__init__(f"there is no route {shown}: {hint}GET {min(known, key=len, default='/')} lists all routes")
+            hint = f"; did you mean {meant[0]}?"
+        super().__init__(f"there is no route {shown}{hint} GET {min(known, key=len, default='/')} lists all routes")
 
 
 class MethodNotAllowed(EmbedError):
@@ -63,7 +63,7 @@ class HeadersTooLarge(EmbedError):
 
     def __init__(self) -> None:
         super().__init__(
-            f"the request's headers are over {MAX_HEADER_BYTES} bytes together: send fewer or smaller ones, for "
+            f"the request's headers are over {MAX_HEADER_BYTES:,} bytes together: send fewer or smaller ones, for "
             "example without cookies"
         )
 

@@ -138,5 +138,5 @@ def incomplete() -> InvalidRequest:
 
 def too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(
-        f"the body is over {limit} bytes: send less in one request, or start the server with a larger --max-body-size"
+        f"the body is over {limit:,} bytes: send less in one request, or start the server with a larger --max-body-size"
     )

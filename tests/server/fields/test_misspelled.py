@@ -32,7 +32,7 @@ def test_one_slip_is_named_with_what_was_meant(name, meant):
     if meant is None:
         refuse_misspelled({name: 1}, KNOWN)
     else:
-        with pytest.raises(InvalidRequest, match=f'there is no field "{name}": did you mean "{meant}"') as caught:
+        with pytest.raises(InvalidRequest, match=f'there is no field "{name}"; did you mean "{meant}"') as caught:
             refuse_misspelled({name: 1}, KNOWN)
         assert caught.value.param == name
 
