@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from gguf_embed.errors import InvalidRequest, ModelFileError
+from gguf_embed.errors import ModelFileError
+from gguf_embed.tokenization.known_ids import require_known
 from gguf_embed.tokenization.offsets import trim
 from gguf_embed.types import Span, Vocabulary
 
@@ -74,8 +75,7 @@ class ClipCodec:
 
     def token_bytes(self, token: int) -> bytes:
         """A word's last token ends in a space, because the original forgets which words had one."""
-        if not 0 <= token < len(self._entries):
-            raise InvalidRequest(f"token id {token} is not in the model's vocabulary of {len(self._entries)}", "tokens")
+        require_known([token], len(self._entries))
         entry = self._entries[token]
         if token in (self._bos, self._eos):
             return entry.encode()

@@ -7,7 +7,8 @@ import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from gguf_embed.errors import InvalidRequest, ModelFileError
+from gguf_embed.errors import ModelFileError
+from gguf_embed.tokenization.known_ids import require_known
 from gguf_embed.tokenization.offsets import MAX_ALIGNED_CHARACTERS, align
 from gguf_embed.types import Span, Vocabulary
 
@@ -77,8 +78,7 @@ class SiglipCodec:
         return ids, [*spans, *(None for _ in ids[len(own) :])]
 
     def token_bytes(self, token: int) -> bytes:
-        if not 0 <= token < len(self._entries):
-            raise InvalidRequest(f"token id {token} is not in the model's vocabulary of {len(self._entries)}", "tokens")
+        require_known([token], len(self._entries))
         return self._entries[token].replace(_WORD_START, " ").encode()
 
     def detokenize(self, tokens: Sequence[int]) -> str:

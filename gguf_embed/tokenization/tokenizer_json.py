@@ -7,7 +7,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from gguf_embed.errors import InvalidRequest, ModelFileError
+from gguf_embed.errors import ModelFileError
+from gguf_embed.tokenization.known_ids import require_known
 from gguf_embed.tokenization.offsets import trim
 from gguf_embed.types import Span, Vocabulary
 
@@ -56,11 +57,11 @@ class TokenizerJsonCodec:
         return encoding.ids, [None if is_added else trim(text, *span) for span, is_added in added]
 
     def token_bytes(self, token: int) -> bytes:
-        self._check_known([token])
+        require_known([token], len(self._vocabulary.entries))
         return piece_of(self._tokenizer, token, self._vocabulary.entries[token]).encode()
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        self._check_known(tokens)
+        require_known(tokens, len(self._vocabulary.entries))
         if self._tokenizer.decoder is None:
             return "".join(piece_of(self._tokenizer, token, self._vocabulary.entries[token]) for token in tokens)
         text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
@@ -73,12 +74,6 @@ class TokenizerJsonCodec:
                 self._literal = load_tokenizer(self._source)
                 self._literal.encode_special_tokens = True
             return self._literal
-
-    def _check_known(self, tokens: Sequence[int]) -> None:
-        n_vocab = len(self._vocabulary.entries)
-        for token in tokens:
-            if not 0 <= token < n_vocab:
-                raise InvalidRequest(f"token id {token} is not in the model's vocabulary of {n_vocab}", "tokens")
 
 
 def load_tokenizer(source: str) -> HfTokenizer:

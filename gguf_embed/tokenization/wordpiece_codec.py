@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from gguf_embed.errors import InvalidRequest
+from gguf_embed.tokenization.known_ids import require_known
 from gguf_embed.tokenization.wordpiece import ExactWordPiece, required_ids
 from gguf_embed.types import Span, Vocabulary
 
@@ -48,11 +48,11 @@ class WordPieceCodec:
         return self._exact().encode_with_offsets(text)
 
     def token_bytes(self, token: int) -> bytes:
-        self._check_known([token])
+        require_known([token], len(self._vocabulary.entries))
         return self._piece(token)
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        self._check_known(tokens)
+        require_known(tokens, len(self._vocabulary.entries))
         pieces = [self._piece(token) for token in tokens]
         if pieces and self._strips_first_space:
             pieces[0] = pieces[0].removeprefix(b" ")
@@ -64,12 +64,6 @@ class WordPieceCodec:
                 if self._tokenizer is None:
                     self._tokenizer = ExactWordPiece(self._vocabulary)
         return self._tokenizer
-
-    def _check_known(self, tokens: Sequence[int]) -> None:
-        n_vocab = len(self._vocabulary.entries)
-        for token in tokens:
-            if not 0 <= token < n_vocab:
-                raise InvalidRequest(f"token id {token} is not in the model's vocabulary of {n_vocab}", "tokens")
 
 
 def clean_spaces(text: bytes) -> bytes:

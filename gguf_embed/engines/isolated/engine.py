@@ -19,7 +19,7 @@ from gguf_embed.engines.isolated.messages import (
 )
 from gguf_embed.engines.isolated.process import Lane
 from gguf_embed.engines.isolated.supervisor import Supervisor
-from gguf_embed.errors import InvalidRequest
+from gguf_embed.tokenization.known_ids import require_known
 from gguf_embed.types import TOKENS, ImageInput, Output, OutputSpec, Span, Vocabulary
 
 SHORT_CHARACTERS, N_SHORT_TEXTS = 32, 256
@@ -119,19 +119,13 @@ class IsolatedCodec:
         return found
 
     def token_bytes(self, token: int) -> bytes:
-        self._check_known([token])
+        require_known([token], len(self._pieces))
         return self._pieces[token]
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        self._check_known(tokens)
+        require_known(tokens, len(self._pieces))
         text: str = self._call(CodecCall("detokenize", tokens), len(tokens))
         return text
-
-    def _check_known(self, tokens: Sequence[int]) -> None:
-        n_vocab = len(self._pieces)
-        for token in tokens:
-            if not 0 <= token < n_vocab:
-                raise InvalidRequest(f"token id {token} is not in the model's vocabulary of {n_vocab}", "tokens")
 
     def _call(self, call: CodecCall, n_characters: int) -> Any:
         """On a lane that no other thread uses now."""

@@ -10,7 +10,7 @@ from gguf_embed.config import OffloadConfig
 from gguf_embed.engines.base import ClosableCodec
 from gguf_embed.engines.llama import api
 from gguf_embed.engines.llama import vocabulary as words
-from gguf_embed.errors import InvalidRequest
+from gguf_embed.tokenization.known_ids import require_known
 from gguf_embed.types import Vocabulary
 
 
@@ -34,18 +34,12 @@ class LlamaCodec:
         return words.tokenize(self._vocab, text.encode("utf-8", "replace"), add_special, parse_special)
 
     def token_bytes(self, token: int) -> bytes:
-        self._check_known([token])
+        require_known([token], self._n_vocab)
         return words.token_bytes(self._vocab, token)
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        self._check_known(tokens)
+        require_known(tokens, self._n_vocab)
         return words.detokenize(self._vocab, tokens).decode("utf-8", "replace")
-
-    def _check_known(self, tokens: Sequence[int]) -> None:
-        """llama.cpp ends the process for an id outside its vocabulary."""
-        for token in tokens:
-            if not 0 <= token < self._n_vocab:
-                raise InvalidRequest(f"token id {token} is not in the model's vocabulary of {self._n_vocab}", "tokens")
 
 
 def open_codec(path: Path) -> ClosableCodec:

@@ -11,11 +11,12 @@ from gguf_embed.engines.base import ContextSpec, EngineInfo
 from gguf_embed.engines.static.table import Ids, TokenTable, open_table
 from gguf_embed.engines.static.tokenizer import HuggingFaceTokenizer, TextTokenizer
 from gguf_embed.engines.static.words import WordTokenizer
-from gguf_embed.errors import EngineFailure, InvalidInput, InvalidRequest, ModelFileError, NotSupported
+from gguf_embed.errors import EngineFailure, InvalidInput, ModelFileError, NotSupported
 from gguf_embed.gguf_file import static_format as keys
 from gguf_embed.gguf_file.facts import context_length, n_parameters, pooling_type, tensor_bytes
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.strings import read_strings
+from gguf_embed.tokenization.known_ids import require_known
 from gguf_embed.types import DENSE, TOKENS, FloatMatrix, OutputSpec, Pooling, Span, Vocabulary
 from gguf_embed.vectors import Rows
 
@@ -55,17 +56,12 @@ class StaticCodec:
         return self._tokenizer.encode_with_offsets(text)
 
     def token_bytes(self, token: int) -> bytes:
-        self._check_known([token])
+        require_known([token], self._n_tokens)
         return self._tokenizer.piece(token).encode()
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        self._check_known(tokens)
+        require_known(tokens, self._n_tokens)
         return self._tokenizer.decode(tokens)
-
-    def _check_known(self, tokens: Sequence[int]) -> None:
-        for token in tokens:
-            if not 0 <= token < self._n_tokens:
-                raise InvalidRequest(f"token id {token} is not in the model's vocabulary of {self._n_tokens}", "tokens")
 
 
 class StaticEngine:
