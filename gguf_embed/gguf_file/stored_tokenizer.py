@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file.crisp_layout import UNIGRAM
+from gguf_embed.gguf_file.crisp_tokenizer import MERGES_AT, MERGES_BYTES, UNIGRAM
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.layout import read_layout, read_numbers
+from gguf_embed.gguf_file.made_tokenizer import Ids, bpe_json, split_merges, unigram_json
 from gguf_embed.gguf_file.static_format import (
     ARCHITECTURE,
     HUGGINGFACE_TOKENIZER,
@@ -18,7 +19,6 @@ from gguf_embed.gguf_file.static_format import (
     TOKENS,
 )
 from gguf_embed.gguf_file.strings import read_strings
-from gguf_embed.gguf_file.unigram_json import unigram_json
 from gguf_embed.types import Vocabulary
 
 _SCORES: Final = "tokenizer.ggml.scores"
@@ -43,8 +43,8 @@ def has_stored_tokenizer(header: GgufHeader) -> bool:
 def read_stored_tokenizer(header: GgufHeader) -> StoredTokenizer:
     """Takes 0.1 s for 250,000 entries. Raises `ModelFileError` if a part is missing, or an id is out of range."""
     source, entries = header.get(TOKENIZER_JSON, str), read_strings(header.path, TOKENS)
-    is_unigram = header.get(UNIGRAM, bool)
-    if not (source or is_unigram) or not entries:
+    is_made = header.get(UNIGRAM, bool) or MERGES_AT in header.metadata
+    if not (source or is_made) or not entries:
         missing = TOKENS if source else TOKENIZER_JSON
         raise ModelFileError(f"{header.path}: {missing} is missing, so it cannot read text; convert the model again")
     ids = {role: header.get(f"tokenizer.ggml.{name}_token_id", int) for role, name in _ID_KEYS.items()}
@@ -54,8 +54,6 @@ def read_stored_tokenizer(header: GgufHeader) -> StoredTokenizer:
                 f"{header.path}: tokenizer.ggml.{_ID_KEYS[role]}_token_id is {token}, "
                 f"expected 0 to {len(entries) - 1}; convert the model again"
             )
-    if is_unigram:
-        source = unigram_json(entries, _scores(header, len(entries)), ids)
     flags = {name: header.get(f"tokenizer.ggml.add_{name}_token", bool) or False for name in ("bos", "eos", "sep")}
     vocabulary = Vocabulary(
         kind="none",
@@ -70,8 +68,19 @@ def read_stored_tokenizer(header: GgufHeader) -> StoredTokenizer:
         adds_eos=flags["eos"],
         adds_sep=flags["sep"],
     )
-    assert source, "it was checked, or made"
-    return StoredTokenizer(source, vocabulary)
+    return StoredTokenizer(source or _made(header, entries, ids), vocabulary)
+
+
+def _made(header: GgufHeader, entries: Sequence[str], ids: Ids) -> str:
+    """Raises `ModelFileError` if a part is missing."""
+    if header.get(UNIGRAM, bool):
+        return unigram_json(entries, _scores(header, len(entries)), ids)
+    with header.path.open("rb") as file:
+        file.seek(header.data_start + (header.get(MERGES_AT, int) or 0))
+        merges = split_merges(file.read(header.get(MERGES_BYTES, int) or 0))
+    separators = 2 if header.get("tokenizer.ggml.add_sep_token", bool) else 1
+    is_modern = header.architecture == "modern-bert"
+    return bpe_json(entries, merges, ids, composes=is_modern, separators=separators)
 
 
 def _scores(header: GgufHeader, n_entries: int) -> Sequence[float]:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import ARRAY, SCALAR_FORMATS, VOCABULARY_TYPES, VocabularyType
-from gguf_embed.gguf_file.crisp_layout import RAW_VOCABULARY, our_entries
+from gguf_embed.gguf_file.crisp_layout import our_entries
+from gguf_embed.gguf_file.crisp_tokenizer import RAW_VOCABULARY
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.layout import read_layout, read_numbers
 from gguf_embed.gguf_file.strings import read_strings

@@ -28,7 +28,8 @@ _NAMES = {
     "ffn_down": "ffn.fc2",
     "layer_output_norm": "ln2",
 }
-_RANK_HEAD = {"cls": "classifier.dense", "cls.output": "classifier.out_proj"}
+_MODERN_NAMES = {"attn_norm": "ln1", "ffn_norm": "ln2", "ffn_up": "ffn_up_gate", "output_norm": "final_norm"}
+_RANK_HEAD = {"cls": "classifier.dense", "cls.norm": "classifier.ln", "cls.output": "classifier.out_proj"}
 _LEXICAL = {"gguf-embed.sparse.weight": "sparse_linear.weight", "gguf-embed.sparse.bias": "sparse_linear.bias"}
 _OLD_CLS_ID = 101
 """Older files of MPNet have BERT's."""
@@ -39,8 +40,8 @@ def write_natively(source: Path, path: Path, tokenizer: Path, *, model_type: str
     reader = gguf.GGUFReader(source)
     architecture = str(reader.fields["general.architecture"].contents())
     stored = json.loads(tokenizer.read_text("utf-8"))
-    is_bert = "[CLS]" in stored["model"]["vocab"]
-    first = 0 if is_bert else 2
+    first = 0 if "[CLS]" in stored["model"]["vocab"] else 2
+    is_modern = architecture == "modern-bert"
 
     def number(key: str) -> float:
         return float(reader.fields[f"{architecture}.{key}"].contents())
@@ -48,20 +49,30 @@ def write_natively(source: Path, path: Path, tokenizer: Path, *, model_type: str
     writer = gguf.GGUFWriter(path, "bert")
     for theirs, ours in _KEYS.items():
         writer.add_uint32(f"bert.{theirs}", int(number(ours)))
-    writer.add_float32("bert.layer_norm_eps", number("attention.layer_norm_epsilon"))
+    writer.add_float32("bert.layer_norm_eps", 1e-12 if is_modern else number("attention.layer_norm_epsilon"))
+    if is_modern:
+        writer.add_float32("bert.rope_theta", number("rope.freq_base_swa"))
+        writer.add_float32("bert.rope_theta_global", number("rope.freq_base"))
+        writer.add_uint32("bert.global_attn_every_n", int(number("attention.sliding_window_pattern")))
+        writer.add_uint32("bert.local_attention", int(number("attention.sliding_window")))
+        writer.add_string("bert.ffn_act", str(reader.fields["modern-bert.hidden_activation"].contents()))
     writer.add_uint32("bert.max_position_embeddings", int(number("context_length")) + first)
     writer.add_uint32("bert.position_offset", first)
-    pooling = reader.fields.get(f"{architecture}.pooling_type")
+    has_rank_head = any(tensor.name.startswith("cls.") for tensor in reader.tensors)
+    pooling = reader.fields.get(f"{architecture}.{'classifier.' * has_rank_head}pooling_type")
     writer.add_uint32("bert.pooling_method", int(pooling is not None and pooling.contents() == 2))
     writer.add_string("bert.model_type", model_type)
     _write_tokenizer(writer, stored)
     for tensor in reader.tensors:
         values = tensor.data
+        if tensor.name.endswith("attn_qkv.weight"):
+            for part, rows in zip("qkv", np.split(values, 3), strict=True):
+                writer.add_tensor(f"enc.{tensor.name.split('.')[1]}.attn.{part}.weight", rows)
+            continue
         if tensor.name == "position_embd.weight" and first:
             values = np.concatenate([np.full((first, values.shape[1]), 9.0, np.float32), values])
-        writer.add_tensor(_name(tensor.name), values, raw_dtype=tensor.tensor_type)
+        writer.add_tensor(_name(tensor.name, is_modern=is_modern), values, raw_dtype=tensor.tensor_type)
     n_embd = int(number("embedding_length"))
-    has_rank_head = any(tensor.name.startswith("cls.") for tensor in reader.tensors)
     if not has_rank_head:
         writer.add_tensor("pooler.weight", np.zeros((n_embd, n_embd), np.float32))
     is_mlm = "gguf-embed.sparse.norm.weight" in reader.fields
@@ -74,12 +85,12 @@ def write_natively(source: Path, path: Path, tokenizer: Path, *, model_type: str
     writer.close()
 
 
-def _name(name: str) -> str:
+def _name(name: str, *, is_modern: bool) -> str:
     stem, _, suffix = name.rpartition(".")
     if stem in _RANK_HEAD:
         return f"{_RANK_HEAD[stem]}.{suffix}"
     at, _, part = stem.rpartition(".")
-    renamed = f"{_NAMES.get(part, part)}.{suffix}"
+    renamed = f"{(_NAMES | _MODERN_NAMES if is_modern else _NAMES).get(part, part)}.{suffix}"
     return f"enc.{at.removeprefix('blk.')}.{renamed}" if at else renamed
 
 
@@ -90,6 +101,13 @@ def _write_tokenizer(writer: gguf.GGUFWriter, stored: dict) -> None:
         ids = {"bos": special["<s>"], "eos": special["</s>"], "unknown": special["<unk>"], "padding": special["<pad>"]}
         writer.add_array("tokenizer.ggml.scores", [float(score) for _, score in vocab])
         entries = [text for text, _ in vocab]
+    elif "merges" in stored["model"]:
+        writer.add_uint32("tokenizer.ggml.type", 1)
+        names = ("<s>", "</s>", "<unk>", "<pad>") if "<s>" in special else ("[CLS]", "[SEP]", "[UNK]", "[PAD]")
+        ids = dict(zip(("cls", "sep", "unknown", "padding"), (special[name] for name in names), strict=True))
+        merges = "\n".join(map(" ".join, stored["model"]["merges"])).encode()
+        writer.add_tensor("tokenizer.merges", np.frombuffer(merges, np.int8))
+        entries = sorted(vocab | special, key=(vocab | special).get)
     else:
         writer.add_uint32("tokenizer.ggml.type", 0)
         ids = {"unknown": vocab["[UNK]"], "cls": vocab.get("[CLS]", _OLD_CLS_ID)}

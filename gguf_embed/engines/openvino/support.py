@@ -89,7 +89,7 @@ def _unknown_part(header: GgufHeader) -> str | None:
     architecture = header.architecture
     known = _KNOWN_IN_TOWER if architecture == towers.TEXT else _KNOWN
     if is_other_crisp(header.tensors):
-        return "of CrispEmbed's own layout it reads BERT, XLM-R and MPNet only"
+        return "of CrispEmbed's own layout it reads BERT, RoBERTa, XLM-R, MPNet and ModernBERT only"
     tensors = (name for name in header.tensors if name not in HEAD_TENSORS)
     unknown = next((name for name in tensors if not known.fullmatch(name)), None)
     if unknown is not None:

@@ -353,5 +353,9 @@ MODELS |= {
 }
 MODELS |= {
     f"{name}_of_crisp_embed": replace(MODELS[name], write=partial(_write_crisp, name))
-    for name in ("mpnet", "bert", "bert_reranker", "bert_unigram", "xlm_roberta", "xlm_roberta_reranker")
+    for name in (
+        *("mpnet", "bert", "bert_reranker", "bert_unigram", "roberta", "roberta_reranker"),
+        *("xlm_roberta", "xlm_roberta_reranker", "modern_bert", "modern_bert_silu", "modern_bert_reranker"),
+        "modern_bert_reranker_cls",
+    )
 }
