@@ -74,6 +74,11 @@ def read_stored_tokenizer(header: GgufHeader) -> StoredTokenizer:
 def _made(header: GgufHeader, entries: Sequence[str], ids: Ids) -> str:
     """Raises `ModelFileError` if a part is missing."""
     if header.get(UNIGRAM, bool):
+        if ids["unk"] is None:
+            raise ModelFileError(
+                f"{header.path}: tokenizer.ggml.unknown_token_id is missing, so it cannot read text; convert the model "
+                "again"
+            )
         return unigram_json(entries, _scores(header, len(entries)), ids)
     with header.path.open("rb") as file:
         file.seek(header.data_start + (header.get(MERGES_AT, int) or 0))

@@ -26,6 +26,7 @@ from gguf_embed.types import Pooling
 from tests.convert.encoders import tiny_models as tiny
 from tests.engines.openvino.graph_models import write_gguf
 from tests.engines.openvino.running import load_spec
+from tests.engines.openvino.test_bad_files import rewritten
 
 Converted = Callable[[str], Path]
 
@@ -79,6 +80,20 @@ def test_crisp_embeds_files_get_the_same_ids(tmp_path, name):
     ]
     assert sum(plain) > 5
     assert examine(tmp_path / "m.gguf").findings == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        ("unknown_token_id", "tokenizer.ggml.unknown_token_id is missing"),
+        ("scores", "tokenizer.ggml.scores has 0 numbers for 432 entries"),
+    ],
+)
+def test_a_missing_part_of_crisp_embeds_tokenizer_is_named(tmp_path, key, problem):
+    path = write_gguf("xlm_roberta_of_crisp_embed", tmp_path / "m.gguf")
+    changed = rewritten(path, entries={f"tokenizer.ggml.{key}": None})
+    with pytest.raises(ModelFileError, match=problem), tokenizer_of(changed):
+        pass
 
 
 @pytest.mark.parametrize(
