@@ -59,10 +59,13 @@ def intro(source: str, sink: str, manifest: Manifest, notice: str | None, chunke
     else:
         counted = "estimated at four bytes each" if chunker.is_estimated else "tokens"
         chunks = f"chunks of up to {chunker.size} {counted}"
+    vectors = (
+        f"{manifest.dimensions} dimensions" if manifest.dimensions else f"{' and '.join(manifest.vectors)} vectors"
+    )
     return [
         f"from   {source}",
         f"to     {sink}",
-        f"model  {manifest.model}, {manifest.dimensions} dimensions; {chunks}",
+        f"model  {manifest.model}, {vectors}; {chunks}",
         *([f"note   {notice}"] if notice else []),
     ]
 

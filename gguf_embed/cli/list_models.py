@@ -85,8 +85,8 @@ def list_models(
     """List the models on this machine, or those that can be pulled.
 
     On this machine are the pulled models, the built-in one, and with --models-dir the GGUF files in that folder. Each
-    WORD must occur in a model's name, aliases, kind, languages, architecture or license; a language such as german is
-    also one of the multilingual models.
+    WORD must occur in a model's name, aliases, kind, languages, architecture or license. In the
+    catalog, a language (german, or de) chooses the multilingual models, too.
     """
     if catalog:
         _print_catalog(words, max_size, as_json=as_json)

@@ -82,7 +82,7 @@ def find(flags: SearchFlags) -> list[Hit]:
         manifest = sink.manifest()
         if manifest is None:
             raise ConfigError(nothing_stored(sink, flags.url))
-        kind = kind_to_compare(manifest, sink)
+        kind = kind_to_compare(manifest, flags)
         muvera = settings_of(manifest.pooling)
         pool = open_pool(for_manifest(flags, manifest, muvera), (kind,), muvera)
         try:
@@ -98,22 +98,14 @@ def find(flags: SearchFlags) -> list[Hit]:
         sink.close()
 
 
-def kind_to_compare(manifest: Manifest, sink: Sink) -> str:
-    """Dense vectors if there are any, else multi-vectors, else sparse ones.
-
-    Raises `ConfigError` if the sink compares none of them.
-    """
-    from gguf_embed.ingest.sinks.base import HasMultivectorSearch, HasSparseSearch
-
-    able = {
-        DENSE: True,
-        MULTIVECTOR: isinstance(sink, HasMultivectorSearch),
-        SPARSE: isinstance(sink, HasSparseSearch),
-    }
-    found = next((kind for kind in able if kind in manifest.vectors and able[kind]), None)
-    if found is None:
-        raise ConfigError(f"{sink.name} has {' and '.join(manifest.vectors)} vectors, which only the database compares")
-    return found
+def kind_to_compare(manifest: Manifest, flags: SearchFlags) -> str:
+    """Dense vectors if there are any, else multi-vectors, else sparse ones. Raises `ConfigError` for a server."""
+    kind = next(kind for kind in (DENSE, MULTIVECTOR, SPARSE) if kind in manifest.vectors)
+    if kind != DENSE and flags.endpoint:
+        raise ConfigError(
+            f"what is stored are {kind} vectors, which a model in this process makes for a query: leave out --endpoint"
+        )
+    return kind
 
 
 def nearest(sink: Sink, kind: str, query: Embedded, n: int) -> list[Hit]:

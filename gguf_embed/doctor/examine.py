@@ -26,7 +26,7 @@ from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import static_format, towers
 from gguf_embed.gguf_file.bm25_format import ARCHITECTURE as BM25
 from gguf_embed.gguf_file.bm25_format import WITHOUT_NETWORK
-from gguf_embed.gguf_file.crisp_layout import OTHER_LAYOUT
+from gguf_embed.gguf_file.crisp_layout import CRISP_LAYOUT
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.towers import model_of
 from gguf_embed.model_store.catalog import CatalogRow, load_catalog
@@ -50,7 +50,7 @@ _CHECKS: tuple[Check, ...] = (
     check_precision,
 )
 _STATIC_CHECKS: tuple[Check, ...] = (check_static, check_dimensions)
-_CRISP_CHECKS: tuple[Check, ...] = (check_pooling, check_required, check_dimensions)
+_CRISP_CHECKS: tuple[Check, ...] = (check_pooling, check_rank_head, check_required, check_dimensions)
 _TOWER_CHECKS: tuple[Check, ...] = (check_required, check_dimensions, check_context)
 """Of files that are not in llama.cpp's layout."""
 
@@ -163,7 +163,7 @@ def _checks_of(evidence: Evidence, checks: tuple[Check, ...]) -> tuple[Check, ..
         return ()
     if evidence.architecture == towers.TEXT:
         return _TOWER_CHECKS
-    return _CRISP_CHECKS if evidence.header.get(OTHER_LAYOUT, bool) else checks
+    return _CRISP_CHECKS if evidence.header.get(CRISP_LAYOUT, bool) else checks
 
 
 def check_split(headers: list[GgufHeader]) -> list[Finding]:

@@ -13,6 +13,7 @@ from gguf_embed.doctor.findings import Change, ValueType
 from gguf_embed.errors import ConfigError, ModelFileError
 from gguf_embed.gguf_file.atomic_write import atomic_write
 from gguf_embed.gguf_file.constants import SCALAR_FORMATS
+from gguf_embed.gguf_file.crisp_layout import CRISP_LAYOUT
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.layout import read_layout
 from gguf_embed.model_store.names import model_stem, split_parts
@@ -37,13 +38,17 @@ def fixed_path(path: Path) -> Path:
 def check_can_rewrite(path: Path, output: Path, *, overwrite: bool) -> GgufHeader:
     """The header of a file that can be copied to `output`.
 
-    Raises `ModelFileError` for a split model and a file that cannot be read, `ConfigError` if `output` is the file
-    itself, or if it exists and `overwrite` is false.
+    Raises `ModelFileError` for a split model, CrispEmbed's layout, and a file that cannot be read, `ConfigError` if
+    `output` is the file itself, or if it exists and `overwrite` is false.
     """
     n_parts = len(split_parts(path.name))
     header = read_header(path)
     if n_parts > 1 or header.metadata.get("split.count", 0) not in (0, 1):
         raise ModelFileError(f"{path} is a part of a split model: join the parts first with llama-gguf-split --merge")
+    if header.get(CRISP_LAYOUT, bool):
+        raise ModelFileError(
+            f"{path} is in CrispEmbed's layout, which cannot be rewritten: convert the original with gguf-embed convert"
+        )
     if output.exists() and output.samefile(path):
         raise ConfigError(f"{output} is the file itself, which is never changed: name another output with -o")
     if output.exists() and not overwrite:

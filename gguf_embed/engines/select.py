@@ -11,6 +11,7 @@ from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import ClosableCodec, EngineDriver
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.bm25_format import ARCHITECTURE as BM25_ARCHITECTURE
+from gguf_embed.gguf_file.crisp_layout import CRISP_LAYOUT
 from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.static_format import ARCHITECTURE as STATIC_ARCHITECTURE
 from gguf_embed.gguf_file.stored_tokenizer import has_stored_tokenizer, read_stored_tokenizer
@@ -127,6 +128,8 @@ def open_codec(path: Path) -> ClosableCodec:
     header = read_header(path)
     if has_stored_tokenizer(header):
         return open_stored_tokenizer(header)
+    if header.get(CRISP_LAYOUT, bool):
+        raise ModelFileError(f"{path}: llama.cpp cannot read its vocabulary, because it is in CrispEmbed's layout")
     from gguf_embed.engines.llama import codec
 
     return codec.open_codec(path)

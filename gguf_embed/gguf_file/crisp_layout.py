@@ -11,10 +11,21 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from gguf_embed.gguf_file.crisp_tokenizer import MERGE_TENSORS, is_readable, tokenizer_facts
+from gguf_embed.gguf_file.crisp_tokenizer import (
+    MERGE_TENSORS,
+    MERGES_AT,
+    MERGES_BYTES,
+    RAW_VOCABULARY,
+    UNIGRAM,
+    is_readable,
+    tokenizer_facts,
+)
 
-OTHER_LAYOUT: Final = "gguf-embed.crisp_layout"
+CRISP_LAYOUT: Final = "gguf-embed.crisp_layout"
 """Not in any file: this one is CrispEmbed's, which llama.cpp does not read."""
+
+NOT_IN_FILES: Final = (CRISP_LAYOUT, RAW_VOCABULARY, UNIGRAM, MERGES_AT, MERGES_BYTES)
+"""Keys that are made here. A file that has them is not believed."""
 
 FIRST_POSITION: Final = "first_position"
 """`<architecture>.<key>`: the row of position 0 in the table of positions, if it is not the first."""
@@ -37,8 +48,8 @@ _MODERN_DEFAULTS: Final = {"attention.sliding_window": 128, "attention.sliding_w
 _MODERN_EPSILON: Final = 1e-5
 """CrispEmbed writes that of BERT."""
 
-_POOLINGS: Final = {0: 1, 1: 2, 2: 3}  # mean, cls and last, numbered as in `pooling_type`
-_RANK: Final = 4
+_CLS, _RANK = 2, 4
+"""Numbers in `pooling_type`, where mean, cls and last are larger by 1 than in `pooling_method`."""
 
 _TENSORS: Final = {
     "embd_ln": "token_embd_norm",
@@ -70,9 +81,11 @@ _FIRST_LAYER: Final = "enc.0.attn.q.weight"
 
 def architecture_of(architecture: str, metadata: Mapping[str, object], tensors: Collection[str]) -> str | None:
     """Ours, for a file that CrispEmbed wrote and that can be read here; None for any other one."""
+    if "rel_embd.weight" in tensors:  # DeBERTa
+        return None
     if architecture == "xlmr":
-        return "bert"
-    if architecture != "bert" or "rel_embd.weight" in tensors:  # DeBERTa
+        return "bert" if metadata.get("tokenizer.ggml.model") == "llama" else None  # else the entries are mangled
+    if architecture != "bert":
         return None
     if _FIRST_LAYER not in tensors:
         return "bert" if any(name.startswith("classifier.") for name in tensors) else None
@@ -85,9 +98,9 @@ def architecture_of(architecture: str, metadata: Mapping[str, object], tensors: 
     return None if "bert.rope_theta" in metadata else "bert"  # NomicBERT and GTE have it
 
 
-def is_other_crisp(tensors: Collection[str]) -> bool:
-    """Whether a file has this layout and was not renamed, because it cannot be read."""
-    return _FIRST_LAYER in tensors
+def is_unread(architecture: str, tensors: Collection[str]) -> bool:
+    """Whether a file is CrispEmbed's, and has kept its names because it cannot be read here."""
+    return architecture == "bert" and _FIRST_LAYER in tensors
 
 
 def our_metadata(metadata: Mapping[str, Any], ours: str, tensors: Collection[str]) -> dict[str, Any]:
@@ -104,9 +117,11 @@ def our_metadata(metadata: Mapping[str, Any], ours: str, tensors: Collection[str
     if isinstance(first, int) and isinstance(length, int):
         found |= {f"{ours}.context_length": length - first, f"{ours}.{FIRST_POSITION}": first}
     found |= _poolings(found, ours, has_head=any(name.startswith("classifier.") for name in tensors))
+    if "classifier.dense.weight" in tensors:
+        found[f"{ours}.classifier.activation"] = found.get("bert.classifier_act", "tanh")
     if found.get("bert.model_type") == "bgem3":
         found["gguf-embed.colbert.skips_first"] = True
-    found |= {"general.architecture": ours, f"{ours}.attention.causal": False, OTHER_LAYOUT: True}
+    found |= {"general.architecture": ours, f"{ours}.attention.causal": False, CRISP_LAYOUT: True}
     if ours == "mpnet":
         found["mpnet.attention.relative_buckets_count"] = 32
     if ours == "modern-bert":
@@ -114,15 +129,12 @@ def our_metadata(metadata: Mapping[str, Any], ours: str, tensors: Collection[str
     return found | tokenizer_facts(found, ours, pads_positions=first not in (0, None))
 
 
-def _poolings(metadata: Mapping[str, object], ours: str, *, has_head: bool) -> dict[str, int]:
-    """Of the model, and of what its rank head reads."""
-    method = metadata.get("bert.pooling_method")
-    found = {f"{ours}.pooling_type": _POOLINGS[method]} if isinstance(method, int) and method in _POOLINGS else {}
-    if not has_head:
-        return found
-    return {f"{ours}.classifier.{key.partition('.')[2]}": pooling for key, pooling in found.items()} | {
-        f"{ours}.pooling_type": _RANK
-    }
+def _poolings(metadata: Mapping[str, Any], ours: str, *, has_head: bool) -> dict[str, int]:
+    """Of the model, mean if it does not say; the rank head reads the first token."""
+    if has_head:
+        return {f"{ours}.pooling_type": _RANK, f"{ours}.classifier.pooling_type": _CLS}
+    method = metadata.get("bert.pooling_method", None if "bert.pooling_type" in metadata else 0)
+    return {f"{ours}.pooling_type": method + 1} if isinstance(method, int) else {}
 
 
 def our_names(names: Collection[str], ours: str) -> dict[str, str]:

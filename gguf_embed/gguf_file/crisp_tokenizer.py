@@ -21,8 +21,8 @@ KIND: Final = "tokenizer.ggml.type"
 WORDPIECE, BPE, SENTENCEPIECE = 0, 1, 2
 """Numbers in `KIND`."""
 
-_GPT2: Final = ("modern-bert", None)
-"""The values of `tokenizer.ggml.pre` with GPT-2's rules."""
+_GPT2: Final = "modern-bert"
+"""The value of `tokenizer.ggml.pre` for GPT-2's rules. Older files have none of these keys."""
 
 _MPNET_IDS: Final = {"bos": 0, "padding": 1, "eos": 2, "seperator": 2}
 """Older files have BERT's 101 for the first one."""
@@ -32,9 +32,12 @@ Facts = dict[str, int | bool | str]
 
 def is_readable(metadata: Mapping[str, object]) -> bool:
     """Whether the kind of tokenizer in a file of its own layout is known here."""
-    if metadata.get(KIND) == BPE:
-        return metadata.get("tokenizer.ggml.pre") in _GPT2 and not metadata.get("tokenizer.ggml.is_spm_bpe")
-    return metadata.get(KIND) in (WORDPIECE, SENTENCEPIECE)
+    if metadata.get(KIND) != BPE:
+        return metadata.get(KIND) in (WORDPIECE, SENTENCEPIECE)
+    ends = [metadata.get(f"tokenizer.ggml.add_{role}_token") for role in ("bos", "eos")]
+    has_other_rules = any(metadata.get(f"tokenizer.ggml.{key}") for key in ("is_spm_bpe", "ignore_merges"))
+    rules = metadata.get("tokenizer.ggml.pre", _GPT2 if ends == [None, None] else None)
+    return rules == _GPT2 and not has_other_rules and False not in ends
 
 
 def tokenizer_facts(metadata: Mapping[str, object], architecture: str, *, pads_positions: bool) -> Facts:
@@ -50,8 +53,6 @@ def tokenizer_facts(metadata: Mapping[str, object], architecture: str, *, pads_p
         facts |= {f"tokenizer.ggml.{role}_token_id": token for role, token in _MPNET_IDS.items()}
         return facts | {"tokenizer.ggml.add_eos_token": True, RAW_VOCABULARY: True}
     facts |= _ids({"bos": "cls", "seperator": "sep"}, metadata) | _ids({"seperator": "separator"}, metadata)
-    if metadata.get("tokenizer.ggml.pre") == "bert":
-        facts["tokenizer.ggml.normalizer.lowercase"] = False
     return facts | ({RAW_VOCABULARY: True} if kind == WORDPIECE else {})
 
 

@@ -7,6 +7,7 @@ from math import prod
 
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import FILE_TYPES, POOLING_NUMBERS, RANK_HEADS
+from gguf_embed.gguf_file.crisp_layout import is_unread
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.rerank_prompt import RERANK_TEMPLATE
 from gguf_embed.types import Pooling
@@ -110,6 +111,11 @@ def check_can_embed(header: GgufHeader) -> None:
     kind = header.get("general.type", str)
     if kind in _NOT_MODELS:
         raise ModelFileError(f"{header.path} is {_NOT_MODELS[kind]} (general.type {kind!r}); name an embedding model")
+    if is_unread(header.architecture, header.tensors):
+        raise ModelFileError(
+            f"{header.path} is in CrispEmbed's layout, which is read of BERT, RoBERTa, XLM-R, MPNet and ModernBERT "
+            "with their usual tokenizers only: convert the original with gguf-embed convert"
+        )
     reason = _CANNOT_EMBED.get(header.architecture)
     if reason is not None:
         raise ModelFileError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from gguf_embed.gguf_file.adapters import has_adapters
-from gguf_embed.gguf_file.crisp_layout import OTHER_LAYOUT
+from gguf_embed.gguf_file.crisp_layout import CRISP_LAYOUT, is_unread
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.stored_tokenizer import has_stored_tokenizer
 
@@ -18,7 +18,7 @@ _DENSE: Final = "dense_2.weight"
 
 def why_not_llama(header: GgufHeader) -> str | None:
     """Why llama.cpp cannot run the file, as a clause; None if nothing in the header is against it."""
-    if header.get(OTHER_LAYOUT, bool):
+    if header.get(CRISP_LAYOUT, bool) or is_unread(header.architecture, header.tensors):
         return "it does not read CrispEmbed's layout"
     if header.architecture in OWN_ARCHITECTURES:
         return f"it does not compute {header.architecture} models"

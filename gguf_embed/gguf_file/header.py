@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import ARRAY, TENSOR_TYPES
-from gguf_embed.gguf_file.crisp_layout import architecture_of, our_metadata, our_names
+from gguf_embed.gguf_file.crisp_layout import NOT_IN_FILES, architecture_of, our_metadata, our_names
 from gguf_embed.gguf_file.crisp_tokenizer import MERGE_TENSORS, MERGES_AT, MERGES_BYTES
 from gguf_embed.gguf_file.other_formats import N_BYTES, raw_part, what_else, what_folder, what_is_near
 from gguf_embed.gguf_file.walker import HeaderWalker, MalformedHeader, Scalar, TruncatedHeader, open_walker
@@ -113,13 +113,18 @@ def _parse(path: Path, walker: HeaderWalker, size_bytes: int) -> GgufHeader:
     is_further_part = metadata.get("split.no", 0) != 0
     if not isinstance(architecture, str) or not (architecture or is_further_part):
         raise ModelFileError(f"{path} has no general.architecture, so it is not a model; use another GGUF")
+    for key in NOT_IN_FILES:
+        metadata.pop(key, None)
     ours = architecture_of(architecture, metadata, tensors)
     if ours is not None:
         merges = next((tensors[name] for name in MERGE_TENSORS if name in tensors), None)
         architecture, metadata = ours, our_metadata(metadata, ours, tensors)
         if merges is not None:
             metadata |= {MERGES_AT: merges.offset, MERGES_BYTES: merges.size_bytes}
-        tensors = {name: replace(tensors[theirs], name=name) for theirs, name in our_names(tensors, ours).items()}
+        names = our_names(tensors, ours)
+        if len({*names.values()}) < len(names):
+            raise MalformedHeader("it has a tensor twice, under two names")
+        tensors = {name: replace(tensors[theirs], name=name) for theirs, name in names.items()}
     return GgufHeader(path, version, architecture, metadata, lengths, tensors, data_start, size_bytes)
 
 

@@ -12,7 +12,7 @@ Ids = Mapping[str, int | None]
 _MASKS: Final = ("<mask>", "[MASK]")
 _METASPACE: Final = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
 _BYTES: Final = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-_WAVE_DASH, _STAND_IN = "\uff5e", "\ufdd0"
+_FULLWIDTH_TILDE, _STAND_IN = "\uff5e", "\ufdd0"
 """The only character that NFKC changes and XLM-R does not; and a code point that is no character."""
 
 
@@ -72,9 +72,9 @@ def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
 
 _NMT_NFKC: Final[list[dict[str, Any]]] = [
     {"type": "Nmt"},
-    _replace({"String": _WAVE_DASH}, _STAND_IN),
+    _replace({"String": _FULLWIDTH_TILDE}, _STAND_IN),
     {"type": "NFKC"},
-    _replace({"String": _STAND_IN}, _WAVE_DASH),
+    _replace({"String": _STAND_IN}, _FULLWIDTH_TILDE),
     _replace({"Regex": " {2,}"}, " "),
 ]
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file.crisp_tokenizer import MERGES_AT, MERGES_BYTES, UNIGRAM
+from gguf_embed.gguf_file.crisp_layout import CRISP_LAYOUT
+from gguf_embed.gguf_file.crisp_tokenizer import MERGE_TENSORS, MERGES_AT, MERGES_BYTES, UNIGRAM
 from gguf_embed.gguf_file.header import GgufHeader
-from gguf_embed.gguf_file.layout import read_layout, read_numbers
+from gguf_embed.gguf_file.layout import read_number_arrays
 from gguf_embed.gguf_file.made_tokenizer import Ids, bpe_json, split_merges, unigram_json
 from gguf_embed.gguf_file.static_format import (
     ARCHITECTURE,
@@ -19,6 +20,7 @@ from gguf_embed.gguf_file.static_format import (
     TOKENS,
 )
 from gguf_embed.gguf_file.strings import read_strings
+from gguf_embed.gguf_file.vocabulary import composes
 from gguf_embed.types import Vocabulary
 
 _SCORES: Final = "tokenizer.ggml.scores"
@@ -43,10 +45,10 @@ def has_stored_tokenizer(header: GgufHeader) -> bool:
 def read_stored_tokenizer(header: GgufHeader) -> StoredTokenizer:
     """Takes 0.1 s for 250,000 entries. Raises `ModelFileError` if a part is missing, or an id is out of range."""
     source, entries = header.get(TOKENIZER_JSON, str), read_strings(header.path, TOKENS)
-    is_made = header.get(UNIGRAM, bool) or MERGES_AT in header.metadata
-    if not (source or is_made) or not entries:
-        missing = TOKENS if source else TOKENIZER_JSON
-        raise ModelFileError(f"{header.path}: {missing} is missing, so it cannot read text; convert the model again")
+    is_crisp = header.get(CRISP_LAYOUT, bool)
+    if not (source or is_crisp) or not entries:
+        missing = TOKENS if source or is_crisp else TOKENIZER_JSON
+        raise _cannot_read(header, f"{missing} is missing")
     ids = {role: header.get(f"tokenizer.ggml.{name}_token_id", int) for role, name in _ID_KEYS.items()}
     for role, token in ids.items():
         if token is not None and not 0 <= token < len(entries):
@@ -72,28 +74,30 @@ def read_stored_tokenizer(header: GgufHeader) -> StoredTokenizer:
 
 
 def _made(header: GgufHeader, entries: Sequence[str], ids: Ids) -> str:
-    """Raises `ModelFileError` if a part is missing."""
-    if header.get(UNIGRAM, bool):
-        if ids["unk"] is None:
-            raise ModelFileError(
-                f"{header.path}: tokenizer.ggml.unknown_token_id is missing, so it cannot read text; convert the model "
-                "again"
-            )
-        return unigram_json(entries, _scores(header, len(entries)), ids)
-    with header.path.open("rb") as file:
-        file.seek(header.data_start + (header.get(MERGES_AT, int) or 0))
-        merges = split_merges(file.read(header.get(MERGES_BYTES, int) or 0))
-    separators = 2 if header.get("tokenizer.ggml.add_sep_token", bool) else 1
-    is_modern = header.architecture == "modern-bert"
-    return bpe_json(entries, merges, ids, composes=is_modern, separators=separators)
+    """Of CrispEmbed's entries with scores or merges. Raises `ModelFileError` if a part is missing."""
+    if not header.get(UNIGRAM, bool):
+        separators = 2 if header.get("tokenizer.ggml.add_sep_token", bool) else 1
+        is_composing = composes(None, header.architecture)
+        return bpe_json(entries, _merges(header), ids, composes=is_composing, separators=separators)
+    if ids["unk"] is None:
+        raise _cannot_read(header, "tokenizer.ggml.unknown_token_id is missing")
+    scores: Sequence[float] = [*map(float, read_number_arrays(header, (_SCORES,)).get(_SCORES, ()))]
+    if len(scores) != len(entries):
+        raise _cannot_read(header, f"{_SCORES} has {len(scores)} numbers for {len(entries)} entries")
+    return unigram_json(entries, scores, ids)
 
 
-def _scores(header: GgufHeader, n_entries: int) -> Sequence[float]:
-    entry = read_layout(header).entries.get(_SCORES)
-    found: Sequence[float] = [] if entry is None else read_numbers(header.path, entry).tolist()
-    if len(found) != n_entries:
-        raise ModelFileError(
-            f"{header.path}: {_SCORES} has {len(found)} numbers for {n_entries} entries, so it cannot read text; "
-            "convert the model again"
-        )
-    return found
+def _merges(header: GgufHeader) -> Sequence[str]:
+    offset, size = header.get(MERGES_AT, int), header.get(MERGES_BYTES, int)
+    if offset is None or size is None:
+        raise _cannot_read(header, f"{MERGE_TENSORS[-1]} is missing")
+    try:
+        with header.path.open("rb") as file:
+            file.seek(header.data_start + offset)
+            return split_merges(file.read(size))
+    except OSError as error:
+        raise ModelFileError(f"{header.path} cannot be read again: {error.strerror or error}") from error
+
+
+def _cannot_read(header: GgufHeader, problem: str) -> ModelFileError:
+    return ModelFileError(f"{header.path}: {problem}, so it cannot read text; convert the model again")

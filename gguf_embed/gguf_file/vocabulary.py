@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.constants import ARRAY, SCALAR_FORMATS, VOCABULARY_TYPES, VocabularyType
-from gguf_embed.gguf_file.crisp_layout import our_entries
+from gguf_embed.gguf_file.crisp_layout import CRISP_LAYOUT, our_entries
 from gguf_embed.gguf_file.crisp_tokenizer import RAW_VOCABULARY
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.layout import read_layout, read_numbers
@@ -25,6 +25,7 @@ MODEL: Final = "tokenizer.ggml.model"
 TOKENS: Final = "tokenizer.ggml.tokens"
 TOKEN_TYPES: Final = "tokenizer.ggml.token_type"
 
+UNKNOWN: Final = "[UNK]"
 WORD_START: Final = "▁"  # begins an entry that begins a word; a space in a text
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
@@ -138,7 +139,7 @@ def _vocabulary(header: GgufHeader, entries: tuple[str, ...]) -> Vocabulary:
         bos_id=ids["bos"],
         eos_id=ids["eos"],
         sep_id=ids["sep"],
-        unk_id=header.get("tokenizer.ggml.unknown_token_id", int),  # as the file has it: None if it does not say
+        unk_id=_unknown_id(header, entries),
         pad_id=ids["pad"],
         mask_id=ids["mask"],
         adds_bos=_flag(header, "add_bos_token", default=True),
@@ -148,6 +149,14 @@ def _vocabulary(header: GgufHeader, entries: tuple[str, ...]) -> Vocabulary:
         strip_accents=header.get("tokenizer.ggml.normalizer.strip_accents", bool),
         composes=composes(header.get("tokenizer.ggml.pre", str), header.architecture),
     )
+
+
+def _unknown_id(header: GgufHeader, entries: Sequence[str]) -> int | None:
+    """As the file has it: None if it does not say. CrispEmbed's do not always."""
+    stored = header.get("tokenizer.ggml.unknown_token_id", int)
+    if stored is None and header.get(CRISP_LAYOUT, bool) and UNKNOWN in entries:
+        return entries.index(UNKNOWN)
+    return stored
 
 
 def _flag(header: GgufHeader, name: str, *, default: bool) -> bool:

@@ -298,3 +298,5 @@ def test_a_model_with_sparse_vectors_only_needs_the_flag(job, tmp_path):
     found = job("search", sink, "double-clicking", "--json", model=None)
     assert "Double-click" in json.loads(found.stdout.splitlines()[0])["text"], found.stderr
     assert job("search", sink, "zebras", model=None).stdout == "nothing was found\n"
+    refused = job("search", sink, "zebras", "--endpoint", "http://localhost:9", model=None)
+    assert "what is stored are sparse vectors, which a model in this process makes" in refused.stderr

@@ -56,6 +56,7 @@ def write_natively(source: Path, path: Path, tokenizer: Path, *, model_type: str
         writer.add_uint32("bert.global_attn_every_n", int(number("attention.sliding_window_pattern")))
         writer.add_uint32("bert.local_attention", int(number("attention.sliding_window")))
         writer.add_string("bert.ffn_act", str(reader.fields["modern-bert.hidden_activation"].contents()))
+        writer.add_string("bert.classifier_act", "gelu")
     writer.add_uint32("bert.max_position_embeddings", int(number("context_length")) + first)
     writer.add_uint32("bert.position_offset", first)
     has_rank_head = any(tensor.name.startswith("cls.") for tensor in reader.tensors)
@@ -94,10 +95,14 @@ def _name(name: str, *, is_modern: bool) -> str:
     return f"enc.{at.removeprefix('blk.')}.{renamed}" if at else renamed
 
 
-def _write_tokenizer(writer: gguf.GGUFWriter, stored: dict) -> None:
+def _write_tokenizer(writer: gguf.GGUFWriter, stored: dict, kind: dict[str, str] | None = None) -> None:
+    """`kind`: the key instead of `tokenizer.ggml.type`."""
     vocab, special = stored["model"]["vocab"], {token["content"]: token["id"] for token in stored["added_tokens"]}
     if isinstance(vocab, list):  # of pieces and scores
-        writer.add_uint32("tokenizer.ggml.type", 2)
+        for key, name in (kind or {}).items():
+            writer.add_string(key, name)
+        if kind is None:
+            writer.add_uint32("tokenizer.ggml.type", 2)
         ids = {"bos": special["<s>"], "eos": special["</s>"], "unknown": special["<unk>"], "padding": special["<pad>"]}
         writer.add_array("tokenizer.ggml.scores", [float(score) for _, score in vocab])
         entries = [text for text, _ in vocab]
@@ -116,3 +121,40 @@ def _write_tokenizer(writer: gguf.GGUFWriter, stored: dict) -> None:
     for role, token in ids.items():
         writer.add_uint32(f"tokenizer.ggml.{role}_token_id", token)
     writer.add_array("tokenizer.ggml.tokens", entries)
+
+
+def write_with_our_names(source: Path, path: Path, tokenizer: Path) -> None:
+    """CrispEmbed's other layout: of XLM-R the architecture "xlmr", of BERT no id of the unknown token."""
+    reader = gguf.GGUFReader(source)
+    stored = json.loads(tokenizer.read_text("utf-8"))
+    is_unigram = isinstance(stored["model"]["vocab"], list)
+    first = 2 if is_unigram else 0
+    architecture = "xlmr" if is_unigram else "bert"
+    writer = gguf.GGUFWriter(path, architecture)
+    for key in ("embedding_length", "block_count", "attention.head_count", "feed_forward_length", "context_length"):
+        value = int(reader.fields[f"bert.{key}"].contents()) + (first if key == "context_length" else 0)
+        writer.add_uint32(f"{architecture}.{key}", value)
+    epsilon = float(reader.fields["bert.attention.layer_norm_epsilon"].contents())
+    writer.add_float32(f"{architecture}.attention.layer_norm_epsilon", epsilon)
+    if first:
+        writer.add_uint32(f"{architecture}.position_offset", first)
+    if is_unigram:
+        _write_tokenizer(writer, stored, {"tokenizer.ggml.model": "llama"})
+    else:
+        fields = [name for name in reader.fields if name.startswith("tokenizer.") and "token_id" not in name]
+        for name in fields:
+            kinds = reader.fields[name].types
+            content = reader.fields[name].contents()
+            writer.add_key_value(name, content, kinds[0], kinds[-1] if len(kinds) > 1 else None)
+        writer.add_uint32("tokenizer.ggml.cls_token_id", stored["model"]["vocab"]["[CLS]"])
+        writer.add_uint32("tokenizer.ggml.separator_token_id", stored["model"]["vocab"]["[SEP]"])
+    for tensor in reader.tensors:
+        values = tensor.data
+        if tensor.name == "position_embd.weight" and first:
+            values = np.concatenate([np.full((first, values.shape[1]), 9.0, np.float32), values])
+        stem, _, suffix = tensor.name.rpartition(".")
+        writer.add_tensor(f"{_RANK_HEAD.get(stem, stem)}.{suffix}", values, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

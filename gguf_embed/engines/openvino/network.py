@@ -42,7 +42,7 @@ GRAPHS: Mapping[str, Callable[[GraphPieces], Node]] = {
 """By `general.architecture`."""
 
 HEAD_ACTIVATIONS = {"modern-bert": "gelu", "deberta-v2": "gelu", "distilbert": "relu"}
-"""What follows the first matrix of a rank head; tanh in all other architectures."""
+"""What follows the first matrix of a rank head, if the file does not say; tanh in all other architectures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,8 @@ def _rank_head(g: GraphPieces, row: Node) -> tuple[Node, int]:
     width = g.n_embd
     if g.weights.has("cls.weight"):
         width = g.weights.rows("cls.weight")
-        row = g.activation(g.linear(row, "cls", width), HEAD_ACTIVATIONS.get(g.weights.architecture, "tanh"))
+        usual = HEAD_ACTIVATIONS.get(g.weights.architecture, "tanh")
+        row = g.activation(g.linear(row, "cls", width), g.weights.text("classifier.activation", usual))
         if g.weights.has("cls.norm.weight"):
             row = g.layer_norm(row, "cls.norm")
     if g.weights.has("cls.output.weight"):

@@ -9,7 +9,7 @@ from math import isqrt, prod
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.memory import available_bytes
 from gguf_embed.gguf_file import towers
-from gguf_embed.gguf_file.crisp_layout import OTHER_LAYOUT, is_other_crisp
+from gguf_embed.gguf_file.crisp_layout import CRISP_LAYOUT
 from gguf_embed.gguf_file.facts import context_length, has_rank_head
 from gguf_embed.gguf_file.graph_only import OWN_ARCHITECTURES
 from gguf_embed.gguf_file.header import GgufHeader
@@ -71,7 +71,7 @@ def refusal(header: GgufHeader, config: ModelConfig) -> str | None:
     tower = towers.tower_for(header, config.mmproj)
     if config.mmproj is not None and header.architecture != towers.TEXT and tower is None:
         return "it reads text only, and a vision tower is configured"
-    is_ours_only = header.architecture in OWN_ARCHITECTURES or header.get(OTHER_LAYOUT, bool)
+    is_ours_only = header.architecture in OWN_ARCHITECTURES or header.get(CRISP_LAYOUT, bool)
     if config.tokenizer == "llama" and is_ours_only:
         return "llama.cpp's tokenizer is configured, and it does not read this file (--tokenizer auto does)"
     if find_spec("openvino") is None:
@@ -88,8 +88,6 @@ def _unknown_part(header: GgufHeader) -> str | None:
     """What the file has that the graph for its architecture does not compute; None if there is nothing."""
     architecture = header.architecture
     known = _KNOWN_IN_TOWER if architecture == towers.TEXT else _KNOWN
-    if is_other_crisp(header.tensors):
-        return "of CrispEmbed's own layout it reads BERT, RoBERTa, XLM-R, MPNet and ModernBERT only"
     tensors = (name for name in header.tensors if name not in HEAD_TENSORS)
     unknown = next((name for name in tensors if not known.fullmatch(name)), None)
     if unknown is not None:

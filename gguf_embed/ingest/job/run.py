@@ -136,14 +136,14 @@ class Job:
         try:
             with self._measuring():
                 end = self._store_all(writer, self._reader)
+            if end.is_complete:
+                self._settle(options, is_whole)
+            self._sink.finish("keep" if self.is_stopped else options.index)
         finally:
             self._reader.close()
-        if end.is_complete:
-            self._settle(options, is_whole)
-        self._sink.finish("keep" if self.is_stopped else options.index)
+            self.is_over = True
         counters = self._ledger.counters
         counters.busy_s = counters.elapsed_s
-        self.is_over = True
         return Outcome(counters, end.is_complete, end.error, self.is_stopped)
 
     @contextmanager

@@ -87,6 +87,11 @@ class MilvusSink:
         if text is None:
             raise not_ours(self.name, "the path of the URL" if self._url.host else "?table=")
         manifest = from_json(text, self.name)
+        names = {field["name"] for field in found["fields"]}
+        if SPARSE in manifest.vectors and SPARSE not in names:
+            raise ConfigError(
+                f"{self.name} has been changed: its manifest names sparse vectors, which it does not have"
+            )
         widths = [field["params"].get("dim") for field in found["fields"] if field["name"] == "embedding"]
         if [int(width) for width in widths] != ([manifest.dimensions] if manifest.dimensions else []):
             raise ConfigError(
@@ -126,12 +131,13 @@ class MilvusSink:
 
     def replace_manifest(self, manifest: Manifest) -> None:
         self._call("alter_collection_properties", properties={KEY: to_json(manifest)})
+        self._manifest = manifest
 
     def prepare(self, index: IndexChoice) -> str | None:
         if self._described().idf:
             return (
                 f"{self.name}: Milvus does not multiply {self._described().model}'s weights by the inverse document "
-                "frequency: do it with those of a query"
+                "frequency: multiply a query's weights yourself"
             )
         return None
 

@@ -24,7 +24,7 @@ from tests.convert.encoders import tiny_models
 from tests.convert.tokenizers.decoder_directory import MODELS as DECODERS
 from tests.convert.tokenizers.decoder_directory import VECTOR_TEXTS, DecoderModel, write_decoder_directory
 from tests.convert.tokenizers.references import reference_tokenizers, reference_vectors
-from tests.data.crisp_native import write_natively
+from tests.data.crisp_native import write_natively, write_with_our_names
 from tests.data.tiny_weights import Weights, make_weights
 from tests.gguf_models import describe, finish, write_bpe
 
@@ -277,10 +277,13 @@ def _form(model: GraphModel, **changes: Any) -> GraphModel:
     return replace(model, write=partial(_another_form, model.write, **changes))
 
 
-def _write_crisp(name: str, path: Path, outtype: OutType) -> None:
+CrispWriter = Callable[[Path, Path, Path], None]
+
+
+def _write_crisp(name: str, write: CrispWriter, path: Path, outtype: OutType) -> None:
     original = path.with_name(f"{path.name}.original")
     _convert_encoder(name, original, outtype)
-    write_natively(original, path, original.with_suffix(".hf") / "tokenizer.json")
+    write(original, path, original.with_suffix(".hf") / "tokenizer.json")
 
 
 MODELS: dict[str, GraphModel] = {
@@ -352,10 +355,16 @@ MODELS |= {
     ),
 }
 MODELS |= {
-    f"{name}_of_crisp_embed": replace(MODELS[name], write=partial(_write_crisp, name))
+    f"{name}_of_crisp_embed": replace(MODELS[name], write=partial(_write_crisp, name, write_natively))
     for name in (
         *("mpnet", "bert", "bert_reranker", "bert_unigram", "roberta", "roberta_reranker"),
-        *("xlm_roberta", "xlm_roberta_reranker", "modern_bert", "modern_bert_silu", "modern_bert_reranker"),
+        *("xlm_roberta", "xlm_roberta_reranker", "modern_bert", "modern_bert_silu"),
         "modern_bert_reranker_cls",
     )
+}
+MODELS |= {
+    f"{name}_of_crisp_embed_with_our_names": replace(
+        MODELS[name], write=partial(_write_crisp, name, write_with_our_names)
+    )
+    for name in ("bert_reranker", "xlm_roberta_reranker", "xlm_roberta")
 }
