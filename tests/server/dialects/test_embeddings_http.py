@@ -233,7 +233,7 @@ def test_a_large_body_is_a_413_that_names_limit_and_flag(path, declared):
         async with serving(max_body_bytes=1000) as running:
             reply = await running.request("POST", path, data=b" " * 2000 if declared else chunks())
             assert reply.status == 413
-            assert "1000 bytes" in reply.json["error"]["message"]
+            assert "1,000 bytes" in reply.json["error"]["message"]
             assert "--max-body-size" in reply.json["error"]["message"]
 
     asyncio.run(scenario())
