@@ -8,6 +8,8 @@ from typing import Any
 import gguf
 import numpy as np
 
+from tests.gguf_models import finish
+
 TENSORS = {
     "gguf-embed.colbert.weight": "colbert_linear.weight",
     "gguf-embed.colbert.bias": "colbert_linear.bias",
@@ -43,10 +45,7 @@ def write_in_crisp_layout(source: Path, path: Path, **strings: str) -> None:
             writer.add_uint32("colbert.query_length", int(length.contents()))
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer, path)
 
 
 def as_tensor(numbers: Any, n_embd: int, name: str) -> np.ndarray:

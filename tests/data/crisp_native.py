@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 
 from tests.data.crisp_layout import TENSORS, as_tensor
+from tests.gguf_models import finish
 
 _KEYS = {
     "hidden_size": "embedding_length",
@@ -63,15 +64,15 @@ def write_natively(source: Path, path: Path, tokenizer: Path, *, model_type: str
     pooling = reader.fields.get(f"{architecture}.{'classifier.' * has_rank_head}pooling_type")
     writer.add_uint32("bert.pooling_method", int(pooling is not None and pooling.contents() == 2))
     writer.add_string("bert.model_type", model_type)
+    if isinstance(stored["model"]["vocab"], list):
+        writer.add_uint32("tokenizer.ggml.type", 2)
     _write_tokenizer(writer, stored)
     for tensor in reader.tensors:
-        values = tensor.data
         if tensor.name.endswith("attn_qkv.weight"):
-            for part, rows in zip("qkv", np.split(values, 3), strict=True):
+            for part, rows in zip("qkv", np.split(tensor.data, 3), strict=True):
                 writer.add_tensor(f"enc.{tensor.name.split('.')[1]}.attn.{part}.weight", rows)
             continue
-        if tensor.name == "position_embd.weight" and first:
-            values = np.concatenate([np.full((first, values.shape[1]), 9.0, np.float32), values])
+        values = _with_padding(tensor, first)
         writer.add_tensor(_name(tensor.name, is_modern=is_modern), values, raw_dtype=tensor.tensor_type)
     n_embd = int(number("embedding_length"))
     if not has_rank_head:
@@ -80,10 +81,14 @@ def write_natively(source: Path, path: Path, tokenizer: Path, *, model_type: str
     for key, name in (TENSORS if is_mlm else TENSORS | _LEXICAL).items():
         if key in reader.fields:
             writer.add_tensor(name, as_tensor(reader.fields[key].contents(), n_embd, name))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer, path)
+
+
+def _with_padding(tensor: gguf.ReaderTensor, first: int) -> np.ndarray:
+    """The tensor's rows; of the table of positions after so many that are never used."""
+    if tensor.name != "position_embd.weight" or not first:
+        return tensor.data
+    return np.concatenate([np.full((first, tensor.data.shape[1]), 9.0, np.float32), tensor.data])
 
 
 def _name(name: str, *, is_modern: bool) -> str:
@@ -95,14 +100,10 @@ def _name(name: str, *, is_modern: bool) -> str:
     return f"enc.{at.removeprefix('blk.')}.{renamed}" if at else renamed
 
 
-def _write_tokenizer(writer: gguf.GGUFWriter, stored: dict, kind: dict[str, str] | None = None) -> None:
-    """`kind`: the key instead of `tokenizer.ggml.type`."""
+def _write_tokenizer(writer: gguf.GGUFWriter, stored: dict) -> None:
+    """Of XLM-R without its kind, which the two layouts write differently."""
     vocab, special = stored["model"]["vocab"], {token["content"]: token["id"] for token in stored["added_tokens"]}
     if isinstance(vocab, list):  # of pieces and scores
-        for key, name in (kind or {}).items():
-            writer.add_string(key, name)
-        if kind is None:
-            writer.add_uint32("tokenizer.ggml.type", 2)
         ids = {"bos": special["<s>"], "eos": special["</s>"], "unknown": special["<unk>"], "padding": special["<pad>"]}
         writer.add_array("tokenizer.ggml.scores", [float(score) for _, score in vocab])
         entries = [text for text, _ in vocab]
@@ -139,7 +140,8 @@ def write_with_our_names(source: Path, path: Path, tokenizer: Path) -> None:
     if first:
         writer.add_uint32(f"{architecture}.position_offset", first)
     if is_unigram:
-        _write_tokenizer(writer, stored, {"tokenizer.ggml.model": "llama"})
+        writer.add_string("tokenizer.ggml.model", "llama")
+        _write_tokenizer(writer, stored)
     else:
         fields = [name for name in reader.fields if name.startswith("tokenizer.") and "token_id" not in name]
         for name in fields:
@@ -149,12 +151,7 @@ def write_with_our_names(source: Path, path: Path, tokenizer: Path) -> None:
         writer.add_uint32("tokenizer.ggml.cls_token_id", stored["model"]["vocab"]["[CLS]"])
         writer.add_uint32("tokenizer.ggml.separator_token_id", stored["model"]["vocab"]["[SEP]"])
     for tensor in reader.tensors:
-        values = tensor.data
-        if tensor.name == "position_embd.weight" and first:
-            values = np.concatenate([np.full((first, values.shape[1]), 9.0, np.float32), values])
         stem, _, suffix = tensor.name.rpartition(".")
-        writer.add_tensor(f"{_RANK_HEAD.get(stem, stem)}.{suffix}", values, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+        name = f"{_RANK_HEAD.get(stem, stem)}.{suffix}"
+        writer.add_tensor(name, _with_padding(tensor, first), raw_dtype=tensor.tensor_type)
+    finish(writer, path)
