@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.gguf_file.header import GgufHeader
@@ -112,6 +112,15 @@ class EngineContext(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class KeepsBuffers(Protocol):
+    """A context that keeps memory between batches which only a running batch needs."""
+
+    def release_buffers(self) -> None:
+        """Free it. The next batch allocates it again. Does nothing while another context of the model runs a batch."""
+        ...
 
 
 class Engine(Protocol):

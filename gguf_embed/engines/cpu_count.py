@@ -11,9 +11,14 @@ from gguf_embed.engines.system_files import read_system_file
 
 def n_processors() -> int:
     """Processors this process may use: its affinity mask, limited by a container's CPU quota (cgroup v2)."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = n_in_affinity_mask()
     quota = cpu_quota(read_system_file(Path("/sys/fs/cgroup/cpu.max")))
     return allowed if quota is None else max(1, min(allowed, quota))
+
+
+def n_in_affinity_mask() -> int:
+    """Processors this process may run on, whatever share of their time it may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_for(compute: ComputeConfig) -> int:

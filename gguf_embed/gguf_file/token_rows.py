@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 
 import numpy as np
@@ -19,9 +20,10 @@ _TYPES = "token_types.weight"
 UNPACKED_BYTES = 256 * 2**20
 """A table in a type that is slow to dequantize row by row is converted to float32 in memory, up to this size."""
 
-KEPT_BYTES = 64 * 2**20
-"""A table up to this size is kept in memory as it is stored. Of a larger one, a text's rows are read from the file,
-which takes a microsecond each; it is never mapped, because a mapped file that is overwritten ends the process."""
+KEPT_BYTES = 16 * 2**20
+"""A table up to this size is kept in memory as it is stored. Of a larger one, rows are read from the file when they are
+first needed, which takes a microsecond each, and as many are kept. It is never mapped, because a mapped file that is
+overwritten ends the process."""
 
 _FAST_TYPES = ("F32", "F16", "BF16", "Q8_0")
 
@@ -56,7 +58,7 @@ class TokenRows:
 
 
 class _FileRows:
-    """Rows of a tensor, read from an open file when they are needed. Safe from any thread."""
+    """Rows of a tensor, read from an open file when they are first needed. Safe from any thread."""
 
     def __init__(self, header: GgufHeader, tensor: TensorInfo) -> None:
         try:
@@ -66,8 +68,13 @@ class _FileRows:
         weakref.finalize(self, os.close, self._file)
         self._name = header.path.name
         self._begin = header.data_start + tensor.offset
-        self._row_bytes = tensor.size_bytes // tensor.shape[1]
+        n_rows = tensor.shape[1]
+        self._row_bytes = tensor.size_bytes // n_rows
         self._state = self._current_state()
+        self._kept = np.empty((max(1, KEPT_BYTES // self._row_bytes), self._row_bytes), np.uint8)
+        self._places = np.full(n_rows, -1, np.int32)  # of each row in `_kept`; -1: not kept
+        self._n_kept = 0
+        self._lock = threading.Lock()  # for what is kept; reading it needs none, because a kept row never moves
 
     def _current_state(self) -> tuple[int, int]:
         found = os.fstat(self._file)
@@ -75,6 +82,25 @@ class _FileRows:
 
     def __getitem__(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
         """uint8[len(ids), bytes per row]. Raises `EngineFailure` if the file is not what it was when it was opened."""
+        places = self._places[ids]
+        rows = self._kept[places]
+        missing = np.flatnonzero(places < 0)
+        if len(missing):
+            rows[missing] = self._read_and_keep(ids[missing])
+        return rows
+
+    def _read_and_keep(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        tokens, numbers = np.unique(ids, return_inverse=True)
+        rows = self._read(tokens)
+        with self._lock:
+            new = np.flatnonzero(self._places[tokens] < 0)[: len(self._kept) - self._n_kept]
+            end = self._n_kept + len(new)
+            self._kept[self._n_kept : end] = rows[new]
+            self._places[tokens[new]] = np.arange(self._n_kept, end, dtype=np.int32)
+            self._n_kept = end
+        return rows[numbers]
+
+    def _read(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
         size, begin, file = self._row_bytes, self._begin, self._file
         data = b"".join([os.pread(file, size, begin + size * token) for token in ids.tolist()])
         if self._current_state() != self._state or len(data) != size * len(ids):

@@ -186,13 +186,15 @@ class TaskQueue:
             ways_out=[WayOut.RETRY, WayOut.LARGER_QUEUE],
         )
 
-    def take(self, worker: int) -> Batch | None:
+    def take(self, worker: int, patience_s: float | None = None) -> Batch | None:
         """Wait for work and take one batch. None if the queue is closed and empty, or has failed.
 
-        Only worker 0 takes long texts, because there is only one of the large contexts they need.
+        Only worker 0 takes long texts, because there is only one of the large contexts they need. Raises `TimeoutError`
+        if there was nothing for this worker to do for `patience_s`; None: waits as long as it takes.
         """
         with self._changed:
             self._running.pop(worker, None)
+            is_quiet = False
             while True:
                 if self._failure:
                     return None
@@ -204,9 +206,11 @@ class TaskQueue:
                 elif self._closed and not self._texts.n_texts:
                     self._changed.notify_all()
                     return None
+                elif is_quiet:
+                    raise TimeoutError
                 else:
                     self._full_since_s = None
-                    self._changed.wait()
+                    is_quiet = not self._changed.wait(patience_s)
 
     def _take_from(self, first: EmbedTask, worker: int) -> Batch | None:
         key, limits, n_idle = first.key, self._plan.limits, self._plan.n_workers - len(self._running)

@@ -10,11 +10,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-from gguf_embed.engines.base import ContextPlanner, ContextSpec, EngineContext
+from gguf_embed.engines.base import ContextPlanner, ContextSpec, EngineContext, KeepsBuffers
+from gguf_embed.engines.freed_memory import give_back_memory
 from gguf_embed.errors import EmbedError, EngineFailure, Unavailable
 from gguf_embed.scheduler.queue import TaskQueue
 from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome
 from gguf_embed.types import Output
+
+RELEASE_AFTER_S = 5.0
+"""A worker that had nothing to do for so long gives memory back to the system. Its next batch gets it again, in a few
+milliseconds."""
 
 _log = logging.getLogger("gguf_embed.scheduler")
 
@@ -46,6 +51,13 @@ class ContextSet:
         context = self._open.pop(self._last, None) if self._last is not None else None
         if context is not None:
             context.close()
+
+    def release_buffers(self) -> None:
+        """Free what only running batches need."""
+        for context in self._open.values():
+            if isinstance(context, KeepsBuffers):
+                context.release_buffers()
+        give_back_memory()
 
     def close(self) -> None:
         with ExitStack() as stack:
@@ -137,10 +149,20 @@ class Worker:
 
     def _run(self) -> None:
         batch: Batch | None = None
+        patience_s: float | None = RELEASE_AFTER_S
         try:
-            while (batch := self._queue.take(self.number)) is not None:
+            while True:
+                try:
+                    batch = self._queue.take(self.number, patience_s)
+                except TimeoutError:
+                    self._contexts.release_buffers()
+                    patience_s = None
+                    continue
+                if batch is None:
+                    return
                 self._run_batch(batch)
                 batch = None  # answered: if the next `take` raises, it must not be answered again
+                patience_s = RELEASE_AFTER_S
         except BaseException as error:
             _log.critical("worker %d died", self.number, exc_info=True)
             self._on_death(batch, error)

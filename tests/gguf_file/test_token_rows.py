@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +82,38 @@ def test_a_large_table_is_read_row_by_row_with_the_same_result(tmp_path, kind, m
     kept = TokenRows(read_header(tmp_path / "m.gguf")).take(ids)
     monkeypatch.setattr(token_rows, "KEPT_BYTES", 0)
     np.testing.assert_array_equal(TokenRows(read_header(tmp_path / "m.gguf")).take(ids), kept)
+
+
+@pytest.mark.parametrize("n_kept", [1, 20, 49])
+def test_rows_of_a_large_table_are_read_once_as_far_as_they_are_kept(tmp_path, monkeypatch, n_kept):
+    table, _ = write(tmp_path / "m.gguf", gguf.GGMLQuantizationType.F16)
+    monkeypatch.setattr(token_rows, "KEPT_BYTES", n_kept * 2 * N_EMBD)
+    rows = TokenRows(read_header(tmp_path / "m.gguf"))
+    reads = []
+    monkeypatch.setattr(token_rows.os, "pread", lambda *at, read=os.pread: reads.append(at) or read(*at))
+    every = np.arange(N_TOKENS)
+    n_reads = []
+    for ids in (every[:10], every[:10], np.array([5, 5, 12, 5]), every, every):
+        np.testing.assert_array_equal(rows.take(ids), table[ids])
+        n_reads.append(len(reads))
+        reads.clear()
+    kept_early = min(n_kept - 1, 10)  # the table's first row was read when it was opened
+    assert n_reads[:2] == [9, 9 - kept_early + (n_kept > 10)]
+    assert n_reads[-1] == N_TOKENS - n_kept
+
+
+def test_rows_of_a_large_table_are_the_same_for_many_threads(tmp_path, monkeypatch):
+    table, _ = write(tmp_path / "m.gguf", gguf.GGMLQuantizationType.F16)
+    monkeypatch.setattr(token_rows, "KEPT_BYTES", 20 * 2 * N_EMBD)
+    rows = TokenRows(read_header(tmp_path / "m.gguf"))
+
+    def take(seed: int) -> bool:
+        random = np.random.default_rng(seed)
+        batches = [random.integers(0, N_TOKENS, 30) for _ in range(100)]
+        return all(np.array_equal(rows.take(ids), table[ids]) for ids in batches)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(take, range(16)))
 
 
 @pytest.mark.parametrize("keeps_table", [True, False])

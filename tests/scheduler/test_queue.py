@@ -37,6 +37,17 @@ def take_on_thread(queue: TaskQueue, worker: int) -> tuple[threading.Thread, lis
     return thread, got
 
 
+@pytest.mark.parametrize("worker", [0, 1])
+def test_patience_ends_when_nothing_comes_for_this_worker(worker):
+    queue = make_queue()
+    if worker == 1:
+        admit(queue, [30])  # too long for any but worker 0
+    with pytest.raises(TimeoutError):
+        queue.take(worker, 0.001)
+    admit(queue, [3])
+    assert lengths_of(queue.take(1, 0.001)) == [3]
+
+
 def test_a_request_that_does_not_fit_is_refused_whole():
     queue = make_queue(max_queued_tokens=10)
     admit(queue, [6])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -219,13 +220,41 @@ def test_a_worker_that_dies_between_batches_reports_no_answered_batch(engine, mo
     worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
     admit(queue, [3])
     batches = iter([queue.take(0)])
-    monkeypatch.setattr(queue, "take", lambda _worker: next(batches))  # the second time it raises
+    monkeypatch.setattr(queue, "take", lambda *_: next(batches))  # the second time it raises
     worker.start()
     assert worker.join(SAFETY_S)
     assert len(seen.outcomes) == 1
     ((batch, error),) = seen.deaths
     assert batch is None
     assert isinstance(error, StopIteration)
+
+
+class BufferedEngine(FakeEngine):
+    """A fake engine whose contexts keep buffers, and say in `released` when they freed them."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeScript(n_embd=4))
+        self.released = threading.Semaphore(0)
+
+    def open_context(self, spec):
+        context = super().open_context(spec)
+        context.release_buffers = self.released.release
+        return context
+
+
+def test_an_idle_worker_frees_its_contexts_buffers_once_and_goes_on(monkeypatch):
+    monkeypatch.setattr("gguf_embed.scheduler.worker.RELEASE_AFTER_S", 0.01)
+    queue, seen, engine = make_queue(), Recorder(), BufferedEngine()
+    worker = Worker(0, queue, ContextSet(engine, PLAN), seen.outcomes.append, seen.die)
+    worker.start()
+    for n_answered in (1, 2):
+        admit(queue, [3])
+        assert engine.released.acquire(timeout=SAFETY_S)
+        assert len(seen.outcomes) == n_answered
+    assert not engine.released.acquire(timeout=0.05)  # it waits for work now, as long as it takes
+    queue.close()
+    assert worker.join(SAFETY_S)
+    assert not seen.deaths
 
 
 def test_a_worker_that_never_started_can_be_joined(engine):

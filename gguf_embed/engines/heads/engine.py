@@ -14,6 +14,7 @@ from gguf_embed.engines.base import (
     EngineContext,
     EngineInfo,
     ExecutionPlan,
+    KeepsBuffers,
     LoadedEngine,
 )
 from gguf_embed.engines.heads.late_interaction import multivectors
@@ -129,6 +130,11 @@ class HeadedContext:
             return query_vectors(batch, head.query_weights)
         assert rows is not None
         return sparse_vectors(rows, batch, head)
+
+    def release_buffers(self) -> None:
+        """Implements `KeepsBuffers`."""
+        if isinstance(self._rows, KeepsBuffers):
+            self._rows.release_buffers()
 
     def close(self) -> None:
         if self._rows is not None:

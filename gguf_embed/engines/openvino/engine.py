@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -149,6 +150,12 @@ class OpenVinoContext:
         if min(map(min, batch)) < 0 or max(map(max, batch)) >= n_ids:
             raise EngineFailure(f"a token id outside 0..{n_ids - 1} reached the engine")
         return lengths
+
+    def release_buffers(self) -> None:
+        """Implements `KeepsBuffers`: those of both graphs, which all contexts share."""
+        for graph in (self._compiled.shared, self._compiled.alone):
+            with suppress(RuntimeError):  # it computes a batch of another context
+                graph.release_memory()
 
     def close(self) -> None:
         """Safe to call twice."""

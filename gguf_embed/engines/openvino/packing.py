@@ -23,7 +23,8 @@ Indices = NDArray[np.int32]
 class Cost:
     """What computing a batch costs with a graph, in a precision."""
 
-    multiple: int  # N and T are multiples of it
+    row_multiple: int  # N is a multiple of it
+    slot_multiple: int  # T is a multiple of it
     sizes_per_doubling: int  # B, N and T have at most so many values between n and 2n
     part_tokens: int  # one more part takes as long as so many tokens
     slots_per_token: int  # attention of a text: T² slots take as long as T² / slots_per_token tokens
@@ -31,14 +32,14 @@ class Cost:
     def shape(self, n_texts: int, n_tokens: int, longest: int) -> list[int]:
         """B, N and T for a batch of `n_tokens`, whose longest text has `longest`."""
         shape = []
-        for count, multiple in ((n_texts, 1), (n_tokens, self.multiple), (longest, self.multiple)):
+        for count, multiple in ((n_texts, 1), (n_tokens, self.row_multiple), (longest, self.slot_multiple)):
             step = max(multiple, (1 << (count - 1).bit_length()) // 2 // self.sizes_per_doubling)
             shape.append(-(-count // step) * step)
         return shape
 
     def attention(self, longest: int) -> float:
         """Of one text among others whose longest has so many tokens, in tokens."""
-        width = -(-longest // self.multiple) * self.multiple
+        width = -(-longest // self.slot_multiple) * self.slot_multiple
         return width * width / self.slots_per_token
 
 

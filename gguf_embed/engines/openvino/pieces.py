@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gguf_embed.engines.openvino.runtime import Node, op
-from gguf_embed.engines.openvino.weights import GraphWeights
+from gguf_embed.engines.openvino.runtime import Node, keep_float16, op
+from gguf_embed.engines.openvino.weights import GraphWeights, Matrix
 from gguf_embed.gguf_file.adapters import TensorParts, read_adapters
 from gguf_embed.gguf_file.crisp_layout import FIRST_POSITION
 from gguf_embed.types import FloatMatrix
@@ -93,13 +93,13 @@ class GraphPieces:
     def linears(self, x: Node, name: str, widths: Sequence[int], n_in: int | None = None) -> list[Node]:
         """Linear layers that share a tensor [sum of widths, n_in], each with so many of its rows."""
         n_rows = sum(widths)
-        matrix = self.weights.array(f"{name}.weight", (n_rows, n_in or self.n_embd))
+        matrix = self.weights.matrix(f"{name}.weight", (n_rows, n_in or self.n_embd))
         bias = self.weights.array(f"{name}.bias", (n_rows,)) if self.weights.has(f"{name}.bias") else None
         adapter = self._adapter(x, name, n_rows, n_in or self.n_embd)
         results, start = [], 0
         for width in widths:
             part = slice(start, start := start + width)
-            product = op.matmul(x, constant(matrix[part]), False, True)
+            product = op.matmul(x, float32_constant(matrix[part]), False, True)
             if adapter is not None:
                 lowered, raising = adapter
                 product = op.add(product, op.matmul(lowered, constant(raising[part]), False, True))
@@ -288,6 +288,14 @@ def alibi_slopes(n_head: int, max_bias: float) -> FloatMatrix:
     slopes = [first ** (number + 1) for number in range(power)]
     slopes += [second ** (2 * number + 1) for number in range(n_head - power)]
     return np.array(slopes, np.float32)
+
+
+def float32_constant(values: Matrix) -> Node:
+    """A constant to compute with in float32. In memory, one in float16 stays so."""
+    node = constant(values)
+    if values.dtype == np.float32:
+        return node
+    return keep_float16(op.convert(node, "f32"))
 
 
 def constant(values: Any) -> Node:

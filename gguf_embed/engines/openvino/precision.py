@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gguf_embed.engines.openvino.runtime import Node, op, read_ir, serialize
+from gguf_embed.engines.openvino.runtime import Node, keep_float16, op, read_ir, serialize
 from gguf_embed.gguf_file.unfinished import unfinished
 
 _EXACT_TYPES = frozenset(
@@ -62,12 +62,13 @@ def _take_weights(model: Any) -> dict[str, Node]:
     taken: dict[str, Node] = {}
     parameters = []
     for node in model.get_ops():
-        if node.get_type_name() != "Constant" or node.get_output_element_type(0).get_type_name() != "f32":
+        kind = node.get_output_element_type(0)
+        if node.get_type_name() != "Constant" or kind.get_type_name() not in ("f32", "f16"):
             continue
         shape = list(node.get_output_shape(0))
         if np.prod(shape, dtype=np.int64) < 64:
             continue
-        parameter = op.parameter(shape, np.float32)
+        parameter = op.parameter(shape, kind)
         parameter.set_friendly_name(f"weights.{len(taken)}")
         for reader in list(node.output(0).get_target_inputs()):
             reader.replace_source_output(parameter.output(0))
@@ -81,6 +82,9 @@ def _put_weights(model: Any, weights: dict[str, Node]) -> None:
     for parameter in list(model.get_parameters()):
         node = weights.get(parameter.get_friendly_name())
         if node is not None:
+            if node.get_output_element_type(0).get_type_name() == "f16":
+                for reader in parameter.output(0).get_target_inputs():
+                    keep_float16(reader.get_node())  # the file format has lost this mark
             parameter.output(0).replace(node.output(0))
             model.remove_parameter(parameter)
     model.validate_nodes_and_infer_types()

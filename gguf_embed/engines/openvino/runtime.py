@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from gguf_embed.engines.cpu_count import n_in_affinity_mask
+
 # Importing OpenVINO also imports its model converter, which reports this to Google Analytics if the package
 # openvino-telemetry is installed. The converter is not needed; OpenVINO does without it if it cannot be imported.
 sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
@@ -27,6 +29,11 @@ FULL, REDUCED = "f32", "bf16"
 """The precisions that matrices can be multiplied in."""
 
 
+KEPT_KERNELS = 16
+"""How many kernels of each kind a stream keeps for shapes that it has seen; OpenVINO's default is 5,000. A kernel that
+multiplies matrices takes 0.3 MB, and a number of rows needs three or four of them."""
+
+
 @cache
 def core() -> Any:
     """OpenVINO's core, one per process. Any thread."""
@@ -40,6 +47,12 @@ def computes_bf16() -> bool:
 
 def model_of(outputs: list[Node], inputs: list[Node], name: str) -> Any:
     return ov.Model(outputs, inputs, name)
+
+
+def keep_float16(convert: Node) -> Node:
+    """Mark a conversion from float16 as part of the weights: OpenVINO then leaves them as they are when it compiles."""
+    convert.get_rt_info()["decompression_0"] = ""
+    return convert
 
 
 def read_ir(xml: bytes, weights: Any) -> Any:
@@ -67,6 +80,16 @@ def compile_graph(model: Any, precision: str, n_streams: int, n_threads: int) ->
         "INFERENCE_PRECISION_HINT": precision,
         "NUM_STREAMS": str(n_streams),
         "INFERENCE_NUM_THREADS": n_threads,
-        "ENABLE_CPU_PINNING": False,  # other processes and models use the same processors
+        "ENABLE_CPU_PINNING": pins_threads(n_streams, n_threads, n_in_affinity_mask()),
+        "CPU_RUNTIME_CACHE_CAPACITY": KEPT_KERNELS,
     }
     return core().compile_model(model, "CPU", settings)
+
+
+def pins_threads(n_streams: int, n_threads: int, n_usable: int) -> bool:
+    """Whether each thread stays on a processor: only if one batch uses all `n_usable` processors.
+
+    Otherwise Linux often starts both threads of a short batch on one processor, so that it takes twice as long. Several
+    batches at once, and fewer threads, are left to move, because other processes and models use the same processors.
+    """
+    return n_streams == 1 and 1 < n_threads == n_usable

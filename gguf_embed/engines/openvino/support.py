@@ -56,7 +56,7 @@ MAX_MASK_BYTES = 2**30
 """Limit on the attention's masks for one text. ALiBi has one per head: 3 GiB for 8,192 tokens and 12 heads."""
 
 COPIES = 2
-"""A compiled graph keeps its matrices as they were given, in float32, and as the library packs them."""
+"""A compiled graph keeps its matrices as they were given, in float32 or float16, and as the library packs them."""
 
 BUFFER_BYTES = 160 * 2**20
 """Estimate of the memory for the library, and for a batch's intermediate results."""
@@ -131,9 +131,9 @@ def peak_bytes(header: GgufHeader, config: ModelConfig) -> int:
 
 
 def resident_bytes(header: GgufHeader) -> int:
-    """An estimate of the memory that a loaded model takes. A large token table stays in the file."""
+    """An estimate of the memory that a loaded model takes. Most of a large token table stays in the file."""
     table = header.tensors.get(TABLE)
-    kept = table.size_bytes if table is not None and table.size_bytes <= KEPT_BYTES else 0
+    kept = min(table.size_bytes, KEPT_BYTES) if table is not None else 0
     return COPIES * _matrix_bytes(header) + kept + BUFFER_BYTES
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file.dequantize import dequantized
+from gguf_embed.gguf_file.dequantize import dequantized, read_tensor
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
 from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
 from gguf_embed.types import FloatMatrix
 
 MAX_SIZE = 2**24
 """Limit on sizes in the metadata, far above any model's: no array of such a length may exhaust the memory."""
+
+Matrix = FloatMatrix | NDArray[np.float16]
+
+UNPACKS_FLOAT16 = platform.machine().lower() in ("x86_64", "amd64")
+"""Whether OpenVINO reads a float16 matrix once, into the form that it multiplies with: on other processors it may do so
+in each call. It reads a BF16 one into float32 when it compiles, which saves nothing."""
 
 
 _NOT_IN_GRAPH = HEAD_TENSORS | {"output.weight"}  # heads are computed on token rows; logits are not computed
@@ -38,6 +46,14 @@ class GraphWeights:
         NaN or infinity.
         """
         return self._finite(name, self.check_shape(name, shape)).reshape(shape)
+
+    def matrix(self, name: str, shape: Sequence[int]) -> Matrix:
+        """The same, but float16 of `shape` if it is stored so, which takes half the memory."""
+        if self._tensor(name).type != "F16" or not UNPACKS_FLOAT16:
+            return self.array(name, shape)
+        values = read_tensor(self.header, self.check_shape(name, shape)).view(np.float16)
+        self._check_finite(name, values)
+        return values.reshape(shape)
 
     def flat(self, name: str, size: int) -> FloatMatrix:
         """float32[size] of a tensor with so many numbers, whatever its shape. Raises like `array`."""
@@ -131,9 +147,12 @@ class GraphWeights:
 
     def _finite(self, name: str, tensor: TensorInfo) -> FloatMatrix:
         values = dequantized(self.header, tensor)
+        self._check_finite(name, values)
+        return values
+
+    def _check_finite(self, name: str, values: Matrix) -> None:
         with np.errstate(invalid="ignore"):  # the sum of infinity and -infinity
             is_finite = bool(np.isfinite(values.sum(dtype=np.float64)))
         if not is_finite:
             n_bad = int(values.size - np.isfinite(values).sum())
             raise self.error(f"tensor {name} contains NaN or infinity ({n_bad:,} of {values.size:,} numbers)")
-        return values

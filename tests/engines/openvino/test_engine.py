@@ -9,7 +9,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from gguf_embed.engines.base import ContextSpec
+from gguf_embed.engines.base import ContextSpec, KeepsBuffers
 from gguf_embed.engines.openvino import engine as openvino_engine
 from gguf_embed.engines.openvino.build import COSTS, ModelBuilder
 from gguf_embed.engines.openvino.driver import open_codec
@@ -257,3 +257,23 @@ def test_the_facts_of_a_model(encoder, decoder, reranker):
     assert (encoder.info.pooling, decoder.info.pooling) == (Pooling.MEAN, Pooling.LAST)
     assert (encoder.info.bos_token, encoder.info.eos_token) == ("[CLS]", "[SEP]")
     assert encoder.info.architecture == "bert"
+
+
+def test_buffers_that_were_freed_come_back(encoder):
+    with context_of(encoder) as context:
+        before = context.embed(UNEVEN, 1).matrix
+        assert isinstance(context, KeepsBuffers)
+        for _ in range(2):
+            context.release_buffers()
+        np.testing.assert_array_equal(context.embed(UNEVEN, 1).matrix, before)
+
+
+def test_buffers_stay_while_another_context_computes(encoder):
+    """OpenVINO refuses to free them then."""
+    with context_of(encoder) as context, context_of(encoder) as other, ThreadPoolExecutor(1) as thread:
+        before = context.embed(UNEVEN, 1).matrix
+        busy = thread.submit(lambda: [other.embed(UNEVEN, 1).matrix for _ in range(100)])
+        while not busy.done():
+            context.release_buffers()
+        for found in busy.result():
+            np.testing.assert_array_equal(found, before)

@@ -12,7 +12,7 @@ import pytest
 from gguf_embed.engines.openvino.packing import Cost, Packing, split_by_length
 from gguf_embed.types import Pooling
 
-COST = Cost(multiple=1, sizes_per_doubling=100, part_tokens=24, slots_per_token=100)
+COST = Cost(row_multiple=1, slot_multiple=1, sizes_per_doubling=100, part_tokens=24, slots_per_token=100)
 
 CASES = {
     "one": [7],
@@ -46,7 +46,7 @@ def least_cost(lengths: list[int], cost: Cost) -> float:
 @pytest.mark.parametrize("multiple", [1, 8, 16])
 @pytest.mark.parametrize("lengths", CASES.values(), ids=CASES)
 def test_every_token_has_its_own_slot_and_every_slot_a_token_of_its_text(lengths, multiple):
-    packing = Packing.of(lengths, Cost(multiple, 8, 24, 100))
+    packing = Packing.of(lengths, Cost(multiple, multiple, 8, 24, 100))
     tokens = np.arange(1, sum(lengths) + 1, dtype=np.float32)[:, np.newaxis]  # what stands in each packed row
     rows = packing.rows(tokens)
     assert len(rows) % multiple == 0
@@ -70,7 +70,7 @@ def test_the_weights_of_pooled_tokens():
         Pooling.MEAN: [[1, 0, 0, 0], [1 / 3, 1 / 3, 1 / 3, 0]],
     }
     for pooling, weights in expected.items():
-        found = Packing.of([1, 3], Cost(4, 8, 24, 100)).pooling(pooling)
+        found = Packing.of([1, 3], Cost(4, 4, 8, 24, 100)).pooling(pooling)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found[:, 0], weights, atol=1e-7)
 
@@ -94,7 +94,7 @@ def test_no_cut_costs_less(part_tokens):
     chance = random.Random(part_tokens)
     for _ in range(60):
         lengths = [chance.choice((1, 2, 5, 20, 21, 60, 200)) for _ in range(chance.randint(1, 8))]
-        cost = Cost(1, 8, part_tokens, 100)
+        cost = Cost(1, 1, 8, part_tokens, 100)
         assert cost_of(lengths, split_by_length(lengths, cost), cost) == pytest.approx(least_cost(lengths, cost)), (
             lengths
         )
@@ -140,22 +140,34 @@ def test_the_largest_batch_is_split_in_milliseconds(lengths):
     ids=["all in 16", "half of them in 32"],
 )
 def test_slots_are_a_multiple(lengths, parts):
-    cost = Cost(multiple=16, sizes_per_doubling=8, part_tokens=24, slots_per_token=100)
+    cost = Cost(row_multiple=8, slot_multiple=16, sizes_per_doubling=8, part_tokens=24, slots_per_token=100)
     assert [cost.shape(1, 1, n)[2] for n in (1, 16, 17, 32)] == [16, 16, 32, 32]
     assert split_by_length(lengths, cost) == parts
 
 
 @pytest.mark.parametrize(
     ("n_tokens", "n_rows"),
-    [(1, 16), (16, 16), (17, 32), (127, 128), (241, 256), (257, 288), (500, 512), (513, 576), (1008, 1024)],
+    [
+        (1, 8),
+        (8, 8),
+        (17, 24),
+        (99, 104),
+        (127, 128),
+        (129, 144),
+        (241, 256),
+        (257, 288),
+        (500, 512),
+        (513, 576),
+        (1008, 1024),
+    ],
 )
 def test_numbers_of_rows(n_tokens, n_rows):
-    assert Cost(16, 8, 24, 100).shape(1, n_tokens, 1) == [1, n_rows, 16]
+    assert Cost(8, 16, 8, 24, 100).shape(1, n_tokens, 1) == [1, n_rows, 16]
 
 
 @pytest.mark.parametrize(("multiple", "sizes"), [(8, 16), (16, 8), (1, 1)])
 def test_a_graph_sees_few_numbers_of_rows_with_few_unused_ones(multiple, sizes):
-    cost = Cost(multiple, sizes, 24, 100)
+    cost = Cost(multiple, multiple, sizes, 24, 100)
     found = [cost.shape(1, n_tokens, 1)[1] for n_tokens in range(1, 1025)]
     assert found == sorted(found)
     assert all(n <= rows < n + max(multiple, n / sizes) for n, rows in enumerate(found, 1))
@@ -165,7 +177,7 @@ def test_a_graph_sees_few_numbers_of_rows_with_few_unused_ones(multiple, sizes):
 
 @pytest.mark.parametrize(("n_texts", "n_padded"), [(1, 1), (16, 16), (17, 18), (33, 36), (64, 64), (100, 104)])
 def test_unused_texts_consist_of_the_first_row(n_texts, n_padded):
-    packing = Packing.of([3] * n_texts, Cost(16, 8, 24, 100))
+    packing = Packing.of([3] * n_texts, Cost(8, 16, 8, 24, 100))
     assert packing.lengths.tolist() == [3] * n_texts + [1] * (n_padded - n_texts)
     assert packing.slots.shape == (n_padded, 16)
     assert not packing.slots[n_texts:].any()

@@ -1,0 +1,80 @@
+"""How graphs are compiled: threads on processors, and matrices that stay in float16."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from gguf_embed.engines.base import ContextSpec
+from gguf_embed.engines.openvino import weights
+from gguf_embed.engines.openvino.build import ModelBuilder
+from gguf_embed.engines.openvino.driver import open_codec
+from gguf_embed.engines.openvino.runtime import FULL, REDUCED, computes_bf16, pins_threads
+from gguf_embed.types import OutputSpec, Pooling
+from tests.engines.openvino.running import load_spec
+from tests.gguf_models import CLS, SEP, write_tiny_encoder
+
+TEXTS = [[CLS, 5, 6, 7, SEP], [CLS, 8, SEP]]
+PRECISIONS = [FULL, pytest.param(REDUCED, marks=pytest.mark.skipif(not computes_bf16(), reason="no BF16 here"))]
+
+
+@pytest.mark.parametrize(
+    ("n_streams", "n_threads", "n_usable", "pins"),
+    [(1, 2, 2, True), (1, 16, 16, True), (2, 2, 2, False), (1, 2, 16, False), (1, 1, 1, False), (1, 4, 2, False)],
+    ids=["both", "all", "two batches", "some of them", "one", "too many"],
+)
+def test_threads_stay_on_their_processors_if_one_batch_uses_all(n_streams, n_threads, n_usable, pins):
+    assert pins_threads(n_streams, n_threads, n_usable) is pins
+
+
+def compute(path: Path, precision: str) -> tuple[np.ndarray, Counter[str]]:
+    """The vectors, and how many matrices are constants of each type in the compiled graph."""
+    spec = load_spec(path, Pooling.MEAN)
+    engine = ModelBuilder(spec, open_codec(spec).codec).compile(precision, 1)
+    with closing(engine), closing(engine.open_context(ContextSpec(OutputSpec.of(Pooling.MEAN), 100, 8))) as context:
+        vectors = context.embed(TEXTS, 1).matrix
+        kinds: Counter[str] = Counter()
+        for node in engine._compiled.shared.get_runtime_model().get_ops():
+            facts = node.get_rt_info()
+            shape = node.get_output_partial_shape(0)
+            if facts["layerType"].astype(str) == "Const" and len(shape) == 2 and shape.to_shape()[0] > 1:
+                kinds[facts["outputPrecisions"].astype(str)] += 1
+        return vectors, kinds
+
+
+def half(path: Path, source: Path) -> Path:
+    """A copy whose matrices of the layers are stored as F16."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(path, "bert")
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            kind = field.types[0]
+            writer.add_key_value(field.name, field.contents(), kind, field.types[1] if len(field.types) > 1 else None)
+    for tensor in reader.tensors:
+        data = np.array(tensor.data)
+        if tensor.name.startswith("blk.") and len(tensor.shape) == 2:
+            data = data.astype(np.float16)
+        writer.add_tensor(tensor.name, data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_matrices_in_float16_stay_so_in_memory_and_give_the_same_vectors(tmp_path, monkeypatch, precision):
+    path = half(tmp_path / "half.gguf", write_tiny_encoder(tmp_path / "m.gguf"))
+    monkeypatch.setattr(weights, "UNPACKS_FLOAT16", True)
+    vectors, kinds = compute(path, precision)
+    monkeypatch.setattr(weights, "UNPACKS_FLOAT16", False)
+    unpacked, unpacked_kinds = compute(path, precision)
+    n_matrices = unpacked_kinds["f32"] - kinds["f32"]
+    assert kinds["f16"] == n_matrices > 0
+    assert unpacked_kinds["f16"] == 0
+    np.testing.assert_allclose(vectors, unpacked, atol=1e-6 if precision == FULL else 1e-2)
