@@ -29,9 +29,10 @@ FULL, REDUCED = "f32", "bf16"
 """The precisions that matrices can be multiplied in."""
 
 
-KEPT_KERNELS = 16
-"""How many kernels of each kind a stream keeps for shapes that it has seen; OpenVINO's default is 5,000. A kernel that
-multiplies matrices takes 0.3 MB, and a number of rows needs three or four of them."""
+KEPT_KERNELS = 32
+"""How many kernels of each kind a stream keeps for shapes that it has seen, by default 5,000. One that multiplies
+matrices takes 0.3 MB, and each number of rows needs three or four. With 32, texts of 5 to 500 tokens in turn are
+computed 2 % slower, those of 5 to 60 as fast; with 16, 6 and 3 % slower."""
 
 
 @cache
