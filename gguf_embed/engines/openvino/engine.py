@@ -13,7 +13,7 @@ import numpy as np
 
 from gguf_embed.engines.base import ContextSpec, EngineInfo
 from gguf_embed.engines.openvino.packing import Cost, Packing, split_by_length
-from gguf_embed.engines.openvino.runtime import CompiledGraph, kernel_name
+from gguf_embed.engines.openvino.runtime import CompiledGraph, Tensor, kernel_name
 from gguf_embed.errors import EngineFailure, ModelFileError, NotSupported
 from gguf_embed.gguf_file.adapters import TaskRows
 from gguf_embed.gguf_file.token_rows import PairRows, TokenRows
@@ -124,7 +124,9 @@ class OpenVinoContext:
         if isinstance(self._compiled.tokens, TaskRows):
             inputs.append(packing.rows(self._compiled.tokens.columns(ids)))
         try:
-            request.infer(inputs, True)
+            for number, values in enumerate(inputs):
+                request.set_input_tensor(number, Tensor(values, shared_memory=True))
+            request.infer(share_outputs=True)  # infer(inputs) takes 0.1 ms longer: it copies all outputs
             result = request.get_output_tensor(self._output).data
         except RuntimeError as error:
             raise EngineFailure(f"OpenVINO refused a batch of {len(batch)} texts: {reason_of(error)}") from error

@@ -20,6 +20,9 @@ from openvino import opset13  # noqa: E402
 op = opset13
 """OpenVINO's operations."""
 
+Tensor = ov.Tensor
+"""What a graph reads and writes: numbers that it shares with an array."""
+
 Node = Any
 """An operation of a graph."""
 

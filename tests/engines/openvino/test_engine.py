@@ -187,7 +187,10 @@ Check '!negative' failed at src/core/shape.cpp:1:
 )
 def test_a_failed_batch_is_an_error_and_the_context_works_afterwards(encoder, monkeypatch, message, reason):
     class Failing:
-        def infer(self, *_: object) -> None:
+        def set_input_tensor(self, *_: object) -> None:
+            pass
+
+        def infer(self, **_: object) -> None:
             raise RuntimeError(message)
 
     expected = embed(encoder, TEXTS)
