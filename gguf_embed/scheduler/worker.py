@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-from gguf_embed.engines.base import ContextPlanner, ContextSpec, EngineContext, KeepsBuffers
-from gguf_embed.engines.freed_memory import give_back_memory
+from gguf_embed.engines.base import ContextPlanner, ContextSpec, EngineContext
+from gguf_embed.engines.freed_memory import release_buffers
 from gguf_embed.errors import EmbedError, EngineFailure, Unavailable
 from gguf_embed.scheduler.queue import TaskQueue
 from gguf_embed.scheduler.task import Batch, BatchKey, BatchOutcome
@@ -54,10 +54,7 @@ class ContextSet:
 
     def release_buffers(self) -> None:
         """Free what only running batches need."""
-        for context in self._open.values():
-            if isinstance(context, KeepsBuffers):
-                context.release_buffers()
-        give_back_memory()
+        release_buffers(self._open.values())
 
     def close(self) -> None:
         with ExitStack() as stack:

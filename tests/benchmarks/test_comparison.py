@@ -46,7 +46,7 @@ def test_every_round_runs_every_scenario_on_every_server_and_all_are_stopped(mod
 
     monkeypatch.setattr(compare, "running", spy)
     monkeypatch.setattr(compare, "measure_rates", lambda *_: (MatmulRate("numpy F32", "", 1e9),))
-    settings = CompareSettings(model, SCENARIOS, n_rounds=2, n_starts=2, factor=0.1)
+    settings = CompareSettings(model, SCENARIOS, n_rounds=2, n_starts=2, factor=0.1, rest_s=0)
     said = []
     result = run_comparison(settings, CONTESTANTS, said.append)
 
@@ -70,7 +70,7 @@ def test_the_order_of_the_servers_turns_with_the_round(model, monkeypatch):
 
     monkeypatch.setattr(compare, "_time_one", spy)
     monkeypatch.setattr(compare, "measure_rates", lambda *_: (MatmulRate("numpy F32", "", 1e9),))
-    settings = CompareSettings(model, SCENARIOS[:1], n_rounds=2, n_starts=1)
+    settings = CompareSettings(model, SCENARIOS[:1], n_rounds=2, n_starts=1, rest_s=0)
     run_comparison(settings, CONTESTANTS, lambda _: None)
     assert order == ["ours", "theirs", "theirs", "ours"]
 
@@ -79,6 +79,8 @@ def test_rerank_sends_queries_with_documents_and_compares_scores(model, monkeypa
     monkeypatch.setattr(compare, "measure_rates", lambda *_: (MatmulRate("numpy F32", "", 1e9),))
     contestants = [replace(contestant, task=RERANK) for contestant in CONTESTANTS]
     scenarios = (Scenario("pairs", 2, 4, (3, 3), (20, 40), query_tokens=(8, 16)),)
-    result = run_comparison(CompareSettings(model, scenarios, n_rounds=1, n_starts=1), contestants, lambda _: None)
+    result = run_comparison(
+        CompareSettings(model, scenarios, n_rounds=1, n_starts=1, rest_s=0), contestants, lambda _: None
+    )
     assert [run.n_texts for run in result.runs] == [12, 12]
     assert all(run.min_cosine == pytest.approx(1.0) for run in result.runs)

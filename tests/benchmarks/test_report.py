@@ -56,7 +56,9 @@ def test_rates_are_medians_and_latencies_of_all_rounds_together():
 def test_the_report_shows_ratios_limits_and_what_does_not_agree():
     runs = (run("ours"), run("theirs", wall_s=2.5, n_tokens=2000, min_cosine=0.98))
     servers = tuple(
-        ServerFacts(name, (name, "--flag"), (0.1, 0.2, 0.3), Memory(10**8, 10**8), ("weights F16",))
+        ServerFacts(
+            name, (name, "--flag"), (0.1, 0.2, 0.3), Memory(10**8, 10**8), Memory(9 * 10**7, 10**8), ("weights F16",)
+        )
         for name in ("ours", "theirs")
     )
     rates = (MatmulRate("OpenVINO BF16", "2 threads, 1x1", 4e9), MatmulRate("numpy F32", "2 threads, 1x1", 2e9))
@@ -75,6 +77,6 @@ def test_the_report_shows_ratios_limits_and_what_does_not_agree():
 
 
 def test_one_server_alone_gives_a_report_without_ratios():
-    servers = (ServerFacts("ours", ("ours",), (0.1,), Memory(0, 0)),)
+    servers = (ServerFacts("ours", ("ours",), (0.1,), Memory(0, 0), Memory(0, 0)),)
     text = render(Comparison({}, MACHINE, (MatmulRate("numpy F32", "", 2e9),), servers, (run("ours"),)))
     assert "ratios" not in text

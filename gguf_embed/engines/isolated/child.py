@@ -30,6 +30,7 @@ from gguf_embed.engines.base import (
 )
 from gguf_embed.engines.child_process import be_the_first_to_go
 from gguf_embed.engines.choice import choose_driver
+from gguf_embed.engines.freed_memory import release_buffers
 from gguf_embed.engines.isolated import frames
 from gguf_embed.engines.isolated.messages import (
     CodecCall,
@@ -43,6 +44,7 @@ from gguf_embed.engines.isolated.messages import (
     OpenContext,
     OpenImages,
     Plan,
+    ReleaseBuffers,
     Said,
 )
 from gguf_embed.engines.isolated.packed import PackedBytes, PackedStrings
@@ -173,6 +175,8 @@ class _Lane:
             case OpenContext():
                 self.opened = request
                 self._context(1)
+            case ReleaseBuffers():
+                release_buffers(self.contexts.values())
             case EmbedImages(inputs, output):
                 assert self.images is not None
                 return self.images.embed_batch(inputs, output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -16,9 +17,11 @@ from gguf_embed.engines.isolated.messages import (
     Loaded,
     OpenContext,
     OpenImages,
+    ReleaseBuffers,
 )
 from gguf_embed.engines.isolated.process import Lane
 from gguf_embed.engines.isolated.supervisor import Supervisor
+from gguf_embed.errors import EmbedError
 from gguf_embed.tokenization.known_ids import require_known
 from gguf_embed.types import TOKENS, ImageInput, Output, OutputSpec, Span, Vocabulary
 
@@ -78,6 +81,13 @@ class IsolatedContext:
             lane, EmbedBatch(batch, n_threads), limit_s, f"a batch of {n_tokens} tokens"
         )
         return output
+
+    def release_buffers(self) -> None:
+        """Implements `KeepsBuffers`."""
+        lane = self._lane
+        if lane is not None and self._supervisor.is_current(lane):
+            with suppress(EmbedError):  # the process has ended, which the next batch will say
+                self._supervisor.call(lane, ReleaseBuffers(), self._supervisor.stage_s, "freeing memory")
 
     def close(self) -> None:
         """Safe to call twice."""

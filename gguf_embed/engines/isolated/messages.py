@@ -59,6 +59,11 @@ class CodecCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseBuffers:
+    """Frees what only running batches need."""
+
+
+@dataclass(frozen=True, slots=True)
 class OpenImages:
     """Loads the vision tower, for this lane. The answer is how many inputs it computes together."""
 
