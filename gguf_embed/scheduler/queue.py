@@ -190,7 +190,7 @@ class TaskQueue:
         """Wait for work and take one batch. None if the queue is closed and empty, or has failed.
 
         Only worker 0 takes long texts, because there is only one of the large contexts they need. Raises `TimeoutError`
-        if there was nothing for this worker to do for `patience_s`; None: waits as long as it takes.
+        if there is nothing for this worker, and the queue has not changed for `patience_s`; None: waits without end.
         """
         with self._changed:
             self._running.pop(worker, None)

@@ -53,8 +53,11 @@ class ContextSet:
             context.close()
 
     def release_buffers(self) -> None:
-        """Free what only running batches need."""
-        release_buffers(self._open.values())
+        """Free what only running batches need. Raises nothing: whatever cannot be freed is not missed."""
+        try:
+            release_buffers(self._open.values())
+        except Exception:
+            _log.warning("buffers of an idle worker could not be freed", exc_info=True)
 
     def close(self) -> None:
         with ExitStack() as stack:

@@ -257,6 +257,26 @@ def test_an_idle_worker_frees_its_contexts_buffers_once_and_goes_on(monkeypatch)
     assert not seen.deaths
 
 
+def test_a_worker_outlives_buffers_that_cannot_be_freed(monkeypatch, caplog):
+    monkeypatch.setattr("gguf_embed.scheduler.worker.RELEASE_AFTER_S", 0.01)
+    tried = threading.Semaphore(0)
+
+    def refuse(_contexts: object) -> None:
+        tried.release()
+        raise ValueError("not now")
+
+    monkeypatch.setattr("gguf_embed.scheduler.worker.release_buffers", refuse)
+    queue, seen = make_queue(), Recorder()
+    worker = Worker(0, queue, ContextSet(FakeEngine(FakeScript(n_embd=4)), PLAN), seen.outcomes.append, seen.die)
+    worker.start()
+    assert tried.acquire(timeout=SAFETY_S)
+    admit(queue, [3])
+    queue.close()
+    assert worker.join(SAFETY_S)
+    assert (len(seen.outcomes), seen.deaths) == (1, [])
+    assert "buffers of an idle worker could not be freed" in caplog.text
+
+
 def test_a_worker_that_never_started_can_be_joined(engine):
     worker = Worker(0, make_queue(), ContextSet(engine, PLAN), lambda _outcome: None, lambda _batch, _error: None)
     assert worker.join()

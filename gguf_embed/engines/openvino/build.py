@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from gguf_embed.engines.base import EngineInfo, LoadSpec, TextCodec
 from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.openvino.calibration import Choice, calibrate
 from gguf_embed.engines.openvino.engine import CompiledNetwork, OpenVinoEngine, reason_of
-from gguf_embed.engines.openvino.network import build_network
+from gguf_embed.engines.openvino.network import Network, build_network
 from gguf_embed.engines.openvino.packing import Cost
 from gguf_embed.engines.openvino.precision import keep_exact
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED, compile_graph, computes_bf16
@@ -38,11 +39,11 @@ COSTS = {
     FULL: Cost(row_multiple=8, slot_multiple=8, sizes_per_doubling=16, part_tokens=48, slots_per_token=400),
     REDUCED: Cost(row_multiple=8, slot_multiple=16, sizes_per_doubling=8, part_tokens=48, slots_per_token=400),
 }
-"""OpenVINO prepares kernels for every new shape, and keeps them: with BF16, a new number of rows takes 7 to 14 ms and
-2 MB per worker. With these sizes there are fewer shapes, and on average 2 and 4 % of the rows are unused. With BF16, 16
-slots also make a text's vector the same alone and in any batch, bit by bit; otherwise sums of another order are rounded
-differently (cosine 0.999993; with 8 slots 0.999996). With multiples of 8 rows instead of 16, a text of 21 tokens is
-computed a fifth faster."""
+"""OpenVINO prepares kernels for every new shape: with BF16, a new number of rows takes 7 to 14 ms and 1 to 2 MB per
+worker, see `KEPT_KERNELS`. With these sizes there are fewer shapes, and on average 2 and 4 % of the rows are unused.
+With BF16, 16 slots also make a text's vector the same alone and in any batch, bit by bit; otherwise sums of another
+order are rounded differently (cosine 0.999993; with 8 slots 0.999996). With multiples of 8 rows instead of 16, a text
+of 21 tokens is computed a fifth faster."""
 
 
 @contextmanager
@@ -59,16 +60,24 @@ class ModelBuilder:
 
     def __init__(self, spec: LoadSpec, codec: TextCodec) -> None:
         """Reads all weights. Raises `ModelFileError` that names a tensor or key that the graph cannot use."""
-        header = spec.header
         self._codec, self._spec = codec, spec
-        is_ranked = has_rank_head(header)
-        self._weights = GraphWeights(header)
-        with openvino_errors(header.path):
-            self._network = build_network(self._weights, len(codec.vocabulary().entries), rank_head=is_ranked)
-        self._rows = _rows_of(header, is_ranked)
-        self._info = self._read_info()
-        self._model = self._network.model
+        self._n_vocab = len(codec.vocabulary().entries)
+        self._networks: dict[str, Network] = {}  # by precision
         self._is_marked = False
+        network = self._network(REDUCED if self._wants_bf16() else FULL)
+        self._rows = _rows_of(spec.header, has_rank_head(spec.header))
+        self._info = self._read_info(network)
+
+    def _network(self, precision: str) -> Network:
+        """With BF16, matrices in float16 take less memory; in float32, OpenVINO has slower kernels for them."""
+        network = self._networks.get(precision)
+        if network is None:
+            header = self._spec.header
+            weights = GraphWeights(header, keeps_float16=precision == REDUCED)
+            with openvino_errors(header.path):
+                network = build_network(weights, self._n_vocab, rank_head=has_rank_head(header))
+            self._networks[precision] = network
+        return network
 
     def compile(
         self, precision: str, n_streams: int, *, alone: bool = False, on_close: Callable[[], None] = lambda: None
@@ -79,33 +88,41 @@ class ModelBuilder:
         """
         if precision == REDUCED:
             self._mark()
-        n_threads = threads_for(self._spec.config.compute)
+        network, n_threads = self._network(precision), threads_for(self._spec.config.compute)
         with openvino_errors(self._spec.header.path):
-            shared = compile_graph(self._model, precision, n_streams, n_threads)
-            own = compile_graph(self._model, precision, 1, n_threads) if alone and n_streams > 1 else shared
-        compiled = CompiledNetwork(shared, own, n_threads, self._network.rank_pooling, self._rows, COSTS[precision])
+            shared = compile_graph(network.model, precision, n_streams, n_threads)
+            own = compile_graph(network.model, precision, 1, n_threads) if alone and n_streams > 1 else shared
+        compiled = CompiledNetwork(shared, own, n_threads, network.rank_pooling, self._rows, COSTS[precision])
         return OpenVinoEngine(self._info, compiled, on_close)
 
     def _mark(self) -> None:
-        """Mark what stays in float32. The marks do not matter when the graph is compiled for float32."""
-        if not self._is_marked:
-            try:
-                self._model, self._is_marked = keep_exact(self._model, self._network.exact), True
-            except OSError as error:
-                raise EngineFailure(f"BF16 needs a folder for temporary files ({error}): set TMPDIR") from error
+        """Mark what stays in float32 in the graph for BF16."""
+        if self._is_marked:
+            return
+        network = self._network(REDUCED)
+        try:
+            self._networks[REDUCED] = replace(network, model=keep_exact(network.model, network.exact))
+        except OSError as error:
+            raise EngineFailure(f"BF16 needs a folder for temporary files ({error}): set TMPDIR") from error
+        self._is_marked = True
 
     def measured(self) -> Choice:
         """The best precision, streams and batch size for this machine. Takes about a second for a small model."""
         compute = self._spec.config.compute
         precision = compute.precision
-        if precision == "auto" and not self._may_use_bf16():
+        if precision == "auto" and not (self._wants_bf16() and self._can_mark()):
             precision = "f32"
         n_threads = threads_for(compute)
         return calibrate(self.compile, self._samples(), self._spec.output, n_threads, precision)
 
-    def _may_use_bf16(self) -> bool:
-        if self._spec.config.compute.weights == "file" or not computes_bf16():
-            return False
+    def _wants_bf16(self) -> bool:
+        """Whether BF16 is configured, or may be chosen."""
+        config = self._spec.config
+        if config.compute.precision != "auto":
+            return config.compute.precision == REDUCED
+        return config.warmup and config.compute.weights != "file" and computes_bf16()
+
+    def _can_mark(self) -> bool:
         try:
             self._mark()
         except EngineFailure as error:
@@ -126,8 +143,8 @@ class ModelBuilder:
         texts = [self._codec.tokenize(text, add_special=True, parse_special=False)[:longest] for text in SAMPLES]
         return [text for text in texts if text] or [[0]]
 
-    def _read_info(self) -> EngineInfo:
-        header, network = self._spec.header, self._network
+    def _read_info(self, network: Network) -> EngineInfo:
+        header = self._spec.header
         vocabulary = self._codec.vocabulary()
         n_params = n_parameters(header)
 
@@ -136,7 +153,7 @@ class ModelBuilder:
             description=f"{header.architecture} {n_params / 1e6:.0f}M {file_type_name(header)}",
             n_embd=network.n_embd,
             n_vocab=self._rows.n_tokens,
-            n_ctx_train=self._weights.integer("context_length"),
+            n_ctx_train=GraphWeights(header).integer("context_length"),
             n_params=n_params,
             size_bytes=tensor_bytes(header),
             pooling=pooling_type(header),

@@ -56,7 +56,8 @@ MAX_MASK_BYTES = 2**30
 """Limit on the attention's masks for one text. ALiBi has one per head: 3 GiB for 8,192 tokens and 12 heads."""
 
 COPIES = 2
-"""A compiled graph keeps its matrices as they were given, in float32 or float16, and as the library packs them."""
+"""A compiled graph keeps its matrices as they were given, in float32 (for BF16 those of an F16 file in float16, which
+this does not count on), and as the library packs them."""
 
 BUFFER_BYTES = 160 * 2**20
 """Estimate of the memory for the library, and for a batch's intermediate results."""

@@ -1,4 +1,4 @@
-"""The tensors and sizes of a GGUF for the graphs: read, dequantized to float32, and checked."""
+"""The tensors and sizes of a GGUF for the graphs: read, dequantized to float32 or kept in float16, and checked."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ _NOT_IN_GRAPH = HEAD_TENSORS | {"output.weight"}  # heads are computed on token 
 class GraphWeights:
     """Reads a file's tensors by name, in PyTorch's order of dimensions. Errors name the tensor or the key."""
 
-    def __init__(self, header: GgufHeader) -> None:
+    def __init__(self, header: GgufHeader, *, keeps_float16: bool = False) -> None:
+        """`keeps_float16`: the graph is for BF16."""
         self.header = header
+        self._keeps_float16 = keeps_float16 and UNPACKS_FLOAT16
         self.architecture = header.architecture
         self._read: set[str] = set()
 
@@ -48,8 +50,8 @@ class GraphWeights:
         return self._finite(name, self.check_shape(name, shape)).reshape(shape)
 
     def matrix(self, name: str, shape: Sequence[int]) -> Matrix:
-        """The same, but float16 of `shape` if it is stored so, which takes half the memory."""
-        if self._tensor(name).type != "F16" or not UNPACKS_FLOAT16:
+        """The same, but float16 of `shape` if it is stored and kept so, which takes half the memory."""
+        if self._tensor(name).type != "F16" or not self._keeps_float16:
             return self.array(name, shape)
         values = read_tensor(self.header, self.check_shape(name, shape)).view(np.float16)
         self._check_finite(name, values)

@@ -117,6 +117,24 @@ def test_a_table_weighs_queries_beside_dense_vectors_too():
     assert found.by_kind[DENSE].matrix.tolist() == [[1, 1, 1, 1]]
 
 
+class KeepingRows(RowsOfOnes):
+    """It keeps buffers, too."""
+
+    n_released = 0
+
+    def release_buffers(self) -> None:
+        self.n_released += 1
+
+
+def test_buffers_are_those_of_the_context_that_computes_the_rows():
+    heads = TokenHeads(sparse=SparseHead(3, mlm=mlm(3)))
+    spec = OutputSpec(SPARSE)
+    rows = KeepingRows(ContextSpec(OutputSpec(TOKENS), 8, 2))
+    HeadedContext(HeadedSpec(spec, 8, 2, None), rows, heads).release_buffers()
+    assert rows.n_released == 1
+    HeadedContext(HeadedSpec(spec, 8, 2, None), None, heads).release_buffers()
+
+
 @pytest.mark.parametrize("kind", [DENSE, MULTIVECTOR, SPARSE, JOINT])
 def test_texts_that_all_failed_have_an_output_without_rows(kind):
     found = none_of(OutputSpec(kind, parts=(DENSE, SPARSE) if kind == JOINT else ()), 2)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,7 @@ import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.engines.isolated import supervisor
-from gguf_embed.engines.isolated.engine import IsolatedContext
-from gguf_embed.engines.isolated.messages import OpenImages
+from gguf_embed.engines.isolated.messages import OpenImages, ReleaseBuffers
 from gguf_embed.engines.isolated.supervisor import Limits
 from gguf_embed.engines.memory import child_pids, resident_bytes
 from gguf_embed.errors import ModelLoadFailed, Unavailable
@@ -245,21 +244,21 @@ def test_the_memory_of_the_process_counts(models, tmp_path):
         assert status.memory_bytes >= 120 * 2**20
 
 
-def test_an_idle_engine_gives_memory_back_and_goes_on(models, tmp_path, monkeypatch, caplog):
+def test_an_idle_engine_gives_memory_back_and_goes_on(models, tmp_path, monkeypatch):
     monkeypatch.setattr("gguf_embed.scheduler.worker.RELEASE_AFTER_S", 0.05)
-    asked = threading.Semaphore(0)
-    release = IsolatedContext.release_buffers
+    answers = queue.Queue()
+    call = supervisor.Supervisor.call
 
-    def note(context: IsolatedContext) -> None:
-        release(context)
-        asked.release()
+    def note(self, lane, request, *limit) -> object:
+        answer = call(self, lane, request, *limit)
+        if isinstance(request, ReleaseBuffers):
+            answers.put(answer)
+        return answer
 
-    monkeypatch.setattr(IsolatedContext, "release_buffers", note)
+    monkeypatch.setattr(supervisor.Supervisor, "call", note)
     with running(models / "encoder.gguf", config_of(), tmp_path) as started:
         before = started.embed("the cat").output.matrix
-        pid = process_of(started).pid
-        assert asked.acquire(timeout=10)
+        assert answers.get(timeout=10) == 1  # context
         np.testing.assert_array_equal(started.embed("the cat").output.matrix, before)
-        os.kill(pid, signal.SIGKILL)  # while the worker waits to release the buffers again
+        os.kill(process_of(started).pid, signal.SIGKILL)  # while the worker waits to free them again
         np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, before)
-    assert "died" not in caplog.text

@@ -165,7 +165,7 @@ def test_numbers_of_rows(n_tokens, n_rows):
     assert Cost(8, 16, 8, 24, 100).shape(1, n_tokens, 1) == [1, n_rows, 16]
 
 
-@pytest.mark.parametrize(("multiple", "sizes"), [(8, 16), (16, 8), (1, 1)])
+@pytest.mark.parametrize(("multiple", "sizes"), [(8, 16), (8, 8), (16, 8), (1, 1)])
 def test_a_graph_sees_few_numbers_of_rows_with_few_unused_ones(multiple, sizes):
     cost = Cost(multiple, multiple, sizes, 24, 100)
     found = [cost.shape(1, n_tokens, 1)[1] for n_tokens in range(1, 1025)]

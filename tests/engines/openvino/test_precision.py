@@ -20,7 +20,7 @@ from gguf_embed.engines.openvino.build import ModelBuilder
 from gguf_embed.engines.openvino.calibration import cosines
 from gguf_embed.engines.openvino.driver import open_codec
 from gguf_embed.engines.openvino.engine import OpenVinoEngine
-from gguf_embed.engines.openvino.runtime import computes_bf16
+from gguf_embed.engines.openvino.runtime import REDUCED, computes_bf16
 from gguf_embed.types import OutputSpec, Pooling
 from tests.engines.openvino.graph_models import reference, write_gguf
 from tests.engines.openvino.running import load_spec
@@ -148,7 +148,7 @@ def test_products_run_in_bf16_and_norms_and_additions_in_f32(tmp_path, name):
 
 def of_last_products(model: Compiled) -> set[str]:
     """Precisions of the products that should be exact: pooling and Dense modules."""
-    ops = {op.get_friendly_name(): op for op in model.builder._network.exact}
+    ops = {op.get_friendly_name(): op for op in model.builder._networks[REDUCED].exact}
     readers = {
         reader.get_node().get_friendly_name() for op in ops.values() for reader in op.output(0).get_target_inputs()
     }
