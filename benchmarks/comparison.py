@@ -17,7 +17,7 @@ from benchmarks.machine import count_cores, read_machine_facts
 from benchmarks.replies import Answers, min_cosine
 from benchmarks.report import Comparison, Run, ServerFacts
 from benchmarks.scenarios import EncodingFormat, Scenario, Workload, make_workload, scale
-from benchmarks.servers import Contestant, RunningServer, running
+from benchmarks.servers import Contestant, Memory, RunningServer, running
 from benchmarks.tasks import Task
 
 
@@ -70,16 +70,18 @@ def run_comparison(
             starts.append((*earlier_s, server.start_s))
             say(f"{contestant.name} answers {server.start_s:.2f} s after its start")
         _warm_up(settings, servers)
-        runs = _run_rounds(settings, servers, cost, say)
-        busy = [server.memory() for server in servers]
+        runs, busy = _run_rounds(settings, servers, cost, say)
         time.sleep(settings.rest_s)
         facts = [
-            ServerFacts(
-                server.contestant.name, server.contestant.command, starts_s, memory, server.memory(), server.notes()
-            )
-            for server, starts_s, memory in zip(servers, starts, busy, strict=True)
+            _facts(server, starts_s, busy[server.contestant.name])
+            for server, starts_s in zip(servers, starts, strict=True)
         ]
     return Comparison(_describe(settings), machine, rates, tuple(facts), tuple(runs))
+
+
+def _facts(server: RunningServer, starts_s: tuple[float, ...], busy: Memory) -> ServerFacts:
+    contestant = server.contestant
+    return ServerFacts(contestant.name, contestant.command, starts_s, busy, server.memory(), server.notes())
 
 
 def _measure_starts(contestant: Contestant, n_starts: int, log_folder: Path) -> list[float]:
@@ -100,10 +102,10 @@ def _warm_up(settings: CompareSettings, servers: Sequence[RunningServer]) -> Non
 
 def _run_rounds(
     settings: CompareSettings, servers: Sequence[RunningServer], cost: ModelCost, say: Callable[[str], None]
-) -> list[Run]:
+) -> tuple[list[Run], dict[str, Memory]]:
     """Run A B C, B C A, …: runs that are compared are close in time, and each server goes first once in a while. Each
-    round has new texts."""
-    runs = []
+    round has new texts. Also returns each server's memory after its last run."""
+    runs, memory = [], {}
     for round_ in range(settings.n_rounds):
         for scenario in settings.scenarios:
             workload = make_workload(scale(scenario, settings.factor), f"{settings.seed}/{round_}")
@@ -112,13 +114,14 @@ def _run_rounds(
             for server in (*servers[turn:], *servers[:turn]):
                 requests = _encode(settings, workload, server.contestant.task)
                 timed[server.contestant.name] = _time_one(server, servers, requests, workload)
+                memory[server.contestant.name] = server.memory()
             first = timed[servers[0].contestant.name].answers
             for server in servers:
                 name = server.contestant.name
                 run = _make_run((round_, scenario.name, name), workload, cost, timed[name], first)
                 runs.append(run)
                 say(f"round {round_ + 1} {run.scenario:10} {name:18} {run.texts_per_s:8.1f} texts/s")
-    return runs
+    return runs, memory
 
 
 def _time_one(

@@ -78,8 +78,8 @@ class ServerFacts:
     server: str
     command: tuple[str, ...]
     starts_s: tuple[float, ...]  # from exec to the first correct reply, each time in a new process
-    memory: Memory  # after all runs
-    rested: Memory  # the same after some seconds without a request
+    memory: Memory  # after its last run
+    rested: Memory  # some seconds after everybody's
     notes: tuple[str, ...] = ()  # which weights and kernels it chose
 
 
