@@ -230,7 +230,8 @@ def test_a_rank_head_scores_each_text(tmp_path):
         scores = embed(engine, ENCODER_TEXTS, Pooling.RANK)
         alone = np.concatenate([embed(engine, [text], Pooling.RANK) for text in ENCODER_TEXTS])
     assert (scores.dtype, scores.shape) == (np.float32, (3, 1))
-    np.testing.assert_allclose(scores, alone, atol=CLOSE)
+    # ggml looks GELU up by float16, so sums in another order may give another entry: 4e-5 on AMD's Zen 4
+    np.testing.assert_allclose(scores, alone, atol=1e-4)
     assert len(np.unique(scores)) == 3
 
 
