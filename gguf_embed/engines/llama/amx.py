@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_embed.engines.cpu_flags import cpu_flags
 from gguf_embed.types import FloatMatrix
 
 NEEDED_CPU_FLAGS = frozenset({"amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512_bf16"})
@@ -72,12 +73,3 @@ def preload() -> AmxGemm | None:
         request.restype = ctypes.c_long
         return AmxGemm(library) if request() == 0 else None
     return None
-
-
-def cpu_flags() -> frozenset[str]:
-    """The CPU's features, with Linux's names; empty if the system does not list them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.split(":")[1].split() for line in lines if line.startswith("flags")), []))

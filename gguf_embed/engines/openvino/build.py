@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gguf_embed.engines.base import EngineInfo, LoadSpec, TextCodec
 from gguf_embed.engines.cpu_count import threads_for
+from gguf_embed.engines.cpu_flags import cpu_flags
 from gguf_embed.engines.openvino.calibration import Choice, calibrate
 from gguf_embed.engines.openvino.engine import CompiledNetwork, OpenVinoEngine, reason_of
 from gguf_embed.engines.openvino.network import Network, build_network
@@ -35,15 +36,18 @@ from gguf_embed.gguf_file.token_rows import PairRows, TokenRows, has_token_types
 SAMPLE_TOKENS = 256
 """Longer samples are cut: a longer check would say no more."""
 
+BF16_ROWS = 16 if "amx_tile" in cpu_flags() else 8
+"""The numbers of rows are multiples of it. AMX's tiles have 16."""
+
 COSTS = {
     FULL: Cost(row_multiple=8, slot_multiple=8, sizes_per_doubling=16, part_tokens=48, slots_per_token=400),
-    REDUCED: Cost(row_multiple=8, slot_multiple=16, sizes_per_doubling=8, part_tokens=48, slots_per_token=400),
+    REDUCED: Cost(row_multiple=BF16_ROWS, slot_multiple=16, sizes_per_doubling=8, part_tokens=48, slots_per_token=400),
 }
 """OpenVINO prepares kernels for every new shape: with BF16, a new number of rows takes 7 to 14 ms and 1 to 2 MB per
 worker, see `KEPT_KERNELS`. With these sizes there are fewer shapes, and on average 2 and 4 % of the rows are unused.
 With BF16, 16 slots also make a text's vector the same alone and in any batch, bit by bit; otherwise sums of another
-order are rounded differently (cosine 0.999993; with 8 slots 0.999996). With multiples of 8 rows instead of 16, a text
-of 21 tokens is computed a fifth faster."""
+order are rounded differently (cosine 0.999993; with 8 slots 0.999996). Without AMX, with multiples of 8 rows instead of
+16, a text of 21 tokens is computed a fifth faster."""
 
 
 @contextmanager
