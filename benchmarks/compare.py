@@ -28,12 +28,12 @@ from benchmarks.comparison import CompareSettings, run_comparison
 from benchmarks.images import ImageSettings, compare_images, render_images
 from benchmarks.in_process import InProcessSettings, compare_in_process, render_in_process
 from benchmarks.ingest import IngestSettings, measure_ingest, render_ingest
-from benchmarks.machine import count_cores
 from benchmarks.models import SIZES, write_model
 from benchmarks.report import Comparison, render, summarize_ratios, summarize_servers
 from benchmarks.servers import CONTESTANTS, OURS, Contestant, ServerSetup
 from benchmarks.static import StaticSettings, compare_static, render_static
 from benchmarks.tasks import EMBED, RERANK, TASKS, Task
+from gguf_embed.engines.cpu_count import n_in_affinity_mask
 from gguf_embed.errors import ConfigError, EmbedError
 from gguf_embed.gguf_file.facts import has_rank_head
 from gguf_embed.gguf_file.header import read_header
@@ -152,7 +152,7 @@ def compare_loops(arguments: argparse.Namespace, choices: Choices, scratch: Path
     settings = InProcessSettings(
         model=model,
         torch_python=arguments.torch_python,
-        n_threads=count_cores(),
+        n_threads=n_in_affinity_mask(),
         serve_flags=arguments.serve_flags,
         n_rounds=rounds_of(arguments),
         factor=factor_of(arguments),
@@ -188,7 +188,7 @@ def compare_pictures(arguments: argparse.Namespace, choices: Choices, scratch: P
     """Print a table. Skips it if transformers is missing and the scenario was not named."""
     settings = ImageSettings(
         torch_python=arguments.torch_python,
-        n_threads=count_cores(),
+        n_threads=n_in_affinity_mask(),
         n_rounds=rounds_of(arguments),
         factor=factor_of(arguments),
         seed=arguments.seed,

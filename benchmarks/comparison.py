@@ -13,12 +13,13 @@ from pathlib import Path
 from benchmarks.cost import ModelCost, read_model_cost
 from benchmarks.limit import measure_rates
 from benchmarks.load import LoadResult, frame_request, run_load
-from benchmarks.machine import count_cores, read_machine_facts
+from benchmarks.machine import read_machine_facts
 from benchmarks.replies import Answers, min_cosine
 from benchmarks.report import Comparison, Run, ServerFacts
 from benchmarks.scenarios import EncodingFormat, Scenario, Workload, make_workload, scale
 from benchmarks.servers import Contestant, Memory, RunningServer, running
 from benchmarks.tasks import Task
+from gguf_embed.engines.cpu_count import n_in_affinity_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def _time_one(
     others = [other for other in servers if other is not server]
     before_s, others_before_s = server.cpu_s(), sum(other.cpu_s() for other in others)
     load = run_load(server.port, requests, workload.n_clients)
-    core_s = load.wall_s * count_cores()
+    core_s = load.wall_s * n_in_affinity_mask()
     server_share = (server.cpu_s() - before_s) / core_s
     others_share = (sum(other.cpu_s() for other in others) - others_before_s) / core_s
     answers = server.contestant.task.read(load.replies, [len(lengths) for lengths in workload.n_tokens])
@@ -151,7 +152,7 @@ def _make_run(key: tuple[int, str, str], workload: Workload, cost: ModelCost, ti
         model_flops=cost.of_texts(n * stretch for n in lengths),
         wall_s=load.wall_s,
         latencies_s=load.latencies_s,
-        generator_cpu_share=load.generator_cpu_s / (load.wall_s * count_cores()),
+        generator_cpu_share=load.generator_cpu_s / (load.wall_s * n_in_affinity_mask()),
         server_cpu_share=timed.server_cpu_share,
         others_cpu_share=timed.others_cpu_share,
         n_reconnects=load.n_reconnects,

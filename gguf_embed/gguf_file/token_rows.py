@@ -77,9 +77,8 @@ class _FileRows:
         self._kept = np.empty((max(1, KEPT_BYTES // self._row_bytes), self._row_bytes), np.uint8)
         self._places = np.full(n_rows, -1, np.int32)  # of each row in `_kept`; -1: not kept
         self._n_kept = 0
-        self._lock = (
-            threading.Lock()
-        )  # for keeping; reading needs none: a row is there before its place, and never moves
+        # For keeping rows. Reading them needs no lock, because a row is there before its place is, and never moves.
+        self._lock = threading.Lock()
 
     def _current_state(self) -> tuple[int, int]:
         found = os.fstat(self._file)

@@ -60,7 +60,7 @@ def openvino_errors(path: Path) -> Iterator[None]:
 
 
 class ModelBuilder:
-    """Builds the graph of one model once, and compiles it as often as it takes to find the best way."""
+    """Builds the graph of one model once for each precision, and compiles it until the best way is found."""
 
     def __init__(self, spec: LoadSpec, codec: TextCodec) -> None:
         """Reads all weights. Raises `ModelFileError` that names a tensor or key that the graph cannot use."""

@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
 
@@ -49,29 +48,9 @@ def compute(path: Path, precision: str) -> tuple[np.ndarray, Counter[str]]:
         return vectors, kinds
 
 
-def half(path: Path, source: Path) -> Path:
-    """A copy whose matrices of the layers are stored as F16."""
-    reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(path, "bert")
-    for field in reader.fields.values():
-        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
-            kind = field.types[0]
-            writer.add_key_value(field.name, field.contents(), kind, field.types[1] if len(field.types) > 1 else None)
-    for tensor in reader.tensors:
-        data = np.array(tensor.data)
-        if tensor.name.startswith("blk.") and len(tensor.shape) == 2:
-            data = data.astype(np.float16)
-        writer.add_tensor(tensor.name, data)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
 @pytest.mark.skipif(not computes_bf16() or not weights.UNPACKS_FLOAT16, reason="this CPU keeps no float16")
 def test_matrices_in_float16_stay_so_for_bf16_and_give_the_same_vectors(tmp_path, monkeypatch):
-    path = half(tmp_path / "half.gguf", write_tiny_encoder(tmp_path / "m.gguf"))
+    path = write_tiny_encoder(tmp_path / "m.gguf", outtype="f16")
     vectors, kinds = compute(path, REDUCED)
     monkeypatch.setattr(weights, "UNPACKS_FLOAT16", False)
     unpacked, unpacked_kinds = compute(path, REDUCED)
@@ -82,7 +61,7 @@ def test_matrices_in_float16_stay_so_for_bf16_and_give_the_same_vectors(tmp_path
 
 def test_in_float32_matrices_are_float32(tmp_path):
     """OpenVINO's kernels for float16 ones are slower."""
-    _, kinds = compute(half(tmp_path / "half.gguf", write_tiny_encoder(tmp_path / "m.gguf")), FULL)
+    _, kinds = compute(write_tiny_encoder(tmp_path / "m.gguf", outtype="f16"), FULL)
     assert (kinds["f16"], kinds["f32"] > 0) == (0, True)
 
 
