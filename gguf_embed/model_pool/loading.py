@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from gguf_embed.gguf_file.listwise_head import has_listwise_head
 from gguf_embed.gguf_file.token_heads import TokenHeads, has_token_heads, read_token_heads
 from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_pool.model_info import describe_header, describe_loaded
+from gguf_embed.model_pool.model_threads import TokenizingThreads
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.preprocessing.pairs import PairForm, pair_form
 from gguf_embed.preprocessing.tokens import Tokenizer, TokenLimits, choose_tokenizer, closing_ids
@@ -51,7 +51,7 @@ class LoadedModel:
     heads: TokenHeads | None = None  # on its token rows
     images: ImageScheduler | None = None  # None: no vision tower
     tokenizes_inline: bool = False  # a text of n characters takes little time, whatever it is, and no other process
-    in_use_forever: threading.Event = field(default_factory=threading.Event)  # a thread is lost in its tokenizer
+    threads: TokenizingThreads = field(default_factory=TokenizingThreads)
     cache_key: str = ""  # for `output_cache/`: everything that its outputs depend on; "": none are kept
 
     @property
@@ -76,7 +76,8 @@ class LoadedModel:
         if self.images is not None:
             self.images.close()
         self.scheduler.close()
-        if not self.in_use_forever.is_set():  # else freeing it would crash the process
+        self.threads.close()
+        if not self.threads.n_lost():  # else freeing it would crash the process
             self.loaded.engine.close()
             give_back_memory()
 

@@ -15,10 +15,10 @@ from typing import TypeVar
 from gguf_embed.errors import EmbedError, NotSupported
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.loading import LoadedModel
+from gguf_embed.model_pool.model_threads import Patience
 from gguf_embed.output_cache.cache import OutputCache
 from gguf_embed.preprocessing.tokens import TokenizedText
 from gguf_embed.scheduler.scheduler import Submission
-from gguf_embed.service.leased_threads import ModelThreads, Patience
 from gguf_embed.types import JOINT, MULTIVECTOR, TOKENS, ModelInfo, OutputSpec, Timings
 
 _T = TypeVar("_T")
@@ -98,9 +98,6 @@ class Pipeline:
     def __init__(self, metrics: Metrics, cache: OutputCache | None = None) -> None:
         self._metrics = metrics
         self._cache = cache
-        self._tokenizers = ModelThreads("tokenize", 2)
-        self._short_tokenizers = ModelThreads("tokenize-short", 2)  # never wait for a long text
-        self._offset_finder = ModelThreads("offsets", 1)  # separate, because it may be busy for seconds
 
     async def run(self, plan: Plan, load_s: float) -> Computed:
         """Tokenize and compute. Raises one `EmbedError`; a failure of a single text may be in the result instead."""
@@ -125,47 +122,44 @@ class Pipeline:
     async def _tokenize(self, plan: Plan) -> Sequence[TokenizedText | EmbedError]:
         model, n_characters = plan.served.model, plan.n_characters
         if plan.finds_offsets and n_characters > INLINE_OFFSET_CHARACTERS:
-            return await self._offset_finder.run(plan.tokenize, _patience(model, n_characters, OFFSETS_S))
+            return await model.threads.offsets.run(plan.tokenize, _patience(n_characters, OFFSETS_S))
         if n_characters > INLINE_CHARACTERS:
-            return await self._tokenizers.run(plan.tokenize, _patience(model, n_characters))
+            return await model.threads.long.run(plan.tokenize, _patience(n_characters))
         if not model.tokenizes_inline:
-            return await self._short_tokenizers.run(plan.tokenize, _patience(model, n_characters))
+            return await model.threads.short.run(plan.tokenize, _patience(n_characters))
         return plan.tokenize()
 
     async def find_offsets(self, model: LoadedModel, texts: Sequence[str], work: Callable[[], _T]) -> _T:
         """Run work that finds the offsets of the tokens of `texts`."""
         n_characters = sum(map(len, texts))
         if n_characters > INLINE_OFFSET_CHARACTERS:
-            return await self._offset_finder.run(work, _patience(model, n_characters, OFFSETS_S))
+            return await model.threads.offsets.run(work, _patience(n_characters, OFFSETS_S))
         if not model.tokenizes_inline:
-            return await self._short_tokenizers.run(work, _patience(model, n_characters))
+            return await model.threads.short.run(work, _patience(n_characters))
         return work()
 
     async def tokenize(self, model: LoadedModel, n_characters: int, work: Callable[[], _T]) -> _T:
         """Run work that tokenizes this many characters."""
-        return await self._tokenizers.run(work, _patience(model, n_characters))
+        return await model.threads.long.run(work, _patience(n_characters))
 
     async def decode(self, model: LoadedModel, tokens: Sequence[int], work: Callable[[], _T]) -> _T:
         """Run work that looks up `tokens` in a codec, at about 6 microseconds each."""
         if len(tokens) > INLINE_TOKENS or model.loaded.process_state is not None:
-            return await self._tokenizers.run(work)
+            return await model.threads.long.run(work)
         return work()
 
-    async def run_on_thread(self, work: Callable[[], _T]) -> _T:
+    async def run_on_thread(self, model: LoadedModel, work: Callable[[], _T]) -> _T:
         """Run other long work that needs the model, see `ModelThreads.run`."""
-        return await self._tokenizers.run(work)
+        return await model.threads.long.run(work)
 
     def close(self) -> None:
-        self._tokenizers.close()
-        self._short_tokenizers.close()
-        self._offset_finder.close()
         if self._cache is not None:
             self._cache.close()
 
 
-def _patience(model: LoadedModel, n_characters: int, more_s: float = 0.0) -> Patience:
+def _patience(n_characters: int, more_s: float = 0.0) -> Patience:
     seconds = TOKENIZING_S + TOKENIZING_S_PER_CHARACTER * n_characters + more_s
-    return Patience(seconds, f"tokenizing {n_characters:,} characters", model.in_use_forever.set)
+    return Patience(seconds, f"tokenizing {n_characters:,} characters")
 
 
 def deduplicate(inputs: Sequence[_InputT]) -> tuple[Sequence[_InputT], Sequence[int]]:

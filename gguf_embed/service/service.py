@@ -113,7 +113,7 @@ class EmbedService:
             raise NotSupported(error.message + self._models_with(error.output_kind)) from error
         computed = await self._pipeline.run(plan, load_s)
         if plan.is_heavy:
-            return await self._pipeline.run_on_thread(lambda: assemble(plan, computed))
+            return await self._pipeline.run_on_thread(served.model, lambda: assemble(plan, computed))
         return assemble(plan, computed)
 
     async def rerank(self, request: RerankRequest) -> RerankResult:

@@ -10,7 +10,7 @@ import pytest
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.errors import EmbedError, EngineFailure
-from gguf_embed.service.leased_threads import ModelThreads, Patience
+from gguf_embed.model_pool.model_threads import ModelThreads, Patience
 from gguf_embed.types import EmbedRequest, Input
 from tests.running import Running, running
 
@@ -23,7 +23,7 @@ def fail_with(text: Text) -> None:
     raise EngineFailure(f"not with {type(text).__name__}")
 
 
-@pytest.mark.parametrize("patience", [None, Patience(60.0, "tokenizing", lambda: None)])
+@pytest.mark.parametrize("patience", [None, Patience(60.0, "tokenizing")])
 def test_an_error_keeps_no_text(patience):
     async def ask(threads: ModelThreads) -> weakref.ref[Text]:
         text = Text()

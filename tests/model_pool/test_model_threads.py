@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from gguf_embed.errors import EngineFailure
+from gguf_embed.model_pool.model_threads import ModelThreads, Patience
 from gguf_embed.preprocessing.abandoned import check_abandoned
-from gguf_embed.service.leased_threads import ModelThreads, Patience
 
 
 class Work:
@@ -18,12 +18,12 @@ class Work:
     def __init__(self) -> None:
         self.begun = threading.Event()
         self.may_end = threading.Event()
-        self.ended = False
+        self.has_ended = threading.Event()
 
     def __call__(self) -> str:
         self.begun.set()
         assert self.may_end.wait(10)
-        self.ended = True
+        self.has_ended.set()
         return "done"
 
 
@@ -47,7 +47,7 @@ def test_a_cancelled_caller_waits_until_the_thread_has_ended(threads):
         work.may_end.set()
         with pytest.raises(asyncio.CancelledError):
             await waiter
-        assert work.ended
+        assert work.has_ended.is_set()
 
     asyncio.run(scenario())
 
@@ -90,44 +90,67 @@ def test_an_error_reaches_the_caller_and_is_dropped_if_the_caller_was_cancelled(
     assert not caplog.records
 
 
-def test_work_that_never_ends_is_an_error_in_time_and_others_go_on(threads):
+def test_work_that_never_ends_is_an_error_in_time_and_the_other_thread_goes_on():
     async def scenario():
-        stuck, lost = Work(), []
+        threads, stuck = ModelThreads("test", 2), Work()
         with pytest.raises(EngineFailure, match="tokenizing 4 characters took over 0 s"):
-            await threads.run(stuck, Patience(0.1, "tokenizing 4 characters", lambda: lost.append(True)))
-        assert lost == [True]
-        assert await threads.run(lambda: "next", Patience(5.0, "x", pytest.fail)) == "next"
+            await threads.run(stuck, Patience(0.1, "tokenizing 4 characters"))
+        assert threads.n_lost() == 1
+        idents = {await threads.run(threading.get_ident, Patience(5.0, "x")) for _ in range(5)}
+        assert len(idents) == 1
         stuck.may_end.set()
-        for _ in range(3):
-            assert await threads.run(threading.get_ident) == await threads.run(threading.get_ident)
+        threads.close()
 
     asyncio.run(scenario())
 
 
-def test_work_that_has_not_begun_in_time_loses_no_thread(threads):
+def test_while_all_threads_are_lost_work_fails_at_once_and_later_they_are_back(threads):
     async def scenario():
-        first, second = Work(), Work()
+        stuck, waiting = Work(), Work()
+        hung = asyncio.create_task(threads.run(stuck, Patience(0.2, "x")))
+        await asyncio.to_thread(stuck.begun.wait, 10)
+        queued = asyncio.create_task(threads.run(waiting))
+        with pytest.raises(EngineFailure, match="x took over"):
+            await hung
+        with pytest.raises(EngineFailure, match="tokenizing earlier texts has not ended"):
+            await queued
+        with pytest.raises(EngineFailure, match="tokenizing earlier texts has not ended"):
+            await threads.run(waiting)
+        assert not waiting.begun.is_set()
+        stuck.may_end.set()
+        await asyncio.to_thread(stuck.has_ended.wait, 10)
+        await asyncio.sleep(0.1)
+        assert await threads.run(lambda: "next") == "next"
+
+    asyncio.run(scenario())
+
+
+def test_the_wait_for_a_thread_is_not_held_against_the_work(threads):
+    """Its model's tokenizer was blamed for the time that another text took."""
+
+    async def scenario():
+        first = Work()
         busy = asyncio.create_task(threads.run(first))
         await asyncio.to_thread(first.begun.wait, 10)
-        with pytest.raises(EngineFailure):
-            await threads.run(second, Patience(0.05, "x", lambda: pytest.fail("nothing was lost")))
+        queued = asyncio.create_task(threads.run(lambda: "next", Patience(0.05, "x")))
+        await asyncio.sleep(0.2)
+        assert not queued.done()
         first.may_end.set()
         assert await busy == "done"
-        assert not second.begun.is_set()
+        assert await queued == "next"
 
     asyncio.run(scenario())
 
 
 def test_a_cancelled_caller_does_not_wait_for_ever(threads):
     async def scenario():
-        stuck, lost = Work(), []
-        waiter = asyncio.create_task(threads.run(stuck, Patience(0.2, "x", lambda: lost.append(True))))
+        stuck = Work()
+        waiter = asyncio.create_task(threads.run(stuck, Patience(0.2, "x")))
         await asyncio.to_thread(stuck.begun.wait, 10)
         waiter.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiter
-        assert lost == [True]
-        assert await threads.run(lambda: "next") == "next"
+        assert threads.n_lost() == 1
         stuck.may_end.set()
 
     asyncio.run(scenario())
@@ -137,9 +160,9 @@ def test_closing_does_not_wait_for_a_lost_thread(threads):
     async def scenario():
         stuck = Work()
         with pytest.raises(EngineFailure):
-            await threads.run(stuck, Patience(0.05, "x", lambda: None))
+            await threads.run(stuck, Patience(0.05, "x"))
         threads.close()
-        assert not stuck.ended
+        assert not stuck.has_ended.is_set()
         stuck.may_end.set()
 
     asyncio.run(scenario())
