@@ -73,9 +73,9 @@ def test_excess_is_what_must_be_computed_before_there_is_room(n_tokens, n_ahead,
     ("worker_tokens_per_s", "tokens"),
     [
         (100_000.0, 252),  # a fast machine needs no bound
-        (2_520.0, 252),
-        (1_500.0, 150),
-        (480.0, 48),
+        (1_680.0, 252),
+        (1_000.0, 150),
+        (320.0, 48),
         (50.0, 48),  # a slow one keeps batches that are worth while
     ],
 )
@@ -92,7 +92,7 @@ def test_a_bulk_batch_is_bounded_in_time_while_short_requests_come(worker_tokens
         (100_000.0, 252, 252),
         (15_000.0, 1008, 168),
         (2_000.0, 1008, 168),
-        (1_000.0, 1008, 100),  # as a bulk batch
+        (1_000.0, 1008, 150),  # as a bulk batch
         (50.0, 1008, 48),
     ],
 )
