@@ -12,7 +12,7 @@ lock out a short query."""
 
 BULK_BATCH_S = 0.15
 """How long a batch of bulk texts may take while short requests come, which wait for it. A text that takes longer runs
-alone. With 0.1 s, bulk clients lost 9 % beside queries, about half of them by batches of three passages instead of four."""
+alone. With 0.1 s, bulk clients lost 9 % beside queries, half of that by batches of three passages instead of four."""
 
 INTERACTIVE_BATCH_S = 0.01
 """How long a batch of short requests may take, so that replies and new requests of one batch overlap with the next."""
