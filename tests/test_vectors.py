@@ -35,6 +35,12 @@ def test_tiny_rows_keep_their_direction_and_zeros_stay_zeros(kind):
     np.testing.assert_array_equal(scaled[2], 0.0)
 
 
+@pytest.mark.parametrize("size", [1e-45, 1e-38, 1e38])
+def test_the_smallest_and_largest_float32_get_length_1(size):
+    scaled = normalize(np.full((1, 384), size, np.float32), 2)
+    np.testing.assert_allclose(np.linalg.norm(scaled), 1.0, rtol=1e-6)
+
+
 def test_cutting_comes_before_normalizing():
     np.testing.assert_allclose(finish(ROWS[:1], 2, 1), [[1.0]])
     np.testing.assert_allclose(finish(ROWS[:1], 2, None), [[0.6, -0.8, 0.0]], rtol=1e-6)

@@ -29,20 +29,20 @@ def normalize(rows: FloatMatrix, kind: int) -> FloatMatrix:
     """Scale each row of float32[n, d] as llama.cpp's --embd-normalize does; returns float32[n, d].
 
     -1 leaves the row unchanged; 0 scales the largest magnitude to 32760; 1, 2 and p > 2 scale the 1-norm, the
-    Euclidean length and the p-norm to 1. A row of zeros stays zeros. Computed in float64 on rows divided by their
-    largest magnitude, so that no p overflows or underflows.
+    Euclidean length and the p-norm to 1. A row of zeros stays zeros. Computed in float64, where no square of a float32
+    overflows or underflows, and for larger p on rows divided by their largest magnitude.
     """
     if kind < 0 or rows.size == 0:
         return rows
     wide = rows.astype(np.float64)
-    largest = np.abs(wide).max(axis=1, keepdims=True)
-    largest[largest == 0.0] = 1.0
-    wide /= largest
-    if kind == 0:
-        return np.asarray(wide * INT16_SCALE, np.float32)
     if kind == 2:
         lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, np.newaxis]
     else:
+        largest = np.abs(wide).max(axis=1, keepdims=True)
+        largest[largest == 0.0] = 1.0
+        wide /= largest
+        if kind == 0:
+            return np.asarray(wide * INT16_SCALE, np.float32)
         lengths = (np.abs(wide) ** kind).sum(axis=1, keepdims=True) ** (1.0 / kind)
     lengths[lengths == 0.0] = 1.0
     return np.asarray(wide / lengths, np.float32)
