@@ -180,8 +180,8 @@ def test_a_tokenizer_that_never_ends_holds_up_nobody_else(tmp_path, launch):
         for client in clients:
             client.join()
         server.embed("hello", model="healthy")
-    assert max(waits_s) < 1
-    assert [reply.status for reply in replies] == [500] * 3
+    assert max(waits_s) < 3  # 5 s when all models shared two threads
+    assert sorted(reply.status for reply in replies) == [500, 500, 503]
     said = sorted("took over 5 s" in reply.body.decode() for reply in replies)
     assert said == [False, True, True]  # the third text waited for the two threads of its model
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -76,10 +77,18 @@ class LoadedModel:
         if self.images is not None:
             self.images.close()
         self.scheduler.close()
-        self.threads.close()
-        if not self.threads.n_lost():  # else freeing it would crash the process
-            self.loaded.engine.close()
-            give_back_memory()
+        if self.threads.close() or self.loaded.process_state is not None:
+            self._free()
+        else:  # freeing it now would crash the process
+            threading.Thread(target=self._free_later, name="free_later", daemon=True).start()
+
+    def _free(self) -> None:
+        self.loaded.engine.close()
+        give_back_memory()
+
+    def _free_later(self) -> None:
+        self.threads.join()
+        self._free()
 
 
 def load_model(

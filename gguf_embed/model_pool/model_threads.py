@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from gguf_embed.errors import EngineFailure, WayOut
+from gguf_embed.errors import EngineFailure, Unavailable, WayOut
 from gguf_embed.preprocessing.abandoned import begin_work
 
 _T = TypeVar("_T")
+
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +52,20 @@ class ModelThreads:
         self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._overdue: list[_Job[Any]] = []
+        self._is_closed = False
 
     async def run(self, work: Callable[[], _T], patience: Patience | None = None) -> _T:
         """Run `work` on a thread and return its result. Raises `EngineFailure` if it runs longer than `patience`.
 
-        While all threads are lost, other work fails at once. Otherwise it waits for a thread for as long as it takes.
+        While all threads are lost, other work is refused with `Unavailable`. Otherwise it waits for a thread, for as
+        long as it takes.
 
         If the caller is cancelled, work that has begun is abandoned, which it notices between two texts, and waited
         for: the caller holds the model's lease, and unloading a model while a thread reads its vocabulary would crash
         the process.
         """
+        if self._is_closed:
+            raise Unavailable("the model is being unloaded", [WayOut.RETRY])
         if self.n_lost() == self._n_threads:
             raise _all_lost()
         job = _Job(work)
@@ -85,17 +91,22 @@ class ModelThreads:
             del job, done  # they hold the error, whose traceback holds this frame
 
     def n_lost(self) -> int:
-        """The threads with work that ran for too long and has not ended."""
-        self._overdue = [job for job in self._overdue if not job.future.done()]
-        return len(self._overdue)
+        """The threads with work that ran for too long and has not ended. Any thread."""
+        return sum(not job.future.done() for job in self._overdue)
 
-    def close(self) -> None:
-        """End the threads, except lost ones. Nobody may wait for work any more."""
+    def close(self) -> bool:
+        """End the threads, and wait for those that are not lost. Returns whether all have ended. Any thread."""
+        self._is_closed = True
         for _ in self._threads:
             self._jobs.put(None)
-        if not self.n_lost():
-            for thread in self._threads:
-                thread.join()
+        while len(alive := [thread for thread in self._threads if thread.is_alive()]) > self.n_lost():
+            alive[0].join(_POLL_S)
+        return not alive
+
+    def join(self) -> None:
+        """Wait until lost threads have ended, too, which may be never. After `close`."""
+        for thread in self._threads:
+            thread.join()
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._serve, name=f"{self._name}_{len(self._threads)}", daemon=True)
@@ -106,23 +117,25 @@ class ModelThreads:
         """On a thread: do one job after another, until there is no more."""
         while (job := self._jobs.get()) is not None:
             job.begun_s = time.monotonic()
-            if not job.future.set_running_or_notify_cancel():
-                continue
-            begin_work(job.is_abandoned)
-            try:
-                job.future.set_result(job.work())
-            except BaseException as error:
-                job.future.set_exception(error)
+            if job.future.set_running_or_notify_cancel():
+                begin_work(job.is_abandoned)
+                try:
+                    job.future.set_result(job.work())
+                except BaseException as error:
+                    job.future.set_exception(error)
             del job  # an idle thread keeps nothing in memory
 
     def _settle(self, job: _Job[_T], done: asyncio.Future[_T]) -> None:
         """Nobody waits for the job any more. If it still runs, its thread is lost."""
-        done.add_done_callback(lambda late: late.cancelled() or late.exception())  # mark it as retrieved
-        if done.done():
-            return
-        job.is_abandoned.set()
+
+        def forget(late: asyncio.Future[_T]) -> None:
+            self._overdue.remove(job)
+            _ = late.cancelled() or late.exception()  # mark it as retrieved
+
         self._overdue.append(job)
-        if self.n_lost() == self._n_threads:
+        job.is_abandoned.set()
+        done.add_done_callback(forget)
+        if self.n_lost() == self._n_threads and not self._is_closed:
             self._refuse_waiting()
 
     def _refuse_waiting(self) -> None:
@@ -133,8 +146,10 @@ class ModelThreads:
                     job.future.set_exception(_all_lost())
 
 
-def _all_lost() -> EngineFailure:
-    return EngineFailure("tokenizing earlier texts has not ended, so no more can begin", ways_out=[WayOut.EXAMINE_FILE])
+def _all_lost() -> Unavailable:
+    return Unavailable(
+        "tokenizing earlier texts has not ended, so no more can begin", [WayOut.RETRY, WayOut.EXAMINE_FILE]
+    )
 
 
 async def _until_overdue(
@@ -157,9 +172,12 @@ class TokenizingThreads:
     short: ModelThreads = field(default_factory=lambda: ModelThreads("tokenize-short", 2))  # never wait for a long text
     offsets: ModelThreads = field(default_factory=lambda: ModelThreads("offsets", 1))  # may be busy for seconds
 
-    def n_lost(self) -> int:
-        return sum(threads.n_lost() for threads in (self.long, self.short, self.offsets))
+    def close(self) -> bool:
+        """See `ModelThreads.close`."""
+        have_ended = [threads.close() for threads in (self.long, self.short, self.offsets)]
+        return all(have_ended)
 
-    def close(self) -> None:
+    def join(self) -> None:
+        """See `ModelThreads.join`."""
         for threads in (self.long, self.short, self.offsets):
-            threads.close()
+            threads.join()

@@ -30,7 +30,7 @@ def normalize(rows: FloatMatrix, kind: int) -> FloatMatrix:
 
     -1 leaves the row unchanged; 0 scales the largest magnitude to 32760; 1, 2 and p > 2 scale the 1-norm, the
     Euclidean length and the p-norm to 1. A row of zeros stays zeros. Computed in float64, where no square of a float32
-    overflows or underflows, and for larger p on rows divided by their largest magnitude.
+    overflows or underflows, and for all but 2 on rows divided by their largest magnitude.
     """
     if kind < 0 or rows.size == 0:
         return rows

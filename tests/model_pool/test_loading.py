@@ -1,13 +1,17 @@
 """Loading a real tiny GGUF: what is reported, chosen and refused, and that nothing stays open."""
 
+import asyncio
 import dataclasses
+import threading
+from pathlib import Path
 
 import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
-from gguf_embed.errors import ConfigError, ModelFileError
+from gguf_embed.errors import ConfigError, EngineFailure, ModelFileError
 from gguf_embed.metrics import Metrics
-from gguf_embed.model_pool.loading import load_model
+from gguf_embed.model_pool.loading import LoadedModel, load_model
+from gguf_embed.model_pool.model_threads import Patience
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.types import Pooling
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
@@ -107,3 +111,37 @@ def test_the_kernels_are_named_only_when_something_was_computed(load, tmp_path, 
         load(path, ModelConfig(compute=IN_LLAMA, warmup=warmup))[0].scheduler.plan.kernels for warmup in (True, False)
     ]
     assert named == ["ggml", "unchecked"]
+
+
+def tokenizer_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith(("tokenize", "offsets"))]
+
+
+def test_closing_a_model_ends_its_threads(tmp_path):
+    model = load_tiny(tmp_path)
+    before = tokenizer_threads()
+    for threads in (model.threads.long, model.threads.short, model.threads.offsets):
+        asyncio.run(threads.run(lambda: model.tokenizer.encode("hello")))
+    assert len(tokenizer_threads()) == len(before) + 3
+    model.close()
+    assert tokenizer_threads() == before
+
+
+def test_a_model_is_freed_when_the_last_text_has_been_tokenized(tmp_path, monkeypatch):
+    """Freeing it earlier would crash the process."""
+    model = load_tiny(tmp_path)
+    may_end, is_freed, engine = threading.Event(), threading.Event(), model.loaded.engine
+    free = engine.close
+    monkeypatch.setattr(type(engine), "close", lambda self: (free(), is_freed.set()))
+    with pytest.raises(EngineFailure, match="tokenizing took over"):
+        asyncio.run(model.threads.short.run(lambda: may_end.wait(10), Patience(0.1, "tokenizing")))
+    model.close()
+    assert not is_freed.wait(0.2)
+    may_end.set()
+    assert is_freed.wait(10)
+
+
+def load_tiny(folder: Path) -> LoadedModel:
+    config = ModelConfig(compute=IN_LLAMA, warmup=False)
+    located = LocatedModel(write_tiny_encoder(folder / "m.gguf"), "m")
+    return load_model(located, config, folder / "cache", Metrics(), lambda line: None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 
-from gguf_embed.errors import EngineFailure
+from gguf_embed.errors import EngineFailure, Unavailable
 from gguf_embed.model_pool.model_threads import ModelThreads, Patience
 from gguf_embed.preprocessing.abandoned import check_abandoned
 
@@ -112,14 +114,15 @@ def test_while_all_threads_are_lost_work_fails_at_once_and_later_they_are_back(t
         queued = asyncio.create_task(threads.run(waiting))
         with pytest.raises(EngineFailure, match="x took over"):
             await hung
-        with pytest.raises(EngineFailure, match="tokenizing earlier texts has not ended"):
+        with pytest.raises(Unavailable, match="tokenizing earlier texts has not ended"):
             await queued
-        with pytest.raises(EngineFailure, match="tokenizing earlier texts has not ended"):
+        with pytest.raises(Unavailable, match="tokenizing earlier texts has not ended"):
             await threads.run(waiting)
         assert not waiting.begun.is_set()
         stuck.may_end.set()
-        await asyncio.to_thread(stuck.has_ended.wait, 10)
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(10):
+            while threads.n_lost():  # noqa: ASYNC110  # the thread has no event for it
+                await asyncio.sleep(0.01)
         assert await threads.run(lambda: "next") == "next"
 
     asyncio.run(scenario())
@@ -132,8 +135,8 @@ def test_the_wait_for_a_thread_is_not_held_against_the_work(threads):
         first = Work()
         busy = asyncio.create_task(threads.run(first))
         await asyncio.to_thread(first.begun.wait, 10)
-        queued = asyncio.create_task(threads.run(lambda: "next", Patience(0.05, "x")))
-        await asyncio.sleep(0.2)
+        queued = asyncio.create_task(threads.run(lambda: "next", Patience(0.2, "x")))
+        await asyncio.sleep(0.5)
         assert not queued.done()
         first.may_end.set()
         assert await busy == "done"
@@ -161,9 +164,50 @@ def test_closing_does_not_wait_for_a_lost_thread(threads):
         stuck = Work()
         with pytest.raises(EngineFailure):
             await threads.run(stuck, Patience(0.05, "x"))
-        threads.close()
-        assert not stuck.has_ended.is_set()
+        assert not threads.close()
+        assert threads.n_lost() == 1
+        with pytest.raises(Unavailable, match="being unloaded"):
+            await threads.run(Work())
         stuck.may_end.set()
+        threads.join()
+
+    asyncio.run(scenario())
+
+
+def test_work_that_becomes_overdue_while_the_threads_are_closed_ends_the_wait():
+    """Its thread still gets to know that there is no more."""
+
+    async def scenario():
+        threads, stuck = ModelThreads("test", 1), Work()
+        hung = asyncio.create_task(threads.run(stuck, Patience(0.3, "x")))
+        await asyncio.to_thread(stuck.begun.wait, 10)
+        assert not await asyncio.to_thread(threads.close)
+        with pytest.raises(EngineFailure, match="x took over"):
+            await hung
+        stuck.may_end.set()
+        await asyncio.wait_for(asyncio.to_thread(threads.join), 10)
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_thread_keeps_no_work(threads):
+    async def scenario():
+        first, second = Work(), Work()
+        busy = asyncio.create_task(threads.run(first))
+        await asyncio.to_thread(first.begun.wait, 10)
+        waiter = asyncio.create_task(threads.run(second))
+        await asyncio.sleep(0)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        kept = [weakref.ref(first), weakref.ref(second)]
+        first.may_end.set()
+        await busy
+        del first, second, busy, waiter
+        async with asyncio.timeout(10):
+            while any(work() for work in kept):  # the thread has no event for it
+                gc.collect()
+                await asyncio.sleep(0.01)
 
     asyncio.run(scenario())
 
