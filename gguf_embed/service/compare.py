@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from gguf_embed.preprocessing.pairs import check_characters
 from gguf_embed.preprocessing.tokens import special_tokens_of
 from gguf_embed.service.embed_checks import MIN_INPUT_TOKENS
 from gguf_embed.service.head_outputs import check_sparse_only
-from gguf_embed.service.pipeline import ServedModel
+from gguf_embed.service.pipeline import ServedModel, tokenizing
 from gguf_embed.types import (
     DENSE,
     MULTIVECTOR,
@@ -85,7 +86,8 @@ async def _embed_both(request: RerankRequest, output: OutputSpec, embed: Embed, 
     if request.use_prompts:
         one, many = replace(one, prompt=PromptChoice("query")), replace(many, prompt=PromptChoice("document"))
     if request.max_document_tokens is not None:
-        many = with_token_limit(served, many, request.max_document_tokens)
+        limited = partial(with_token_limit, served, many, request.max_document_tokens)
+        many = await tokenizing(served.model, 1, limited)  # and the operator's prompt
     try:
         query = await embed(one)
     except EmbedError as error:

@@ -102,7 +102,7 @@ class Pipeline:
     async def run(self, plan: Plan, load_s: float) -> Computed:
         """Tokenize and compute. Raises one `EmbedError`; a failure of a single text may be in the result instead."""
         started_s = time.monotonic()
-        texts = await self._tokenize(plan)
+        texts = await tokenizing(plan.served.model, plan.n_characters, plan.tokenize, finds_offsets=plan.finds_offsets)
         tokenized_s = time.monotonic()
         if plan.output.kind in PER_TOKEN:
             plan.check_size(texts)
@@ -119,42 +119,29 @@ class Pipeline:
         timings = Timings(tokenized_s - started_s, submission.queue_s, submission.compute_s, load_s)
         return Computed(texts, submission, timings)
 
-    async def _tokenize(self, plan: Plan) -> Sequence[TokenizedText | EmbedError]:
-        model, n_characters = plan.served.model, plan.n_characters
-        if plan.finds_offsets and n_characters > INLINE_OFFSET_CHARACTERS:
-            return await model.threads.offsets.run(plan.tokenize, _patience(n_characters, OFFSETS_S))
-        if n_characters > INLINE_CHARACTERS:
-            return await model.threads.long.run(plan.tokenize, _patience(n_characters))
-        if not model.tokenizes_inline:
-            return await model.threads.short.run(plan.tokenize, _patience(n_characters))
-        return plan.tokenize()
-
-    async def find_offsets(self, model: LoadedModel, texts: Sequence[str], work: Callable[[], _T]) -> _T:
-        """Run work that finds the offsets of the tokens of `texts`."""
-        n_characters = sum(map(len, texts))
-        if n_characters > INLINE_OFFSET_CHARACTERS:
-            return await model.threads.offsets.run(work, _patience(n_characters, OFFSETS_S))
-        if not model.tokenizes_inline:
-            return await model.threads.short.run(work, _patience(n_characters))
-        return work()
-
-    async def tokenize(self, model: LoadedModel, n_characters: int, work: Callable[[], _T]) -> _T:
-        """Run work that tokenizes this many characters."""
-        return await model.threads.long.run(work, _patience(n_characters))
-
-    async def decode(self, model: LoadedModel, tokens: Sequence[int], work: Callable[[], _T]) -> _T:
-        """Run work that looks up `tokens` in a codec, at about 6 microseconds each."""
-        if len(tokens) > INLINE_TOKENS or model.loaded.process_state is not None:
-            return await model.threads.long.run(work)
-        return work()
-
-    async def run_on_thread(self, model: LoadedModel, work: Callable[[], _T]) -> _T:
-        """Run other long work that needs the model, see `ModelThreads.run`."""
-        return await model.threads.long.run(work)
-
     def close(self) -> None:
         if self._cache is not None:
             self._cache.close()
+
+
+async def tokenizing(
+    model: LoadedModel, n_characters: int, work: Callable[[], _T], *, finds_offsets: bool = False
+) -> _T:
+    """Run work that tokenizes this many characters: here if that is quick, else on one of the model's threads."""
+    if finds_offsets and n_characters > INLINE_OFFSET_CHARACTERS:
+        return await model.threads.offsets.run(work, _patience(n_characters, OFFSETS_S))
+    if n_characters > INLINE_CHARACTERS:
+        return await model.threads.long.run(work, _patience(n_characters))
+    if not model.tokenizes_inline:
+        return await model.threads.short.run(work, _patience(n_characters))
+    return work()
+
+
+async def decoding(model: LoadedModel, tokens: Sequence[int], work: Callable[[], _T]) -> _T:
+    """Run work that looks up `tokens` in the model's codec, at about 6 microseconds each."""
+    if len(tokens) > INLINE_TOKENS or model.loaded.process_state is not None:
+        return await model.threads.long.run(work)
+    return work()
 
 
 def _patience(n_characters: int, more_s: float = 0.0) -> Patience:

@@ -32,7 +32,7 @@ from gguf_embed.service.embed_plan import plan_embed
 from gguf_embed.service.embed_result import assemble, pieces_of
 from gguf_embed.service.head_outputs import MODELS_WITH, NoHead, check_sparse_only
 from gguf_embed.service.listwise import rank_together
-from gguf_embed.service.pipeline import Pipeline, ServedModel
+from gguf_embed.service.pipeline import Pipeline, ServedModel, decoding, tokenizing
 from gguf_embed.service.pulls import Pulls
 from gguf_embed.service.rerank import plan_rerank, rank_scores
 from gguf_embed.service.tokenize import token_ids, tokens_of_texts
@@ -113,7 +113,7 @@ class EmbedService:
             raise NotSupported(error.message + self._models_with(error.output_kind)) from error
         computed = await self._pipeline.run(plan, load_s)
         if plan.is_heavy:
-            return await self._pipeline.run_on_thread(served.model, lambda: assemble(plan, computed))
+            return await served.model.threads.long.run(lambda: assemble(plan, computed))
         return assemble(plan, computed)
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
@@ -195,7 +195,7 @@ class EmbedService:
         async with self._pool.lease(self._find(model)) as lease:
             loaded = lease.model
             n_characters = sum(len(part) for part in content if isinstance(part, str))
-            return await self._pipeline.tokenize(
+            return await tokenizing(
                 loaded, n_characters, lambda: token_ids(loaded, content, add_special, parse_special)
             )
 
@@ -203,18 +203,19 @@ class EmbedService:
         """Each text's tokens with pieces and offsets. Raises `InvalidRequest` if the texts exceed the offset budget."""
         async with self._pool.lease(self._find(model)) as lease:
             loaded = lease.model
-            return await self._pipeline.find_offsets(loaded, texts, lambda: tokens_of_texts(loaded, texts, add_special))
+            work = partial(tokens_of_texts, loaded, texts, add_special)
+            return await tokenizing(loaded, sum(map(len, texts)), work, finds_offsets=True)
 
     async def token_pieces(self, tokens: Sequence[int], *, model: str | None) -> list[bytes]:
         async with self._pool.lease(self._find(model)) as lease:
             loaded = lease.model
-            return await self._pipeline.decode(loaded, tokens, partial(pieces_of, loaded.codec, tokens))
+            return await decoding(loaded, tokens, partial(pieces_of, loaded.codec, tokens))
 
     async def detokenize(self, tokens: Sequence[int], *, model: str | None) -> str:
         async with self._pool.lease(self._find(model)) as lease:
             loaded = lease.model
             work = partial(loaded.codec.detokenize, tokens)
-            return await self._pipeline.decode(loaded, tokens, work) if tokens else ""
+            return await decoding(loaded, tokens, work) if tokens else ""
 
     def models(self, *, pulled: bool = False) -> Sequence[ModelStatus]:
         return [self._pool.status(spec) for spec in self._registry.specs(pulled=pulled)]
