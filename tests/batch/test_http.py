@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.batch.http_batches import BOUNDARY, create_batch, finished, form, jsonl, post_form, upload
-from tests.server_process import Server, start_server, stop
+from tests.server_process import Server, start_server, stop, wait_until
 
 MINE, THEIRS = {"X-Api-Key": "mine"}, {"X-Api-Key": "theirs"}
 LINES = [{"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"input": "a"}}]
@@ -190,11 +190,7 @@ def test_a_client_that_vanishes_leaves_nothing(server, folder):
     head = f"POST /v1/files HTTP/1.1\r\nHost: x\r\nX-Api-Key: mine\r\nContent-Type: {form_type}"
     with socket.create_connection((server.host, server.port)) as connection:
         connection.sendall(f"{head}\r\nContent-Length: 100000000\r\n\r\n".encode() + form(b"x" * 10**7)[:-20])
-    for _ in range(200):
-        if set((folder / "files").glob("*")) == before:
-            break
-        server.get("/health")
-    assert set((folder / "files").glob("*")) == before
+    wait_until(lambda: set((folder / "files").glob("*")) == before)
 
 
 def resident_bytes(server: Server) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.batch.http_batches import create_batch, finished, upload
-from tests.server_process import wait_until
+from tests.batch.http_batches import ENDS, create_batch, finished, upload
+from tests.server_process import Server, wait_until
 
 N_LINES = 1500
 
@@ -28,7 +29,7 @@ def test_a_batch_survives_kills(launch, models, tmp_path: Path, seed: int):
     written = b""
     for _ in range(2):
         log = tmp_path / "batches" / f"{batch_id}.output"
-        wait_until(log.exists)
+        wait_until(partial(has_begun, server, batch_id, log))
         time.sleep(rng.uniform(0.05, 0.6))
         server.process.kill()
         server.process.wait()
@@ -52,6 +53,10 @@ def test_a_batch_survives_kills(launch, models, tmp_path: Path, seed: int):
     assert batch["usage"]["total_tokens"] == n_tokens
     assert [path.name for path in (tmp_path / "batches").iterdir()] == [f"{batch_id}.json"]
     assert len(list((tmp_path / "files").iterdir())) == 6  # three files, each with its record
+
+
+def has_begun(server: Server, batch_id: str, log: Path) -> bool:
+    return log.exists() or server.get(f"/v1/batches/{batch_id}").json()["status"] in ENDS
 
 
 def body_of(number: int) -> dict[str, object]:

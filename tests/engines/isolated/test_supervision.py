@@ -6,6 +6,8 @@ import os
 import queue
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,12 +161,26 @@ def test_an_engine_that_is_killed_runs_again_with_the_same_vectors(models, tmp_p
     assert not Path(f"/proc/{state.pid}").exists()
 
 
-def test_an_engine_that_hangs_is_ended_and_started_again(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(supervisor, "LIMITS", Limits(call_s=1.0, call_slowness=0.0))
+@contextmanager
+def impatient(started: Running, limits: Limits) -> Iterator[None]:
+    """Not from the start, which takes longer on a busy machine."""
+    (model,) = started.service.loaded()
+    supervised = model.loaded.engine.supervisor
+    usual, supervised.limits = supervised.limits, limits
+    try:
+        yield
+    finally:
+        supervised.limits = usual
+
+
+def test_an_engine_that_hangs_is_ended_and_started_again(models, tmp_path):
     with running(models / "encoder.gguf", config_of(), tmp_path) as started:
         before = started.embed("the cat").output.matrix
         freeze(process_of(started).pid)
-        with pytest.raises(Unavailable, match=r"ended because it took over 1 s for a batch of \d+ tokens"):
+        with (
+            impatient(started, Limits(call_s=1.0, call_slowness=0.0)),
+            pytest.raises(Unavailable, match=r"ended because it took over 1 s for a batch of \d+ tokens"),
+        ):
             started.embed("the cat")
         np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, before)
 
@@ -181,12 +197,14 @@ def test_a_process_that_breaks_off_an_answer_is_ended(models, tmp_path):
         np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, before)
 
 
-def test_a_tokenizer_that_hangs_is_ended_with_its_process(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(supervisor, "LIMITS", Limits(text_s=1.0))
+def test_a_tokenizer_that_hangs_is_ended_with_its_process(models, tmp_path):
     with running(models / "decoder.gguf", replace(config_of("llama"), tokenizer="llama"), tmp_path) as started:
         before = started.embed(TEXTS[2]).output.matrix
         freeze(process_of(started).pid)
-        with pytest.raises(Unavailable, match=r"took over 1 s for tokenizing \d+ characters"):
+        with (
+            impatient(started, Limits(text_s=1.0)),
+            pytest.raises(Unavailable, match=r"took over 1 s for tokenizing \d+ characters"),
+        ):
             started.embed(TEXTS[2])
         np.testing.assert_array_equal(embed_again(started, TEXTS[2]).output.matrix, before)
 
@@ -230,7 +248,7 @@ def test_a_model_can_be_unloaded_while_its_engine_is_started_again(models, tmp_p
         os.kill(process_of(started).pid, signal.SIGKILL)
         wait_for(started, "restarting")
         begun_s = time.monotonic()
-    assert time.monotonic() - begun_s < 8
+    assert time.monotonic() - begun_s < 20  # a start that fails waits for up to 30 s
     assert set(child_pids()) <= before, "its process is left"
 
 

@@ -132,11 +132,11 @@ def test_every_dialect_takes_the_class_from_header_and_body():
 @pytest.mark.parametrize(
     ("limit_s", "header", "seconds", "way_out"),
     [
-        (None, "0.05", "0.05", "a larger X-Request-Timeout"),
-        (None, "50ms", "0.05", "a larger X-Request-Timeout"),
-        (9.0, "0.05", "0.05", "a larger X-Request-Timeout"),
-        (0.05, None, "0.05", "a larger --request-timeout"),
-        (0.05, "60s", "0.05", "a larger --request-timeout"),
+        (None, "0.2", "0.2", "a larger X-Request-Timeout"),
+        (None, "200ms", "0.2", "a larger X-Request-Timeout"),
+        (9.0, "0.2", "0.2", "a larger X-Request-Timeout"),
+        (0.2, None, "0.2", "a larger --request-timeout"),
+        (0.2, "60s", "0.2", "a larger --request-timeout"),
     ],
 )
 def test_a_request_that_takes_too_long_is_cancelled_and_gets_a_504(limit_s, header, seconds, way_out):
