@@ -326,7 +326,7 @@ def test_a_batch_without_room_for_its_output_fails_and_keeps_what_it_has(world):
     world.limits = replace(LIMITS, max_total_bytes=60_000)
 
     async def large(request: LineRequest) -> LineReply:
-        await asyncio.sleep(0.001 * request.number)
+        await asyncio.sleep(0.01 * request.number)
         return LineReply(200, b'"' + b"x" * 3000 + b'"', 1)
 
     async def scenario(batches: Batches) -> None:
