@@ -169,7 +169,7 @@ def ingest(**typed: Any) -> None:
 
 def run_job(flags: IngestFlags) -> int:
     """The exit code: 0; 1 if the job ended before the source did; 130 after Ctrl-C."""
-    from gguf_embed.cli.ingest_end import exit_code, is_searchable, same_signals_after, search_command, stop_on_signal
+    from gguf_embed.cli.ingest_end import StopSignals, exit_code, is_searchable, search_command
     from gguf_embed.cli.ingest_report import open_report
     from gguf_embed.ingest.job.counters import Ledger
     from gguf_embed.ingest.job.rejects import Rejects
@@ -180,7 +180,7 @@ def run_job(flags: IngestFlags) -> int:
 
     check_flags(flags)
     check_vectors(parse_url(flags.to), kinds_of_vectors(flags))
-    with same_signals_after(), ExitStack() as stack:
+    with StopSignals() as signals, ExitStack() as stack:
         report = stack.enter_context(open_report(sys.stdout, as_json=flags.json))
         source = open_sources(flags.source, source_options(flags))
         stack.callback(source.close)
@@ -198,7 +198,7 @@ def run_job(flags: IngestFlags) -> int:
         job = Job(source, sink, _without_work(pool) if flags.dry_run else pool, state, rejects, Ledger(report.update))
         manifest, notice = job.prepare(options)
         report.start(source.name, sink.name, manifest, notice, chunking.chunker)
-        stop_on_signal(job, report)
+        signals.stop(job, report)
         outcome = job.run(manifest, chunking.chunker.split if chunking.chunker else None, options)
         report.end(outcome, rejects, is_dry=flags.dry_run)
         if not flags.json and is_searchable(flags, manifest, outcome):

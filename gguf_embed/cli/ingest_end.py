@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from typing import TYPE_CHECKING
 
 from gguf_embed.cli.ingest_report import GOES_ON, rows
 from gguf_embed.cli.interrupts import EXIT_CODE, quit_now
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from gguf_embed.cli.ingest import IngestFlags
     from gguf_embed.cli.ingest_report import Report
     from gguf_embed.ingest.job.run import Job, Outcome
@@ -50,34 +52,54 @@ def without_password(url: str) -> str:
     return re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:PASSWORD@", url)
 
 
-def stop_on_signal(job: Job, report: Report) -> None:
-    """The first Ctrl-C stores what is being embedded and closes what is open; the second one ends the process.
+class StopSignals:
+    """Lets the first Ctrl-C, or SIGTERM, stop a job, and the second one end the process.
 
-    That loses no more than a crash: the next run writes what is not noted as stored.
+    A thread reacts to them, since a signal's handler interrupts code of the main thread that may hold a lock, such as
+    stdout's. Handlers are as before after the block.
     """
-    is_stopped = False
 
-    def stop(number: int, frame: object) -> None:
-        nonlocal is_stopped
-        if is_stopped:
-            report.close()
-            quit_now(f"stopped; {GOES_ON}" if job.is_stopped else "stopped")
-        is_stopped = True
+    def __init__(self) -> None:
+        self._before = {number: signal.getsignal(number) for number in _STOPS}
+        self._read_end, self._write_end = os.pipe()
+        self._thread: threading.Thread | None = None
+        self._n_received = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        os.close(self._write_end)  # the thread ends
+        if self._thread is not None:
+            self._thread.join()
+        os.close(self._read_end)
+
+    def stop(self, job: Job, report: Report) -> None:
+        """From now on: store what is being embedded and close what is open, or end the process.
+
+        Ending it loses no more than a crash: the next run writes what is not noted as stored.
+        """
+        self._thread = threading.Thread(target=self._react, args=(job, report), name="ingest-stop", daemon=True)
+        self._thread.start()
+        for number in _STOPS:
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: object) -> None:
+        self._n_received += 1
+        if self._n_received > 2:  # the thread cannot print
+            quit_now("stopped")
+        os.write(self._write_end, b"x")
+
+    def _react(self, job: Job, report: Report) -> None:
+        if not os.read(self._read_end, 1):
+            return
         if job.is_over:
             report.say("the job has ended, and closes its connections; press Ctrl-C again to end at once")
-            return
-        job.stop()
-        report.say(f"stopping: {rows(job.n_to_store)} left to store; press Ctrl-C again to end at once")
-
-    for number in _STOPS:
-        signal.signal(number, stop)
-
-
-@contextmanager
-def same_signals_after() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in _STOPS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+        else:
+            job.stop()
+            report.say(f"stopping: {rows(job.n_to_store)} left to store; press Ctrl-C again to end at once")
+        if os.read(self._read_end, 1):
+            report.close()
+            quit_now(f"stopped; {GOES_ON}" if job.is_stopped else "stopped")

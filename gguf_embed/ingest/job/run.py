@@ -189,7 +189,7 @@ class Job:
         return self._ledger.counters.n_to_store
 
     def stop(self) -> None:
-        """Read no more; store what is embedded or being embedded. Any thread, or a signal handler."""
+        """Read no more; store what is embedded or being embedded. Any thread."""
         self.is_stopped = True
         if self._reader is not None:
             self._reader.stop()
