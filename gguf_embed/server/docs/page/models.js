@@ -31,14 +31,21 @@ async function keep(name, seconds) {
   await poll();
 }
 
-// The server looks at the disk while it answers with what it knew before, so ask a few times.
-async function hasMore(before) {
-  for (let tries = 0; tries < 5; tries++) {
+// The server looks at the disk while it answers with what it knew before, so ask for a while.
+async function lookFor(name, before, running) {
+  for (let tries = 0; tries < 30 && running === pulling; tries++) {
     await poll();
-    if (state.models.some((model) => !before.has(model.id))) return true;
+    if (state.models.some((model) => !before.has(model.id))) {
+      at("pull-note").textContent = `Pulled ${name}.`;
+      return;
+    }
+    if (tries === 4) {
+      showPulling(false);
+      at("pull-note").textContent =
+        `Pulled ${name}. If it is not among the models above, restart the server with --pulled to serve it.`;
+    }
     await new Promise((resolve) => setTimeout(resolve, 300));
   }
-  return false;
 }
 
 async function pull() {
@@ -56,9 +63,7 @@ async function pull() {
   try {
     await callLines("api/pull", { model: name }, showPullStep, running.signal);
     at("pull").value = "";
-    at("pull-note").textContent = (await hasMore(before))
-      ? `Pulled ${name}.`
-      : `Pulled ${name}. If it is not among the models above, restart the server with --pulled to serve it.`;
+    await lookFor(name, before, running);
   } catch (error) {
     if (running !== pulling) return;
     at("pull-note").textContent =
