@@ -36,6 +36,19 @@ def threads():
     opened.close()
 
 
+async def run_and_cancel_next(threads: ModelThreads) -> tuple[Work, Work, asyncio.Task[str]]:
+    """Work that runs, work whose caller left before it began, and the first one's result."""
+    first, second = Work(), Work()
+    busy = asyncio.create_task(threads.run(first))
+    await asyncio.to_thread(first.begun.wait, 10)
+    waiter = asyncio.create_task(threads.run(second))
+    await asyncio.sleep(0)
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    return first, second, busy
+
+
 def test_a_cancelled_caller_waits_until_the_thread_has_ended(threads):
     async def scenario():
         work = Work()
@@ -56,14 +69,7 @@ def test_a_cancelled_caller_waits_until_the_thread_has_ended(threads):
 
 def test_work_that_has_not_begun_is_dropped_with_its_waiter(threads):
     async def scenario():
-        first, second = Work(), Work()
-        busy = asyncio.create_task(threads.run(first))
-        await asyncio.to_thread(first.begun.wait, 10)
-        waiter = asyncio.create_task(threads.run(second))
-        await asyncio.sleep(0)
-        waiter.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiter
+        first, second, busy = await run_and_cancel_next(threads)
         first.may_end.set()
         assert await busy == "done"
         assert not second.begun.is_set()
@@ -192,18 +198,11 @@ def test_work_that_becomes_overdue_while_the_threads_are_closed_ends_the_wait():
 
 def test_an_idle_thread_keeps_no_work(threads):
     async def scenario():
-        first, second = Work(), Work()
-        busy = asyncio.create_task(threads.run(first))
-        await asyncio.to_thread(first.begun.wait, 10)
-        waiter = asyncio.create_task(threads.run(second))
-        await asyncio.sleep(0)
-        waiter.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiter
+        first, second, busy = await run_and_cancel_next(threads)
         kept = [weakref.ref(first), weakref.ref(second)]
         first.may_end.set()
         await busy
-        del first, second, busy, waiter
+        del first, second, busy
         async with asyncio.timeout(10):
             while any(work() for work in kept):  # the thread has no event for it
                 gc.collect()
