@@ -133,7 +133,6 @@ def chosen(names: Mapping[str, bytes]) -> Iterator[str]:
         yield from found[:1] if "type-" in name else dict.fromkeys(found[:2])
 
 
-@pytest.mark.timeout(900)
 def test_no_damaged_file_ends_the_server(tmp_path, all_mutants, launch):
     """Takes about 40 s on two processors."""
     names = list(chosen(all_mutants))

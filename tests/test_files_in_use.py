@@ -151,8 +151,8 @@ def test_nobody_waits_while_a_folder_is_read(tmp_path, launch):
         f"/health: {len(found)} times, idle median {np.median(idle) * 1e3:.1f} ms, then median "
         f"{np.median(found) * 1e3:.1f} ms, p99 {np.quantile(found, 0.99) * 1e3:.1f} ms, most {slow[-1] * 1e3:.1f} ms"
     )
-    assert np.quantile(found, 0.9) < 10 * np.median(idle) + 0.05
-    assert slow[-1] < 1.5  # reading such a header takes longer
+    assert np.quantile(found, 0.99) < 0.15  # on a busy machine 0.05 s was seen
+    assert slow[-1] < 0.3
 
 
 def test_a_tokenizer_that_never_ends_holds_up_nobody_else(tmp_path, launch):
@@ -188,6 +188,6 @@ def test_a_tokenizer_that_never_ends_holds_up_nobody_else(tmp_path, launch):
         "tokenizing earlier texts has not ended"
         in server.post("/v1/embeddings", {"input": "one €", "model": "hangs"}).body.decode()
     )
-    assert max(found) < 2.5  # the tokenizer holds a thread for 5 s
+    assert np.quantile(found, 0.99) < 0.15  # the tokenizer holds a thread for 5 s; on a busy machine 0.05 s was seen
     code, _ = server.end(signal.SIGTERM)
     assert code in (0, 143)

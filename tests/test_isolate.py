@@ -175,17 +175,15 @@ def test_requests_in_flight_are_finished_when_the_server_ends(launch, models, en
     server = launch("--isolate", "-m", models / "encoder.gguf")
     pids = children(server)
     texts = [f"{WORDS} {number}" for number in range(2000)]
-    with ThreadPoolExecutor(5) as threads:
-        sent = [threads.submit(server.post, "/v1/embeddings", {"input": texts}) for _ in range(5)]
+    with ThreadPoolExecutor(2) as threads:
+        sent = threads.submit(server.post, "/v1/embeddings", {"input": texts})
         wait_until(lambda: server.get("/ready").json()["running_texts"] > 0)
         begun_s = time.monotonic()
         end(server)
-        replies = [each.result() for each in sent]
-    answered = [reply for reply in replies if reply.status == 200]
-    assert answered
-    assert {reply.status for reply in replies} <= {200, 503}  # 503: it came after the signal
-    assert {len(reply.vectors()) for reply in answered} == {2000}
+        reply = sent.result()
+    assert reply.status == 200
+    assert len(reply.vectors()) == 2000
     assert server.process.wait(30) == 0
     assert "all in-flight requests completed" in server.output.text()
-    assert time.monotonic() - begun_s < 50  # it does not wait for the end of the drain, at 60 s
+    assert time.monotonic() - begun_s < 20
     assert not any(map(is_running, pids))

@@ -135,14 +135,17 @@ class ModelThreads:
         self._overdue.append(job)
         job.is_abandoned.set()
         done.add_done_callback(forget)
-        if self.n_lost() == self._n_threads and not self._is_closed:
+        if self.n_lost() == self._n_threads:
             self._refuse_waiting()
 
     def _refuse_waiting(self) -> None:
         with contextlib.suppress(Empty):
             while True:
                 job = self._jobs.get_nowait()
-                if job is not None and job.future.set_running_or_notify_cancel():
+                if job is None:  # the threads are being closed, and each needs its mark
+                    self._jobs.put(None)
+                    return
+                if job.future.set_running_or_notify_cancel():
                     job.future.set_exception(_all_lost())
 
 

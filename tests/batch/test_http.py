@@ -191,6 +191,7 @@ def test_a_client_that_vanishes_leaves_nothing(server, folder):
     with socket.create_connection((server.host, server.port)) as connection:
         connection.sendall(f"{head}\r\nContent-Length: 100000000\r\n\r\n".encode() + form(b"x" * 10**7)[:-20])
     wait_until(lambda: set((folder / "files").glob("*")) == before)
+    assert set((folder / "files").glob("*")) == before
 
 
 def resident_bytes(server: Server) -> int:

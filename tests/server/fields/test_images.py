@@ -166,9 +166,9 @@ def test_whitespace_in_base64_is_skipped_without_a_list_of_its_pieces():
     spaced = " ".join(B64) + "\r\n\t\v\f" + " " * 1_000_000
     began_s = time.thread_time()
     parsed = parse_images(marked("<__media__>", spaced), "input", RULES)
-    assert time.thread_time() - began_s < 0.5
+    assert time.thread_time() - began_s < 0.3
     assert parsed.inputs == ((0, (ONE,)),)
     many = "aa " * 8_000_000
     with pytest.raises(InvalidRequest, match="neither a PNG nor a JPEG"):
         parse_images(marked("<__media__>", many), "input", RULES)
-    assert time.thread_time() - began_s < 1.2  # in pieces it took over a second
+    assert time.thread_time() - began_s < 0.6  # in pieces it took over a second
