@@ -24,7 +24,8 @@ from http.client import HTTPException
 from pathlib import Path
 
 from benchmarks.machine import read_machine_facts
-from benchmarks.soak import HOST, ask, pick
+from benchmarks.soak_report import pick
+from benchmarks.soaked_server import HOST, ask
 
 MIB = 2**20
 PATH = "/v1/embeddings"

@@ -13,133 +13,29 @@ import json
 import os
 import random
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from http.client import HTTPConnection, HTTPException
+from dataclasses import asdict
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.machine import read_machine_facts
+from benchmarks.soak_report import MAX_GROWTH, Tally, problems_of, table
+from benchmarks.soaked_server import HOST, TIMEOUT_S, Life, SoakedServer, ask
 from gguf_embed.model_store.default_model import cache_dir, resolve_default
 from gguf_embed.types import FloatMatrix
 
-HOST = "127.0.0.1"
 N_CLIENTS = 8
 N_TEXTS = 200
 TEXTS_PER_REQUEST = (1, 1, 1, 1, 4, 16, 64)
 SECOND_MODEL_EVERY_S = 15.0
-KEEP_ALIVE_S = 5  # of a model that nobody asks for
-TIMEOUT_S = 120
-MIN_COSINE = 0.9999
-MAX_GROWTH = 0.05
-WARM_UP = 0.25
-"""The part of a process's life that is not compared."""
-
-SLACK = {"resident_mib": 16.0, "threads": 6.0, "descriptors": 4.0}
-"""Growth that does not count, whatever its part. The event loop starts up to six threads when it first needs them."""
-
 N_SAMPLES = 200
-
-
-@dataclass(slots=True)
-class Tally:
-    """What the clients saw. A lock is not needed for counting under the interpreter's own."""
-
-    statuses: dict[int, int] = field(default_factory=dict)
-    n_texts: int = 0
-    n_vanished: int = 0
-    n_turned_away: int = 0  # by a server that stops or is not there
-    lost: list[str] = field(default_factory=list)
-    worst_cosine: float = 1.0
-    query_s: list[float] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Life:
-    """One server process: what was read of it from /proc, at equal intervals."""
-
-    samples: list[dict[str, float]] = field(default_factory=list)
-    exit_code: int | None = None
-    last_line: str = ""
-
-
-class SoakedServer:
-    """The server under test. It is restarted on the same port."""
-
-    def __init__(self, models: Path, log: Path) -> None:
-        with socket.create_server((HOST, 0)) as free:
-            self.port = free.getsockname()[1]
-        self._models, self._log = models, log
-        self.stopping_s = float("inf")  # when it was told to stop, until it is there again
-        self.life = Life()
-        self.lives: list[Life] = []
-
-    def start(self) -> None:
-        flags = ["--port", str(self.port), "--models-dir", str(self._models), "--keep-alive", f"{KEEP_ALIVE_S}s"]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "gguf_embed", "serve", *flags], stdout=log, stderr=log
-            )
-        while not self._is_ready():
-            if self._process.poll() is not None:
-                raise RuntimeError(f"the server ended with {self._process.returncode}, see {self._log}")
-            time.sleep(0.05)
-        self.life = Life()
-        self.lives.append(self.life)
-        self.stopping_s = float("inf")
-
-    def _is_ready(self) -> bool:
-        try:
-            return ask(self.port, "GET", "/health", None)[0] == 200
-        except (OSError, HTTPException):
-            return False
-
-    def stop(self) -> None:
-        self.stopping_s = time.monotonic()
-        self._process.send_signal(signal.SIGTERM)
-        self.life.exit_code = self._process.wait(TIMEOUT_S)
-        self.life.last_line = self._log.read_text(errors="replace").splitlines()[-1]
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def sample(self) -> None:
-        """Not while it stops: then everything shrinks, and the least of the last third would hide any growth."""
-        if time.monotonic() >= self.stopping_s:
-            return
-        proc = Path(f"/proc/{self._process.pid}")
-        try:
-            status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
-            self.life.samples.append(
-                {
-                    "resident_mib": int(status["VmRSS"].split()[0]) / 1024,
-                    "threads": float(status["Threads"]),
-                    "descriptors": float(len(os.listdir(proc / "fd"))),
-                }
-            )
-        except (OSError, KeyError):
-            return  # it is being restarted
-
-
-def ask(port: int, method: str, path: str, body: object) -> tuple[int, bytes]:
-    """One request on a connection of its own."""
-    connection = HTTPConnection(HOST, port, timeout=TIMEOUT_S)
-    try:
-        raw = None if body is None else json.dumps(body).encode()
-        connection.request(method, path, raw, {"Content-Type": "application/json"})
-        reply = connection.getresponse()
-        return reply.status, reply.read()
-    finally:
-        connection.close()
 
 
 def make_texts(seed: int) -> list[str]:
@@ -246,58 +142,6 @@ class Soak:
         except OSError:
             pass
         self.tally.n_vanished += 1
-
-
-def growth(life: Life, name: str) -> tuple[float, float]:
-    """The least of the first and of the last third of a life, after its warm-up: while the second model is away."""
-    values = [sample[name] for sample in life.samples]
-    values = values[int(len(values) * WARM_UP) :]
-    third = max(1, len(values) // 3)
-    return min(values[:third]), min(values[-third:])
-
-
-def problems_of(tally: Tally, lives: Sequence[Life], max_growth: float = MAX_GROWTH) -> list[str]:
-    """What is not as it must be; empty if all is well."""
-    problems = [f"not answered: {text}" for text in tally.lost[:20]]
-    if tally.worst_cosine < MIN_COSINE:
-        problems.append(f"a vector differs from its reference: cosine {tally.worst_cosine:.6f}")
-    if 200 not in tally.statuses:
-        problems.append("nothing was answered")
-    for number, life in enumerate(lives, start=1):
-        if life.exit_code != 0:
-            problems.append(f"process {number} ended with {life.exit_code}: {life.last_line}")
-        if len(life.samples) < 6:
-            problems.append(f"process {number} has only {len(life.samples)} samples")
-            continue
-        for name, slack in SLACK.items():
-            first, last = growth(life, name)
-            if last - first > max(slack, max_growth * first):
-                problems.append(f"process {number}: {name} grew from {first:.1f} to {last:.1f}")
-    return problems
-
-
-def table(tally: Tally, lives: Sequence[Life]) -> list[str]:
-    """For docs/reliability.md."""
-    queries = sorted(tally.query_s) or [0.0]
-    shown = ", ".join(f"{n} × {status}" for status, n in sorted(tally.statuses.items()))
-    rows = [
-        ("requests", shown),
-        ("texts whose vectors were compared", f"{tally.n_texts}, lowest cosine {tally.worst_cosine:.6f}"),
-        ("clients that vanished", str(tally.n_vanished)),
-        ("turned away around the restart", str(tally.n_turned_away)),
-        ("accepted and not answered", str(len(tally.lost))),
-        ("one text beside the others, p50 / p95", f"{pick(queries, 0.5):.3f} / {pick(queries, 0.95):.3f} s"),
-    ]
-    for number, life in enumerate(lives, start=1):
-        for name in SLACK:
-            if len(life.samples) >= 6:
-                first, last = growth(life, name)
-                rows.append((f"process {number}: {name}", f"{first:.1f} → {last:.1f}"))
-    return ["| Measure | Value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-
-
-def pick(ordered: Sequence[float], part: float) -> float:
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 def soak(minutes: float, model: Path, folder: Path) -> tuple[Tally, Sequence[Life]]:

@@ -12,35 +12,8 @@ from gguf_embed.types import InputFailure, QueueLoad, Timings, Truncation
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
-_BATCH_MS = (
-    0.5,
-    1,
-    2,
-    3,
-    5,
-    7,
-    10,
-    12,
-    15,
-    20,
-    25,
-    30,
-    35,
-    40,
-    50,
-    60,
-    80,
-    100,
-    125,
-    150,
-    200,
-    250,
-    300,
-    400,
-    500,
-    750,
-)
-_BATCH_SECONDS = (*(ms / 1000 for ms in _BATCH_MS), 1, 2, 5, 10, 30, 60)
+_BATCH_MS = (0.5, 1, 2, 3, 5, 7, 10, 12, 15, 20, 25, 30, 35, 40, 50, 60, 80, 100, 125, 150, 200, 250, 300, 400)
+_BATCH_SECONDS = (*(ms / 1000 for ms in _BATCH_MS), 0.5, 0.75, 1, 2, 5, 10, 30, 60)
 """Finer, because a query waits for the longest batch that runs."""
 _POWERS_OF_TWO = tuple(2**n for n in range(15))
 _TENTHS = tuple(n / 10 for n in range(1, 11))

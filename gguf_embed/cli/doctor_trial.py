@@ -47,7 +47,7 @@ def _embed(path: Path) -> list[Finding]:
     from gguf_embed.gguf_file.facts import pooling_type
     from gguf_embed.gguf_file.graph_only import why_not_llama
     from gguf_embed.gguf_file.towers import read_model
-    from gguf_embed.preprocessing.tokens import choose_tokenizer
+    from gguf_embed.preprocessing.tokenizers import choose_tokenizer
     from gguf_embed.vectors import Rows
 
     try:

@@ -26,7 +26,7 @@ from gguf_embed.embedder.words import worded
 from gguf_embed.errors import EmbedError, NotSupported
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_store.default_model import cache_dir
-from gguf_embed.preprocessing.tokens import special_tokens_of
+from gguf_embed.preprocessing.tokenizers import special_tokens_of
 from gguf_embed.service.open import ServiceOptions, open_service
 from gguf_embed.service.service import EmbedService
 from gguf_embed.types import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gguf_embed.preprocessing.tokens import SpecialTokens, Tokenizer
+from gguf_embed.preprocessing.tokenizers import SpecialTokens, Tokenizer
 from gguf_embed.types import Span
 
 PART_CHARACTERS = 10_000

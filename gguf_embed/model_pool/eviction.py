@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from gguf_embed.config import ModelConfig, PoolLimits
 from gguf_embed.engines.cpu_count import n_processors, threads_for
+from gguf_embed.errors import Unavailable, WayOut
 from gguf_embed.types import LoadOptions, ModelInfo
 
 MAX_BATCH_TOKENS = 16_384
@@ -63,7 +64,16 @@ def _fits(candidates: Sequence[EvictionCandidate], need_bytes: int, limits: Pool
     return limits.max_bytes is None or taken + need_bytes <= limits.max_bytes
 
 
-def memory_in_words(n_bytes: int) -> str:
+def too_large(name: str, need_bytes: int, limits: PoolLimits) -> Unavailable:
+    """The error for a model that alone exceeds the limit."""
+    return Unavailable(
+        f"model {name!r} takes about {_in_words(need_bytes)}, the limit for all models together is "
+        f"{_in_words(limits.max_bytes or 0)}",
+        [WayOut.MORE_MEMORY],
+    )
+
+
+def _in_words(n_bytes: int) -> str:
     return f"{n_bytes / 2**20:,.0f} MiB" if n_bytes >= 2**20 else f"{n_bytes:,} bytes"
 
 

@@ -27,7 +27,8 @@ from gguf_embed.model_pool.model_info import describe_header, describe_loaded
 from gguf_embed.model_pool.model_threads import TokenizingThreads
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.preprocessing.pairs import PairForm, pair_form
-from gguf_embed.preprocessing.tokens import Tokenizer, TokenLimits, choose_tokenizer, closing_ids
+from gguf_embed.preprocessing.tokenizers import Tokenizer, choose_tokenizer
+from gguf_embed.preprocessing.tokens import TokenLimits, closing_ids
 from gguf_embed.scheduler.image_scheduler import ImageScheduler
 from gguf_embed.scheduler.scheduler import BatchObserver, Scheduler
 from gguf_embed.types import TOKENS, EngineProcessState, ModelInfo, OutputSpec, Pooling

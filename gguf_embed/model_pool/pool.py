@@ -25,7 +25,7 @@ from gguf_embed.model_pool.entry import (
     start_loop_timer,
     status_of,
 )
-from gguf_embed.model_pool.eviction import memory_in_words, needs_reload, plan_eviction, seconds_left
+from gguf_embed.model_pool.eviction import needs_reload, plan_eviction, seconds_left, too_large
 from gguf_embed.model_pool.loader import ModelLoader
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.model_info import under_served_names
@@ -121,11 +121,7 @@ class ModelPool:
         limits = self._config.limits
         plan = plan_eviction([entry.candidate() for entry in self._entries.values()], need, limits)
         if plan.impossible:
-            raise Unavailable(
-                f"model {spec.info.name!r} takes about {memory_in_words(need)}, the limit for all models together is "
-                f"{memory_in_words(limits.max_bytes or 0)}",
-                [WayOut.MORE_MEMORY],
-            )
+            raise too_large(spec.info.name, need, limits)
         if plan.wait:
             return None
         for key in plan.evict:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from gguf_embed.errors import InvalidRequest, WayOut
 from gguf_embed.gguf_file.token_heads import LateInteraction
-from gguf_embed.preprocessing.tokens import TokenizedText, Tokenizer, TokenLimits, prepare, special_tokens_of
+from gguf_embed.preprocessing.tokenizers import Tokenizer, special_tokens_of
+from gguf_embed.preprocessing.tokens import TokenizedText, TokenLimits, prepare
 from gguf_embed.types import Input
 
 

@@ -16,7 +16,8 @@ from gguf_embed.gguf_file.listwise_head import ListwiseHead
 from gguf_embed.preprocessing.abandoned import check_abandoned
 from gguf_embed.preprocessing.pairs import PairLimits
 from gguf_embed.preprocessing.template import PlainTokenizer, ids_of, runs_of
-from gguf_embed.preprocessing.tokens import TokenizedText, Tokenizer
+from gguf_embed.preprocessing.tokenizers import Tokenizer
+from gguf_embed.preprocessing.tokens import TokenizedText
 from gguf_embed.types import Truncation
 
 _SYSTEM: Final = (

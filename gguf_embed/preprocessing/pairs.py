@@ -16,7 +16,8 @@ from gguf_embed.engines.base import EngineInfo, TextCodec
 from gguf_embed.errors import DocumentTooLong, InvalidRequest, NotSupported, WayOut
 from gguf_embed.gguf_file.rerank_prompt import INSTRUCTION, with_place_for_instruction
 from gguf_embed.preprocessing.template import PlainTokenizer, ids_of, runs_of
-from gguf_embed.preprocessing.tokens import CHARACTERS_PER_TOKEN, MAX_CHARACTERS, TokenizedText, Tokenizer
+from gguf_embed.preprocessing.tokenizers import Tokenizer
+from gguf_embed.preprocessing.tokens import CHARACTERS_PER_TOKEN, MAX_CHARACTERS, TokenizedText
 
 QUERY: Final = "{query}"
 DOCUMENT: Final = "{document}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from gguf_embed.preprocessing.tokens import Tokenizer
+from gguf_embed.preprocessing.tokenizers import Tokenizer
 
 _PLACEHOLDERS = re.compile(r"(\{query\}|\{document\}|\{instruction\})")
 _MAYBE_SPECIAL = re.compile(r"(<[^<>\s]+>|\[[A-Z_]+\])")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.preprocessing.tokens import TokenizedText, Tokenizer
+from gguf_embed.preprocessing.tokenizers import Tokenizer
+from gguf_embed.preprocessing.tokens import TokenizedText
 from gguf_embed.tokenization.offsets import MAX_OFFSET_CHARACTERS
 from gguf_embed.tokenization.unicode import valid_unicode
 from gguf_embed.types import Input, Span

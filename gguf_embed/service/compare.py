@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gguf_embed.errors import EmbedError, EngineFailure, InputTooLong, InvalidRequest, WayOut
 from gguf_embed.preprocessing import prompt_prefixes
 from gguf_embed.preprocessing.pairs import check_characters
-from gguf_embed.preprocessing.tokens import special_tokens_of
+from gguf_embed.preprocessing.tokenizers import special_tokens_of
 from gguf_embed.service.embed_checks import MIN_INPUT_TOKENS
 from gguf_embed.service.head_outputs import check_sparse_only
 from gguf_embed.service.pipeline import ServedModel, tokenizing

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
-from gguf_embed.preprocessing.tokens import Tokenizer, TokenLimits, special_tokens_of
+from gguf_embed.preprocessing.tokenizers import Tokenizer, special_tokens_of
+from gguf_embed.preprocessing.tokens import TokenLimits
 from gguf_embed.types import DENSE, TOKENS, EmbedRequest, ModelInfo, OutputSpec, Pooling
 
 MAX_TOKEN_ROW_BYTES = 1_000_000_000

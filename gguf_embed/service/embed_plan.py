@@ -10,15 +10,8 @@ from gguf_embed.preprocessing import prompt_prefixes
 from gguf_embed.preprocessing.abandoned import check_abandoned
 from gguf_embed.preprocessing.late_interaction import TextForm, prepare_in_form
 from gguf_embed.preprocessing.token_offsets import OffsetMapper, check_offset_budget
-from gguf_embed.preprocessing.tokens import (
-    ANY_LENGTH,
-    SpecialTokens,
-    TokenizedText,
-    check_characters,
-    prepare,
-    prepare_ends,
-    special_tokens_of,
-)
+from gguf_embed.preprocessing.tokenizers import SpecialTokens, special_tokens_of
+from gguf_embed.preprocessing.tokens import ANY_LENGTH, TokenizedText, check_characters, prepare, prepare_ends
 from gguf_embed.preprocessing.windows import plan_windows
 from gguf_embed.service.embed_checks import (
     check_bytes,

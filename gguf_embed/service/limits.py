@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gguf_embed.errors import ChunksTooLong, InputTooLong, InvalidRequest
 from gguf_embed.preprocessing import prompt_prefixes as prompts
-from gguf_embed.preprocessing.tokens import Tokenizer
+from gguf_embed.preprocessing.tokenizers import Tokenizer
 from gguf_embed.types import DENSE, EmbedRequest, ModelInfo
 
 

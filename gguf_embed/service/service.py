@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from functools import partial
-from typing import Literal
 
 from gguf_embed.errors import (
     InvalidRequest,
@@ -30,35 +29,31 @@ from gguf_embed.service.embed_checks import GivesScoresOnly
 from gguf_embed.service.embed_images import plan_images
 from gguf_embed.service.embed_plan import plan_embed
 from gguf_embed.service.embed_result import assemble, pieces_of
-from gguf_embed.service.head_outputs import MODELS_WITH, NoHead, check_sparse_only
+from gguf_embed.service.head_outputs import NoHead, check_sparse_only
 from gguf_embed.service.listwise import rank_together
+from gguf_embed.service.other_models import embedding_models, models_with, no_rank_head, served_names
 from gguf_embed.service.pipeline import Pipeline, ServedModel, decoding, tokenizing
 from gguf_embed.service.pulls import Pulls
 from gguf_embed.service.rerank import plan_rerank, rank_scores
+from gguf_embed.service.state import service_state
 from gguf_embed.service.tokenize import token_ids, tokens_of_texts
 from gguf_embed.types import (
     LISTWISE,
     NO_LOAD_OPTIONS,
-    SCORES,
     ClassifyRequest,
     ClassifyResult,
     EmbedRequest,
     EmbedResult,
-    EngineProcessState,
     Input,
     LoadOptions,
     ModelCheck,
     ModelStatus,
     PullProgress,
-    QueueLoad,
     RerankRequest,
     RerankResult,
     ServiceState,
     TextTokens,
 )
-
-MAX_NAMES_SHOWN = 20
-MAX_RERANKERS_SHOWN = 3
 
 
 class EmbedService:
@@ -108,9 +103,9 @@ class EmbedService:
         try:
             plan = plan_images(served, request) if request.images else plan_embed(served, request)
         except GivesScoresOnly as error:
-            raise NotSupported(error.message + self._embedding_models(), error.ways_out) from error
+            raise NotSupported(error.message + embedding_models(self._registry), error.ways_out) from error
         except NoHead as error:
-            raise NotSupported(error.message + self._models_with(error.output_kind)) from error
+            raise NotSupported(error.message + models_with(self._registry, error.output_kind)) from error
         computed = await self._pipeline.run(plan, load_s)
         if plan.is_heavy:
             return await served.model.threads.long.run(lambda: assemble(plan, computed))
@@ -120,7 +115,7 @@ class EmbedService:
         """Score all documents or raise one `EmbedError`. A model that gives no scores is refused without loading it."""
         spec = self._find(request.model)
         if request.method == "rank" and not spec.info.reranks:
-            raise self._no_rank_head(spec.info.name)
+            raise no_rank_head(self._registry, spec.info.name)
         async with self._pool.lease(spec) as lease:
             served = ServedModel(lease.model, self._pool.info(lease.spec))
             if request.method == "rank" and spec.info.n_scores:
@@ -145,26 +140,6 @@ class EmbedService:
                 lambda plan: self._pipeline.run(plan, lease.load_s),
             )
 
-    def _no_rank_head(self, name: str) -> NotSupported:
-        names = [spec.info.name for spec in self._registry.specs() if spec.info.reranks]
-        known = self._registry.known_rerankers()[:MAX_RERANKERS_SHOWN]
-        hint = ""
-        if names:
-            hint = f" (rerankers on this server: {', '.join(map(repr, names[:MAX_NAMES_SHOWN]))})"
-        elif known:
-            hint = f" (rerankers that can be pulled: {', '.join(known)})"
-        return NotSupported(f"model {name!r} has no rank head, so it cannot rerank{hint}", [WayOut.COMPARE_VECTORS])
-
-    def _embedding_models(self) -> str:
-        names = [spec.info.name for spec in self._registry.specs() if spec.info.output.kind != SCORES]
-        shown = ", ".join(map(repr, names[:MAX_NAMES_SHOWN]))
-        return f" (embedding models on this server: {shown})" if names else ""
-
-    def _models_with(self, kind: str) -> str:
-        names = [spec.info.name for spec in self._registry.specs() if kind in spec.info.head_outputs]
-        shown = ", ".join(map(repr, names[:MAX_NAMES_SHOWN]))
-        return f" (models on this server that have: {shown})" if names else f" (models that have: {MODELS_WITH[kind]})"
-
     def _find(self, name: str | None, *, strict: bool = False) -> ModelSpec:
         """The model that answers to a name. `strict`: only a known name counts, also one of a pulled model.
 
@@ -174,7 +149,9 @@ class EmbedService:
         if found is not None:
             return found
         if name is None:
-            raise InvalidRequest(f"the request must name a model: this server has {self._names()}", "model")
+            raise InvalidRequest(
+                f"the request must name a model: this server has {served_names(self._registry)}", "model"
+            )
         why = self._registry.why_refused(name, pulled=strict)
         if why is not None:
             raise ModelLoadFailed(f"model {name!r} cannot be loaded: {why}")
@@ -182,13 +159,9 @@ class EmbedService:
             return self._registry.specs()[0]
         if self._registry.is_reading():
             raise Unavailable(f"the folder of models is being read, and {name!r} is not known yet", [WayOut.RETRY])
-        raise ModelNotFound(f"model {name!r} is not served here: this server has {self._names(pulled=strict)}")
-
-    def _names(self, *, pulled: bool = False) -> str:
-        names = [spec.info.name for spec in self._registry.specs(pulled=pulled)]
-        more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
-        listed = ", ".join(map(repr, names[:MAX_NAMES_SHOWN])) + more
-        return listed or "no models yet; pull one, or put a GGUF into its models folder"
+        raise ModelNotFound(
+            f"model {name!r} is not served here: this server has {served_names(self._registry, pulled=strict)}"
+        )
 
     async def tokenize(self, content: Input, *, model: str | None, add_special: bool, parse_special: bool) -> list[int]:
         """The ids that the model would run. Without `parse_special`, "[SEP]" in a text is ordinary text."""
@@ -261,21 +234,7 @@ class EmbedService:
 
     def state(self) -> ServiceState:
         """The state of all loaded models together."""
-        models = self._pool.loaded()
-        queues = [(model.scheduler.state(), model.scheduler.plan) for model in models]
-        processes = {model.info.name: process for model in models if (process := model.process_state()) is not None}
-        status, detail = _health([queue.failure or "" for queue, _ in queues], processes)
-        return ServiceState(
-            status=status,
-            detail=detail,
-            queued_texts=sum(queue.n_texts for queue, _ in queues),
-            queued_tokens=sum(queue.n_tokens for queue, _ in queues),
-            running_texts=sum(queue.n_running_texts for queue, _ in queues),
-            n_workers=sum(plan.n_workers for _, plan in queues),
-            n_threads=max((plan.n_threads for _, plan in queues), default=0),
-            processes=processes,
-            queues=tuple(map(_queue_load, self._pool.loaded())),
-        )
+        return service_state(self._pool.loaded())
 
     def shed(self, within_s: float) -> None:
         """Before a shutdown: refuse what cannot be computed within this time."""
@@ -287,21 +246,3 @@ class EmbedService:
         self._pulls.close()
         await self._pool.close()
         self._pipeline.close()
-
-
-def _health(
-    failures: Sequence[str], processes: Mapping[str, EngineProcessState]
-) -> tuple[Literal["ok", "loading", "failed"], str]:
-    """The state of all loaded models together, and why it is not "ok". `failures` has one entry for each model."""
-    failure = next(filter(None, failures), "")
-    if failure:
-        return "failed", f"a worker has failed ({failure}): restart the server"
-    restarting = [name for name, process in processes.items() if process.state == "restarting"]
-    if restarting and len(restarting) == len(failures):
-        return "loading", f"the engine of {restarting[0]} is being restarted, and no other model is loaded"
-    return "ok", ""
-
-
-def _queue_load(model: LoadedModel) -> QueueLoad:
-    queue = model.scheduler.state()
-    return QueueLoad(model.info.name, queue.n_outside, queue.limit_tokens, queue.tokens_per_s, queue.interactive_tokens)

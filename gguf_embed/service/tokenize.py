@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.preprocessing.abandoned import check_abandoned
 from gguf_embed.preprocessing.token_offsets import OffsetMapper, check_offset_budget
-from gguf_embed.preprocessing.tokens import TokenizedText, check_characters, special_tokens_of, tokenize_input
+from gguf_embed.preprocessing.tokenizers import special_tokens_of
+from gguf_embed.preprocessing.tokens import TokenizedText, check_characters, tokenize_input
 from gguf_embed.service.embed_result import pieces_of
 from gguf_embed.types import Input, TextTokens, TokenInfo
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.soak import Life, Tally, main, make_texts, problems_of, table
+from benchmarks.soak import main, make_texts
+from benchmarks.soak_report import Tally, problems_of, table
+from benchmarks.soaked_server import Life
 
 
 def life(*resident_mib: float, exit_code: int | None = 0) -> Life:

@@ -15,7 +15,7 @@ from gguf_embed.doctor.rewrite import check_can_rewrite, fixed_path, rewrite
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.errors import ConfigError, ModelFileError
 from gguf_embed.gguf_file.header import read_header
-from gguf_embed.preprocessing.tokens import choose_tokenizer
+from gguf_embed.preprocessing.tokenizers import choose_tokenizer
 from gguf_embed.types import Pooling
 from tests.doctor import doctor_models as models
 from tests.doctor.doctor_models import Edit, Typed, contents, edit

@@ -16,7 +16,8 @@ from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool.eviction import with_options
 from gguf_embed.model_pool.loading import LoadedModel
 from gguf_embed.model_pool.served_models import ModelSpec
-from gguf_embed.preprocessing.tokens import LlamaTokenizer, TokenLimits, closing_ids
+from gguf_embed.preprocessing.tokenizers import LlamaTokenizer
+from gguf_embed.preprocessing.tokens import TokenLimits, closing_ids
 from gguf_embed.scheduler.scheduler import Scheduler
 from gguf_embed.types import LoadOptions, Pooling
 from tests.server.fake_service import MODEL

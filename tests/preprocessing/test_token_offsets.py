@@ -10,13 +10,8 @@ import pytest
 from gguf_embed.engines.llama.engine import LlamaEngine, LlamaEngineConfig
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.preprocessing.token_offsets import OffsetMapper, check_offset_budget
-from gguf_embed.preprocessing.tokens import (
-    LlamaTokenizer,
-    Tokenizer,
-    choose_tokenizer,
-    special_tokens_of,
-    truncate_tokens,
-)
+from gguf_embed.preprocessing.tokenizers import LlamaTokenizer, Tokenizer, choose_tokenizer, special_tokens_of
+from gguf_embed.preprocessing.tokens import truncate_tokens
 from gguf_embed.tokenization.offsets import MAX_ALIGNED_CHARACTERS, MAX_OFFSET_CHARACTERS
 from gguf_embed.types import Span
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder

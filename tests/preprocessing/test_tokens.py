@@ -13,15 +13,8 @@ import pytest
 from tokenizers import Tokenizer as HfTokenizer
 
 from gguf_embed.errors import InputTooLong, InvalidRequest, ModelFileError, WayOut
-from gguf_embed.preprocessing.tokens import (
-    LlamaTokenizer,
-    TokenLimits,
-    choose_tokenizer,
-    closing_ids,
-    prepare,
-    tokenize_input,
-    truncate_tokens,
-)
+from gguf_embed.preprocessing.tokenizers import LlamaTokenizer, choose_tokenizer
+from gguf_embed.preprocessing.tokens import TokenLimits, closing_ids, prepare, tokenize_input, truncate_tokens
 from gguf_embed.tokenization.unicode import valid_unicode
 from gguf_embed.tokenization.wordpiece import Casing, ExactWordPiece, casing_of, wordpiece_rules
 from gguf_embed.types import Vocabulary

@@ -15,7 +15,7 @@ import pytest
 
 from gguf_embed.engines.base import ExactTokenizing, TextCodec
 from gguf_embed.errors import InvalidRequest, ModelFileError
-from gguf_embed.preprocessing.tokens import FileTokenizer, choose_tokenizer
+from gguf_embed.preprocessing.tokenizers import FileTokenizer, choose_tokenizer
 from gguf_embed.tokenization import wordpiece_codec as module
 from gguf_embed.tokenization.wordpiece import ExactWordPiece
 from gguf_embed.tokenization.wordpiece_codec import WordPieceCodec, clean_spaces

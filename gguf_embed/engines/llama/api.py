@@ -225,6 +225,7 @@ class ModelFacts:
     """Numbers of a loaded model."""
 
     n_embd: int
+    n_embd_in: int  # of rows that replace token ids; for some models more than n_embd (deepstack)
     n_vocab: int
     n_ctx_train: int
     n_params: int
@@ -236,6 +237,7 @@ class ModelFacts:
 def model_facts(model: Handle) -> ModelFacts:
     return ModelFacts(
         n_embd=int(llama.llama_model_n_embd_out(model)),
+        n_embd_in=int(llama.llama_model_n_embd_inp(model)),
         n_vocab=int(llama.llama_vocab_n_tokens(vocabulary_of(model))),
         n_ctx_train=int(llama.llama_model_n_ctx_train(model)),
         n_params=int(llama.llama_model_n_params(model)),
@@ -243,11 +245,6 @@ def model_facts(model: Handle) -> ModelFacts:
         n_cls_out=int(llama.llama_model_n_cls_out(model)),
         has_encoder_and_decoder=bool(llama.llama_model_has_encoder(model) and llama.llama_model_has_decoder(model)),
     )
-
-
-def input_width(model: Handle) -> int:
-    """Numbers per row if rows replace token ids; for some models more than n_embd (deepstack)."""
-    return int(llama.llama_model_n_embd_inp(model))
 
 
 def vocabulary_of(model: Handle) -> Handle:

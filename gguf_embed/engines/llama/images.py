@@ -78,7 +78,7 @@ class ImageContext:
         """Load the tower. Raises `ModelFileError` with one clear reason."""
         self.spec = spec
         self._info = info
-        self._width = api.input_width(model)
+        self._width = api.model_facts(model).n_embd_in
         with ExitStack() as stack:
             params = mtmd.TowerParams(spec.use_gpu, spec.n_threads)
             self._tower = mtmd.open_tower(spec.mmproj, model, params)

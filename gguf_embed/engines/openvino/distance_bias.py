@@ -1,7 +1,8 @@
-"""What learned positions add to attention scores, by the distance of two tokens. Shapes as in `pieces.py`."""
+"""What is added to attention scores by the distance of two tokens, learned or not. Shapes as in `pieces.py`."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,27 @@ from numpy.typing import NDArray
 from gguf_embed.engines.openvino.pieces import MASKED, GraphPieces, constant
 from gguf_embed.engines.openvino.relative_positions import MAX_BUCKETS, MIN_BUCKETS, t5_buckets
 from gguf_embed.engines.openvino.runtime import Node, op
+from gguf_embed.types import FloatMatrix
+
+FAR_AWAY = 1e12
+"""A distance whose ALiBi bias is as good as `MASKED`."""
+
+
+def alibi_mask(g: GraphPieces, max_bias: float) -> Node:
+    """[B, H, T, T]: scores decrease with the distance of two tokens, at a slope per head. Empty slots: far away."""
+    distance = op.unsqueeze(op.convert(op.abs(g.distances()), "f32"), constant(np.array([0, 1])))
+    distance = op.select(g.is_token(), distance, constant(np.float32(FAR_AWAY)))
+    slopes = -alibi_slopes(g.n_head, max_bias).reshape(1, g.n_head, 1, 1)
+    return op.multiply(constant(slopes), distance)
+
+
+def alibi_slopes(n_head: int, max_bias: float) -> FloatMatrix:
+    """float32[n_head], as in the ALiBi paper: a geometric sequence, interleaved if n_head is no power of two."""
+    power = 2 ** math.floor(math.log2(n_head))
+    first, second = 2 ** (-max_bias / power), 2 ** (-max_bias / 2 / power)
+    slopes = [first ** (number + 1) for number in range(power)]
+    slopes += [second ** (2 * number + 1) for number in range(n_head - power)]
+    return np.array(slopes, np.float32)
 
 
 def bias_mask(g: GraphPieces, name: str) -> Node:

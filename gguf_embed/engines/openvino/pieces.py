@@ -23,9 +23,6 @@ MASKED = -1e9
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "tanh")
 
-FAR_AWAY = 1e12
-"""A distance whose ALiBi bias is as good as `MASKED`."""
-
 
 class GraphPieces:
     """Builds one graph. Methods with a tensor's name read `<name>.weight` and, if the file has it, `<name>.bias`."""
@@ -191,13 +188,6 @@ class GraphPieces:
         seen = op.less_equal(self.distances(), constant(np.int32(0)))
         return self._mask(op.unsqueeze(seen, constant(np.array([0, 1], np.int32))))
 
-    def alibi_mask(self, max_bias: float) -> Node:
-        """[B, H, T, T]: scores decrease with the distance of two tokens, at a slope per head. Empty slots: far away."""
-        distance = op.unsqueeze(op.convert(op.abs(self.distances()), "f32"), constant(np.array([0, 1])))
-        distance = op.select(self.is_token(), distance, constant(np.float32(FAR_AWAY)))
-        slopes = -alibi_slopes(self.n_head, max_bias).reshape(1, self.n_head, 1, 1)
-        return op.multiply(constant(slopes), distance)
-
     def is_token(self) -> Node:
         """[B, 1, 1, T]: false for the slots after a text's end."""
         inside = op.less(op.unsqueeze(self._slot_numbers, constant(np.int32(0))), self.lengths)
@@ -279,15 +269,6 @@ class GraphPieces:
         if not self.weights.has(f"{name}.bias"):
             return product
         return op.add(product, constant(self.weights.array(f"{name}.bias", (n_out,))))
-
-
-def alibi_slopes(n_head: int, max_bias: float) -> FloatMatrix:
-    """float32[n_head], as in the ALiBi paper: a geometric sequence, interleaved if n_head is no power of two."""
-    power = 2 ** math.floor(math.log2(n_head))
-    first, second = 2 ** (-max_bias / power), 2 ** (-max_bias / 2 / power)
-    slopes = [first ** (number + 1) for number in range(power)]
-    slopes += [second ** (2 * number + 1) for number in range(n_head - power)]
-    return np.array(slopes, np.float32)
 
 
 def float32_constant(values: Matrix) -> Node:

@@ -16,7 +16,7 @@ from gguf_embed.gguf_file.bm25_format import WITHOUT_NETWORK
 from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.locate import locate_model
-from gguf_embed.preprocessing.tokens import choose_tokenizer, special_tokens_of
+from gguf_embed.preprocessing.tokenizers import choose_tokenizer, special_tokens_of
 from gguf_embed.types import Span
 
 _log = logging.getLogger("gguf_embed.ingest")

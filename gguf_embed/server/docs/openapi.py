@@ -21,7 +21,15 @@ import orjson
 from aiohttp import web
 
 from gguf_embed.server.context import Dialect, Route, ServerContext
-from gguf_embed.server.fields import head_outputs, image_schemas, inputs, muvera, option_fields, output_types, rerank
+from gguf_embed.server.fields import (
+    head_outputs,
+    image_schemas,
+    inputs,
+    muvera,
+    option_fields,
+    output_types,
+    rerank_fields,
+)
 from gguf_embed.server.http.body import json_response
 
 Json = dict[str, Any]
@@ -60,7 +68,7 @@ def load_descriptions(dialects: tuple[Dialect, ...]) -> Descriptions:
     routes: dict[str, Json] = {}
     schemas: dict[str, Json] = {}
     shared = files(__package__) / "shared.toml"
-    for module in (inputs, image_schemas, output_types, option_fields, head_outputs, muvera, rerank):
+    for module in (inputs, image_schemas, output_types, option_fields, head_outputs, muvera, rerank_fields):
         schemas |= {name: expand(schema) for name, schema in module.SCHEMAS.items()}
     for dialect in dialects:
         for body in dialect.bodies:

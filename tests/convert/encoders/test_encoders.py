@@ -13,7 +13,7 @@ import pytest
 from gguf_embed.convert.convert import convert_directory
 from gguf_embed.gguf_file.facts import check_can_embed, file_type_name, has_rank_head, pooling_type
 from gguf_embed.gguf_file.header import read_header
-from gguf_embed.preprocessing.tokens import choose_tokenizer
+from gguf_embed.preprocessing.tokenizers import choose_tokenizer
 from gguf_embed.types import Pooling
 from tests.convert.encoders import tiny_models as tiny
 

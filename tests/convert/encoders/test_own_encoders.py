@@ -22,7 +22,7 @@ from gguf_embed.gguf_file.facts import check_can_embed, has_rank_head, pooling_t
 from gguf_embed.gguf_file.graph_only import OWN_ARCHITECTURES
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.preprocessing.pairs import pair_form, pair_maker
-from gguf_embed.preprocessing.tokens import Tokenizer, choose_tokenizer
+from gguf_embed.preprocessing.tokenizers import Tokenizer, choose_tokenizer
 from gguf_embed.types import Pooling
 from tests.convert.encoders import tiny_models as tiny
 from tests.engines.openvino.graph_models import MODELS, write_gguf

@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from gguf_embed.engines.llama import vocabulary as _llama_vocabulary
-from gguf_embed.preprocessing.tokens import LlamaTokenizer
+from gguf_embed.preprocessing.tokenizers import LlamaTokenizer
 from gguf_embed.tokenization.offsets import trim
 from tests.convert.tokenizers.references import (
     TEXTS,

@@ -17,7 +17,7 @@ from gguf_embed.engines.llama import context as llama_context
 from gguf_embed.engines.llama import engine as llama
 from gguf_embed.engines.llama.engine import LlamaContext, LlamaEngine, LlamaEngineConfig
 from gguf_embed.errors import EngineFailure, ModelFileError
-from gguf_embed.preprocessing.tokens import choose_tokenizer
+from gguf_embed.preprocessing.tokenizers import choose_tokenizer
 from gguf_embed.types import Pooling
 from tests.engines.contexts import context_spec
 from tests.gguf_models import (

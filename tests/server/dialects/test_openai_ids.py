@@ -10,7 +10,7 @@ import re
 import pytest
 
 from gguf_embed.errors import InvalidRequest
-from gguf_embed.preprocessing.tokens import SpecialTokens, special_tokens_around
+from gguf_embed.preprocessing.tokenizers import SpecialTokens, special_tokens_around
 from gguf_embed.server.dialects.openai.token_ids import (
     MAX_INLINE_TOKENS,
     N_CL100K,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gguf_embed.engines.openvino.distance_bias import alibi_mask
 from gguf_embed.engines.openvino.pieces import GraphPieces
 from gguf_embed.engines.openvino.runtime import Node, op
 
@@ -12,7 +13,7 @@ MAX_BIAS = 8.0
 def jina_bert_v2(g: GraphPieces) -> Node:
     """[N, D] rows of the tokens."""
     n_ff = g.weights.integer("feed_forward_length")
-    mask = g.alibi_mask(MAX_BIAS)
+    mask = alibi_mask(g, MAX_BIAS)
     x = op.add(g.tokens, g.row("token_types", 0, g.weights.rows("token_types.weight")))
     x = g.layer_norm(x, "token_embd_norm")
     for layer in g.layers():

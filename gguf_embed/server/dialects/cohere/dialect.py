@@ -8,7 +8,7 @@ from gguf_embed.server.context import Dialect, Route
 from gguf_embed.server.dialects.cohere.embed import REQUEST, embed, embed_v1
 from gguf_embed.server.dialects.cohere.errors import ERRORS
 from gguf_embed.server.dialects.cohere.rerank import rerank
-from gguf_embed.server.fields.rerank import RERANK_REQUEST
+from gguf_embed.server.fields.rerank_fields import RERANK_REQUEST
 
 COHERE = Dialect(
     name="Cohere",

@@ -13,7 +13,7 @@ from gguf_embed.server.dialects.llama.rerank import rerank
 from gguf_embed.server.dialects.llama.tokenize import DETOKENIZE, TOKENIZE, detokenize, tokenize
 from gguf_embed.server.dialects.openai.embeddings import unversioned
 from gguf_embed.server.docs import openapi, reference
-from gguf_embed.server.fields.rerank import RERANK_REQUEST
+from gguf_embed.server.fields.rerank_fields import RERANK_REQUEST
 
 LLAMA = Dialect(
     name="llama.cpp",

@@ -9,14 +9,8 @@ from aiohttp import web
 
 from gguf_embed.server.context import ServerContext
 from gguf_embed.server.fields.field import has
-from gguf_embed.server.fields.rerank import (
-    DOCUMENTS,
-    RERANK_REQUEST,
-    TEI_DOCUMENTS,
-    ParsedRerank,
-    RerankDefaults,
-    parse_rerank,
-)
+from gguf_embed.server.fields.rerank import ParsedRerank, RerankDefaults, parse_rerank
+from gguf_embed.server.fields.rerank_fields import DOCUMENTS, RERANK_REQUEST, TEI_DOCUMENTS
 from gguf_embed.server.fields.rerank_reply import ranking, rerank_details
 from gguf_embed.server.http.body import embed_response, read_json_object
 from gguf_embed.types import RerankResult

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from gguf_embed.errors import ConfigError, InvalidInput, InvalidRequest
-from gguf_embed.preprocessing.tokens import SpecialTokens, character_limit, special_tokens_around
+from gguf_embed.preprocessing.tokenizers import SpecialTokens, special_tokens_around
+from gguf_embed.preprocessing.tokens import character_limit
 from gguf_embed.server.context import ServerContext, Service
 from gguf_embed.tokenization.openai_encodings import OpenAIEncoding, how_to_fetch, loaded_cl100k
 from gguf_embed.types import EmbedRequest, Input

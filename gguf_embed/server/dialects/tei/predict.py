@@ -13,7 +13,7 @@ from gguf_embed.server.fields.classify import labelled, parse_classify
 from gguf_embed.server.fields.entries import parse_each
 from gguf_embed.server.fields.field import Body, Json, Shaped
 from gguf_embed.server.fields.model import MODEL
-from gguf_embed.server.fields.rerank import RAW_SCORES
+from gguf_embed.server.fields.rerank_fields import RAW_SCORES
 from gguf_embed.server.fields.truncation import CUTTING_FIELDS
 from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 from gguf_embed.server.http.body import embed_response, read_json_object

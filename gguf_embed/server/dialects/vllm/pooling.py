@@ -23,7 +23,7 @@ from gguf_embed.server.fields.options import refuse_elsewhere
 from gguf_embed.server.fields.output_types import DIMENSIONS, parse_dimensions
 from gguf_embed.server.fields.outputs import rows_of
 from gguf_embed.server.fields.prompt_prefix import INPUT_TYPE, PROMPT, PROMPT_NAME, parse_prompt_choice
-from gguf_embed.server.fields.rerank import RAW_SCORES
+from gguf_embed.server.fields.rerank_fields import RAW_SCORES
 from gguf_embed.server.fields.truncation import CUTTING_FIELDS, parse_cutting
 from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 from gguf_embed.server.http.body import embed_response, read_json_object

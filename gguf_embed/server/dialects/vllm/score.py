@@ -17,7 +17,8 @@ from gguf_embed.server.fields.entries import text_or_texts
 from gguf_embed.server.fields.field import Body, Json, Shaped
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.options import refuse_elsewhere
-from gguf_embed.server.fields.rerank import INSTRUCTION, MAX_TOKENS_PER_DOC, RAW_SCORES, parse_raw_scores
+from gguf_embed.server.fields.rerank import parse_raw_scores
+from gguf_embed.server.fields.rerank_fields import INSTRUCTION, MAX_TOKENS_PER_DOC, RAW_SCORES
 from gguf_embed.server.fields.truncation import CUTTING_FIELDS, parse_cutting
 from gguf_embed.server.fields.urgency import URGENCY_FIELDS
 from gguf_embed.server.http.body import embed_response, read_json_object
