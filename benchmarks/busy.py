@@ -29,6 +29,9 @@ SETTLE_S = 2.0
 MEASURE_S = 8.0  # of each phase, and longer until every bulk client has got a reply
 MAX_PHASE_S = 60.0
 PAUSE_S = 0.05  # between two queries of the client
+SOURCES: Mapping[str, str] = {"same": HOST, "another": "127.0.0.2"}
+"""The address of the bulk clients, and one more. Queries come from them in turn, because servers may share their time
+between addresses."""
 ALLOWED_BATCHES = 1.5  # how many of the longest batches a query may wait for, besides what it takes on an idle server
 LONGEST = 0.99  # the quantile of the batches that counts as the longest: one may have been held up by something else
 _BUCKET = re.compile(r'gguf_embed_batch_seconds_bucket\{le="(?P<seconds>[^"]+)"\} (?P<count>\S+)')
@@ -63,10 +66,11 @@ CASES: Mapping[Task, tuple[BulkCase, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class BusyRun:
-    """One case on one server."""
+    """Queries from one address in one case on one server."""
 
     case: str
     server: str
+    source: str  # of the queries, see `SOURCES`
     idle_p50_ms: float
     idle_p95_ms: float
     p50_ms: float
@@ -84,6 +88,9 @@ class BusyRun:
 Batches = Mapping[float, float]
 """Batches so far that took at most so many seconds."""
 
+Latencies = dict[str, list[float]]
+"""Milliseconds of queries, by `SOURCES`."""
+
 
 def measure_busy(
     contestants: Sequence[Contestant], n_rounds: int, seed: str, say: Callable[[str], None]
@@ -94,39 +101,48 @@ def measure_busy(
         for round_ in range(1, n_rounds + 1):
             for contestant in contestants:
                 with running(contestant, Path(folder)) as server:
-                    idle = _query(contestant.task, server.port, seed, MEASURE_S / 2)
+                    idle = _query(contestant.task, server.port, seed, MEASURE_S)
                     for case in CASES[contestant.task]:
-                        runs.append(_run(case, contestant, server.port, idle, f"{seed}/{round_}"))
-                        say(f"round {round_} {contestant.name:18} {case.name:22} p95 {runs[-1].p95_ms:8.0f} ms")
+                        found = _run(case, contestant, server.port, idle, f"{seed}/{round_}")
+                        runs += found
+                        p95s = ", ".join(f"{run.p95_ms:.0f}" for run in found)
+                        say(f"round {round_} {contestant.name:18} {case.name:22} p95 {p95s} ms")
     return runs
 
 
-def _run(case: BulkCase, contestant: Contestant, port: int, idle: Sequence[float], seed: str) -> BusyRun:
+def _run(case: BulkCase, contestant: Contestant, port: int, idle: Latencies, seed: str) -> list[BusyRun]:
     task = contestant.task
     with _bulk(task, case, port, seed) as n_answered:
-        latencies: list[float] = []
+        latencies: Latencies = {source: [] for source in SOURCES}
+
+        def query(seconds: float) -> None:
+            for source, found in _query(task, port, seed, seconds).items():
+                latencies[source] += found
 
         def n_bulk() -> float:
             """Bulk texts so far. A reply counts 64 of them at once, so ask for what is computed; a query is one."""
             computed = _n_computed(port)
-            return n_answered() if computed is None else computed - len(latencies)
+            return n_answered() if computed is None else computed - sum(map(len, latencies.values()))
 
         time.sleep(SETTLE_S)
-        alone = _phase(case, n_bulk, time.sleep)
+        alone = _phase(case, n_bulk, time.sleep, MEASURE_S)
         batches_before = _batches(port)
-        beside = _phase(case, n_bulk, lambda seconds: latencies.extend(_query(task, port, seed, seconds)))
+        beside = _phase(case, n_bulk, query, len(SOURCES) * MEASURE_S)
         batch_s = longest(batches_before, _batches(port))
         if not n_answered():
             raise EngineFailure(f"{contestant.name} answered no bulk request in {case.name}")
-    name, idle_ms, busy_ms = contestant.name, _quantiles(idle), _quantiles(latencies)
     batch_ms = None if batch_s is None else 1000 * batch_s
-    return BusyRun(case.name, name, *idle_ms, *busy_ms, alone, beside, batch_ms)
+    runs = []
+    for source in SOURCES:
+        idle_ms, busy_ms = _quantiles(idle[source]), _quantiles(latencies[source])
+        runs.append(BusyRun(case.name, contestant.name, source, *idle_ms, *busy_ms, alone, beside, batch_ms))
+    return runs
 
 
-def _phase(case: BulkCase, n_bulk: Callable[[], float], spend: Callable[[float], None]) -> float:
+def _phase(case: BulkCase, n_bulk: Callable[[], float], spend: Callable[[float], None], seconds: float) -> float:
     """The bulk clients' texts per second while `spend` passes the time: until each has got a reply, on average."""
     before, started_s = n_bulk(), time.monotonic()
-    spend(MEASURE_S)
+    spend(seconds)
     while n_bulk() - before < case.n_clients * case.n_texts and time.monotonic() - started_s < MAX_PHASE_S:
         spend(1.0)
     return (n_bulk() - before) / (time.monotonic() - started_s)
@@ -184,20 +200,22 @@ def _bulk(task: Task, case: BulkCase, port: int, seed: str) -> Iterator[Callable
         lines.close()
 
 
-def _query(task: Task, port: int, seed: str, seconds: float) -> list[float]:
-    """Latencies in ms of one query (of rerank, with one short document) after the other, for so many seconds."""
+def _query(task: Task, port: int, seed: str, seconds: float) -> Latencies:
+    """One query (of rerank, with one short document) after the other, for so many seconds."""
     rng = Random(seed)
-    connection = HTTPConnection(HOST, port, timeout=600)
-    latencies = []
+    connections = [HTTPConnection(HOST, port, timeout=600, source_address=(host, 0)) for host in SOURCES.values()]
+    latencies: Latencies = {source: [] for source in SOURCES}
     end_s = time.monotonic() + seconds
-    while time.monotonic() < end_s or len(latencies) < 5:
-        body = task.encode(make_texts_of(rng, len(task.probe), QUERY_TOKENS), "base64")
-        started_s = time.perf_counter()
-        connection.request("POST", task.path, body, {"Content-Type": "application/json"})
-        connection.getresponse().read()
-        latencies.append((time.perf_counter() - started_s) * 1000)
-        time.sleep(PAUSE_S)
-    connection.close()
+    while time.monotonic() < end_s or min(map(len, latencies.values())) < 5:
+        for source, connection in zip(SOURCES, connections, strict=True):
+            body = task.encode(make_texts_of(rng, len(task.probe), QUERY_TOKENS), "base64")
+            started_s = time.perf_counter()
+            connection.request("POST", task.path, body, {"Content-Type": "application/json"})
+            connection.getresponse().read()
+            latencies[source].append((time.perf_counter() - started_s) * 1000)
+            time.sleep(PAUSE_S)
+    for connection in connections:
+        connection.close()
     return latencies
 
 
@@ -208,13 +226,13 @@ def _quantiles(latencies: Sequence[float]) -> tuple[float, float]:
 
 def render_busy(runs: Sequence[BusyRun]) -> str:
     lines = []
-    for case, server in dict.fromkeys((run.case, run.server) for run in runs):
-        chosen = sorted((run for run in runs if (run.case, run.server) == (case, server)), key=lambda run: run.p95_ms)
+    for key in dict.fromkeys((run.case, run.server, run.source) for run in runs):
+        alike = (run for run in runs if (run.case, run.server, run.source) == key)
+        chosen = sorted(alike, key=lambda run: run.p95_ms)
         run = chosen[len(chosen) // 2]
         lines.append(
             [
-                case,
-                server,
+                *key,
                 f"{run.idle_p50_ms:,.0f}",
                 f"{run.idle_p95_ms:,.0f}",
                 f"{run.p50_ms:,.0f}",
@@ -226,7 +244,7 @@ def render_busy(runs: Sequence[BusyRun]) -> str:
                 f"{run.bulk_beside / run.bulk_alone:.0%}" if run.bulk_alone else "",
             ]
         )
-    header = ("bulk", "server", "idle p50 ms", "idle p95", "busy p50", "busy p95", "longest batch", "allowed", "kept")
+    header = ("bulk", "server", "query's address", "idle p50 ms", "idle p95", "busy p50", "busy p95", "longest batch", "allowed", "kept")
     header += ("bulk texts/s", "beside queries")
     title = (
         "One short query at a time while other clients are busy (the run with the median p95). Allowed: idle p95 and "

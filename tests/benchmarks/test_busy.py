@@ -18,7 +18,7 @@ def test_quantiles_are_of_what_was_measured():
 
 
 def test_the_table_shows_the_run_with_the_median_p95():
-    runs = [BusyRun("c", "ours", 1, 2, 3, p95, 100, beside) for p95, beside in ((10, 50), (30, 90), (20, 75))]
+    runs = [BusyRun("c", "ours", "same", 1, 2, 3, p95, 100, beside) for p95, beside in ((10, 50), (30, 90), (20, 75))]
     line = render_busy(runs).splitlines()[-1]
     assert "20" in line
     assert "75%" in line
@@ -26,7 +26,7 @@ def test_the_table_shows_the_run_with_the_median_p95():
 
 @pytest.mark.parametrize(("batch_ms", "words"), [(13.0, "22 yes"), (11.0, "18 no"), (None, "20 100")])
 def test_the_table_says_whether_a_query_waited_for_a_batch_and_a_half_at_most(batch_ms, words):
-    line = render_busy([BusyRun("c", "ours", 1, 2, 3, 20, 100, 75, batch_ms)]).splitlines()[-1]
+    line = render_busy([BusyRun("c", "ours", "same", 1, 2, 3, 20, 100, 75, batch_ms)]).splitlines()[-1]
     assert words in " ".join(line.replace("|", " ").split())
 
 
@@ -47,9 +47,11 @@ def test_queries_are_answered_beside_bulk_clients(models, cache_dir, monkeypatch
         monkeypatch.setattr(busy, name, 1.0)
     line = tuple(command("serve", "-m", models / model))
     contestant = Contestant("ours", line, task, environment=(("GGUF_EMBED_CACHE", str(cache_dir)),))
-    (run,) = measure_busy([contestant], 1, "1", lambda _: None)
-    assert 0 < run.idle_p50_ms <= run.idle_p95_ms
-    assert 0 < run.p50_ms <= run.p95_ms
-    assert run.bulk_alone > 0
-    assert run.bulk_beside > 0
-    assert run.allowed_ms > run.idle_p95_ms
+    runs = measure_busy([contestant], 1, "1", lambda _: None)
+    assert [run.source for run in runs] == list(busy.SOURCES)
+    for run in runs:
+        assert 0 < run.idle_p50_ms <= run.idle_p95_ms
+        assert 0 < run.p50_ms <= run.p95_ms
+        assert run.bulk_alone > 0
+        assert run.bulk_beside > 0
+        assert run.allowed_ms > run.idle_p95_ms
