@@ -244,8 +244,8 @@ def render_busy(runs: Sequence[BusyRun]) -> str:
                 f"{run.bulk_beside / run.bulk_alone:.0%}" if run.bulk_alone else "",
             ]
         )
-    header = ("bulk", "server", "query's address", "idle p50 ms", "idle p95", "busy p50", "busy p95", "longest batch", "allowed", "kept")
-    header += ("bulk texts/s", "beside queries")
+    header = ("bulk", "server", "query's address", "idle p50 ms", "idle p95", "busy p50", "busy p95", "longest batch")
+    header += ("allowed", "kept", "bulk texts/s", "beside queries")
     title = (
         "One short query at a time while other clients are busy (the run with the median p95). Allowed: idle p95 and "
         f"{ALLOWED_BATCHES} of the longest batch (its {LONGEST:.0%} quantile), in ms:"
