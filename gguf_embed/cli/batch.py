@@ -24,8 +24,9 @@ from gguf_embed.cli.model_flags import model_option
 from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
+    from gguf_embed.batch.check import Checked
     from gguf_embed.batch.line_log import Results
-    from gguf_embed.batch.lines import Checked, Rules
+    from gguf_embed.batch.lines import Rules
     from gguf_embed.cli.progress import Bar
     from gguf_embed.metrics import Metrics
     from gguf_embed.service.service import EmbedService
@@ -94,7 +95,7 @@ def batch(**typed: Any) -> None:
 def run(flags: BatchFlags) -> int:
     """How many lines failed. Raises `EmbedError`s."""
     with quitting():
-        from gguf_embed.batch.lines import check_input
+        from gguf_embed.batch.check import check_input
         from gguf_embed.batch.records import BatchLimits
         from gguf_embed.server.app import DIALECTS
         from gguf_embed.server.batch_lines import line_routes, line_rules
