@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_embed.batch.errors import InUse, NoSuchObject, StorageFailed, StorageFull
-from gguf_embed.batch.job import Job, Work
+from gguf_embed.batch.job import Work
+from gguf_embed.batch.jobs import Jobs
 from gguf_embed.batch.ledger import Ledger, new_id
 from gguf_embed.batch.records import BATCH_ID, FILE_ID, Batch, BatchLimits, FileRecord, Status, StoredBatches, moved
 from gguf_embed.batch.store import RECORD_BYTES, open_store
@@ -21,7 +22,6 @@ from gguf_embed.errors import InvalidRequest, Overloaded
 
 logger = logging.getLogger(__name__)
 
-JOBS_AT_ONCE = 4
 SWEEP_S = 60.0
 RETRY_AFTER_S = 60
 """What a client is told that has too many batches."""
@@ -54,7 +54,7 @@ class Batches:
         self._opening = asyncio.Lock()
         self._ledger: Ledger | None = None
         self._work: Work | None = None
-        self._jobs: dict[str, tuple[Job, asyncio.Task[None]]] = {}
+        self._jobs: Jobs | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._is_closing = False
 
@@ -69,10 +69,8 @@ class Batches:
     async def stop_jobs(self) -> None:
         """The next start continues them."""
         self._is_closing = True
-        tasks = [task for _, task in self._jobs.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._jobs is not None:
+            await self._jobs.stop()
 
     async def close(self) -> None:
         await self.stop_jobs()
@@ -89,7 +87,9 @@ class Batches:
                 store = await asyncio.to_thread(open_store, self._folder, self.limits)
                 self._ledger = Ledger(store, self._clock)
                 self._sweeper = asyncio.create_task(self._sweep_forever(self._ledger))
-                self._start_jobs(self._ledger)
+                if self._work is not None and not self._is_closing:
+                    self._jobs = Jobs(self._ledger, self._work, self._poll_s)
+                    self._jobs.start()
             return self._ledger
 
     async def owner_of(self, api_key: str) -> str:
@@ -174,7 +174,8 @@ class Batches:
         await self._make_room(ledger, owner)
         ledger.store.space.take(RECORD_BYTES)
         await ledger.on_disk(ledger.store.save_batch, batch)
-        self._start_jobs(ledger)
+        if self._jobs is not None:
+            self._jobs.start()
         return batch
 
     async def _make_room(self, ledger: Ledger, owner: str) -> None:
@@ -203,8 +204,7 @@ class Batches:
         return self._now(found)
 
     def _now(self, batch: Batch) -> Batch:
-        running = self._jobs.get(batch.id)
-        return running[0].batch if running is not None else batch
+        return batch if self._jobs is None else self._jobs.now(batch)
 
     async def cancel(self, owner: str, batch_id: str) -> Batch:
         """Stop computing it. What is finished is kept. Raises `NoSuchObject`, or `InvalidRequest` if it is over."""
@@ -219,8 +219,8 @@ class Batches:
             return moved(batch, Status.CANCELLING, ledger.now_s)
 
         await ledger.change(batch_id, step)
-        if batch_id in self._jobs:
-            self._jobs[batch_id][0].cancel()
+        if self._jobs is not None:
+            self._jobs.cancel(batch_id)
         return await self.batch(owner, batch_id)
 
     def stored(self) -> StoredBatches:
@@ -231,37 +231,6 @@ class Batches:
         batches = [self._now(batch) for batch in store.all_batches()]
         waiting = (b.n_requests - b.n_completed - b.n_failed for b in batches if not b.is_over)
         return StoredBatches(Counter(batch.status.value for batch in batches), sum(waiting), store.space.used_bytes)
-
-    # jobs
-
-    def _start_jobs(self, ledger: Ledger) -> None:
-        """Start as many jobs as may run."""
-        if self._work is None or self._is_closing:
-            return
-        while True:
-            running = [ledger.store.batches[batch_id] for batch_id in self._jobs]
-            waiting = [b for b in ledger.store.all_batches() if not b.is_over and b.id not in self._jobs]
-            chosen = choose(waiting, running, JOBS_AT_ONCE)
-            if chosen is None:
-                return
-            job = Job(chosen.id, ledger, self._work, self._poll_s)
-            self._jobs[chosen.id] = job, asyncio.create_task(self._run(job, ledger))
-
-    async def _run(self, job: Job, ledger: Ledger) -> None:
-        try:
-            await job.run()
-        except (StorageFailed, StorageFull) as error:
-            logger.warning("%s stops, and is continued at the next start: %s", job.batch_id, error.message)
-            return  # it stays among the jobs, so that it is not started again
-        except Exception:
-            logger.exception("%s stops, and is continued at the next start", job.batch_id)
-            return
-        batch = job.batch
-        logger.info(
-            "%s is %s: %d of %d requests succeeded", batch.id, batch.status, batch.n_completed, batch.n_requests
-        )
-        del self._jobs[job.batch_id]
-        self._start_jobs(ledger)
 
     async def _sweep_forever(self, ledger: Ledger) -> None:
         while True:
@@ -279,17 +248,3 @@ class Batches:
             await ledger.on_disk(store.remove_file, record.id)
         for batch in [b for b in store.all_batches() if (b.ended_at or now_s) + self.limits.kept_s <= now_s]:
             await ledger.on_disk(store.remove_batch, batch.id)
-
-
-def choose(waiting: Sequence[Batch], running: Sequence[Batch], n_at_once: int) -> Batch | None:
-    """The batch to start now: the oldest one of the owner that has the fewest running; None if none may start.
-
-    One that is being cancelled or finalized starts in any case, because its end takes no computing.
-    """
-    ending = [batch for batch in waiting if batch.status in (Status.CANCELLING, Status.FINALIZING)]
-    if ending:
-        return min(ending, key=lambda batch: batch.number)
-    if len(running) >= n_at_once:
-        return None
-    n_running = Counter(batch.owner for batch in running)
-    return min(waiting, key=lambda batch: (n_running[batch.owner], batch.number), default=None)

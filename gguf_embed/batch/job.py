@@ -72,9 +72,9 @@ class Job:
         self._cancelled.set()
 
     async def run(self) -> None:
-        """Returns when the batch is over. If it is cancelled, the batch continues with the next run.
+        """Returns when the batch is over. If it is cancelled, or raises, the batch continues with the next run.
 
-        Raises `StorageFailed` or `StorageFull` if the disk fails on a record.
+        Raises `StorageFailed`, `StorageFull` or `OSError` if the disk fails.
         """
         owner = f"batch {self.batch.owner}"
         CALLER.set(Caller(owner, Priority.BATCH, cache_scope=owner))
@@ -121,6 +121,8 @@ class Job:
             stop.cancel()
             task.cancel()
             await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # it is lost if another one ends this, which is not worth a warning
         return task
 
     @property

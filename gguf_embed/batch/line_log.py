@@ -20,7 +20,7 @@ class LineLog:
         self.path = path
         self.n_bytes = 0
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        self._is_synced = True
+        self._is_synced = False  # what an earlier process wrote may be in memory only
         with path.open("rb") as stream:
             while (raw := stream.readline()) and (found := read_written(raw, key)) is not None:
                 note(found)
@@ -40,9 +40,10 @@ class LineLog:
         self._is_synced = False
 
     def sync(self) -> None:
+        """Raises `OSError`; the next call then tries again."""
         if not self._is_synced:
-            self._is_synced = True
             os.fsync(self._handle)
+            self._is_synced = True
 
     def close(self) -> None:
         """The file stays."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 from gguf_embed.batch.batches import Batches, NewBatch
 from gguf_embed.batch.errors import InUse, NoSuchObject, StorageFull
 from gguf_embed.batch.job import Work
+from gguf_embed.batch.line_log import LineLog
 from gguf_embed.batch.lines import LineReply, LineRequest
 from gguf_embed.batch.records import Batch, BatchLimits
 from gguf_embed.errors import InvalidRequest, Overloaded, PayloadTooLarge
@@ -30,6 +32,11 @@ Reply = Callable[[LineRequest], Awaitable[LineReply]]
 
 async def at_once(request: LineRequest) -> LineReply:
     return LineReply(200, b'{"ok":true}', 3, "model")
+
+
+async def never(request: LineRequest) -> LineReply:
+    await asyncio.Event().wait()
+    raise AssertionError
 
 
 @dataclass
@@ -248,10 +255,6 @@ def test_a_batch_expires_by_the_clock_and_says_what_is_left(world):
 
 
 def test_a_batch_whose_window_passed_while_the_server_was_down_expires(world):
-    async def never(request: LineRequest) -> LineReply:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     ids: list[str] = []
 
     async def first(batches: Batches) -> None:
@@ -363,10 +366,6 @@ def test_uploads_have_limits_and_leave_nothing_behind(world):
 def test_a_key_has_a_number_of_batches_and_sees_only_its_own(world):
     world.limits = replace(LIMITS, max_active=2)
 
-    async def never(request: LineRequest) -> LineReply:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     async def scenario(batches: Batches) -> None:
         mine, theirs = await upload(batches, lines(1), "a"), await upload(batches, lines(1), "b")
         first = await create(batches, mine, "a")
@@ -466,6 +465,88 @@ def test_a_fault_of_our_own_fails_the_batch_and_not_the_server(world, caplog):
     assert "a fault" in caplog.text
 
 
+@pytest.mark.parametrize("end", ["cancelled", "expired"])
+def test_a_batch_that_waits_for_its_turn_ends_while_others_run(world, end):
+    async def scenario(batches: Batches) -> None:
+        file_id = await upload(batches, lines(1))
+        running = [await create(batches, file_id) for _ in range(4)]
+        waiting = await create(batches, file_id, window_s=100)
+
+        async def are_running() -> bool:
+            return len(world.asked) == 4
+
+        await until(are_running)
+        assert (await batches.batch("", waiting.id)).status == "validating"
+        if end == "cancelled":
+            await batches.cancel("", waiting.id)
+        else:
+            world.now_s += 100
+        assert (await ended(batches, waiting.id)).status == end
+        assert {(await batches.batch("", batch.id)).status for batch in running} == {"in_progress"}
+
+    world.reply = never
+    world.life(scenario)
+
+
+@dataclass
+class FullDisk:
+    """`sync` of lines fails while it is full."""
+
+    is_full: bool = True
+    n_failures: int = 0
+
+    def sync(self, log: LineLog) -> None:
+        if self.is_full:
+            self.n_failures += 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def has_failed(self, n: int) -> Callable[[], Awaitable[bool]]:
+        async def has_failed() -> bool:
+            return self.n_failures >= n
+
+        return has_failed
+
+
+@pytest.fixture
+def full_disk(monkeypatch) -> FullDisk:
+    disk = FullDisk()
+    monkeypatch.setattr(LineLog, "sync", lambda log: disk.sync(log))
+    return disk
+
+
+def test_batches_whose_disk_failed_are_continued_after_a_pause_and_keep_no_turn(world, full_disk):
+    async def scenario(batches: Batches) -> None:
+        file_id = await upload(batches, lines(3))
+        paused = [await create(batches, file_id) for _ in range(4)]
+        await until(full_disk.has_failed(4))
+        full_disk.is_full = False
+        assert (await ended(batches, (await create(batches, file_id)).id)).status == "completed"
+        assert {(await batches.batch("", batch.id)).is_over for batch in paused} == {False}
+        world.now_s += 1
+        for batch in paused:
+            over = await ended(batches, batch.id)
+            assert (over.status, over.n_completed) == ("completed", 3)
+            assert len(await entries(batches, over.output_file_id)) == 3
+
+    world.life(scenario)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "expired"])
+def test_a_batch_that_pauses_can_be_cancelled_and_expires(world, full_disk, end):
+    async def scenario(batches: Batches) -> None:
+        batch = await create(batches, await upload(batches, lines(3)), window_s=3600)
+        await until(full_disk.has_failed(1))
+        full_disk.is_full = False
+        if end == "cancelled":
+            await batches.cancel("", batch.id)
+        else:
+            world.now_s += 3600
+        assert (await ended(batches, batch.id)).status == end
+
+    world.reply = never
+    world.life(scenario)
+
+
 def large_line(name: str) -> bytes:
     line = {"custom_id": name, "method": "POST", "url": URL, "body": {"input": ["text"] * 50_000}}
     return json.dumps(line).encode() + b"\n"
@@ -516,10 +597,6 @@ def test_a_large_line_waits_for_memory_and_its_batch_can_end_meanwhile(world, en
 
 
 def test_lines_that_are_left_are_named_however_large_they_are(world):
-    async def never(request: LineRequest) -> LineReply:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     async def scenario(batches: Batches) -> None:
         batch = await create(batches, await upload(batches, lines(1) + large_line("a") + large_line("b")))
 
