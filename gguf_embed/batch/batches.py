@@ -16,7 +16,8 @@ from gguf_embed.batch.job import Work
 from gguf_embed.batch.jobs import Jobs
 from gguf_embed.batch.ledger import Ledger, new_id
 from gguf_embed.batch.records import BATCH_ID, FILE_ID, Batch, BatchLimits, FileRecord, Status, StoredBatches, moved
-from gguf_embed.batch.store import RECORD_BYTES, open_store
+from gguf_embed.batch.space import owner_share
+from gguf_embed.batch.store import open_store
 from gguf_embed.batch.upload import Upload
 from gguf_embed.errors import InvalidRequest, Overloaded
 
@@ -99,10 +100,7 @@ class Batches:
 
     async def begin_upload(self, owner: str) -> Upload:
         """Raises `StorageFull` if there are too many files."""
-        ledger = await self._opened()
-        if len(ledger.store.files) >= self.limits.max_files:
-            raise StorageFull(f"there are {self.limits.max_files} files, which is the limit: delete some")
-        return await Upload.begin(ledger, owner, self.limits.max_file_bytes)
+        return await Upload.begin(await self._opened(), owner, self.limits.max_file_bytes)
 
     async def files(self, owner: str, purpose: str | None = None) -> Sequence[FileRecord]:
         """The owner's files, oldest first."""
@@ -130,11 +128,8 @@ class Batches:
         """Raises `NoSuchObject`, or `InUse`."""
         record = await self.file(owner, file_id)
         ledger = await self._opened()
-        readers = [b for b in ledger.store.all_batches() if b.input_file_id == file_id and not b.is_over]
-        if readers:
-            first = readers[0]
-            raise InUse(f"file {file_id} is read by {first.id}, which is {first.status}: cancel that first", "file_id")
-        await ledger.on_disk(ledger.store.remove_file, record.id)
+        if not await ledger.on_disk(ledger.store.remove_file, record.id):
+            raise NoSuchObject("file", file_id)
 
     # batches
 
@@ -172,20 +167,25 @@ class Batches:
             metadata=new.metadata,
         )
         await self._make_room(ledger, owner)
-        ledger.store.space.take(RECORD_BYTES)
-        await ledger.on_disk(ledger.store.save_batch, batch)
+        try:
+            await ledger.on_disk(ledger.store.add_batch, batch)
+        except NoSuchObject as error:
+            raise InvalidRequest(error.message, "input_file_id") from None
         if self._jobs is not None:
             self._jobs.start()
         return batch
 
     async def _make_room(self, ledger: Ledger, owner: str) -> None:
         """Forget the owner's oldest batch that is over, if there are too many. Raises `StorageFull`."""
-        stored = ledger.store.all_batches()
-        if len(stored) < self.limits.max_batches:
+        stored, limit = ledger.store.all_batches(), self.limits.max_batches
+        mine = [batch for batch in stored if batch.owner == owner]
+        share = owner_share(limit, self.limits.is_shared, len(stored) - len(mine))
+        if len(stored) < limit and len(mine) < share:
             return
-        over = [batch for batch in stored if batch.owner == owner and batch.is_over]
+        over = [batch for batch in mine if batch.is_over]
         if not over:
-            raise StorageFull(f"there are {len(stored)} batches, which is the limit: try again when some are over")
+            found = f"there are {limit}" if len(stored) >= limit else f"this key has {len(mine)}"
+            raise StorageFull(f"{found} batches, which is the limit: try again when some are over")
         oldest = min(over, key=lambda batch: batch.number)
         await ledger.on_disk(ledger.store.remove_batch, oldest.id)
 
@@ -245,6 +245,7 @@ class Batches:
         now_s, store = ledger.now_s, ledger.store
         in_use = {batch.input_file_id for batch in store.all_batches() if not batch.is_over}
         for record in [r for r in store.all_files() if r.expires_at <= now_s and r.id not in in_use]:
-            await ledger.on_disk(store.remove_file, record.id)
+            with suppress(InUse):
+                await ledger.on_disk(store.remove_file, record.id)
         for batch in [b for b in store.all_batches() if (b.ended_at or now_s) + self.limits.kept_s <= now_s]:
             await ledger.on_disk(store.remove_batch, batch.id)

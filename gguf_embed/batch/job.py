@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -149,7 +150,8 @@ class Job:
         output, errors = (store.log_path(self.batch_id, log) for log in LOGS)
         results = await asyncio.to_thread(Results, output, errors, self.batch.key)
         self._results = results
-        run = LineRun(self._source, self._rules, results, self._work.answer_of(self.batch), store.space.take)
+        taken = partial(store.space.taken, self.batch.owner)
+        run = LineRun(self._source, self._rules, results, self._work.answer_of(self.batch), taken)
         if self.batch.status is Status.IN_PROGRESS:
             await self._compute(run)
         batch = self.batch
@@ -215,7 +217,7 @@ class Job:
                     expires_at=now_s + batch.output_kept_s,
                 )
                 await self._ledger.on_disk(store.add_file, record, path)
-                store.space.add(RECORD_BYTES)
+                store.space.add(batch.owner, RECORD_BYTES, n_files=1)
 
     async def _move(self, status: Status, **changes: Any) -> None:
         """Store the next status. One that was cancelled meanwhile stays so."""

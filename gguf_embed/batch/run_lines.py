@@ -13,7 +13,7 @@ from io import BufferedIOBase
 from pathlib import Path
 
 from gguf_embed.batch.input_lines import LARGE_LINE_BYTES, LargeLine, Line, read_large, read_lines
-from gguf_embed.batch.line_log import Results
+from gguf_embed.batch.line_log import Results, Taken
 from gguf_embed.batch.lines import LineReply, LineRequest, Rules, parse_line, request_id
 from gguf_embed.batch.threads import on_thread
 from gguf_embed.errors import Unavailable
@@ -83,7 +83,7 @@ class LineRun:
     rules: Rules
     results: Results
     answer: Answer
-    take: Callable[[int], None]  # called with the bytes that will be written
+    taken: Taken  # of the bytes that are written
     patience_s: float = float("inf")  # how long one line is sent again while nothing is wrong with it
 
 
@@ -91,7 +91,7 @@ async def run_lines(run: LineRun) -> None:
     """Compute and write all lines that are not finished. If it is cancelled, what is computed up to the first line
     without an answer is written, so that the output stays in the order of the input.
 
-    Raises `Unavailable` if the patience ends, `OSError`, and what `run.take` raises.
+    Raises `Unavailable` if the patience ends, `OSError`, and what `run.taken` raises.
     """
     in_flight = _InFlight()
     async with aclosing(_unfinished(run)) as chunks:
@@ -141,7 +141,7 @@ def _is_good(answer: asyncio.Task[LineReply]) -> bool:
 
 async def _write(run: LineRun, finished: list[tuple[LineRequest, LineReply]]) -> None:
     # on a thread that is awaited: a write that has begun must be counted, or the line would be written twice
-    await on_thread(run.results.write, finished, run.take)
+    await on_thread(run.results.write, finished, run.taken)
 
 
 async def _answered(run: LineRun, request: LineRequest) -> LineReply:
@@ -198,8 +198,8 @@ def _read_large(stream: BufferedIOBase, large: LargeLine, rules: Rules) -> _Read
 
 
 async def write_left(run: LineRun, code: str, message: str) -> None:
-    """Write an error for each request that has no result. Raises `OSError`, and what `run.take` raises."""
+    """Write an error for each request that has no result. Raises `OSError`, and what `run.taken` raises."""
     async with aclosing(_unfinished(run)) as chunks:
         async for chunk in chunks:
-            await on_thread(run.results.write_left, [request for request, _ in chunk], code, message, run.take)
+            await on_thread(run.results.write_left, [request for request, _ in chunk], code, message, run.taken)
             chunk.clear()

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,7 +201,7 @@ async def _compute(flags: BatchFlags, rules: Rules, results: Results, n_requests
             service, ServerOptions(__version__), metrics, DIALECTS, int(time.time()), body_memory=BodyMemory(UNLIMITED)
         )
         answer = answer_for(context, f"gguf-embed/{__version__}")
-        run = LineRun(flags.input, rules, results, answer, lambda n_bytes: None, PATIENCE_S)
+        run = LineRun(flags.input, rules, results, answer, nullcontext, PATIENCE_S)
         showing = asyncio.create_task(_show(results, n_requests))
         try:
             await run_lines(run)

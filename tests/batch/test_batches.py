@@ -3,120 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
-from gguf_embed.batch.batches import Batches, NewBatch
+from gguf_embed.batch.batches import Batches
 from gguf_embed.batch.errors import InUse, NoSuchObject, StorageFull
-from gguf_embed.batch.job import Work
-from gguf_embed.batch.line_log import LineLog
 from gguf_embed.batch.lines import LineReply, LineRequest
-from gguf_embed.batch.records import Batch, BatchLimits
 from gguf_embed.errors import InvalidRequest, Overloaded, PayloadTooLarge
-from gguf_embed.server.batch_lines import line_room, line_rules
-from gguf_embed.server.http.body_memory import BodyMemory
-from gguf_embed.types.caller import CALLER, Priority
-
-URL = "/v1/embeddings"
-LIMITS = BatchLimits(min_free_bytes=0)
-ENDS = {"completed", "failed", "expired", "cancelled"}
-
-Reply = Callable[[LineRequest], Awaitable[LineReply]]
-
-
-async def at_once(request: LineRequest) -> LineReply:
-    return LineReply(200, b'{"ok":true}', 3, "model")
-
-
-async def never(request: LineRequest) -> LineReply:
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-@dataclass
-class World:
-    """A folder, a clock, and what answers lines."""
-
-    folder: Path
-    reply: Reply = at_once
-    limits: BatchLimits = LIMITS
-    now_s: float = 1_000_000.0
-    asked: list[str] = field(default_factory=list)
-    memory: BodyMemory = field(default_factory=lambda: BodyMemory(2**26))
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[Batches]:
-        """One life of a server."""
-
-        async def answer(request: LineRequest, request_id: str) -> LineReply:
-            assert CALLER.get().priority is Priority.BATCH
-            self.asked.append(request.custom_id)
-            return await self.reply(request)
-
-        batches = Batches(self.folder, self.limits, clock=lambda: self.now_s, poll_s=0.01)
-        rules = line_rules(frozenset({URL}), self.limits, room=line_room(self.memory))
-        await batches.start(Work(lambda endpoint: rules, lambda batch: answer))
-        try:
-            yield batches
-        finally:
-            await batches.close()
-
-    def life(self, scenario: Callable[[Batches], Awaitable[None]]) -> None:
-        async def live() -> None:
-            async with self.running() as batches:
-                await scenario(batches)
-
-        asyncio.run(asyncio.wait_for(live(), 60))
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "batches")
-
-
-def lines(n: int) -> bytes:
-    return b"".join(
-        json.dumps({"custom_id": str(number), "method": "POST", "url": URL, "body": {"input": "x"}}).encode() + b"\n"
-        for number in range(n)
-    )
-
-
-async def upload(batches: Batches, content: bytes, owner: str = "", kept_s: int = 10**6) -> str:
-    begun = await batches.begin_upload(owner)
-    try:
-        await begun.write(content)
-        return (await begun.finish("in.jsonl", "batch", kept_s)).id
-    finally:
-        await begun.abort()
-
-
-async def create(batches: Batches, file_id: str, owner: str = "", window_s: int = 3600) -> Batch:
-    return await batches.create(owner, NewBatch(URL, file_id, f"{window_s}s", window_s, output_kept_s=7200))
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    while not await condition():  # noqa: ASYNC110  # it polls, as a client does
-        await asyncio.sleep(0.005)
-
-
-async def ended(batches: Batches, batch_id: str, owner: str = "") -> Batch:
-    async def is_over() -> bool:
-        return (await batches.batch(owner, batch_id)).is_over
-
-    await until(is_over)
-    return await batches.batch(owner, batch_id)
-
-
-async def entries(batches: Batches, file_id: str | None, owner: str = "") -> list[dict]:
-    assert file_id is not None
-    path = await batches.content(owner, file_id)
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+from tests.batch.world import LIMITS, World, at_once, create, ended, entries, lines, never, until, upload
 
 
 def test_a_batch_is_computed_in_the_order_of_its_lines(world):
@@ -404,6 +301,26 @@ def test_the_oldest_batch_that_is_over_gives_way(world):
     world.life(scenario)
 
 
+def test_one_of_several_owners_has_half_of_the_batches_at_most(world):
+    world.limits = replace(LIMITS, max_batches=4)
+
+    async def scenario(batches: Batches) -> None:
+        await ended(batches, (await create(batches, await upload(batches, lines(1), "b"), "b")).id, "b")
+        file_id = await upload(batches, lines(1), "a")
+        ids = []
+        for _ in range(3):
+            ids.append((await create(batches, file_id, "a")).id)
+            await ended(batches, ids[-1], "a")
+        assert [batch.id for batch in await batches.batches("a")] == [ids[2], ids[1]]
+        world.reply = never
+        for _ in range(2):
+            await create(batches, file_id, "a")
+        with pytest.raises(StorageFull, match="this key has 2 batches"):
+            await create(batches, file_id, "a")
+
+    world.life(scenario)
+
+
 def test_expired_files_are_gone_at_once_and_then_deleted(world):
     ids: list[str] = []
 
@@ -463,155 +380,6 @@ def test_a_fault_of_our_own_fails_the_batch_and_not_the_server(world, caplog):
     world.reply = broken
     world.life(scenario)
     assert "a fault" in caplog.text
-
-
-@pytest.mark.parametrize("end", ["cancelled", "expired"])
-def test_a_batch_that_waits_for_its_turn_ends_while_others_run(world, end):
-    async def scenario(batches: Batches) -> None:
-        file_id = await upload(batches, lines(1))
-        running = [await create(batches, file_id) for _ in range(4)]
-        waiting = await create(batches, file_id, window_s=100)
-
-        async def are_running() -> bool:
-            return len(world.asked) == 4
-
-        await until(are_running)
-        assert (await batches.batch("", waiting.id)).status == "validating"
-        if end == "cancelled":
-            await batches.cancel("", waiting.id)
-        else:
-            world.now_s += 100
-        assert (await ended(batches, waiting.id)).status == end
-        assert {(await batches.batch("", batch.id)).status for batch in running} == {"in_progress"}
-
-    world.reply = never
-    world.life(scenario)
-
-
-@dataclass
-class FullDisk:
-    """`sync` of lines fails while it is full."""
-
-    is_full: bool = True
-    n_failures: int = 0
-
-    def sync(self, log: LineLog) -> None:
-        if self.is_full:
-            self.n_failures += 1
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    def has_failed(self, n: int) -> Callable[[], Awaitable[bool]]:
-        async def has_failed() -> bool:
-            return self.n_failures >= n
-
-        return has_failed
-
-
-@pytest.fixture
-def full_disk(monkeypatch) -> FullDisk:
-    disk = FullDisk()
-    monkeypatch.setattr(LineLog, "sync", lambda log: disk.sync(log))
-    return disk
-
-
-def test_batches_whose_disk_failed_are_continued_after_a_pause_and_keep_no_turn(world, full_disk):
-    async def scenario(batches: Batches) -> None:
-        file_id = await upload(batches, lines(3))
-        paused = [await create(batches, file_id) for _ in range(4)]
-        await until(full_disk.has_failed(4))
-        full_disk.is_full = False
-        assert (await ended(batches, (await create(batches, file_id)).id)).status == "completed"
-        assert {(await batches.batch("", batch.id)).is_over for batch in paused} == {False}
-        world.now_s += 1
-        for batch in paused:
-            over = await ended(batches, batch.id)
-            assert (over.status, over.n_completed) == ("completed", 3)
-            assert len(await entries(batches, over.output_file_id)) == 3
-
-    world.life(scenario)
-
-
-@pytest.mark.parametrize("end", ["cancelled", "expired"])
-def test_a_batch_that_pauses_can_be_cancelled_and_expires(world, full_disk, end):
-    async def scenario(batches: Batches) -> None:
-        batch = await create(batches, await upload(batches, lines(3)), window_s=3600)
-        await until(full_disk.has_failed(1))
-        full_disk.is_full = False
-        if end == "cancelled":
-            await batches.cancel("", batch.id)
-        else:
-            world.now_s += 3600
-        assert (await ended(batches, batch.id)).status == end
-
-    world.reply = never
-    world.life(scenario)
-
-
-def large_line(name: str) -> bytes:
-    line = {"custom_id": name, "method": "POST", "url": URL, "body": {"input": ["text"] * 50_000}}
-    return json.dumps(line).encode() + b"\n"
-
-
-def test_a_large_line_takes_memory_until_it_is_written(world):
-    used: list[int] = []
-
-    async def measured(request: LineRequest) -> LineReply:
-        used.append(world.memory.used_bytes)
-        return await at_once(request)
-
-    async def scenario(batches: Batches) -> None:
-        content = b"".join([lines(1), large_line("a"), large_line("b"), lines(2).splitlines(keepends=True)[1]])
-        over = await ended(batches, (await create(batches, await upload(batches, content))).id)
-        assert (over.status, over.n_completed) == ("completed", 4)
-        assert used[1:] == [2 * len(large_line("a")), 2 * len(large_line("b")), 0]
-        assert world.memory.used_bytes == 0
-
-    world.reply = measured
-    world.limits = replace(LIMITS, max_inputs=None)
-    world.life(scenario)
-
-
-@pytest.mark.parametrize("end", ["completed", "cancelled", "expired"])
-def test_a_large_line_waits_for_memory_and_its_batch_can_end_meanwhile(world, end):
-    async def scenario(batches: Batches) -> None:
-        await world.memory.take(world.memory.limit_bytes)
-        file_id = await upload(batches, lines(1) + large_line("a"))
-        batch = await create(batches, file_id, window_s=3600)
-
-        async def is_waiting() -> bool:
-            return world.memory.n_waiting == 1
-
-        await until(is_waiting)
-        assert (await batches.batch("", batch.id)).status == "validating"
-        if end == "completed":
-            world.memory.give_back(world.memory.limit_bytes)
-        elif end == "cancelled":
-            await batches.cancel("", batch.id)
-        else:
-            world.now_s += 3600
-        assert (await ended(batches, batch.id)).status == end
-        assert world.memory.n_waiting == 0
-
-    world.limits = replace(LIMITS, max_inputs=None)
-    world.life(scenario)
-
-
-def test_lines_that_are_left_are_named_however_large_they_are(world):
-    async def scenario(batches: Batches) -> None:
-        batch = await create(batches, await upload(batches, lines(1) + large_line("a") + large_line("b")))
-
-        async def is_running() -> bool:
-            return bool(world.asked)
-
-        await until(is_running)
-        await batches.cancel("", batch.id)
-        over = await ended(batches, batch.id)
-        assert [entry["custom_id"] for entry in await entries(batches, over.error_file_id)] == ["0", "a", "b"]
-        assert world.memory.used_bytes == 0
-
-    world.reply = never
-    world.limits = replace(LIMITS, max_inputs=None)
-    world.life(scenario)
 
 
 def test_nothing_is_written_before_the_first_use(world):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import orjson
@@ -186,7 +187,7 @@ def test_an_output_line_is_found_again():
 
 def test_results_continue_after_a_crash_at_any_byte(tmp_path):
     whole = Results(tmp_path / "output", tmp_path / "errors", KEY)
-    whole.write([answered(1), answered(2, status=400, n_tokens=0), answered(3)], lambda n_bytes: None)
+    whole.write([answered(1), answered(2, status=400, n_tokens=0), answered(3)], nullcontext)
     whole.close()
     content = (tmp_path / "output").read_bytes()
     first = content.index(b"\n") + 1
@@ -205,6 +206,6 @@ def test_zeros_that_a_power_cut_left_are_cut_off(tmp_path):
     (tmp_path / "output").write_bytes(lines[0] + bytes(len(lines[1])) + lines[2])
     found = Results(tmp_path / "output", tmp_path / "errors", KEY)
     assert [found.has(number) for number in (1, 2, 3)] == [True, False, False]
-    found.write([answered(2), answered(3)], lambda n_bytes: None)
+    found.write([answered(2), answered(3)], nullcontext)
     found.close()
     assert (tmp_path / "output").read_bytes() == b"".join(lines)

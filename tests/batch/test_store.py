@@ -161,16 +161,16 @@ def test_a_folder_that_cannot_be_made_is_an_error_without_its_path(tmp_path):
 
 def test_space_is_limited(tmp_path):
     store = open_store(tmp_path, LIMITS)
-    store.space.take(99_999)
+    store.space.take("", 99_999)
     with pytest.raises(StorageFull, match="100,000"):
-        store.space.take(2)
-    store.space.take(1)
-    store.space.give(50_000)
-    store.space.take(50_000)
+        store.space.take("", 2)
+    store.space.take("", 1)
+    store.space.give("", 50_000)
+    store.space.take("", 50_000)
     store.close()
     nearly_full = open_store(tmp_path, replace(LIMITS, min_free_bytes=2**62))
     with pytest.raises(StorageFull, match="nearly full"):
-        nearly_full.space.take(1)
+        nearly_full.space.take("", 1)
     nearly_full.close()
 
 
