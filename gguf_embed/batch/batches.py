@@ -182,7 +182,8 @@ class Batches:
         share = owner_share(limit, self.limits.is_shared, len(stored) - len(mine))
         if len(stored) < limit and len(mine) < share:
             return
-        over = [batch for batch in mine if batch.is_over]
+        jobs = self._jobs  # one that has just stored the end of its batch still reads it
+        over = [batch for batch in mine if batch.is_over and not (jobs is not None and jobs.is_running(batch.id))]
         if not over:
             found = f"there are {limit}" if len(stored) >= limit else f"this key has {len(mine)}"
             raise StorageFull(f"{found} batches, which is the limit: try again when some are over")

@@ -78,7 +78,8 @@ def read_lines(stream: HasLines, max_body_bytes: int) -> Iterator[Line | LargeLi
 
 def read_large(stream: BufferedIOBase, line: LargeLine) -> Line:
     """The line with its bytes, which may be changed. The stream is at the end of the line before and after. Blocks."""
-    raw = bytearray(line.n_bytes)
     stream.seek(line.begin)
-    del raw[stream.readinto(raw) :]
+    raw = bytearray()
+    while some := stream.read(min(LARGE_LINE_BYTES, line.n_bytes - len(raw))):
+        raw += some  # not all at once: making so large an array holds the interpreter's lock
     return Line(line.number, raw)

@@ -56,6 +56,7 @@ class Jobs:
         self._watcher = asyncio.create_task(self._watch())
 
     def is_running(self, batch_id: str) -> bool:
+        """Whether it has a job, which may have come to its end just now."""
         return batch_id in self._running
 
     def now(self, batch: Batch) -> Batch:
