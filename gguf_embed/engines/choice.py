@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import EngineDriver, ExecutionPlan, LoadedEngine, LoadSpec
+from gguf_embed.engines.cpu_count import threads_for
+from gguf_embed.engines.memory import available_bytes
 from gguf_embed.engines.records import MeasurementRecords, record_key
 from gguf_embed.engines.select import Candidates, isolated_driver
-from gguf_embed.engines.throughput import batch_lengths, sample_batch, tokens_per_s
+from gguf_embed.engines.throughput import batch_lengths, best_rates, sample_batch, tokens_per_s
 from gguf_embed.errors import EngineFailure
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_heads import expands_unattended
@@ -19,10 +22,44 @@ from gguf_embed.types import OutputSpec
 COMPARED = ("openvino", "llama")
 """The engines that are compared. Any other one that accepts a file is taken without a comparison."""
 
-MEASURE_S = 0.25
+MEASURE_S = 0.08
+N_ROUNDS = 3
+MAX_S = 1.5  # no round begins after it
+
 CLEARLY_FASTER = 1.15
 
 _said: set[str] = set()
+
+
+def load_chosen(spec: LoadSpec) -> tuple[EngineDriver, LoadedEngine]:
+    """Choose the driver and load the file with it; with another one if the chosen engine fails, and none is configured.
+
+    Raises what `choose_driver` and `EngineDriver.load` raise.
+    """
+    driver = choose_driver(spec)
+    try:
+        return driver, _loaded(driver, spec)
+    except EngineFailure as error:
+        other = _instead_of(driver, spec)
+        if other is None:
+            raise
+        reasons = _reasons({driver.name: error}, spec)
+    loaded = _loaded(other, spec)
+    _report_refusals(reasons, other.name, spec)
+    return other, loaded
+
+
+def _loaded(driver: EngineDriver, spec: LoadSpec) -> LoadedEngine:
+    spec.on_stage(f"loading it in the engine {driver.name}")
+    return driver.load(spec)
+
+
+def _instead_of(failed: EngineDriver, spec: LoadSpec) -> EngineDriver | None:
+    """Another driver for the file; None if there is none, or one engine is configured."""
+    if failed.name not in COMPARED or spec.config.compute.engine != "auto":
+        return None
+    others = (driver for driver in _compared(Candidates(spec.header, spec.config)) if driver.name != failed.name)
+    return next(others, None)
 
 
 def choose_driver(spec: LoadSpec) -> EngineDriver:
@@ -44,15 +81,38 @@ def choose_driver(spec: LoadSpec) -> EngineDriver:
     chosen = record.get("engine")
     if chosen == first.name:
         return first
-    drivers = {driver.name: driver for driver in candidates.drivers() if driver.name in COMPARED}
+    drivers = {driver.name: driver for driver in _compared(candidates)}
     if len(drivers) == 1:
         return first
-    if not isinstance(chosen, str) or chosen not in drivers:
-        rates = {name: _trial(driver, spec) for name, driver in drivers.items()}
-        chosen = fastest(rates)
-        records.write(key, {"engine": chosen, "tokens_per_s": rates})
-        spec.report(f"{spec.header.path.name} will run in the engine {chosen}, the faster one here: {_listed(rates)}")
+    if isinstance(chosen, str) and chosen in drivers:
+        return drivers[chosen]
+    comparison = Comparison(spec)
+    comparison.run(list(drivers.values()))
+    if comparison.failures:  # perhaps for a reason that passes, so nothing is kept
+        return drivers[_without_failure(comparison, drivers, spec)]
+    rates = comparison.rates
+    chosen = fastest(rates)
+    records.write(key, {"engine": chosen, "tokens_per_s": rates})
+    spec.report(f"{spec.header.path.name} will run in the engine {chosen}, the faster one here: {_listed(rates)}")
     return drivers[chosen]
+
+
+def _compared(candidates: Candidates) -> Iterator[EngineDriver]:
+    return (driver for driver in candidates.drivers() if driver.name in COMPARED)
+
+
+def _without_failure(comparison: Comparison, names: Iterable[str], spec: LoadSpec) -> str:
+    """The engine that did not fail. Raises the first engine's `EngineFailure` if all did."""
+    left = [name for name in names if name not in comparison.failures]
+    if not left:
+        raise next(iter(comparison.failures.values()))
+    _report_refusals(_reasons(comparison.failures, spec), left[0], spec)
+    return left[0]
+
+
+def _reasons(failures: Mapping[str, EngineFailure], spec: LoadSpec) -> dict[str, str]:
+    """Without the file's name, with which most of them begin."""
+    return {name: error.message.removeprefix(f"{spec.header.path.name}: ") for name, error in failures.items()}
 
 
 def fastest(rates: Mapping[str, float]) -> str:
@@ -91,30 +151,59 @@ def engine_in_words(header: GgufHeader, config: ModelConfig, output: OutputSpec,
 
 def _key(header: GgufHeader, config: ModelConfig, output: OutputSpec) -> str:
     compute = config.compute
-    settings = (compute.n_threads, compute.n_workers, compute.precision, compute.weights, compute.amx)
-    return record_key(header.path, "engine", output, config.n_ctx, *settings)
+    settings = (compute.n_workers, compute.batch_tokens, compute.precision, compute.weights, compute.amx)
+    return record_key(header.path, "engine", output, config.n_ctx, threads_for(compute), *settings)
 
 
-def _trial(driver: EngineDriver, spec: LoadSpec) -> float:
-    """Load the file, measure, and unload it. Tokens per second with all workers busy; 0 if the engine fails.
+@dataclass(slots=True)
+class Comparison:
+    """Loads a file in several engines, measures them in turn, and unloads it."""
 
-    Raises `ModelFileError` for a file that is at fault itself.
+    spec: LoadSpec
+    rates: dict[str, float] = field(default_factory=dict)  # tokens per second with all workers busy, by engine
+    failures: dict[str, EngineFailure] = field(default_factory=dict)
+    _runs: dict[str, Callable[[], float]] = field(default_factory=dict)  # what measures the engines that are loaded
+
+    def run(self, drivers: Sequence[EngineDriver]) -> None:
+        """Until all are measured, or all but one have failed. Raises `ModelFileError` for a file that is at fault."""
+        together = fit_together(drivers, self.spec, available_bytes())
+        for group in [drivers] if together else [[driver] for driver in drivers]:
+            with ExitStack() as stack:
+                stack.callback(self._runs.clear)
+                for driver in group:
+                    if len(self.failures) < len(drivers) - 1:
+                        self._load(driver, stack)
+                if len(self.failures) < len(drivers) - 1:
+                    self.rates |= best_rates(self._rate, list(self._runs), N_ROUNDS, MAX_S)
+
+    def _load(self, driver: EngineDriver, stack: ExitStack) -> None:
+        try:
+            loaded = _loaded(driver, self.spec)
+            stack.callback(loaded.engine.close)
+            trained = loaded.engine.info.n_ctx_train
+            plan = driver.plan(loaded, self.spec, min(self.spec.config.n_ctx or trained, trained))
+            self._runs[driver.name] = lambda: measure_rate(loaded, plan, self.spec)
+        except EngineFailure as error:
+            self.failures[driver.name] = error
+
+    def _rate(self, name: str) -> float:
+        if name in self.failures:
+            return 0.0
+        self.spec.on_stage(f"computing in the engine {name}")
+        try:
+            return self._runs[name]()
+        except EngineFailure as error:
+            self.failures[name] = error
+            return 0.0
+
+
+def fit_together(drivers: Sequence[EngineDriver], spec: LoadSpec, free_bytes: int | None) -> bool:
+    """Whether all engines may hold the file at once, with as much again for what computing takes. Pure.
+
+    They are then measured in alternation, else one after another.
     """
-    try:
-        return _measured(driver, spec)
-    except EngineFailure as error:
-        spec.report(f"{spec.header.path.name} does not run in the engine {driver.name}: {error.message}")
-        return 0.0
-
-
-def _measured(driver: EngineDriver, spec: LoadSpec) -> float:
-    spec.on_stage(f"loading it in the engine {driver.name}")
-    loaded = driver.load(spec)
-    with closing(loaded.engine):
-        spec.on_stage(f"computing in the engine {driver.name}")
-        trained = loaded.engine.info.n_ctx_train
-        plan = driver.plan(loaded, spec, min(spec.config.n_ctx or trained, trained))
-        return measure_rate(loaded, plan, spec)
+    needed = sum(driver.memory_bytes(spec.header, spec.config) for driver in drivers)
+    return free_bytes is None or 2 * needed <= free_bytes
 
 
 def measure_rate(loaded: LoadedEngine, plan: ExecutionPlan, spec: LoadSpec) -> float:

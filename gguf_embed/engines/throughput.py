@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from itertools import cycle
+from typing import TypeVar
 
 from gguf_embed.engines.base import BatchLimits, EngineContext
+
+_Key = TypeVar("_Key")
 
 TEXT_TOKENS = (10, 21, 21, 40, 120)
 """The lengths of the texts to compare with: queries, sentences and a short passage."""
@@ -60,6 +64,23 @@ def tokens_per_s(
     if failures:
         raise failures[0]
     return sum(rates)
+
+
+def best_rates(
+    rate: Callable[[_Key], float], choices: Iterable[_Key], n_rounds: int, max_s: float = math.inf
+) -> dict[_Key, float]:
+    """The best rate of each choice in some rounds, because another process can only make a choice look slower.
+
+    No round begins when `max_s` have passed: what takes so long is hardly disturbed by anything short.
+    """
+    rates = dict.fromkeys(choices, 0.0)
+    started_s = time.monotonic()
+    for number in range(n_rounds):
+        if number and time.monotonic() - started_s > max_s:
+            break
+        for choice in rates:
+            rates[choice] = max(rates[choice], rate(choice))
+    return rates
 
 
 def sample_batch(lengths: Sequence[int], n_vocab: int) -> list[list[int]]:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import LoadedEngine, LoadSpec, TextCodec
-from gguf_embed.engines.choice import choose_driver
+from gguf_embed.engines.choice import load_chosen
 from gguf_embed.engines.freed_memory import give_back_memory
 from gguf_embed.engines.heads.engine import with_heads
 from gguf_embed.engines.select import open_codec
@@ -112,10 +112,8 @@ def load_model(
     on_restart = partial(observer.observe_engine_restart, located.name)
     output = OutputSpec(TOKENS, for_scores=True) if has_listwise_head(header) else OutputSpec.of(pooling)
     spec = LoadSpec(header, config, output, cache_dir, report, open_codec, on_stage, on_restart)
-    driver = choose_driver(spec)
-    on_stage(f"loading it in the engine {driver.name}")
+    driver, loaded = load_chosen(spec)
     with ExitStack() as stack:
-        loaded = driver.load(spec)
         stack.callback(loaded.engine.close)
         tokenizer = choose_tokenizer(loaded.codec, loaded.exact, config.tokenizer)
         name, *aliases = (*config.aliases, located.name)

@@ -11,6 +11,7 @@ import os
 import pickle
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,9 @@ def main() -> None:
         _try(job)
     except EmbedError as error:
         say("error", error.message, list(error.ways_out))
+    except Exception as error:  # perhaps this machine's fault, so it is no verdict about the file
+        traceback.print_exc()
+        say("error", f"{job.path}: {type(error).__name__}: {error}", [])
     else:
         say("ok")
     os._exit(0)  # at once: nothing is worth freeing

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
-from gguf_embed.engines import choice, select
+from gguf_embed.engines import choice, cpu_count, select
 from gguf_embed.engines.base import BatchLimits, LoadedEngine, LoadSpec
-from gguf_embed.engines.choice import choose_driver, engine_in_words
+from gguf_embed.engines.choice import choose_driver, engine_in_words, load_chosen
 from gguf_embed.engines.fake import FakeEngine, fake_plan
 from gguf_embed.engines.select import Candidates, RegisteredEngine, open_codec, registered, select_driver
 from gguf_embed.engines.throughput import batch_lengths
@@ -40,6 +40,9 @@ class FakeDriver:
 
     def refusal(self, header: object, config: object) -> str | None:
         return self.reason
+
+    def memory_bytes(self, header: object, config: object) -> int:
+        return 2**20
 
     def load(self, spec: LoadSpec) -> LoadedEngine:
         self.n_loads += 1
@@ -134,11 +137,23 @@ def test_a_changed_file_is_measured_again(engines):
     assert engines.n_loads == (2, 2)
 
 
-@pytest.mark.parametrize("settings", [{"n_threads": 1}, {"precision": "f32"}, {"weights": "file"}, {"n_workers": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"n_threads": 1}, {"precision": "f32"}, {"weights": "file"}, {"n_workers": 2}, {"batch_tokens": 64}],
+)
 def test_other_settings_are_measured_again(engines, settings):
     engines.choose()
     engines.choose(**settings)
     engines.choose(**settings)
+    assert engines.n_loads == (2, 2)
+
+
+def test_another_number_of_processors_is_measured_again(engines, monkeypatch):
+    for n_processors in (2, 16, 2, 16):
+        monkeypatch.setattr(cpu_count, "n_processors", lambda found=n_processors: found)
+        engines.choose()
+    assert engines.n_loads == (2, 2)
+    engines.choose(n_threads=2)
     assert engines.n_loads == (2, 2)
 
 
@@ -274,9 +289,108 @@ def test_a_record_of_another_form_is_passed_over_in_words(engines, content):
     assert words(engines)
 
 
+NO_MEMORY = EngineFailure("m.gguf: OpenVINO cannot compile its graph: no memory may be executable")
+
+
 def test_an_engine_that_cannot_load_the_file_after_all_is_not_taken(engines):
-    engines.openvino.failure = EngineFailure("OpenVINO cannot compile its graph: no memory may be executable")
+    engines.openvino.failure = NO_MEMORY
     assert engines.choose() == "llama"
+
+
+def test_a_failure_is_one_line_and_is_not_remembered(engines):
+    engines.openvino.failure = NO_MEMORY
+    assert [engines.choose() for _ in range(2)] == ["llama"] * 2
+    assert engines.n_loads == (2, 0), "the other engine need not be measured"
+    (line,) = engines.lines
+    assert line == (
+        "m.gguf runs in the engine llama, not in openvino: OpenVINO cannot compile its graph: no memory may be "
+        "executable"
+    )
+    engines.openvino.failure = None
+    assert engines.choose() == "openvino"
+
+
+def test_a_failure_while_measuring_is_not_remembered(engines, monkeypatch):
+    rate, failing = engines.rate, ["llama"]
+
+    def measure(loaded: LoadedEngine, *rest: object) -> float:
+        if loaded.weights_type in failing:
+            raise EngineFailure("it refused a batch")
+        return rate(loaded, *rest)
+
+    monkeypatch.setattr(choice, "measure_rate", measure)
+    engines.llama.tokens_per_s = 1000.0
+    assert engines.choose() == "openvino"
+    failing.clear()
+    assert engines.choose() == "llama"
+
+
+def test_if_all_engines_fail_the_preferred_one_s_reason_is_the_error_and_nothing_is_remembered(engines):
+    engines.openvino.failure, engines.llama.failure = NO_MEMORY, EngineFailure("it has no memory either")
+    for _ in range(2):
+        with pytest.raises(EngineFailure, match="no memory may be executable"):
+            load_chosen(engines.spec())
+    engines.openvino.failure = engines.llama.failure = None
+    assert engines.choose() == "openvino"
+
+
+def load(engines: Engines, **compute: Any) -> str:
+    driver, loaded = load_chosen(engines.spec(**compute))
+    assert loaded.weights_type == driver.name
+    return driver.name
+
+
+@pytest.mark.parametrize("warmup", [True, False])
+def test_an_engine_that_fails_later_or_unmeasured_is_replaced_for_this_load(engines, warmup):
+    assert load(engines, warmup=warmup) == "openvino"
+    engines.openvino.failure = NO_MEMORY
+    assert load(engines, warmup=warmup) == "llama"
+    assert "not in openvino: OpenVINO cannot compile its graph" in engines.lines[-1]
+    engines.openvino.failure = None
+    assert load(engines, warmup=warmup) == "openvino"
+
+
+def test_a_configured_engine_is_not_replaced(engines):
+    engines.openvino.failure = NO_MEMORY
+    with pytest.raises(EngineFailure, match="no memory may be executable"):
+        load(engines, engine="openvino")
+    engines.llama.reason = "it is unknown"
+    with pytest.raises(EngineFailure, match="no memory may be executable"):
+        load(engines)
+    assert engines.llama.n_loads == 0
+
+
+def test_the_best_of_runs_in_turn_is_compared(engines, monkeypatch):
+    """While another process computes, an engine looks slower than it is."""
+    order = []
+
+    def disturbed(loaded: LoadedEngine, *rest: object) -> float:
+        order.append(loaded.weights_type)
+        return engines.rate(loaded, *rest) / (10 if len(order) in (1, 4, 5) else 1)
+
+    monkeypatch.setattr(choice, "measure_rate", disturbed)
+    assert engines.choose() == "openvino"
+    assert order == ["openvino", "llama"] * 3
+    assert "openvino 100 tokens/s, llama 50 tokens/s" in engines.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "order"), [(None, "ololol"), (4, "ololol"), (3, "ooolll")], ids=["unknown", "enough", "too little"]
+)
+def test_engines_that_do_not_fit_together_are_measured_one_after_another(engines, monkeypatch, free_mib, order):
+    measured, closed, most = [], [], []
+
+    def measure(loaded: LoadedEngine, *rest: object) -> float:
+        measured.append(loaded.weights_type[0])
+        most.append(engines.openvino.n_loads + engines.llama.n_loads - len(closed))
+        return 1.0
+
+    monkeypatch.setattr(choice, "measure_rate", measure)
+    monkeypatch.setattr(FakeEngine, "close", lambda engine: closed.append(engine))
+    monkeypatch.setattr(choice, "available_bytes", lambda: None if free_mib is None else free_mib * 2**20)
+    engines.choose()
+    assert "".join(measured) == order
+    assert max(most) == (1 if free_mib == 3 else 2)
 
 
 def test_a_file_that_is_at_fault_itself_is_not_tried_elsewhere(engines):

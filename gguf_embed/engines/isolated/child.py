@@ -29,7 +29,7 @@ from gguf_embed.engines.base import (
     LoadSpec,
 )
 from gguf_embed.engines.child_process import be_the_first_to_go
-from gguf_embed.engines.choice import choose_driver
+from gguf_embed.engines.choice import load_chosen
 from gguf_embed.engines.freed_memory import release_buffers
 from gguf_embed.engines.isolated import frames
 from gguf_embed.engines.isolated.messages import (
@@ -51,7 +51,7 @@ from gguf_embed.engines.isolated.packed import PackedBytes, PackedStrings
 from gguf_embed.engines.isolated.shared_rows import SharedRows
 from gguf_embed.engines.select import open_codec
 from gguf_embed.errors import EmbedError, EngineFailure
-from gguf_embed.gguf_file.header import read_header
+from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.vectors import Rows
 
 MARK = "\x1elog "
@@ -98,7 +98,7 @@ class _ChildEngine:
     def load(self, job: LoadJob, say: Callable[[Said], None]) -> Loaded:
         _start_log(job.log_level)
         self.spec = LoadSpec(
-            read_header(job.path),
+            read_model(job.path),
             job.config,
             job.output,
             job.cache_dir,
@@ -106,9 +106,8 @@ class _ChildEngine:
             open_codec,
             lambda stage: say(Said("stage", stage)),
         )
-        self.driver = choose_driver(self.spec)
-        say(Said("stage", f"loading it in the engine {self.driver.name}"))
-        loaded = self.loaded = self.driver.load(self.spec)
+        self.driver, loaded = load_chosen(self.spec)
+        self.loaded = loaded
         self.planner = pickle.loads(job.planner) if job.planner else None
         vocabulary = loaded.codec.vocabulary()
         n_vocab = len(vocabulary.entries)

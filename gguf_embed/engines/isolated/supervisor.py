@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import LoadSpec
 from gguf_embed.engines.isolated import frames
 from gguf_embed.engines.isolated.backoff import next_delay_s
@@ -173,6 +174,7 @@ class Supervisor:
             self._started.set_exception(error)
             return None
         self._first = loaded
+        self._job = replace(self._job, config=_with_engine(self._job.config, loaded.engine))
         self._process = process
         self._started.set_result(loaded)
         return process
@@ -235,6 +237,11 @@ class Supervisor:
             raise EngineFailure("its file has changed since it was loaded")
         if (loaded.engine, loaded.info, loaded.weights_type) != (first.engine, first.info, first.weights_type):
             raise EngineFailure("it would not run as before")
+
+
+def _with_engine(config: ModelConfig, engine: str) -> ModelConfig:
+    """The same for the next process: the engine is not chosen again, because another one gives other vectors."""
+    return replace(config, compute=replace(config.compute, engine=engine))
 
 
 def _state(job: LoadJob) -> tuple[int, int] | None:

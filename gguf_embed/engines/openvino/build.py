@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from functools import cached_property
 
 from gguf_embed.engines.base import EngineInfo, LoadSpec, TextCodec
 from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.cpu_flags import cpu_flags
 from gguf_embed.engines.openvino.calibration import Choice, calibrate
-from gguf_embed.engines.openvino.engine import CompiledNetwork, OpenVinoEngine, reason_of
+from gguf_embed.engines.openvino.engine import CompiledNetwork, OpenVinoEngine
+from gguf_embed.engines.openvino.failures import openvino_errors
 from gguf_embed.engines.openvino.network import Network, build_network
 from gguf_embed.engines.openvino.packing import Cost
 from gguf_embed.engines.openvino.precision import keep_exact
@@ -30,7 +30,6 @@ from gguf_embed.gguf_file.facts import (
     rank_labels,
     tensor_bytes,
 )
-from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_rows import PairRows, TokenRows, has_token_types
 
 SAMPLE_TOKENS = 256
@@ -50,65 +49,54 @@ order are rounded differently (cosine 0.999993; with 8 slots 0.999996). Without 
 16, a text of 21 tokens is computed a fifth faster."""
 
 
-@contextmanager
-def openvino_errors(path: Path) -> Iterator[None]:
-    """Turn an error of OpenVINO, which is not about the file, into an `EngineFailure` that names the file."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise EngineFailure(f"{path.name}: OpenVINO cannot compile its graph: {reason_of(error)}") from error
-
-
 class ModelBuilder:
-    """Builds the graph of one model once for each precision, and compiles it until the best way is found."""
+    """Builds the graph of one model for each precision that is asked for, and compiles it until the best way is found.
+
+    What asks for a graph first reads the weights, and raises `ModelFileError` that names a tensor or key that the graph
+    cannot use.
+    """
 
     def __init__(self, spec: LoadSpec, codec: TextCodec) -> None:
-        """Reads all weights. Raises `ModelFileError` that names a tensor or key that the graph cannot use."""
         self._codec, self._spec = codec, spec
-        self._n_vocab = len(codec.vocabulary().entries)
         self._networks: dict[str, Network] = {}  # by precision
-        self._is_marked = False
-        network = self._network(REDUCED if self._wants_bf16() else FULL)
-        self._rows = _rows_of(spec.header, has_rank_head(spec.header))
-        self._info = self._read_info(network)
 
     def _network(self, precision: str) -> Network:
-        """With BF16, matrices in float16 take less memory; in float32, OpenVINO has slower kernels for them."""
+        """With BF16, matrices in float16 take less memory; in float32, OpenVINO has slower kernels for them.
+
+        Raises `EngineFailure` if the graph for BF16 cannot be marked.
+        """
         network = self._networks.get(precision)
         if network is None:
             header = self._spec.header
             weights = GraphWeights(header, keeps_float16=precision == REDUCED)
-            with openvino_errors(header.path):
+            with openvino_errors(f"{header.path.name}: OpenVINO cannot build its graph"):
                 network = build_network(weights, self._n_vocab, rank_head=has_rank_head(header))
+                if precision == REDUCED:
+                    network = replace(network, model=keep_exact(network.model, network.exact))
             self._networks[precision] = network
         return network
+
+    def drop(self, precision: str) -> None:
+        """Free the weights for this precision, once no engine uses them. They are read again if it is asked for."""
+        self._networks.pop(precision, None)
 
     def compile(
         self, precision: str, n_streams: int, *, alone: bool = False, on_close: Callable[[], None] = lambda: None
     ) -> OpenVinoEngine:
-        """Compile for `n_streams` batches at once; with `alone` also for one with all threads.
+        """Compile for `n_streams` batches at once; with `alone` also for one that has the machine to itself.
 
         `on_close` is called when the engine is closed.
         """
-        if precision == REDUCED:
-            self._mark()
-        network, n_threads = self._network(precision), threads_for(self._spec.config.compute)
-        with openvino_errors(self._spec.header.path):
-            shared = compile_graph(network.model, precision, n_streams, n_threads)
-            own = compile_graph(network.model, precision, 1, n_threads) if alone and n_streams > 1 else shared
-        compiled = CompiledNetwork(shared, own, n_threads, network.rank_pooling, self._rows, COSTS[precision])
-        return OpenVinoEngine(self._info, compiled, on_close)
-
-    def _mark(self) -> None:
-        """Mark what stays in float32 in the graph for BF16."""
-        if self._is_marked:
-            return
-        network = self._network(REDUCED)
-        try:
-            self._networks[REDUCED] = replace(network, model=keep_exact(network.model, network.exact))
-        except OSError as error:
-            raise EngineFailure(f"BF16 needs a folder for temporary files ({error}): set TMPDIR") from error
-        self._is_marked = True
+        network, compute = self._network(precision), self._spec.config.compute
+        n_threads = threads_for(compute)
+        share, alone_threads = max(1, n_threads // n_streams), compute.alone_threads or n_threads
+        with openvino_errors(f"{self._spec.header.path.name}: OpenVINO cannot compile its graph"):
+            shared = own = compile_graph(network.model, precision, n_streams, n_threads)
+            if alone and alone_threads != share:
+                own = compile_graph(network.model, precision, 1, alone_threads)
+        rows, cost = self._rows, COSTS[precision]
+        compiled = CompiledNetwork(shared, own, alone_threads, network.rank_pooling, rows, cost)
+        return OpenVinoEngine(self._read_info(network), compiled, on_close)
 
     def measured(self) -> Choice:
         """The best precision, streams and batch size for this machine. Takes about a second for a small model."""
@@ -117,7 +105,7 @@ class ModelBuilder:
         if precision == "auto" and not (self._wants_bf16() and self._can_mark()):
             precision = "f32"
         n_threads = threads_for(compute)
-        return calibrate(self.compile, self._samples(), self._spec.output, n_threads, precision)
+        return calibrate(self.compile, self._samples(), self._spec.output, n_threads, precision, drop=self.drop)
 
     def _wants_bf16(self) -> bool:
         """Whether BF16 is configured, or may be chosen."""
@@ -128,7 +116,7 @@ class ModelBuilder:
 
     def _can_mark(self) -> bool:
         try:
-            self._mark()
+            self._network(REDUCED)
         except EngineFailure as error:
             self._spec.report(f"{self._spec.header.path.name} runs in float32: {error.message}")
             return False
@@ -142,8 +130,21 @@ class ModelBuilder:
                 "use --precision auto or f32"
             )
 
+    @property
+    def _n_vocab(self) -> int:
+        return len(self._codec.vocabulary().entries)
+
+    @cached_property
+    def _rows(self) -> TokenRows | PairRows | TaskRows:
+        """What the ids of this file stand for, in all engines. Raises `ModelFileError`."""
+        header = self._spec.header
+        adapters = read_adapters(header)
+        if adapters is not None:
+            return TaskRows(header, adapters)
+        return PairRows(header) if has_rank_head(header) and has_token_types(header) else TokenRows(header)
+
     def _samples(self) -> list[list[int]]:
-        longest = min(SAMPLE_TOKENS, self._info.n_ctx_train)
+        longest = min(SAMPLE_TOKENS, GraphWeights(self._spec.header).integer("context_length"))
         texts = [self._codec.tokenize(text, add_special=True, parse_special=False)[:longest] for text in SAMPLES]
         return [text for text in texts if text] or [[0]]
 
@@ -171,11 +172,3 @@ class ModelBuilder:
             reads_unattended=header.architecture not in DECODERS,
             tasks=self._rows.tasks if isinstance(self._rows, TaskRows) else (),
         )
-
-
-def _rows_of(header: GgufHeader, is_ranked: bool) -> TokenRows | PairRows | TaskRows:
-    """What the ids of this file stand for. Raises `ModelFileError`."""
-    adapters = read_adapters(header)
-    if adapters is not None:
-        return TaskRows(header, adapters)
-    return PairRows(header) if is_ranked and has_token_types(header) else TokenRows(header)

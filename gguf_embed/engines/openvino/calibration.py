@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 from gguf_embed.engines.base import BatchLimits, ContextSpec
 from gguf_embed.engines.openvino.engine import MAX_SEQUENCES, OpenVinoEngine
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED
-from gguf_embed.engines.throughput import batch_lengths, sample_batch, tokens_per_s
+from gguf_embed.engines.throughput import batch_lengths, best_rates, sample_batch, tokens_per_s
 from gguf_embed.errors import EngineFailure
 from gguf_embed.types import SCORES, FloatMatrix, OutputSpec, Pooling
 
@@ -86,37 +86,68 @@ Compile = Callable[[str, int], OpenVinoEngine]
 """Compiles the model in a precision, for so many streams."""
 
 
+class _Engines:
+    """Those that are compiled. What is decided against is closed at once, because each has its own packed matrices."""
+
+    def __init__(self, compile_engine: Compile, drop: Callable[[str], None]) -> None:
+        self._compile, self._drop = compile_engine, drop
+        self._open: dict[tuple[str, int], OpenVinoEngine] = {}
+
+    def get(self, precision: str, n_streams: int = 1) -> OpenVinoEngine:
+        """The engine, compiled if it is not open."""
+        engine = self._open.get((precision, n_streams))
+        if engine is None:
+            engine = self._open[precision, n_streams] = self._compile(precision, n_streams)
+        return engine
+
+    def keep(self, precision: str, n_streams: int = 1) -> None:
+        """Close all others, and free the weights in the other precision."""
+        for key in [key for key in self._open if key != (precision, n_streams)]:
+            self._open.pop(key).close()
+        self._drop(REDUCED if precision == FULL else FULL)
+
+    def close(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
+
 def calibrate(
     compile_engine: Compile,
     samples: Sequence[Sequence[int]],
     output: OutputSpec,
     n_threads: int,
     precision: Literal["auto", "f32", "bf16"],
+    *,
+    drop: Callable[[str], None] = lambda precision: None,
 ) -> Choice:
     """Measure and choose. `samples` are valid texts as token ids. Takes about a second for a small model.
 
-    With "auto", float32 and BF16 are compared: BF16 is chosen if it is faster and `Agreement.is_good`.
+    With "auto", float32 and BF16 are compared: BF16 is chosen if it is faster and `Agreement.is_good`. `drop` is called
+    with the precision that is decided against, when no engine uses its weights any more.
     """
-    with ExitStack() as stack:
+    with closing(_Engines(compile_engine, drop)) as engines:
+        chosen, agreement = _choose_precision(engines, samples, output, precision)
+        engines.keep(chosen)
+        return replace(_fastest(engines, chosen, n_threads, output), agreement=agreement, measured=True)
 
-        def compiled(precision: str) -> OpenVinoEngine:
-            engine = compile_engine(precision, 1)
-            stack.callback(engine.close)
-            return engine
 
-        engine, chosen, agreement = compiled(FULL), FULL, ""
-        if precision != FULL:
-            try:
-                reduced = compiled(REDUCED)
-                found = compare(engine, reduced, samples, output)
-                agreement = str(found)
-                if precision == REDUCED or (found.is_good and _is_faster(reduced, engine, output)):
-                    chosen, engine = REDUCED, reduced
-            except EngineFailure as error:
-                if precision == REDUCED:
-                    raise
-                agreement = error.message  # float32 still works
-        return replace(_fastest(compile_engine, engine, chosen, n_threads, output), agreement=agreement, measured=True)
+def _choose_precision(
+    engines: _Engines, samples: Sequence[Sequence[int]], output: OutputSpec, precision: str
+) -> tuple[str, str]:
+    """The precision, and how near BF16 is to float32, in words."""
+    if precision == FULL:
+        return FULL, ""
+    full = engines.get(FULL)
+    try:
+        reduced = engines.get(REDUCED)
+        found = compare(full, reduced, samples, output)
+        if precision == REDUCED or (found.is_good and _is_faster(reduced, full, output)):
+            return REDUCED, str(found)
+        return FULL, str(found)
+    except EngineFailure as error:
+        if precision == REDUCED:
+            raise
+        return FULL, error.message  # float32 still works
 
 
 def _is_faster(one: OpenVinoEngine, other: OpenVinoEngine, output: OutputSpec) -> bool:
@@ -160,35 +191,20 @@ def _vectors(engine: OpenVinoEngine, batches: Sequence[Sequence[Sequence[int]]],
         context.close()
 
 
-def _fastest(
-    compile_engine: Compile, one_stream: OpenVinoEngine, precision: str, n_threads: int, output: OutputSpec
-) -> Choice:
+def _fastest(engines: _Engines, precision: str, n_threads: int, output: OutputSpec) -> Choice:
     """The number of streams with the most tokens per second, and then the best batch size for it."""
     smallest = BATCH_TOKENS[0]
-    tokens_per_s = _rate(one_stream, smallest, 1, output)
+    tokens_per_s = _rate(engines.get(precision), smallest, 1, output)
     n_rounds = N_ROUNDS if smallest <= tokens_per_s * MAX_BATCH_S else 1
     size = sizes_in_time(BATCH_TOKENS[:2], tokens_per_s)[-1]
-    with ExitStack() as stack:
-        engines = {1: one_stream}
-        for n_streams in stream_counts(n_threads):
-            engines[n_streams] = compile_engine(precision, n_streams)
-            stack.callback(engines[n_streams].close)
-
-        by_streams = best_rates(lambda count: _rate(engines[count], size, count, output), engines, n_rounds)
-        n_streams = max(by_streams, key=by_streams.__getitem__)
-        engine, sizes = engines[n_streams], sizes_in_time(BATCH_TOKENS, by_streams[n_streams] / n_streams)
-        by_size = best_rates(lambda n_tokens: _rate(engine, n_tokens, n_streams, output), sizes, n_rounds)
-        n_tokens = smallest_good(by_size)
-        return Choice(precision, n_streams, n_tokens, by_size[n_tokens], engine.kernel_name())
-
-
-def best_rates(rate: Callable[[int], float], choices: Iterable[int], n_rounds: int) -> dict[int, float]:
-    """The best rate of each choice in some rounds, because another process can only make a choice look slower."""
-    rates = dict.fromkeys(choices, 0.0)
-    for _ in range(n_rounds):
-        for choice in rates:
-            rates[choice] = max(rates[choice], rate(choice))
-    return rates
+    counts = (1, *stream_counts(n_threads))
+    by_streams = best_rates(lambda count: _rate(engines.get(precision, count), size, count, output), counts, n_rounds)
+    n_streams = max(by_streams, key=by_streams.__getitem__)
+    engines.keep(precision, n_streams)
+    engine, sizes = engines.get(precision, n_streams), sizes_in_time(BATCH_TOKENS, by_streams[n_streams] / n_streams)
+    by_size = best_rates(lambda n_tokens: _rate(engine, n_tokens, n_streams, output), sizes, n_rounds)
+    n_tokens = smallest_good(by_size)
+    return Choice(precision, n_streams, n_tokens, by_size[n_tokens], engine.kernel_name())
 
 
 def sizes_in_time(sizes: Sequence[int], stream_tokens_per_s: float) -> Sequence[int]:

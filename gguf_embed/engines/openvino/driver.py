@@ -11,6 +11,7 @@ from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import BatchLimits, ClosableCodec, ExecutionPlan, ImageReader, LoadedEngine, LoadSpec
 from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.openvino import support
+from gguf_embed.engines.openvino.failures import import_errors, openvino_errors
 from gguf_embed.engines.records import MeasurementRecords, record_key
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file import towers
@@ -56,14 +57,17 @@ class OpenVinoDriver:
         return support.resident_bytes(header) + support.image_bytes(header, config)
 
     def load(self, spec: LoadSpec) -> LoadedEngine:
-        from gguf_embed.engines.openvino.build import ModelBuilder
+        """Raises `EngineFailure` if OpenVINO cannot be imported, or fails itself."""
+        with import_errors():
+            from gguf_embed.engines.openvino.build import ModelBuilder
 
         with ExitStack() as stack:
             opened = open_codec(spec)
             stack.callback(opened.close)
-            builder = ModelBuilder(spec, opened.codec)
-            choice = _choose(builder, spec)
-            engine = builder.compile(choice.precision, choice.n_streams, alone=True, on_close=opened.close)
+            with openvino_errors(f"{spec.header.path.name}: OpenVINO cannot load it"):
+                builder = ModelBuilder(spec, opened.codec)
+                choice = _choose(builder, spec)
+                engine = builder.compile(choice.precision, choice.n_streams, alone=True, on_close=opened.close)
             open_images = _image_opener(spec, engine.info.n_embd, choice.precision)
             stack.pop_all()
         exact = opened.codec if isinstance(opened.codec, ClipCodec | SiglipCodec) else opened.exact

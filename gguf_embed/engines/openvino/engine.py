@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gguf_embed.engines.base import ContextSpec, EngineInfo
+from gguf_embed.engines.openvino.failures import openvino_errors, reason_of
 from gguf_embed.engines.openvino.packing import Cost, Packing, split_by_length
 from gguf_embed.engines.openvino.runtime import CompiledGraph, Tensor, kernel_name
 from gguf_embed.errors import EngineFailure, ModelFileError, NotSupported
@@ -24,8 +24,6 @@ ROWS, POOLED, RANKED = 0, 1, 2
 """The numbers of a graph's outputs."""
 
 MAX_SEQUENCES = 256
-
-_SOURCE_PLACE = re.compile(r"Exception from \S+:\d+:?| failed at \S+:\d+:?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +39,10 @@ class OpenVinoContexts:
 
 @dataclass(frozen=True, slots=True)
 class CompiledNetwork:
-    """A network, compiled: for several batches at once, and for one batch with all threads."""
+    """A network, compiled: for several batches at once, and for one that has the machine to itself."""
 
     shared: CompiledGraph
-    alone: CompiledGraph  # the same one if only one batch is computed at a time
+    alone: CompiledGraph  # the same one if a batch has as many threads there
     alone_threads: int
     rank_pooling: Pooling  # what the rank head reads
     tokens: TokenRows | PairRows | TaskRows
@@ -70,7 +68,9 @@ class OpenVinoEngine:
 
     def kernel_name(self) -> str:
         """What multiplies its matrices; "" before it has computed anything, and after it was closed."""
-        return kernel_name(self._compiled.shared) if self._compiled is not None else ""
+        with suppress(RuntimeError):  # which is about what is shown only
+            return kernel_name(self._compiled.shared) if self._compiled is not None else ""
+        return ""
 
     def close(self) -> None:
         """The weights are freed once the last context is closed, too."""
@@ -94,10 +94,11 @@ class OpenVinoContext:
         if self._requests is None:
             raise EngineFailure("this context is closed")
         lengths = self._check(batch)
-        graph = self._compiled.alone if n_threads >= self._compiled.alone_threads else self._compiled.shared
-        if id(graph) not in self._requests:
-            self._requests[id(graph)] = graph.create_infer_request()
-        request = self._requests[id(graph)]
+        graph = self._compiled.alone if n_threads == self._compiled.alone_threads else self._compiled.shared
+        request = self._requests.get(id(graph))
+        if request is None:
+            with openvino_errors("OpenVINO cannot prepare a batch"):
+                request = self._requests[id(graph)] = graph.create_infer_request()
         parts = split_by_length(lengths.tolist(), self._compiled.cost) if len(batch) > 1 else []
         if len(parts) < 2:
             return self._run(request, batch, lengths)
@@ -162,9 +163,3 @@ class OpenVinoContext:
     def close(self) -> None:
         """Safe to call twice."""
         self._requests = None
-
-
-def reason_of(error: Exception) -> str:
-    """What OpenVINO says, in one line without the places in its source code."""
-    lines = [_SOURCE_PLACE.sub("", line).strip() for line in str(error).splitlines()]
-    return "; ".join(line for line in lines if line) or "no reason given"

@@ -9,7 +9,7 @@ import numpy as np
 
 from gguf_embed.engines.base import ImageRows, LoadSpec
 from gguf_embed.engines.cpu_count import threads_for
-from gguf_embed.engines.openvino.engine import reason_of
+from gguf_embed.engines.openvino.failures import openvino_errors, reason_of
 from gguf_embed.engines.openvino.graphs.image_tower import ImageNetwork, build_image_network
 from gguf_embed.engines.openvino.precision import keep_exact
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED, compile_graph
@@ -44,7 +44,7 @@ class TowerReader:
         """
         weights = GraphWeights(header)
         self._form = pixel_form(weights)
-        try:
+        with openvino_errors(f"{header.path.name}: OpenVINO cannot compile it"):
             network = build_image_network(weights, self._form)
             if network.n_embd != n_embd:
                 raise ModelFileError(
@@ -53,8 +53,6 @@ class TowerReader:
                     "give the image tower of the same model"
                 )
             self._request: Any = _compiled(network, precision, spec, self._form)
-        except RuntimeError as error:
-            raise EngineFailure(f"{header.path.name}: OpenVINO cannot compile it: {reason_of(error)}") from error
         self._n_rows = network.n_rows
 
     def embed_batch(self, inputs: Sequence[ImageInput], output: OutputSpec) -> list[ImageRows]:
@@ -85,7 +83,12 @@ def _compiled(network: ImageNetwork, precision: str, spec: LoadSpec, form: Pixel
     n_threads = threads_for(spec.config.compute)
     if precision != REDUCED:
         return compile_graph(network.model, FULL, 1, n_threads).create_infer_request()
-    model = keep_exact(network.model, network.exact)
+    try:
+        model = keep_exact(network.model, network.exact)
+    except EngineFailure:
+        if spec.config.compute.precision == REDUCED:
+            raise
+        return compile_graph(network.model, FULL, 1, n_threads).create_infer_request()
     reduced = compile_graph(model, REDUCED, 1, n_threads).create_infer_request()
     if spec.config.compute.precision == REDUCED:
         return reduced

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gguf_embed.engines.openvino.failures import reason_of
 from gguf_embed.engines.openvino.runtime import Node, keep_float16, op, read_ir, serialize
+from gguf_embed.errors import EngineFailure
 from gguf_embed.gguf_file.unfinished import unfinished
 
 _EXACT_TYPES = frozenset(
@@ -32,21 +34,38 @@ def keep_exact(model: Any, exact: Collection[Node]) -> Any:
 
     `exact` are products that keep it, too. OpenVINO's Python API cannot set this attribute, but its file format can: so
     the graph goes through XML, without its weights, which are put back. Takes about 20 ms. Changes `model`.
-    Raises `OSError`, and leaves `model` as it is, if there is no folder for temporary files.
+    Raises `EngineFailure`, and leaves `model` as it is, if no folder has room for temporary files.
     """
     exact_names = {node.get_friendly_name() for node in exact}
-    with _scratch_folder() as folder, unfinished(Path(folder)):
-        weights = _take_weights(model)
-        xml, small = Path(folder, "graph.xml"), Path(folder, "graph.bin")
-        serialize(model, str(xml), str(small))
-        text, constants = xml.read_text("utf-8"), np.frombuffer(small.read_bytes(), np.uint8)
 
     def mark(layer: re.Match[str]) -> str:
         return layer[0] + (_MARK if layer[2] in _EXACT_TYPES or layer[1] in exact_names else "")
 
-    marked = read_ir(_LAYER.sub(mark, text).encode(), constants)
+    try:
+        with _scratch_folder() as folder, unfinished(Path(folder)):
+            return _through_file(model, Path(folder), mark)
+    except (OSError, RuntimeError) as error:  # RuntimeError: OpenVINO's, also for a file without an end
+        raise EngineFailure(f"BF16 needs a folder for temporary files ({reason_of(error)}): set TMPDIR") from error
+
+
+def _through_file(model: Any, folder: Path, mark: Callable[[re.Match[str]], str]) -> Any:
+    """The model after `mark` has changed its layers in XML. Leaves it as it is if this fails."""
+    weights = _take_weights(model)
+    try:
+        text, constants = _written(model, folder)
+        marked = read_ir(_LAYER.sub(mark, text).encode(), constants)
+    except BaseException:
+        _put_weights(model, weights)
+        raise
     _put_weights(marked, weights)
     return marked
+
+
+def _written(model: Any, folder: Path) -> tuple[str, np.ndarray]:
+    """The model in OpenVINO's file format: XML, and the bytes of its constants."""
+    xml, small = folder / "graph.xml", folder / "graph.bin"
+    serialize(model, str(xml), str(small))
+    return xml.read_text("utf-8"), np.frombuffer(small.read_bytes(), np.uint8)
 
 
 def _scratch_folder() -> tempfile.TemporaryDirectory[str]:

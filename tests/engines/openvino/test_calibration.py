@@ -112,6 +112,10 @@ class Script:
     def precisions(self) -> set[str]:
         return {engine.precision for engine in self.compiled}
 
+    @property
+    def open(self) -> list[tuple[str, int]]:
+        return [(engine.precision, engine.n_streams) for engine in self.compiled if not engine.n_closed]
+
 
 def run(monkeypatch, script: Script, precision: str, agreement: Agreement = GOOD, n_threads: int = 2) -> Choice:
     monkeypatch.setattr(calibration, "_rate", script.rate)
@@ -139,6 +143,36 @@ def test_bf16_is_chosen_if_it_is_good_and_faster_or_configured(monkeypatch, prec
     choice = run(monkeypatch, Script(rates), precision, agreement)
     assert (choice.precision, choice.measured) == (chosen, True)
     assert choice.agreement == ("" if precision == "f32" else str(agreement))
+
+
+@pytest.mark.parametrize(
+    ("rates", "agreement", "chosen"), [(BF16_IS_FASTER, GOOD, "bf16"), (BF16_IS_FASTER, BAD, "f32"), ({}, GOOD, "f32")]
+)
+def test_what_is_decided_against_is_freed_before_anything_else_is_compiled(monkeypatch, rates, agreement, chosen):
+    script, dropped, seen = Script(rates), [], []
+
+    def compile_engine(precision: str, n_streams: int) -> Any:
+        if n_streams > 1:
+            seen.append((script.open, list(dropped)))
+        return script.compile(precision, n_streams)
+
+    def rate(engine: FakeCompiled, n_tokens: int, *rest: Any) -> float:
+        if n_tokens == calibration.BATCH_TOKENS[-1]:  # the streams are chosen
+            seen.append((script.open, list(dropped)))
+        return script.rate(engine, n_tokens, *rest)
+
+    def drop(precision: str) -> None:
+        assert precision not in {precision for precision, _ in script.open}
+        dropped.append(precision)
+
+    monkeypatch.setattr(calibration, "_rate", rate)
+    monkeypatch.setattr(calibration, "compare", lambda *_: agreement)
+    choice = calibrate(compile_engine, [[1]], MEAN, 2, "auto", drop=drop)
+    other = {"bf16": "f32", "f32": "bf16"}[chosen]
+    assert choice.precision == chosen
+    assert seen[0] == ([(chosen, 1)], [other])
+    assert {tuple(engines) for engines, _ in seen[1:]} == {((chosen, choice.n_streams),)}
+    assert set(dropped) == {other}
 
 
 def test_f32_never_compiles_bf16(monkeypatch):

@@ -14,13 +14,16 @@ import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.engines.base import ClosableCodec, ExecutionPlan, LoadSpec
-from gguf_embed.engines.openvino import build
+from gguf_embed.engines.openvino import build, calibration, network, weights
+from gguf_embed.engines.openvino import precision as precision_module
 from gguf_embed.engines.openvino.build import ModelBuilder
 from gguf_embed.engines.openvino.calibration import Choice
 from gguf_embed.engines.openvino.driver import OpenVinoDriver
+from gguf_embed.engines.openvino.network import Network
 from gguf_embed.engines.openvino.runtime import computes_bf16
+from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.engines.select import open_codec
-from gguf_embed.errors import ConfigError
+from gguf_embed.errors import ConfigError, EngineFailure
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.tokenization.wordpiece_codec import WordPieceCodec
 from gguf_embed.types import OutputSpec, Pooling
@@ -233,7 +236,9 @@ def test_bf16_on_a_cpu_without_it_is_a_wrong_configuration(encoder, tmp_path, mo
 def test_which_precisions_are_measured(encoder, tmp_path, monkeypatch, settings, computes, asked):
     found = []
 
-    def calibrate(compile_engine: object, samples: list[list[int]], output: OutputSpec, *rest: Any) -> Choice:
+    def calibrate(
+        compile_engine: object, samples: list[list[int]], output: OutputSpec, *rest: Any, drop: object
+    ) -> Choice:
         found.append(rest)
         assert samples
         assert all(1 <= len(sample) <= 64 for sample in samples)
@@ -252,6 +257,67 @@ def test_a_failed_load_closes_the_codec(decoder, tmp_path, monkeypatch, failing)
     with pytest.raises(AssertionError, match="not expected"):
         OpenVinoDriver().load(replace(spec_of(decoder, tmp_path, Pooling.LAST), open_codec=opened))
     assert (opened.n_opened, opened.n_closed) == (1, 1)
+
+
+@pytest.mark.parametrize("recorded", ["f32", "bf16"])
+def test_a_second_load_builds_only_what_the_record_says(encoder, tmp_path, monkeypatch, recorded):
+    built, chosen = [], replace(MEASURED, precision=recorded)
+
+    def build_network(weights: GraphWeights, *args: Any, **options: Any) -> Network:
+        built.append("bf16" if weights._keeps_float16 else "f32")
+        return network.build_network(weights, *args, **options)
+
+    monkeypatch.setattr(weights, "UNPACKS_FLOAT16", True)
+    monkeypatch.setattr(ModelBuilder, "measured", lambda builder: chosen)
+    monkeypatch.setattr(build, "build_network", build_network)
+    monkeypatch.setattr(build, "computes_bf16", lambda: True)
+    for _ in range(2):
+        load_and_plan(spec_of(encoder, tmp_path))
+    assert built == [recorded] * 2
+
+
+@pytest.mark.parametrize(
+    ("module", "failing"),
+    [(build, "computes_bf16"), (build, "build_network"), (build, "compile_graph"), (calibration, "compare")],
+)
+@pytest.mark.parametrize("error", [RuntimeError("Exception from src/x.cpp:7:\nno such device\n"), MemoryError()])
+def test_whatever_fails_in_openvino_is_an_engine_failure(encoder, tmp_path, monkeypatch, module, failing, error):
+    def fail(*args: object, **options: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(module, failing, fail)
+    if failing == "compare":
+        monkeypatch.setattr(build, "computes_bf16", lambda: True)
+    with pytest.raises(EngineFailure, match=r"^encoder\.gguf: OpenVINO cannot .*: (no such device|.*enough memory)$"):
+        OpenVinoDriver().load(spec_of(encoder, tmp_path))
+    assert not (tmp_path / "measured").exists()
+
+
+def test_an_openvino_that_cannot_be_imported_is_an_engine_failure(encoder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf_embed.engines.openvino.build", None)
+    with pytest.raises(EngineFailure, match=r"^the package openvino cannot be imported: .*"):
+        OpenVinoDriver().load(spec_of(encoder, tmp_path))
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16"])
+def test_a_temporary_folder_without_room_means_float32_unless_bf16_is_configured(
+    encoder, tmp_path, monkeypatch, precision
+):
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    said: list[str] = []
+    monkeypatch.setattr(precision_module, "serialize", no_space)
+    monkeypatch.setattr(build, "computes_bf16", lambda: True)
+    spec = replace(spec_of(encoder, tmp_path, precision=precision), report=said.append)
+    if precision == "bf16":
+        with pytest.raises(EngineFailure, match=r"BF16 needs a folder for temporary files .*No space left"):
+            OpenVinoDriver().load(spec)
+    else:
+        loaded = OpenVinoDriver().load(spec)
+        loaded.engine.close()
+        assert loaded.weights_type == "F32"
+        assert "encoder.gguf runs in float32: BF16 needs a folder" in said[0]
 
 
 @pytest.mark.skipif(not computes_bf16(), reason="this CPU has no BF16 instructions")

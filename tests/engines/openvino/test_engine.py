@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gguf_embed.engines.base import ContextSpec, KeepsBuffers
+from gguf_embed.engines.openvino import build, runtime
 from gguf_embed.engines.openvino import engine as openvino_engine
 from gguf_embed.engines.openvino.build import COSTS, ModelBuilder
 from gguf_embed.engines.openvino.driver import open_codec
@@ -214,6 +215,57 @@ def test_a_batch_that_has_all_threads_runs_in_a_graph_of_its_own(tmp_path):
         assert len(context._requests) == 2
     with closing(builder.compile("f32", 1, alone=True)) as engine:
         assert engine._compiled.alone is engine._compiled.shared
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "n_streams", "alone_threads", "expected"),
+    [
+        (2, 1, None, {2: (1, 2)}),
+        (4, 1, 2, {2: (1, 2), 4: (1, 4)}),
+        (4, 2, None, {2: (2, 4), 4: (1, 4)}),
+        (4, 2, 1, {2: (2, 4), 1: (1, 1)}),
+        (4, 2, 3, {2: (2, 4), 3: (1, 3)}),
+        (4, 2, 2, {2: (2, 4)}),
+    ],
+)
+def test_a_batch_alone_has_the_configured_threads(tmp_path, monkeypatch, n_threads, n_streams, alone_threads, expected):
+    """`expected`: by the threads that the scheduler gives a batch, the graph's streams and threads."""
+    made: dict[int, tuple[int, int]] = {}
+
+    def compile_graph(model: object, precision: str, n_streams: int, n_threads: int) -> Any:
+        graph = runtime.compile_graph(model, precision, n_streams, n_threads)
+        made[id(graph)] = n_streams, n_threads
+        return graph
+
+    monkeypatch.setattr(build, "compile_graph", compile_graph)
+    spec = load_spec(write_tiny_encoder(tmp_path / "m.gguf"), Pooling.MEAN)
+    compute = replace(spec.config.compute, n_threads=n_threads, alone_threads=alone_threads)
+    spec = replace(spec, config=replace(spec.config, compute=compute))
+    engine = ModelBuilder(spec, open_codec(spec).codec).compile("f32", n_streams, alone=True)
+    for given, graph in expected.items():
+        with context_of(engine) as context:
+            context.embed(TEXTS, given)
+            assert [made[key] for key in context._requests] == [graph]
+    engine.close()
+    assert len(made) == len(expected)
+
+
+def test_a_batch_that_cannot_be_prepared_is_an_engine_failure(encoder, monkeypatch):
+    class Broken:
+        def create_infer_request(self) -> None:
+            raise RuntimeError("Exception from src/x.cpp:1:\nno memory")
+
+    monkeypatch.setattr(encoder, "_compiled", replace(encoder._compiled, shared=Broken(), alone=Broken()))
+    with context_of(encoder) as context, pytest.raises(EngineFailure, match=r"cannot prepare a batch: no memory$"):
+        context.embed(TEXTS, 1)
+
+
+def test_a_kernel_that_cannot_be_named_has_no_name(encoder, monkeypatch):
+    def fail(graph: object) -> str:
+        raise RuntimeError("no such fact")
+
+    monkeypatch.setattr(openvino_engine, "kernel_name", fail)
+    assert encoder.kernel_name() == ""
 
 
 def test_openvinos_own_refusal_is_an_engine_failure(encoder, monkeypatch):

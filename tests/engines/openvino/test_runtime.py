@@ -1,23 +1,30 @@
-"""How graphs are compiled: threads on processors, and matrices that stay in float16."""
+"""How graphs are compiled: threads on processors, matrices that stay in float16, and marks that cannot be set."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.cpu_count import n_in_affinity_mask
-from gguf_embed.engines.openvino import weights
+from gguf_embed.engines.openvino import precision, runtime, weights
 from gguf_embed.engines.openvino.build import ModelBuilder
 from gguf_embed.engines.openvino.calibration import cosines
 from gguf_embed.engines.openvino.driver import open_codec
+from gguf_embed.engines.openvino.engine import OpenVinoEngine
+from gguf_embed.engines.openvino.network import build_network
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED, computes_bf16, pins_threads
+from gguf_embed.engines.openvino.weights import GraphWeights
+from gguf_embed.errors import EngineFailure
 from gguf_embed.types import OutputSpec, Pooling
+from tests.engines.openvino.graph_models import reference, write_gguf
 from tests.engines.openvino.running import load_spec
 from tests.gguf_models import CLS, SEP, write_tiny_encoder
 
@@ -72,3 +79,40 @@ def test_graphs_are_compiled_with_or_without_pinned_threads(tmp_path, n_streams,
     spec = replace(spec, config=replace(spec.config, compute=replace(spec.config.compute, n_threads=n_threads)))
     with closing(ModelBuilder(spec, open_codec(spec).codec).compile(FULL, n_streams)) as engine:
         assert engine._compiled.shared.get_property("ENABLE_CPU_PINNING") is pinned
+
+
+def half_a_file(model: Any, xml: str, weights: str) -> None:
+    runtime.serialize(model, xml, weights)
+    Path(xml).write_bytes(Path(xml).read_bytes()[:1000])
+
+
+def cannot_write(model: Any, xml: str, weights: str) -> None:
+    raise RuntimeError("Exception from src/serialize.cpp:1:\nCan't open bin file")
+
+
+def no_space(model: Any, xml: str, weights: str) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("serialize", [half_a_file, cannot_write, no_space])
+def test_a_graph_that_cannot_be_marked_is_left_as_it_was(tmp_path, monkeypatch, serialize):
+    stored = reference("bert")
+    spec = load_spec(write_gguf("bert", tmp_path / "m.gguf", "f16"), Pooling.MEAN)
+    n_vocab = len(open_codec(spec).codec.vocabulary().entries)
+    network = build_network(GraphWeights(spec.header, keeps_float16=True), n_vocab, rank_head=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(precision, "serialize", serialize)
+        with pytest.raises(EngineFailure, match="BF16 needs a folder for temporary files"):
+            precision.keep_exact(network.model, network.exact)
+    builder = ModelBuilder(spec, open_codec(spec).codec)
+    monkeypatch.setattr(builder, "_networks", {"f32": network})
+    with closing(builder.compile("f32", 1)) as engine:
+        found = vectors_of(engine, stored.ids)
+    with closing(ModelBuilder(spec, open_codec(spec).codec).compile("f32", 1)) as engine:
+        assert cosines(found, vectors_of(engine, stored.ids)).min() > 0.999999
+
+
+def vectors_of(engine: OpenVinoEngine, texts: Sequence[Sequence[int]]) -> np.ndarray:
+    spec = ContextSpec(OutputSpec.of(Pooling.MEAN), sum(map(len, texts)), len(texts))
+    with closing(engine.open_context(spec)) as context:
+        return context.embed(texts, 1).matrix
