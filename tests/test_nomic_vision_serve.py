@@ -36,14 +36,19 @@ def pair(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def joined(tmp_path_factory):
+def joined_file(tmp_path_factory):
     """Both in one file."""
     folder = tmp_path_factory.mktemp("joined")
     path = folder / "nomic-embed-vision-v1.5.gguf"
     text = tiny_models.write_directory("nomic_bert", folder / "text")
     tower = write_directory("nomic_vision", folder / "tower")
     convert_directory(text, path, "f32", report=lambda line: None, image_tower=tower)
-    server = start_server(folder / "cache", "-m", path, *FLAGS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def joined(joined_file):
+    server = start_server(joined_file.parent / "cache", "-m", joined_file, *FLAGS)
     yield server
     stop(server)
 
@@ -59,6 +64,16 @@ def test_texts_and_images_in_one_request_share_a_space(server, images):
     assert_near(mixed[1:-1], images)
     np.testing.assert_allclose(mixed[[0, -1]], texts, atol=1e-5)
     assert server.get("/props").json()["modalities"]["vision"] is True
+
+
+def test_one_file_is_computed_in_the_engines_own_process(joined_file, joined, images, tmp_path):
+    server = start_server(tmp_path / "cache", "-m", joined_file, *FLAGS, "--isolate")
+    try:
+        mixed = server.embed([TEXTS[0], *({"image": url} for url in IMAGES)])
+        assert_near(mixed[1:], images)
+        np.testing.assert_allclose(mixed[:1], joined.embed(TEXTS[:1]), atol=1e-5)
+    finally:
+        stop(server)
 
 
 def test_the_start_says_what_reads_images(pair, joined):

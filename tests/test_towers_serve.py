@@ -209,6 +209,16 @@ def test_a_picture_to_a_text_model_names_models_that_read_it(tiny_server):
         assert "clip-vit-base-patch32" in str(reply.json())
 
 
+def test_texts_and_images_are_computed_in_the_engines_own_process(tmp_path, reference):
+    own = write_own("clip_quick", tmp_path)
+    server = start_server(tmp_path / "cache", "-m", own, "--precision", "f32", "--isolate")
+    try:
+        found = server.embed([*SHORT, *({"content": [image_part(url)]} for url in IMAGES)])
+        assert_near(found, np.concatenate([reference["texts"][: len(SHORT)], reference["images"]]))
+    finally:
+        stop(server)
+
+
 def test_siglip_reads_64_tokens_whatever_the_text(tmp_path):
     reference = np.load(DATA / "siglip" / "reference.npz")
     server = start_server(tmp_path / "cache", "-m", write_own("siglip", tmp_path), "--precision", "f32")

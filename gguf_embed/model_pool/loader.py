@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from gguf_embed.config import ModelConfig
 from gguf_embed.engines.memory import child_pids, resident_bytes
 from gguf_embed.engines.records import machine_key
 from gguf_embed.engines.select import supports_gpu
@@ -17,7 +18,7 @@ from gguf_embed.model_pool.eviction import with_options
 from gguf_embed.model_pool.file_problems import report_problems
 from gguf_embed.model_pool.loading import LoadedModel, LoadObserver, load_model
 from gguf_embed.model_pool.served_models import ModelSpec
-from gguf_embed.model_pool.trial import FileTrials
+from gguf_embed.model_pool.trial import FileTrials, TookTooMuchMemory
 from gguf_embed.model_pool.trial_child import TrialJob
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.model_store.names import split_parts
@@ -67,7 +68,8 @@ class FileLoader:
         report_problems(spec.info, config.strict_file, report)
         if self._trials is not None:
             job = TrialJob(spec.path, spec.info.name, replace(config, isolate=False), self._cache_dir)
-            said = self._trials.check(job, spec.memory_bytes)
+            engine, said = self._checked(self._trials, job, spec.memory_bytes)
+            config = _with_engine(config, engine)
             report = _without(report, said)
         before = _state(spec)
         model = load_model(located, config, self._cache_dir, self._observer, report)
@@ -78,11 +80,31 @@ class FileLoader:
             raise ModelFileError(f"{spec.path} was changed while it was read", [WayOut.RETRY])
         return model
 
+    def _checked(self, trials: FileTrials, job: TrialJob, memory_bytes: int) -> tuple[str, Collection[str]]:
+        """The engine to load it in, and what was said: llama.cpp if choosing one took too much memory, and it runs."""
+        engine = job.config.compute.engine
+        try:
+            return engine, trials.check(job, memory_bytes)
+        except TookTooMuchMemory as error:
+            if engine != "auto":
+                raise
+            try:
+                said = trials.check(replace(job, config=_with_engine(job.config, "llama")), memory_bytes)
+            except ModelFileError:
+                raise error from None
+            why = error.message.removeprefix(f"{job.path}: ")
+            self._report(f"{job.path.name} runs in the engine llama, because with others {why}")
+            return "llama", said
+
     def has_gpu(self) -> bool:
         return supports_gpu()
 
     def held_bytes(self) -> int:
         return sum(map(resident_bytes, (os.getpid(), *child_pids())))
+
+
+def _with_engine(config: ModelConfig, engine: str) -> ModelConfig:
+    return replace(config, compute=replace(config.compute, engine=engine))
 
 
 def _parts(spec: ModelSpec) -> list[Path]:

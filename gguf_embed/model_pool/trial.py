@@ -65,6 +65,10 @@ class TrialLimits:
         return self.tokenizing_s if stage.startswith(TOKENIZING) else self.stage_s
 
 
+class TookTooMuchMemory(ModelFileError):
+    """The child needed more memory than there is for it, perhaps in one of the engines only."""
+
+
 @dataclass(slots=True)
 class Trial:
     """What is known about a running trial, and how it ended."""
@@ -73,6 +77,7 @@ class Trial:
     is_ok: bool = False
     error: ModelFileError | None = None  # that the child reported
     stopped: str = ""  # why we ended it
+    is_too_large: bool = False  # we ended it because of its memory
     said: set[str] = field(default_factory=set)  # lines for the operator
     log: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
 
@@ -105,19 +110,23 @@ class FileTrials:
     def __init__(self, cache_dir: Path, report: Callable[[str], None]) -> None:
         self._records = MeasurementRecords(cache_dir)
         self._report = report
-        self._stopped: dict[str, str] = {}  # problems that another state of the machine might not have
+        self._stopped: dict[
+            str, tuple[type[ModelFileError], str]
+        ] = {}  # what another state of the machine might not have
 
     def check(self, job: TrialJob, memory_bytes: int) -> Collection[str]:
         """Try the file unless this was done before. Returns the lines that were reported for the operator.
 
-        `memory_bytes`: the estimate for the loaded model. Raises `ModelFileError` for a file that must not be run.
+        `memory_bytes`: the estimate for the loaded model. Raises `ModelFileError` for a file that must not be run,
+        `TookTooMuchMemory` for one that may run in another engine.
         """
         if has_other_engines():
             return ()
         key = trial_key(job)
         record = self._records.read(key) or {}
         if key in self._stopped:
-            raise ModelFileError(f"{job.path}: {self._stopped[key]}", WAYS_AFTER_STOP)
+            kind, problem = self._stopped[key]
+            raise kind(f"{job.path}: {problem}", WAYS_AFTER_STOP)
         if record.get("problem"):
             raise ModelFileError(f"{job.path}: {record['problem']}", WAYS_OUT)
         if record.get("trial") == "ok":
@@ -149,8 +158,10 @@ class FileTrials:
         """The error for a file that ended its child, or had to be ended. Keeps the verdict."""
         problem = trial.problem(exit_code)
         if trial.stopped or exit_code == -_KILLED:  # a busy machine, or one without memory: may be different next time
-            self._stopped[key] = problem
-            return ModelFileError(f"{job.path}: {problem}", WAYS_AFTER_STOP)
+            is_too_large = trial.is_too_large or not trial.stopped  # the system has ended it
+            kind = TookTooMuchMemory if is_too_large else ModelFileError
+            self._stopped[key] = kind, problem
+            return kind(f"{job.path}: {problem}", WAYS_AFTER_STOP)
         self._records.write(key, {"trial": "ended", "problem": problem})
         return ModelFileError(f"{job.path}: {problem}", WAYS_OUT)
 
@@ -239,18 +250,17 @@ def _watch(
                 report(json.loads(line.decode().partition(MARK)[2])[1])
             if trial.stage != stage:
                 deadline_s = time.monotonic() + limits.seconds(trial.stage)
-        trial.stopped = _must_stop(process.pid, deadline_s, limits, trial.stage)
+        _stop_if_needed(trial, process.pid, deadline_s, limits)
     return trial
 
 
-def _must_stop(pid: int, deadline_s: float, limits: TrialLimits, stage: str) -> str:
-    """Why the child must be ended now, as a clause; "" if it may go on."""
+def _stop_if_needed(trial: Trial, pid: int, deadline_s: float, limits: TrialLimits) -> None:
+    """Note why the child must be ended now, as a clause, if it must not go on."""
     if time.monotonic() > deadline_s:
-        return f"took over {limits.seconds(stage):.0f} s in the child process that tried it"
-    taken = private_bytes(read_system_file(Path(f"/proc/{pid}/status")))
-    if taken > limits.max_bytes:
-        return f"took over {limits.max_bytes / 2**20:,.0f} MiB of memory in the child process that tried it"
-    return ""
+        trial.stopped = f"took over {limits.seconds(trial.stage):.0f} s in the child process that tried it"
+    elif private_bytes(read_system_file(Path(f"/proc/{pid}/status"))) > limits.max_bytes:
+        most = f"{limits.max_bytes / 2**20:,.0f} MiB of memory"
+        trial.stopped, trial.is_too_large = f"took over {most} in the child process that tried it", True
 
 
 def private_bytes(status: str) -> int:

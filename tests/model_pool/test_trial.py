@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,25 @@ from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.engines.child_process import last_words
 from gguf_embed.engines.records import MeasurementRecords
 from gguf_embed.errors import ModelFileError, WayOut
+from gguf_embed.metrics import Metrics
 from gguf_embed.model_pool import trial as trials
-from gguf_embed.model_pool.trial import FileTrials, Trial, TrialLimits, private_bytes, run_trial, trial_key
+from gguf_embed.model_pool.loader import FileLoader
+from gguf_embed.model_pool.served_models import ModelSpec
+from gguf_embed.model_pool.trial import (
+    FileTrials,
+    TookTooMuchMemory,
+    Trial,
+    TrialLimits,
+    private_bytes,
+    run_trial,
+    trial_key,
+)
 from gguf_embed.model_pool.trial_child import MARK, TrialJob, check_outputs
 from gguf_embed.model_store.trusted_files import is_made_by_us
-from gguf_embed.types import DENSE
+from gguf_embed.types import DENSE, LoadOptions
 from gguf_embed.vectors import Rows
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
+from tests.model_pool.fake_models import make_spec
 from tests.mutate_gguf import U32, as_bytes, read_model
 
 MIB = 2**20
@@ -134,6 +147,111 @@ def test_what_was_stopped_is_not_kept_on_disk(tmp_path, checks, said, monkeypatc
     monkeypatch.undo()
     FileTrials(tmp_path / "cache", said.append).check(job_of(path), 64 * MIB)
     assert "was checked" in said[-1]
+
+
+def spec_of(path: Path, engine: str) -> ModelSpec:
+    spec = make_spec(path.stem, config=ModelConfig(warmup=False, compute=ComputeConfig(engine=engine, weights="file")))
+    return replace(spec, path=path, info=replace(spec.info, path=path))
+
+
+@pytest.fixture
+def tried(monkeypatch) -> list[str]:
+    """The engines that were tried: with `auto`, the child takes too much memory."""
+    engines: list[str] = []
+
+    def run(job: TrialJob, *_: object) -> tuple[Trial, int]:
+        engines.append(job.config.compute.engine)
+        if engines[-1] == "auto":
+            return Trial(stage="loading it", stopped="took over 8 MiB of memory", is_too_large=True), -signal.SIGKILL
+        return Trial(is_ok=True), 0
+
+    monkeypatch.setattr(trials, "run_trial", run)
+    return engines
+
+
+def test_a_file_that_takes_too_much_memory_runs_in_llama_cpp(tmp_path, checks, said, tried):
+    spec = spec_of(write_tiny_encoder(tmp_path / "m.gguf"), "auto")
+    loader = FileLoader(tmp_path / "cache", Metrics(), said.append, checks)
+    for _ in range(2):
+        model = loader.load(spec, LoadOptions())
+        model.close()
+        assert model.info.engine == "llama"
+        assert said[-1] == (
+            "m.gguf runs in the engine llama, because with others it took over 8 MiB of memory while loading it"
+        )
+    assert tried == ["auto", "llama"]
+
+
+@pytest.mark.parametrize(("engine", "refused"), [("openvino", False), ("auto", True)])
+def test_a_file_that_takes_too_much_memory_is_refused_without_another_engine(
+    tmp_path, checks, said, monkeypatch, engine, refused
+):
+    def run(job: TrialJob, *_: object) -> tuple[Trial, int]:
+        if job.config.compute.engine == engine:
+            return Trial(stopped="took over 8 MiB of memory", is_too_large=True), -signal.SIGKILL
+        assert refused
+        return Trial(error=ModelFileError("cannot be run: llama: it is unknown")), 0
+
+    monkeypatch.setattr(trials, "run_trial", run)
+    spec = spec_of(write_tiny_encoder(tmp_path / "m.gguf"), engine)
+    with pytest.raises(ModelFileError, match="took over 8 MiB of memory"):
+        FileLoader(tmp_path / "cache", Metrics(), said.append, checks).load(spec, LoadOptions())
+
+
+@pytest.mark.parametrize(
+    ("trial", "is_about_memory"),
+    [(Trial(), True), (Trial(stopped="took over 60 s"), False), (Trial(stopped="took", is_too_large=True), True)],
+    ids=["the system ended it", "its time", "its memory"],
+)
+def test_what_was_ended_for_its_memory_is_told_apart(tmp_path, checks, monkeypatch, trial, is_about_memory):
+    monkeypatch.setattr(trials, "run_trial", lambda *_: (trial, -signal.SIGKILL))
+    for _ in range(2):
+        with pytest.raises(ModelFileError) as caught:
+            checks.check(job_of(write_tiny_encoder(tmp_path / "m.gguf")), 64 * MIB)
+        assert isinstance(caught.value, TookTooMuchMemory) is is_about_memory
+
+
+def fake_openvino(folder: Path, monkeypatch, line: str) -> None:
+    """A package openvino that fails on being imported, in children."""
+    (folder / "fake" / "openvino").mkdir(parents=True)
+    (folder / "fake" / "openvino" / "__init__.py").write_text(line)
+    monkeypatch.syspath_prepend(folder / "fake")
+
+
+BROKEN = "raise ImportError('libopenvino.so: cannot open shared object file')"
+
+
+@pytest.mark.parametrize("warmup", [True, False])
+def test_an_openvino_that_cannot_be_imported_means_llama_cpp(tmp_path, checks, said, monkeypatch, warmup):
+    fake_openvino(tmp_path, monkeypatch, BROKEN)
+    job = job_of(write_tiny_encoder(tmp_path / "m.gguf"), ModelConfig(warmup=warmup))
+    checks.check(job, 64 * MIB)
+    assert said[0] == (
+        "m.gguf runs in the engine llama, not in openvino: the package openvino cannot be imported: "
+        "libopenvino.so: cannot open shared object file"
+    )
+    assert "was checked in a child process" in said[1]
+    assert len(said) == 2
+
+
+def test_a_configured_openvino_that_cannot_be_imported_is_an_error_and_no_verdict(tmp_path, checks, monkeypatch):
+    path = write_tiny_encoder(tmp_path / "m.gguf")
+    job = job_of(path, ModelConfig(compute=ComputeConfig(engine="openvino")))
+    with monkeypatch.context() as patched:
+        fake_openvino(tmp_path, patched, BROKEN)
+        for _ in range(2):
+            with pytest.raises(ModelFileError, match=r"^the package openvino cannot be imported: libopenvino\.so"):
+                checks.check(job, 64 * MIB)
+    assert MeasurementRecords(tmp_path / "cache").read(trial_key(job)) is None
+    checks.check(job, 64 * MIB)
+
+
+def test_an_unexpected_error_in_the_child_is_no_verdict_about_the_file(tmp_path, checks, monkeypatch):
+    fake_openvino(tmp_path, monkeypatch, "raise KeyError('x')")
+    job = job_of(write_tiny_encoder(tmp_path / "m.gguf"), ModelConfig(compute=ComputeConfig(engine="openvino")))
+    with pytest.raises(ModelFileError, match=r"m\.gguf: KeyError: 'x'"):
+        checks.check(job, 64 * MIB)
+    assert MeasurementRecords(tmp_path / "cache").read(trial_key(job)) is None
 
 
 def test_a_child_whose_parent_is_gone_ends(tmp_path):

@@ -22,7 +22,7 @@ from gguf_embed.engines.memory import child_pids, resident_bytes
 from gguf_embed.errors import ModelLoadFailed, Unavailable
 from gguf_embed.types import Pooling, RerankRequest
 from tests.gguf_models import write_tiny_encoder
-from tests.model_pool.test_trial import ending_model
+from tests.model_pool.test_trial import BROKEN, ending_model, fake_openvino
 from tests.running import Running, running
 from tests.static_models import write_static
 
@@ -171,6 +171,17 @@ def impatient(started: Running, limits: Limits) -> Iterator[None]:
         yield
     finally:
         supervised.limits = usual
+
+
+def test_the_engine_of_the_first_start_is_kept(models, tmp_path, monkeypatch):
+    """OpenVINO, which failed then, would give other vectors."""
+    fake_openvino(tmp_path, monkeypatch, BROKEN)
+    with running(models / "encoder.gguf", config_of(), tmp_path / "cache") as started:
+        result = started.embed("the cat")
+        assert result.model.engine == "llama"
+        monkeypatch.undo()
+        os.kill(process_of(started).pid, signal.SIGKILL)
+        np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, result.output.matrix)
 
 
 def test_an_engine_that_hangs_is_ended_and_started_again(models, tmp_path):

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from gguf_embed.engines.base import ImageReader, LoadedEngine
+from gguf_embed.engines.openvino import precision
 from gguf_embed.engines.openvino.driver import OpenVinoDriver
-from gguf_embed.errors import InvalidRequest, ModelFileError, NotSupported
+from gguf_embed.engines.openvino.images import TowerReader, find_tower
+from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError, NotSupported
 from gguf_embed.types import FloatMatrix, ImageInput, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
 from tests.convert.encoders.tiny_models import cosines
@@ -72,6 +74,25 @@ def test_ids_and_vectors_are_those_of_the_original(tmp_path, name):
     by_file = dict(zip([file.name for file in PICTURES], cosines(found, reference["images"]), strict=True))
     assert {file: float(cosine) for file, cosine in by_file.items() if cosine < LEAST_COSINE} == {}
     np.testing.assert_allclose(found, reference["images"], atol=1e-3)
+
+
+@pytest.mark.parametrize("configured", ["auto", "bf16"])
+def test_a_tower_that_cannot_be_marked_for_bf16_runs_in_float32_unless_bf16_is_configured(
+    tmp_path, monkeypatch, configured
+):
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(precision, "serialize", no_space)
+    spec = load_spec(write_own("clip_quick", tmp_path), Pooling.LAST, configured)
+    tower, expected = find_tower(spec), np.load(DATA / "clip_quick" / "reference.npz")["images"]
+    assert tower is not None
+    if configured == "bf16":
+        with pytest.raises(EngineFailure, match="BF16 needs a folder for temporary files"):
+            TowerReader(tower, spec, expected.shape[1], "bf16")
+    else:
+        found = image_vectors(TowerReader(tower, spec, expected.shape[1], "bf16"))
+        assert cosines(found, expected).min() > LEAST_COSINE
 
 
 def test_other_layouts_give_the_same(tmp_path):
