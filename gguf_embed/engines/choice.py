@@ -43,9 +43,9 @@ def load_chosen(spec: LoadSpec) -> tuple[EngineDriver, LoadedEngine]:
         other = _instead_of(driver, spec)
         if other is None:
             raise
-        reasons = _reasons({driver.name: error}, spec)
+        failures = {driver.name: error.message}
     loaded = _loaded(other, spec)
-    _report_refusals(reasons, other.name, spec)
+    _report_failures(failures, other.name, spec)
     return other, loaded
 
 
@@ -102,17 +102,12 @@ def _compared(candidates: Candidates) -> Iterator[EngineDriver]:
 
 
 def _without_failure(comparison: Comparison, names: Iterable[str], spec: LoadSpec) -> str:
-    """The engine that did not fail. Raises the first engine's `EngineFailure` if all did."""
+    """The engine that did not fail. Raises `EngineFailure` with the first engine's reason if all did."""
     left = [name for name in names if name not in comparison.failures]
     if not left:
-        raise next(iter(comparison.failures.values()))
-    _report_refusals(_reasons(comparison.failures, spec), left[0], spec)
+        raise EngineFailure(next(iter(comparison.failures.values())))
+    _report_failures(comparison.failures, left[0], spec)
     return left[0]
-
-
-def _reasons(failures: Mapping[str, EngineFailure], spec: LoadSpec) -> dict[str, str]:
-    """Without the file's name, with which most of them begin."""
-    return {name: error.message.removeprefix(f"{spec.header.path.name}: ") for name, error in failures.items()}
 
 
 def fastest(rates: Mapping[str, float]) -> str:
@@ -127,6 +122,12 @@ def _report_refusals(refusals: Mapping[str, str], chosen: str, spec: LoadSpec) -
         if reason not in _said:
             _said.add(reason)
             spec.report(f"{spec.header.path.name} runs in the engine {chosen}, not in {name}: {reason}")
+
+
+def _report_failures(failures: Mapping[str, str], chosen: str, spec: LoadSpec) -> None:
+    """The same for engines that failed, whose messages mostly begin with the file's name."""
+    prefix = f"{spec.header.path.name}: "
+    _report_refusals({name: reason.removeprefix(prefix) for name, reason in failures.items()}, chosen, spec)
 
 
 def _listed(rates: Mapping[str, float]) -> str:
@@ -161,7 +162,7 @@ class Comparison:
 
     spec: LoadSpec
     rates: dict[str, float] = field(default_factory=dict)  # tokens per second with all workers busy, by engine
-    failures: dict[str, EngineFailure] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)  # messages only: an error's traceback keeps the weights
     _runs: dict[str, Callable[[], float]] = field(default_factory=dict)  # what measures the engines that are loaded
 
     def run(self, drivers: Sequence[EngineDriver]) -> None:
@@ -184,7 +185,7 @@ class Comparison:
             plan = driver.plan(loaded, self.spec, min(self.spec.config.n_ctx or trained, trained))
             self._runs[driver.name] = lambda: measure_rate(loaded, plan, self.spec)
         except EngineFailure as error:
-            self.failures[driver.name] = error
+            self.failures[driver.name] = error.message
 
     def _rate(self, name: str) -> float:
         if name in self.failures:
@@ -193,7 +194,7 @@ class Comparison:
         try:
             return self._runs[name]()
         except EngineFailure as error:
-            self.failures[name] = error
+            self.failures[name] = error.message
             return 0.0
 
 

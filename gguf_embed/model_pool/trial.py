@@ -110,9 +110,8 @@ class FileTrials:
     def __init__(self, cache_dir: Path, report: Callable[[str], None]) -> None:
         self._records = MeasurementRecords(cache_dir)
         self._report = report
-        self._stopped: dict[
-            str, tuple[type[ModelFileError], str]
-        ] = {}  # what another state of the machine might not have
+        # problems that another state of the machine might not have
+        self._stopped: dict[str, tuple[type[ModelFileError], str]] = {}
 
     def check(self, job: TrialJob, memory_bytes: int) -> Collection[str]:
         """Try the file unless this was done before. Returns the lines that were reported for the operator.
