@@ -11,6 +11,7 @@ from typing import Literal
 
 from gguf_embed.cli.options import ServeFlags
 from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits, QueueConfig
+from gguf_embed.engines.select import may_use_gpu
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.locate import ModelSource, source_named
 from gguf_embed.model_store.places import expanded, temporary_folder
@@ -137,7 +138,7 @@ def model_config(flags: ServeFlags, has_gpu: bool, report: Report) -> ModelConfi
 
 def _may_use_gpu(flags: ServeFlags, has_gpu: bool) -> bool:
     """Whether -ngl auto means the GPU: not if the devices or the engine that are named exclude it."""
-    wants_other_engine = flags.engine == "openvino" and flags.n_gpu_layers == "auto"
+    wants_other_engine = not may_use_gpu(flags.engine) and flags.n_gpu_layers == "auto"
     return has_gpu and flags.device != "none" and not wants_other_engine
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import click
 
 from gguf_embed.cli.command import in_group
-from gguf_embed.cli.flag_types import LayerCount, Number, option
+from gguf_embed.cli.flag_types import EngineName, LayerCount, Number, option
+from gguf_embed.engines.select import engines_in_words
 
 THREADS = Number(1, 512)  # ggml's limit
 
 COMPUTE = in_group(
     "Engine and processors",
-    option("--engine", type=click.Choice(["auto", "openvino", "llama"]), default="auto", envvar="GGUF_EMBED_ENGINE",
-            help="openvino: encoders as whole graphs; llama: llama.cpp, for all models and for GPUs. auto: the faster "
-                 "one, measured when a model is first loaded."),
+    option("--engine", type=EngineName(), default="auto", envvar="GGUF_EMBED_ENGINE",
+            help=f"{engines_in_words()}. auto: the faster one, measured when a model is first loaded."),
     option("--precision", type=click.Choice(["auto", "f32", "bf16"]), default="auto", envvar="GGUF_EMBED_PRECISION",
             help="Precision of matrix products. auto: bf16 where the CPU is faster with it, and a check at warm-up "
                  "finds the vectors nearly unchanged (cosine 0.99995)."),

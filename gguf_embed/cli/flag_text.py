@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import click
 
-from gguf_embed.cli.flag_types import Number
+from gguf_embed.cli.flag_types import EngineName, Number
 
 _DEFAULT_IN_HELP = re.compile(r"\s*\[default: (?P<brackets>[^]]*)\]$|\s+Default: (?P<sentence>((?!\. ).)*?)\.?$")
 
@@ -57,7 +57,7 @@ def _value(option: click.Option) -> str:
     if option.metavar:
         return option.metavar
     match option.type:
-        case click.Choice(choices=choices):
+        case click.Choice(choices=choices) | EngineName(choices=choices):
             return "{" + ",".join(map(str, choices)) + "}"
         case click.Path():
             return "FILE"

@@ -59,6 +59,24 @@ class LayerCount(click.ParamType[int | str]):
             self.fail(f"{value!r} is not a number of layers, auto or all", param, ctx)
 
 
+class EngineName(click.ParamType[str]):
+    """ "auto", or an engine that is registered when the flag is read."""
+
+    name = "engine"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        from gguf_embed.engines.select import engine_names  # imported here, because other commands have no engines
+
+        return ("auto", *engine_names())
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(self.choices)}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return click.Choice(self.choices).convert(value, param, ctx)
+
+
 class Switch(click.types.BoolParamType):
     """Yes or no, from an environment variable."""
 

@@ -71,7 +71,7 @@ class ServeFlags:
     threads_batch: int | None
     threads_alone: int | None
     workers: int | None
-    engine: Literal["auto", "openvino", "llama"]
+    engine: str  # "auto", or a name
     precision: Literal["auto", "f32", "bf16"]
     flash_attn: Literal["on", "off", "auto"]
     weights: Literal["auto", "file", "bf16"]

@@ -23,6 +23,7 @@ from gguf_embed.embedder.prompts import prefix_of, prompt_choice
 from gguf_embed.embedder.slices import in_slices
 from gguf_embed.embedder.token_offsets import own_token_offsets
 from gguf_embed.embedder.words import worded
+from gguf_embed.engines.select import engine_names
 from gguf_embed.errors import EmbedError, NotSupported
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_store.default_model import cache_dir
@@ -48,7 +49,6 @@ from gguf_embed.types import (
 from gguf_embed.vectors import Rows
 from gguf_embed.vectors.sparse import SparseRows
 
-Engine = Literal["auto", "openvino", "llama"]
 Precision = Literal["auto", "f32", "bf16"]
 
 SLICE_TEXTS = 1024
@@ -74,7 +74,7 @@ class Embedder(TextModel):
         normalize: bool = True,
         prompts: Mapping[str, str] | None = None,
         threads: int | None = None,
-        engine: Engine = "auto",
+        engine: str = "auto",
         precision: Precision = "auto",
         n_gpu_layers: GpuLayers = "auto",
         cache: str | os.PathLike[str] | None = None,
@@ -92,7 +92,7 @@ class Embedder(TextModel):
         """
         if pooling is not None:
             check_choice("pooling", pooling, tuple(Pooling))
-        check_choice("engine", engine, get_args(Engine))
+        check_choice("engine", engine, ("auto", *engine_names()))
         check_choice("precision", precision, get_args(Precision))
         compute = ComputeConfig(
             n_threads=threads,

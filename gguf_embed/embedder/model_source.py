@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from gguf_embed.engines.select import supports_gpu
+from gguf_embed.engines.select import may_use_gpu, supports_gpu
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.locate import ModelSource, source_named
 from gguf_embed.model_store.names import split_parts
@@ -34,7 +34,7 @@ def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
 def gpu_layers(asked: GpuLayers, engine: str) -> int:
     """llama.cpp's number of layers; -1: all. Raises `ConfigError` if some are asked for and there is no GPU."""
     if asked == "auto":
-        return -1 if supports_gpu() and engine != "openvino" else 0
+        return -1 if supports_gpu() and may_use_gpu(engine) else 0
     layers = -1 if asked == "all" else asked
     if not isinstance(layers, int) or layers < -1:
         raise ConfigError(f'n_gpu_layers={asked!r}: give a number of layers, "all" or "auto"')

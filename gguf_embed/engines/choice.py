@@ -12,15 +12,15 @@ from gguf_embed.engines.base import EngineDriver, ExecutionPlan, LoadedEngine, L
 from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.memory import available_bytes
 from gguf_embed.engines.records import MeasurementRecords, record_key
-from gguf_embed.engines.select import Candidates, isolated_driver
+from gguf_embed.engines.select import Candidates, compared_names, isolated_driver
 from gguf_embed.engines.throughput import batch_lengths, best_rates, sample_batch, tokens_per_s
 from gguf_embed.errors import EngineFailure
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_heads import expands_unattended
 from gguf_embed.types import OutputSpec
 
-COMPARED = ("openvino", "llama")
-"""The engines that are compared. Any other one that accepts a file is taken without a comparison."""
+COMPARED = compared_names()
+"""The engines that are compared. One that is registered later and accepts a file is taken without a comparison."""
 
 MEASURE_S = 0.08
 N_ROUNDS = 3

@@ -10,11 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gguf_embed.engines.select import engine_packages
 from gguf_embed.engines.system_files import read_system_file
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.atomic_write import atomic_write
 
-_PACKAGES = ("gguf-embed", "llama-cpp-python", "openvino")
+_PACKAGES = ("gguf-embed", *engine_packages())
 
 
 class MeasurementRecords:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from gguf_embed.config import ModelConfig
@@ -18,28 +19,14 @@ from gguf_embed.gguf_file.stored_tokenizer import has_stored_tokenizer, read_sto
 from gguf_embed.tokenization.tokenizer_json import TokenizerJsonCodec
 
 
-def _static() -> EngineDriver:
-    from gguf_embed.engines.static.driver import StaticDriver
+def _in(folder: str, driver: str) -> Callable[[], EngineDriver]:
+    """What imports an engine's folder and creates its driver."""
 
-    return StaticDriver()
+    def make() -> EngineDriver:
+        created: EngineDriver = getattr(import_module(f"gguf_embed.engines.{folder}.driver"), driver)()
+        return created
 
-
-def _bm25() -> EngineDriver:
-    from gguf_embed.engines.bm25.driver import Bm25Driver
-
-    return Bm25Driver()
-
-
-def _openvino() -> EngineDriver:
-    from gguf_embed.engines.openvino.driver import OpenVinoDriver
-
-    return OpenVinoDriver()
-
-
-def _llama() -> EngineDriver:
-    from gguf_embed.engines.llama.driver import LlamaDriver
-
-    return LlamaDriver()
+    return make
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +36,27 @@ class RegisteredEngine:
     make: Callable[[], EngineDriver]  # imports and creates it
     architectures: frozenset[str] | None = None  # the only ones that it runs; None: it is asked
     only: bool = False  # no other engine runs these architectures, whichever is configured
+    title: str = ""  # for people; "": its name
+    suits: str = ""  # what it is for, in the help of --engine
+    package: str = ""  # whose version decides how fast and exact it is; "": our own
+    on_gpu: bool = False  # whether it can use one
 
 
 _ENGINES: dict[str, RegisteredEngine] = {
-    "static": RegisteredEngine(_static, frozenset({STATIC_ARCHITECTURE}), only=True),
-    "bm25": RegisteredEngine(_bm25, frozenset({BM25_ARCHITECTURE}), only=True),
-    "openvino": RegisteredEngine(_openvino),
-    "llama": RegisteredEngine(_llama),
+    "static": RegisteredEngine(_in("static", "StaticDriver"), frozenset({STATIC_ARCHITECTURE}), only=True),
+    "bm25": RegisteredEngine(_in("bm25", "Bm25Driver"), frozenset({BM25_ARCHITECTURE}), only=True),
+    "openvino": RegisteredEngine(
+        _in("openvino", "OpenVinoDriver"), title="OpenVINO", suits="encoders as whole graphs", package="openvino"
+    ),
+    "llama": RegisteredEngine(
+        _in("llama", "LlamaDriver"),
+        title="llama.cpp",
+        suits="llama.cpp, for all models and for GPUs",
+        package="llama-cpp-python",
+        on_gpu=True,
+    ),
 }
-"""By name, the preferred ones first."""
+"""By name, the preferred ones first. Everything that names engines reads it; nothing of their folders is imported."""
 
 _BUILT_IN = _ENGINES
 
@@ -143,6 +142,36 @@ def open_stored_tokenizer(header: GgufHeader) -> ClosableCodec:
     except ModelFileError as error:
         raise ModelFileError(f"{header.path}: {error.message}") from error
     return ClosableCodec(codec, lambda: None, exact=codec)
+
+
+def engine_names() -> tuple[str, ...]:
+    """The engines that can be asked for. The others run architectures of their own, whichever is asked for."""
+    return tuple(name for name, engine in _ENGINES.items() if not engine.only)
+
+
+def compared_names() -> tuple[str, ...]:
+    """Those that decide about each file whether they run it, so that several may."""
+    return tuple(name for name, engine in _ENGINES.items() if engine.architectures is None)
+
+
+def engine_title(name: str) -> str:
+    """What people call an engine: "llama.cpp"."""
+    return (_ENGINES[name].title if name in _ENGINES else "") or name
+
+
+def engines_in_words() -> str:
+    """What each engine that can be asked for is for."""
+    return "; ".join(f"{name}: {_ENGINES[name].suits}" for name in engine_names() if _ENGINES[name].suits)
+
+
+def engine_packages() -> tuple[str, ...]:
+    """The packages that the engines come from, by their names on PyPI, in alphabetical order."""
+    return tuple(sorted({engine.package for engine in _ENGINES.values() if engine.package}))
+
+
+def may_use_gpu(name: str) -> bool:
+    """Whether the engine that is asked for, or with "auto" any, can use a GPU."""
+    return any(engine.on_gpu for other, engine in _ENGINES.items() if name in ("auto", other))
 
 
 def has_other_engines() -> bool:
