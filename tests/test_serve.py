@@ -45,13 +45,15 @@ def error(reply: Reply, status: int) -> dict[str, object]:
 
 def test_the_banner_shows_what_was_chosen_and_its_curl_line_works(default_server):
     address = f"http://127.0.0.1:{default_server.port}"
-    assert default_server.banner[-4:] == (
-        "model    all-MiniLM-L6-v2: 384 dimensions, up to 512 tokens per text",
+    name, engine, *others = default_server.banner[-5:]
+    assert name == "model    all-MiniLM-L6-v2: 384 dimensions, up to 512 tokens per text"
+    assert re.fullmatch(r"engine   (OpenVINO|llama\.cpp), (BF16|F16|F32) \(\w+ kernels\), \d+ workers?", engine)
+    assert tuple(others) == (
         f"serving  {address}",
         f"page     open {address}/ in a browser to try it",
         f"""curl -w '\\n' {address}/v1/embeddings -d '{{"input": "hello"}}'""",
     )
-    assert all(len(line) <= 80 for line in default_server.banner[-4:])
+    assert all(len(line) <= 80 for line in default_server.banner[-5:])
     if shutil.which("curl") is None:
         pytest.skip("no curl here")
     line = default_server.banner[-1]

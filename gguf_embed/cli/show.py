@@ -42,6 +42,7 @@ from gguf_embed.preprocessing.prompt_prefixes import profile, prompts_of_header
 from gguf_embed.types import FileProblem, OutputSpec, Pooling
 
 if TYPE_CHECKING:
+    from gguf_embed.model_pool.computed_by import ComputedBy
     from gguf_embed.model_store.store import StoredModel
 
 
@@ -181,6 +182,7 @@ def _file_facts(header: GgufHeader, row: CatalogRow | None) -> list[tuple[str, s
         ("architecture", header.architecture),
         ("weights", file_type_name(header)),
         ("engine", _engine(header, own or (row.pooling if row is not None else None))),
+        ("last load", str(_last_load(header) or "")),
         ("check", _check(header, None if own else row.pooling if row is not None else None)),
         ("parameters", f"{n_params:,}" if n_params else ""),
         ("dimensions", str(vector_width(header) or "")),
@@ -200,6 +202,13 @@ def _engine(header: GgufHeader, pooling: Pooling | None) -> str:
     from gguf_embed.engines.choice import engine_in_words
 
     return engine_in_words(header, ModelConfig(), OutputSpec.of(pooling or Pooling.NONE), cache_dir(os.environ))
+
+
+def _last_load(header: GgufHeader) -> ComputedBy | None:
+    """What computed the file when it was last loaded, with whichever flags."""
+    from gguf_embed.model_pool.computed_by import last_load
+
+    return last_load(header.path, cache_dir(os.environ))
 
 
 def _check(header: GgufHeader, pooling: Pooling | None) -> str:
@@ -254,9 +263,17 @@ def as_fields(model: ShownModel) -> dict[str, object]:
         "pooling": str(pooling) if pooling is not None else None,
         "prompts": _prompts(model),
         "problems": [asdict(problem) for problem in _problems(model)],
+        "engine": _engine(header, pooling) if header is not None else None,
+        "last_load": _last_load_fields(header) if header is not None else None,
         "file": _header_fields(header) if header is not None else None,
         "catalog": row_fields(model.row) if model.row is not None else None,
     }
+
+
+def _last_load_fields(header: GgufHeader) -> dict[str, object] | None:
+    """With the engine's name, its precision, its kernels, and how many workers it had."""
+    last = _last_load(header)
+    return asdict(last) if last is not None else None
 
 
 def _header_fields(header: GgufHeader) -> dict[str, object]:

@@ -18,14 +18,14 @@ OPEN_TO_ALL = (
 
 
 def model_lines(loaded: Sequence[LoadedModel], served: Sequence[ModelStatus], *, facts: bool) -> list[str]:
-    """The models, loaded or not. `facts`: how the loaded ones are computed, too."""
+    """The models, loaded or not. `facts`: all about how the loaded ones are computed."""
     others = [status.info.name for status in served if status.state == "unloaded"]
     shown = ", ".join(others[:MAX_NAMES_SHOWN]) + (", …" if len(others) > MAX_NAMES_SHOWN else "")
     return [
         *(
             line
             for model in loaded
-            for line in (model_line(model), *image_lines(model), *(fact_lines(model) if facts else ()))
+            for line in (model_line(model), *image_lines(model), *(fact_lines(model) if facts else engine_lines(model)))
         ),
         *([f"more     {counted(len(others), 'model')}, loaded on first use: {shown}"] if others else []),
     ]
@@ -47,6 +47,14 @@ def image_lines(loaded: LoadedModel) -> list[str]:
     tower = loaded.config.mmproj.name if loaded.config.mmproj is not None else "the tower in its file"
     line = f"images   {tower}{'' if loaded.loaded.images_alone else ', experimental'}"
     return [line] if loaded.images is not None else []
+
+
+def engine_lines(loaded: LoadedModel) -> list[str]:
+    """What computes a model."""
+    from gguf_embed.model_pool.computed_by import ComputedBy
+
+    where = "" if loaded.process_state() is None else ", in a process of its own"
+    return [f"engine   {ComputedBy.of(loaded.info, loaded.scheduler.plan)}{where}"]
 
 
 def fact_lines(loaded: LoadedModel) -> list[str]:

@@ -14,6 +14,7 @@ from gguf_embed.engines.records import machine_key
 from gguf_embed.engines.select import supports_gpu
 from gguf_embed.errors import ModelFileError, WayOut
 from gguf_embed.gguf_file.digest import content_digest
+from gguf_embed.model_pool.computed_by import ComputedBy, note_load
 from gguf_embed.model_pool.eviction import with_options
 from gguf_embed.model_pool.file_problems import report_problems
 from gguf_embed.model_pool.loading import LoadedModel, LoadObserver, load_model
@@ -78,6 +79,7 @@ class FileLoader:
         if _state(spec) != before:
             model.close()
             raise ModelFileError(f"{spec.path} was changed while it was read", [WayOut.RETRY])
+        note_load(spec.path, self._cache_dir, ComputedBy.of(model.info, model.scheduler.plan))
         return model
 
     def _checked(self, trials: FileTrials, job: TrialJob, memory_bytes: int) -> tuple[str, Collection[str]]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
+from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.model_store.store import ModelStore
 from gguf_embed.types import Pooling
 from tests.cli.command import Place
 from tests.gguf_models import write_tiny_encoder
+from tests.running import running
 
 
 @pytest.fixture
@@ -86,6 +89,23 @@ def test_a_file_may_be_shown_by_its_path(place):
     shown = facts(place.call("show", path).stdout)
     assert (shown["architecture"], shown["pooling"], shown["rank head"]) == ("bert", "rank", "yes")
     assert "digest" not in shown
+
+
+def test_the_last_load_is_shown_with_engine_precision_and_kernels(place):
+    path = write_tiny_encoder(place.folder / "m.gguf")
+    before = json.loads(place.call("show", path, "--json").stdout)
+    assert (before["engine"], before["last_load"]) == (facts(place.call("show", path).stdout)["engine"], None)
+    assert "last load" not in place.call("show", path).stdout
+    for engine, title in (("openvino", "OpenVINO"), ("llama", r"llama\.cpp")):
+        config = ModelConfig(compute=ComputeConfig(engine=engine, precision="f32", n_workers=2))
+        with running(path, config, place.folder / "cache") as service:
+            service.embed("hello")
+        last = json.loads(place.call("show", path, "--json").stdout)["last_load"]
+        kernels = last.pop("kernels")
+        assert last == {"engine": engine, "precision": "F32", "workers": 2}
+        shown = facts(place.call("show", path).stdout)
+        assert re.fullmatch(rf"{title}, F32 \({kernels} kernels\), 2 workers", shown["last load"])
+        assert "measured when it is first served" in shown["engine"]  # without these flags
 
 
 def test_json_has_all_fields(place):
