@@ -16,6 +16,7 @@ pytest.importorskip("openvino", reason="OpenVINO has no package for this system"
 
 from tests.reranker_models import write_reranker
 from tests.server_process import Server, start_server, stop
+from tests.test_exactness import row_cosines
 
 TEXTS = ["hello world", "the cat sat on the mat", "é 中国 [SEP] x", "red"]
 LONG = "the cat sat on the red mat " * 20
@@ -97,6 +98,15 @@ def test_both_engines_answer_alike(servers, model, path, body):
     one, two = (servers[name].post(path, {**body, "model": model}) for name in ("llama", "openvino"))
     assert one.status == two.status, (one.body, two.body)
     assert_alike(one.json(), two.json(), "reply")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize("model", ["encoder", "decoder"])
+def test_each_text_has_the_same_vector(servers, model, pooling):
+    """`tests/engines/test_cosines.py` does this for all architectures."""
+    one, two = (servers[name].embed(TEXTS, model=model, pooling=pooling) for name in ("llama", "openvino"))
+    assert row_cosines(one, two).min() >= 0.9999
 
 
 @pytest.mark.process
