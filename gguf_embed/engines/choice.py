@@ -130,6 +130,10 @@ def _report_failures(failures: Mapping[str, str], chosen: str, spec: LoadSpec) -
     _report_refusals({name: reason.removeprefix(prefix) for name, reason in failures.items()}, chosen, spec)
 
 
+def _listed(rates: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {rate:,.0f} tokens/s" for name, rate in rates.items())
+
+
 def said_reasons() -> frozenset[str]:
     """The reasons of refusals that this process has reported, for one that it starts."""
     return frozenset(_said)
@@ -138,10 +142,6 @@ def said_reasons() -> frozenset[str]:
 def count_as_said(reasons: frozenset[str]) -> None:
     """Do not report these any more: the process that started this one has done so."""
     _said.update(reasons)
-
-
-def _listed(rates: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {rate:,.0f} tokens/s" for name, rate in rates.items())
 
 
 def engine_in_words(header: GgufHeader, config: ModelConfig, output: OutputSpec, cache_dir: Path) -> str:
