@@ -128,10 +128,10 @@ class Metrics:
             registry=registry,
         )
         self._body_memory_bytes = Gauge(
-            "gguf_embed_body_memory_bytes", "Memory that large request bodies take.", registry=registry
+            "gguf_embed_body_memory_bytes", "Memory that request bodies over 16 KiB take.", registry=registry
         )
         self._waiting_bodies = Gauge(
-            "gguf_embed_waiting_bodies", "Large request bodies that wait for memory.", registry=registry
+            "gguf_embed_waiting_bodies", "Request bodies that wait for memory.", registry=registry
         )
         self._running_texts = Gauge("gguf_embed_running_texts", "Texts in the engine now.", registry=registry)
 

@@ -190,14 +190,15 @@ async def _compute(flags: BatchFlags, rules: Rules, results: Results, n_requests
     from gguf_embed.server.app import DIALECTS
     from gguf_embed.server.batch_lines import answer_for
     from gguf_embed.server.context import ServerContext, ServerOptions
-    from gguf_embed.server.http.body_memory import BodyMemory
+    from gguf_embed.server.http.body_memory import BodyMemories
 
     metrics = Metrics()
     service = _open_service(flags.model, metrics)
     try:
         await service.load_first()
+        bodies = BodyMemories.of(UNLIMITED)
         context = ServerContext(
-            service, ServerOptions(__version__), metrics, DIALECTS, int(time.time()), body_memory=BodyMemory(UNLIMITED)
+            service, ServerOptions(__version__), metrics, DIALECTS, int(time.time()), body_memory=bodies
         )
         answer = answer_for(context, f"gguf-embed/{__version__}")
         run = LineRun(flags.input, rules, results, answer, lambda n_bytes: None, PATIENCE_S)
