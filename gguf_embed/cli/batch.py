@@ -34,7 +34,7 @@ LINES_FAILED = 3
 """The exit code if the output is complete but for lines that failed."""
 
 PATIENCE_S = 60.0
-UNLIMITED = 2**62
+UNLIMITED, UNLIMITED_S = 2**62, 1e6
 MAX_WRONG_SHOWN = 20
 REDRAW_S = 0.5
 EXAMPLES = """\b
@@ -219,7 +219,7 @@ def _open_service(model: str | None, metrics: Metrics) -> EmbedService:
     from gguf_embed.service.open import ServiceOptions, open_service
 
     compute = ComputeConfig(offload=OffloadConfig(n_gpu_layers=gpu_layers("auto", "auto")))
-    config = ModelConfig(queue=QueueConfig(max_tokens=UNLIMITED), compute=compute)
+    config = ModelConfig(queue=QueueConfig(max_tokens=UNLIMITED, max_wait_s=UNLIMITED_S), compute=compute)
     options = ServiceOptions(
         cache_dir(os.environ),
         [(source_of(model), config)],

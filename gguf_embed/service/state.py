@@ -43,4 +43,11 @@ def _health(
 
 def _queue_load(model: LoadedModel) -> QueueLoad:
     queue = model.scheduler.state()
-    return QueueLoad(model.info.name, queue.n_outside, queue.limit_tokens, queue.tokens_per_s, queue.interactive_tokens)
+    return QueueLoad(
+        model.info.name,
+        queue.n_outside,
+        queue.limit_tokens,
+        queue.tokens_per_s,
+        queue.interactive_tokens,
+        model.threads.n_waiting,
+    )

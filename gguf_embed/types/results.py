@@ -114,6 +114,7 @@ class QueueLoad:
     limit_tokens: int
     tokens_per_s: float  # measured
     interactive_tokens: int  # in a batch while short requests come
+    n_tokenizing: int = 0  # requests that wait for a thread that tokenizes
 
 
 @dataclass(frozen=True, slots=True)
