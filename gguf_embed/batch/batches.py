@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_embed.batch.errors import InUse, NoSuchObject, StorageFailed, StorageFull
-from gguf_embed.batch.job import Job, Work
+from gguf_embed.batch.job import Work
+from gguf_embed.batch.jobs import Jobs
 from gguf_embed.batch.ledger import Ledger, new_id
 from gguf_embed.batch.records import BATCH_ID, FILE_ID, Batch, BatchLimits, FileRecord, Status, StoredBatches, moved
-from gguf_embed.batch.store import RECORD_BYTES, open_store
+from gguf_embed.batch.space import owner_share
+from gguf_embed.batch.store import open_store
 from gguf_embed.batch.upload import Upload
 from gguf_embed.errors import InvalidRequest, Overloaded
 
 logger = logging.getLogger(__name__)
 
-JOBS_AT_ONCE = 4
 SWEEP_S = 60.0
 RETRY_AFTER_S = 60
 """What a client is told that has too many batches."""
@@ -54,7 +55,7 @@ class Batches:
         self._opening = asyncio.Lock()
         self._ledger: Ledger | None = None
         self._work: Work | None = None
-        self._jobs: dict[str, tuple[Job, asyncio.Task[None]]] = {}
+        self._jobs: Jobs | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._is_closing = False
 
@@ -69,10 +70,8 @@ class Batches:
     async def stop_jobs(self) -> None:
         """The next start continues them."""
         self._is_closing = True
-        tasks = [task for _, task in self._jobs.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._jobs is not None:
+            await self._jobs.stop()
 
     async def close(self) -> None:
         await self.stop_jobs()
@@ -89,7 +88,9 @@ class Batches:
                 store = await asyncio.to_thread(open_store, self._folder, self.limits)
                 self._ledger = Ledger(store, self._clock)
                 self._sweeper = asyncio.create_task(self._sweep_forever(self._ledger))
-                self._start_jobs(self._ledger)
+                if self._work is not None and not self._is_closing:
+                    self._jobs = Jobs(self._ledger, self._work, self._poll_s)
+                    self._jobs.start()
             return self._ledger
 
     async def owner_of(self, api_key: str) -> str:
@@ -99,10 +100,7 @@ class Batches:
 
     async def begin_upload(self, owner: str) -> Upload:
         """Raises `StorageFull` if there are too many files."""
-        ledger = await self._opened()
-        if len(ledger.store.files) >= self.limits.max_files:
-            raise StorageFull(f"there are {self.limits.max_files} files, which is the limit: delete some")
-        return await Upload.begin(ledger, owner, self.limits.max_file_bytes)
+        return await Upload.begin(await self._opened(), owner, self.limits.max_file_bytes)
 
     async def files(self, owner: str, purpose: str | None = None) -> Sequence[FileRecord]:
         """The owner's files, oldest first."""
@@ -130,11 +128,8 @@ class Batches:
         """Raises `NoSuchObject`, or `InUse`."""
         record = await self.file(owner, file_id)
         ledger = await self._opened()
-        readers = [b for b in ledger.store.all_batches() if b.input_file_id == file_id and not b.is_over]
-        if readers:
-            first = readers[0]
-            raise InUse(f"file {file_id} is read by {first.id}, which is {first.status}: cancel that first", "file_id")
-        await ledger.on_disk(ledger.store.remove_file, record.id)
+        if not await ledger.on_disk(ledger.store.remove_file, record.id):
+            raise NoSuchObject("file", file_id)
 
     # batches
 
@@ -172,19 +167,26 @@ class Batches:
             metadata=new.metadata,
         )
         await self._make_room(ledger, owner)
-        ledger.store.space.take(RECORD_BYTES)
-        await ledger.on_disk(ledger.store.save_batch, batch)
-        self._start_jobs(ledger)
+        try:
+            await ledger.on_disk(ledger.store.add_batch, batch)
+        except NoSuchObject as error:
+            raise InvalidRequest(error.message, "input_file_id") from None
+        if self._jobs is not None:
+            self._jobs.start()
         return batch
 
     async def _make_room(self, ledger: Ledger, owner: str) -> None:
         """Forget the owner's oldest batch that is over, if there are too many. Raises `StorageFull`."""
-        stored = ledger.store.all_batches()
-        if len(stored) < self.limits.max_batches:
+        stored, limit = ledger.store.all_batches(), self.limits.max_batches
+        mine = [batch for batch in stored if batch.owner == owner]
+        share = owner_share(limit, self.limits.is_shared, len(stored) - len(mine))
+        if len(stored) < limit and len(mine) < share:
             return
-        over = [batch for batch in stored if batch.owner == owner and batch.is_over]
+        jobs = self._jobs  # one that has just stored the end of its batch still reads it
+        over = [batch for batch in mine if batch.is_over and not (jobs is not None and jobs.is_running(batch.id))]
         if not over:
-            raise StorageFull(f"there are {len(stored)} batches, which is the limit: try again when some are over")
+            found = f"there are {limit}" if len(stored) >= limit else f"this key has {len(mine)}"
+            raise StorageFull(f"{found} batches, which is the limit: try again when some are over")
         oldest = min(over, key=lambda batch: batch.number)
         await ledger.on_disk(ledger.store.remove_batch, oldest.id)
 
@@ -203,8 +205,7 @@ class Batches:
         return self._now(found)
 
     def _now(self, batch: Batch) -> Batch:
-        running = self._jobs.get(batch.id)
-        return running[0].batch if running is not None else batch
+        return batch if self._jobs is None else self._jobs.now(batch)
 
     async def cancel(self, owner: str, batch_id: str) -> Batch:
         """Stop computing it. What is finished is kept. Raises `NoSuchObject`, or `InvalidRequest` if it is over."""
@@ -219,8 +220,8 @@ class Batches:
             return moved(batch, Status.CANCELLING, ledger.now_s)
 
         await ledger.change(batch_id, step)
-        if batch_id in self._jobs:
-            self._jobs[batch_id][0].cancel()
+        if self._jobs is not None:
+            self._jobs.cancel(batch_id)
         return await self.batch(owner, batch_id)
 
     def stored(self) -> StoredBatches:
@@ -231,37 +232,6 @@ class Batches:
         batches = [self._now(batch) for batch in store.all_batches()]
         waiting = (b.n_requests - b.n_completed - b.n_failed for b in batches if not b.is_over)
         return StoredBatches(Counter(batch.status.value for batch in batches), sum(waiting), store.space.used_bytes)
-
-    # jobs
-
-    def _start_jobs(self, ledger: Ledger) -> None:
-        """Start as many jobs as may run."""
-        if self._work is None or self._is_closing:
-            return
-        while True:
-            running = [ledger.store.batches[batch_id] for batch_id in self._jobs]
-            waiting = [b for b in ledger.store.all_batches() if not b.is_over and b.id not in self._jobs]
-            chosen = choose(waiting, running, JOBS_AT_ONCE)
-            if chosen is None:
-                return
-            job = Job(chosen.id, ledger, self._work, self._poll_s)
-            self._jobs[chosen.id] = job, asyncio.create_task(self._run(job, ledger))
-
-    async def _run(self, job: Job, ledger: Ledger) -> None:
-        try:
-            await job.run()
-        except (StorageFailed, StorageFull) as error:
-            logger.warning("%s stops, and is continued at the next start: %s", job.batch_id, error.message)
-            return  # it stays among the jobs, so that it is not started again
-        except Exception:
-            logger.exception("%s stops, and is continued at the next start", job.batch_id)
-            return
-        batch = job.batch
-        logger.info(
-            "%s is %s: %d of %d requests succeeded", batch.id, batch.status, batch.n_completed, batch.n_requests
-        )
-        del self._jobs[job.batch_id]
-        self._start_jobs(ledger)
 
     async def _sweep_forever(self, ledger: Ledger) -> None:
         while True:
@@ -276,20 +246,7 @@ class Batches:
         now_s, store = ledger.now_s, ledger.store
         in_use = {batch.input_file_id for batch in store.all_batches() if not batch.is_over}
         for record in [r for r in store.all_files() if r.expires_at <= now_s and r.id not in in_use]:
-            await ledger.on_disk(store.remove_file, record.id)
+            with suppress(InUse):
+                await ledger.on_disk(store.remove_file, record.id)
         for batch in [b for b in store.all_batches() if (b.ended_at or now_s) + self.limits.kept_s <= now_s]:
             await ledger.on_disk(store.remove_batch, batch.id)
-
-
-def choose(waiting: Sequence[Batch], running: Sequence[Batch], n_at_once: int) -> Batch | None:
-    """The batch to start now: the oldest one of the owner that has the fewest running; None if none may start.
-
-    One that is being cancelled or finalized starts in any case, because its end takes no computing.
-    """
-    ending = [batch for batch in waiting if batch.status in (Status.CANCELLING, Status.FINALIZING)]
-    if ending:
-        return min(ending, key=lambda batch: batch.number)
-    if len(running) >= n_at_once:
-        return None
-    n_running = Counter(batch.owner for batch in running)
-    return min(waiting, key=lambda batch: (n_running[batch.owner], batch.number), default=None)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from gguf_embed.batch.check import check_source
 from gguf_embed.batch.errors import StorageFailed, StorageFull
 from gguf_embed.batch.ledger import Ledger, new_id
 from gguf_embed.batch.line_log import Results
-from gguf_embed.batch.lines import Checked, Rules, check_input
+from gguf_embed.batch.lines import Rules
 from gguf_embed.batch.records import Batch, FileRecord, LineError, Status, moved
 from gguf_embed.batch.run_lines import Answer, LineRun, run_lines, write_left
 from gguf_embed.batch.store import LOGS, RECORD_BYTES, storage_error
 from gguf_embed.types.caller import CALLER, Caller, Priority
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 NOT_COMPUTED = {
     Status.EXPIRED: ("batch_expired", "the batch expired before this request was computed"),
@@ -69,9 +73,9 @@ class Job:
         self._cancelled.set()
 
     async def run(self) -> None:
-        """Returns when the batch is over. If it is cancelled, the batch continues with the next run.
+        """Returns when the batch is over. If it is cancelled, or raises, the batch continues with the next run.
 
-        Raises `StorageFailed` or `StorageFull` if the disk fails on a record.
+        Raises `StorageFailed`, `StorageFull` or `OSError` if the disk fails.
         """
         owner = f"batch {self.batch.owner}"
         CALLER.set(Caller(owner, Priority.BATCH, cache_scope=owner))
@@ -86,23 +90,41 @@ class Job:
                 self._results = None
 
     async def _validate(self) -> None:
-        if self._has_expired():
-            await self._move(Status.EXPIRED)
+        checking = await self._watched(check_source(self._source, self._rules))
+        if checking.cancelled():
+            await self._move(Status.EXPIRED)  # a cancelled batch has its status already
             return
-        try:
-            checked = await asyncio.to_thread(self._check)
-        except OSError as error:
+        error = checking.exception()
+        if isinstance(error, OSError):
             failure = storage_error(error, self._ledger.store.folder)
             await self._move(Status.FAILED, errors=(LineError("input_file_unreadable", failure.message),))
             return
+        checked = checking.result()
         if checked.errors:
             await self._move(Status.FAILED, errors=checked.errors, n_requests=checked.n_requests, model=checked.model)
         else:
             await self._move(Status.IN_PROGRESS, n_requests=checked.n_requests, model=checked.model)
 
-    def _check(self) -> Checked:
-        with self._source.open("rb") as stream:
-            return check_input(stream, self._rules)
+    async def _watched(
+        self, work: Coroutine[Any, Any, _T], at_each_look: Callable[[], None] | None = None
+    ) -> asyncio.Task[_T]:
+        """Run work until it is done, or stop it because the batch is cancelled or expires; its task then is cancelled.
+
+        `at_each_look` runs on a thread, and what it raises ends the work, too.
+        """
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._cancelled.wait())
+        try:
+            while not (task.done() or self._cancelled.is_set() or self._has_expired()):
+                await asyncio.wait({task, stop}, timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED)
+                if at_each_look is not None:
+                    await asyncio.to_thread(at_each_look)
+        finally:
+            stop.cancel()
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # it is lost if another one ends this, which is not worth a warning
+        return task
 
     @property
     def _rules(self) -> Rules:
@@ -128,14 +150,15 @@ class Job:
         output, errors = (store.log_path(self.batch_id, log) for log in LOGS)
         results = await asyncio.to_thread(Results, output, errors, self.batch.key)
         self._results = results
-        run = LineRun(self._source, self._rules, results, self._work.answer_of(self.batch), store.space.take)
+        taken = partial(store.space.taken, self.batch.owner)
+        run = LineRun(self._source, self._rules, results, self._work.answer_of(self.batch), taken)
         if self.batch.status is Status.IN_PROGRESS:
             await self._compute(run)
         batch = self.batch
         end = Status.CANCELLED if batch.status is Status.CANCELLING else batch.ends_as
         if end in NOT_COMPUTED and batch.in_progress_at is not None:
             try:
-                await asyncio.to_thread(write_left, run, *NOT_COMPUTED[end])
+                await write_left(run, *NOT_COMPUTED[end])
             except (OSError, StorageFull) as error:
                 logger.warning("%s: the requests that were left are not in its error file: %s", batch.id, error)
         await asyncio.to_thread(results.sync)
@@ -153,16 +176,7 @@ class Job:
 
     async def _compute(self, run: LineRun) -> None:
         """Compute lines until all are finished, or the batch is cancelled, expires or has no room."""
-        lines = asyncio.create_task(run_lines(run))
-        stop = asyncio.create_task(self._cancelled.wait())
-        try:
-            while not (lines.done() or self._cancelled.is_set() or self._has_expired()):
-                await asyncio.wait({lines, stop}, timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED)
-                await asyncio.to_thread(run.results.sync)
-        finally:
-            stop.cancel()
-            lines.cancel()
-            await asyncio.wait({lines})
+        lines = await self._watched(run_lines(run), run.results.sync)
         ends_as, errors = self._outcome(lines)
         await self._move(Status.FINALIZING, ends_as=ends_as, errors=errors)
 
@@ -203,7 +217,7 @@ class Job:
                     expires_at=now_s + batch.output_kept_s,
                 )
                 await self._ledger.on_disk(store.add_file, record, path)
-                store.space.add(RECORD_BYTES)
+                store.space.add(batch.owner, RECORD_BYTES, n_files=1)
 
     async def _move(self, status: Status, **changes: Any) -> None:
         """Store the next status. One that was cancelled meanwhile stays so."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from gguf_embed.batch.lines import LineReply, LineRequest, Written, left_line, output_line, read_written
+
+Taken = Callable[[int], AbstractContextManager[object]]
+"""Takes room for so many bytes, and gives it back if the block raises."""
 
 
 class LineLog:
@@ -20,7 +24,7 @@ class LineLog:
         self.path = path
         self.n_bytes = 0
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        self._is_synced = True
+        self._is_synced = False  # what an earlier process wrote may be in memory only
         with path.open("rb") as stream:
             while (raw := stream.readline()) and (found := read_written(raw, key)) is not None:
                 note(found)
@@ -40,9 +44,10 @@ class LineLog:
         self._is_synced = False
 
     def sync(self) -> None:
+        """Raises `OSError`; the next call then tries again."""
         if not self._is_synced:
-            self._is_synced = True
             os.fsync(self._handle)
+            self._is_synced = True
 
     def close(self) -> None:
         """The file stays."""
@@ -77,23 +82,23 @@ class Results:
         byte = number // 8
         return byte < len(self._done) and bool(self._done[byte] >> number % 8 & 1)
 
-    def write(self, finished: Sequence[tuple[LineRequest, LineReply]], take: Callable[[int], None]) -> None:
-        """Append finished lines. `take` is called with their bytes before. Raises `OSError`, and what `take` raises."""
+    def write(self, finished: Sequence[tuple[LineRequest, LineReply]], taken: Taken) -> None:
+        """Append finished lines. Raises `OSError`, and what `taken` raises."""
         good = [(request, reply) for request, reply in finished if reply.is_ok]
         bad = [(request, reply) for request, reply in finished if not reply.is_ok]
         self.model = self.model or next((reply.model for _, reply in good), None)
         for log, part, note in ((self.output, good, self._note_completed), (self.errors, bad, self._note_failed)):
             lines = b"".join(output_line(self.key, request, reply) for request, reply in part)
-            take(len(lines))
-            log.append(lines)
+            with taken(len(lines)):
+                log.append(lines)
             for request, reply in part:
                 note(Written(request.number, reply.n_tokens))
 
-    def write_left(self, left: Sequence[LineRequest], code: str, message: str, take: Callable[[int], None]) -> None:
+    def write_left(self, left: Sequence[LineRequest], code: str, message: str, taken: Taken) -> None:
         """Append lines that will not be computed to the errors. They do not count as failed."""
         lines = b"".join(left_line(self.key, request, code, message) for request in left)
-        take(len(lines))
-        self.errors.append(lines)
+        with taken(len(lines)):
+            self.errors.append(lines)
         for request in left:
             self._mark(request.number)
 

@@ -1,41 +1,24 @@
-"""The lines of a batch: reading and checking those of the input, writing those of the output. Pure but for reading."""
+"""The lines of a batch: what those of the input say, and writing those of the output. Pure."""
 
 from __future__ import annotations
 
-import codecs
-import hashlib
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import orjson
 
-from gguf_embed.batch.records import BatchLimits, LineError
-from gguf_embed.errors import InvalidRequest
+from gguf_embed.batch.input_lines import LARGE_LINE_BYTES, Line, LineRoom, unlimited_room
+from gguf_embed.batch.records import BatchLimits
+from gguf_embed.errors import InvalidRequest, PayloadTooLarge
 
 JsonObject = Mapping[str, object]
-ParseObject = Callable[[bytes], JsonObject]
-"""JSON bytes → an object, as the HTTP routes read it. Raises `InvalidRequest`."""
+ParseObject = Callable[[bytes | bytearray], JsonObject]
+"""JSON bytes → an object, as the HTTP routes read it. Raises `InvalidRequest`, or `PayloadTooLarge` for too many
+values."""
 
 MAX_CUSTOM_ID = 512  # characters
-MAX_ERRORS = 100
-"""How many wrong lines a failed batch lists."""
-
-_LINES_PER_TURN = 32
-_AROUND_BODY_BYTES = 4096
-"""What a line may have around its body."""
-
 _OUTPUT_ID = re.compile(rb'\{"id":"batch_req_([0-9a-f]{32})_(\d{1,12})_(\d{1,12})",')
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the input. `number` counts from 1, as an editor does; `raw` is None for a line that is too long."""
-
-    number: int
-    raw: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +48,14 @@ class LineReply:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the lines of one batch must be."""
+    """What the lines of one batch must be, and how they are parsed."""
 
     urls: frozenset[str]
     limits: BatchLimits
-    parse: ParseObject
+    parse: ParseObject  # of lines up to `LARGE_LINE_BYTES`
+    parse_large: Callable[[bytearray], JsonObject]  # like `parse`, and may change the bytes
     count_inputs: Callable[[str, JsonObject], int]  # of a URL and a body
+    room: LineRoom = unlimited_room  # for large lines
 
 
 class BadLine(Exception):
@@ -81,30 +66,16 @@ class BadLine(Exception):
         self.code, self.message, self.param = code, message, param
 
 
-def read_lines(stream: BinaryIO, max_body_bytes: int) -> Iterator[Line]:
-    """The lines that are not blank. Holds one line in memory, and of a longer one only its beginning."""
-    max_bytes = max_body_bytes + _AROUND_BODY_BYTES
-    number = 0
-    while raw := stream.readline(max_bytes + 1):
-        number += 1
-        if number == 1:
-            raw = raw.removeprefix(codecs.BOM_UTF8)
-        if len(raw) > max_bytes:
-            while raw and not raw.endswith(b"\n"):
-                raw = stream.readline(max_bytes)
-            yield Line(number, None)
-        elif raw.strip():
-            yield Line(number, raw)
-
-
 def parse_line(line: Line, rules: Rules) -> LineRequest:
     """Raises `BadLine`. The body's own fields are left to its route."""
     if line.raw is None:
         raise BadLine("line_too_long", f"the line is over {rules.limits.max_line_bytes:,} bytes: split its inputs")
     try:
-        given = rules.parse(line.raw)
+        given = _parse(line.raw, rules)
     except InvalidRequest as error:
         raise BadLine("invalid_json_line", error.message.replace("the body", "the line")) from None
+    except PayloadTooLarge as error:
+        raise BadLine("too_many_values", error.message.replace("the body", "the line")) from None
     custom_id, url, body = given.get("custom_id"), given.get("url"), given.get("body")
     if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_CUSTOM_ID:
         raise BadLine(
@@ -122,75 +93,10 @@ def parse_line(line: Line, rules: Rules) -> LineRequest:
     return LineRequest(line.number, custom_id, url, body)
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """The result of reading a whole input. Without errors it can be computed."""
-
-    n_requests: int
-    errors: tuple[LineError, ...]
-    model: str | None  # of the first line
-    sha256: str
-
-
-class _Hashed:
-    """A stream whose bytes are hashed as they are read."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.sha256 = hashlib.sha256()
-
-    def readline(self, limit: int) -> bytes:
-        raw = self._stream.readline(limit)
-        self.sha256.update(raw)
-        return raw
-
-
-def check_input(stream: BinaryIO, rules: Rules) -> Checked:
-    """Read all lines. Memory grows with their number only, by about 100 bytes each. May take seconds."""
-    hashed = _Hashed(stream)
-    seen: set[bytes] = set()
-    errors: list[LineError] = []
-    n_requests = n_inputs = 0
-    model: str | None = None
-    limits = rules.limits
-    for line in read_lines(hashed, limits.max_line_bytes):  # type: ignore[arg-type]  # it only calls readline
-        n_requests += 1
-        if n_requests % _LINES_PER_TURN == 0:
-            time.sleep(0)  # lets the event loop have the interpreter at once
-        try:
-            request = _checked(line, rules, seen)
-        except BadLine as bad:
-            if len(errors) < MAX_ERRORS:
-                errors.append(LineError(bad.code, bad.message, line.number, bad.param))
-            continue
-        n_inputs += rules.count_inputs(request.url, request.body)
-        if model is None and isinstance(request.body.get("model"), str):
-            model = str(request.body["model"])
-    return Checked(n_requests, (*_of_all(n_requests, n_inputs, limits), *errors), model, hashed.sha256.hexdigest())
-
-
-def _checked(line: Line, rules: Rules, seen: set[bytes]) -> LineRequest:
-    request = parse_line(line, rules)
-    digest = hashlib.blake2b(request.custom_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    if digest in seen:
-        raise BadLine("duplicate_custom_id", "an earlier line has the same custom_id", "custom_id")
-    seen.add(digest)
-    return request
-
-
-def _of_all(n_requests: int, n_inputs: int, limits: BatchLimits) -> Iterator[LineError]:
-    """What is wrong with the input as a whole."""
-    if n_requests == 0:
-        yield LineError("empty_file", "the input file has no lines: write one request per line")
-    if limits.max_requests is not None and n_requests > limits.max_requests:
-        yield LineError(
-            "too_many_requests",
-            f"the input file has {n_requests} requests, the limit is {limits.max_requests}: split it",
-        )
-    if limits.max_inputs is not None and n_inputs > limits.max_inputs:
-        yield LineError(
-            "too_many_inputs", f"the input file has {n_inputs} inputs, the limit is {limits.max_inputs}: split it"
-        )
+def _parse(raw: bytes | bytearray, rules: Rules) -> JsonObject:
+    if len(raw) <= LARGE_LINE_BYTES:
+        return rules.parse(raw)
+    return rules.parse_large(raw if isinstance(raw, bytearray) else bytearray(raw))
 
 
 def output_line(key: str, request: LineRequest, reply: LineReply) -> bytes:

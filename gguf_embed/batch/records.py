@@ -178,4 +178,5 @@ class BatchLimits:
     max_active: int = 100  # batches of a key that are not over
     max_batches: int = 10_000  # in all
     min_free_bytes: int = 256 * 2**20  # what is left to others on the disk
+    is_shared: bool = False  # by several API keys, of which none may take everything
     kept_s: int = field(default=30 * 86_400)  # files without an expiry, and batches after their end

@@ -9,11 +9,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
-from gguf_embed.batch.line_log import Results
-from gguf_embed.batch.lines import LineReply, LineRequest, Rules, parse_line, read_lines, request_id
+from gguf_embed.batch.input_lines import LARGE_LINE_BYTES, LargeLine, Line, read_large, read_lines
+from gguf_embed.batch.line_log import Results, Taken
+from gguf_embed.batch.lines import LineReply, LineRequest, Rules, parse_line, request_id
+from gguf_embed.batch.threads import on_thread
 from gguf_embed.errors import Unavailable
 
 Answer = Callable[[LineRequest, str], Awaitable[LineReply]]
@@ -26,6 +28,9 @@ CHUNK_LINES, CHUNK_BYTES = 256, 2**20
 """How much of the input is read and parsed at once, on a thread."""
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
+
+_Read = tuple[LineRequest, int]
+"""A request, and the bytes of its line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ class LineRun:
     rules: Rules
     results: Results
     answer: Answer
-    take: Callable[[int], None]  # called with the bytes that will be written
+    taken: Taken  # of the bytes that are written
     patience_s: float = float("inf")  # how long one line is sent again while nothing is wrong with it
 
 
@@ -86,20 +91,30 @@ async def run_lines(run: LineRun) -> None:
     """Compute and write all lines that are not finished. If it is cancelled, what is computed up to the first line
     without an answer is written, so that the output stays in the order of the input.
 
-    Raises `Unavailable` if the patience ends, `OSError`, and what `run.take` raises.
+    Raises `Unavailable` if the patience ends, `OSError`, and what `run.taken` raises.
     """
     in_flight = _InFlight()
-    try:
-        async with aclosing(_unfinished(run)) as requests:
-            async for request, n_bytes in requests:
-                n_inputs = max(1, run.rules.count_inputs(request.url, request.body))
-                while not in_flight.has_room(n_inputs, n_bytes):
-                    await _write_first(run, in_flight)
-                in_flight.add(_Line(request, asyncio.create_task(_answered(run, request)), n_inputs, n_bytes))
-        while in_flight.lines:
+    async with aclosing(_unfinished(run)) as chunks:
+        try:
+            async for chunk in chunks:
+                await _send(run, in_flight, chunk)
+            while in_flight.lines:
+                await _write_first(run, in_flight)
+        finally:
+            await _abandon(run, in_flight)
+
+
+async def _send(run: LineRun, in_flight: _InFlight, chunk: deque[_Read]) -> None:
+    """Begin to compute lines, each when there is room for it. Takes them out of `chunk`. Returns when a large one,
+    whose memory is limited, is written."""
+    while chunk:
+        request, n_bytes = chunk.popleft()
+        n_inputs = max(1, run.rules.count_inputs(request.url, request.body))
+        while not in_flight.has_room(n_inputs, n_bytes):
             await _write_first(run, in_flight)
-    finally:
-        await _abandon(run, in_flight)
+        in_flight.add(_Line(request, asyncio.create_task(_answered(run, request)), n_inputs, n_bytes))
+    while in_flight.n_bytes > LARGE_LINE_BYTES:
+        await _write_first(run, in_flight)
 
 
 async def _write_first(run: LineRun, in_flight: _InFlight) -> None:
@@ -125,13 +140,8 @@ def _is_good(answer: asyncio.Task[LineReply]) -> bool:
 
 
 async def _write(run: LineRun, finished: list[tuple[LineRequest, LineReply]]) -> None:
-    # shielded: a write that has begun must be counted, or the line would be written twice
-    writing = asyncio.ensure_future(asyncio.to_thread(run.results.write, finished, run.take))
-    try:
-        await asyncio.shield(writing)
-    except asyncio.CancelledError:
-        await asyncio.wait([writing])
-        raise
+    # on a thread that is awaited: a write that has begun must be counted, or the line would be written twice
+    await on_thread(run.results.write, finished, run.taken)
 
 
 async def _answered(run: LineRun, request: LineRequest) -> LineReply:
@@ -147,36 +157,49 @@ async def _answered(run: LineRun, request: LineRequest) -> LineReply:
         pause_s = min(MAX_PAUSE_S, 2 * pause_s)
 
 
-async def _unfinished(run: LineRun) -> AsyncGenerator[tuple[LineRequest, int], None]:
-    """The requests without a result, with the bytes of their lines. Read and parsed on a thread, in small parts."""
+async def _unfinished(run: LineRun) -> AsyncGenerator[deque[_Read]]:
+    """The requests without a result, in small parts that are read and parsed on a thread. A large one is a part by
+    itself, and has its room until the next part is asked for."""
     with run.source.open("rb") as stream:
-        requests = left_requests(stream, run.rules, run.results)
-        while chunk := await asyncio.to_thread(_take, requests):
-            for entry in chunk:
-                yield entry
+        lines = _left_lines(stream, run.rules, run.results)
+        while True:
+            chunk, large = await on_thread(_take, lines, run.rules)
+            if not chunk and large is None:
+                return
+            yield chunk
+            if large is not None:
+                async with run.rules.room(large.n_bytes) as parsing:
+                    async with parsing:
+                        chunk = deque([await on_thread(_read_large, stream, large, run.rules)])
+                    yield chunk
 
 
-def left_requests(stream: BinaryIO, rules: Rules, results: Results) -> Iterator[tuple[LineRequest, int]]:
-    """Each request that has no result, and the bytes of its line. The input has been checked."""
-    for line in read_lines(stream, rules.limits.max_line_bytes):
-        if not results.has(line.number):
-            yield parse_line(line, rules), len(line.raw or b"")
+def _left_lines(stream: BufferedIOBase, rules: Rules, results: Results) -> Iterator[Line | LargeLine]:
+    """Each line that has no result. The input has been checked."""
+    return (line for line in read_lines(stream, rules.limits.max_line_bytes) if not results.has(line.number))
 
 
-def _take(requests: Iterator[tuple[LineRequest, int]]) -> list[tuple[LineRequest, int]]:
-    taken: list[tuple[LineRequest, int]] = []
+def _take(lines: Iterator[Line | LargeLine], rules: Rules) -> tuple[deque[_Read], LargeLine | None]:
+    """The next requests, and the large line after them, if that ended this part."""
+    taken: deque[_Read] = deque()
     n_bytes = 0
-    for request, n_line_bytes in requests:
-        taken.append((request, n_line_bytes))
-        n_bytes += n_line_bytes
+    for line in lines:
+        if isinstance(line, LargeLine):
+            return taken, line
+        taken.append((parse_line(line, rules), len(line.raw or b"")))
+        n_bytes += taken[-1][1]
         if len(taken) == CHUNK_LINES or n_bytes >= CHUNK_BYTES:
             break
-    return taken
+    return taken, None
 
 
-def write_left(run: LineRun, code: str, message: str) -> None:
-    """Write an error for each request that has no result. Blocks. Raises `OSError`, and what `run.take` raises."""
-    with run.source.open("rb") as stream:
-        requests = left_requests(stream, run.rules, run.results)
-        while chunk := _take(requests):
-            run.results.write_left([request for request, _ in chunk], code, message, run.take)
+def _read_large(stream: BufferedIOBase, large: LargeLine, rules: Rules) -> _Read:
+    return parse_line(read_large(stream, large), rules), large.n_bytes
+
+
+async def write_left(run: LineRun, code: str, message: str) -> None:
+    """Write an error for each request that has no result. Raises `OSError`, and what `run.taken` raises."""
+    async with aclosing(_unfinished(run)) as chunks:
+        async for chunk in chunks:
+            await on_thread(run.results.write_left, [request for request, _ in chunk], code, message, run.taken)
+            chunk.clear()

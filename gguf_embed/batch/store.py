@@ -16,16 +16,15 @@ import hmac
 import logging
 import os
 import secrets
-import shutil
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from gguf_embed.batch.errors import StorageFailed, StorageFull
+from gguf_embed.batch.errors import InUse, NoSuchObject, StorageFailed, StorageFull
 from gguf_embed.batch.records import Batch, BatchLimits, FileRecord, dump, load_batch, load_file
+from gguf_embed.batch.space import Space
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.atomic_write import atomic_write
 
@@ -42,38 +41,6 @@ RECORD_BYTES = 4096
 """What a record counts for: the smallest file on most disks."""
 
 LOGS = ("output", "errors")
-
-
-@dataclass(slots=True)
-class Space:
-    """The bytes that are taken in the folder. For any thread."""
-
-    folder: Path
-    limits: BatchLimits
-    used_bytes: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def take(self, n_bytes: int) -> None:
-        """Raises `StorageFull` beyond the limit, or if the disk would be nearly full."""
-        limit = self.limits.max_total_bytes
-        if n_bytes > 0 and shutil.disk_usage(self.folder).free - n_bytes < self.limits.min_free_bytes:
-            raise StorageFull("the server's disk is nearly full: delete files, or free some space on it")
-        with self._lock:
-            if self.used_bytes + n_bytes > limit:
-                raise StorageFull(
-                    f"the files of batches have {self.used_bytes:,} bytes, and the limit for all of them is {limit:,}: "
-                    "delete some, or start the server with a larger --batch-max-bytes"
-                )
-            self.used_bytes += n_bytes
-
-    def add(self, n_bytes: int) -> None:
-        """Take without a check."""
-        with self._lock:
-            self.used_bytes += n_bytes
-
-    def give(self, n_bytes: int) -> None:
-        with self._lock:
-            self.used_bytes -= n_bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -122,28 +89,67 @@ class Store:
             if content.exists():
                 _sync(content)
                 os.replace(content, self.content_path(record.id))
-            self._write(self.folder / "files" / f"{record.id}.json", dump(record))
+            self._write(self._file_record(record.id), dump(record))
         self.files[record.id] = record
         self._last_number = max(self._last_number, record.number)
 
-    def save_batch(self, batch: Batch) -> None:
-        """Store a new batch, or its next state."""
+    def discard_file(self, file_id: str, owner: str, n_bytes: int) -> None:
+        """Remove what there is of a file that was not added, and give back what it has taken."""
         with _words(self.folder):
-            self._write(self.folder / "batches" / f"{batch.id}.json", dump(batch))
+            for path in (self._file_record(file_id), self.content_path(file_id), self.part_path(file_id)):
+                path.unlink(missing_ok=True)
+        self.space.give(owner, n_bytes + RECORD_BYTES, n_files=1)
+
+    def add_batch(self, batch: Batch) -> None:
+        """Store a new batch. Raises `NoSuchObject` if its input was deleted meanwhile, and `StorageFull`."""
+        if batch.input_file_id not in self.files:
+            raise NoSuchObject("file", batch.input_file_id)
+        with self.space.taken(batch.owner, RECORD_BYTES):
+            try:
+                self.save_batch(batch)
+            except BaseException:
+                with suppress(OSError):  # the record may be there, and only its folder not synced
+                    self._batch_record(batch.id).unlink(missing_ok=True)
+                raise
+
+    def save_batch(self, batch: Batch) -> None:
+        """Store the next state of a batch."""
+        with _words(self.folder):
+            self._write(self._batch_record(batch.id), dump(batch))
         self.batches[batch.id] = batch
 
-    def remove_file(self, file_id: str) -> None:
-        record = self.files.pop(file_id)
+    def remove_file(self, file_id: str) -> bool:
+        """Returns whether there was one. Raises `InUse` if a batch that is not over reads it."""
+        record = self.files.get(file_id)
+        if record is None:
+            return False
+        reader = next((b for b in self.batches.values() if b.input_file_id == file_id and not b.is_over), None)
+        if reader is not None:
+            raise InUse(
+                f"file {file_id} is read by {reader.id}, which is {reader.status}: cancel that first", "file_id"
+            )
         with _words(self.folder):
-            (self.folder / "files" / f"{file_id}.json").unlink(missing_ok=True)
+            self._file_record(file_id).unlink(missing_ok=True)
             self.content_path(file_id).unlink(missing_ok=True)
-        self.space.give(record.n_bytes + RECORD_BYTES)
+        del self.files[file_id]
+        self.space.give(record.owner, record.n_bytes + RECORD_BYTES, n_files=1)
+        return True
 
     def remove_batch(self, batch_id: str) -> None:
-        del self.batches[batch_id]
+        """Does nothing if there is none."""
+        batch = self.batches.get(batch_id)
+        if batch is None:
+            return
         with _words(self.folder):
-            (self.folder / "batches" / f"{batch_id}.json").unlink(missing_ok=True)
-        self.space.give(RECORD_BYTES)
+            self._batch_record(batch_id).unlink(missing_ok=True)
+        del self.batches[batch_id]
+        self.space.give(batch.owner, RECORD_BYTES)
+
+    def _file_record(self, file_id: str) -> Path:
+        return self.folder / "files" / f"{file_id}.json"
+
+    def _batch_record(self, batch_id: str) -> Path:
+        return self.folder / "batches" / f"{batch_id}.json"
 
     def _write(self, path: Path, content: bytes) -> None:
         with atomic_write(path, make_folder=False) as temporary:
@@ -209,9 +215,23 @@ def _load(store: Store) -> None:
     store._last_number = max(numbers, default=0)
     for path in _left_over(store):
         path.unlink(missing_ok=True)
-    folders = (store.folder / "files", store.folder / "batches")
-    sizes = [entry.stat().st_size for folder in folders for entry in os.scandir(folder) if entry.name[-5:] != ".json"]
-    store.space.used_bytes = sum(sizes) + RECORD_BYTES * len(numbers)
+    _count_used(store)
+
+
+def _count_used(store: Store) -> None:
+    """Add what is in the folder to its space."""
+    owners: dict[str | None, str] = {}
+    for file in store.files.values():
+        owners[file.id] = file.owner
+        store.space.add(file.owner, RECORD_BYTES, n_files=1)
+    for batch in store.batches.values():
+        owners.update(dict.fromkeys((batch.id, batch.output_file_id, batch.error_file_id), batch.owner))
+        store.space.add(batch.owner, RECORD_BYTES)
+    for folder in (store.folder / "files", store.folder / "batches"):
+        for entry in os.scandir(folder):
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix != ".json":
+                store.space.add(owners.get(stem, ""), entry.stat().st_size)
 
 
 def _records(folder: Path, load: Callable[[bytes], _RecordT]) -> list[_RecordT]:

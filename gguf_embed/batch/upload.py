@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from dataclasses import dataclass, field
 
 from gguf_embed.batch.ledger import Ledger, new_id
@@ -17,35 +18,40 @@ PIECE_BYTES = 2**20
 
 @dataclass(slots=True, eq=False)
 class Upload:
-    """One upload. Call `finish`, or `abort`."""
+    """One upload. Call `finish`, or `abort`; both are complete even if the caller is cancelled."""
 
     _ledger: Ledger
     _owner: str
     _max_bytes: int
     _id: str
-    _handle: int
     n_bytes: int = 0
     _gathered: list[bytes] = field(default_factory=list)
     _n_gathered: int = 0
+    _handle: int = -1
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # held while the handle is used: it may be used anew
 
     @classmethod
     async def begin(cls, ledger: Ledger, owner: str, max_bytes: int) -> Upload:
         """Raises `StorageFull` or `StorageFailed`."""
-        ledger.store.space.take(RECORD_BYTES)
-        file_id = new_id("file-")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        ledger.store.space.take(owner, RECORD_BYTES, n_files=1)
+        upload = cls(ledger, owner, max_bytes, new_id("file-"))
         try:
-            handle = await ledger.on_disk(os.open, ledger.store.part_path(file_id), flags, 0o600)
-        except OSError as error:
-            ledger.store.space.give(RECORD_BYTES)
-            raise storage_error(error, ledger.store.folder) from error
-        return cls(ledger, owner, max_bytes, file_id, handle)
+            await ledger.on_disk(upload._open)
+        except BaseException as error:
+            await upload.abort()  # runs after `_open`, which cancelling does not stop
+            if isinstance(error, OSError):
+                raise storage_error(error, ledger.store.folder) from error
+            raise
+        return upload
+
+    def _open(self) -> None:
+        self._handle = os.open(self._ledger.store.part_path(self._id), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     async def write(self, piece: bytes) -> None:
         """Raises `PayloadTooLarge`, `StorageFull` or `StorageFailed`."""
         if self.n_bytes + len(piece) > self._max_bytes:
             raise PayloadTooLarge(f"the file is over {self._max_bytes:,} bytes: split it into several batches")
-        self._ledger.store.space.take(len(piece))
+        self._ledger.store.space.take(self._owner, len(piece))
         self.n_bytes += len(piece)
         self._gathered.append(piece)
         self._n_gathered += len(piece)
@@ -57,9 +63,15 @@ class Upload:
         self._gathered.clear()
         self._n_gathered = 0
         try:
-            await asyncio.to_thread(_write_all, self._handle, pieces)
+            await asyncio.to_thread(self._write_all, pieces)
         except OSError as error:
             raise storage_error(error, self._ledger.store.folder) from error
+
+    def _write_all(self, content: bytes) -> None:
+        left = memoryview(content)
+        with self._lock:
+            while left and self._handle >= 0:
+                left = left[os.write(self._handle, left) :]
 
     async def finish(self, filename: str, purpose: str, kept_s: int) -> FileRecord:
         """The file exists when this returns. Raises `StorageFull` or `StorageFailed`."""
@@ -75,24 +87,28 @@ class Upload:
             purpose=purpose,
             expires_at=now_s + kept_s,
         )
-        os.close(self._handle)
-        self._handle = -1
-        await self._ledger.on_disk(store.add_file, record, store.part_path(self._id))
+        try:
+            await self._ledger.on_disk(self._store, record)
+        except OSError as error:
+            raise storage_error(error, store.folder) from error
         return record
+
+    def _store(self, record: FileRecord) -> None:
+        self._close()
+        self._ledger.store.add_file(record, self._ledger.store.part_path(self._id))
 
     async def abort(self) -> None:
         """Remove what has arrived. Does nothing after `finish`."""
+        await self._ledger.on_disk(self._discard)
+
+    def _discard(self) -> None:
+        self._close()
         store = self._ledger.store
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
-        await self._ledger.on_disk(store.part_path(self._id).unlink, missing_ok=True)
-        if self._id in store.files:  # now, because `finish` may have been cancelled while the disk was at it
-            return
-        store.space.give(self.n_bytes + RECORD_BYTES)
+        if self._id not in store.files:  # `finish` may have been cancelled while the disk was at it
+            store.discard_file(self._id, self._owner, self.n_bytes)
 
-
-def _write_all(handle: int, content: bytes) -> None:
-    left = memoryview(content)
-    while left:
-        left = left[os.write(handle, left) :]
+    def _close(self) -> None:
+        with self._lock:
+            handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,9 @@ from gguf_embed.cli.model_flags import model_option
 from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
+    from gguf_embed.batch.check import Checked
     from gguf_embed.batch.line_log import Results
-    from gguf_embed.batch.lines import Checked, Rules
+    from gguf_embed.batch.lines import Rules
     from gguf_embed.cli.progress import Bar
     from gguf_embed.metrics import Metrics
     from gguf_embed.service.service import EmbedService
@@ -94,7 +95,7 @@ def batch(**typed: Any) -> None:
 def run(flags: BatchFlags) -> int:
     """How many lines failed. Raises `EmbedError`s."""
     with quitting():
-        from gguf_embed.batch.lines import check_input
+        from gguf_embed.batch.check import check_input
         from gguf_embed.batch.records import BatchLimits
         from gguf_embed.server.app import DIALECTS
         from gguf_embed.server.batch_lines import line_routes, line_rules
@@ -201,7 +202,7 @@ async def _compute(flags: BatchFlags, rules: Rules, results: Results, n_requests
             service, ServerOptions(__version__), metrics, DIALECTS, int(time.time()), body_memory=bodies
         )
         answer = answer_for(context, f"gguf-embed/{__version__}")
-        run = LineRun(flags.input, rules, results, answer, lambda n_bytes: None, PATIENCE_S)
+        run = LineRun(flags.input, rules, results, answer, nullcontext, PATIENCE_S)
         showing = asyncio.create_task(_show(results, n_requests))
         try:
             await run_lines(run)

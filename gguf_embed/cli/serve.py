@@ -129,7 +129,10 @@ async def _serve(flags: ServeFlags, place: Place, keys: Mapping[str, Priority | 
     tracing = _open_tracing(os.environ)
     try:
         await service.load_first()
-        stop, app = asyncio.Event(), build_app(service, options, metrics, tracing=tracing, batches=open_batches(flags))
+        stop, app = (
+            asyncio.Event(),
+            build_app(service, options, metrics, tracing=tracing, batches=open_batches(flags, len(keys))),
+        )
         n_running: list[int] = []  # at each signal
 
         def on_stop(again: bool) -> None:
@@ -155,7 +158,7 @@ async def _serve(flags: ServeFlags, place: Place, keys: Mapping[str, Priority | 
         sys.exit(1)
 
 
-def open_batches(flags: ServeFlags) -> Batches | None:
+def open_batches(flags: ServeFlags, n_keys: int) -> Batches | None:
     """--batch-dir and --batch-max-bytes; None: off. Touches no file."""
     from gguf_embed.batch.batches import Batches
     from gguf_embed.batch.records import BatchLimits
@@ -164,7 +167,11 @@ def open_batches(flags: ServeFlags) -> Batches | None:
     if flags.batch_dir == "off":
         return None
     folder = cache_dir(os.environ) / "batches" if flags.batch_dir is None else expanded(Path(flags.batch_dir))
-    limits = BatchLimits(max_total_bytes=flags.batch_max_bytes, max_line_bytes=flags.max_body_size * 2**20)
+    limits = BatchLimits(
+        max_total_bytes=flags.batch_max_bytes,
+        max_line_bytes=flags.max_body_size * 2**20,
+        is_shared=n_keys > 1,
+    )
     return Batches(folder, limits)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import cast
 
 from gguf_embed.batch.batches import Batches
+from gguf_embed.batch.input_lines import LineRoom, unlimited_room
 from gguf_embed.batch.job import Work
 from gguf_embed.batch.lines import LineReply, LineRequest, Rules
 from gguf_embed.batch.records import BatchLimits
@@ -15,8 +19,11 @@ from gguf_embed.batch.run_lines import Answer
 from gguf_embed.errors import EmbedError, EngineFailure, Overloaded, Unavailable
 from gguf_embed.server.context import AnswerLine, Dialect, ErrorFormat, ServerContext
 from gguf_embed.server.fields import aliases
+from gguf_embed.server.http.body_memory import BodyMemories, BodyMemory
 from gguf_embed.server.http.errors import INTERNAL_MESSAGE, format_error, is_servers_fault
 from gguf_embed.server.http.json_text import parse_object
+from gguf_embed.server.http.large_body import share_of
+from gguf_embed.server.http.large_json import MIN_INPUTS, parse_large_object
 from gguf_embed.server.http.values import JsonObject
 from gguf_embed.types import EmbedRequest, EmbedResult, ModelCheck, RerankRequest, RerankResult
 
@@ -77,9 +84,37 @@ def line_routes(dialects: Sequence[Dialect]) -> dict[str, tuple[AnswerLine, Erro
     }
 
 
-def line_rules(urls: frozenset[str], limits: BatchLimits) -> Rules:
-    """The rules of a batch whose lines go to one of `urls`."""
-    return Rules(urls, limits, parse_object, count_inputs)
+def line_rules(
+    urls: frozenset[str], limits: BatchLimits, max_inputs: int = MIN_INPUTS, room: LineRoom = unlimited_room
+) -> Rules:
+    """The rules of a batch whose lines go to one of `urls`. `max_inputs`: of one request. `room`: for large lines."""
+    parse_large = partial(parse_large_object, max_inputs=max_inputs, is_nested=True)
+    return Rules(urls, limits, parse_object, parse_large, count_inputs, room)
+
+
+def line_room(memory: BodyMemories) -> LineRoom:
+    """Room for large lines in the memory of large bodies, for which they wait without an end."""
+
+    @asynccontextmanager
+    async def room(n_line_bytes: int) -> AsyncIterator[asyncio.Lock]:
+        n_bytes = share_of(memory.large, n_line_bytes)
+        await _take_patiently(memory.large, n_bytes)
+        try:
+            yield memory.parsing
+        finally:
+            memory.large.give_back(n_bytes)
+
+    return room
+
+
+async def _take_patiently(memory: BodyMemory, n_bytes: int) -> None:
+    while True:
+        try:
+            await memory.take(n_bytes)
+        except Overloaded as error:
+            await asyncio.sleep(error.retry_after_s)
+        else:
+            return
 
 
 def count_inputs(url: str, body: JsonObject) -> int:
@@ -122,7 +157,8 @@ def answer_for(context: ServerContext, user_agent: str) -> Answer:
 
 def work_of(context: ServerContext, batches: Batches) -> Work:
     """How the batches of this server are computed."""
+    max_inputs, room = context.options.max_inputs, line_room(context.body_memory)
     return Work(
-        rules_of=lambda endpoint: line_rules(frozenset({endpoint}), batches.limits),
+        rules_of=lambda endpoint: line_rules(frozenset({endpoint}), batches.limits, max_inputs, room),
         answer_of=lambda batch: answer_for(context, batch.user_agent),
     )

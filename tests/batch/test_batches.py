@@ -4,110 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
-from gguf_embed.batch.batches import Batches, NewBatch
+from gguf_embed.batch.batches import Batches
 from gguf_embed.batch.errors import InUse, NoSuchObject, StorageFull
-from gguf_embed.batch.job import Work
 from gguf_embed.batch.lines import LineReply, LineRequest
-from gguf_embed.batch.records import Batch, BatchLimits
 from gguf_embed.errors import InvalidRequest, Overloaded, PayloadTooLarge
-from gguf_embed.server.batch_lines import line_rules
-from gguf_embed.types.caller import CALLER, Priority
-
-URL = "/v1/embeddings"
-LIMITS = BatchLimits(min_free_bytes=0)
-ENDS = {"completed", "failed", "expired", "cancelled"}
-
-Reply = Callable[[LineRequest], Awaitable[LineReply]]
-
-
-async def at_once(request: LineRequest) -> LineReply:
-    return LineReply(200, b'{"ok":true}', 3, "model")
-
-
-@dataclass
-class World:
-    """A folder, a clock, and what answers lines."""
-
-    folder: Path
-    reply: Reply = at_once
-    limits: BatchLimits = LIMITS
-    now_s: float = 1_000_000.0
-    asked: list[str] = field(default_factory=list)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[Batches]:
-        """One life of a server."""
-
-        async def answer(request: LineRequest, request_id: str) -> LineReply:
-            assert CALLER.get().priority is Priority.BATCH
-            self.asked.append(request.custom_id)
-            return await self.reply(request)
-
-        batches = Batches(self.folder, self.limits, clock=lambda: self.now_s, poll_s=0.01)
-        rules = line_rules(frozenset({URL}), self.limits)
-        await batches.start(Work(lambda endpoint: rules, lambda batch: answer))
-        try:
-            yield batches
-        finally:
-            await batches.close()
-
-    def life(self, scenario: Callable[[Batches], Awaitable[None]]) -> None:
-        async def live() -> None:
-            async with self.running() as batches:
-                await scenario(batches)
-
-        asyncio.run(asyncio.wait_for(live(), 60))
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "batches")
-
-
-def lines(n: int) -> bytes:
-    return b"".join(
-        json.dumps({"custom_id": str(number), "method": "POST", "url": URL, "body": {"input": "x"}}).encode() + b"\n"
-        for number in range(n)
-    )
-
-
-async def upload(batches: Batches, content: bytes, owner: str = "", kept_s: int = 10**6) -> str:
-    begun = await batches.begin_upload(owner)
-    try:
-        await begun.write(content)
-        return (await begun.finish("in.jsonl", "batch", kept_s)).id
-    finally:
-        await begun.abort()
-
-
-async def create(batches: Batches, file_id: str, owner: str = "", window_s: int = 3600) -> Batch:
-    return await batches.create(owner, NewBatch(URL, file_id, f"{window_s}s", window_s, output_kept_s=7200))
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    while not await condition():  # noqa: ASYNC110  # it polls, as a client does
-        await asyncio.sleep(0.005)
-
-
-async def ended(batches: Batches, batch_id: str, owner: str = "") -> Batch:
-    async def is_over() -> bool:
-        return (await batches.batch(owner, batch_id)).is_over
-
-    await until(is_over)
-    return await batches.batch(owner, batch_id)
-
-
-async def entries(batches: Batches, file_id: str | None, owner: str = "") -> list[dict]:
-    assert file_id is not None
-    path = await batches.content(owner, file_id)
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+from tests.batch.world import LIMITS, World, at_once, create, ended, entries, lines, never, until, upload
 
 
 def test_a_batch_is_computed_in_the_order_of_its_lines(world):
@@ -246,10 +152,6 @@ def test_a_batch_expires_by_the_clock_and_says_what_is_left(world):
 
 
 def test_a_batch_whose_window_passed_while_the_server_was_down_expires(world):
-    async def never(request: LineRequest) -> LineReply:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     ids: list[str] = []
 
     async def first(batches: Batches) -> None:
@@ -361,10 +263,6 @@ def test_uploads_have_limits_and_leave_nothing_behind(world):
 def test_a_key_has_a_number_of_batches_and_sees_only_its_own(world):
     world.limits = replace(LIMITS, max_active=2)
 
-    async def never(request: LineRequest) -> LineReply:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     async def scenario(batches: Batches) -> None:
         mine, theirs = await upload(batches, lines(1), "a"), await upload(batches, lines(1), "b")
         first = await create(batches, mine, "a")
@@ -399,6 +297,26 @@ def test_the_oldest_batch_that_is_over_gives_way(world):
         assert [batch.id for batch in await batches.batches("a")] == [ids[2], ids[1]]
         with pytest.raises(StorageFull, match="2 batches"):
             await create(batches, await upload(batches, lines(1), "b"), "b")
+
+    world.life(scenario)
+
+
+def test_one_of_several_owners_has_half_of_the_batches_at_most(world):
+    world.limits = replace(LIMITS, max_batches=4)
+
+    async def scenario(batches: Batches) -> None:
+        await ended(batches, (await create(batches, await upload(batches, lines(1), "b"), "b")).id, "b")
+        file_id = await upload(batches, lines(1), "a")
+        ids = []
+        for _ in range(3):
+            ids.append((await create(batches, file_id, "a")).id)
+            await ended(batches, ids[-1], "a")
+        assert [batch.id for batch in await batches.batches("a")] == [ids[2], ids[1]]
+        world.reply = never
+        for _ in range(2):
+            await create(batches, file_id, "a")
+        with pytest.raises(StorageFull, match="this key has 2 batches"):
+            await create(batches, file_id, "a")
 
     world.life(scenario)
 

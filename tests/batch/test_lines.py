@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import orjson
 import pytest
 
+from gguf_embed.batch.check import check_input
+from gguf_embed.batch.input_lines import LargeLine, Line, read_large, read_lines
 from gguf_embed.batch.line_log import Results
-from gguf_embed.batch.lines import LineReply, LineRequest, check_input, output_line, read_lines, read_written
+from gguf_embed.batch.lines import LineReply, LineRequest, output_line, read_written
 from gguf_embed.batch.records import BatchLimits
 from gguf_embed.server.batch_lines import count_inputs, line_rules
+from gguf_embed.server.http import json_text, large_json
 
 KEY = "0123456789abcdef" * 2
 URL = "/v1/embeddings"
 
 
-def rules(**limits: int):
+def rules(**limits: int | None):
     return line_rules(frozenset({URL}), BatchLimits(**limits))
 
 
@@ -105,8 +111,61 @@ def test_a_long_line_is_not_read_into_memory():
 
     stream = Counting(b"x" * 1_000_000 + b"\n" + raw())
     lines = list(read_lines(stream, 1000))
-    assert [(line.number, line.raw is None) for line in lines] == [(1, True), (2, False)]
+    assert [(line.number, line.raw is None) for line in lines if isinstance(line, Line)] == [(1, True), (2, False)]
     assert stream.longest < 10_000
+
+
+def large(**changes: object) -> bytes:
+    """A line of 900 kB with many texts."""
+    return raw(body={"input": [f"text {number:07}" for number in range(60_000)], **changes})
+
+
+def test_a_large_line_is_parsed_in_parts(monkeypatch):
+    sizes: list[int] = []
+
+    def parse(part: bytes | bytearray | memoryview) -> object:
+        sizes.append(len(part))
+        return orjson.loads(part)
+
+    for module in (large_json, json_text):
+        monkeypatch.setattr(module, "orjson", SimpleNamespace(loads=parse, JSONDecodeError=orjson.JSONDecodeError))
+    checked = check_input(io.BytesIO(raw(custom_id="b") + large() + raw(custom_id="c")), rules(max_inputs=60_002))
+    assert (checked.errors, checked.n_requests) == ((), 3)
+    assert sum(sizes) > 900_000
+    assert max(sizes) < 1.2 * large_json.PART_BYTES
+
+
+def test_a_large_line_has_as_many_values_as_a_large_body_at_most():
+    """`[]` takes 28 times its size in memory."""
+    checked = check_input(io.BytesIO(raw(body={"input": [[]] * 110_000}) + large()), rules(max_inputs=None))
+    (error,) = checked.errors
+    assert (error.code, error.line) == ("too_many_values", 1)
+    assert error.message == "the line has more than 102,400 arrays and objects, the limit for one request"
+    assert line_rules(frozenset({URL}), BatchLimits(), max_inputs=4096).parse_large(
+        bytearray(orjson.dumps({"body": {"input": [[]] * 110_000}}))
+    )
+
+
+@pytest.mark.parametrize("blank", [b" " * 300_000 + b"\n", b" " * 600_000])
+def test_a_large_blank_line_is_none(blank):
+    assert check_input(io.BytesIO(raw() + blank), rules()).n_requests == 1
+
+
+def test_a_large_line_is_read_when_it_is_asked_for():
+    content = raw(custom_id="b") + large() + raw()
+    stream = io.BytesIO(content)
+    small, found, after = read_lines(stream, 2**26)
+    assert isinstance(found, LargeLine)
+    assert [(line.number, line.raw) for line in (small, read_large(stream, found), after)] == [
+        (1, raw(custom_id="b")),
+        (2, large()),
+        (3, raw()),
+    ]
+    assert checked_sha256(content) == hashlib.sha256(content).hexdigest()
+
+
+def checked_sha256(content: bytes) -> str:
+    return check_input(io.BytesIO(content), rules()).sha256
 
 
 def answered(number: int, status: int = 200, body: bytes = b'{"data":[]}', n_tokens: int = 7):
@@ -128,7 +187,7 @@ def test_an_output_line_is_found_again():
 
 def test_results_continue_after_a_crash_at_any_byte(tmp_path):
     whole = Results(tmp_path / "output", tmp_path / "errors", KEY)
-    whole.write([answered(1), answered(2, status=400, n_tokens=0), answered(3)], lambda n_bytes: None)
+    whole.write([answered(1), answered(2, status=400, n_tokens=0), answered(3)], nullcontext)
     whole.close()
     content = (tmp_path / "output").read_bytes()
     first = content.index(b"\n") + 1
@@ -147,6 +206,6 @@ def test_zeros_that_a_power_cut_left_are_cut_off(tmp_path):
     (tmp_path / "output").write_bytes(lines[0] + bytes(len(lines[1])) + lines[2])
     found = Results(tmp_path / "output", tmp_path / "errors", KEY)
     assert [found.has(number) for number in (1, 2, 3)] == [True, False, False]
-    found.write([answered(2), answered(3)], lambda n_bytes: None)
+    found.write([answered(2), answered(3)], nullcontext)
     found.close()
     assert (tmp_path / "output").read_bytes() == b"".join(lines)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gguf_embed.batch.batches import choose
 from gguf_embed.batch.errors import StorageFailed, StorageFull
+from gguf_embed.batch.jobs import ENDING_AT_ONCE, choose, pause_after
 from gguf_embed.batch.ledger import new_id
 from gguf_embed.batch.records import (
     NEXT,
@@ -161,26 +161,40 @@ def test_a_folder_that_cannot_be_made_is_an_error_without_its_path(tmp_path):
 
 def test_space_is_limited(tmp_path):
     store = open_store(tmp_path, LIMITS)
-    store.space.take(99_999)
+    store.space.take("", 99_999)
     with pytest.raises(StorageFull, match="100,000"):
-        store.space.take(2)
-    store.space.take(1)
-    store.space.give(50_000)
-    store.space.take(50_000)
+        store.space.take("", 2)
+    store.space.take("", 1)
+    store.space.give("", 50_000)
+    store.space.take("", 50_000)
     store.close()
     nearly_full = open_store(tmp_path, replace(LIMITS, min_free_bytes=2**62))
     with pytest.raises(StorageFull, match="nearly full"):
-        nearly_full.space.take(1)
+        nearly_full.space.take("", 1)
     nearly_full.close()
 
 
 def test_owners_take_turns_and_what_ends_needs_no_turn():
     mine = [a_batch(number, owner="a") for number in (1, 2, 3)]
     theirs = a_batch(9, owner="b")
-    assert choose([mine[1], theirs], [mine[0]], 4) is theirs
-    assert choose([mine[2], mine[1]], [mine[0], theirs], 4) is mine[1]
-    assert choose(mine, [], 4) is mine[0]
-    assert choose([theirs], mine, 3) is None
+    assert choose([mine[1], theirs], [mine[0]], 4, 1000) is theirs
+    assert choose([mine[2], mine[1]], [mine[0], theirs], 4, 1000) is mine[1]
+    assert choose(mine, [], 4, 1000) is mine[0]
+    assert choose([theirs], mine, 3, 1000) is None
     ending = a_batch(12, status=Status.CANCELLING)
-    assert choose([theirs, ending], mine, 3) is ending
-    assert choose([], [], 4) is None
+    assert choose([theirs, ending], mine, 3, 1000) is ending
+    assert choose([], [], 4, 1000) is None
+    expired = a_batch(13, expires_at=1000)
+    assert choose([theirs, expired], mine, 3, 1000) is expired
+    assert choose([theirs, expired], mine, 3, 999) is None
+    assert choose([theirs, expired], [ending] * (ENDING_AT_ONCE - 1), 3, 1000) is expired
+    assert choose([theirs, expired], [ending] * ENDING_AT_ONCE, 3, 1000) is None
+
+
+def test_pauses_double_up_to_a_minute_and_end_when_the_batch_expires():
+    ends = [pause_after(n, 1000, 87_400).end_s - 1000 for n in (1, 2, 3, 6, 7, 5000)]
+    assert ends == [1, 2, 4, 32, 60, 60]
+    assert pause_after(7, 1000, 1030).end_s == 1030
+    assert pause_after(7, 1030, 1030).end_s == 1090  # it has expired, and its end fails
+    pause = pause_after(2, 1000, 87_400)
+    assert [pause.is_over(now_s) for now_s in (999.9, 1000, 1001.9, 1002)] == [True, False, False, True]

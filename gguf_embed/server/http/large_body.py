@@ -27,6 +27,11 @@ COPIES = 2
 MAX_DEFLATE_RATIO = 1032
 
 
+def share_of(memory: BodyMemory, n_body_bytes: int) -> int:
+    """What a body takes, in bytes. One over the limit waits until it is the only one."""
+    return min(COPIES * n_body_bytes, memory.limit_bytes)
+
+
 class BodyLease:
     """What one request's body takes of the memory for bodies. It ends with the request's task."""
 
@@ -38,21 +43,17 @@ class BodyLease:
         """Once for a request, before the memory is needed. Raises `Overloaded`."""
         task = asyncio.current_task()
         assert task is not None
-        n_bytes = self._share_of(n_body_bytes)
+        n_bytes = share_of(self._memory, n_body_bytes)
         await self._memory.take(n_bytes)
         self._n_bytes = n_bytes
         task.add_done_callback(self._end)
 
     def shrink(self, n_body_bytes: int) -> None:
         """The body turned out to be smaller."""
-        n_bytes = self._share_of(n_body_bytes)
+        n_bytes = share_of(self._memory, n_body_bytes)
         if n_bytes < self._n_bytes:
             self._memory.give_back(self._n_bytes - n_bytes)
             self._n_bytes = n_bytes
-
-    def _share_of(self, n_body_bytes: int) -> int:
-        """A body over the limit waits until it is the only one."""
-        return min(COPIES * n_body_bytes, self._memory.limit_bytes)
 
     def _end(self, task: asyncio.Task[object]) -> None:
         self._memory.give_back(self._n_bytes)

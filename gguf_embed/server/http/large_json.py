@@ -43,25 +43,26 @@ _QUOTE, _COMMA, _OPEN, _CLOSE = b'",{}'
 _TO_BRACES = 0x20  # this bit makes "{" of "[", and "}" of "]"
 
 Positions = npt.NDArray[np.int64]
+Marks = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class LongArray:
-    """An array that is the value of one of the object's fields: where its content begins and ends."""
+    """An array that is the value of a field: where its content begins and ends."""
 
     begin: int
     end: int
     commas: Positions  # between its entries
 
 
-def parse_large_object(raw: bytearray, max_inputs: int) -> JsonObject:
+def parse_large_object(raw: bytearray, max_inputs: int, *, is_nested: bool = False) -> JsonObject:
     """What `orjson.loads` returns. Raises `InvalidRequest`, or `PayloadTooLarge` for too many values.
 
-    `raw` is changed: a copy of it would double the memory.
+    `raw` is changed: a copy of it would double the memory. `is_nested`: its fields may be objects with long arrays.
     """
     if raw.startswith(BYTE_ORDER_MARKS):
         raw = bytearray(without_mark(raw))
-    arrays = find_long_arrays(raw, max(max_inputs, MIN_INPUTS))
+    arrays = find_long_arrays(raw, max(max_inputs, MIN_INPUTS), is_nested=is_nested)
     if not arrays:
         return as_object(_parse(raw, 0))
     placeholder = secrets.token_hex(16)  # a client cannot know it
@@ -71,16 +72,24 @@ def parse_large_object(raw: bytearray, max_inputs: int) -> JsonObject:
         pieces += raw[at : array.begin - 1], f'"{placeholder}{index}"'.encode()
         at = array.end + 1
     found = as_object(_parse(b"".join([*pieces, raw[at:]]), None))
+    return _with_arrays(found, raw, placeholder, arrays, is_nested)
+
+
+def _with_arrays(
+    found: JsonObject, raw: bytearray, placeholder: str, arrays: Sequence[LongArray], is_nested: bool
+) -> JsonObject:
+    """The object with the arrays that placeholders stand for, also in its fields' objects if it `is_nested`."""
     if any(name.startswith(placeholder) for name in found):
         raise InvalidRequest("the body is not valid JSON: an array is where the name of a field should be")
-    return {name: _field(raw, value, placeholder, arrays) for name, value in found.items()}
-
-
-def _field(raw: bytearray, value: object, placeholder: str, arrays: Sequence[LongArray]) -> object:
-    """A field's value, or the array that its placeholder stands for."""
-    if isinstance(value, str) and value.startswith(placeholder):
-        return _parse_array(raw, arrays[int(value.removeprefix(placeholder))])
-    return value
+    whole: dict[str, object] = {}
+    for name, value in found.items():
+        if isinstance(value, str) and value.startswith(placeholder):
+            whole[name] = _parse_array(raw, arrays[int(value.removeprefix(placeholder))])
+        elif is_nested and isinstance(value, dict):
+            whole[name] = _with_arrays(value, raw, placeholder, arrays, False)
+        else:
+            whole[name] = value
+    return whole
 
 
 def _parse_array(raw: bytearray, array: LongArray) -> list[object]:
@@ -130,12 +139,14 @@ def _malformed(part: bytes, begin: int | None, error: orjson.JSONDecodeError) ->
     return not_utf8(part, begin) or InvalidRequest(f"the body is not valid JSON: {error.msg} at byte {place}")
 
 
-def find_long_arrays(raw: bytes | bytearray, max_inputs: int) -> list[LongArray]:
-    """The arrays over `PART_BYTES` that are values of the object's fields.
+def find_long_arrays(raw: bytes | bytearray, max_inputs: int, *, is_nested: bool = False) -> list[LongArray]:
+    """The arrays over `PART_BYTES` that are values of the object's fields; if it `is_nested`, also of the fields of
+    objects that are values of its fields. Sorted by their place.
 
     Raises `PayloadTooLarge` as soon as there are more values than a valid request can have.
     """
-    survey = _Survey(VALUES_PER_INPUT * max_inputs, CONTAINERS_PER_INPUT * max_inputs)
+    borders = [_Borders(2), _Borders(3)] if is_nested else [_Borders(2)]
+    survey = _Survey(VALUES_PER_INPUT * max_inputs, CONTAINERS_PER_INPUT * max_inputs, borders)
     view = memoryview(raw)
     begin = 0
     while begin < len(raw):
@@ -149,22 +160,56 @@ def find_long_arrays(raw: bytes | bytearray, max_inputs: int) -> list[LongArray]
             clean = clean[:-1]
         survey.add(begin, np.frombuffer(clean, np.uint8))
         begin += len(part)
-    return survey.long_arrays(raw)
+    return _long_arrays(raw, borders)
+
+
+def _long_arrays(raw: bytes | bytearray, borders: Sequence[_Borders]) -> list[LongArray]:
+    found = list(borders[0].long_arrays(raw))
+    if len(borders) > 1:
+        outer = np.concatenate(borders[0].opens)
+        for array in borders[1].long_arrays(raw):
+            parent = int(outer[np.searchsorted(outer, array.begin) - 1])
+            if raw[parent : parent + 1] == b"{":
+                found.append(array)
+    return sorted(found, key=lambda array: array.begin)
+
+
+@dataclass(slots=True)
+class _Borders:
+    """Where the arrays and objects of one depth begin and end, and where their entries do."""
+
+    depth: int
+    opens: list[Positions] = field(default_factory=list)
+    closes: list[Positions] = field(default_factory=list)
+    commas: list[Positions] = field(default_factory=list)
+
+    def add(self, begin: int, depth: Positions, opens: Marks, closes: Marks, commas: Marks) -> None:
+        """Note those of one part, which begins at byte `begin`. `depth`: after each of its bytes."""
+        self.opens.append(np.flatnonzero(opens & (depth == self.depth)) + begin)
+        self.closes.append(np.flatnonzero(closes & (depth == self.depth - 1)) + begin)
+        self.commas.append(np.flatnonzero(commas & (depth == self.depth)) + begin)
+
+    def long_arrays(self, raw: bytes | bytearray) -> Iterator[LongArray]:
+        opens, closes, commas = (np.concatenate(found) for found in (self.opens, self.closes, self.commas))
+        n_pairs = min(len(opens), len(closes))  # the last one of a body that is not complete has no end
+        for at in np.flatnonzero(closes[:n_pairs] - opens[:n_pairs] > PART_BYTES):
+            begin, end = int(opens[at]) + 1, int(closes[at])
+            if raw[begin - 1 : begin] == b"[" and raw[end : end + 1] == b"]":
+                between = commas[np.searchsorted(commas, begin) : np.searchsorted(commas, end)]
+                yield LongArray(begin, end, between)
 
 
 @dataclass(slots=True)
 class _Survey:
-    """Reads one part after the other, without escapes, and notes the borders at depth 2: entries of fields' arrays."""
+    """Reads one part after the other, without escapes, and notes the borders at some depths."""
 
     max_values: int
     max_containers: int
+    borders: Sequence[_Borders]
     depth: int = 0
     in_string: bool = False
     n_values: int = 0
     n_containers: int = 0
-    opens: list[Positions] = field(default_factory=list)
-    closes: list[Positions] = field(default_factory=list)
-    commas: list[Positions] = field(default_factory=list)
 
     def add(self, begin: int, part: npt.NDArray[np.uint8]) -> None:
         inside = np.logical_xor.accumulate(part == _QUOTE)
@@ -179,9 +224,8 @@ class _Survey:
         depth = np.cumsum(opens.view(np.int8) - closes.view(np.int8), dtype=np.int64)
         depth += self.depth
         self.depth = int(depth[-1])
-        self.opens.append(np.flatnonzero(opens & (depth == 2)) + begin)
-        self.closes.append(np.flatnonzero(closes & (depth == 1)) + begin)
-        self.commas.append(np.flatnonzero(commas & (depth == 2)) + begin)
+        for border in self.borders:
+            border.add(begin, depth, opens, closes, commas)
 
     def _count(self, n_values: int, n_containers: int) -> None:
         self.n_values += n_values
@@ -190,17 +234,6 @@ class _Survey:
             raise _too_many(f"{self.max_values:,} values")
         if self.n_containers > self.max_containers:
             raise _too_many(f"{self.max_containers:,} arrays and objects")
-
-    def long_arrays(self, raw: bytes | bytearray) -> list[LongArray]:
-        opens, closes, commas = (np.concatenate(found) for found in (self.opens, self.closes, self.commas))
-        n_pairs = min(len(opens), len(closes))  # the last one of a body that is not complete has no end
-        arrays = []
-        for at in np.flatnonzero(closes[:n_pairs] - opens[:n_pairs] > PART_BYTES):
-            begin, end = int(opens[at]) + 1, int(closes[at])
-            if raw[begin - 1 : begin] == b"[" and raw[end : end + 1] == b"]":
-                between = commas[np.searchsorted(commas, begin) : np.searchsorted(commas, end)]
-                arrays.append(LongArray(begin, end, between))
-        return arrays
 
 
 def _too_many(what: str) -> PayloadTooLarge:

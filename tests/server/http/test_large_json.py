@@ -62,6 +62,36 @@ def test_what_is_no_json_as_a_whole_is_refused(seed):
         assert parse_large_object(bytearray(raw), MAX_INPUTS) == whole
 
 
+@pytest.mark.parametrize("seed", range(200))
+def test_arrays_of_nested_objects_are_parsed_in_parts_with_the_same_value(seed):
+    chance = random.Random(seed)
+    inner = {f"field {n}": value(chance, 2) for n in range(chance.randrange(1, 4))}
+    line = {"custom_id": text(chance), "body": inner, "other": value(chance, 1)}
+    raw = json.dumps(line, ensure_ascii=chance.random() < 0.5, indent=chance.choice([None, 1])).encode()
+    assert parse_large_object(bytearray(raw), MAX_INPUTS, is_nested=True) == line
+    at = chance.randrange(len(raw))
+    changed = raw[:at] + bytes([chance.choice(b'"\\,[]{}: 0x\xff')]) + raw[at + 1 :]
+    try:
+        whole = orjson.loads(changed)
+    except orjson.JSONDecodeError:
+        with pytest.raises(InvalidRequest):
+            parse_large_object(bytearray(changed), MAX_INPUTS, is_nested=True)
+    else:
+        assert parse_large_object(bytearray(changed), MAX_INPUTS, is_nested=True) == whole
+
+
+def test_the_arrays_of_objects_in_arrays_are_not_cut():
+    nested = b'{"e": [1, 2, 3, 4, 5, 6, 7, 8], "f": {"g": [1, 2, 3, 4, 5, 6]}}'
+    raw = b'{"a": [{"b": [1, 2, 3, 4, 5, 6, 7, 8]}, 9], "d": ' + nested + b"}"
+    arrays = find_long_arrays(raw, MAX_INPUTS, is_nested=True)
+    assert [raw[array.begin : array.end] for array in arrays] == [
+        b'{"b": [1, 2, 3, 4, 5, 6, 7, 8]}, 9',
+        b"1, 2, 3, 4, 5, 6, 7, 8",
+    ]
+    with pytest.raises(InvalidRequest, match="where the name of a field should be"):
+        parse_large_object(bytearray(b'{"d": {[' + ENTRIES + b"]: 1}}"), MAX_INPUTS, is_nested=True)
+
+
 ENTRIES = b'"one", "two", "three", "four", "five", "six"'
 
 
