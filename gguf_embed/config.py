@@ -38,7 +38,7 @@ class ComputeConfig:
 
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
-    """How much work may wait for one model, and how long a request waits for room in its queue."""
+    """How much work may wait for one model, and how long a request waits for room in its queue, or to be tokenized."""
 
     max_tokens: int | None = None  # None: what is computed in `max_s`
     max_s: float = 60.0

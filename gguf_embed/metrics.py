@@ -115,6 +115,12 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+        self._waiting_to_tokenize = Gauge(
+            "gguf_embed_waiting_to_tokenize",
+            "Requests that wait for a thread that tokenizes.",
+            ["model"],
+            registry=registry,
+        )
         self._queue_limit_tokens = Gauge(
             "gguf_embed_queue_limit_tokens", "Tokens that the queue holds.", ["model"], registry=registry
         )
@@ -128,10 +134,10 @@ class Metrics:
             registry=registry,
         )
         self._body_memory_bytes = Gauge(
-            "gguf_embed_body_memory_bytes", "Memory that large request bodies take.", registry=registry
+            "gguf_embed_body_memory_bytes", "Memory that request bodies over 16 KiB take.", registry=registry
         )
         self._waiting_bodies = Gauge(
-            "gguf_embed_waiting_bodies", "Large request bodies that wait for memory.", registry=registry
+            "gguf_embed_waiting_bodies", "Request bodies that wait for memory.", registry=registry
         )
         self._running_texts = Gauge("gguf_embed_running_texts", "Texts in the engine now.", registry=registry)
 
@@ -265,10 +271,11 @@ class Metrics:
     def set_queues(self, queues: Sequence[QueueLoad]) -> None:
         """The queues of all loaded models. Set whenever the metrics are read."""
         gauges = self._waiting_requests, self._queue_limit_tokens, self._tokens_per_second
-        for gauge in (*gauges, self._interactive_batch_tokens):
+        for gauge in (*gauges, self._interactive_batch_tokens, self._waiting_to_tokenize):
             gauge.clear()  # of models that were unloaded
         for queue in queues:
             self._waiting_requests.labels(queue.model).set(queue.n_outside)
+            self._waiting_to_tokenize.labels(queue.model).set(queue.n_tokenizing)
             self._queue_limit_tokens.labels(queue.model).set(queue.limit_tokens)
             self._tokens_per_second.labels(queue.model).set(queue.tokens_per_s)
             self._interactive_batch_tokens.labels(queue.model).set(queue.interactive_tokens)

@@ -35,7 +35,7 @@ LINES_FAILED = 3
 """The exit code if the output is complete but for lines that failed."""
 
 PATIENCE_S = 60.0
-UNLIMITED = 2**62
+UNLIMITED, UNLIMITED_S = 2**62, 1e6
 MAX_WRONG_SHOWN = 20
 REDRAW_S = 0.5
 EXAMPLES = """\b
@@ -191,14 +191,15 @@ async def _compute(flags: BatchFlags, rules: Rules, results: Results, n_requests
     from gguf_embed.server.app import DIALECTS
     from gguf_embed.server.batch_lines import answer_for
     from gguf_embed.server.context import ServerContext, ServerOptions
-    from gguf_embed.server.http.body_memory import BodyMemory
+    from gguf_embed.server.http.body_memory import BodyMemories
 
     metrics = Metrics()
     service = _open_service(flags.model, metrics)
     try:
         await service.load_first()
+        bodies = BodyMemories.of(UNLIMITED)
         context = ServerContext(
-            service, ServerOptions(__version__), metrics, DIALECTS, int(time.time()), body_memory=BodyMemory(UNLIMITED)
+            service, ServerOptions(__version__), metrics, DIALECTS, int(time.time()), body_memory=bodies
         )
         answer = answer_for(context, f"gguf-embed/{__version__}")
         run = LineRun(flags.input, rules, results, answer, nullcontext, PATIENCE_S)
@@ -219,7 +220,7 @@ def _open_service(model: str | None, metrics: Metrics) -> EmbedService:
     from gguf_embed.service.open import ServiceOptions, open_service
 
     compute = ComputeConfig(offload=OffloadConfig(n_gpu_layers=gpu_layers("auto", "auto")))
-    config = ModelConfig(queue=QueueConfig(max_tokens=UNLIMITED), compute=compute)
+    config = ModelConfig(queue=QueueConfig(max_tokens=UNLIMITED, max_wait_s=UNLIMITED_S), compute=compute)
     options = ServiceOptions(
         cache_dir(os.environ),
         [(source_of(model), config)],

@@ -234,8 +234,9 @@ LIMITS = in_group(
     option("--max-body-size", type=POSITIVE, default=64, envvar="GGUF_EMBED_MAX_BODY_SIZE",
             help="Maximum size of a request body in MiB."),
     option("--max-body-memory", type=MemorySize(), envvar="GGUF_EMBED_MAX_BODY_MEMORY",
-            help="Memory for the bodies of all requests together, such as 512M; further large bodies wait to be read, "
-                 "at most 30 s, and then get a 429.  [default: an eighth of what is available, at most 1G]"),
+            help="Memory for the bodies over 256 KiB of all requests together, such as 512M, and an eighth more for "
+                 "those over 16 KiB; further ones wait, at most 30 s, and then get a 429.  "
+                 "[default: an eighth of what is available, at most 1G]"),
     option("--max-queue", type=Seconds(positive=True), default=60.0, envvar="GGUF_EMBED_MAX_QUEUE",
             help="How much work may wait for a model, in seconds at the speed that was measured; beyond it, requests "
                  "wait up to --max-wait."),

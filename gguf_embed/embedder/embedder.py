@@ -53,7 +53,7 @@ Precision = Literal["auto", "f32", "bf16"]
 
 SLICE_TEXTS = 1024
 SLICES_AT_ONCE = 2
-UNLIMITED_TOKENS = 2**62  # callers wait for the queue; they are not refused
+UNLIMITED_TOKENS, UNLIMITED_S = 2**62, 1e6  # callers wait for the queue; they are not refused
 
 _log = logging.getLogger("gguf_embed.embedder")
 
@@ -104,7 +104,7 @@ class Embedder(TextModel):
             pooling=Pooling(pooling) if pooling is not None else None,
             n_ctx=n_ctx,
             embd_normalize=2 if normalize else -1,
-            queue=QueueConfig(max_tokens=UNLIMITED_TOKENS),
+            queue=QueueConfig(max_tokens=UNLIMITED_TOKENS, max_wait_s=UNLIMITED_S),
             compute=compute,
         )
         options = ServiceOptions(

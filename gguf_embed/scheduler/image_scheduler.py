@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +13,8 @@ from typing import cast
 from gguf_embed.config import QueueConfig
 from gguf_embed.engines.base import BatchLimits, ContextSpec, ExecutionPlan, ImageReader
 from gguf_embed.errors import InvalidRequest, Overloaded, WayOut
+from gguf_embed.scheduler.admission import excess_tokens
+from gguf_embed.scheduler.promises import RetryPromises
 from gguf_embed.scheduler.scheduler import Scheduler, Submission
 from gguf_embed.types import ImageInput, Output, OutputSpec
 
@@ -81,7 +85,8 @@ class ImageScheduler:
     def __init__(self, reader: ImageReader, config: QueueConfig) -> None:
         self._reader = reader
         self._lock = threading.Lock()
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._n_waiting = 0
+        self._promises = RetryPromises()
         limits = BatchLimits(max_tokens=reader.max_inputs, max_sequences=reader.max_inputs, min_share_tokens=1)
         plan = ExecutionPlan(_OneInputEach(reader.max_inputs), limits, 1, 1, 1, GUESSED_INPUTS_PER_S, kernels="")
         config = replace(config, max_tokens=None)  # what is computed in `max_s`
@@ -104,23 +109,33 @@ class ImageScheduler:
                 ways_out=[WayOut.FEWER_INPUTS],
             )
         tasks = [_ImageTask.of(image) for image in inputs]
-        with self._room_for(sum(map(_image_bytes, inputs))):
+        with self._room_for(sum(map(_image_bytes, inputs)), len(inputs)):
             done = await self._scheduler.submit(tasks, output)
         return replace(done, n_tokens=[task.n_tokens for task in tasks])
 
     @contextmanager
-    def _room_for(self, n_bytes: int) -> Iterator[None]:
+    def _room_for(self, n_bytes: int, n_inputs: int) -> Iterator[None]:
         with self._lock:
             if self._waiting_bytes and self._waiting_bytes + n_bytes > MAX_WAITING_BYTES:
                 raise Overloaded(
-                    f"images of {self._waiting_bytes:,} bytes are already waiting, the limit is {MAX_WAITING_BYTES:,}"
+                    f"images of {self._waiting_bytes:,} bytes are already waiting, the limit is {MAX_WAITING_BYTES:,}",
+                    retry_after_s=self._retry_after_s(n_bytes),
                 )
             self._waiting_bytes += n_bytes
+            self._n_waiting += n_inputs
         try:
             yield
         finally:
             with self._lock:
                 self._waiting_bytes -= n_bytes
+                self._n_waiting -= n_inputs
+
+    def _retry_after_s(self, n_bytes: int) -> float:
+        """When there is room for a refused request, counted in inputs of the mean size of those that wait."""
+        excess = excess_tokens(n_bytes, self._waiting_bytes, MAX_WAITING_BYTES)
+        n_inputs, n_excess = (math.ceil(size * self._n_waiting / self._waiting_bytes) for size in (n_bytes, excess))
+        inputs_per_s = self._scheduler.state().tokens_per_s
+        return self._promises.promise(time.monotonic(), n_inputs, n_excess, inputs_per_s)
 
     def shed(self, within_s: float) -> None:
         """See `Scheduler.shed`."""

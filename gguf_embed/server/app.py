@@ -22,7 +22,7 @@ from gguf_embed.server.dialects.openai.dialect import OPENAI
 from gguf_embed.server.dialects.tei.dialect import TEI
 from gguf_embed.server.dialects.vllm.dialect import VLLM
 from gguf_embed.server.fields.misspelled import names_of
-from gguf_embed.server.http.body_memory import BodyMemory
+from gguf_embed.server.http.body_memory import BodyMemories
 from gguf_embed.server.http.middleware import RequestMiddleware
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def build_app(
 ) -> web.Application:
     """Build the application. It is started by `run.serve_all`."""
     started_unix_s = int(time.time())
-    bodies = BodyMemory(options.max_body_memory_bytes)
+    bodies = BodyMemories.of(options.max_body_memory_bytes)
     names = names_of(body for dialect in dialects for body in dialect.bodies)
     context = ServerContext(
         service, options, metrics, dialects, started_unix_s, body_memory=bodies, batches=batches, field_names=names

@@ -19,7 +19,7 @@ from gguf_embed.batch.run_lines import Answer
 from gguf_embed.errors import EmbedError, EngineFailure, Overloaded, Unavailable
 from gguf_embed.server.context import AnswerLine, Dialect, ErrorFormat, ServerContext
 from gguf_embed.server.fields import aliases
-from gguf_embed.server.http.body_memory import BodyMemory
+from gguf_embed.server.http.body_memory import BodyMemories, BodyMemory
 from gguf_embed.server.http.errors import INTERNAL_MESSAGE, format_error, is_servers_fault
 from gguf_embed.server.http.json_text import parse_object
 from gguf_embed.server.http.large_body import share_of
@@ -92,17 +92,17 @@ def line_rules(
     return Rules(urls, limits, parse_object, parse_large, count_inputs, room)
 
 
-def line_room(memory: BodyMemory) -> LineRoom:
+def line_room(memory: BodyMemories) -> LineRoom:
     """Room for large lines in the memory of large bodies, for which they wait without an end."""
 
     @asynccontextmanager
     async def room(n_line_bytes: int) -> AsyncIterator[asyncio.Lock]:
-        n_bytes = share_of(memory, n_line_bytes)
-        await _take_patiently(memory, n_bytes)
+        n_bytes = share_of(memory.large, n_line_bytes)
+        await _take_patiently(memory.large, n_bytes)
         try:
             yield memory.parsing
         finally:
-            memory.give_back(n_bytes)
+            memory.large.give_back(n_bytes)
 
     return room
 

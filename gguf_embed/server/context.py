@@ -17,7 +17,7 @@ from gguf_embed.errors import EmbedError, WayOut
 from gguf_embed.images.url_allowlist import RemoteHosts
 from gguf_embed.metrics import Metrics
 from gguf_embed.server.fields.field import Body
-from gguf_embed.server.http.body_memory import BodyMemory
+from gguf_embed.server.http.body_memory import BodyMemories
 from gguf_embed.server.http.request_log import WORK
 from gguf_embed.server.shutdown import InFlightRequests
 from gguf_embed.tokenization.openai_encodings import TokenIdRule
@@ -193,7 +193,7 @@ class ServerContext:
     dialects: tuple[Dialect, ...]
     started_unix_s: int
     in_flight: InFlightRequests = field(default_factory=InFlightRequests)
-    body_memory: BodyMemory = field(kw_only=True)
+    body_memory: BodyMemories = field(kw_only=True)
 
     batches: Batches | None = field(default=None, kw_only=True)  # None: switched off
     field_names: frozenset[str] = field(default=frozenset(), kw_only=True)  # all that any request may have

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from gguf_embed.errors import Unavailable
+from gguf_embed.scheduler.promises import MAX_RETRY_S
 
 SHED_EVERY_S = 1.0
 """How often it is estimated again what can be computed in the time that is left."""
+
+RESTART_S = 5.0
+"""What a restart is guessed to take: to load a model, or to have another machine take over."""
 
 LAST_ANSWERS_S = 2.0
 """How long requests may take to answer that they ran out of time."""
@@ -25,11 +29,17 @@ class InFlightRequests:
         self.stopping = asyncio.Event()  # when set, new work is refused
         self.is_out_of_time = False  # a handler that is cancelled from now on answers so
         self.n_out_of_time = 0  # requests that were accepted, and refused after all
+        self._end_s = 0.0  # on the loop's clock, when a shutdown stops waiting
 
     @property
     def n_running(self) -> int:
         """How many requests are being answered."""
         return len(self._tasks)
+
+    def restarted_in_s(self, queued_s: float) -> float:
+        """During a shutdown: when to ask again. `queued_s` is how long the texts take that are queued."""
+        left_s = max(0.0, self._end_s - asyncio.get_running_loop().time())
+        return min(MAX_RETRY_S, RESTART_S + min(left_s, queued_s))
 
     def enter(self, task: asyncio.Task[object]) -> None:
         """Call it once a request's body has been read, because half a body may never be completed.
@@ -55,7 +65,7 @@ class InFlightRequests:
         """
         self.stopping.set()
         loop = asyncio.get_running_loop()
-        end_s = loop.time() + timeout_s
+        self._end_s = end_s = loop.time() + timeout_s
         while self._tasks and (left_s := end_s - loop.time()) > 0:
             shed(left_s)
             await self._wait(min(left_s, SHED_EVERY_S))

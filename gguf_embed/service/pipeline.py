@@ -31,6 +31,10 @@ the text alone, which are the exact ones; larger ones, and those for llama.cpp's
 TOKENIZING_S, TOKENIZING_S_PER_CHARACTER = 5.0, 5e-5
 """How long a request's texts may be tokenized: over ten times what the slowest tokenizer takes, and 5 s."""
 
+MIN_WAIT_S = 1.0
+"""So long may a request wait for a thread even if it may not wait for room in the queue, because most threads are busy
+for milliseconds only."""
+
 INLINE_TOKENS = 500
 """Up to this many ids are decoded on the event loop."""
 
@@ -127,26 +131,30 @@ class Pipeline:
 async def tokenizing(
     model: LoadedModel, n_characters: int, work: Callable[[], _T], *, finds_offsets: bool = False
 ) -> _T:
-    """Run work that tokenizes this many characters: here if that is quick, else on one of the model's threads."""
+    """Run work that tokenizes this many characters: here if that is quick, else on one of the model's threads.
+
+    Raises `Overloaded` if none is free for as long as a request may wait for room in the model's queue.
+    """
     if finds_offsets and n_characters > INLINE_OFFSET_CHARACTERS:
-        return await model.threads.offsets.run(work, _patience(n_characters, OFFSETS_S))
+        return await model.threads.offsets.run(work, _patience(model, n_characters, OFFSETS_S), n_characters)
     if n_characters > INLINE_CHARACTERS:
-        return await model.threads.long.run(work, _patience(n_characters))
+        return await model.threads.long.run(work, _patience(model, n_characters), n_characters)
     if not model.tokenizes_inline:
-        return await model.threads.short.run(work, _patience(n_characters))
+        return await model.threads.short.run(work, _patience(model, n_characters), n_characters)
     return work()
 
 
 async def decoding(model: LoadedModel, tokens: Sequence[int], work: Callable[[], _T]) -> _T:
     """Run work that looks up `tokens` in the model's codec, at about 6 microseconds each."""
     if len(tokens) > INLINE_TOKENS or model.loaded.process_state is not None:
-        return await model.threads.long.run(work)
+        return await model.threads.long.run(work, cost=len(tokens))
     return work()
 
 
-def _patience(n_characters: int, more_s: float = 0.0) -> Patience:
+def _patience(model: LoadedModel, n_characters: int, more_s: float = 0.0) -> Patience:
     seconds = TOKENIZING_S + TOKENIZING_S_PER_CHARACTER * n_characters + more_s
-    return Patience(seconds, f"tokenizing {n_characters:,} characters")
+    wait_s = max(MIN_WAIT_S, model.config.queue.max_wait_s)
+    return Patience(seconds, f"tokenizing {n_characters:,} characters", wait_s)
 
 
 def deduplicate(inputs: Sequence[_InputT]) -> tuple[Sequence[_InputT], Sequence[int]]:

@@ -108,7 +108,7 @@ class EmbedService:
             raise NotSupported(error.message + models_with(self._registry, error.output_kind)) from error
         computed = await self._pipeline.run(plan, load_s)
         if plan.is_heavy:
-            return await served.model.threads.long.run(lambda: assemble(plan, computed))
+            return await served.model.threads.long.run(lambda: assemble(plan, computed), cost=plan.n_characters)
         return assemble(plan, computed)
 
     async def rerank(self, request: RerankRequest) -> RerankResult:

@@ -20,6 +20,7 @@ def service_state(models: Sequence[LoadedModel]) -> ServiceState:
         queued_texts=sum(queue.n_texts for queue, _ in queues),
         queued_tokens=sum(queue.n_tokens for queue, _ in queues),
         running_texts=sum(queue.n_running_texts for queue, _ in queues),
+        queued_s=max((queue.n_tokens / queue.tokens_per_s for queue, _ in queues), default=0.0),
         n_workers=sum(plan.n_workers for _, plan in queues),
         n_threads=max((plan.n_threads for _, plan in queues), default=0),
         processes=processes,
@@ -42,4 +43,11 @@ def _health(
 
 def _queue_load(model: LoadedModel) -> QueueLoad:
     queue = model.scheduler.state()
-    return QueueLoad(model.info.name, queue.n_outside, queue.limit_tokens, queue.tokens_per_s, queue.interactive_tokens)
+    return QueueLoad(
+        model.info.name,
+        queue.n_outside,
+        queue.limit_tokens,
+        queue.tokens_per_s,
+        queue.interactive_tokens,
+        model.threads.n_waiting,
+    )

@@ -114,6 +114,7 @@ class QueueLoad:
     limit_tokens: int
     tokens_per_s: float  # measured
     interactive_tokens: int  # in a batch while short requests come
+    n_tokenizing: int = 0  # requests that wait for a thread that tokenizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ class ServiceState:
     queued_texts: int = 0
     queued_tokens: int = 0
     running_texts: int = 0
+    queued_s: float = 0.0  # how long the queued tokens take, by the measured speed
     n_workers: int = 0
     n_threads: int = 0
     processes: Mapping[str, EngineProcessState] = field(default_factory=dict)  # by model, of engines with their own

@@ -39,7 +39,7 @@ def test_a_large_line_takes_memory_until_it_is_written(world):
 @pytest.mark.parametrize("end", ["completed", "cancelled", "expired"])
 def test_a_large_line_waits_for_memory_and_its_batch_can_end_meanwhile(world, end):
     async def scenario(batches: Batches) -> None:
-        await world.memory.take(world.memory.limit_bytes)
+        await world.memory.large.take(world.memory.large.limit_bytes)
         file_id = await upload(batches, lines(1) + large_line("a"))
         batch = await create(batches, file_id, window_s=3600)
 
@@ -49,7 +49,7 @@ def test_a_large_line_waits_for_memory_and_its_batch_can_end_meanwhile(world, en
         await until(is_waiting)
         assert (await batches.batch("", batch.id)).status == "validating"
         if end == "completed":
-            world.memory.give_back(world.memory.limit_bytes)
+            world.memory.large.give_back(world.memory.large.limit_bytes)
         elif end == "cancelled":
             await batches.cancel("", batch.id)
         else:

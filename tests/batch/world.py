@@ -14,7 +14,7 @@ from gguf_embed.batch.job import Work
 from gguf_embed.batch.lines import LineReply, LineRequest
 from gguf_embed.batch.records import Batch, BatchLimits
 from gguf_embed.server.batch_lines import line_room, line_rules
-from gguf_embed.server.http.body_memory import BodyMemory
+from gguf_embed.server.http.body_memory import BodyMemories
 from gguf_embed.types.caller import CALLER, Priority
 
 URL = "/v1/embeddings"
@@ -41,7 +41,7 @@ class World:
     limits: BatchLimits = LIMITS
     now_s: float = 1_000_000.0
     asked: list[str] = field(default_factory=list)
-    memory: BodyMemory = field(default_factory=lambda: BodyMemory(2**26))
+    memory: BodyMemories = field(default_factory=lambda: BodyMemories.of(2**26))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Batches]:

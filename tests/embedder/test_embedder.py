@@ -221,3 +221,9 @@ def test_the_default_model_opens_by_its_name_and_by_none(default_model, cache_di
 def test_an_unknown_name_of_the_catalog_says_so(cache_dir):
     with pytest.raises(EmbedError, match="all-minilmm"):
         Embedder("all-minilmm", cache=cache_dir, offline=True)
+
+
+def test_callers_are_never_refused_however_long_others_take(tiny):
+    queue = tiny._service.loaded()[0].config.queue
+    assert queue.max_tokens >= 2**60
+    assert queue.max_wait_s >= 1e6

@@ -9,9 +9,10 @@ import weakref
 
 import pytest
 
-from gguf_embed.errors import EngineFailure, Unavailable
+from gguf_embed.errors import EngineFailure, Overloaded, Unavailable
 from gguf_embed.model_pool.model_threads import ModelThreads, Patience
 from gguf_embed.preprocessing.abandoned import check_abandoned
+from gguf_embed.types import CALLER, Caller, Priority
 
 
 class Work:
@@ -236,3 +237,56 @@ def test_work_whose_caller_has_gone_ends_at_its_next_text(threads):
 
     asyncio.run(scenario())
     assert n_tokenized == 1
+
+
+def test_callers_take_turns_and_urgent_ones_come_first(threads):
+    """One client's long requests held up those of all others."""
+    done: list[str] = []
+
+    async def ask(client: str, priority: Priority = Priority.NORMAL) -> None:
+        CALLER.set(Caller(client, priority))
+        await threads.run(lambda: done.append(client), cost=1000)
+
+    async def scenario():
+        first = Work()
+        busy = asyncio.create_task(threads.run(first))
+        await asyncio.to_thread(first.begun.wait, 10)
+        asked = [asyncio.create_task(ask("many")) for _ in range(4)]
+        asked += [asyncio.create_task(ask("job", Priority.BATCH)), asyncio.create_task(ask("one"))]
+        asked += [asyncio.create_task(ask("urgent", Priority.HIGH))]
+        await asyncio.sleep(0)
+        assert threads.n_waiting == 7
+        first.may_end.set()
+        await asyncio.gather(busy, *asked)
+
+    asyncio.run(scenario())
+    assert done == ["urgent", "many", "one", "many", "many", "many", "job"]
+    assert threads.n_waiting == 0
+
+
+def test_who_has_waited_too_long_for_a_thread_is_told_when_to_come_back(threads):
+    async def refused(cost: int) -> float:
+        with pytest.raises(Overloaded, match="busy with other texts") as failure:
+            await threads.run(Work(), Patience(60.0, "x", wait_s=0.05), cost)
+        assert threads.n_waiting == 0
+        return failure.value.retry_after_s
+
+    async def scenario():
+        first = Work()
+        busy = asyncio.create_task(threads.run(first, Patience(60.0, "x", wait_s=0.05), 1000))
+        await asyncio.to_thread(first.begun.wait, 10)
+        assert await refused(1) >= 0.05  # nothing was done yet while somebody waited, so it may take as long again
+        waiting = asyncio.create_task(threads.run(lambda: "next", cost=10))
+        await asyncio.sleep(0.2)
+        first.may_end.set()  # it has run for longer than anybody may wait
+        assert await busy == "done"
+        assert await waiting == "next"
+        second = Work()
+        busy = asyncio.create_task(threads.run(second))
+        await asyncio.to_thread(second.begun.wait, 10)
+        told = [await refused(10_000) for _ in range(2)]
+        assert told[1] - told[0] > 1  # 10,000 more, at no more than 1,000 in half a second
+        second.may_end.set()
+        await busy
+
+    asyncio.run(scenario())

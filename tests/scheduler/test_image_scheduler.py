@@ -173,6 +173,26 @@ def test_images_that_wait_are_bounded_in_bytes_too(worker, reader):
     asyncio.run(scenario())
 
 
+def test_a_client_whose_images_have_no_room_is_told_when_those_that_wait_are_computed(worker, reader):
+    quarter = ImageInput(0, (bytes(MAX_WAITING_BYTES // 4),))
+
+    async def scenario() -> list[float]:
+        reader.go_on.clear()
+        running = asyncio.ensure_future(worker.submit([quarter] * 3, MEAN))
+        await asyncio.to_thread(reader.begun.wait, 20)
+        told = []
+        for _ in range(3):
+            with pytest.raises(Overloaded) as refused:
+                await worker.submit([quarter] * 2, MEAN)
+            told.append(refused.value.retry_after_s)
+        reader.go_on.set()
+        await running
+        return told
+
+    told = asyncio.run(scenario())
+    assert told == [1.0, 3.0, 5.0]  # at one input per second, one too many, and then two more for each
+
+
 def test_a_request_over_the_limit_is_invalid(worker):
     with pytest.raises(InvalidRequest, match=rf"{MAX_INPUTS + 1} inputs.*\b{MAX_INPUTS}\b"):
         asyncio.run(worker.submit(texts(*range(MAX_INPUTS + 1)), MEAN))

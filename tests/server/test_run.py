@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -19,6 +20,7 @@ from gguf_embed.server.app import build_app
 from gguf_embed.server.context import SERVER_CONTEXT, ServerOptions
 from gguf_embed.server.listen import ListenAddress
 from gguf_embed.server.run import ShutdownOutcome, serve_all
+from gguf_embed.server.shutdown import RESTART_S, InFlightRequests
 from tests.server.fake_service import FakeService, serving
 
 
@@ -29,6 +31,7 @@ def test_a_stop_answers_what_was_accepted_and_refuses_the_rest():
         async with serving(service) as running, aiohttp.ClientSession() as other:
             async with other.get(running.url + "/health") as reply:
                 await reply.read()  # leaves a kept-alive connection
+            service.status = replace(service.status, queued_s=7.0)
             accepted = asyncio.create_task(running.post("/v1/embeddings", {"input": "a"}))
             await service.entered.wait()
             running.stop.set()
@@ -37,6 +40,7 @@ def test_a_stop_answers_what_was_accepted_and_refuses_the_rest():
                 assert late.status == 503
                 assert late.headers["Connection"] == "close"
                 assert (await late.json())["error"]["code"] == "service_unavailable"
+                assert late.headers["Retry-After"] == str(round(RESTART_S + 7))
             async with aiohttp.ClientSession() as stranger:
                 with pytest.raises(aiohttp.ClientConnectorError):
                     await stranger.get(running.url + "/health")
@@ -48,6 +52,24 @@ def test_a_stop_answers_what_was_accepted_and_refuses_the_rest():
             await running.done
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("drain_timeout_s", "queued_s", "told_s"), [(60, 0, 5), (60, 20, 25), (3, 20, 8), (900, 800, 60)]
+)
+def test_during_a_shutdown_clients_are_told_to_come_back_after_what_is_queued(drain_timeout_s, queued_s, told_s):
+    async def scenario() -> float:
+        in_flight = InFlightRequests()
+        task = asyncio.current_task()
+        in_flight.enter(task)
+        finishing = asyncio.create_task(in_flight.finish(drain_timeout_s, lambda left_s: None))
+        await in_flight.stopping.wait()
+        told = in_flight.restarted_in_s(queued_s)
+        in_flight.leave(task)
+        await finishing
+        return told
+
+    assert asyncio.run(scenario()) == pytest.approx(told_s, abs=0.9)
 
 
 def test_health_fails_during_a_shutdown():

@@ -30,14 +30,12 @@ MEDIA_FIELDS = Body(
     "Images and texts as vLLM's and Infinity's clients send them.",
     see="Images",
 )
-_NAMES = frozenset(field.name for field in MEDIA_FIELDS.fields)
+MEDIA_NAMES = frozenset(field.name for field in MEDIA_FIELDS.fields)
 
 
 def with_content_parts(body: JsonObject) -> JsonObject:
-    """The body with `input` instead of these fields, or as it is. Raises `InvalidRequest`, `NotSupported` for sound."""
-    if _NAMES.isdisjoint(body):
-        return body
-    rest = {name: value for name, value in body.items() if name not in _NAMES}
+    """The body with `input` instead of these fields. Raises `InvalidRequest`, `NotSupported` for sound."""
+    rest = {name: value for name, value in body.items() if name not in MEDIA_NAMES}
     if body.get(MESSAGES.name) is not None:
         if rest.get("input") is not None:
             raise InvalidRequest('"messages" and "input" are both the input: send only one of them', MESSAGES.name)

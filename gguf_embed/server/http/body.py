@@ -14,7 +14,7 @@ from gguf_embed.server.fields.misspelled import refuse_misspelled
 from gguf_embed.server.http.json_text import as_object, parse_object
 from gguf_embed.server.http.large_body import (
     BODY_TIMEOUT_S,
-    INLINE_BODY_BYTES,
+    SMALL_BODY_BYTES,
     incomplete,
     late,
     read_large_object,
@@ -34,7 +34,7 @@ async def read_json_object(context: ServerContext, request: web.Request) -> Json
 
     Raises `PayloadTooLarge`, or `InvalidRequest` with the position of the error, or for a misspelled field.
     """
-    length, limit = request.content_length, min(INLINE_BODY_BYTES, context.options.max_body_bytes)
+    length, limit = request.content_length, min(SMALL_BODY_BYTES, context.options.max_body_bytes)
     if length is None or length > limit or "Content-Encoding" in request.headers:
         body = await read_large_object(context, request)
     else:

@@ -18,11 +18,11 @@ except ImportError:  # not on Windows
 logger = logging.getLogger(__name__)
 
 HEADER_TIMEOUT_S = 60.0
-"""How long the headers of a connection's first request may take."""
+"""How long the headers of a request may take: from a new connection on, and later from their first byte on."""
 
 IDLE_TIMEOUT_S = 620.0
-"""How long a connection may wait for its next request, and that for its headers. Load balancers keep theirs for up to
-600 s, and should be the ones that close them."""
+"""How long a connection may wait for its next request. Load balancers keep theirs for up to 600 s, and should be the
+ones that close them."""
 
 READ_TIMEOUT_S = 60.0
 """How long a client may read nothing of a reply that does not fit into the system's buffers."""

@@ -1,4 +1,4 @@
-"""Reads bodies that are large, compressed or of unknown length: as memory allows, and parsed on a thread."""
+"""Reads bodies that are not small, or compressed or of unknown length: as memory allows, large ones on a thread."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from gguf_embed.server.http.large_json import parse_large_object
 from gguf_embed.server.http.values import JsonObject
 
 BODY_TIMEOUT_S = 60.0
+SMALL_BODY_BYTES = 2**14
+"""Bodies up to this size are not counted."""
+
 INLINE_BODY_BYTES = 2**18
-"""Bodies up to this size are parsed on the event loop (under 5 ms), and are not counted."""
+"""Bodies up to this size are parsed on the event loop (under 5 ms). They are medium: read at once, then counted."""
 
 COPIES = 2
 """What a body takes in memory, in its own size: once as it was sent, once as texts."""
@@ -62,17 +65,22 @@ async def read_large_object(context: ServerContext, request: web.Request) -> Jso
     if request.content_length is not None and request.content_length > limit:
         raise too_large(limit)
     encoding = request.headers.get("Content-Encoding", "")
-    lease = BodyLease(context.body_memory)
+    lease, medium = BodyLease(context.body_memory.large), BodyLease(context.body_memory.medium)
     task = asyncio.current_task()
     assert task is not None
     if content_encoding.is_supported(encoding):
         packed = await _read(request, lease, limit, limit)
+        if len(packed) <= INLINE_BODY_BYTES:
+            await medium.take(min(INLINE_BODY_BYTES, limit, MAX_DEFLATE_RATIO * len(packed)))
         context.in_flight.enter(task)
         raw = await _unpack(packed, encoding, lease, limit)
     else:
         raw = await _read(request, lease, request.content_length or limit, limit)
+        if SMALL_BODY_BYTES < len(raw) <= INLINE_BODY_BYTES:
+            await medium.take(len(raw))
         context.in_flight.enter(task)
     lease.shrink(len(raw))
+    medium.shrink(len(raw))
     try:
         return await _parse(context, raw)
     except InvalidRequest as exc:

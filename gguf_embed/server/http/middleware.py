@@ -182,6 +182,9 @@ class RequestMiddleware:
         self, error: EmbedError, request: web.Request, route: Route | None, dialect: Dialect
     ) -> web.Response:
         self._context.metrics.observe_error(error.kind)
+        in_flight = self._context.in_flight
+        if isinstance(error, Unavailable) and error.retry_after_s is None and in_flight.stopping.is_set():
+            error.retry_after_s = in_flight.restarted_in_s(self._context.service.state().queued_s)
         if isinstance(error, OutOfTime):
             self._context.in_flight.n_out_of_time += 1
         reply = format_error(error, request.get(ERROR_FORMAT, dialect.errors))

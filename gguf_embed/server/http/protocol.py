@@ -97,7 +97,7 @@ class _Server(web.Server):
 
 
 class _Protocol(RequestHandler):
-    """A connection with deadlines for its first request and for reading replies, and whose own errors are JSON, too."""
+    """A connection with deadlines for headers and for reading replies, and whose own errors are JSON, too."""
 
     __slots__ = ("_errors", "_headers_deadline", "_reading_deadline", "_server")
 
@@ -110,7 +110,7 @@ class _Protocol(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._headers_deadline = self._loop.call_later(HEADER_TIMEOUT_S, self._check_first_request)
+        self._expect_headers()
         self._server.make_room(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -118,6 +118,24 @@ class _Protocol(RequestHandler):
             if deadline is not None:
                 deadline.cancel()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        n_before = self._request_count
+        super().data_received(data)
+        if self._request_count != n_before:
+            if self._headers_deadline is not None:
+                self._headers_deadline.cancel()
+                self._headers_deadline = None
+        elif self._headers_deadline is None and self._current_request is None and data.strip(b"\r\n"):
+            self._expect_headers()  # of the next request: this is their beginning
+
+    def _expect_headers(self) -> None:
+        self._headers_deadline = self._loop.call_later(HEADER_TIMEOUT_S, self._end_late)
+
+    def _end_late(self) -> None:
+        self._headers_deadline = None
+        if self.waits_since_s is not None:
+            self.end_with(InvalidRequest(f"no request has arrived within {HEADER_TIMEOUT_S:g} s: send it again"))
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -140,10 +158,6 @@ class _Protocol(RequestHandler):
             self._watch_reading()
         else:
             self.transport.abort()
-
-    def _check_first_request(self) -> None:
-        if not self._request_count:
-            self.end_with(InvalidRequest(f"no request has arrived within {HEADER_TIMEOUT_S:g} s: send it again"))
 
     @property
     def waits_since_s(self) -> float | None:

@@ -8,7 +8,7 @@ import pytest
 
 from gguf_embed.errors import Overloaded
 from gguf_embed.server.http import body_memory
-from gguf_embed.server.http.body_memory import BodyMemory
+from gguf_embed.server.http.body_memory import GUESSED_RETRY_S, BodyMemory
 
 
 def test_bodies_wait_in_order_until_there_is_room():
@@ -72,5 +72,35 @@ def test_a_wait_that_is_too_long_is_a_429(monkeypatch):
         monkeypatch.setattr(body_memory, "MAX_WAITING", 0)
         with pytest.raises(Overloaded):
             await memory.take(1)
+
+    asyncio.run(scenario())
+
+
+def test_refused_bodies_are_told_when_there_will_be_room_one_after_the_other(monkeypatch):
+    monkeypatch.setattr(body_memory, "MAX_WAITING", 2)
+    now_s = 0.0
+
+    async def refused(memory: BodyMemory, n_bytes: int) -> float:
+        with pytest.raises(Overloaded) as failure:
+            await memory.take(n_bytes)
+        return failure.value.retry_after_s
+
+    async def scenario():
+        nonlocal now_s
+        memory = BodyMemory(100, lambda: now_s)
+        for _ in range(10):
+            await memory.take(10)
+        waiting = [asyncio.create_task(memory.take(50)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert await refused(memory, 50) == GUESSED_RETRY_S  # nothing was given back yet
+        for _ in range(4):
+            now_s += 5
+            memory.give_back(10)
+        told = [await refused(memory, 20) for _ in range(3)]
+        # 60 are held and 100 wait for them; 2 are given back per second
+        assert told == pytest.approx([40, 50, 60], rel=0.2)
+        assert told[0] < told[1] < told[2]
+        memory.give_back(60)
+        await asyncio.gather(*waiting)
 
     asyncio.run(scenario())

@@ -53,6 +53,45 @@ def test_headers_that_trickle_in_are_ended_with_a_reason(monkeypatch):
     asyncio.run(scenario())
 
 
+def test_headers_of_a_later_request_have_the_same_deadline_and_an_idle_connection_has_none(monkeypatch):
+    monkeypatch.setattr(protocol, "HEADER_TIMEOUT_S", 0.3)
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    async def scenario():
+        async with serving() as running:
+            idle = await connect(running.url)
+            slow = await connect(running.url)
+            for reader, writer in (idle, slow):
+                writer.write(whole)
+                await read_reply(reader)
+            idle[1].write(b"\r\n")  # some clients end a body so
+            for _ in range(2):
+                slow[1].write(whole[:20])
+                await asyncio.sleep(0)
+                slow[1].write(whole[20:])
+                await read_reply(slow[0])
+            slow[1].write(whole[:-2])
+            trickle = asyncio.create_task(trickle_headers(slow[1]))
+            async with asyncio.timeout(10):
+                said = await slow[0].read()
+            trickle.cancel()
+            assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert b"no request has arrived within 0.3 s" in said
+            idle[1].write(whole)  # it has waited for longer than the other one
+            await read_reply(idle[0])
+            for _, writer in (idle, slow):
+                writer.close()
+
+    asyncio.run(scenario())
+
+
+async def read_reply(reader: asyncio.StreamReader) -> None:
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        await reader.readexactly(int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0]))
+
+
 async def trickle_headers(writer: asyncio.StreamWriter) -> None:
     while True:
         writer.write(b"X-Slow: 1\r\n")

@@ -11,10 +11,12 @@ import pytest
 
 from gguf_embed.server.context import SERVER_CONTEXT
 from gguf_embed.server.http import body_memory
+from gguf_embed.server.http.body_memory import MEDIUM_PART
 from tests.server.fake_service import FakeService, Running, serving
 
 TEXTS = [f"text {n:07}" for n in range(2000)]
 BODY = json.dumps({"input": TEXTS, "padding": "a, [b], " * 100_000}).encode()
+MEDIUM = json.dumps({"input": "text", "padding": "a, [b], " * 10_000}).encode()
 
 
 async def chunked(raw: bytes) -> AsyncIterator[bytes]:
@@ -99,5 +101,55 @@ def test_a_decompression_bomb_is_a_413():
             assert status == 413, reply
             await asyncio.sleep(0.05)
             assert running.app[SERVER_CONTEXT].body_memory.used_bytes == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("encoding", [None, "gzip"])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_of_medium_size_is_counted_in_any_form_and_a_small_one_is_not(encoding, is_chunked):
+    async def scenario():
+        service = FakeService()
+        service.gate.clear()
+        async with serving(service) as running:
+            memory = running.app[SERVER_CONTEXT].body_memory
+            raw = gzip.compress(MEDIUM) if encoding else MEDIUM
+            headers = {"Content-Encoding": encoding} if encoding else {}
+            small = asyncio.create_task(post(running, b'{"input": "small"}', {}))
+            await until(lambda: len(service.requests) == 1)
+            assert memory.used_bytes == 0
+            medium = asyncio.create_task(post(running, chunked(raw) if is_chunked else raw, headers))
+            await until(lambda: len(service.requests) == 2)
+            assert memory.used_bytes == memory.medium.used_bytes == 2 * len(MEDIUM)
+            service.gate.set()
+            assert [(await one)[0] for one in (small, medium)] == [200, 200]
+            await until(lambda: memory.used_bytes == 0)
+
+    asyncio.run(scenario())
+
+
+def test_medium_bodies_wait_for_each_other_and_neither_for_large_ones_nor_small_ones_for_them(monkeypatch):
+    monkeypatch.setattr(body_memory, "MAX_WAIT_S", 0.2)
+
+    async def scenario():
+        service = FakeService()
+        service.gate.clear()
+        async with serving(service, max_body_memory_bytes=MEDIUM_PART * 3 * len(MEDIUM)) as running:
+            memory = running.app[SERVER_CONTEXT].body_memory
+            large = asyncio.create_task(post(running, BODY, {}))
+            await until(lambda: len(service.requests) == 1)
+            full = memory.large.limit_bytes - memory.large.used_bytes
+            await memory.large.take(full)
+            medium = asyncio.create_task(post(running, MEDIUM, {}))
+            await until(lambda: len(service.requests) == 2)
+            assert (await post(running, MEDIUM, {}))[0] == 429
+            monkeypatch.setattr(body_memory, "MAX_WAIT_S", 30)
+            waiting = asyncio.create_task(post(running, MEDIUM, {}))
+            await until(lambda: memory.medium.n_waiting == 1)
+            small = asyncio.create_task(post(running, b'{"input": "small"}', {}))
+            await until(lambda: len(service.requests) == 3)
+            service.gate.set()
+            assert [(await one)[0] for one in (large, medium, waiting, small)] == [200] * 4
+            memory.large.give_back(full)
 
     asyncio.run(scenario())

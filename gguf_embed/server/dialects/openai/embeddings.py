@@ -24,7 +24,7 @@ from gguf_embed.server.fields.field import Body, Choice, Shaped, Text, Whole
 from gguf_embed.server.fields.head_outputs import HEAD_FIELDS
 from gguf_embed.server.fields.images import take_images
 from gguf_embed.server.fields.inputs import parse_inputs
-from gguf_embed.server.fields.media_forms import MEDIA_FIELDS, with_content_parts
+from gguf_embed.server.fields.media_forms import MEDIA_FIELDS, MEDIA_NAMES, with_content_parts
 from gguf_embed.server.fields.model import MODEL
 from gguf_embed.server.fields.openai_errors import ERRORS, error_object
 from gguf_embed.server.fields.option_fields import OPTION_FIELDS
@@ -146,7 +146,8 @@ async def embeddings(context: ServerContext, request: Sent, body: JsonObject | N
         request[ERROR_FORMAT] = VOYAGE_ERRORS
     if body.get("input") is None and body.get("content") is not None:
         return await answer_embedding(context, body)
-    body = with_content_parts(body)
+    if not MEDIA_NAMES.isdisjoint(body):
+        body = with_content_parts(body)
     given = body.get("input")
     images: tuple[ImageInput, ...] = ()
     if type(given) is dict or (type(given) is list and dict in set(map(type, given))):
