@@ -99,12 +99,38 @@ def _unknown_part(header: GgufHeader) -> str | None:
     scaling = header.get(f"{architecture}.rope.scaling.type", str) or "none"
     if scaling not in ("none", "linear"):
         return f"it does not compute rope scaling {scaling!r}"
+    unusual = _unusual_number(header)
+    if unusual is not None:
+        return unusual
     is_encoder = architecture not in (*DECODERS, "gemma-embedding", "t5encoder", towers.TEXT)
     allowed = (False,) if HEAD_TENSORS.isdisjoint(header.tensors) else (False, None)  # CrispEmbed's files do not say
     if is_encoder and header.get(f"{architecture}.attention.causal", bool) not in allowed:
         return f"{architecture}.attention.causal is not false in the file"
     if architecture == "qwen2" and has_rank_head(header):
         return "its graph for qwen2 has no rank head"
+    return None
+
+
+def _unusual_number(header: GgufHeader) -> str | None:
+    """A number with which llama.cpp computes something else than the graphs do; None if there is none."""
+    prefix = header.architecture
+    keys = ("embedding_length", "attention.head_count", "attention.key_length")
+    n_embd, n_head, key_length = (header.get(f"{prefix}.{key}", int) for key in keys)
+    head_size = key_length or (n_embd or 0) // (n_head or 1)
+    usual: dict[str, float] = {
+        "attention.value_length": head_size,
+        "attention.key_length_swa": head_size,
+        "attention.value_length_swa": head_size,
+        "rope.dimension_count_swa": header.get(f"{prefix}.rope.dimension_count", int) or head_size,
+        "rope.scaling.attn_factor": 1.0,
+        "nextn_predict_layers": 0,
+    }
+    if prefix != towers.TEXT:
+        usual["embedding_length_out"] = n_embd or 0
+    for key, expected in usual.items():
+        found = header.metadata.get(f"{prefix}.{key}", expected)
+        if found != expected:
+            return f"its graph for {prefix} has no {key} of {found}, only {expected:g}"
     return None
 
 
