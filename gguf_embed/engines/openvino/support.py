@@ -128,6 +128,8 @@ def _unusual_number(header: GgufHeader) -> str | None:
         "rope.scaling.attn_factor": 1.0,
         "nextn_predict_layers": 0,
     }
+    if prefix not in (*DECODERS, "gemma-embedding"):
+        usual["attention.head_count_kv"] = n_head or 0
     if prefix != towers.TEXT:
         usual["embedding_length_out"] = n_embd or 0
     for key, expected in usual.items():

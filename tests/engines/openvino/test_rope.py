@@ -92,6 +92,7 @@ def test_a_fraction_is_no_size(tmp_path):
         ("gemma_embedding", "attention.value_length_swa", 16, "32"),
         ("qwen3_embedding", "attention.value_length", 16, "32"),
         ("bert", "attention.value_length", 8, "16"),
+        ("t5_of_llama_cpp", "attention.head_count_kv", 2, "4"),
         ("qwen3_embedding", "nextn_predict_layers", 1, "0"),
         ("bert", "embedding_length_out", 32, "64"),
     ],
