@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file.dequantize import dequantized
+from gguf_embed.gguf_file.dequantize import dequantized, not_finite
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_rows import TokenRows
 from gguf_embed.types import FloatMatrix
@@ -89,7 +89,10 @@ class TaskRows:
     """
 
     def __init__(self, header: GgufHeader, adapters: Adapters) -> None:
-        """Reads the file's tensors. Raises `ModelFileError` if one is missing or has another shape."""
+        """Reads the file's tensors.
+
+        Raises `ModelFileError` if one is missing, has another shape, or contains NaN or infinity.
+        """
         self.tasks = adapters.tasks
         self._table = TokenRows(header)
         self.n_tokens = self._table.n_tokens
@@ -121,6 +124,9 @@ def _pair(header: GgufHeader, name: str, n_rows: int, adapters: Adapters) -> tup
             found = "missing" if tensor is None else f"{list(reversed(tensor.shape))}"
             raise _error(header, f"tensor {name}.{part}.weight is {found}, expected {adapters.width} columns")
         matrices.append(dequantized(header, tensor))
+        n_bad = not_finite(matrices[-1])
+        if n_bad:
+            raise _error(header, f"tensor {tensor.name} contains NaN or infinity ({n_bad:,} numbers)")
     lowering, raising = matrices
     if len(lowering) < n_rows or len(raising) != header.tensors["token_embd.weight"].shape[0]:
         raise _error(header, f"the adapter of {name} does not fit its table")

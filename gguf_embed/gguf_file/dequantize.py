@@ -50,6 +50,14 @@ def to_float32(stored: NDArray[np.uint8], type_name: str, label: str) -> FloatMa
         ) from error
 
 
+def not_finite(values: NDArray[np.floating]) -> int:
+    """How many of the numbers are NaN or infinity."""
+    with np.errstate(invalid="ignore"):  # the sum of infinity and -infinity
+        if np.isfinite(values.sum(dtype=np.float64)):
+            return 0
+    return int(values.size - np.isfinite(values).sum())
+
+
 def dequantized(header: GgufHeader, tensor: TensorInfo) -> FloatMatrix:
     """All values of a tensor, float32[rows, n]. Raises `ModelFileError` as `to_float32` does."""
     return to_float32(read_tensor(header, tensor), tensor.type, f"{header.path}: tensor {tensor.name}")

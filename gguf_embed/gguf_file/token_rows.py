@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,17 @@ def has_token_types(header: GgufHeader) -> bool:
     return types is not None and table is not None and len(types.shape) == 2 and types.shape[1] >= 2
 
 
+def table_bytes(table: TensorInfo) -> int:
+    """The memory that `TokenRows` takes for a table once many of its rows were needed."""
+    if _is_unpacked(table):
+        return 4 * prod(table.shape)
+    return min(table.size_bytes, KEPT_BYTES) if hasattr(os, "pread") else table.size_bytes
+
+
+def _is_unpacked(table: TensorInfo) -> bool:
+    return table.type not in _FAST_TYPES and 4 * prod(table.shape) <= UNPACKED_BYTES
+
+
 class TokenRows:
     """Rows of the token table, float32. Safe from any thread."""
 
@@ -44,7 +56,7 @@ class TokenRows:
         self._label = f"{header.path}: tensor {tensor.name}"
         self._type = tensor.type
         self._stored: NDArray[np.uint8] | _FileRows
-        if tensor.type not in _FAST_TYPES and 4 * self.n_embd * self.n_tokens <= UNPACKED_BYTES:
+        if _is_unpacked(tensor):
             self._stored, self._type = dequantized(header, tensor).view(np.uint8), "F32"
         elif tensor.size_bytes <= KEPT_BYTES or not hasattr(os, "pread"):  # Windows has none
             self._stored = read_tensor(header, tensor)

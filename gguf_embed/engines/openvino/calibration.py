@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gguf_embed.engines.base import BatchLimits, ContextSpec
+from gguf_embed.engines.base import BatchLimits, ContextSpec, EngineInfo
 from gguf_embed.engines.openvino.engine import MAX_SEQUENCES, OpenVinoEngine
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED
 from gguf_embed.engines.throughput import batch_lengths, best_rates, sample_batch, tokens_per_s
@@ -68,7 +68,7 @@ class Agreement:
 
     cosine_to_full: float
     cosine_in_batch: float
-    score_difference: float = 0.0  # relative for scores over 1; 0 without scores
+    score_difference: float = 0.0  # relative for scores over 1; 0 without a rank head
 
     @property
     def is_good(self) -> bool:
@@ -160,17 +160,37 @@ def compare(
 ) -> Agreement:
     """Compute the samples in both precisions, and in BF16 also in one batch.
 
-    Token rows are compared as means, unless scores are made of single ones.
+    Token rows are compared as means, unless scores are made of single ones. With a rank head, scores are compared, too,
+    whatever the output: the model may be asked for them as well.
     """
     pooled = output if output.pooling is not None or output.for_scores else OutputSpec.of(Pooling.MEAN)
     alone = _vectors(reduced, [[text] for text in samples], pooled)
     together = _vectors(reduced, [samples], pooled)
     to_full = cosines(_vectors(full, [[text] for text in samples], pooled), alone)
-    difference = 0.0
-    if output.kind == SCORES:
-        exact, rounded = (_vectors(engine, [samples], output) for engine in (full, reduced))
-        difference = float((np.abs(exact - rounded) / np.maximum(1, np.abs(exact))).max())
+    info = full.info
+    scored = [*samples, *sample_pairs(samples, info)] if info.n_cls_out else []
+    difference = _score_difference(full, reduced, scored) if scored else 0.0
     return Agreement(float(to_full.min()), float(cosines(alone, together).min()), difference)
+
+
+def sample_pairs(samples: Sequence[Sequence[int]], info: EngineInfo) -> list[list[int]]:
+    """Pairs of a query and a document as one sequence, with second token types where the model has them.
+
+    Each sample of the first half is a query, each of the second half a document.
+    """
+    second = info.n_vocab if info.has_second_text else 0
+    middle = len(samples) // 2
+    pairs = zip(samples[:middle], samples[middle:], strict=False)
+    return [[*query, *(token + second for token in document[1:])][: info.n_ctx_train] for query, document in pairs]
+
+
+def _score_difference(full: OpenVinoEngine, reduced: OpenVinoEngine, texts: Sequence[Sequence[int]]) -> float:
+    """The largest one of BF16's scores, alone and in one batch, from float32's and from each other."""
+    output = OutputSpec(SCORES)
+    exact, alone = (_vectors(engine, [[text] for text in texts], output) for engine in (full, reduced))
+    together = _vectors(reduced, [texts], output)
+    first, second = np.stack([exact, exact, alone]), np.stack([alone, together, together])
+    return float((np.abs(first - second) / np.maximum(1, np.abs(first))).max())
 
 
 def cosines(a: FloatMatrix, b: FloatMatrix) -> np.ndarray:

@@ -54,7 +54,7 @@ class OpenVinoDriver:
         return False
 
     def memory_bytes(self, header: GgufHeader, config: ModelConfig) -> int:
-        return support.resident_bytes(header) + support.image_bytes(header, config)
+        return support.resident_bytes(header, config) + support.image_bytes(header, config)
 
     def load(self, spec: LoadSpec) -> LoadedEngine:
         """Raises `EngineFailure` if OpenVINO cannot be imported, or fails itself."""

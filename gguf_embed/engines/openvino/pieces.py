@@ -201,23 +201,31 @@ class GraphPieces:
     def _mask(self, seen: Node) -> Node:
         return op.select(seen, constant(np.float32(0)), constant(np.float32(MASKED)))
 
-    def rope(self, freq_base: float, scaling_factor: float = 1.0) -> tuple[Node, Node]:
-        """cos and sin [T, head size] of the rotary position embedding, both halves of a head alike."""
-        if self.head_size % 2:
-            raise self.weights.error(f"a head of {self.head_size} dimensions has no halves to rotate")
-        half = self.head_size // 2
+    def rope(self, *, local: bool = False) -> tuple[Node, Node]:
+        """cos and sin [T, R] of the rotary position embedding of R dimensions, both halves of them alike.
+
+        `local`: for layers with local attention, which may have another base, and whose positions are not scaled.
+        """
+        half = self.weights.rope_dimensions(self.head_size) // 2
+        freq_base = self.weights.number("rope.freq_base_swa" if local else "rope.freq_base", 10_000.0)
+        scaling_factor = 1.0 if local else self.weights.rope_factor()
         frequencies = (freq_base ** -(np.arange(half, dtype=np.float64) / half) / scaling_factor).astype(np.float32)
         positions = op.unsqueeze(op.convert(self._slot_numbers, "f32"), constant(np.int32(1)))
         angles = op.multiply(positions, constant(np.concatenate([frequencies, frequencies]).reshape(1, -1)))
         return op.cos(angles), op.sin(angles)
 
     def rotate(self, x: Node, rope: tuple[Node, Node]) -> Node:
-        """Rotate [B, heads, T, head size] by position; the first half of a head is paired with the second."""
+        """Rotate the first R dimensions of [B, heads, T, head size] by position, one half paired with the other."""
         cos, sin = rope
-        axis, half = constant(np.int64(-1)), self.head_size // 2
+        axis, half = constant(np.int64(-1)), cos.get_output_partial_shape(0)[1].get_length() // 2
+        others: list[Node] = []
+        if 2 * half < self.head_size:
+            sizes = constant(np.array([2 * half, self.head_size - 2 * half], np.int64))
+            x, *others = op.variadic_split(x, axis, sizes).outputs()
         halves = op.variadic_split(x, axis, constant(np.array([half, half], np.int64)))
         turned = op.concat([op.multiply(halves.output(1), constant(np.float32(-1))), halves.output(0)], -1)
-        return op.add(op.multiply(x, cos), op.multiply(turned, sin))
+        rotated = op.add(op.multiply(x, cos), op.multiply(turned, sin))
+        return op.concat([rotated, *others], -1) if others else rotated
 
     # Feed-forward
 

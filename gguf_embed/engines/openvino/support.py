@@ -7,14 +7,16 @@ from importlib.util import find_spec
 from math import isqrt, prod
 
 from gguf_embed.config import ModelConfig
+from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.memory import available_bytes
+from gguf_embed.engines.openvino.weights import UNPACKS_FLOAT16
 from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.crisp_layout import CRISP_LAYOUT
 from gguf_embed.gguf_file.facts import context_length, has_rank_head
 from gguf_embed.gguf_file.graph_only import OWN_ARCHITECTURES
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
-from gguf_embed.gguf_file.token_rows import KEPT_BYTES
+from gguf_embed.gguf_file.token_rows import table_bytes
 
 ARCHITECTURES = (
     *("bert", "distilbert", "mpnet", "nomic-bert", "gte", "modern-bert", "jina-bert-v2", "jina-bert-v3"),
@@ -55,12 +57,13 @@ FLOAT_BYTES = 4
 MAX_MASK_BYTES = 2**30
 """Limit on the attention's masks for one text. ALiBi has one per head: 3 GiB for 8,192 tokens and 12 heads."""
 
-COPIES = 2
-"""A compiled graph keeps its matrices as they were given, in float32 (for BF16 those of an F16 file in float16, which
-this does not count on), and as the library packs them."""
+LIBRARY_BYTES = 24 * 2**20
+"""Estimate of the memory for the library."""
 
-BUFFER_BYTES = 160 * 2**20
-"""Estimate of the memory for the library, and for a batch's intermediate results."""
+BUFFER_BYTES = 60 * 2**20
+"""Estimate of the memory for a compiled graph's kernels, and for a batch's intermediate results."""
+
+IMAGE_BUFFER_BYTES = 160 * 2**20
 
 
 def refusal(header: GgufHeader, config: ModelConfig) -> str | None:
@@ -99,12 +102,40 @@ def _unknown_part(header: GgufHeader) -> str | None:
     scaling = header.get(f"{architecture}.rope.scaling.type", str) or "none"
     if scaling not in ("none", "linear"):
         return f"it does not compute rope scaling {scaling!r}"
+    unusual = _unusual_number(header)
+    if unusual is not None:
+        return unusual
     is_encoder = architecture not in (*DECODERS, "gemma-embedding", "t5encoder", towers.TEXT)
     allowed = (False,) if HEAD_TENSORS.isdisjoint(header.tensors) else (False, None)  # CrispEmbed's files do not say
     if is_encoder and header.get(f"{architecture}.attention.causal", bool) not in allowed:
         return f"{architecture}.attention.causal is not false in the file"
     if architecture == "qwen2" and has_rank_head(header):
         return "its graph for qwen2 has no rank head"
+    return None
+
+
+def _unusual_number(header: GgufHeader) -> str | None:
+    """A number with which llama.cpp computes something else than the graphs do; None if there is none."""
+    prefix = header.architecture
+    keys = ("embedding_length", "attention.head_count", "attention.key_length")
+    n_embd, n_head, key_length = (header.get(f"{prefix}.{key}", int) for key in keys)
+    head_size = key_length or (n_embd or 0) // (n_head or 1)
+    usual: dict[str, float] = {
+        "attention.value_length": head_size,
+        "attention.key_length_swa": head_size,
+        "attention.value_length_swa": head_size,
+        "rope.dimension_count_swa": header.get(f"{prefix}.rope.dimension_count", int) or head_size,
+        "rope.scaling.attn_factor": 1.0,
+        "nextn_predict_layers": 0,
+    }
+    if prefix not in (*DECODERS, "gemma-embedding"):
+        usual["attention.head_count_kv"] = n_head or 0
+    if prefix != towers.TEXT:
+        usual["embedding_length_out"] = n_embd or 0
+    for key, expected in usual.items():
+        found = header.metadata.get(f"{prefix}.{key}", expected)
+        if found != expected:
+            return f"its graph for {prefix} has no {key} of {found}, only {expected:g}"
     return None
 
 
@@ -120,28 +151,39 @@ def _too_large(header: GgufHeader, config: ModelConfig) -> str | None:
     needed, free = peak_bytes(header, config), available_bytes()
     if free is None or needed <= free:
         return None
+    kind = "BF16" if _is_reduced(config) else "float32"
     return (
-        f"its float32 weights and buffers need {needed / 2**20:,.0f} MiB of memory for texts of {longest:,} tokens, "
+        f"its {kind} weights and buffers need {needed / 2**20:,.0f} MiB of memory for texts of {longest:,} tokens, "
         f"{free / 2**20:,.0f} are available; a smaller -c needs less"
     )
 
 
 def peak_bytes(header: GgufHeader, config: ModelConfig) -> int:
     """An estimate of the memory that a model takes while its longest text is computed."""
-    return resident_bytes(header) + longest_text_bytes(header, config) + image_bytes(header, config)
+    return resident_bytes(header, config) + longest_text_bytes(header, config) + image_bytes(header, config)
 
 
-def resident_bytes(header: GgufHeader) -> int:
-    """An estimate of the memory that a loaded model takes. Most of a large token table stays in the file."""
-    table = header.tensors.get(TABLE)
-    kept = min(table.size_bytes, KEPT_BYTES) if table is not None else 0
-    return COPIES * _matrix_bytes(header) + kept + BUFFER_BYTES
+def resident_bytes(header: GgufHeader, config: ModelConfig) -> int:
+    """An estimate of the memory that a loaded model takes, in the largest of the forms that may be chosen."""
+    table, n_graphs = header.tensors.get(TABLE), _n_graphs(config)
+    rows = table_bytes(table) if table is not None else 0
+    return _matrix_bytes(header, _is_reduced(config), n_graphs) + rows + LIBRARY_BYTES + n_graphs * BUFFER_BYTES
+
+
+def _is_reduced(config: ModelConfig) -> bool:
+    """Whether matrices are multiplied in BF16 for certain: they take more memory in float32."""
+    return config.compute.precision == "bf16"
+
+
+def _n_graphs(config: ModelConfig) -> int:
+    """How many graphs a model is compiled to: one for several batches at once, and one for a batch alone."""
+    return 1 if config.compute.n_workers == 1 or threads_for(config.compute) == 1 else 2
 
 
 def image_bytes(header: GgufHeader, config: ModelConfig) -> int:
     """An estimate of the memory that the image tower takes; 0 without one, and for a file that cannot be read."""
     tower = towers.tower_for(header, config.mmproj)
-    return COPIES * _matrix_bytes(tower) + BUFFER_BYTES if tower is not None else 0
+    return _matrix_bytes(tower, _is_reduced(config), 1) + IMAGE_BUFFER_BYTES if tower is not None else 0
 
 
 def longest_text_bytes(header: GgufHeader, config: ModelConfig) -> int:
@@ -167,10 +209,17 @@ def _mask_bytes(header: GgufHeader, longest: int) -> int:
     return FLOAT_BYTES * longest**2 * n_masks.get(header.architecture, 2)
 
 
-def _matrix_bytes(header: GgufHeader) -> int:
+def _matrix_bytes(header: GgufHeader, is_reduced: bool, n_graphs: int) -> int:
+    """The matrices as the graph was given them, and as the library packs them for each compiled graph."""
+    packed = n_graphs * (FLOAT_BYTES // 2 if is_reduced else FLOAT_BYTES)
     outside = (TABLE, "output.weight")
-    n_weights = sum(prod(tensor.shape) for name, tensor in header.tensors.items() if name not in outside)
+    n_bytes = 0
+    for name, tensor in header.tensors.items():
+        if name not in outside:
+            is_kept = is_reduced and UNPACKS_FLOAT16 and tensor.type == "F16"
+            n_bytes += prod(tensor.shape) * (packed + (FLOAT_BYTES // 2 if is_kept else FLOAT_BYTES))
     distances = header.tensors.get("rel_embd.weight")
     if distances is not None:  # each layer has them as keys and as queries
-        n_weights += 2 * prod(distances.shape) * (header.get(f"{header.architecture}.block_count", int) or 0)
-    return FLOAT_BYTES * n_weights
+        n_layer = header.get(f"{header.architecture}.block_count", int) or 0
+        n_bytes += 2 * prod(distances.shape) * n_layer * (packed + FLOAT_BYTES)
+    return n_bytes

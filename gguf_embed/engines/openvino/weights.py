@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_embed.errors import ModelFileError
-from gguf_embed.gguf_file.dequantize import dequantized, read_tensor
+from gguf_embed.gguf_file.dequantize import dequantized, not_finite, read_tensor
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo
 from gguf_embed.gguf_file.token_heads import TENSORS as HEAD_TENSORS
 from gguf_embed.types import FloatMatrix
@@ -99,20 +99,18 @@ class GraphWeights:
         return n_layer
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """`<architecture>.<key>`. Raises `ModelFileError` if it is missing without a default, or no size."""
-        value = self.header.get(f"{self.architecture}.{key}", int)
-        value = default if value is None else value
-        if value is None or not 0 < value <= MAX_SIZE:
+        """`<architecture>.<key>`. Raises `ModelFileError` if it is missing without a default, or is no size."""
+        value = self.header.metadata.get(f"{self.architecture}.{key}", default)
+        if not isinstance(value, int) or not 0 < value <= MAX_SIZE:
             raise self.error(f"{self.architecture}.{key} is {value}, expected a number from 1 to {MAX_SIZE}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """The same for a fraction. Raises `ModelFileError` also for NaN and infinity."""
-        value = self.header.get(f"{self.architecture}.{key}", float)
-        value = default if value is None else value
-        if value is None or not 0 < value < float("inf"):
+        """The same for a fraction or a whole number. Raises `ModelFileError` also for NaN and infinity."""
+        value = self.header.metadata.get(f"{self.architecture}.{key}", default)
+        if not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise self.error(f"{self.architecture}.{key} is {value}, expected a positive number")
-        return value
+        return float(value)
 
     def text(self, key: str, default: str) -> str:
         value = self.header.get(f"{self.architecture}.{key}", str)
@@ -121,7 +119,7 @@ class GraphWeights:
     def window_reach(self) -> int | None:
         """How far a layer with local attention sees to either side, in tokens; None: the file has no window."""
         key = "attention.sliding_window"
-        return self.integer(key) // 2 if self.header.get(f"{self.architecture}.{key}", int) else None
+        return self.integer(key) // 2 if self.header.metadata.get(f"{self.architecture}.{key}") else None
 
     def local_layers(self, every: int, *, global_first: bool) -> list[bool]:
         """Which layers have local attention: as the file says, else all but one of `every`, its first or its last."""
@@ -142,7 +140,20 @@ class GraphWeights:
         """By how much positions are divided (linear scaling); 1 without scaling."""
         if self.text("rope.scaling.type", "linear") == "none":
             return 1.0
-        return self.number("rope.scaling.factor", 1.0)
+        return self.number("rope.scaling.factor", self.number("rope.scale_linear", 1.0))
+
+    def rope_dimensions(self, head_size: int) -> int:
+        """How many of a head's dimensions are rotated, the first ones: as the file says, else all.
+
+        Raises `ModelFileError` if a head has not so many, or if they have no halves.
+        """
+        key = "rope.dimension_count"
+        n_rotated = self.integer(key, head_size)
+        if n_rotated > head_size:
+            raise self.error(f"{self.architecture}.{key} is {n_rotated}, expected at most {head_size}, a head's size")
+        if n_rotated % 2:
+            raise self.error(f"a head of {n_rotated} dimensions has no halves to rotate")
+        return n_rotated
 
     def error(self, problem: str) -> ModelFileError:
         return ModelFileError(f"{self.header.path}: {problem}; download or convert the model again")
@@ -153,8 +164,6 @@ class GraphWeights:
         return values
 
     def _check_finite(self, name: str, values: Matrix) -> None:
-        with np.errstate(invalid="ignore"):  # the sum of infinity and -infinity
-            is_finite = bool(np.isfinite(values.sum(dtype=np.float64)))
-        if not is_finite:
-            n_bad = int(values.size - np.isfinite(values).sum())
+        n_bad = not_finite(values)
+        if n_bad:
             raise self.error(f"tensor {name} contains NaN or infinity ({n_bad:,} of {values.size:,} numbers)")

@@ -15,7 +15,16 @@ from gguf_embed.types import Pooling
 from tests.convert.encoders import tiny_models as tiny
 from tests.engines.openvino.graph_models import write_gguf
 from tests.engines.openvino.running import open_graph
-from tests.engines.openvino.test_bad_files import NAN, UINT32, load_error, reshaped, rewritten, with_value, without
+from tests.engines.openvino.test_bad_files import (
+    INFINITY,
+    NAN,
+    UINT32,
+    load_error,
+    reshaped,
+    rewritten,
+    with_value,
+    without,
+)
 
 TASKS = ("retrieval.query", "retrieval.passage", "separation")
 FLOAT32, ARRAY = gguf.GGUFValueType.FLOAT32, gguf.GGUFValueType.ARRAY
@@ -101,6 +110,13 @@ def test_a_part_of_another_shape(path, name, shape):
     assert name in load_error(rewritten(path, change=reshaped(name, *shape)))
 
 
-def test_a_part_that_is_no_number(path):
-    name = "blk.0.attn_qkv.lora_a.weight"
-    assert f"tensor {name} contains NaN" in load_error(rewritten(path, change=with_value(name, NAN, 0, 0)))
+@pytest.mark.parametrize("value", [NAN, INFINITY])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blk.0.attn_qkv.lora_a.weight",
+        *(f"{table}.{part}.weight" for table in ("token_embd", "token_types") for part in ("lora_a", "lora_b")),
+    ],
+)
+def test_a_part_that_is_no_number(path, name, value):
+    assert f"tensor {name} contains NaN" in load_error(rewritten(path, change=with_value(name, value, 0, 0)))

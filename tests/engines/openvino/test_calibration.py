@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pytest
 
 from gguf_embed.engines.openvino import calibration
 from gguf_embed.engines.openvino.calibration import Agreement, Choice, calibrate, smallest_good, stream_counts
 from gguf_embed.errors import EngineFailure
-from gguf_embed.types import TOKENS, OutputSpec, Pooling
+from gguf_embed.types import OutputSpec, Pooling
 
 GOOD, BAD = Agreement(0.99995, 0.999999), Agreement(0.9, 0.999999)
 MEAN = OutputSpec.of(Pooling.MEAN)
@@ -269,65 +268,3 @@ def test_engines_are_closed_when_measuring_fails(monkeypatch):
     with pytest.raises(RuntimeError, match="no memory"):
         calibrate(script.compile, [[1]], MEAN, 2, "auto")
     assert [engine.n_closed for engine in script.compiled] == [1] * len(script.compiled)
-
-
-def test_cosines_of_rows():
-    a = np.array([[1, 0], [1, 1], [2, 0]], np.float32)
-    b = np.array([[0, 1], [1, 1], [-1, 0]], np.float32)
-    np.testing.assert_allclose(calibration.cosines(a, b), [0, 1, -1], atol=1e-12)
-
-
-class FakeRows:
-    """An engine whose contexts give scripted rows: the sum of a text's ids, and of the others in its batch.
-
-    `of_tokens`: what is added to each token's row, which does not change the text's.
-    """
-
-    def __init__(self, rounding: float = 0.0, leaking: float = 0.0, of_tokens: float = 0.0) -> None:
-        self.rounding, self.leaking, self.of_tokens = rounding, leaking, of_tokens
-        self.specs: list[Any] = []
-
-    def open_context(self, spec: Any) -> FakeRows:
-        self.specs.append(spec)
-        return self
-
-    def embed(self, batch: list[list[int]], n_threads: int) -> Any:
-        spec = self.specs[-1]
-        assert sum(map(len, batch)) <= spec.max_tokens
-        assert len(batch) <= spec.max_sequences
-        rows = [[1.0, sum(text) + self.rounding, self.leaking * len(batch)] for text in batch]
-        if spec.output.kind == TOKENS:
-            rows = [[1.0, token + self.of_tokens, 0.0] for text in batch for token in text]
-        return type("Output", (), {"matrix": np.array(rows, np.float32)})
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.mark.parametrize(
-    ("reduced", "output", "is_good"),
-    [
-        (FakeRows(), MEAN, True),
-        (FakeRows(rounding=1.0), MEAN, False),
-        (FakeRows(leaking=0.1), MEAN, False),
-        (FakeRows(), OutputSpec.of(Pooling.NONE), True),
-        (FakeRows(of_tokens=1.0), OutputSpec.of(Pooling.NONE), True),
-        (FakeRows(), OutputSpec(TOKENS, for_scores=True), True),
-        (FakeRows(of_tokens=1.0), OutputSpec(TOKENS, for_scores=True), False),
-        (FakeRows(), OutputSpec.of(Pooling.RANK), True),
-        (FakeRows(rounding=0.012), OutputSpec.of(Pooling.RANK), False),
-    ],
-)
-def test_what_bf16_changes_is_found(reduced, output, is_good):
-    samples = [[1], [0, 0, 1], [1, 1]]
-    assert calibration.compare(FakeRows(), reduced, samples, output).is_good is is_good
-
-
-def test_vectors_of_zeros_agree_with_nothing():
-    zeros = np.zeros((1, 3), np.float32)
-    assert not calibration.cosines(zeros, zeros) >= 0.9
-
-
-def test_a_difference_of_scores_counts_relative_to_large_ones():
-    found = calibration.compare(FakeRows(), FakeRows(rounding=1.0), [[1000]], OutputSpec.of(Pooling.RANK))
-    assert found.score_difference == pytest.approx(0.001)

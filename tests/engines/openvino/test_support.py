@@ -127,16 +127,47 @@ def test_too_little_memory_is_refused_with_both_numbers(bert, monkeypatch):
     )
 
 
+ONE_GRAPH = ModelConfig(compute=ComputeConfig(n_workers=1))
+SEVERAL = ModelConfig(compute=ComputeConfig(n_threads=2))
+
+
 def test_memory_counts_the_matrices_and_a_small_token_table(bert):
     more = with_tensor(bert, "blk.0.ffn_up.weight", (1000, 1000))
-    assert support.resident_bytes(more) - support.resident_bytes(bert) == 2 * 4 * (1_000_000 - 32 * 64)
+    for config, copies in ((ONE_GRAPH, 2), (SEVERAL, 3)):
+        added = support.resident_bytes(more, config) - support.resident_bytes(bert, config)
+        assert added == copies * 4 * (1_000_000 - 32 * 64)
     without = replace(bert, tensors={name: t for name, t in bert.tensors.items() if name != "token_embd.weight"})
     kept = bert.tensors["token_embd.weight"].size_bytes
-    assert support.resident_bytes(bert) - support.resident_bytes(without) == kept
+    assert support.resident_bytes(bert, PLAIN) - support.resident_bytes(without, PLAIN) == kept
     large = replace(bert.tensors["token_embd.weight"], size_bytes=65 * 2**20)
     table = replace(bert, tensors=bert.tensors | {"token_embd.weight": large})
-    assert support.resident_bytes(table) == support.resident_bytes(without) + 16 * 2**20
-    assert support.peak_bytes(bert, PLAIN) > support.resident_bytes(bert)
+    assert support.resident_bytes(table, PLAIN) == support.resident_bytes(without, PLAIN) + 16 * 2**20
+    assert support.peak_bytes(bert, PLAIN) > support.resident_bytes(bert, PLAIN)
+
+
+def test_a_packed_token_table_counts_as_it_is_unpacked(bert):
+    without = replace(bert, tensors={name: t for name, t in bert.tensors.items() if name != "token_embd.weight"})
+    for kind, n_rows, expected in (("Q6_K", 30_000, 4 * 768 * 30_000), ("Q6_K", 100_000, 16 * 2**20)):
+        stored = TensorInfo("token_embd.weight", (768, n_rows), kind, 0, 768 * n_rows // 256 * 210)
+        packed = replace(bert, tensors=bert.tensors | {stored.name: stored})
+        assert support.resident_bytes(packed, PLAIN) - support.resident_bytes(without, PLAIN) == expected
+
+
+@pytest.mark.parametrize(("kind", "stored_bytes"), [("F16", 2), ("F32", 4), ("Q8_0", 4)])
+def test_memory_follows_the_type_that_runs(bert, monkeypatch, kind, stored_bytes):
+    monkeypatch.setattr(support, "UNPACKS_FLOAT16", True)
+    tensor = TensorInfo("blk.0.extra.weight", (1000, 1000), kind, 0, 1)
+    more = replace(bert, tensors=bert.tensors | {tensor.name: tensor})
+    for precision, n_bytes in (("bf16", stored_bytes + 2 * 2), ("f32", 3 * 4), ("auto", 3 * 4)):
+        config = ModelConfig(compute=ComputeConfig(n_threads=2, precision=precision))
+        assert support.resident_bytes(more, config) - support.resident_bytes(bert, config) == n_bytes * 10**6
+
+
+def test_too_little_memory_for_bf16_is_said_of_bf16(bert, monkeypatch):
+    monkeypatch.setattr(support, "available_bytes", lambda: 5 * 2**20)
+    found = support.refusal(bert, ModelConfig(compute=ComputeConfig(precision="bf16")))
+    assert found is not None
+    assert found.startswith("its BF16 weights and buffers need")
 
 
 def test_a_shorter_limit_needs_less_memory(bert):

@@ -19,7 +19,7 @@ def mpnet(g: GraphPieces) -> Node:
 
 def jina_bert_v3(g: GraphPieces) -> Node:
     """[N, D] rows of the tokens: BERT with rotary positions."""
-    return _encoder(g, g.padding_mask(), g.rope(g.weights.number("rope.freq_base", 10_000.0)))
+    return _encoder(g, g.padding_mask(), g.rope())
 
 
 def _encoder(g: GraphPieces, mask: Node, rope: tuple[Node, Node] | None = None) -> Node:

@@ -13,8 +13,8 @@ from gguf_embed.engines.openvino.runtime import Node, op
 def gemma_embedding(g: GraphPieces) -> Node:
     """[N, D] rows of the tokens. RMS norms are around both blocks; the file's weights include Gemma's 1 +."""
     n_ff = g.weights.integer("feed_forward_length")
-    everywhere = g.rope(g.weights.number("rope.freq_base", 10_000.0), g.weights.rope_factor()), g.padding_mask()
-    nearby = g.rope(g.weights.number("rope.freq_base_swa", 10_000.0)), g.window_mask(g.weights.window_reach())
+    everywhere = g.rope(), g.padding_mask()
+    nearby = g.rope(local=True), g.window_mask(g.weights.window_reach())
     is_local = g.weights.local_layers(6, global_first=False)
     x = op.multiply(g.tokens, constant(np.float32(math.sqrt(g.n_embd))))
     for layer, local in zip(g.layers(), is_local, strict=True):

@@ -13,8 +13,8 @@ def modern_bert(g: GraphPieces) -> Node:
     """[N, D] rows of the tokens."""
     n_ff = g.weights.integer("feed_forward_length")
     kind = ACTIVATIONS.get(g.weights.text("hidden_activation", "gelu"), "unknown")
-    everywhere = g.rope(g.weights.number("rope.freq_base", 10_000.0)), g.padding_mask()
-    nearby = g.rope(g.weights.number("rope.freq_base_swa", 10_000.0)), g.window_mask(g.weights.window_reach())
+    everywhere = g.rope(), g.padding_mask()
+    nearby = g.rope(local=True), g.window_mask(g.weights.window_reach())
     is_local = g.weights.local_layers(3, global_first=True)
     x = g.layer_norm(g.tokens, "token_embd_norm")
     for layer, local in zip(g.layers(), is_local, strict=True):

@@ -10,7 +10,7 @@ def nomic_bert(g: GraphPieces) -> Node:
     """[N, D] rows of the tokens."""
     n_ff = g.weights.integer("feed_forward_length")
     kind = g.weights.text("hidden_activation", "silu")
-    rope = g.rope(g.weights.number("rope.freq_base", 10_000.0), g.weights.rope_factor())
+    rope = g.rope()
     mask = g.padding_mask()
     x = g.tokens
     if g.weights.has("token_types.weight"):

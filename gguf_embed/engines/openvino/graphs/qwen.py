@@ -9,7 +9,7 @@ from gguf_embed.engines.openvino.runtime import Node, op
 def qwen(g: GraphPieces) -> Node:
     """[N, D] rows of the tokens. Qwen3 normalizes the queries and keys of each head."""
     n_ff = g.weights.integer("feed_forward_length")
-    rope = g.rope(g.weights.number("rope.freq_base", 10_000.0), g.weights.rope_factor())
+    rope = g.rope()
     is_causal = g.weights.header.get(f"{g.weights.architecture}.attention.causal", bool) is not False
     mask = g.causal_mask() if is_causal else g.padding_mask()
     x = g.tokens
