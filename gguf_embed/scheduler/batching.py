@@ -11,14 +11,21 @@ from gguf_embed.engines.base import BatchLimits, ExecutionPlan
 from gguf_embed.scheduler.task import BatchKey, EmbedTask, Work
 from gguf_embed.types import Caller, Priority
 
-MAX_SIZE_WEIGHT = 16.0
-
 INTERACTIVE_WEIGHT = 4.0
 """A request of more weight is one that somebody waits for: a normal one below a quarter of `WEIGHT_TOKENS`, an urgent
 one below all of them, but none of the lower classes."""
 
 WEIGHT_TOKENS = 252
 """A request of so many tokens, or of a full batch if that is smaller, has its class's weight."""
+
+MAX_WEIGHTS: Mapping[Priority, float] = {
+    Priority.HIGH: 64.0,
+    Priority.NORMAL: 16.0,
+    Priority.LOW: 1.0,
+    Priority.BATCH: 1 / 16,
+}
+"""What the smallest request of a class weighs: of a lower class, not more than a large normal one, and of batches, which
+nobody waits for, no more than their class."""
 
 PRIORITY_WEIGHTS: Mapping[Priority, float] = {
     Priority.HIGH: 4.0,
@@ -83,7 +90,7 @@ def choose_threads(plan: ExecutionPlan, n_running: int, n_waiting: int) -> int:
 def weight_of(n_tokens: int, batch_tokens: int, priority: Priority) -> float:
     """A request's weight: its class's if it is large, more if it is smaller, because somebody waits for it."""
     large = min(batch_tokens, WEIGHT_TOKENS)
-    return PRIORITY_WEIGHTS[priority] * min(MAX_SIZE_WEIGHT, max(1.0, large / max(1, n_tokens)))
+    return min(MAX_WEIGHTS[priority], PRIORITY_WEIGHTS[priority] * max(1.0, large / max(1, n_tokens)))
 
 
 def finish_tags(virtual_time: float, lengths: Sequence[int], weight: float) -> list[float]:

@@ -194,6 +194,9 @@ A, B, C = map(Caller, "abc")
         ([backlog(A, 1, 1000), backlog(Caller("b", Priority.HIGH), 1, 1000)], [0.2, 0.8]),
         ([backlog(A, 1, 1000), backlog(Caller("b", Priority.BATCH), 1, 1000)], [16 / 17, 1 / 17]),
         ([backlog(Caller("a", Priority.BATCH), 9, 1000)], [1.0]),
+        # short lines weigh no more than long ones in a batch, and as much as large normal requests in a low class
+        ([backlog(A, 1, 1000), backlog(Caller("b", Priority.BATCH), 1000, 1, n_tokens=1)], [16 / 17, 1 / 17]),
+        ([backlog(A, 1, 1000), backlog(Caller("b", Priority.LOW), 3000, 1, n_tokens=1)], [0.5, 0.5]),
     ],
 )
 def test_clients_and_classes_share_by_their_weights(backlogs, expected):
