@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from gguf_embed.engines.base import BatchLimits, ExecutionPlan
-from gguf_embed.scheduler.task import BatchKey, EmbedTask, Work
+from gguf_embed.scheduler.task import BatchKey, EmbedTask, PendingRequest, Work
 from gguf_embed.types import Caller, Priority
 
 INTERACTIVE_WEIGHT = 4.0
@@ -24,8 +24,8 @@ MAX_WEIGHTS: Mapping[Priority, float] = {
     Priority.LOW: 1.0,
     Priority.BATCH: 1 / 16,
 }
-"""What the smallest request of a class weighs: of a lower class, not more than a large normal one, and of batches, which
-nobody waits for, no more than their class."""
+"""What the smallest request of a class weighs: of a low one, not more than a large normal request, and of a batch, which
+nobody waits for, no more than its class."""
 
 PRIORITY_WEIGHTS: Mapping[Priority, float] = {
     Priority.HIGH: 4.0,
@@ -135,6 +135,7 @@ class FairQueue:
         self._plan = plan
         self._flows: dict[Caller, Flow] = {}
         self._held: dict[str, int] = {}  # client → tokens
+        self._cancelled: set[PendingRequest] = set()  # that have texts here
         self._virtual_time = 0.0
         self._n_flows_seen = 0
         self._n_texts_seen = 0
@@ -247,14 +248,25 @@ class FairQueue:
         request.n_waiting -= 1
         if not request.n_waiting:
             flow.weights -= request.weight
+            self._cancelled.discard(request)
         if task.key in flow.texts and not flow.texts[task.key]:
             del flow.texts[task.key]
             if not flow.texts:
                 del self._flows[flow.caller]
 
+    def cancel(self, request: PendingRequest) -> None:
+        """Its texts never run. Those that wait leave with the next `drop_cancelled`, or when it is their turn."""
+        request.cancelled = True
+        if request.n_waiting:
+            self._cancelled.add(request)
+
     def drop_cancelled(self) -> None:
-        """Remove texts whose client has disconnected: in a full queue they would keep other clients out."""
-        for flow in list(self._flows.values()):
+        """Remove texts whose client has disconnected: in a full queue they would keep other clients out.
+
+        Looks only at the texts of callers that have cancelled a request.
+        """
+        for caller in {request.caller for request in self._cancelled}:
+            flow = self._flows[caller]
             for tasks in list(flow.texts.values()):
                 gone = [task for task in tasks if task.request.cancelled]
                 tasks[:] = [task for task in tasks if not task.request.cancelled]
@@ -267,5 +279,6 @@ class FairQueue:
         everything = [task for flow in self._flows.values() for tasks in flow.texts.values() for task in tasks]
         self._flows.clear()
         self._held.clear()
+        self._cancelled.clear()
         self.n_texts = self.n_tokens = self.n_reserved = 0
         return everything

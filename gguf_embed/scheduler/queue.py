@@ -154,9 +154,10 @@ class TaskQueue:
         config, batch_tokens = self._config, self._plan.limits.max_tokens
         return queue_limit(config.max_tokens, config.max_s, self._tokens_per_s, batch_tokens)
 
-    def leave(self, request: PendingRequest) -> None:
-        """Remove a request that waits outside, because its client has left or was refused."""
+    def cancel(self, request: PendingRequest) -> None:
+        """Its client has left: what waits of it never runs, and its place is free."""
         with self._changed:
+            self._texts.cancel(request)
             if request.is_outside:
                 self._outside.remove(request)
                 self._let_in()
@@ -258,7 +259,7 @@ class TaskQueue:
             n_tokens |= self._outside.tokens()  # of equal requests, those in the queue are first
             too_many = requests_too_many(n_tokens, self._tokens_per_s, within_s)
             for request in too_many:
-                request.cancelled = True
+                self._texts.cancel(request)
                 if request.is_outside:
                     self._outside.remove(request)
             if too_many:

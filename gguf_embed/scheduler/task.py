@@ -43,7 +43,7 @@ class PendingRequest:
     outputs: list[Output | None]  # one text each; None if it failed
     n_left: int
     caller: Caller = NOBODY
-    cancelled: bool = False  # set on the loop, read by workers; a plain bool needs no lock
+    cancelled: bool = False  # nobody waits for it any more; belongs to the queue
     is_outside: bool = False  # waits until the queue has room for it; belongs to the queue
     on_reserve: bool = False  # admitted on the queue's reserve; belongs to the queue
     n_waiting: int = 0  # texts in the queue; belongs to the queue

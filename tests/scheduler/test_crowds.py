@@ -99,8 +99,7 @@ class Crowd:
 
     def _leave(self, arrival: Arrival) -> None:
         if arrival in self.present:
-            arrival.request.cancelled = True
-            self.queue.leave(arrival.request)
+            self.queue.cancel(arrival.request)
             self.present.remove(arrival)
 
     def _end(self, worker: int) -> None:

@@ -154,7 +154,7 @@ def test_a_client_that_leaves_gives_its_place_to_the_next():
     queue.take(0)
     queue.take(0)
     assert small.is_outside
-    queue.leave(large)
+    queue.cancel(large)
     assert not small.is_outside
     assert queue.state().n_outside == 0
 
