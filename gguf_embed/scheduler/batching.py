@@ -24,7 +24,7 @@ MAX_WEIGHTS: Mapping[Priority, float] = {
     Priority.LOW: 1.0,
     Priority.BATCH: 1 / 16,
 }
-"""What the smallest request of a class weighs: of a low one, not more than a large normal request, and of a batch, which
+"""What the smallest request of a class weighs: a low one not more than a large normal one, and one of a batch, which
 nobody waits for, no more than its class."""
 
 PRIORITY_WEIGHTS: Mapping[Priority, float] = {
@@ -143,6 +143,10 @@ class FairQueue:
         self.n_tokens = 0
         self.n_reserved = 0  # tokens of requests admitted on the reserve
 
+    @property
+    def n_clients(self) -> int:
+        return len(self._held)
+
     def held(self, client: str) -> int:
         """Tokens of one client."""
         return self._held.get(client, 0)
@@ -260,11 +264,12 @@ class FairQueue:
         if request.n_waiting:
             self._cancelled.add(request)
 
-    def drop_cancelled(self) -> None:
+    def drop_cancelled(self) -> bool:
         """Remove texts whose client has disconnected: in a full queue they would keep other clients out.
 
-        Looks only at the texts of callers that have cancelled a request.
+        Looks only at the texts of callers that have cancelled a request. Returns whether there were any.
         """
+        n_before = self.n_texts
         for caller in {request.caller for request in self._cancelled}:
             flow = self._flows[caller]
             for tasks in list(flow.texts.values()):
@@ -273,6 +278,7 @@ class FairQueue:
                 heapq.heapify(tasks)
                 for task in gone:
                     self._count_out(flow, task)
+        return self.n_texts < n_before
 
     def clear(self) -> Sequence[EmbedTask]:
         """Remove everything, and return it."""

@@ -62,6 +62,8 @@ class Work:
     texts: Sequence[Sequence[int]]
     lengths: Sequence[int]
     n_tokens: int
+    since_s: float = 0.0  # when it came for the first time, if it was refused before
+    order: int | None = None  # of its first refusal, if it came again when it was told
 
 
 @dataclass(frozen=True, slots=True)

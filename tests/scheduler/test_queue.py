@@ -103,7 +103,7 @@ def test_clients_that_come_when_they_are_told_need_few_tries():
         except Overloaded as refusal:
             heapq.heappush(events, (now_s + refusal.retry_after_s, number))
     assert sum(tries) / 200 <= 3
-    assert max(tries) <= 6
+    assert max(tries) <= 3  # the official client's: nothing is lost
 
 
 def test_a_short_query_is_admitted_to_a_full_queue_while_the_reserve_lasts():
