@@ -90,7 +90,7 @@ class ErrorReply:
 
     def _is_final(self) -> bool:
         """Whether the server says that the same texts would fail again (a header of OpenAI's, which we send, too)."""
-        is_about_texts = not any(name in self._kinds() for name in _NOT_ABOUT_THE_TEXTS)
+        is_about_texts = self.status != 504 and not any(name in self._kinds() for name in _NOT_ABOUT_THE_TEXTS)
         return self.headers.get("x-should-retry") == "false" and is_about_texts
 
     def _kinds(self) -> tuple[object, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from gguf_embed.engines.base import BatchLimits
 
 RESERVE = 10
@@ -26,9 +24,6 @@ INTERACTIVE_S = 2.0
 SHARED_S = 60.0
 """How long after two clients came one of them may fill a half of the queue only."""
 
-SPEED_S = 2.0
-"""The measured speed is a mean over about this long."""
-
 
 def queue_limit(max_tokens: int | None, max_s: float, tokens_per_s: float, batch_tokens: int) -> int:
     """How many tokens may wait: `max_tokens` if it is set, else what is computed in `max_s`, but always one batch."""
@@ -42,14 +37,32 @@ def has_room(n_tokens: int, n_held: int, limit: int) -> bool:
     return not n_held or n_held + n_tokens <= limit
 
 
+def has_room_at_last(n_tokens: int, n_held: int, limit: int, room: int) -> bool:
+    """Whether a request fits that nobody may overtake any more: one that is larger than the limit needs all of it.
+
+    `room` may exceed the limit by the reserve, so that the workers have something to do until such a request comes.
+    """
+    return n_held + min(n_tokens, limit) <= room
+
+
+def overtaken_s(max_wait_s: float, weight: float) -> float:
+    """How long a request of a class of this weight may be overtaken: a half of the time that requests wait for room."""
+    return max_wait_s / 2 / weight
+
+
 def is_within_share(n_tokens: int, n_own: int, limit: int, *, is_shared: bool) -> bool:
     """Whether a client with `n_own` tokens may add a request. If others come, it gets a half, or one request."""
     return not is_shared or not n_own or n_own + n_tokens <= limit // 2
 
 
+def reserve_of(limit: int) -> int:
+    """How many tokens may wait over the limit."""
+    return limit // RESERVE
+
+
 def has_reserve(n_tokens: int, n_reserved: int, limit: int, batch_tokens: int) -> bool:
     """Whether a request that fits in one batch may use the reserve."""
-    return n_tokens <= batch_tokens and n_reserved + n_tokens <= limit // RESERVE
+    return n_tokens <= batch_tokens and n_reserved + n_tokens <= reserve_of(limit)
 
 
 def excess_tokens(n_tokens: int, n_ahead: int, limit: int) -> int:
@@ -67,11 +80,3 @@ def interactive_tokens(limits: BatchLimits, worker_tokens_per_s: float) -> int:
     """Tokens in a batch of short requests."""
     tokens = max(INTERACTIVE_BATCH_TOKENS, int(worker_tokens_per_s * INTERACTIVE_BATCH_S))
     return min(bulk_tokens(limits, worker_tokens_per_s), tokens)
-
-
-def updated_speed(tokens_per_s: float, n_tokens: int, seconds: float) -> float:
-    """The speed after `n_tokens` more have left a full queue in so many seconds: a mean weighted by time."""
-    if seconds <= 0:
-        return tokens_per_s
-    step = -math.expm1(-seconds / SPEED_S)
-    return tokens_per_s + step * (n_tokens / seconds - tokens_per_s)

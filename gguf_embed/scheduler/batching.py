@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from gguf_embed.engines.base import BatchLimits, ExecutionPlan
-from gguf_embed.scheduler.task import BatchKey, EmbedTask, Work
+from gguf_embed.scheduler.task import BatchKey, EmbedTask, PendingRequest, Work
 from gguf_embed.types import Caller, Priority
-
-MAX_SIZE_WEIGHT = 16.0
 
 INTERACTIVE_WEIGHT = 4.0
 """A request of more weight is one that somebody waits for: a normal one below a quarter of `WEIGHT_TOKENS`, an urgent
@@ -19,6 +17,15 @@ one below all of them, but none of the lower classes."""
 
 WEIGHT_TOKENS = 252
 """A request of so many tokens, or of a full batch if that is smaller, has its class's weight."""
+
+MAX_WEIGHTS: Mapping[Priority, float] = {
+    Priority.HIGH: 64.0,
+    Priority.NORMAL: 16.0,
+    Priority.LOW: 1.0,
+    Priority.BATCH: 1 / 16,
+}
+"""What the smallest request of a class weighs: a low one not more than a large normal one, and one of a batch, which
+nobody waits for, no more than its class."""
 
 PRIORITY_WEIGHTS: Mapping[Priority, float] = {
     Priority.HIGH: 4.0,
@@ -83,7 +90,7 @@ def choose_threads(plan: ExecutionPlan, n_running: int, n_waiting: int) -> int:
 def weight_of(n_tokens: int, batch_tokens: int, priority: Priority) -> float:
     """A request's weight: its class's if it is large, more if it is smaller, because somebody waits for it."""
     large = min(batch_tokens, WEIGHT_TOKENS)
-    return PRIORITY_WEIGHTS[priority] * min(MAX_SIZE_WEIGHT, max(1.0, large / max(1, n_tokens)))
+    return min(MAX_WEIGHTS[priority], PRIORITY_WEIGHTS[priority] * max(1.0, large / max(1, n_tokens)))
 
 
 def finish_tags(virtual_time: float, lengths: Sequence[int], weight: float) -> list[float]:
@@ -128,12 +135,17 @@ class FairQueue:
         self._plan = plan
         self._flows: dict[Caller, Flow] = {}
         self._held: dict[str, int] = {}  # client → tokens
+        self._cancelled: set[PendingRequest] = set()  # that have texts here
         self._virtual_time = 0.0
         self._n_flows_seen = 0
         self._n_texts_seen = 0
         self.n_texts = 0
         self.n_tokens = 0
         self.n_reserved = 0  # tokens of requests admitted on the reserve
+
+    @property
+    def n_clients(self) -> int:
+        return len(self._held)
 
     def held(self, client: str) -> int:
         """Tokens of one client."""
@@ -240,25 +252,39 @@ class FairQueue:
         request.n_waiting -= 1
         if not request.n_waiting:
             flow.weights -= request.weight
+            self._cancelled.discard(request)
         if task.key in flow.texts and not flow.texts[task.key]:
             del flow.texts[task.key]
             if not flow.texts:
                 del self._flows[flow.caller]
 
-    def drop_cancelled(self) -> None:
-        """Remove texts whose client has disconnected: in a full queue they would keep other clients out."""
-        for flow in list(self._flows.values()):
+    def cancel(self, request: PendingRequest) -> None:
+        """Its texts never run. Those that wait leave with the next `drop_cancelled`, or when it is their turn."""
+        request.cancelled = True
+        if request.n_waiting:
+            self._cancelled.add(request)
+
+    def drop_cancelled(self) -> bool:
+        """Remove texts whose client has disconnected: in a full queue they would keep other clients out.
+
+        Looks only at the texts of callers that have cancelled a request. Returns whether there were any.
+        """
+        n_before = self.n_texts
+        for caller in {request.caller for request in self._cancelled}:
+            flow = self._flows[caller]
             for tasks in list(flow.texts.values()):
                 gone = [task for task in tasks if task.request.cancelled]
                 tasks[:] = [task for task in tasks if not task.request.cancelled]
                 heapq.heapify(tasks)
                 for task in gone:
                     self._count_out(flow, task)
+        return self.n_texts < n_before
 
     def clear(self) -> Sequence[EmbedTask]:
         """Remove everything, and return it."""
         everything = [task for flow in self._flows.values() for tasks in flow.texts.values() for task in tasks]
         self._flows.clear()
         self._held.clear()
+        self._cancelled.clear()
         self.n_texts = self.n_tokens = self.n_reserved = 0
         return everything

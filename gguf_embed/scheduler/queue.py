@@ -9,24 +9,13 @@ from dataclasses import dataclass, replace
 
 from gguf_embed.config import QueueConfig
 from gguf_embed.engines.base import ExecutionPlan
-from gguf_embed.errors import Overloaded, Unavailable, WayOut
-from gguf_embed.scheduler.admission import (
-    INTERACTIVE_S,
-    SHARED_S,
-    bulk_tokens,
-    excess_tokens,
-    has_reserve,
-    has_room,
-    interactive_tokens,
-    is_within_share,
-    queue_limit,
-    updated_speed,
-)
+from gguf_embed.errors import Unavailable
+from gguf_embed.scheduler.admission import INTERACTIVE_S, bulk_tokens, interactive_tokens
 from gguf_embed.scheduler.batching import INTERACTIVE_WEIGHT, FairQueue, choose_threads, token_budget
 from gguf_embed.scheduler.draining import requests_too_many
-from gguf_embed.scheduler.promises import RetryPromises
+from gguf_embed.scheduler.entrance import Entrance
+from gguf_embed.scheduler.speed import MeasuredSpeed
 from gguf_embed.scheduler.task import Batch, EmbedTask, PendingRequest, Work
-from gguf_embed.scheduler.waiting_room import MAX_REQUESTS, WaitingRoom
 from gguf_embed.types import OutputSpec
 
 
@@ -57,19 +46,12 @@ class TaskQueue:
         unit: str = "tokens",  # in errors
     ) -> None:
         self._plan = plan
-        self._unit = unit
-        self._config = config
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
         self._texts = FairQueue(plan)
-        self._outside = WaitingRoom()
-        self._promises = RetryPromises()
+        self._speed = MeasuredSpeed(plan.tokens_per_s, clock)
+        self._entrance = Entrance(plan, config, self._texts, self._speed, clock, unit)
         self._running: dict[int, int] = {}  # worker number → texts in its batch
-        self._tokens_per_s = plan.tokens_per_s  # by which limits in seconds become tokens
-        self._full_since_s: float | None = None  # when a batch was taken that left another full one waiting
-        self._n_taken_tokens = 0  # then
-        self._last_client: str | None = None
-        self._shared_until_s = 0.0  # until then, one client gets a half of the queue at most
         self._interactive_until_s = 0.0  # until then, batches stay short
         self._closed = False
         self._failure: str | None = None
@@ -85,106 +67,36 @@ class TaskQueue:
         with self._changed:
             if self._closed or self._failure:
                 self._refuse_when_closed()
-            if request.caller.client != self._last_client:
-                self._note_client(request.caller.client)
-            if not self._texts.n_texts:
+            if request.caller.client != self._entrance.last_client:
+                self._entrance.note_client(request.caller.client)
+            if self._texts.n_texts or self._entrance.promises.n_requests:
+                self._entrance.admit(work)
+            else:
                 self._texts.add(work)
-            elif self._outside.n_requests or not self._enters(work):
-                self._admit_to_full(work)
             if request.weight > INTERACTIVE_WEIGHT:
                 self._interactive_until_s = self._clock() + INTERACTIVE_S
             self._changed.notify_all()
 
-    def _note_client(self, client: str) -> None:
-        if self._last_client is not None:
-            self._shared_until_s = self._clock() + SHARED_S
-        self._last_client = client
-
-    def _admit_to_full(self, work: Work) -> None:
-        """A request for which there is no room, or that comes while others wait for it."""
-        self._texts.drop_cancelled()
-        self._outside.add(work)
-        self._let_in()
-        if not work.request.is_outside:
-            return
-        self._outside.remove(work.request)
-        if self._enters_on_reserve(work):
-            return
-        if not self._may_wait(work):
-            raise self._overloaded(work.n_tokens, self._texts.n_tokens + self._outside.n_tokens)
-        self._outside.add(work)
-
-    def _let_in(self) -> None:
-        """Admit requests that wait outside, in turn, until one of them does not fit."""
-        while self._outside.n_requests:
-            for work in self._outside.in_turn(self._texts.held):
-                if self._enters(work):
-                    self._outside.remove(work.request)
-                    break
-            else:
-                return
-
-    def _enters(self, work: Work) -> bool:
-        limit = self._limit()
-        own, is_shared = self._texts.held(work.request.caller.client), self._clock() < self._shared_until_s
-        if not has_room(work.n_tokens, self._texts.n_tokens, limit):
-            return False
-        if not is_within_share(work.n_tokens, own, limit, is_shared=is_shared):
-            return False
-        self._texts.add(work)
-        return True
-
-    def _enters_on_reserve(self, work: Work) -> bool:
-        limits = self._plan.limits
-        if not has_reserve(work.n_tokens, self._texts.n_reserved, self._limit(), limits.max_tokens):
-            return False
-        work.request.on_reserve = True
-        self._texts.add(work)
-        return True
-
-    def _may_wait(self, work: Work) -> bool:
-        """Whether there will be room within the time that a request waits, and not only for this client's."""
-        limit = round(self._tokens_per_s * self._config.max_wait_s)
-        excess = excess_tokens(work.n_tokens, self._texts.n_tokens + self._outside.n_tokens, self._limit())
-        own, is_shared = self._outside.held(work.request.caller.client), self._clock() < self._shared_until_s
-        is_fair = is_within_share(work.n_tokens, own, limit, is_shared=is_shared)
-        return excess <= limit and is_fair and self._outside.n_requests < MAX_REQUESTS
-
-    def _limit(self) -> int:
-        config, batch_tokens = self._config, self._plan.limits.max_tokens
-        return queue_limit(config.max_tokens, config.max_s, self._tokens_per_s, batch_tokens)
-
-    def leave(self, request: PendingRequest) -> None:
-        """Remove a request that waits outside, because its client has left or was refused."""
+    def cancel(self, request: PendingRequest) -> None:
+        """Its client has left: what waits of it never runs, and its place is free."""
         with self._changed:
+            self._texts.cancel(request)
             if request.is_outside:
-                self._outside.remove(request)
-                self._let_in()
+                self._entrance.outside.remove(request)
+                self._entrance.let_in()
                 self._changed.notify_all()
 
     def refuse_outside(self, request: PendingRequest) -> None:
         """Raises `Overloaded` if a request still waits outside, and removes it."""
         with self._changed:
             if request.is_outside:
-                work = self._outside.remove(request)
-                raise self._overloaded(work.n_tokens, self._texts.n_tokens)  # the others outside came after it
+                raise self._entrance.refuse(request)
 
     def _refuse_when_closed(self) -> None:
         if self._failure:
             raise Unavailable(f"the model's worker has failed ({self._failure}): restart the server")
         if self._closed:
             raise Unavailable("the server is shutting down: retry after it has restarted")
-
-    def _overloaded(self, n_tokens: int, n_ahead: int) -> Overloaded:
-        """`n_ahead`: tokens that are computed before those of the refused request."""
-        limit = self._limit()
-        excess = excess_tokens(n_tokens, n_ahead, limit)
-        held = f"the queue holds {self._texts.n_tokens} {self._unit}"
-        return Overloaded(
-            f"{held}, this request has {n_tokens}, and the limit is {limit}",
-            retry_after_s=self._promises.promise(self._clock(), n_tokens, excess, self._tokens_per_s),
-            ways_out=[WayOut.RETRY, WayOut.LARGER_QUEUE],
-        )
 
     def take(self, worker: int, patience_s: float | None = None) -> Batch | None:
         """Wait for work and take one batch. None if the queue is closed and empty, or has failed.
@@ -209,7 +121,7 @@ class TaskQueue:
                 elif is_quiet:
                     raise TimeoutError
                 else:
-                    self._full_since_s = None
+                    self._speed.full_since_s = None
                     is_quiet = not self._changed.wait(patience_s)
 
     def _take_from(self, first: EmbedTask, worker: int) -> Batch | None:
@@ -219,28 +131,18 @@ class TaskQueue:
             limits, budget = replace(limits, max_sequences=1), limits.max_tokens
         elif budget > limits.min_share_tokens and self._clock() < self._interactive_until_s:
             decide = interactive_tokens if first.request.weight > INTERACTIVE_WEIGHT else bulk_tokens
-            budget = min(budget, decide(limits, self._tokens_per_s / self._plan.n_workers))
+            budget = min(budget, decide(limits, self._speed.tokens_per_s / self._plan.n_workers))
         plan = self._texts.take(key, limits, budget)
-        if self._outside.n_requests:
-            self._let_in()
+        if self._entrance.outside.n_requests:
+            self._entrance.let_in()
             self._changed.notify_all()
         if not plan.taken:
             return None
-        if self._full_since_s is not None or self._texts.n_tokens >= limits.max_tokens:
-            self._note_speed(plan.n_tokens, is_full=self._texts.n_tokens >= limits.max_tokens)
+        if self._speed.full_since_s is not None or self._texts.n_tokens >= limits.max_tokens:
+            self._speed.note(plan.n_tokens, is_full=self._texts.n_tokens >= limits.max_tokens)
         n_threads = choose_threads(self._plan, len(self._running), self._texts.n_texts)
         self._running[worker] = len(plan.taken)
         return Batch(key, plan.taken, plan.n_tokens, n_threads, max(limits.max_tokens, plan.n_tokens))
-
-    def _note_speed(self, n_tokens: int, *, is_full: bool) -> None:
-        """Measure how fast the workers together empty the queue, while there is a batch for each of them."""
-        now_s, since_s = self._clock(), self._full_since_s
-        if since_s is None or now_s > since_s:
-            if since_s is not None:
-                self._tokens_per_s = updated_speed(self._tokens_per_s, self._n_taken_tokens, now_s - since_s)
-            self._n_taken_tokens = 0
-        self._n_taken_tokens += n_tokens
-        self._full_since_s = now_s if is_full else None
 
     def close(self) -> None:
         """Admit nothing more but what waits outside. Workers finish what is queued and then get None."""
@@ -255,15 +157,15 @@ class TaskQueue:
             for task in self._texts.waiting():
                 if not task.request.cancelled:
                     n_tokens[task.request] = n_tokens.get(task.request, 0) + len(task.tokens)
-            n_tokens |= self._outside.tokens()  # of equal requests, those in the queue are first
-            too_many = requests_too_many(n_tokens, self._tokens_per_s, within_s)
+            n_tokens |= self._entrance.outside.tokens()  # of equal requests, those in the queue are first
+            too_many = requests_too_many(n_tokens, self._speed.tokens_per_s, within_s)
             for request in too_many:
-                request.cancelled = True
+                self._texts.cancel(request)
                 if request.is_outside:
-                    self._outside.remove(request)
+                    self._entrance.outside.remove(request)
             if too_many:
                 self._texts.drop_cancelled()
-                self._let_in()
+                self._entrance.let_in()
                 self._changed.notify_all()
             return too_many
 
@@ -271,7 +173,7 @@ class TaskQueue:
         """A worker died: admit nothing more, wake the other workers, and return the queued tasks to be answered."""
         with self._changed:
             self._failure = self._failure or reason
-            for work in self._outside.clear():
+            for work in self._entrance.outside.clear():
                 self._texts.add(work)
             self._running.clear()
             self._changed.notify_all()
@@ -286,8 +188,8 @@ class TaskQueue:
                 n_running_texts=sum(self._running.values()),
                 closed=self._closed,
                 failure=self._failure,
-                n_outside=self._outside.n_requests,
-                limit_tokens=self._limit(),
-                tokens_per_s=self._tokens_per_s,
-                interactive_tokens=bulk_tokens(self._plan.limits, self._tokens_per_s / self._plan.n_workers),
+                n_outside=self._entrance.outside.n_requests,
+                limit_tokens=self._entrance.limit(),
+                tokens_per_s=self._speed.tokens_per_s,
+                interactive_tokens=bulk_tokens(self._plan.limits, self._speed.tokens_per_s / self._plan.n_workers),
             )

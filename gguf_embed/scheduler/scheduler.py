@@ -77,7 +77,8 @@ class Scheduler:
                 await self._wait_for_room(request)
             await future
         finally:
-            request.cancelled = True  # has no effect after an answer
+            if request.n_left:
+                self._queue.cancel(request)
         for error in request.errors.values():
             if isinstance(error, Unavailable):
                 raise error
@@ -86,11 +87,7 @@ class Scheduler:
 
     async def _wait_for_room(self, request: PendingRequest) -> None:
         """Raises `Overloaded` if there is no room in time."""
-        try:
-            done, _ = await asyncio.wait([request.future], timeout=self._max_wait_s)
-        except asyncio.CancelledError:
-            self._queue.leave(request)
-            raise
+        done, _ = await asyncio.wait([request.future], timeout=self._max_wait_s)
         if not done:
             self._queue.refuse_outside(request)
 

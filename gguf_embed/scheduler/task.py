@@ -43,7 +43,7 @@ class PendingRequest:
     outputs: list[Output | None]  # one text each; None if it failed
     n_left: int
     caller: Caller = NOBODY
-    cancelled: bool = False  # set on the loop, read by workers; a plain bool needs no lock
+    cancelled: bool = False  # nobody waits for it any more; belongs to the queue
     is_outside: bool = False  # waits until the queue has room for it; belongs to the queue
     on_reserve: bool = False  # admitted on the queue's reserve; belongs to the queue
     n_waiting: int = 0  # texts in the queue; belongs to the queue
@@ -62,6 +62,8 @@ class Work:
     texts: Sequence[Sequence[int]]
     lengths: Sequence[int]
     n_tokens: int
+    since_s: float = 0.0  # when it came for the first time, if it was refused before
+    order: int | None = None  # of its first refusal, if it came again when it was told
 
 
 @dataclass(frozen=True, slots=True)

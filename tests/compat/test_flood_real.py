@@ -1,4 +1,4 @@
-"""More work at once than the queue holds, from the official client with its defaults: nothing is lost."""
+"""More work at once than the queue holds, from the official client: nothing is lost."""
 
 from __future__ import annotations
 
@@ -19,8 +19,15 @@ def texts(chance: random.Random) -> list[str]:
 
 
 @pytest.mark.process
-def test_a_flood_is_answered_within_the_official_client_s_patience(launch, models):
-    server = launch("-m", models / "encoder.gguf", "--max-queue-tokens", str(QUEUE_TOKENS))
+@pytest.mark.parametrize(
+    ("max_wait", "max_retries", "is_refused"),
+    [
+        ("5s", openai.DEFAULT_MAX_RETRIES, False),
+        ("0", 8, True),  # the queue holds what is computed in some milliseconds, and no more precise are the clients
+    ],
+)
+def test_a_flood_is_answered_within_the_client_s_patience(launch, models, max_wait, max_retries, is_refused):
+    server = launch("-m", models / "encoder.gguf", "--max-queue-tokens", str(QUEUE_TOKENS), "--max-wait", max_wait)
     statuses: list[int] = []
 
     async def note(response: httpx.Response) -> None:
@@ -29,7 +36,9 @@ def test_a_flood_is_answered_within_the_official_client_s_patience(launch, model
     async def scenario() -> list[object]:
         http = openai.DefaultAsyncHttpxClient(event_hooks={"response": [note]})
         chance = random.Random(13)
-        async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="unused", http_client=http) as client:
+        async with openai.AsyncOpenAI(
+            base_url=server.url + "/v1", api_key="unused", http_client=http, max_retries=max_retries
+        ) as client:
             one = await client.embeddings.create(model="any", input=texts(chance))
             assert one.usage.prompt_tokens == pytest.approx(410, abs=10)
             statuses.clear()
@@ -41,5 +50,7 @@ def test_a_flood_is_answered_within_the_official_client_s_patience(launch, model
     assert lost == []
     assert all(len(reply.data) == TEXTS for reply in replies)
     assert len(statuses) <= 3 * N_REQUESTS
+    if is_refused:
+        assert statuses.count(429) > 0
     metrics = server.get("/metrics").body.decode()
     assert f'gguf_embed_queue_limit_tokens{{model="encoder"}} {float(QUEUE_TOKENS)}' in metrics

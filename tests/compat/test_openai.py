@@ -28,6 +28,20 @@ def with_client(work: Callable[[openai.OpenAI], object], service: FakeService | 
     return asyncio.run(scenario())
 
 
+def test_a_request_whose_time_was_over_is_not_computed_again():
+    def work(client: openai.OpenAI) -> None:
+        with pytest.raises(openai.APIStatusError) as caught:
+            client.with_options(max_retries=2).embeddings.create(
+                model="any", input="a", extra_headers={"X-Request-Timeout": "50ms"}
+            )
+        assert caught.value.status_code == 504
+
+    service = FakeService()
+    service.gate.clear()
+    with_client(work, service)
+    assert len(service.requests) == 1
+
+
 @pytest.mark.parametrize("extra", [{}, {"encoding_format": "float"}, {"encoding_format": "base64"}])
 def test_vectors_arrive_in_every_mode(extra):
     def work(client: openai.OpenAI) -> None:

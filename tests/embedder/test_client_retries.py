@@ -22,8 +22,11 @@ def _short_waits(monkeypatch):
 
 @pytest.mark.parametrize(
     "act",
-    [HTML, TRUNCATED_JSON, cut_off, status(500), status(502), status(503), status(408), status(429)],
-    ids=["html", "truncated", "cut off", "500", "502", "503", "408", "429"],
+    [
+        *(HTML, TRUNCATED_JSON, cut_off, status(500), status(502), status(503), status(408), status(429)),
+        status(504, x_should_retry="false"),  # says nothing about the texts
+    ],
+    ids=["html", "truncated", "cut off", "500", "502", "503", "408", "429", "504"],
 )
 def test_what_is_temporary_is_tried_again(misbehaving, client, act):
     server = misbehaving(act, act)

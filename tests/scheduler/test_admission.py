@@ -11,12 +11,15 @@ from gguf_embed.scheduler.admission import (
     excess_tokens,
     has_reserve,
     has_room,
+    has_room_at_last,
     interactive_tokens,
     is_within_share,
+    overtaken_s,
     queue_limit,
-    updated_speed,
+    reserve_of,
 )
-from gguf_embed.scheduler.batching import INTERACTIVE_WEIGHT, weight_of
+from gguf_embed.scheduler.batching import INTERACTIVE_WEIGHT, PRIORITY_WEIGHTS, weight_of
+from gguf_embed.scheduler.speed import updated_speed
 from gguf_embed.types import Priority
 
 
@@ -53,6 +56,28 @@ def test_what_is_empty_takes_a_request_of_any_size(n_tokens, n_held, fits):
 )
 def test_a_client_fills_half_while_others_come(n_tokens, n_own, is_shared, fits):
     assert is_within_share(n_tokens, n_own, 100, is_shared=is_shared) is fits
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "n_held", "fits"),
+    [(60, 50, True), (60, 51, False), (100, 10, True), (500, 10, True), (500, 11, False)],
+)
+def test_a_request_that_is_next_may_use_a_tenth_more_and_needs_no_empty_queue(n_tokens, n_held, fits):
+    assert has_room_at_last(n_tokens, n_held, 100, 100 + reserve_of(100)) is fits
+
+
+@pytest.mark.parametrize(
+    ("max_wait_s", "priority", "seconds"),
+    [
+        (5.0, Priority.HIGH, 0.625),
+        (5.0, Priority.NORMAL, 2.5),
+        (5.0, Priority.LOW, 10.0),
+        (5.0, Priority.BATCH, 40.0),
+        (0.0, Priority.BATCH, 0.0),
+    ],
+)
+def test_a_request_is_overtaken_for_a_while_only(max_wait_s, priority, seconds):
+    assert overtaken_s(max_wait_s, PRIORITY_WEIGHTS[priority]) == seconds
 
 
 @pytest.mark.parametrize(

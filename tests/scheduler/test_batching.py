@@ -121,6 +121,23 @@ def test_the_tags_of_a_request_begin_at_the_virtual_time_and_add_up_its_tokens(l
 
 
 @pytest.mark.parametrize(
+    ("n_tokens", "priority", "weight"),
+    [
+        (252, Priority.HIGH, 4.0),
+        (10, Priority.HIGH, 64.0),
+        (252, Priority.LOW, 1 / 4),
+        (126, Priority.LOW, 1 / 2),
+        (10, Priority.LOW, 1.0),  # as a large normal one
+        (252, Priority.BATCH, 1 / 16),
+        (10, Priority.BATCH, 1 / 16),  # nobody waits for it
+        (1, Priority.BATCH, 1 / 16),
+    ],
+)
+def test_only_what_somebody_waits_for_weighs_more_if_it_is_small(n_tokens, priority, weight):
+    assert weight_of(n_tokens, 252, priority) == weight
+
+
+@pytest.mark.parametrize(
     ("n_tokens", "weight"), [(252, 1.0), (100_000, 1.0), (126, 2.0), (12, 16.0), (1, 16.0), (0, 16.0)]
 )
 def test_a_request_weighs_more_the_less_of_a_batch_it_needs(n_tokens, weight):

@@ -235,6 +235,26 @@ def test_a_request_waits_for_room_and_a_client_that_leaves_gives_up_its_place():
     assert submission.queue_s > 0
 
 
+def test_a_client_that_leaves_the_queue_makes_room_for_the_next():
+    gate = Gate()
+
+    async def main() -> None:
+        first = await admitted(scheduler, [[SLOW]])
+        await gate.wait_until_entered()
+        (leaving,) = await admitted(scheduler, [[1] * 8])
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        next_ones = await admitted(scheduler, [[2] * 9])
+        assert scheduler.state().n_tokens == 9
+        gate.opened.set()
+        await asyncio.gather(*first, *next_ones)
+
+    engine = FakeEngine(FakeScript(before_batch=gate))
+    with running(engine, n_workers=1, max_queued_tokens=10) as scheduler:
+        run(main())
+    assert [batch.n_tokens for batch in engine.batches] == [1, 9]
+
+
 def test_a_request_waits_no_longer_than_it_may():
     gate = Gate()
 

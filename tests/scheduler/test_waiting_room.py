@@ -16,7 +16,7 @@ SLOW_BOB = Caller("bob", Priority.LOW)
 
 def crowded(**settings: object) -> TaskQueue:
     """100 tokens wait, and there is room for so many; 100 are computed in a second, and requests wait that long."""
-    queue = make_queue(max_queued_tokens=100, tokens_per_s=100.0, max_wait_s=1.0, **settings)
+    queue = make_queue(max_queued_tokens=100, tokens_per_s=100.0, max_wait_s=1.0, clock=lambda: 0.0, **settings)
     admit(queue, [10] * 10)
     return queue
 
@@ -118,7 +118,7 @@ def test_nothing_waits_if_requests_may_not():
 
 def test_few_requests_wait_however_small_they_are(monkeypatch):
     queue = crowded()
-    monkeypatch.setattr("gguf_embed.scheduler.queue.MAX_REQUESTS", 3)
+    monkeypatch.setattr("gguf_embed.scheduler.entrance.MAX_REQUESTS", 3)
     for _ in range(3):
         admit(queue, [11])
     with pytest.raises(Overloaded):
@@ -154,7 +154,7 @@ def test_a_client_that_leaves_gives_its_place_to_the_next():
     queue.take(0)
     queue.take(0)
     assert small.is_outside
-    queue.leave(large)
+    queue.cancel(large)
     assert not small.is_outside
     assert queue.state().n_outside == 0
 
@@ -177,3 +177,67 @@ def test_a_failure_hands_back_what_waits_for_room():
     waiting = admit(queue, [30])
     assert waiting in [task.request for task in queue.fail("boom")]
     assert queue.state().n_outside == 0
+
+
+@pytest.mark.parametrize(
+    ("n_others", "n_tokens", "told_s"),
+    [
+        (10, 500, [5.1, 10.1, 15.1]),  # all that waits, and what it was told before
+        (300, 500, [8.0, 13.0, 18.0]),
+        (400, 50, [1.0, 2.0, 3.0]),  # its own tokens, at a half of the speed
+    ],
+)
+def test_a_client_that_is_refused_for_its_share_is_told_when_its_own_texts_are_computed(n_others, n_tokens, told_s):
+    queue = make_queue(max_queued_tokens=1000, tokens_per_s=100.0, clock=lambda: 0.0)
+    admit(queue, [10] * 50, caller=ALICE)
+    admit(queue, [10] * (n_others // 10), caller=BOB)
+    told = []
+    for _ in told_s:
+        with pytest.raises(Overloaded) as refusal:
+            admit(queue, [10] * (n_tokens // 10), caller=ALICE)
+        told.append(refusal.value.retry_after_s)
+    assert told == pytest.approx(told_s)
+
+
+def test_nobody_overtakes_a_request_for_longer_than_half_of_its_wait():
+    now_s = 0.0
+    queue = make_queue(max_queued_tokens=100, tokens_per_s=100.0, max_wait_s=1.0, clock=lambda: now_s)
+    admit(queue, [10] * 6, caller=ALICE)
+    admit(queue, [10] * 4, caller=BOB)
+    large = admit(queue, [10] * 6, caller=CAROL)
+    small = admit(queue, [10] * 2, caller=BOB)
+    queue.take(0)
+    queue.take(0)
+    assert not small.is_outside  # there is room for that one
+    now_s = 0.6
+    small = admit(queue, [10] * 2, caller=BOB)
+    while large.is_outside:
+        assert small.is_outside
+        queue.take(0)
+    assert queue.state().n_tokens - 60 * (not large.is_outside) - 20 * (not small.is_outside) <= 50
+    assert not admit(queue, [3], caller=BOB).is_outside  # a query enters on the reserve
+
+
+def test_room_is_left_for_a_request_that_came_again_when_it_was_told():
+    now_s = 0.0
+    queue = make_queue(max_queued_tokens=100, tokens_per_s=100.0, clock=lambda: now_s)
+    admit(queue, [10] * 10, caller=ALICE)
+    told_s = []
+    for _ in range(2):
+        with pytest.raises(Overloaded) as refusal:
+            admit(queue, [10] * 6, caller=CAROL)
+        told_s.append(refusal.value.retry_after_s)
+        now_s += refusal.value.retry_after_s
+        if len(told_s) == 1:
+            for _ in range(6):
+                queue.take(0)
+            admit(queue, [10] * 6, caller=BOB)  # takes the room
+        else:
+            for _ in range(4):
+                queue.take(0)
+            with pytest.raises(Overloaded):
+                admit(queue, [10] * 6, caller=BOB)  # the room is another's
+    assert told_s == [0.6, 0.6]
+    queue.take(0)
+    queue.take(0)
+    admit(queue, [10] * 6, caller=CAROL)

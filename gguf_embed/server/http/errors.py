@@ -98,7 +98,8 @@ STATUSES: Mapping[str, int] = {
 """The status of each kind that a reply may have. A dialect may use another one."""
 
 # openai-python retries every status of 500 and above unless a header forbids it, but these would only fail again.
-_NEVER_RETRIED = frozenset({"engine", "model_load", "pull_failed", "not_supported"})
+# After a deadline, the request's own or the operator's, the same work would begin anew, with as little time.
+_NEVER_RETRIED = frozenset({"engine", "model_load", "pull_failed", "not_supported", "deadline_exceeded"})
 
 WORDS: Mapping[WayOut, str] = {
     WayOut.SHORTEN: "shorten or split it",

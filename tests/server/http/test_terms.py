@@ -151,6 +151,7 @@ def test_a_request_that_takes_too_long_is_cancelled_and_gets_a_504(limit_s, head
                 assert reply.status == 504, (path, reply)
                 assert f"longer than {seconds} s".encode() in reply.raw
                 assert way_out.encode() in reply.raw
+                assert reply.headers["x-should-retry"] == "false"
                 assert service.cancelled.is_set()
             metrics = (await running.request("GET", "/metrics")).raw.decode()
         assert f'gguf_embed_errors_total{{kind="deadline_exceeded"}} {len(EMBED_BODIES)}.0' in metrics
