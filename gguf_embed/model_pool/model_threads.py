@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from gguf_embed.errors import EngineFailure, Overloaded, Unavailable, WayOut
 from gguf_embed.model_pool.fair_line import FairLine
 from gguf_embed.preprocessing.abandoned import begin_work
-from gguf_embed.scheduler.promises import RetryPromises
+from gguf_embed.scheduler.retry_times import RetryTimes
 from gguf_embed.scheduler.throughput import Throughput
 from gguf_embed.types import CALLER, Caller
 
@@ -63,7 +63,7 @@ class ModelThreads:
         self._changed = threading.Condition(threading.Lock())  # protects the next two
         self._line: FairLine[_Job[Any]] = FairLine()
         self._speed = Throughput()
-        self._promises = RetryPromises()
+        self._retry_times = RetryTimes()
         self._threads: list[threading.Thread] = []
         self._overdue: list[_Job[Any]] = []
         self._is_closed = False
@@ -195,7 +195,7 @@ class ModelThreads:
         waited_s = now_s - job.queued_s
         retry_after_s = waited_s
         if cost_per_s is not None:
-            retry_after_s = self._promises.promise(now_s, job.cost, n_ahead, cost_per_s)
+            retry_after_s = self._retry_times.tell(now_s, job.cost, n_ahead, cost_per_s)
         return Overloaded(f"the threads that tokenize were busy with other texts for {waited_s:.1f} s", retry_after_s)
 
     def _settle(self, job: _Job[_T], done: asyncio.Future[_T]) -> None:

@@ -14,7 +14,7 @@ from gguf_embed.config import QueueConfig
 from gguf_embed.engines.base import BatchLimits, ContextSpec, ExecutionPlan, ImageReader
 from gguf_embed.errors import InvalidRequest, Overloaded, WayOut
 from gguf_embed.scheduler.admission import excess_tokens
-from gguf_embed.scheduler.promises import RetryPromises
+from gguf_embed.scheduler.retry_times import RetryTimes
 from gguf_embed.scheduler.scheduler import Scheduler, Submission
 from gguf_embed.types import ImageInput, Output, OutputSpec
 
@@ -86,7 +86,7 @@ class ImageScheduler:
         self._reader = reader
         self._lock = threading.Lock()
         self._waiting_bytes = self._n_waiting = 0
-        self._promises = RetryPromises()
+        self._retry_times = RetryTimes()
         limits = BatchLimits(max_tokens=reader.max_inputs, max_sequences=reader.max_inputs, min_share_tokens=1)
         plan = ExecutionPlan(_OneInputEach(reader.max_inputs), limits, 1, 1, 1, GUESSED_INPUTS_PER_S, kernels="")
         config = replace(config, max_tokens=None)  # what is computed in `max_s`
@@ -135,7 +135,7 @@ class ImageScheduler:
         excess = excess_tokens(n_bytes, self._waiting_bytes, MAX_WAITING_BYTES)
         n_inputs, n_excess = (math.ceil(size * self._n_waiting / self._waiting_bytes) for size in (n_bytes, excess))
         inputs_per_s = self._scheduler.state().tokens_per_s
-        return self._promises.promise(time.monotonic(), n_inputs, n_excess, inputs_per_s)
+        return self._retry_times.tell(time.monotonic(), n_inputs, n_excess, inputs_per_s)
 
     def shed(self, within_s: float) -> None:
         """See `Scheduler.shed`."""

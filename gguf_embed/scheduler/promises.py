@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import bisect
 import heapq
-import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+from gguf_embed.scheduler.retry_times import MAX_RETRY_S, told_s
 from gguf_embed.scheduler.task import Work
 
-MIN_RETRY_S = 0.1
-MAX_RETRY_S = 60.0  # the official OpenAI client does not obey longer ones
 GRACE_S = 1.5
 """How much later than told a client may come: `Retry-After` has whole seconds."""
 
@@ -23,8 +21,6 @@ MAX_PROMISES = 4096
 
 MAX_KEPT = 128
 """Limit on for how many of them room is left at the same time."""
-
-_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,17 +35,6 @@ class Promise:
     due_s: float  # when it was told to come
     is_of_room: bool  # not only to be told again
     is_kept: bool  # it came back when it was told before, so others leave room for it
-
-
-def told_s(wait_s: float, n_beyond: int) -> float:
-    """Seconds that a refused request is told to wait. Beyond a minute, it is told again then.
-
-    The `n_beyond` requests before it that had to wait longer than a minute, too, are told other times in its second
-    half: the multiples of the golden ratio are spread evenly, however many there are.
-    """
-    if wait_s <= MAX_RETRY_S:
-        return max(MIN_RETRY_S, wait_s)
-    return MAX_RETRY_S * (1.0 - 0.5 * (n_beyond * _GOLDEN % 1.0))
 
 
 def tokens_until_share(n_own: int, n_clients: int, n_all: int) -> int:

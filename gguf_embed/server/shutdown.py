@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from gguf_embed.errors import Unavailable
-from gguf_embed.scheduler.promises import MAX_RETRY_S
+from gguf_embed.scheduler.retry_times import MAX_RETRY_S
 
 SHED_EVERY_S = 1.0
 """How often it is estimated again what can be computed in the time that is left."""

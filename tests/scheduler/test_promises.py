@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from gguf_embed.scheduler.promises import (
@@ -13,7 +11,6 @@ from gguf_embed.scheduler.promises import (
     RetryPromises,
     kept_limit,
     tokens_until_share,
-    told_s,
 )
 from gguf_embed.scheduler.task import Work
 from gguf_embed.types import Caller
@@ -22,20 +19,6 @@ from tests.scheduler.builders import MEAN, make_request
 
 def refused(n_tokens: int, client: str = "a", since_s: float = 0.0, order: int | None = None) -> Work:
     return Work(make_request(caller=Caller(client)), MEAN, [[7] * n_tokens], [n_tokens], n_tokens, since_s, order)
-
-
-@pytest.mark.parametrize(
-    ("wait_s", "n_beyond", "told"), [(0.0, 0, 0.1), (3.5, 9, 3.5), (60.0, 9, 60.0), (61.0, 0, 60.0), (1e6, 0, 60.0)]
-)
-def test_a_time_that_a_client_obeys_is_told(wait_s, n_beyond, told):
-    assert told_s(wait_s, n_beyond) == told
-
-
-def test_those_that_must_wait_for_more_than_a_minute_are_spread():
-    told = sorted(told_s(1000.0, number) for number in range(100))
-    assert told[0] >= 30
-    assert told[-1] == 60
-    assert max(later - sooner for sooner, later in itertools.pairwise(told)) < 1.0
 
 
 @pytest.mark.parametrize(

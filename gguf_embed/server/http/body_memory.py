@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gguf_embed.errors import Overloaded, WayOut
-from gguf_embed.scheduler.promises import RetryPromises
+from gguf_embed.scheduler.retry_times import RetryTimes
 from gguf_embed.scheduler.throughput import Throughput
 
 MAX_WAIT_S = 30.0
@@ -33,7 +33,7 @@ class BodyMemory:
         self._clock = clock
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._given_back = Throughput()
-        self._promises = RetryPromises()
+        self._retry_times = RetryTimes()
         self.used_bytes = 0
 
     @property
@@ -96,7 +96,7 @@ class BodyMemory:
             return GUESSED_RETRY_S
         n_ahead = self.used_bytes + sum(n_waiting for n_waiting, _ in self._waiting)
         excess = max(0, n_ahead + n_bytes - self.limit_bytes)
-        return self._promises.promise(now_s, n_bytes, excess, bytes_per_s)
+        return self._retry_times.tell(now_s, n_bytes, excess, bytes_per_s)
 
 
 @dataclass(frozen=True, slots=True)
