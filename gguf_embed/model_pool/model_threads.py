@@ -139,14 +139,16 @@ class ModelThreads:
     def _serve(self) -> None:
         """On a thread: do one job after another, until there is no more."""
         while (job := self._take()) is not None:
-            if job.future.set_running_or_notify_cancel():
+            is_wanted = job.future.set_running_or_notify_cancel()
+            if is_wanted:
                 begin_work(job.is_abandoned)
                 try:
                     job.future.set_result(job.work())
                 except BaseException as error:
                     job.future.set_exception(error)
-            with self._changed:
-                self._speed.note(time.monotonic(), job.cost)
+            if is_wanted and not job.is_abandoned.is_set():
+                with self._changed:
+                    self._speed.note(time.monotonic(), job.cost)
             del job  # an idle thread keeps nothing in memory
 
     def _take(self) -> _Job[Any] | None:
@@ -177,9 +179,10 @@ class ModelThreads:
         Raises `Overloaded` for a job that has waited too long for a thread.
         """
         while not done.done():
+            has_begun = job.begun_s is not None  # before its time is looked at, because it may begin meanwhile
             left_s = None if patience is None else job.left_s(patience)
             if left_s is not None and left_s <= 0:
-                if job.begun_s is not None:
+                if has_begun:
                     return
                 if self._withdraw(job):
                     job.future.cancel()

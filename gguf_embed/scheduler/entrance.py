@@ -106,6 +106,7 @@ class Entrance:
         self._let_in(self._clock())
 
     def _let_in(self, now_s: float) -> None:
+        self.promises.expire(now_s)
         while self.outside.n_requests:
             work = self._next(now_s)
             if work is None:
@@ -139,12 +140,29 @@ class Entrance:
 
     def _has_room(self, work: Work, now_s: float, *, is_owed: bool) -> bool:
         limit, n_held = self.limit(), self._texts.n_tokens
-        kept = [(promise.due_s, min(promise.n_tokens, limit)) for promise in self.promises.kept_before(work)]
+        if not is_owed and not has_room(work.n_tokens, n_held, limit):
+            return False
+        kept = self._kept_before(work, limit)
         room = kept_limit(kept, now_s, self._speed.tokens_per_s, self._kept_limit())
         if is_owed:
             most = room if kept else limit + reserve_of(limit)
             return has_room_at_last(work.n_tokens, n_held - self._texts.n_reserved, limit, most)
         return has_room(work.n_tokens, n_held, min(limit, room))
+
+    def _kept_before(self, work: Work, limit: int) -> list[tuple[float, int]]:
+        """When those come for whom a request leaves room, and how many tokens of room: not more than their share."""
+        client, is_shared = work.request.caller.client, self._is_shared()
+        kept: list[tuple[float, int]] = []
+        own: dict[str, int] = {}  # of the other clients, in the queue and kept
+        for promise in self.promises.kept_before(work):
+            n_tokens = min(promise.n_tokens, limit)
+            if is_shared and promise.client != client:
+                n_own = own.get(promise.client, self._texts.held(promise.client))
+                if n_own:  # it may have one request of any size, else a half
+                    n_tokens = min(n_tokens, max(0, limit // 2 - n_own))
+                own[promise.client] = n_own + n_tokens
+            kept.append((promise.due_s, n_tokens))
+        return kept
 
     def _kept_limit(self) -> int:
         """How much may wait when a request comes for which room was left: a batch less than it may find."""

@@ -90,7 +90,10 @@ class TaskQueue:
         """Raises `Overloaded` if a request still waits outside, and removes it."""
         with self._changed:
             if request.is_outside:
-                raise self._entrance.refuse(request)
+                refusal = self._entrance.refuse(request)
+                self._entrance.let_in()
+                self._changed.notify_all()
+                raise refusal
 
     def _refuse_when_closed(self) -> None:
         if self._failure:

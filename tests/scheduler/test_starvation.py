@@ -71,3 +71,27 @@ def test_of_many_obedient_clients_each_gets_in_again_and_again(max_wait_s, seed)
     assert max(waits_s) <= 60
     assert sum(tries) / len(tries) <= 3
     assert sum(crowd.served.values()) >= 0.99 * crowd.now_s * TOKENS_PER_S
+
+
+@pytest.mark.parametrize(("n_others", "n_tokens"), [(4, 40), (10, 10), (1, 200)])
+def test_room_that_is_kept_for_one_client_keeps_nobody_else_out(n_others, n_tokens):
+    """A sends 60 large requests at once, again and again, and obeys; others have one at a time."""
+    waits_s: dict[Caller, list[float]] = {}
+
+    def note(arrival: Arrival) -> None:
+        if arrival.caller != A:
+            waits_s.setdefault(arrival.caller, []).append(crowd.now_s - arrival.at_s)
+
+    def after(done: Arrival) -> Arrival:
+        note(done)
+        return Arrival(crowd.now_s, done.lengths, done.caller)
+
+    crowd = Crowd(1, max_queued_tokens=1000, max_wait_s=5.0, after=after)
+    others = [Arrival(10.0, tokens(n_tokens), Caller(f"client {number}")) for number in range(n_others)]
+    crowd.run([*(Arrival(0.0, tokens(200), A) for _ in range(60)), *others], UNTIL_S)
+    for arrival in crowd.arrival_of.values():
+        if arrival.done_s is None:
+            note(arrival)
+    assert len(waits_s) == n_others
+    assert max(first for first, *_ in waits_s.values()) <= 70  # A's requests were told to come before it
+    assert max(max(later) for _, *later in waits_s.values()) <= 2 * (n_others + 1) * n_tokens / TOKENS_PER_S + 5

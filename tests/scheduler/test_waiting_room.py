@@ -241,3 +241,35 @@ def test_room_is_left_for_a_request_that_came_again_when_it_was_told():
     queue.take(0)
     queue.take(0)
     admit(queue, [10] * 6, caller=CAROL)
+
+
+def test_those_behind_a_request_that_is_refused_enter_at_once():
+    now_s = 0.0
+    queue = make_queue(max_queued_tokens=100, tokens_per_s=100.0, max_wait_s=2.0, clock=lambda: now_s)
+    admit(queue, [10] * 10, caller=ALICE)
+    large = admit(queue, [10] * 9, caller=CAROL)
+    small = admit(queue, [11], caller=BOB)
+    now_s = 1.1
+    for _ in range(3):
+        queue.take(0)
+    assert (large.is_outside, small.is_outside) == (True, True)  # nobody overtakes the large one any more
+    with pytest.raises(Overloaded):
+        queue.refuse_outside(large)
+    assert not small.is_outside
+
+
+def test_room_is_no_longer_left_for_a_request_that_did_not_come():
+    now_s = 0.0
+    queue = make_queue(max_queued_tokens=100, tokens_per_s=100.0, max_wait_s=0.5, clock=lambda: now_s)
+    admit(queue, [10] * 10, caller=ALICE)
+    for caller in (BOB, Caller("dave")):
+        with pytest.raises(Overloaded) as refusal:
+            admit(queue, [10] * 6, caller=CAROL)
+        now_s += refusal.value.retry_after_s
+        for _ in range(4 if caller == BOB else 3):
+            queue.take(0)
+        waiting = admit(queue, [10] * 4, caller=caller)
+    assert waiting.is_outside  # the room is Carol's
+    now_s += 10.0
+    queue.take(0)
+    assert not waiting.is_outside

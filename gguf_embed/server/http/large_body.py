@@ -73,7 +73,7 @@ async def read_large_object(context: ServerContext, request: web.Request) -> Jso
         if len(packed) <= INLINE_BODY_BYTES:
             await medium.take(min(INLINE_BODY_BYTES, limit, MAX_DEFLATE_RATIO * len(packed)))
         context.in_flight.enter(task)
-        raw = await _unpack(packed, encoding, lease, limit)
+        raw = await _unpack(packed, encoding, lease, medium, limit)
     else:
         raw = await _read(request, lease, request.content_length or limit, limit)
         if SMALL_BODY_BYTES < len(raw) <= INLINE_BODY_BYTES:
@@ -117,12 +117,13 @@ async def _read_up_to(request: web.Request, raw: bytearray, n_bytes: int) -> boo
     return False
 
 
-async def _unpack(packed: bytearray, encoding: str, lease: BodyLease, limit: int) -> bytearray:
+async def _unpack(packed: bytearray, encoding: str, lease: BodyLease, medium: BodyLease, limit: int) -> bytearray:
     if len(packed) <= INLINE_BODY_BYTES:
         n_inline = min(limit, INLINE_BODY_BYTES)
         unpacked = await asyncio.to_thread(content_encoding.unpack, packed, encoding, n_inline)
         if len(unpacked) <= n_inline:
             return unpacked
+        medium.shrink(0)  # others must not wait for it while this one waits
         await lease.take(min(limit, MAX_DEFLATE_RATIO * len(packed)))
     unpacked = await asyncio.to_thread(content_encoding.unpack, packed, encoding, limit)
     if len(unpacked) > limit:

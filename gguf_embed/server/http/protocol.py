@@ -126,8 +126,13 @@ class _Protocol(RequestHandler):
             if self._headers_deadline is not None:
                 self._headers_deadline.cancel()
                 self._headers_deadline = None
-        elif self._headers_deadline is None and self._current_request is None and data.strip(b"\r\n"):
-            self._expect_headers()  # of the next request: this is their beginning
+        elif (
+            self._headers_deadline is None
+            and self._waiter is not None
+            and not self._waiter.done()
+            and data.strip(b"\r\n")
+        ):
+            self._expect_headers()  # it waits for the next request, of which this is the beginning
 
     def _expect_headers(self) -> None:
         self._headers_deadline = self._loop.call_later(HEADER_TIMEOUT_S, self._end_late)

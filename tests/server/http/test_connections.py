@@ -85,6 +85,26 @@ def test_headers_of_a_later_request_have_the_same_deadline_and_an_idle_connectio
     asyncio.run(scenario())
 
 
+def test_the_body_of_a_request_is_not_the_beginning_of_the_next_one(monkeypatch):
+    monkeypatch.setattr(protocol, "HEADER_TIMEOUT_S", 0.3)
+    body = json.dumps({"input": "hello"}).encode() + b" " * 300_000
+    whole = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    async def scenario():
+        async with serving() as running:
+            clients = [await connect(running.url) for _ in range(5)]
+            for reader, writer in clients:
+                writer.write(whole)
+                await read_reply(reader)
+            await asyncio.sleep(0.6)
+            for reader, writer in clients:
+                writer.write(whole)
+                await read_reply(reader)
+                writer.close()
+
+    asyncio.run(scenario())
+
+
 async def read_reply(reader: asyncio.StreamReader) -> None:
     async with asyncio.timeout(10):
         head = await reader.readuntil(b"\r\n\r\n")
