@@ -129,10 +129,8 @@ async def _serve(flags: ServeFlags, place: Place, keys: Mapping[str, Priority | 
     tracing = _open_tracing(os.environ)
     try:
         await service.load_first()
-        stop, app = (
-            asyncio.Event(),
-            build_app(service, options, metrics, tracing=tracing, batches=open_batches(flags, len(keys))),
-        )
+        stop, batches = asyncio.Event(), open_batches(flags, len(keys))
+        app = build_app(service, options, metrics, tracing=tracing, batches=batches)
         n_running: list[int] = []  # at each signal
 
         def on_stop(again: bool) -> None:

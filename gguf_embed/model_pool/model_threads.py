@@ -139,16 +139,15 @@ class ModelThreads:
     def _serve(self) -> None:
         """On a thread: do one job after another, until there is no more."""
         while (job := self._take()) is not None:
-            is_wanted = job.future.set_running_or_notify_cancel()
-            if is_wanted:
+            if job.future.set_running_or_notify_cancel():
                 begin_work(job.is_abandoned)
                 try:
                     job.future.set_result(job.work())
                 except BaseException as error:
                     job.future.set_exception(error)
-            if is_wanted and not job.is_abandoned.is_set():
-                with self._changed:
-                    self._speed.note(time.monotonic(), job.cost)
+                if not job.is_abandoned.is_set():
+                    with self._changed:
+                        self._speed.note(time.monotonic(), job.cost)
             del job  # an idle thread keeps nothing in memory
 
     def _take(self) -> _Job[Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 from gguf_embed.config import QueueConfig
@@ -20,7 +20,7 @@ from gguf_embed.scheduler.admission import (
     reserve_of,
 )
 from gguf_embed.scheduler.batching import PRIORITY_WEIGHTS, FairQueue
-from gguf_embed.scheduler.promises import RetryPromises, kept_limit, tokens_until_share
+from gguf_embed.scheduler.promises import Promise, RetryPromises, kept_limit, tokens_until_share
 from gguf_embed.scheduler.speed import MeasuredSpeed
 from gguf_embed.scheduler.task import PendingRequest, Work
 from gguf_embed.scheduler.waiting_room import MAX_REQUESTS, WaitingRoom
@@ -121,7 +121,7 @@ class Entrance:
             if self._is_owed(work, since_s, now_s):
                 if self._fits(work, now_s, is_owed=True):
                     return work
-                if self._is_within_share(work, is_owed=True):
+                if self._is_within_share(work, self.promises.kept_before(work), is_owed=True):
                     return None
                 held_back.add(work.request.caller.client)
         for work in self.outside.in_turn(self._texts.held):
@@ -136,25 +136,28 @@ class Entrance:
     def _fits(self, work: Work, now_s: float, *, is_owed: bool) -> bool:
         if not self._texts.n_tokens:
             return True  # the workers have nothing to do
-        return self._has_room(work, now_s, is_owed=is_owed) and self._is_within_share(work, is_owed=is_owed)
+        if not is_owed and not has_room(work.n_tokens, self._texts.n_tokens, self.limit()):
+            return False  # before what is kept is looked at, which takes longer
+        promises = self.promises.kept_before(work)
+        has_room_beside = self._has_room_beside(work, promises, now_s, is_owed=is_owed)
+        return has_room_beside and self._is_within_share(work, promises, is_owed=is_owed)
 
-    def _has_room(self, work: Work, now_s: float, *, is_owed: bool) -> bool:
+    def _has_room_beside(self, work: Work, promises: Sequence[Promise], now_s: float, *, is_owed: bool) -> bool:
+        """Whether there is room besides what is kept for these."""
         limit, n_held = self.limit(), self._texts.n_tokens
-        if not is_owed and not has_room(work.n_tokens, n_held, limit):
-            return False
-        kept = self._kept_before(work, limit)
+        kept = self._kept(promises, work.request.caller.client, limit)
         room = kept_limit(kept, now_s, self._speed.tokens_per_s, self._kept_limit())
         if is_owed:
             most = room if kept else limit + reserve_of(limit)
             return has_room_at_last(work.n_tokens, n_held - self._texts.n_reserved, limit, most)
         return has_room(work.n_tokens, n_held, min(limit, room))
 
-    def _kept_before(self, work: Work, limit: int) -> list[tuple[float, int]]:
-        """When those come for whom a request leaves room, and how many tokens of room: not more than their share."""
-        client, is_shared = work.request.caller.client, self._is_shared()
+    def _kept(self, promises: Sequence[Promise], client: str, limit: int) -> list[tuple[float, int]]:
+        """When those come for whom a client's request leaves room, and for how many tokens: not beyond their share."""
+        is_shared = self._is_shared()
         kept: list[tuple[float, int]] = []
         own: dict[str, int] = {}  # of the other clients, in the queue and kept
-        for promise in self.promises.kept_before(work):
+        for promise in promises:
             n_tokens = min(promise.n_tokens, limit)
             if is_shared and promise.client != client:
                 n_own = own.get(promise.client, self._texts.held(promise.client))
@@ -169,9 +172,10 @@ class Entrance:
         limit = self.limit()
         return limit + max(0, reserve_of(limit) - self._batch_tokens)
 
-    def _is_within_share(self, work: Work, *, is_owed: bool) -> bool:
+    def _is_within_share(self, work: Work, promises: Sequence[Promise], *, is_owed: bool) -> bool:
+        """`promises`: for which it leaves room."""
         limit, client = self.limit(), work.request.caller.client
-        kept = sum(promise.n_tokens for promise in self.promises.kept_before(work) if promise.client == client)
+        kept = sum(promise.n_tokens for promise in promises if promise.client == client)
         own = self._texts.held(client) + kept
         if is_owed:
             half = limit // 2

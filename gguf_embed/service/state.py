@@ -6,25 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from gguf_embed.model_pool.loading import LoadedModel
+from gguf_embed.scheduler.queue import QueueState
 from gguf_embed.types import EngineProcessState, QueueLoad, ServiceState
 
 
 def service_state(models: Sequence[LoadedModel]) -> ServiceState:
     """A snapshot."""
-    queues = [(model.scheduler.state(), model.scheduler.plan) for model in models]
+    queues = [model.scheduler.state() for model in models]
+    plans = [model.scheduler.plan for model in models]
     processes = {model.info.name: process for model in models if (process := model.process_state()) is not None}
-    status, detail = _health([queue.failure or "" for queue, _ in queues], processes)
+    status, detail = _health([queue.failure or "" for queue in queues], processes)
     return ServiceState(
         status=status,
         detail=detail,
-        queued_texts=sum(queue.n_texts for queue, _ in queues),
-        queued_tokens=sum(queue.n_tokens for queue, _ in queues),
-        running_texts=sum(queue.n_running_texts for queue, _ in queues),
-        queued_s=max((queue.n_tokens / queue.tokens_per_s for queue, _ in queues), default=0.0),
-        n_workers=sum(plan.n_workers for _, plan in queues),
-        n_threads=max((plan.n_threads for _, plan in queues), default=0),
+        queued_texts=sum(queue.n_texts for queue in queues),
+        queued_tokens=sum(queue.n_tokens for queue in queues),
+        running_texts=sum(queue.n_running_texts for queue in queues),
+        queued_s=max((queue.n_tokens / queue.tokens_per_s for queue in queues), default=0.0),
+        n_workers=sum(plan.n_workers for plan in plans),
+        n_threads=max((plan.n_threads for plan in plans), default=0),
         processes=processes,
-        queues=tuple(map(_queue_load, models)),
+        queues=tuple(map(_queue_load, models, queues)),
     )
 
 
@@ -41,8 +43,7 @@ def _health(
     return "ok", ""
 
 
-def _queue_load(model: LoadedModel) -> QueueLoad:
-    queue = model.scheduler.state()
+def _queue_load(model: LoadedModel, queue: QueueState) -> QueueLoad:
     return QueueLoad(
         model.info.name,
         queue.n_outside,

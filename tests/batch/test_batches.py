@@ -285,16 +285,22 @@ def test_a_key_has_a_number_of_batches_and_sees_only_its_own(world):
     world.life(scenario)
 
 
+async def end_three_of_which_two_are_kept(batches: Batches) -> str:
+    """One after the other, of the owner "a". Returns their input."""
+    file_id = await upload(batches, lines(1), "a")
+    ids = []
+    for _ in range(3):
+        ids.append((await create(batches, file_id, "a")).id)
+        await ended(batches, ids[-1], "a")
+    assert [batch.id for batch in await batches.batches("a")] == [ids[2], ids[1]]
+    return file_id
+
+
 def test_the_oldest_batch_that_is_over_gives_way(world):
     world.limits = replace(LIMITS, max_batches=2)
 
     async def scenario(batches: Batches) -> None:
-        file_id = await upload(batches, lines(1), "a")
-        ids = []
-        for _ in range(3):
-            ids.append((await create(batches, file_id, "a")).id)
-            await ended(batches, ids[-1], "a")
-        assert [batch.id for batch in await batches.batches("a")] == [ids[2], ids[1]]
+        await end_three_of_which_two_are_kept(batches)
         with pytest.raises(StorageFull, match="2 batches"):
             await create(batches, await upload(batches, lines(1), "b"), "b")
 
@@ -306,12 +312,7 @@ def test_one_of_several_owners_has_half_of_the_batches_at_most(world):
 
     async def scenario(batches: Batches) -> None:
         await ended(batches, (await create(batches, await upload(batches, lines(1), "b"), "b")).id, "b")
-        file_id = await upload(batches, lines(1), "a")
-        ids = []
-        for _ in range(3):
-            ids.append((await create(batches, file_id, "a")).id)
-            await ended(batches, ids[-1], "a")
-        assert [batch.id for batch in await batches.batches("a")] == [ids[2], ids[1]]
+        file_id = await end_three_of_which_two_are_kept(batches)
         world.reply = never
         for _ in range(2):
             await create(batches, file_id, "a")
