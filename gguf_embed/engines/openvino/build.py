@@ -17,6 +17,7 @@ from gguf_embed.engines.openvino.packing import Cost
 from gguf_embed.engines.openvino.precision import keep_exact
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED, compile_graph, computes_bf16
 from gguf_embed.engines.openvino.samples import SAMPLES
+from gguf_embed.engines.openvino.stored_constants import StoredConstants
 from gguf_embed.engines.openvino.support import DECODERS
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.errors import ConfigError, EngineFailure
@@ -73,6 +74,7 @@ class ModelBuilder:
                 network = build_network(weights, self._n_vocab, rank_head=has_rank_head(header))
                 if precision == REDUCED:
                     network = replace(network, model=keep_exact(network.model, network.exact))
+                network = replace(network, constants=StoredConstants.of(network.model))
             self._networks[precision] = network
         return network
 
@@ -95,7 +97,7 @@ class ModelBuilder:
             if alone and alone_threads != share:
                 own = compile_graph(network.model, precision, 1, alone_threads)
         rows, cost = self._rows, COSTS[precision]
-        compiled = CompiledNetwork(shared, own, alone_threads, network.rank_pooling, rows, cost)
+        compiled = CompiledNetwork(shared, own, alone_threads, network.rank_pooling, rows, cost, network.constants)
         return OpenVinoEngine(self._read_info(network), compiled, on_close)
 
     def measured(self) -> Choice:

@@ -16,7 +16,7 @@ from gguf_embed.engines.throughput import batch_lengths, best_rates, sample_batc
 from gguf_embed.errors import EngineFailure
 from gguf_embed.types import SCORES, FloatMatrix, OutputSpec, Pooling
 
-BATCH_TOKENS = (126, 252, 504, 1008)  # a graph needs memory in proportion
+BATCH_TOKENS = (128, 256, 512, 1024)  # numbers of rows that are computed as they are; memory is in proportion
 MAX_BATCH_S = 0.25  # larger batches are not measured, because others wait for them
 GOOD_ENOUGH = 0.98  # a smaller batch is taken if it is at least so fast, because others wait less for it
 WORTH_ROUNDING = 1.2  # BF16 must be so much faster than float32

@@ -14,6 +14,7 @@ from gguf_embed.engines.base import ContextSpec, EngineInfo
 from gguf_embed.engines.openvino.failures import openvino_errors, reason_of
 from gguf_embed.engines.openvino.packing import Cost, Packing, split_by_length
 from gguf_embed.engines.openvino.runtime import CompiledGraph, Tensor, kernel_name
+from gguf_embed.engines.openvino.stored_constants import StoredConstants
 from gguf_embed.errors import EngineFailure, ModelFileError, NotSupported
 from gguf_embed.gguf_file.adapters import TaskRows
 from gguf_embed.gguf_file.token_rows import PairRows, TokenRows
@@ -47,6 +48,7 @@ class CompiledNetwork:
     rank_pooling: Pooling  # what the rank head reads
     tokens: TokenRows | PairRows | TaskRows
     cost: Cost
+    constants: StoredConstants
 
 
 class OpenVinoEngine:
@@ -96,9 +98,16 @@ class OpenVinoContext:
         lengths = self._check(batch)
         graph = self._compiled.alone if n_threads == self._compiled.alone_threads else self._compiled.shared
         request = self._requests.get(id(graph))
-        if request is None:
-            with openvino_errors("OpenVINO cannot prepare a batch"):
-                request = self._requests[id(graph)] = graph.create_infer_request()
+        if request is not None:
+            return self._compute(request, batch, lengths)
+        with openvino_errors("OpenVINO cannot prepare a batch"):
+            request = self._requests[id(graph)] = graph.create_infer_request()
+        rows = self._compute(request, batch, lengths)
+        self._compiled.constants.release()  # the first batch has packed the matrices
+        return rows
+
+    def _compute(self, request: Any, batch: Sequence[Sequence[int]], lengths: np.ndarray) -> Rows:
+        """In several calls if the lengths differ so much that this is faster."""
         parts = split_by_length(lengths.tolist(), self._compiled.cost) if len(batch) > 1 else []
         if len(parts) < 2:
             return self._run(request, batch, lengths)
@@ -156,6 +165,7 @@ class OpenVinoContext:
 
     def release_buffers(self) -> None:
         """Implements `KeepsBuffers`: those of both graphs, which all contexts share."""
+        self._compiled.constants.release()
         for graph in (self._compiled.shared, self._compiled.alone):
             with suppress(RuntimeError):  # it computes a batch of another context
                 graph.release_memory()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gguf_embed.engines.openvino.graphs.bert import bert, jina_bert_v3, mpnet
@@ -17,6 +17,7 @@ from gguf_embed.engines.openvino.graphs.qwen import qwen
 from gguf_embed.engines.openvino.graphs.t5_encoder import t5_encoder
 from gguf_embed.engines.openvino.pieces import GraphPieces
 from gguf_embed.engines.openvino.runtime import Node, model_of, op
+from gguf_embed.engines.openvino.stored_constants import StoredConstants
 from gguf_embed.engines.openvino.support import DECODERS
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.gguf_file import towers
@@ -60,6 +61,7 @@ class Network:
     n_scores: int  # numbers from the rank head; 0: none
     rank_pooling: Pooling  # what the rank head reads
     exact: tuple[Node, ...]  # products to be computed in float32 whatever the precision
+    constants: StoredConstants = field(default_factory=StoredConstants)
 
 
 def build_network(weights: GraphWeights, n_vocab: int, *, rank_head: bool) -> Network:

@@ -60,7 +60,7 @@ def test_agreement_in_words():
 
 
 def test_a_choice_is_the_same_after_it_was_recorded():
-    choice = Choice("bf16", 2, 252, 9.5, "near", True)
+    choice = Choice("bf16", 2, 256, 9.5, "near", True)
     assert Choice.from_record(choice.to_record()) == choice
 
 
@@ -124,8 +124,8 @@ def run(monkeypatch, script: Script, precision: str, agreement: Agreement = GOOD
     return choice
 
 
-BF16_IS_FASTER = {("bf16", 1, 126): 3 * FAST, ("bf16", 1, 252): 3 * FAST}
-BF16_IS_SLOWER = dict.fromkeys(BF16_IS_FASTER, FAST / 2) | {("bf16", 2, n): FAST / 2 for n in (126, 252, 504)}
+BF16_IS_FASTER = {("bf16", 1, 128): 3 * FAST, ("bf16", 1, 256): 3 * FAST}
+BF16_IS_SLOWER = dict.fromkeys(BF16_IS_FASTER, FAST / 2) | {("bf16", 2, n): FAST / 2 for n in (128, 256, 512)}
 
 
 @pytest.mark.parametrize(
@@ -195,11 +195,11 @@ def test_configured_bf16_is_compared_but_float32_is_not_timed(monkeypatch):
 @pytest.mark.parametrize(
     ("rates", "n_streams", "batch_tokens"),
     [
-        ({}, 1, 126),
-        ({("f32", 1, 1008): 2 * FAST}, 1, 1008),
-        ({("f32", 2, 252): 2 * FAST}, 2, 252),
-        ({("f32", 8, 252): 2 * FAST}, 8, 252),
-        ({("f32", 1, 252): 2 * FAST}, 1, 252),
+        ({}, 1, 128),
+        ({("f32", 1, 1024): 2 * FAST}, 1, 1024),
+        ({("f32", 2, 256): 2 * FAST}, 2, 256),
+        ({("f32", 8, 256): 2 * FAST}, 8, 256),
+        ({("f32", 1, 256): 2 * FAST}, 1, 256),
     ],
 )
 def test_the_fastest_streams_and_batch(monkeypatch, rates, n_streams, batch_tokens):
@@ -219,12 +219,12 @@ def test_one_slow_measurement_does_not_decide(monkeypatch):
 
     monkeypatch.setattr(calibration, "_rate", disturbed)
     choice = calibrate(script.compile, [[1, 2]], MEAN, 2, "f32")
-    assert (choice.n_streams, choice.batch_tokens, choice.tokens_per_s) == (2, 126, 2 * FAST)
+    assert (choice.n_streams, choice.batch_tokens, choice.tokens_per_s) == (2, 128, 2 * FAST)
 
 
 @pytest.mark.parametrize(
     ("tokens_per_s", "sizes"),
-    [(FAST, (126, 252, 504, 1008)), (4032.0, (126, 252, 504, 1008)), (2500.0, (126, 252, 504)), (5.0, (126,))],
+    [(FAST, (128, 256, 512, 1024)), (4096.0, (128, 256, 512, 1024)), (2500.0, (128, 256, 512)), (5.0, (128,))],
 )
 def test_batches_that_others_would_wait_for_are_not_measured(tokens_per_s, sizes):
     assert tuple(calibration.sizes_in_time(calibration.BATCH_TOKENS, tokens_per_s)) == sizes
@@ -232,11 +232,11 @@ def test_batches_that_others_would_wait_for_are_not_measured(tokens_per_s, sizes
 
 def test_a_slow_model_is_measured_once_with_the_smallest_batch_only(monkeypatch):
     slow = calibration.BATCH_TOKENS[0] / calibration.MAX_BATCH_S * 0.9
-    script = Script({("f32", n_streams, 126): slow for n_streams in (1, 2)})
+    script = Script({("f32", n_streams, 128): slow for n_streams in (1, 2)})
     choice = run(monkeypatch, script, "f32")
-    assert {n_tokens for _, _, n_tokens in script.measured} == {126}
+    assert {n_tokens for _, _, n_tokens in script.measured} == {128}
     assert len(script.measured) == 4
-    assert choice.batch_tokens == 126
+    assert choice.batch_tokens == 128
 
 
 @pytest.mark.parametrize("precision", ["auto", "bf16"])
