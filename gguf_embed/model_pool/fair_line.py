@@ -27,7 +27,10 @@ class _Flow(Generic[_T]):
 
 
 class FairLine(Generic[_T]):
-    """Weighted fair queueing of callers, as `scheduler/batching.py` has it for texts.
+    """Weighted fair queueing of callers. Each item is taken alone, and a caller weighs what its class does.
+
+    `FairQueue` has the same virtual time for texts, but takes batches, weighs requests by their sizes, and shares a
+    caller's part among its requests.
 
     Virtual time is what a caller of weight 1 that always waits would have got. One that has nothing waiting is
     forgotten, and starts anew later. Nobody starves, because virtual time passes every turn.

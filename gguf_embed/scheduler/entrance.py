@@ -21,7 +21,7 @@ from gguf_embed.scheduler.admission import (
 )
 from gguf_embed.scheduler.batching import PRIORITY_WEIGHTS, FairQueue
 from gguf_embed.scheduler.promises import Promise, RetryPromises, kept_limit, tokens_until_share
-from gguf_embed.scheduler.speed import MeasuredSpeed
+from gguf_embed.scheduler.queue_speed import QueueSpeed
 from gguf_embed.scheduler.task import PendingRequest, Work
 from gguf_embed.scheduler.waiting_room import MAX_REQUESTS, WaitingRoom
 
@@ -42,7 +42,7 @@ class Entrance:
         plan: ExecutionPlan,
         config: QueueConfig,
         texts: FairQueue,
-        speed: MeasuredSpeed,
+        speed: QueueSpeed,
         clock: Callable[[], float],
         unit: str,  # in errors
     ) -> None:

@@ -7,14 +7,11 @@ import heapq
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from gguf_embed.scheduler.retry_times import MAX_RETRY_S, told_s
+from gguf_embed.scheduler.retry_times import GRACE_S, MAX_RETRY_S, told_s
 from gguf_embed.scheduler.task import Work
 
-GRACE_S = 1.5
-"""How much later than told a client may come: `Retry-After` has whole seconds."""
-
 EARLY_S = 0.01
-"""How much earlier it may come, because `Retry-After-Ms` is rounded."""
+"""How much earlier than told a client may come, because `Retry-After-Ms` is rounded."""
 
 MAX_PROMISES = 4096
 """Limit on how many refused requests are remembered."""

@@ -14,7 +14,7 @@ from gguf_embed.scheduler.admission import INTERACTIVE_S, bulk_tokens, interacti
 from gguf_embed.scheduler.batching import INTERACTIVE_WEIGHT, FairQueue, choose_threads, token_budget
 from gguf_embed.scheduler.draining import requests_too_many
 from gguf_embed.scheduler.entrance import Entrance
-from gguf_embed.scheduler.speed import MeasuredSpeed
+from gguf_embed.scheduler.queue_speed import QueueSpeed
 from gguf_embed.scheduler.task import Batch, EmbedTask, PendingRequest, Work
 from gguf_embed.types import OutputSpec
 
@@ -49,7 +49,7 @@ class TaskQueue:
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())
         self._texts = FairQueue(plan)
-        self._speed = MeasuredSpeed(plan.tokens_per_s, clock)
+        self._speed = QueueSpeed(plan.tokens_per_s, clock)
         self._entrance = Entrance(plan, config, self._texts, self._speed, clock, unit)
         self._running: dict[int, int] = {}  # worker number → texts in its batch
         self._interactive_until_s = 0.0  # until then, batches stay short

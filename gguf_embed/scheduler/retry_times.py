@@ -7,8 +7,8 @@ from collections import deque
 
 MIN_RETRY_S = 0.1
 MAX_RETRY_S = 60.0  # the official OpenAI client does not obey longer ones
-GRACE_S = 1.0
-"""How much later than told a client may come, and still find its room kept out of what others are told."""
+GRACE_S = 1.5
+"""How much later than told a client may come: a second, because `Retry-After` is rounded up, and the time to arrive."""
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -36,7 +36,7 @@ class RetryTimes:
         """Seconds, `MIN_RETRY_S` to `MAX_RETRY_S`, after which a request that needs room for `amount` should try again.
 
         `excess` must become free before there is room for it, and so must what the requests need that were told to
-        come before it.
+        come before it, as long as they may still come.
         """
         while self._told and self._told[0][0] + GRACE_S < now_s:
             self._amount -= self._told.popleft()[1]

@@ -12,7 +12,11 @@ MIN_SECONDS = 0.5
 
 
 class Throughput:
-    """Measures while somebody waits, because only then is the speed what is possible. Remembers it in between."""
+    """Measures while somebody waits, because only then is the speed what is possible. Remembers it in between.
+
+    Unlike a `QueueSpeed`, it begins without a speed, and falls while nothing is done. It is a mean over a longer time,
+    because it is for a few pieces of any size, such as bodies and long texts, which may take seconds each.
+    """
 
     def __init__(self) -> None:
         self._since_s: float | None = None  # up to when it is counted; None: nobody waits

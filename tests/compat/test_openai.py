@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from gguf_embed.errors import InputTooLong, Overloaded
-from tests.server.fake_service import FakeService, failing, serving, vector_of
+from tests.server.fake_service import FakeService, failing, holding, serving, vector_of
 
 
 def with_client(work: Callable[[openai.OpenAI], object], service: FakeService | None = None, **options) -> FakeService:
@@ -36,8 +36,7 @@ def test_a_request_whose_time_was_over_is_not_computed_again():
             )
         assert caught.value.status_code == 504
 
-    service = FakeService()
-    service.gate.clear()
+    service = holding()
     with_client(work, service)
     assert len(service.requests) == 1
 

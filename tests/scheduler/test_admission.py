@@ -19,7 +19,7 @@ from gguf_embed.scheduler.admission import (
     reserve_of,
 )
 from gguf_embed.scheduler.batching import INTERACTIVE_WEIGHT, PRIORITY_WEIGHTS, weight_of
-from gguf_embed.scheduler.speed import updated_speed
+from gguf_embed.scheduler.queue_speed import updated_speed
 from gguf_embed.types import Priority
 
 

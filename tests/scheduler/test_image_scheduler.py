@@ -52,6 +52,16 @@ def texts(*indices: int) -> list[ImageInput]:
     return [ImageInput(index, ("good",)) for index in indices]
 
 
+async def occupied(
+    worker: ImageScheduler, reader: ScriptedReader, inputs: Sequence[ImageInput]
+) -> asyncio.Task[Submission]:
+    """Submit a request that the reader holds until it may go on, and return once it has begun."""
+    reader.go_on.clear()
+    running = asyncio.create_task(worker.submit(inputs, MEAN))
+    assert await asyncio.to_thread(reader.begun.wait, 20)
+    return running
+
+
 ROOM_FOR_3 = QueueConfig(max_s=3.0, max_wait_s=0.0)  # at one input per second, as long as nothing was measured
 
 
@@ -94,9 +104,7 @@ def test_inputs_of_several_requests_share_a_group():
     worker = ImageScheduler(reader, ROOM_FOR_3)
 
     async def scenario() -> list[Submission]:
-        reader.go_on.clear()
-        running = asyncio.ensure_future(worker.submit(texts(0), MEAN))
-        await asyncio.to_thread(reader.begun.wait, 20)
+        running = await occupied(worker, reader, texts(0))
         others = [asyncio.ensure_future(worker.submit(texts(number), MEAN)) for number in (1, 2)]
         await asyncio.sleep(0)
         reader.go_on.set()
@@ -123,9 +131,7 @@ def test_an_input_that_fails_fails_alone(reader):
 
 def test_a_request_that_does_not_fit_is_refused_whole_and_room_becomes_free_again(worker, reader):
     async def scenario() -> None:
-        reader.go_on.clear()
-        running = asyncio.ensure_future(worker.submit(texts(0), MEAN))
-        await asyncio.to_thread(reader.begun.wait, 20)
+        running = await occupied(worker, reader, texts(0))
         waiting = asyncio.ensure_future(worker.submit(texts(1, 2), MEAN))
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match=r"holds 2 inputs with images, this request has 2, and the limit is 3"):
@@ -142,9 +148,7 @@ def test_a_request_waits_for_room_before_it_is_refused(reader):
     worker = ImageScheduler(reader, QueueConfig(max_s=3.0, max_wait_s=20.0))
 
     async def scenario() -> None:
-        reader.go_on.clear()
-        running = asyncio.ensure_future(worker.submit(texts(0), MEAN))
-        await asyncio.to_thread(reader.begun.wait, 20)
+        running = await occupied(worker, reader, texts(0))
         waiting = [asyncio.ensure_future(worker.submit(texts(*two), MEAN)) for two in ((1, 2), (3, 4))]
         await asyncio.sleep(0)
         reader.go_on.set()
@@ -161,9 +165,7 @@ def test_images_that_wait_are_bounded_in_bytes_too(worker, reader):
     large = ImageInput(0, (bytes(MAX_WAITING_BYTES // 2 + 1),))
 
     async def scenario() -> None:
-        reader.go_on.clear()
-        running = asyncio.ensure_future(worker.submit([large], MEAN))
-        await asyncio.to_thread(reader.begun.wait, 20)
+        running = await occupied(worker, reader, [large])
         with pytest.raises(Overloaded, match=r"268,435,457 bytes.*536,870,912"):
             await worker.submit([large], MEAN)
         reader.go_on.set()
@@ -177,9 +179,7 @@ def test_a_client_whose_images_have_no_room_is_told_when_those_that_wait_are_com
     quarter = ImageInput(0, (bytes(MAX_WAITING_BYTES // 4),))
 
     async def scenario() -> list[float]:
-        reader.go_on.clear()
-        running = asyncio.ensure_future(worker.submit([quarter] * 3, MEAN))
-        await asyncio.to_thread(reader.begun.wait, 20)
+        running = await occupied(worker, reader, [quarter] * 3)
         told = []
         for _ in range(3):
             with pytest.raises(Overloaded) as refused:
@@ -200,9 +200,7 @@ def test_a_request_over_the_limit_is_invalid(worker):
 
 def test_texts_of_a_cancelled_caller_do_not_run_and_free_their_room(worker, reader):
     async def scenario() -> None:
-        reader.go_on.clear()
-        running = asyncio.ensure_future(worker.submit(texts(0, 1, 2), MEAN))
-        await asyncio.to_thread(reader.begun.wait, 20)
+        running = await occupied(worker, reader, texts(0, 1, 2))
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -217,9 +215,7 @@ def test_texts_of_a_cancelled_caller_do_not_run_and_free_their_room(worker, read
 
 def test_closing_answers_what_was_accepted_and_frees_the_reader_once(worker, reader):
     async def scenario() -> None:
-        reader.go_on.clear()
-        running = asyncio.ensure_future(worker.submit(texts(0, 1), MEAN))
-        await asyncio.to_thread(reader.begun.wait, 20)
+        running = await occupied(worker, reader, texts(0, 1))
         closing = asyncio.ensure_future(asyncio.to_thread(worker.close))
         reader.go_on.set()
         assert len((await running).outputs) == 2

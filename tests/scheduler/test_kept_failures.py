@@ -12,7 +12,7 @@ from gguf_embed.engines.fake import FakeEngine, FakeScript
 from gguf_embed.errors import EngineFailure, Unavailable
 from gguf_embed.vectors import Rows
 from tests.scheduler.builders import MEAN
-from tests.scheduler.test_scheduler import DEADLY, POISON, SLOW, Gate, mean_rows, random_texts, run, running
+from tests.scheduler.test_scheduler import DEADLY, POISON, SLOW, Gate, mean_rows, occupied, random_texts, run, running
 
 
 def test_the_failed_text_is_named_and_the_others_have_their_rows():
@@ -70,8 +70,7 @@ def test_a_client_that_leaves_has_its_waiting_texts_dropped():
 
     async def scenario():
         with running(engine, n_workers=1) as scheduler:
-            first = asyncio.create_task(scheduler.submit([[SLOW]], MEAN))
-            await gate.wait_until_entered()
+            first = await occupied(scheduler, gate)
             second = asyncio.create_task(scheduler.submit([[5], [6, POISON]], MEAN))
             await asyncio.sleep(0)
             assert scheduler.state().n_texts == 2

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from gguf_embed.scheduler.promises import (
-    GRACE_S,
     MAX_KEPT,
     MAX_PROMISES,
     RetryPromises,
     kept_limit,
     tokens_until_share,
 )
+from gguf_embed.scheduler.retry_times import GRACE_S
 from gguf_embed.scheduler.task import Work
 from gguf_embed.types import Caller
 from tests.scheduler.builders import MEAN, make_request

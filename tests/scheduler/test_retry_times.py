@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 
@@ -33,3 +34,10 @@ def test_those_that_did_not_come_in_time_do_not_count():
     assert times.tell(0.0, amount=30, excess=10, amount_per_s=10.0) == 1.0
     assert times.tell(1.0 + GRACE_S, amount=30, excess=10, amount_per_s=10.0) == 4.0
     assert times.tell(2.1 + GRACE_S, amount=30, excess=10, amount_per_s=10.0) == 4.0
+
+
+def test_those_that_come_after_whole_seconds_still_count():
+    times = RetryTimes()
+    first_s = times.tell(0.0, amount=30, excess=20.1, amount_per_s=10.0)
+    came_s = math.ceil(first_s) + 0.3  # what `Retry-After` says, and the time to arrive
+    assert times.tell(came_s, amount=10, excess=0, amount_per_s=10.0) == 3.0  # after the first

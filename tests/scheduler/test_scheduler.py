@@ -93,6 +93,13 @@ async def admitted(scheduler: Scheduler, *requests: list[list[int]]) -> list[asy
     return tasks
 
 
+async def occupied(scheduler: Scheduler, gate: Gate) -> asyncio.Task[Submission]:
+    """Submit a request that keeps a worker until the gate is opened, and return once it has begun."""
+    (request,) = await admitted(scheduler, [[SLOW]])
+    await gate.wait_until_entered()
+    return request
+
+
 def random_texts(random: Random) -> list[list[int]]:
     """Up to 12 texts, some over the batch budget."""
     lengths = [random.choice((1, 3, 9, 20, 32, 33, 100)) for _ in range(random.randint(1, 12))]
@@ -129,11 +136,10 @@ def test_texts_of_different_requests_share_a_batch():
     engine = FakeEngine(FakeScript(before_batch=gate))
 
     async def main() -> None:
-        first = await admitted(scheduler, [[SLOW]])
-        await gate.wait_until_entered()
+        first = await occupied(scheduler, gate)
         rest = await admitted(scheduler, [[1]], [[2]], [[3]])
         gate.opened.set()
-        await asyncio.gather(*first, *rest)
+        await asyncio.gather(first, *rest)
 
     with running(engine, n_workers=1) as scheduler:
         run(main())
@@ -145,14 +151,13 @@ def test_a_cancelled_request_is_dropped_before_it_runs():
     engine = FakeEngine(FakeScript(before_batch=gate))
 
     async def main() -> None:
-        first = await admitted(scheduler, [[SLOW]])
-        await gate.wait_until_entered()
+        first = await occupied(scheduler, gate)
         (victim,) = await admitted(scheduler, [[1], [2]])
         victim.cancel()
         with pytest.raises(asyncio.CancelledError):
             await victim
         gate.opened.set()
-        await asyncio.gather(*first, scheduler.submit([[3]], MEAN))
+        await asyncio.gather(first, scheduler.submit([[3]], MEAN))
 
     with running(engine, n_workers=1) as scheduler:
         run(main())
@@ -164,8 +169,7 @@ def test_cancelling_a_running_request_does_not_affect_others():
     gate = Gate()
 
     async def main() -> Submission:
-        (victim,) = await admitted(scheduler, [[SLOW]])
-        await gate.wait_until_entered()
+        victim = await occupied(scheduler, gate)
         victim.cancel()
         with pytest.raises(asyncio.CancelledError):
             await victim
@@ -180,11 +184,10 @@ def test_a_poison_text_fails_its_own_request_only():
     gate = Gate()
 
     async def main() -> list[Submission]:
-        first = await admitted(scheduler, [[SLOW]])
-        await gate.wait_until_entered()
+        first = await occupied(scheduler, gate)
         good, bad = await admitted(scheduler, [[1], [2]], [[3], [POISON], [4]])
         gate.opened.set()
-        _, *outcomes = await asyncio.gather(*first, good, bad)
+        _, *outcomes = await asyncio.gather(first, good, bad)
         return outcomes
 
     engine = FakeEngine(FakeScript(before_batch=gate, poison=frozenset({POISON})))
@@ -199,13 +202,12 @@ def test_a_full_queue_refuses_at_once_and_serves_what_it_holds():
     gate = Gate()
 
     async def main() -> None:
-        first = await admitted(scheduler, [[SLOW]])
-        await gate.wait_until_entered()
+        first = await occupied(scheduler, gate)
         held = await admitted(scheduler, [[1] * 8])
         with pytest.raises(Overloaded):
             await scheduler.submit([[2], [3], [4]], MEAN)
         gate.opened.set()
-        await asyncio.gather(*first, *held)
+        await asyncio.gather(first, *held)
 
     engine = FakeEngine(FakeScript(before_batch=gate))
     with running(engine, n_workers=1, max_queued_tokens=10) as scheduler:
@@ -217,15 +219,14 @@ def test_a_request_waits_for_room_and_a_client_that_leaves_gives_up_its_place():
     gate = Gate()
 
     async def main() -> Submission:
-        first = await admitted(scheduler, [[SLOW]])
-        await gate.wait_until_entered()
+        first = await occupied(scheduler, gate)
         held, leaving, last = await admitted(scheduler, [[1] * 8], [[2] * 60], [[3] * 100])
         assert scheduler.state().n_outside == 2
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
         assert scheduler.state().n_outside == 1
         gate.opened.set()
-        await asyncio.gather(*first, held)
+        await asyncio.gather(first, held)
         return await last
 
     engine = FakeEngine(FakeScript(before_batch=gate))
@@ -239,15 +240,14 @@ def test_a_client_that_leaves_the_queue_makes_room_for_the_next():
     gate = Gate()
 
     async def main() -> None:
-        first = await admitted(scheduler, [[SLOW]])
-        await gate.wait_until_entered()
+        first = await occupied(scheduler, gate)
         (leaving,) = await admitted(scheduler, [[1] * 8])
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
         next_ones = await admitted(scheduler, [[2] * 9])
         assert scheduler.state().n_tokens == 9
         gate.opened.set()
-        await asyncio.gather(*first, *next_ones)
+        await asyncio.gather(first, *next_ones)
 
     engine = FakeEngine(FakeScript(before_batch=gate))
     with running(engine, n_workers=1, max_queued_tokens=10) as scheduler:
@@ -259,14 +259,13 @@ def test_a_request_waits_no_longer_than_it_may():
     gate = Gate()
 
     async def main() -> None:
-        first = await admitted(scheduler, [[SLOW]])
-        await gate.wait_until_entered()
+        first = await occupied(scheduler, gate)
         held = await admitted(scheduler, [[1] * 8])
         with pytest.raises(Overloaded, match="this request has 100, and the limit is 10"):
             await scheduler.submit([[3] * 100], MEAN)
         assert scheduler.state().n_outside == 0
         gate.opened.set()
-        await asyncio.gather(*first, *held)
+        await asyncio.gather(first, *held)
 
     with running(
         FakeEngine(FakeScript(before_batch=gate)), n_workers=1, max_queued_tokens=10, max_wait_s=0.1
@@ -282,14 +281,13 @@ def test_the_caller_of_a_task_is_that_of_its_request():
         return await scheduler.submit(texts, MEAN)
 
     async def main() -> None:
-        first = await admitted(scheduler, [[SLOW]])
-        await gate.wait_until_entered()
+        first = await occupied(scheduler, gate)
         job = asyncio.create_task(as_caller(Caller("job", Priority.BATCH), [[1] * 32] * 4))
         await asyncio.sleep(0)
         person = asyncio.create_task(as_caller(Caller("person"), [[2] * 32] * 4))
         await asyncio.sleep(0)
         gate.opened.set()
-        await asyncio.gather(*first, job, person)
+        await asyncio.gather(first, job, person)
 
     engine = FakeEngine(FakeScript(before_batch=gate))
     with running(engine, n_workers=1) as scheduler:
@@ -322,8 +320,7 @@ def test_when_one_worker_dies_the_other_finishes_its_batch():
     gate = Gate()
 
     async def main() -> tuple[Submission, BaseException]:
-        (slow,) = await admitted(scheduler, [[SLOW]])
-        await gate.wait_until_entered()
+        slow = await occupied(scheduler, gate)
         (dead,) = await asyncio.gather(scheduler.submit([[DEADLY]], MEAN), return_exceptions=True)
         gate.opened.set()
         return await slow, dead
@@ -339,12 +336,11 @@ def test_closed_event_loops_do_not_affect_others(token):
     gate = Gate()
 
     async def main() -> list[object]:
-        first = await admitted(scheduler, [[SLOW]])
-        await gate.wait_until_entered()
+        first = await occupied(scheduler, gate)
         orphans = [await asyncio.to_thread(leave_behind, scheduler) for _ in range(3)]
         last = await admitted(scheduler, [[token]])
         gate.opened.set()
-        outcomes = await asyncio.gather(*first, *last, return_exceptions=True)
+        outcomes = await asyncio.gather(first, *last, return_exceptions=True)
         assert not any(orphan.done() for orphan in orphans)
         return outcomes
 
@@ -368,12 +364,11 @@ def test_closing_answers_what_was_accepted_and_refuses_the_rest():
     gate = Gate()
 
     async def main() -> list[Submission]:
-        first = await admitted(scheduler, [[SLOW]])
-        await gate.wait_until_entered()
+        first = await occupied(scheduler, gate)
         waiting = await admitted(scheduler, [[1]], [[2] * 100, [3]])
         closing = asyncio.create_task(asyncio.to_thread(scheduler.close))
         gate.opened.set()
-        submissions = await asyncio.gather(*first, *waiting)
+        submissions = await asyncio.gather(first, *waiting)
         await closing
         with pytest.raises(Unavailable, match="shutting down"):
             await scheduler.submit([[4]], MEAN)

@@ -337,6 +337,13 @@ def failing(error: BaseException) -> FakeService:
     return service
 
 
+def holding() -> FakeService:
+    """A service whose requests wait until its gate is opened."""
+    service = FakeService()
+    service.gate.clear()
+    return service
+
+
 def with_pooling(pooling: Pooling) -> FakeService:
     """A service started with another pooling."""
     return FakeService(replace(MODEL, pooling=pooling))

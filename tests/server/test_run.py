@@ -21,13 +21,12 @@ from gguf_embed.server.context import SERVER_CONTEXT, ServerOptions
 from gguf_embed.server.listen import ListenAddress
 from gguf_embed.server.run import ShutdownOutcome, serve_all
 from gguf_embed.server.shutdown import RESTART_S, InFlightRequests
-from tests.server.fake_service import FakeService, serving
+from tests.server.fake_service import FakeService, holding, serving
 
 
 def test_a_stop_answers_what_was_accepted_and_refuses_the_rest():
     async def scenario():
-        service = FakeService()
-        service.gate.clear()
+        service = holding()
         async with serving(service) as running, aiohttp.ClientSession() as other:
             async with other.get(running.url + "/health") as reply:
                 await reply.read()  # leaves a kept-alive connection
@@ -74,8 +73,7 @@ def test_during_a_shutdown_clients_are_told_to_come_back_after_what_is_queued(dr
 
 def test_health_fails_during_a_shutdown():
     async def scenario():
-        service = FakeService()
-        service.gate.clear()
+        service = holding()
         async with serving(service) as running, aiohttp.ClientSession() as other:
             async with other.get(running.url + "/health") as reply:
                 await reply.read()
@@ -93,8 +91,7 @@ def test_health_fails_during_a_shutdown():
 
 def test_a_shutdown_answers_503_after_its_timeout_and_counts_those_requests():
     async def scenario():
-        service = FakeService()
-        service.gate.clear()
+        service = holding()
         app = build_app(service, ServerOptions("1"), Metrics())
         stop = asyncio.Event()
         ready = asyncio.get_running_loop().create_future()

@@ -21,7 +21,7 @@ from gguf_embed.server.http import connections, protocol
 from gguf_embed.server.http.body import json_response
 from gguf_embed.server.listen import ListenAddress
 from gguf_embed.server.run import ShutdownOutcome, serve_all
-from tests.server.fake_service import FakeService, serving
+from tests.server.fake_service import FakeService, holding, serving
 
 
 async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -122,8 +122,7 @@ def test_a_request_in_time_has_no_deadline(monkeypatch):
     monkeypatch.setattr(protocol, "HEADER_TIMEOUT_S", 0.2)
 
     async def scenario():
-        service = FakeService()
-        service.gate.clear()
+        service = holding()
         async with serving(service) as running:
             asked = asyncio.create_task(running.post("/v1/embeddings", {"input": "a"}))
             await asyncio.sleep(0.5)
@@ -158,8 +157,7 @@ def test_a_client_for_whom_there_is_no_room_is_told_so(monkeypatch):
     monkeypatch.setattr(protocol, "connection_limit", lambda: 1)
 
     async def scenario():
-        service = FakeService()
-        service.gate.clear()
+        service = holding()
         async with serving(service) as running:
             busy = asyncio.create_task(running.post("/v1/embeddings", {"input": "a"}))
             await service.entered.wait()

@@ -6,13 +6,14 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
 from gguf_embed.server.context import SERVER_CONTEXT
 from gguf_embed.server.http import body_memory
 from gguf_embed.server.http.body_memory import MEDIUM_PART
-from tests.server.fake_service import FakeService, Running, serving
+from tests.server.fake_service import FakeService, Running, holding, serving
 
 TEXTS = [f"text {n:07}" for n in range(2000)]
 BODY = json.dumps({"input": TEXTS, "padding": "a, [b], " * 100_000}).encode()
@@ -37,6 +38,16 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+@asynccontextmanager
+async def one_body_held() -> AsyncIterator[tuple[Running, asyncio.Task[tuple[int, bytes, dict[str, str]]]]]:
+    """A server whose memory one large body takes, and the request with it, which is held until the gate is opened."""
+    service = holding()
+    async with serving(service, max_body_memory_bytes=3 * len(BODY)) as running:
+        first = asyncio.create_task(post(running, BODY, {}))
+        await service.entered.wait()
+        yield running, first
+
+
 @pytest.mark.parametrize("encoding", [None, "gzip", "identity", "utf-8"])
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_large_body_is_read_in_any_form_and_its_memory_given_back(encoding, is_chunked):
@@ -58,11 +69,7 @@ def test_a_body_for_which_there_is_no_memory_waits_and_then_gets_a_429(monkeypat
     monkeypatch.setattr(body_memory, "MAX_WAIT_S", 0.3)
 
     async def scenario():
-        service = FakeService()
-        service.gate.clear()
-        async with serving(service, max_body_memory_bytes=3 * len(BODY)) as running:
-            first = asyncio.create_task(post(running, BODY, {}))
-            await service.entered.wait()
+        async with one_body_held() as (running, first):
             status, reply, headers = await post(running, BODY, {})
             assert status == 429
             assert "--max-body-memory" in json.loads(reply)["error"]["message"]
@@ -71,7 +78,7 @@ def test_a_body_for_which_there_is_no_memory_waits_and_then_gets_a_429(monkeypat
             monkeypatch.setattr(body_memory, "MAX_WAIT_S", 30)
             second = asyncio.create_task(post(running, BODY, {}))
             await until(lambda: running.app[SERVER_CONTEXT].body_memory.n_waiting > 0)
-            service.gate.set()
+            running.service.gate.set()
             assert [(await one)[0] for one in (first, second, small)] == [200, 200, 200]
 
     asyncio.run(scenario())
@@ -79,12 +86,8 @@ def test_a_body_for_which_there_is_no_memory_waits_and_then_gets_a_429(monkeypat
 
 def test_a_client_that_leaves_while_its_body_waits_or_is_computed_gives_back():
     async def scenario():
-        service = FakeService()
-        service.gate.clear()
-        async with serving(service, max_body_memory_bytes=3 * len(BODY)) as running:
+        async with one_body_held() as (running, computed):
             memory = running.app[SERVER_CONTEXT].body_memory
-            computed = asyncio.create_task(post(running, BODY, {}))
-            await service.entered.wait()
             waiting = asyncio.create_task(post(running, BODY, {}))
             await until(lambda: memory.n_waiting > 0)
             for one in (waiting, computed):
@@ -109,8 +112,7 @@ def test_a_decompression_bomb_is_a_413():
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_body_of_medium_size_is_counted_in_any_form_and_a_small_one_is_not(encoding, is_chunked):
     async def scenario():
-        service = FakeService()
-        service.gate.clear()
+        service = holding()
         async with serving(service) as running:
             memory = running.app[SERVER_CONTEXT].body_memory
             raw = gzip.compress(MEDIUM) if encoding else MEDIUM
@@ -132,8 +134,7 @@ def test_medium_bodies_wait_for_each_other_and_neither_for_large_ones_nor_small_
     monkeypatch.setattr(body_memory, "MAX_WAIT_S", 0.2)
 
     async def scenario():
-        service = FakeService()
-        service.gate.clear()
+        service = holding()
         async with serving(service, max_body_memory_bytes=MEDIUM_PART * 3 * len(MEDIUM)) as running:
             memory = running.app[SERVER_CONTEXT].body_memory
             large = asyncio.create_task(post(running, BODY, {}))

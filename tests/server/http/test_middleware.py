@@ -9,7 +9,7 @@ import pytest
 
 from gguf_embed.errors import AuthenticationFailed, EngineFailure, InvalidRequest, NotSupported, Unavailable
 from gguf_embed.server.http.auth import ApiKeys
-from tests.server.fake_service import FakeService, failing, serving
+from tests.server.fake_service import failing, holding, serving
 from tests.server.routes import ROUTES, with_model
 
 
@@ -215,8 +215,7 @@ def test_requests_are_counted_by_route_and_never_by_the_client_s_path():
 
 def test_a_client_that_leaves_cancels_its_work():
     async def scenario():
-        service = FakeService()
-        service.gate.clear()
+        service = holding()
         async with serving(service) as running:
             request = asyncio.create_task(running.post("/v1/embeddings", {"input": "a"}))
             await service.entered.wait()

@@ -9,7 +9,7 @@ import pytest
 from gguf_embed.errors import InvalidRequest
 from gguf_embed.server.http.terms import client_of, parse_priority
 from gguf_embed.types import CALLER, Caller, EmbedRequest, Priority
-from tests.server.fake_service import FakeService, serving
+from tests.server.fake_service import FakeService, holding, serving
 
 EMBED_BODIES = {
     "/v1/embeddings": {"input": "a"},
@@ -141,8 +141,7 @@ def test_every_dialect_takes_the_class_from_header_and_body():
 )
 def test_a_request_that_takes_too_long_is_cancelled_and_gets_a_504(limit_s, header, seconds, way_out):
     async def scenario() -> None:
-        service = FakeService()
-        service.gate.clear()
+        service = holding()
         async with serving(service, request_timeout_s=limit_s) as running:
             headers = {} if header is None else {"X-Request-Timeout": header}
             for path, body in EMBED_BODIES.items():

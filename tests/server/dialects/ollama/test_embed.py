@@ -11,7 +11,7 @@ import pytest
 from gguf_embed.errors import ModelLoadFailed, NotSupported, Overloaded, Unavailable
 from gguf_embed.server.fields import aliases
 from gguf_embed.types import LoadOptions, Pooling
-from tests.server.fake_service import MODEL, FakeService, failing, serving, vector_of, with_pooling
+from tests.server.fake_service import MODEL, FakeService, failing, holding, serving, vector_of, with_pooling
 from tests.server.routes import ROUTES, with_model
 
 OTHER = replace(MODEL, name="other", aliases=(), architecture="nomic-bert")
@@ -188,8 +188,7 @@ def test_failures_keep_the_shape(error, status):
 
 def test_a_client_that_leaves_cancels_its_work():
     async def scenario():
-        service = FakeService()
-        service.gate.clear()
+        service = holding()
         async with serving(service) as running:
             request = asyncio.create_task(running.post("//api/embed", {"model": "tiny", "input": "a"}))
             await service.entered.wait()

@@ -17,8 +17,12 @@ def updated_speed(tokens_per_s: float, n_tokens: int, seconds: float) -> float:
     return tokens_per_s + step * (n_tokens / seconds - tokens_per_s)
 
 
-class MeasuredSpeed:
-    """How fast the workers together empty the queue, while there is a batch for each of them."""
+class QueueSpeed:
+    """How fast the workers together empty the queue, while there is a batch for each of them.
+
+    It begins with the plan's speed, so there always is one, and follows within seconds, because batches are short. It
+    changes only when a batch is taken. See `Throughput` for work of which nothing is known before.
+    """
 
     def __init__(self, tokens_per_s: float, clock: Callable[[], float]) -> None:
         self.tokens_per_s = tokens_per_s
