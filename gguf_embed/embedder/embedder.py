@@ -31,7 +31,7 @@ from gguf_embed.embedder.prompts import prefix_of, prompt_choice
 from gguf_embed.embedder.slices import in_slices
 from gguf_embed.embedder.token_offsets import own_token_offsets
 from gguf_embed.embedder.words import worded
-from gguf_embed.errors import EmbedError, NotSupported
+from gguf_embed.errors import EmbedError, GivesScoresOnly, NoDenseVector, NotSupported, WayOut
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.preprocessing.tokenizers import special_tokens_of
@@ -206,25 +206,24 @@ class Embedder(TextModel):
         return [result.output.part(index) for result in found for index in range(len(result.output))]
 
     def _check_can_embed(self) -> None:
+        name = self._model.name
         if self._model.is_sparse_only:
-            raise NotSupported(f"model {self._model.name!r} gives sparse vectors and no others: use embed_sparse()")
+            raise NoDenseVector(f"model {name!r} gives sparse vectors and no others", [WayOut.SPARSE_VECTORS])
         if self._model.output.kind == TOKENS:
             kinds = " and ".join(self._model.head_outputs)
-            raise NotSupported(
-                f"model {self._model.name!r} gives {kinds} vectors, and not one dense vector per text: use "
-                'embed_multivector() or embed_sparse(), or create the Embedder with pooling="mean", "cls" or "last"'
+            raise NoDenseVector(
+                f"model {name!r} gives {kinds} vectors, and not one dense vector per text",
+                [WayOut.HEAD_VECTORS, WayOut.POOL],
             )
         if self._model.output.kind != DENSE:
-            raise NotSupported(
-                f"model {self._model.name!r} is a reranker, which gives scores and no vectors: use rerank(), or create "
-                'the Embedder with pooling="mean", "cls" or "last"'
+            raise GivesScoresOnly(
+                f"model {name!r} is a reranker, which gives scores and no vectors", [WayOut.RERANK, WayOut.POOL]
             )
 
     async def _rerank(self, query: str, documents: Sequence[str]) -> Vector:
         if not self._model.reranks:
             raise NotSupported(
-                f"model {self._model.name!r} has no rank head, so it cannot rerank: use a reranker, or compare vectors "
-                "with similarity()"
+                f"model {self._model.name!r} has no rank head, so it cannot rerank", [WayOut.COMPARE_VECTORS]
             )
         if not documents:
             return np.empty(0, np.float32)

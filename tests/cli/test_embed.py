@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from gguf_embed.cli.one_shot import about
 from gguf_embed.cli.terminal import n_columns_of, shortened
 from gguf_embed.errors import AuthenticationFailed
 from tests.cli.one_shot import Done, call
+from tests.embedder.misbehaving import Misbehaving, status
 
 LONG = "cat " * 70  # the tiny model takes 64 tokens
 
@@ -176,6 +178,20 @@ def test_a_reranker_has_no_vectors(run):
     done = run("cat", model="reranker.gguf")
     assert (done.code, done.out) == (1, b"")
     assert done.err.endswith("which gives scores and no vectors: use gguf-embed rerank, or another model\n")
+
+
+def test_a_name_with_a_colon_is_shown_whole(run, models, tmp_path):
+    model = shutil.copy(models / "reranker.gguf", tmp_path / "is: a reranker.gguf")
+    assert "model 'is: a reranker' is a reranker, which gives scores" in run("cat", model=model).err
+
+
+def test_what_a_server_says_is_shown_whole():
+    server = Misbehaving([status(501, "model 'm' is a reranker: use POST /v1/rerank for scores")]).start()
+    try:
+        done = call("embed", "cat", "--endpoint", server.url, environment={})
+    finally:
+        server.stop()
+    assert done.err.endswith(": model 'm' is a reranker: use POST /v1/rerank for scores (HTTP 501)\n")
 
 
 @pytest.mark.parametrize(
