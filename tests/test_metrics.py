@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from gguf_embed.errors import InvalidInput
 from gguf_embed.metrics import Metrics
-from gguf_embed.types import Timings, Truncation
+from gguf_embed.types import InputFailure, QueueLoad, Timings, Truncation
+
+DEFINED = Path(__file__).parent / "data" / "metrics.txt"
 
 
 def test_two_servers_count_apart():
@@ -82,3 +87,32 @@ def test_the_text_format_names_units():
     text = Metrics().render().decode()
     for name in ("request_duration_seconds", "batch_fill_ratio", "queue_seconds", "queued_tokens", "texts_total"):
         assert f"# HELP gguf_embed_{name}" in text
+
+
+def test_names_labels_help_and_buckets_are_those_that_dashboards_know():
+    assert sorted(definitions(Metrics())) == DEFINED.read_text("utf-8").splitlines()
+
+
+def definitions(metrics: Metrics) -> Iterator[str]:
+    """A line for each metric: type, name with labels, help, the limits of its buckets."""
+    record_everything(metrics)
+    for family in metrics.registry.collect():
+        if family.name.startswith("process_"):
+            continue
+        assert family.samples, family.name
+        labels = {name: None for sample in family.samples for name in sample.labels if name != "le"}
+        limits = [sample.labels["le"] for sample in family.samples if "le" in sample.labels]
+        yield " ".join([family.type, f"{family.name}{{{','.join(labels)}}}", family.documentation, *limits])
+
+
+def record_everything(metrics: Metrics) -> None:
+    metrics.observe_request("/x", 200, 0.001)
+    metrics.observe_error("overloaded")
+    metrics.observe_exceptions(1, [InputFailure(0, InvalidInput(0, " is wrong"))])
+    metrics.observe_texts("m", 1, 10, Timings(), ())
+    metrics.observe_load("ok", 0.001)
+    metrics.observe_unload("stop")
+    metrics.observe_engine_restart("m")
+    metrics.observe_cache(1, 1, 1, 1)
+    metrics.set_stored_batches({"completed": 1}, 0, 0)
+    metrics.set_queues([QueueLoad("m", 0, 0, 0.0, 0)])

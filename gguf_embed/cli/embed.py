@@ -16,7 +16,7 @@ from gguf_embed.cli.embed_formats import BINARY, Format, RowWriter, format_of_pa
 from gguf_embed.cli.flag_types import FilePath, Number
 from gguf_embed.cli.one_shot import about, one_shot_options, open_model, quiet_if_closed, texts_of
 from gguf_embed.cli.terminal import NO_TERMINAL_COLUMNS, width_of
-from gguf_embed.errors import ConfigError, EmbedError, InvalidRequest, NotSupported
+from gguf_embed.errors import ConfigError, EmbedError, GivesScoresOnly, InvalidRequest, NoDenseVector, NotSupported
 from gguf_embed.ingest.batches import batched
 
 if TYPE_CHECKING:
@@ -103,20 +103,18 @@ def vectors_of(model: TextModel, batch: list[Text], flags: EmbedFlags) -> FloatM
             dimensions=flags.dimensions,
             truncate=flags.truncate,
         )
-    except NotSupported as error:
-        if " is a reranker" in error.message:
-            raise NotSupported(f"{error.message.partition(':')[0]}: use gguf-embed rerank, or another model") from None
-        if ": use embed_" in error.message:
-            what = error.message.partition(": use embed_")[0]
-            raise NotSupported(
-                f"{what}: use another model, `gguf-embed ingest` to store them, or `gguf-embed serve` to get them over "
-                "HTTP"
-            ) from None
-        raise
+    except GivesScoresOnly as error:
+        raise NotSupported(f"{error.problem}: use gguf-embed rerank, or another model") from None
+    except NoDenseVector as error:
+        raise NotSupported(
+            f"{error.problem}: use another model, `gguf-embed ingest` to store them, or `gguf-embed serve` to get them "
+            "over HTTP"
+        ) from None
     except EmbedError as error:
         if isinstance(error, InvalidRequest) and error.param == "prompt":
-            what = error.message.partition(":")[0]
-            raise ConfigError(f"{what}: leave --input-type out, or put the prompt before the texts yourself") from None
+            raise ConfigError(
+                f"{error.problem}: leave --input-type out, or put the prompt before the texts yourself"
+            ) from None
         raise about(error, batch, "shorten or split it, or use --truncate") from None
 
 

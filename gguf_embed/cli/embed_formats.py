@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import numpy as np
 import orjson
 
 from gguf_embed.cli.terminal import n_columns_of, padded, shortened
-from gguf_embed.errors import ConfigError
+from gguf_embed.errors import ConfigError, ModelFileError
 from gguf_embed.gguf_file.atomic_write import atomic_write
 from gguf_embed.types import FloatMatrix
 
@@ -92,13 +93,36 @@ def _closing(writer: RowWriter) -> Iterator[RowWriter]:
 
 @contextmanager
 def writing_file(format_: Format, path: Path, *, width: int) -> Iterator[RowWriter]:
-    """The same into a file, which appears when it is complete. Raises `ModelFileError` if it cannot be written."""
+    """The same into a file, which appears when it is complete, in place of an earlier one; a link to it stays.
+
+    A pipe or a device is written to as a stream. Raises `ModelFileError` if it cannot be written.
+    """
+    if _is_stream(path):
+        with _opened(path) as stream, writing(format_, stream, width=width, is_file=False) as writer:
+            yield writer
+        return
     with (
-        atomic_write(path, make_folder=False) as temporary,
+        atomic_write(path.resolve() if path.is_symlink() else path, make_folder=False) as temporary,
         temporary.open("w+b") as stream,
         writing(format_, stream, width=width, is_file=True) as writer,
     ):
         yield writer
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is a named pipe or a device such as /dev/null."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be written ({error.strerror})") from error
 
 
 class JsonLinesWriter:

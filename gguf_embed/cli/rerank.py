@@ -16,7 +16,7 @@ from gguf_embed.cli.command import Command
 from gguf_embed.cli.flag_types import Number
 from gguf_embed.cli.one_shot import Text, about, one_shot_options, open_model, quiet_if_closed, texts_of
 from gguf_embed.cli.terminal import shortened, width_of
-from gguf_embed.errors import ConfigError, EmbedError, NotSupported
+from gguf_embed.errors import ConfigError, EmbedError, GivesScoresOnly, NotSupported
 
 if TYPE_CHECKING:
     from gguf_embed.embedder.facts import Ranked
@@ -83,12 +83,13 @@ def ranking(model: TextModel, flags: RerankFlags, documents: Sequence[Text]) -> 
         if flags.by == "embedding":
             return _by_embedding(model, flags, texts)
         return model.rerank(flags.query, texts, flags.top)
+    except GivesScoresOnly as error:
+        raise NotSupported(f"{error.problem}: leave out --by embedding, or use an embedding model") from None
     except NotSupported as error:
         if flags.by == "embedding":
             raise
-        what = error.message.partition(": use a reranker")[0]
         known = "" if flags.endpoint else " (`gguf-embed list --catalog rerank` lists some)"
-        raise NotSupported(f"{what}: use a reranker{known}, or --by embedding") from None
+        raise NotSupported(f"{error.problem}: use a reranker{known}, or --by embedding") from None
     except EmbedError as error:
         raise about(error, documents, "shorten it") from None
 

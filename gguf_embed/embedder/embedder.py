@@ -10,21 +10,28 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
-from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, PoolConfig, PoolLimits, QueueConfig
+from gguf_embed.config import PoolConfig, PoolLimits
 from gguf_embed.embedder.facts import Info, SparseVector, Vector
 from gguf_embed.embedder.loop_thread import LoopThread
 from gguf_embed.embedder.methods import EmbedOptions, TextModel
-from gguf_embed.embedder.model_source import GpuLayers, check_choice, check_pooling, file_digest, gpu_layers, source_of
+from gguf_embed.embedder.model_source import (
+    GpuLayers,
+    Precision,
+    check_pooling,
+    compute_of,
+    config_of,
+    file_digest,
+    source_of,
+)
 from gguf_embed.embedder.prompts import prefix_of, prompt_choice
 from gguf_embed.embedder.slices import in_slices
 from gguf_embed.embedder.token_offsets import own_token_offsets
 from gguf_embed.embedder.words import worded
-from gguf_embed.engines.select import engine_names
-from gguf_embed.errors import EmbedError, NotSupported
+from gguf_embed.errors import EmbedError, GivesScoresOnly, NoDenseVector, NotSupported, WayOut
 from gguf_embed.metrics import Metrics
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.preprocessing.tokenizers import special_tokens_of
@@ -42,18 +49,14 @@ from gguf_embed.types import (
     Muvera,
     Output,
     OutputSpec,
-    Pooling,
     RerankRequest,
     Span,
 )
 from gguf_embed.vectors import Rows
 from gguf_embed.vectors.sparse import SparseRows
 
-Precision = Literal["auto", "f32", "bf16"]
-
 SLICE_TEXTS = 1024
 SLICES_AT_ONCE = 2
-UNLIMITED_TOKENS, UNLIMITED_S = 2**62, 1e6  # callers wait for the queue; they are not refused
 
 _log = logging.getLogger("gguf_embed.embedder")
 
@@ -90,23 +93,8 @@ class Embedder(TextModel):
 
         Raises `ModelFileError`, `ModelLoadFailed`, `ConfigError` or `NotSupported`.
         """
-        if pooling is not None:
-            check_choice("pooling", pooling, tuple(Pooling))
-        check_choice("engine", engine, ("auto", *engine_names()))
-        check_choice("precision", precision, get_args(Precision))
-        compute = ComputeConfig(
-            n_threads=threads,
-            engine=engine,
-            precision=precision,
-            offload=OffloadConfig(n_gpu_layers=gpu_layers(n_gpu_layers, engine)),
-        )
-        config = ModelConfig(
-            pooling=Pooling(pooling) if pooling is not None else None,
-            n_ctx=n_ctx,
-            embd_normalize=2 if normalize else -1,
-            queue=QueueConfig(max_tokens=UNLIMITED_TOKENS, max_wait_s=UNLIMITED_S),
-            compute=compute,
-        )
+        compute = compute_of(threads, engine, precision, n_gpu_layers)
+        config = config_of(pooling, n_ctx, normalize=normalize, compute=compute)
         options = ServiceOptions(
             cache_dir(os.environ) if cache is None else Path(cache),
             [(source_of(model, offline=offline), config)],
@@ -218,25 +206,24 @@ class Embedder(TextModel):
         return [result.output.part(index) for result in found for index in range(len(result.output))]
 
     def _check_can_embed(self) -> None:
+        name = self._model.name
         if self._model.is_sparse_only:
-            raise NotSupported(f"model {self._model.name!r} gives sparse vectors and no others: use embed_sparse()")
+            raise NoDenseVector(f"model {name!r} gives sparse vectors and no others", [WayOut.SPARSE_VECTORS])
         if self._model.output.kind == TOKENS:
             kinds = " and ".join(self._model.head_outputs)
-            raise NotSupported(
-                f"model {self._model.name!r} gives {kinds} vectors, and not one dense vector per text: use "
-                'embed_multivector() or embed_sparse(), or create the Embedder with pooling="mean", "cls" or "last"'
+            raise NoDenseVector(
+                f"model {name!r} gives {kinds} vectors, and not one dense vector per text",
+                [WayOut.HEAD_VECTORS, WayOut.POOL],
             )
         if self._model.output.kind != DENSE:
-            raise NotSupported(
-                f"model {self._model.name!r} is a reranker, which gives scores and no vectors: use rerank(), or create "
-                'the Embedder with pooling="mean", "cls" or "last"'
+            raise GivesScoresOnly(
+                f"model {name!r} is a reranker, which gives scores and no vectors", [WayOut.RERANK, WayOut.POOL]
             )
 
     async def _rerank(self, query: str, documents: Sequence[str]) -> Vector:
         if not self._model.reranks:
             raise NotSupported(
-                f"model {self._model.name!r} has no rank head, so it cannot rerank: use a reranker, or compare vectors "
-                "with similarity()"
+                f"model {self._model.name!r} has no rank head, so it cannot rerank", [WayOut.COMPARE_VECTORS]
             )
         if not documents:
             return np.empty(0, np.float32)

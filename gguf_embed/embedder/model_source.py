@@ -6,15 +6,19 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from gguf_embed.engines.select import may_use_gpu, supports_gpu
+from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig, QueueConfig
+from gguf_embed.engines.select import engine_names, may_use_gpu, supports_gpu
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.locate import ModelSource, source_named
 from gguf_embed.model_store.names import split_parts
 from gguf_embed.types import ModelInfo, Pooling
 
 GpuLayers = int | Literal["auto", "all"]
+Precision = Literal["auto", "f32", "bf16"]
+
+UNLIMITED_TOKENS, UNLIMITED_S = 2**62, 1e6  # callers wait for the queue; they are not refused
 
 
 def source_of(model: str | os.PathLike[str] | None, *, offline: bool = False) -> ModelSource:
@@ -22,6 +26,27 @@ def source_of(model: str | os.PathLike[str] | None, *, offline: bool = False) ->
     if isinstance(model, str):
         return source_named(model, offline=offline)
     return ModelSource(path=None if model is None else Path(model), offline=offline)
+
+
+def config_of(pooling: str | None, n_ctx: int, *, normalize: bool, compute: ComputeConfig) -> ModelConfig:
+    """`n_ctx`: tokens; 0: what the model was trained for. Raises `ConfigError` for an unknown pooling."""
+    if pooling is not None:
+        check_choice("pooling", pooling, tuple(Pooling))
+    return ModelConfig(
+        pooling=Pooling(pooling) if pooling is not None else None,
+        n_ctx=n_ctx,
+        embd_normalize=2 if normalize else -1,
+        queue=QueueConfig(max_tokens=UNLIMITED_TOKENS, max_wait_s=UNLIMITED_S),
+        compute=compute,
+    )
+
+
+def compute_of(threads: int | None, engine: str, precision: Precision, layers: GpuLayers) -> ComputeConfig:
+    """Raises `ConfigError` for an unknown engine or precision, and for layers that no GPU can take."""
+    check_choice("engine", engine, ("auto", *engine_names()))
+    check_choice("precision", precision, get_args(Precision))
+    offload = OffloadConfig(n_gpu_layers=gpu_layers(layers, engine))
+    return ComputeConfig(n_threads=threads, engine=engine, precision=precision, offload=offload)
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:

@@ -10,12 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gguf_embed.engines.cpu_info import cpu_fields
 from gguf_embed.engines.select import engine_packages
-from gguf_embed.engines.system_files import read_system_file
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.atomic_write import atomic_write
 
 _PACKAGES = ("gguf-embed", *engine_packages())
+_CPU_FIELDS = ("model name", "flags", "Features", "CPU part")
 
 
 class MeasurementRecords:
@@ -52,8 +53,8 @@ def machine_key(file: object, settings: object) -> str:
 
 def _cpu() -> str:
     """The first processor's model and features, as the system lists them."""
-    lines = read_system_file(Path("/proc/cpuinfo")).split("\n\n")[0].splitlines()
-    return "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part")))
+    fields = cpu_fields()
+    return "\n".join(f"{name}: {fields[name]}" for name in _CPU_FIELDS if name in fields)
 
 
 def _versions() -> tuple[str, ...]:

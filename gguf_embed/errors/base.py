@@ -57,13 +57,16 @@ class WayOut(StrEnum):
 
 
 class EmbedError(Exception):
-    """Base of all errors raised on purpose. `message` says what is wrong, `ways_out` what the caller can do."""
+    """Base of all errors raised on purpose. `message` says what is wrong, `ways_out` what the caller can do.
+
+    `problem` is the message as it was raised, also after words for the ways out were added to `message`.
+    """
 
     kind: ClassVar[str] = "engine"
 
     def __init__(self, message: str, ways_out: Sequence[WayOut] = ()) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = self.problem = message
         self.ways_out = tuple(ways_out)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -49,6 +49,14 @@ class NotSupported(EmbedError):
     kind = "not_supported"
 
 
+class GivesScoresOnly(NotSupported):
+    """A request for vectors names no pooling, and the model is a reranker."""
+
+
+class NoDenseVector(NotSupported):
+    """A request for one dense vector per text, and the model gives sparse vectors or one per token."""
+
+
 class Overloaded(EmbedError):
     """The queue is full. `retry_after_s` is an estimate of when it will have room."""
 

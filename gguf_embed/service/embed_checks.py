@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gguf_embed.errors import InvalidRequest, NotSupported, WayOut
+from gguf_embed.errors import GivesScoresOnly, InvalidRequest, NotSupported, WayOut
 from gguf_embed.preprocessing.tokenizers import Tokenizer, special_tokens_of
 from gguf_embed.preprocessing.tokens import TokenLimits
 from gguf_embed.types import DENSE, TOKENS, EmbedRequest, ModelInfo, OutputSpec, Pooling
@@ -14,10 +14,6 @@ MAX_TOKEN_ROW_BYTES = 1_000_000_000
 
 MIN_INPUT_TOKENS = 2
 """The smallest limit per text that makes sense: one token and one special token."""
-
-
-class GivesScoresOnly(NotSupported):
-    """A request for vectors names no pooling, and the model is a reranker."""
 
 
 def check_scores(request: EmbedRequest, info: ModelInfo) -> None:

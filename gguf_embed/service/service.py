@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from functools import partial
 
 from gguf_embed.errors import (
+    GivesScoresOnly,
     InvalidRequest,
     ModelLoadFailed,
     ModelNotFound,
@@ -25,7 +26,6 @@ from gguf_embed.model_store.store import ModelStore
 from gguf_embed.output_cache.cache import OutputCache
 from gguf_embed.service.classify import classify
 from gguf_embed.service.compare import rank_by_cosine, rank_by_maxsim
-from gguf_embed.service.embed_checks import GivesScoresOnly
 from gguf_embed.service.embed_images import plan_images
 from gguf_embed.service.embed_plan import plan_embed
 from gguf_embed.service.embed_result import assemble, pieces_of

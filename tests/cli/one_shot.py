@@ -1,11 +1,14 @@
-"""Runs the one-shot commands in this process, with bytes for standard input and output, as pipes or as a terminal."""
+"""Runs the one-shot commands, in this process with bytes for standard input and output, or in one of its own."""
 
 from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from gguf_embed.cli.main import main
@@ -50,3 +53,10 @@ def call(*words: object, stdin: bytes | None = None, terminal: bool = False, env
         except SystemExit as end:
             code = int(end.code or 0)
     return Done(code, out.bytes_written(), err.bytes_written().decode())
+
+
+def start(models: Path, cache_dir: Path, *flags: object, **streams: Any) -> subprocess.Popen[bytes]:
+    """`embed` in a process, with a tiny model, and pipes for its input and output."""
+    environment = os.environ | {"GGUF_EMBED_CACHE": str(cache_dir)}
+    words = [sys.executable, "-m", "gguf_embed", "embed", "-m", str(models / "encoder.gguf"), *map(str, flags)]
+    return subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **streams)

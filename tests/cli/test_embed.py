@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -15,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gguf_embed.cli.embed_formats import format_of_path
 from gguf_embed.cli.one_shot import about
 from gguf_embed.cli.terminal import n_columns_of, shortened
 from gguf_embed.errors import AuthenticationFailed
-from tests.cli.one_shot import Done, call
+from tests.cli.one_shot import Done, call, start
+from tests.embedder.misbehaving import Misbehaving, status
 
 LONG = "cat " * 70  # the tiny model takes 64 tokens
 
@@ -178,6 +177,20 @@ def test_a_reranker_has_no_vectors(run):
     assert done.err.endswith("which gives scores and no vectors: use gguf-embed rerank, or another model\n")
 
 
+def test_a_name_with_a_colon_is_shown_whole(run, models, tmp_path):
+    model = shutil.copy(models / "reranker.gguf", tmp_path / "is: a reranker.gguf")
+    assert "model 'is: a reranker' is a reranker, which gives scores" in run("cat", model=model).err
+
+
+def test_what_a_server_says_is_shown_whole():
+    server = Misbehaving([status(501, "model 'm' is a reranker: use POST /v1/rerank for scores")]).start()
+    try:
+        done = call("embed", "cat", "--endpoint", server.url, environment={})
+    finally:
+        server.stop()
+    assert done.err.endswith(": model 'm' is a reranker: use POST /v1/rerank for scores (HTTP 501)\n")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -192,27 +205,12 @@ def test_what_a_terminal_cannot_do_is_wrong_usage(run, words, message):
     assert message in done.err
 
 
-@pytest.mark.parametrize("suffix", ["npy", "parquet", "arrow", "jsonl"])
-def test_a_failure_leaves_no_file(run, tmp_path, suffix):
-    content = b"cat\n" * 9000 + LONG.encode()
-    done = run("-o", tmp_path / f"v.{suffix}", stdin=content)
-    assert (done.code, done.err.count("\n")) == (1, 1)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("format_", ["npy", "parquet", "arrow"])
 def test_a_failure_leaves_nothing_in_a_pipe_that_looks_complete(run, format_):
     done = run("--format", format_, stdin=b"cat\n" * 9000 + LONG.encode())
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert not done.out.endswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff\0\0\0\0"))
     assert format_ != "npy" or done.out == b""
-
-
-def start(models, cache_dir, **streams) -> subprocess.Popen[bytes]:
-    """In a process, which gets more texts than it can embed in the time of a test."""
-    environment = os.environ | {"GGUF_EMBED_CACHE": str(cache_dir)}
-    words = [sys.executable, "-m", "gguf_embed", "embed", "-m", str(models / "encoder.gguf")]
-    return subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **streams)
 
 
 @pytest.mark.process
@@ -239,14 +237,6 @@ def test_a_reader_that_leaves_ends_it_without_a_message(models, cache_dir):
         process.stdin.close()
         assert process.wait(timeout=20) == 141
         assert process.stderr.read() == b""
-
-
-@pytest.mark.parametrize(
-    ("name", "format_"),
-    [("a.npy", "npy"), ("a.PARQUET", "parquet"), ("a.feather", "arrow"), ("a.jsonl", "jsonl"), ("a", "jsonl")],
-)
-def test_the_suffix_says_the_format(tmp_path, name, format_):
-    assert format_of_path(tmp_path / name) == format_
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,11 @@ def test_an_endpoint_ranks_by_the_cosine(run, tiny_server):
             "encoder.gguf",
             "document 1 has 72 tokens, the limit per text is 64",
         ),
-        (["cat", "dog", "--by", "embedding"], "reranker.gguf", "which gives scores and no vectors: "),
+        (
+            ["cat", "dog", "--by", "embedding"],
+            "reranker.gguf",
+            "which gives scores and no vectors: leave out --by embedding",
+        ),
     ],
 )
 def test_errors_are_one_line(run, words, model, message):

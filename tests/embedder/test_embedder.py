@@ -11,9 +11,10 @@ import pytest
 from gguf_embed import Embedder
 from gguf_embed.embedder import embedder as module
 from gguf_embed.embedder.facts import Ranked
-from gguf_embed.embedder.model_source import source_of
+from gguf_embed.embedder.model_source import compute_of, config_of, source_of
 from gguf_embed.errors import ConfigError, EmbedError, InputTooLong, InvalidRequest, ModelFileError, NotSupported
 from gguf_embed.model_store.locate import ModelSource
+from gguf_embed.types import Pooling
 from tests.embedder.conftest import QUICK
 
 LONG = "the " * 100
@@ -183,6 +184,20 @@ def test_a_shorter_limit_and_another_pooling_can_be_chosen(open_model, tiny):
 def test_what_cannot_be_opened_says_why(open_model, name, arguments, error, message):
     with pytest.raises(error, match=message):
         open_model(name, **arguments)
+
+
+def test_arguments_become_the_model_s_configuration():
+    compute = compute_of(3, "llama", "f32", 0)
+    assert (compute.n_threads, compute.engine, compute.precision, compute.offload.n_gpu_layers) == (
+        3,
+        "llama",
+        "f32",
+        0,
+    )
+    config = config_of("last", 17, normalize=False, compute=compute)
+    assert (config.pooling, config.n_ctx, config.embd_normalize, config.compute) == (Pooling.LAST, 17, -1, compute)
+    assert config_of(None, 0, normalize=True, compute=compute).pooling is None
+    assert config_of(None, 0, normalize=True, compute=compute).embd_normalize == 2
 
 
 def test_a_file_without_pooling_works_with_one(open_model):

@@ -107,7 +107,9 @@ def test_an_unusable_image_is_refused_with_the_reason(data, problem):
 
 @pytest.mark.parametrize("size", [(8192, 4096), (100, 1), (1, 100), (1, 1)])
 def test_the_largest_and_the_narrowest_are_accepted(size):
-    check_image(png_of(*size), "here")
+    data = png_of(*size)
+    check_image(data, "here")
+    assert image_size(data, "here") == size
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ def test_it_is_written_only_if_it_is_another(model, tmp_path, monkeypatch):
 def test_a_file_that_is_gone_is_passed_over(model, tmp_path):
     model.unlink()
     note_load(model, tmp_path, ONE)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("record", [{}, {"engine": "llama"}, {"engine": 1, "precision": "F32"}])

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_embed.engines.cpu_flags import cpu_flags
+from gguf_embed.engines.cpu_info import cpu_flags
 from gguf_embed.types import FloatMatrix
 
 NEEDED_CPU_FLAGS = frozenset({"amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512_bf16"})

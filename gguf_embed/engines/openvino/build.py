@@ -8,7 +8,7 @@ from functools import cached_property
 
 from gguf_embed.engines.base import EngineInfo, LoadSpec, TextCodec
 from gguf_embed.engines.cpu_count import threads_for
-from gguf_embed.engines.cpu_flags import cpu_flags
+from gguf_embed.engines.cpu_info import cpu_flags
 from gguf_embed.engines.openvino.calibration import Choice, calibrate
 from gguf_embed.engines.openvino.engine import CompiledNetwork, OpenVinoEngine
 from gguf_embed.engines.openvino.failures import openvino_errors

@@ -323,7 +323,9 @@ def test_a_temporary_folder_without_room_means_float32_unless_bf16_is_configured
 @pytest.mark.skipif(not computes_bf16(), reason="this CPU has no BF16 instructions")
 def test_bf16_needs_no_temporary_folder_but_shared_memory(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    OpenVinoDriver().load(spec_of(encoder, tmp_path, warmup=False, precision="bf16")).engine.close()
+    loaded = OpenVinoDriver().load(spec_of(encoder, tmp_path, warmup=False, precision="bf16"))
+    loaded.engine.close()
+    assert loaded.weights_type == "BF16"
 
 
 def test_memory_is_estimated_without_loading(encoder):

@@ -14,19 +14,19 @@ from tests.server.routes import ROUTES, with_model
 
 
 @pytest.mark.parametrize(
-    ("authorization", "x_api_key"),
+    ("authorization", "x_api_key", "number"),
     [
-        ("Bearer one", None),
-        ("bearer two", None),
-        ("Bearer  two ", None),
-        (None, "one"),
-        (None, "clé"),
-        ("Bearer wrong", "two"),
-        ("Basic b25l", "one"),
+        ("Bearer one", None, 1),
+        ("bearer two", None, 2),
+        ("Bearer  two ", None, 2),
+        (None, "one", 1),
+        (None, "clé", 3),
+        ("Bearer wrong", "two", 2),
+        ("Basic b25l", "one", 1),
     ],
 )
-def test_any_known_key_is_accepted_from_either_header(authorization, x_api_key):
-    ApiKeys(["one", "two", "clé"]).check(authorization, x_api_key)
+def test_any_known_key_is_accepted_from_either_header(authorization, x_api_key, number):
+    assert ApiKeys(["one", "two", "clé"]).check(authorization, x_api_key).client == f"key {number}"
 
 
 @pytest.mark.parametrize(

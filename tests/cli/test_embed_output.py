@@ -1,0 +1,85 @@
+"""`gguf-embed embed -o FILE`: what becomes of an earlier file, of links and pipes, and which format the name means."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+
+from gguf_embed.cli.embed_formats import format_of_path
+from tests.cli.one_shot import Done, call, start
+from tests.server_process import wait_until
+
+LONG = "cat " * 70  # the tiny model takes 64 tokens
+
+
+@pytest.fixture
+def run(models, cache_dir):
+    def run_(*words, **streams) -> Done:
+        environment = {"GGUF_EMBED_CACHE": str(cache_dir)}
+        return call("embed", *words, "-m", models / "encoder.gguf", environment=environment, **streams)
+
+    return run_
+
+
+@pytest.mark.parametrize("suffix", ["npy", "parquet", "arrow", "jsonl"])
+def test_a_failure_leaves_no_file(run, tmp_path, suffix):
+    content = b"cat\n" * 9000 + LONG.encode()
+    done = run("-o", tmp_path / f"v.{suffix}", stdin=content)
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", ["npy", "parquet", "arrow", "jsonl"])
+def test_an_earlier_file_is_replaced_by_a_complete_one_only(run, tmp_path, suffix):
+    path = tmp_path / f"v.{suffix}"
+    path.write_bytes(b"earlier")
+    assert run("-o", path, stdin=b"cat\n" * 9000 + LONG.encode()).code == 1
+    assert path.read_bytes() == b"earlier"
+    assert run("-o", path, stdin=b"cat\n") == Done(0, b"", "")
+    assert path.read_bytes() != b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_leaves_the_earlier_file(models, cache_dir, tmp_path, number):
+    path = tmp_path / "v.jsonl"
+    path.write_bytes(b"earlier")
+    with start(models, cache_dir, "-o", path, stderr=subprocess.PIPE) as process:
+        process.stdin.write(b"cat\n" * 600)
+        process.stdin.flush()
+        wait_until(lambda: any(part.stat().st_size for part in tmp_path.glob(".v.jsonl.*")))
+        process.send_signal(number)
+        process.communicate(timeout=20)
+    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    assert path.read_bytes() == b"earlier"
+
+
+def test_a_link_to_the_file_stays(run, tmp_path):
+    path, link = tmp_path / "v.npy", tmp_path / "link.npy"
+    link.symlink_to(path)
+    assert run("cat", "-o", link) == Done(0, b"", "")
+    assert link.is_symlink()
+    assert np.load(path).shape == (1, 32)
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "npy", "parquet", "arrow"])
+def test_a_named_pipe_is_written_to_and_stays(run, tmp_path, format_):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        assert run("cat", "-o", pipe, "--format", format_) == Done(0, b"", "")
+        assert reader.read() == run("cat", "--format", format_).out
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("name", "format_"),
+    [("a.npy", "npy"), ("a.PARQUET", "parquet"), ("a.feather", "arrow"), ("a.jsonl", "jsonl"), ("a", "jsonl")],
+)
+def test_the_suffix_says_the_format(tmp_path, name, format_):
+    assert format_of_path(tmp_path / name) == format_
