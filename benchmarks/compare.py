@@ -63,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--torch-python",
         default=sys.executable,
-        help="an interpreter with torch and transformers, and for in-process sentence-transformers",
+        help="an interpreter with torch and transformers, and for in-process sentence-transformers[onnx,openvino]",
     )
     parser.add_argument("--static-model", type=Path, help="a Model2Vec directory (random rows, which are as fast)")
     parser.add_argument(

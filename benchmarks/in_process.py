@@ -52,7 +52,7 @@ class InProcessSettings:
     """What to measure."""
 
     model: Path
-    torch_python: str  # an interpreter that may have torch, transformers and sentence-transformers
+    torch_python: str  # an interpreter that may have torch, transformers and sentence-transformers[onnx,openvino]
     n_threads: int
     serve_flags: str = ""
     n_rounds: int = 5
@@ -144,7 +144,7 @@ class _Measurement:
                 if round_ > 0:  # the first warms up
                     runs += done
                     for run in done:
-                        say(f"round {round_} {corpus.name:8} {run.loop:26} {run.n_texts / run.seconds:8.1f} texts/s")
+                        say(f"round {round_} {corpus.name:8} {run.loop:30} {run.n_texts / run.seconds:8.1f} texts/s")
         return runs
 
     def _texts(self, corpus: Corpus, seed: str, factor: float) -> list[list[int]]:

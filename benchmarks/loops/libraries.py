@@ -1,4 +1,4 @@
-"""The best loops that a user would write with OpenVINO, ONNX Runtime, PyTorch and sentence-transformers.
+"""The best loops that a user would write with OpenVINO, ONNX Runtime and PyTorch.
 
 This module imports only what its own loops need: it also runs in an interpreter without this project's packages.
 """
@@ -16,7 +16,8 @@ from benchmarks.loops.weights import Bert
 BATCH_SIZES = (8, 32, 64)
 
 
-def _feeds(ids: Any, mask: Any) -> dict[str, Any]:
+def feeds(ids: Any, mask: Any) -> dict[str, Any]:
+    """A BERT's inputs by the names that all exports give them."""
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": ids * 0}
 
 
@@ -56,7 +57,7 @@ class OpenVinoLoop:
         queue.set_callback(finish)
         for indexes in batches_by_length(texts, int(size)):
             ids, mask = pad([texts[index] for index in indexes])
-            queue.start_async(_feeds(ids, mask), (indexes, mask))
+            queue.start_async(feeds(ids, mask), (indexes, mask))
         queue.wait_all()
         return fill(len(texts), parts)
 
@@ -79,7 +80,7 @@ class OnnxRuntimeLoop:
         parts: list[tuple[Sequence[int], Matrix]] = []
         for indexes in batches_by_length(texts, int(variant)):
             ids, mask = pad([texts[index] for index in indexes])
-            (hidden,) = self._session.run(None, _feeds(ids, mask))
+            (hidden,) = self._session.run(None, feeds(ids, mask))
             parts.append((indexes, pool(hidden, mask, self._pooling)))
         return fill(len(texts), parts)
 
@@ -109,49 +110,6 @@ class TorchLoop:
                 hidden = self._model(torch.from_numpy(ids), torch.from_numpy(mask)).last_hidden_state
                 parts.append((indexes, pool(hidden.float().numpy(), mask, self._pooling)))
         return fill(len(texts), parts)
-
-
-class SentenceTransformersLoop:
-    """`SentenceTransformer.encode` around the same BertModel, in float32: its own sorting, padding and pooling.
-
-    Its texts are token ids in decimal, and its tokenizer reads them, so that it computes the same tokens. Reading them
-    takes less time than any real tokenizer.
-    """
-
-    def __init__(self, folder: Path, n_threads: int) -> None:
-        torch: Any = import_module("torch")
-        library: Any = import_module("sentence_transformers")
-        modules: Any = import_module("sentence_transformers.sentence_transformer.modules")
-        torch.set_num_threads(n_threads)
-        bert = Bert.load(folder / "bert.npz")
-        model = torch_model(bert)
-
-        class Transformer(torch.nn.Module):  # type: ignore[misc]
-            """The first module of a SentenceTransformer: texts to token vectors."""
-
-            def __init__(self) -> None:
-                super().__init__()
-                self.model = model
-
-            def preprocess(self, texts: list[str], **_: object) -> dict[str, Any]:
-                ids, mask = pad([list(map(int, text.split())) for text in texts])
-                return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-
-            def forward(self, features: dict[str, Any], **_: object) -> dict[str, Any]:
-                hidden = self.model(features["input_ids"], features["attention_mask"]).last_hidden_state
-                return {**features, "token_embeddings": hidden}
-
-        pooling = modules.Pooling(bert.sizes.n_embd, bert.sizes.pooling)
-        self._encoder = library.SentenceTransformer(modules=[Transformer(), pooling, modules.Normalize()], device="cpu")
-
-    @property
-    def variants(self) -> Sequence[str]:
-        return [str(size) for size in BATCH_SIZES]
-
-    def run(self, texts: Tokens, variant: str) -> Matrix:
-        written = [" ".join(map(str, tokens)) for tokens in texts]
-        vectors: Matrix = self._encoder.encode(written, batch_size=int(variant), show_progress_bar=False)
-        return vectors
 
 
 def torch_model(bert: Bert) -> Any:

@@ -53,6 +53,15 @@ def _library(name: str, *extra: str) -> Callable[[Order], Loop]:
     return create
 
 
+def _sentence_transformers(backend: str) -> Callable[[Order], Loop]:
+    def create(order: Order) -> Loop:
+        from benchmarks.loops.sentences import SentenceTransformersLoop
+
+        return SentenceTransformersLoop(Path(order.folder), order.n_threads, backend)
+
+    return create
+
+
 def _ours(order: Order) -> Loop:
     from benchmarks.loops.ours import OurLoop
 
@@ -75,7 +84,9 @@ TEXT_LOOPS: dict[str, Callable[[Order], Loop]] = {
     "ONNX Runtime F32": _library("OnnxRuntimeLoop"),
     "torch F32": _library("TorchLoop", "f32"),
     "torch BF16": _library("TorchLoop", "bf16"),
-    "sentence-transformers F32": _library("SentenceTransformersLoop"),
+    "sentence-transformers F32": _sentence_transformers("torch"),
+    "sentence-transformers ONNX F32": _sentence_transformers("onnx"),
+    "sentence-transformers OpenVINO": _sentence_transformers("openvino"),
 }
 IMAGE_LOOPS: dict[str, Callable[[Order], Loop]] = {
     "transformers F32": _clip("f32"),

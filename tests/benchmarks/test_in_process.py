@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from random import Random
 
@@ -23,11 +24,13 @@ from benchmarks.loops.batches import batches_by_length, fill, pad, pool
 from benchmarks.loops.libraries import torch_name
 from benchmarks.loops.onnx_graph import write_onnx
 from benchmarks.loops.read_gguf import read_bert
+from benchmarks.loops.sentences import read_texts, write_texts
 from benchmarks.loops.weights import Bert
 from benchmarks.models import SIZES, ModelSize, write_model
 from gguf_embed.errors import ConfigError
 
 SIZE = ModelSize("bert", 32, 2, 2, 64, 512, SIZES["bert-base"].n_vocab)
+SENTENCE_TRANSFORMERS = [f"sentence-transformers {kind}" for kind in ("F32", "ONNX F32", "OpenVINO")]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,12 @@ def test_padding_is_zero_in_ids_and_mask():
     ids, mask = pad([[7, 8], [9]])
     np.testing.assert_array_equal(ids, [[7, 8], [9, 0]])
     np.testing.assert_array_equal(mask, [[1, 1], [1, 0]])
+
+
+def test_sentence_transformers_reads_the_tokens_that_the_other_loops_get():
+    texts = [[101, 0, 2000, 102], [101, 102]]
+    for read, padded in zip(read_texts(write_texts(texts)), pad(texts), strict=True):
+        np.testing.assert_array_equal(read, padded)
 
 
 @pytest.mark.parametrize(("pooling", "expected"), [("mean", [3 / 5, 4 / 5]), ("cls", [1.0, 0.0])])
@@ -138,4 +147,17 @@ def test_a_short_comparison_names_the_loops_that_cannot_run_and_agrees_with_the_
     runs = compare_in_process(settings, said.append)
     assert runs[0].loop == "gguf-embed"
     assert min(run.min_cosine for run in runs) > 0.999
-    assert any(line.startswith("skipping torch F32: ") for line in said)
+    skipped = {line.partition(":")[0] for line in said if line.startswith("skipping ")}
+    assert skipped >= {"skipping torch F32", *(f"skipping {name}" for name in SENTENCE_TRANSFORMERS)}
+
+
+@pytest.mark.process
+def test_sentence_transformers_agrees_with_every_backend(model, monkeypatch):
+    python = os.environ.get("TORCH_PYTHON")
+    if python is None:
+        pytest.skip("needs TORCH_PYTHON, an interpreter with sentence-transformers[onnx,openvino]")
+    monkeypatch.setattr(in_process, "CORPORA", (Corpus("tiny", 64, (4, 40)),))
+    said = []
+    runs = compare_in_process(InProcessSettings(model, python, 1, n_rounds=1, cache=model.parent), said.append)
+    assert set(SENTENCE_TRANSFORMERS) <= {run.loop for run in runs}, said
+    assert min(run.min_cosine for run in runs) > 0.999
