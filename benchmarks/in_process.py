@@ -19,6 +19,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks.cost import ModelCost, read_model_cost
+from benchmarks.limit import MatmulRate, measure_rates
 from benchmarks.loops.child import Child, start_children
 from benchmarks.loops.onnx_graph import write_onnx
 from benchmarks.loops.read_gguf import read_bert
@@ -74,6 +75,7 @@ class InProcessRun:
     model_flops: float
     seconds: float
     min_cosine: float  # to gguf-embed's vectors
+    limit: MatmulRate  # the fastest products of the model's matrices, measured in this round
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +140,10 @@ class _Measurement:
         }
         runs: list[InProcessRun] = []
         for round_ in range(self.settings.n_rounds + 1):
+            limit = measure_rates(self.settings.n_threads, self.cost.matrices, self.settings.torch_python)[0]
             for corpus in CORPORA:
                 texts = self._texts(corpus, f"{round_}", self.settings.factor)
-                done = self._run_all(round_, corpus, texts, variants)
+                done = self._run_all(round_, corpus, texts, variants, limit)
                 if round_ > 0:  # the first warms up
                     runs += done
                     for run in done:
@@ -159,7 +162,12 @@ class _Measurement:
         return min(best, key=lambda variant: self._time(child, variant))
 
     def _run_all(
-        self, round_: int, corpus: Corpus, texts: list[list[int]], variants: Mapping[tuple[str, str], str]
+        self,
+        round_: int,
+        corpus: Corpus,
+        texts: list[list[int]],
+        variants: Mapping[tuple[str, str], str],
+        limit: MatmulRate,
     ) -> list[InProcessRun]:
         """Run A B C, B C A, …: each loop goes first once in a while."""
         self._write(texts)
@@ -181,6 +189,7 @@ class _Measurement:
                 self.cost.of_texts(lengths),
                 seconds[child.name],
                 min_cosine(vectors[OURS], vectors[child.name]),
+                limit,
             )
             for child in self.children
         ]
@@ -214,6 +223,7 @@ def render_in_process(runs: Sequence[InProcessRun], n_threads: int) -> str:
                 f"{median(run.n_texts / run.seconds for run in theirs):,.1f}",
                 f"{median(run.n_tokens / run.seconds for run in theirs):,.0f}",
                 f"{median(run.model_flops / run.seconds for run in theirs) / 1e9:,.0f}",
+                f"{median(run.model_flops / run.seconds / run.limit.flops_per_s for run in theirs):.0%}",
                 f"{ratio.median:.2f}x",
                 f"{ratio.low:.2f}..{ratio.high:.2f}",
                 f"{min(run.min_cosine for run in theirs):.6f}",
@@ -226,8 +236,14 @@ def render_in_process(runs: Sequence[InProcessRun], n_threads: int) -> str:
         "texts/s",
         "tokens/s",
         "GFLOP/s",
+        "of the limit",
         f"{OURS} is",
         "min..max",
         "worst cosine",
     ]
-    return f"In process, {n_threads} threads, from token ids to unit vectors:\n\n{table(header, lines)}"
+    names = ", ".join(dict.fromkeys(run.limit.name for run in runs))
+    limit = f"the fastest product of its matrices in the same round: {names}"
+    return (
+        f"In process, {n_threads} threads, from token ids to unit vectors; the limit is {limit}:\n\n"
+        f"{table(header, lines)}"
+    )

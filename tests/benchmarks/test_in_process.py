@@ -20,6 +20,7 @@ from benchmarks.in_process import (
     read_vocabulary,
     render_in_process,
 )
+from benchmarks.limit import MatmulRate
 from benchmarks.loops.batches import batches_by_length, fill, pad, pool
 from benchmarks.loops.libraries import torch_name
 from benchmarks.loops.onnx_graph import write_onnx
@@ -128,8 +129,9 @@ def test_padding_changes_nothing_in_the_exported_graph(model, tmp_path):
 
 
 def test_the_table_pairs_the_runs_of_one_round():
+    limit = MatmulRate("numpy F32", "2 threads", 2e9)
     runs = [
-        InProcessRun(round_, "short", loop, "32", 100, 2000, 1e9, seconds * (1 + round_), 0.9999)
+        InProcessRun(round_, "short", loop, "32", 100, 2000, 1e9, seconds * (1 + round_), 0.9999, limit)
         for round_ in (0, 1)
         for loop, seconds in (("gguf-embed", 1.0), ("OpenVINO", 1.5))
     ]
@@ -137,6 +139,8 @@ def test_the_table_pairs_the_runs_of_one_round():
     assert "2 threads" in text
     assert "1.50x" in text
     assert "1.50..1.50" in text
+    assert "numpy F32" in text
+    assert " 38% " in text  # of 2 GFLOP/s, the median of 1 and 0.5
 
 
 @pytest.mark.process
