@@ -116,7 +116,7 @@ class EngineContext(Protocol):
 
 @runtime_checkable
 class KeepsBuffers(Protocol):
-    """A context that keeps memory between batches which only a running batch needs."""
+    """A context or image reader that keeps memory between batches which only a running batch needs."""
 
     def release_buffers(self) -> None:
         """Free it. The next batch allocates it again. What other contexts' running batches use stays."""

@@ -175,7 +175,7 @@ class _Lane:
                 self.opened = request
                 self._context(1)
             case ReleaseBuffers():
-                return release_buffers(self.contexts.values())
+                return release_buffers((*self.contexts.values(), self.images))
             case EmbedImages(inputs, output):
                 assert self.images is not None
                 return self.images.embed_batch(inputs, output)

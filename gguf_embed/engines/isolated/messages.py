@@ -60,7 +60,7 @@ class CodecCall:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseBuffers:
-    """Frees what only running batches need. The answer is how many contexts did."""
+    """Frees what only running batches need. The answer is how many contexts and image readers did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,13 @@ from gguf_embed.engines.isolated.messages import OpenImages, ReleaseBuffers
 from gguf_embed.engines.isolated.supervisor import Limits
 from gguf_embed.engines.memory import child_pids, resident_bytes
 from gguf_embed.errors import ModelLoadFailed, Unavailable
-from gguf_embed.types import Pooling, RerankRequest
+from gguf_embed.types import ImageInput, Pooling, RerankRequest
 from tests.gguf_models import write_tiny_encoder
 from tests.model_pool.test_trial import BROKEN, ending_model, fake_openvino
 from tests.running import Running, running
 from tests.static_models import write_static
+from tests.tower_models import write_own
+from tests.vision_models import noise, png
 
 TEXTS = ("the cat sat", "a", "the dog saw the red house and the cat", "hello world " * 5)
 
@@ -273,21 +275,35 @@ def test_the_memory_of_the_process_counts(models, tmp_path):
         assert status.memory_bytes >= 120 * 2**20
 
 
-def test_an_idle_engine_gives_memory_back_and_goes_on(models, tmp_path, monkeypatch):
+@pytest.fixture
+def answers(monkeypatch) -> queue.Queue:
+    """What the process answers when it is asked to free buffers, which an idle thread does soon."""
     monkeypatch.setattr("gguf_embed.scheduler.worker.RELEASE_AFTER_S", 0.05)
-    answers = queue.Queue()
+    found = queue.Queue()
     call = supervisor.Supervisor.call
 
     def note(self, lane, request, *limit) -> object:
         answer = call(self, lane, request, *limit)
         if isinstance(request, ReleaseBuffers):
-            answers.put(answer)
+            found.put(answer)
         return answer
 
     monkeypatch.setattr(supervisor.Supervisor, "call", note)
+    return found
+
+
+def test_an_idle_engine_gives_memory_back_and_goes_on(models, tmp_path, answers):
     with running(models / "encoder.gguf", config_of(), tmp_path) as started:
         before = started.embed("the cat").output.matrix
         assert answers.get(timeout=10) == 1  # context
         np.testing.assert_array_equal(started.embed("the cat").output.matrix, before)
         os.kill(process_of(started).pid, signal.SIGKILL)  # while the worker waits to free them again
         np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, before)
+
+
+def test_an_idle_image_tower_gives_memory_back_and_goes_on(tmp_path, answers):
+    images = (ImageInput(0, (png(noise(1)),)),)
+    with running(write_own("clip_quick", tmp_path), config_of(), tmp_path) as started:
+        before = started.embed("", images=images).output.matrix
+        assert answers.get(timeout=10) == 1  # reader: no text was computed, so there is no context
+        np.testing.assert_array_equal(started.embed("", images=images).output.matrix, before)
