@@ -94,6 +94,7 @@ class ExecutionPlan:
     kernels: str  # what multiplies the matrices: "ggml", "AMX", "numpy"
     details: tuple[str, ...] = ()  # other choices of the engine, in words
     measured: bool = False  # whether this was measured at warm-up
+    bf16_failed: bool = False  # perhaps for a reason that passes, so what follows from this plan is not kept
     is_worth_caching: bool = True  # False: computing a text takes no longer than finding what was computed before
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from gguf_embed.config import ModelConfig
@@ -36,6 +37,7 @@ def load_chosen(spec: LoadSpec) -> tuple[EngineDriver, LoadedEngine]:
 
     Raises what `choose_driver` and `EngineDriver.load` raise.
     """
+    spec = replace(spec, report=cache(spec.report))  # an engine that is compared first is loaded twice
     driver = choose_driver(spec)
     try:
         return driver, _loaded(driver, spec)
@@ -92,7 +94,8 @@ def choose_driver(spec: LoadSpec) -> EngineDriver:
         return drivers[_without_failure(comparison, drivers, spec)]
     rates = comparison.rates
     chosen = fastest(rates)
-    records.write(key, {"engine": chosen, "tokens_per_s": rates})
+    if not comparison.bf16_failed:
+        records.write(key, {"engine": chosen, "tokens_per_s": rates})
     spec.report(f"{spec.header.path.name} will run in the engine {chosen}, the faster one here: {_listed(rates)}")
     return drivers[chosen]
 
@@ -173,6 +176,7 @@ class Comparison:
     spec: LoadSpec
     rates: dict[str, float] = field(default_factory=dict)  # tokens per second with all workers busy, by engine
     failures: dict[str, str] = field(default_factory=dict)  # messages only: an error's traceback keeps the weights
+    bf16_failed: bool = False  # in an engine that was measured without it
     _runs: dict[str, Callable[[], float]] = field(default_factory=dict)  # what measures the engines that are loaded
 
     def run(self, drivers: Sequence[EngineDriver]) -> None:
@@ -194,6 +198,7 @@ class Comparison:
             trained = loaded.engine.info.n_ctx_train
             plan = driver.plan(loaded, self.spec, min(self.spec.config.n_ctx or trained, trained))
             self._runs[driver.name] = lambda: measure_rate(loaded, plan, self.spec)
+            self.bf16_failed = self.bf16_failed or plan.bf16_failed
         except EngineFailure as error:
             self.failures[driver.name] = error.message
 

@@ -31,6 +31,7 @@ class FakeDriver:
     reason: str | None = None
     tokens_per_s: float = 0.0
     failure: Exception | None = None
+    bf16_failed: bool = False
     n_loads: int = 0
     n_created: int = 0
 
@@ -53,7 +54,7 @@ class FakeDriver:
 
     def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> Any:
         assert loaded.weights_type == self.name
-        return fake_plan(n_workers=1)
+        return replace(fake_plan(n_workers=1), bf16_failed=self.bf16_failed)
 
 
 @dataclass
@@ -323,6 +324,22 @@ def test_a_failure_while_measuring_is_not_remembered(engines, monkeypatch):
     assert engines.choose() == "openvino"
     failing.clear()
     assert engines.choose() == "llama"
+
+
+def test_a_comparison_without_bf16_which_failed_is_not_remembered(engines):
+    engines.openvino.bf16_failed, engines.llama.tokens_per_s = True, 200.0
+    assert engines.choose() == "llama"
+    engines.openvino.bf16_failed, engines.openvino.tokens_per_s = False, 400.0
+    assert [engines.choose() for _ in range(2)] == ["openvino"] * 2
+    assert engines.n_loads == (2, 2)
+
+
+def test_what_an_engine_says_when_it_is_loaded_is_reported_once(engines, monkeypatch):
+    load = engines.openvino.load
+    monkeypatch.setattr(engines.openvino, "load", lambda spec: (spec.report("it is old"), load(spec))[1])
+    load_chosen(engines.spec())
+    assert engines.n_loads == (2, 1)
+    assert engines.lines.count("it is old") == 1
 
 
 def test_if_all_engines_fail_the_preferred_one_s_reason_is_the_error_and_nothing_is_remembered(engines):

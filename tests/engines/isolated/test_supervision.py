@@ -16,7 +16,7 @@ import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.engines.isolated import supervisor
-from gguf_embed.engines.isolated.messages import OpenImages, ReleaseBuffers
+from gguf_embed.engines.isolated.messages import MakePlan, OpenImages, ReleaseBuffers
 from gguf_embed.engines.isolated.supervisor import Limits
 from gguf_embed.engines.memory import child_pids, resident_bytes
 from gguf_embed.errors import ModelLoadFailed, Unavailable
@@ -184,6 +184,26 @@ def test_the_engine_of_the_first_start_is_kept(models, tmp_path, monkeypatch):
         monkeypatch.undo()
         os.kill(process_of(started).pid, signal.SIGKILL)
         np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, result.output.matrix)
+
+
+def test_an_engine_whose_bf16_failed_computes_in_float32_when_it_is_started_again(models, tmp_path, monkeypatch):
+    """BF16, which may not fail then, would give other vectors."""
+    call = supervisor.Supervisor.call
+
+    def without_bf16(self, lane, request, *limit) -> object:
+        answer = call(self, lane, request, *limit)
+        if isinstance(request, MakePlan):
+            return replace(answer, plan=replace(answer.plan, bf16_failed=True))
+        return answer
+
+    monkeypatch.setattr(supervisor.Supervisor, "call", without_bf16)
+    config = replace(config_of("openvino"), compute=ComputeConfig(engine="openvino"))
+    with running(models / "encoder.gguf", config, tmp_path) as started:
+        before = started.embed("the cat").output.matrix
+        (model,) = started.service.loaded()
+        assert model.loaded.engine.supervisor._job.config.compute.precision == "f32"
+        os.kill(process_of(started).pid, signal.SIGKILL)
+        np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, before)
 
 
 def test_an_engine_that_hangs_is_ended_and_started_again(models, tmp_path):
