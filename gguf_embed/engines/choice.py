@@ -29,7 +29,8 @@ MAX_S = 1.5  # no round begins after it
 
 CLEARLY_FASTER = 1.15
 
-_said: set[str] = set()
+_said: set[str] = set()  # reasons that were reported by this process, also for its children
+_tell_parent: Callable[[str, str], None] | None = None  # None: this process reports to the operator itself
 
 
 def load_chosen(spec: LoadSpec) -> tuple[EngineDriver, LoadedEngine]:
@@ -122,9 +123,11 @@ def fastest(rates: Mapping[str, float]) -> str:
 
 def _report_refusals(refusals: Mapping[str, str], chosen: str, spec: LoadSpec) -> None:
     for name, reason in refusals.items():
-        if reason not in _said:
-            _said.add(reason)
-            spec.report(f"{spec.header.path.name} runs in the engine {chosen}, not in {name}: {reason}")
+        line = f"{spec.header.path.name} runs in the engine {chosen}, not in {name}: {reason}"
+        if _tell_parent is not None:
+            _tell_parent(reason, line)
+        elif is_new(reason):
+            spec.report(line)
 
 
 def _report_failures(failures: Mapping[str, str], chosen: str, spec: LoadSpec) -> None:
@@ -137,14 +140,21 @@ def _listed(rates: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {rate:,.0f} tokens/s" for name, rate in rates.items())
 
 
-def said_reasons() -> frozenset[str]:
-    """The reasons of refusals that this process has reported, for one that it starts."""
-    return frozenset(_said)
+def is_new(reason: str) -> bool:
+    """Whether this process has reported this reason for no file yet. From now on it has."""
+    if reason in _said:
+        return False
+    _said.add(reason)
+    return True
 
 
-def count_as_said(reasons: frozenset[str]) -> None:
-    """Do not report these any more: the process that started this one has done so."""
-    _said.update(reasons)
+def leave_reasons_to_parent(tell: Callable[[str, str], None]) -> None:
+    """In a child process: `tell` gets each reason of a refusal and the line that says it, and nothing is reported here.
+
+    The parent asks `is_new`, because it alone knows what its other children have said.
+    """
+    global _tell_parent
+    _tell_parent = tell
 
 
 def engine_in_words(header: GgufHeader, config: ModelConfig, output: OutputSpec, cache_dir: Path) -> str:

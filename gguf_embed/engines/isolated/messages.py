@@ -82,6 +82,7 @@ class Said:
 
     kind: Literal["report", "stage"]
     text: str
+    reason: str = ""  # why an engine does not run the file, in a line that is reported once for all files
 
 
 @dataclass(frozen=True, slots=True)

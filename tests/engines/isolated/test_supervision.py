@@ -15,11 +15,15 @@ import numpy as np
 import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
+from gguf_embed.engines import choice
 from gguf_embed.engines.isolated import supervisor
 from gguf_embed.engines.isolated.messages import MakePlan, OpenImages, ReleaseBuffers
 from gguf_embed.engines.isolated.supervisor import Limits
 from gguf_embed.engines.memory import child_pids, resident_bytes
 from gguf_embed.errors import ModelLoadFailed, Unavailable
+from gguf_embed.metrics import Metrics
+from gguf_embed.model_pool.loading import load_model
+from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.types import ImageInput, Pooling, RerankRequest
 from tests.gguf_models import write_tiny_encoder
 from tests.model_pool.test_trial import BROKEN, ending_model, fake_openvino
@@ -184,6 +188,19 @@ def test_the_engine_of_the_first_start_is_kept(models, tmp_path, monkeypatch):
         monkeypatch.undo()
         os.kill(process_of(started).pid, signal.SIGKILL)
         np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, result.output.matrix)
+
+
+def test_why_an_engine_is_not_used_is_said_once_for_all_processes(models, tmp_path, monkeypatch):
+    fake_openvino(tmp_path, monkeypatch, BROKEN)
+    monkeypatch.setattr(choice, "_said", set())
+    said: list[str] = []
+    for name in ("encoder", "decoder"):
+        located = LocatedModel(models / f"{name}.gguf", name)
+        model = load_model(located, config_of(), tmp_path / "cache", Metrics(), said.append)
+        model.close()
+        assert model.info.engine == "llama"
+    (line,) = said
+    assert line.startswith("encoder.gguf runs in the engine llama, not in openvino: the package openvino cannot be")
 
 
 def test_an_engine_whose_bf16_failed_computes_in_float32_when_it_is_started_again(models, tmp_path, monkeypatch):
