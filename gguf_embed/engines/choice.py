@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import EngineDriver, ExecutionPlan, LoadedEngine, LoadSpec
@@ -72,15 +73,14 @@ def choose_driver(spec: LoadSpec) -> EngineDriver:
     """
     if spec.config.isolate:
         return isolated_driver()
-    candidates = Candidates(spec.header, spec.config)
+    record = _recorded(spec.header, spec.config, spec.output, spec.cache_dir)
+    candidates = Candidates(spec.header, for_estimates(spec.config, record))
     first = candidates.first()
     _report_refusals(candidates.refusals, first.name, spec)
     if first.name not in COMPARED or spec.config.compute.engine != "auto" or not spec.config.warmup:
         return first
     if expands_unattended(spec.header):
         return first  # the preferred engine computes it as the original does, the other one cannot
-    records, key = MeasurementRecords(spec.cache_dir), _key(spec.header, spec.config, spec.output)
-    record = records.read(key) or {}
     chosen = record.get("engine")
     if chosen == first.name:
         return first
@@ -96,7 +96,9 @@ def choose_driver(spec: LoadSpec) -> EngineDriver:
     rates = comparison.rates
     chosen = fastest(rates)
     if not comparison.bf16_failed:
-        records.write(key, {"engine": chosen, "tokens_per_s": rates})
+        key = _key(spec.header, spec.config, spec.output)
+        found = {"engine": chosen, "weights": comparison.weights[chosen], "tokens_per_s": rates}
+        MeasurementRecords(spec.cache_dir).write(key, found)
     spec.report(f"{spec.header.path.name} will run in the engine {chosen}, the faster one here: {_listed(rates)}")
     return drivers[chosen]
 
@@ -159,18 +161,35 @@ def leave_reasons_to_parent(tell: Callable[[str, str], None]) -> None:
 
 def engine_in_words(header: GgufHeader, config: ModelConfig, output: OutputSpec, cache_dir: Path) -> str:
     """Which engine runs a file that is not loaded, and why, as far as that is known."""
-    candidates = Candidates(header, config)
+    record = _recorded(header, config, output, cache_dir)
+    candidates = Candidates(header, for_estimates(config, record))
     names = [driver.name for driver in candidates.drivers()]
     if len(names) < 2 or names[0] not in COMPARED:
         reasons = "; ".join(f"not {name}: {reason}" for name, reason in candidates.refusals.items())
         return f"{names[0]} ({reasons})" if names and reasons else ", ".join(names) or reasons
     if not config.warmup:
         return names[0]
-    record = MeasurementRecords(cache_dir).read(_key(header, config, output)) or {}
     rates = record.get("tokens_per_s")
     if record.get("engine") not in names or not isinstance(rates, dict):
         return f"{' or '.join(names)}: the faster one, measured when it is first served"
     return f"{record['engine']} ({_listed(rates)})"
+
+
+def for_estimates(config: ModelConfig, record: Mapping[str, Any]) -> ModelConfig:
+    """The configuration by which memory is estimated: with BF16 if the recorded engine has chosen it. Pure.
+
+    Matrices take less memory then, and without a record an engine assumes float32.
+    """
+    if config.compute.precision != "auto" or record.get("weights") != "BF16":
+        return config
+    return replace(config, compute=replace(config.compute, precision="bf16"))
+
+
+def _recorded(header: GgufHeader, config: ModelConfig, output: OutputSpec, cache_dir: Path) -> Mapping[str, Any]:
+    """What an earlier comparison has found; {} if there was none, or this configuration compares nothing."""
+    if config.compute.engine != "auto" or not config.warmup:
+        return {}
+    return MeasurementRecords(cache_dir).read(_key(header, config, output)) or {}
 
 
 def _key(header: GgufHeader, config: ModelConfig, output: OutputSpec) -> str:
@@ -185,6 +204,7 @@ class Comparison:
 
     spec: LoadSpec
     rates: dict[str, float] = field(default_factory=dict)  # tokens per second with all workers busy, by engine
+    weights: dict[str, str] = field(default_factory=dict)  # the type of those that run, by engine
     failures: dict[str, str] = field(default_factory=dict)  # messages only: an error's traceback keeps the weights
     bf16_failed: bool = False  # in an engine that was measured without it
     _runs: dict[str, Callable[[], float]] = field(default_factory=dict)  # what measures the engines that are loaded
@@ -208,6 +228,7 @@ class Comparison:
             trained = loaded.engine.info.n_ctx_train
             plan = driver.plan(loaded, self.spec, min(self.spec.config.n_ctx or trained, trained))
             self._runs[driver.name] = lambda: measure_rate(loaded, plan, self.spec)
+            self.weights[driver.name] = loaded.weights_type
             self.bf16_failed = self.bf16_failed or plan.bf16_failed
         except EngineFailure as error:
             self.failures[driver.name] = error.message
