@@ -14,7 +14,7 @@ from gguf_embed.engines.base import EngineDriver, ExecutionPlan, LoadedEngine, L
 from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.memory import available_bytes
 from gguf_embed.engines.records import MeasurementRecords, record_key
-from gguf_embed.engines.select import Candidates, compared_names, isolated_driver
+from gguf_embed.engines.select import Candidates, compared_names, isolated_driver, select_driver
 from gguf_embed.engines.throughput import batch_lengths, best_rates, sample_batch, tokens_per_s
 from gguf_embed.errors import EngineFailure
 from gguf_embed.gguf_file.header import GgufHeader
@@ -185,11 +185,23 @@ def for_estimates(config: ModelConfig, record: Mapping[str, Any]) -> ModelConfig
     return replace(config, compute=replace(config.compute, precision="bf16"))
 
 
+def estimated_bytes(header: GgufHeader, config: ModelConfig, output: OutputSpec, cache_dir: Path) -> int:
+    """An estimate of the memory that a model and its contexts take, in the precision that was measured before.
+
+    `output` is the default for requests. Raises `ModelFileError` if no engine runs the file.
+    """
+    known = for_estimates(config, _recorded(header, config, output, cache_dir))
+    return select_driver(header, known).memory_bytes(header, known)
+
+
 def _recorded(header: GgufHeader, config: ModelConfig, output: OutputSpec, cache_dir: Path) -> Mapping[str, Any]:
     """What an earlier comparison has found; {} if there was none, or this configuration compares nothing."""
     if config.compute.engine != "auto" or not config.warmup:
         return {}
-    return MeasurementRecords(cache_dir).read(_key(header, config, output)) or {}
+    try:
+        return MeasurementRecords(cache_dir).read(_key(header, config, output)) or {}
+    except OSError:  # the file is gone
+        return {}
 
 
 def _key(header: GgufHeader, config: ModelConfig, output: OutputSpec) -> str:
