@@ -57,12 +57,13 @@ def start(tmp_path) -> Iterator[Start]:
         stop(server)
 
 
-def test_without_openvino_everything_runs_and_auto_says_so_once(start, models, tmp_path):
+@pytest.mark.parametrize("flags", [(), ("--isolate",)], ids=["in the server", "isolated"])
+def test_without_openvino_everything_runs_and_auto_says_so_once(start, models, tmp_path, flags):
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "sitecustomize.py").write_text(WITHOUT_OPENVINO)
     path = os.pathsep.join([str(tmp_path / "hidden"), *filter(None, [os.environ.get("PYTHONPATH")])])
     named = ("-m", f"one={models / 'encoder.gguf'}", "-m", f"two={models / 'decoder.gguf'}")
-    server, with_openvino = start(*named, PYTHONPATH=path), start(*named, "--engine", "llama")
+    server, with_openvino = start(*named, *flags, PYTHONPATH=path), start(*named, "--engine", "llama")
     texts = ["hello world", "the cat sat on the mat"]
     for model in ("one", "two"):
         found, expected = (one.embed(texts, model=model) for one in (server, with_openvino))

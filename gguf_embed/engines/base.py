@@ -94,6 +94,7 @@ class ExecutionPlan:
     kernels: str  # what multiplies the matrices: "ggml", "AMX", "numpy"
     details: tuple[str, ...] = ()  # other choices of the engine, in words
     measured: bool = False  # whether this was measured at warm-up
+    bf16_failed: bool = False  # perhaps for a reason that passes, so what follows from this plan is not kept
     is_worth_caching: bool = True  # False: computing a text takes no longer than finding what was computed before
 
 
@@ -116,7 +117,7 @@ class EngineContext(Protocol):
 
 @runtime_checkable
 class KeepsBuffers(Protocol):
-    """A context that keeps memory between batches which only a running batch needs."""
+    """A context or image reader that keeps memory between batches which only a running batch needs."""
 
     def release_buffers(self) -> None:
         """Free it. The next batch allocates it again. What other contexts' running batches use stays."""

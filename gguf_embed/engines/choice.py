@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import EngineDriver, ExecutionPlan, LoadedEngine, LoadSpec
 from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.memory import available_bytes
 from gguf_embed.engines.records import MeasurementRecords, record_key
-from gguf_embed.engines.select import Candidates, compared_names, isolated_driver
+from gguf_embed.engines.select import Candidates, compared_names, isolated_driver, select_driver
 from gguf_embed.engines.throughput import batch_lengths, best_rates, sample_batch, tokens_per_s
 from gguf_embed.errors import EngineFailure
 from gguf_embed.gguf_file.header import GgufHeader
@@ -28,7 +30,8 @@ MAX_S = 1.5  # no round begins after it
 
 CLEARLY_FASTER = 1.15
 
-_said: set[str] = set()
+_said: set[str] = set()  # reasons that were reported by this process, also for its children
+_tell_parent: Callable[[str, str], None] | None = None  # None: this process reports to the operator itself
 
 
 def load_chosen(spec: LoadSpec) -> tuple[EngineDriver, LoadedEngine]:
@@ -36,6 +39,7 @@ def load_chosen(spec: LoadSpec) -> tuple[EngineDriver, LoadedEngine]:
 
     Raises what `choose_driver` and `EngineDriver.load` raise.
     """
+    spec = replace(spec, report=cache(spec.report))  # an engine that is compared first is loaded twice
     driver = choose_driver(spec)
     try:
         return driver, _loaded(driver, spec)
@@ -69,15 +73,14 @@ def choose_driver(spec: LoadSpec) -> EngineDriver:
     """
     if spec.config.isolate:
         return isolated_driver()
-    candidates = Candidates(spec.header, spec.config)
+    record = _recorded(spec.header, spec.config, spec.output, spec.cache_dir)
+    candidates = Candidates(spec.header, for_estimates(spec.config, record))
     first = candidates.first()
     _report_refusals(candidates.refusals, first.name, spec)
     if first.name not in COMPARED or spec.config.compute.engine != "auto" or not spec.config.warmup:
         return first
     if expands_unattended(spec.header):
         return first  # the preferred engine computes it as the original does, the other one cannot
-    records, key = MeasurementRecords(spec.cache_dir), _key(spec.header, spec.config, spec.output)
-    record = records.read(key) or {}
     chosen = record.get("engine")
     if chosen == first.name:
         return first
@@ -92,7 +95,10 @@ def choose_driver(spec: LoadSpec) -> EngineDriver:
         return drivers[_without_failure(comparison, drivers, spec)]
     rates = comparison.rates
     chosen = fastest(rates)
-    records.write(key, {"engine": chosen, "tokens_per_s": rates})
+    if not comparison.bf16_failed:
+        key = _key(spec.header, spec.config, spec.output)
+        found = {"engine": chosen, "weights": comparison.weights[chosen], "tokens_per_s": rates}
+        MeasurementRecords(spec.cache_dir).write(key, found)
     spec.report(f"{spec.header.path.name} will run in the engine {chosen}, the faster one here: {_listed(rates)}")
     return drivers[chosen]
 
@@ -119,9 +125,11 @@ def fastest(rates: Mapping[str, float]) -> str:
 
 def _report_refusals(refusals: Mapping[str, str], chosen: str, spec: LoadSpec) -> None:
     for name, reason in refusals.items():
-        if reason not in _said:
-            _said.add(reason)
-            spec.report(f"{spec.header.path.name} runs in the engine {chosen}, not in {name}: {reason}")
+        line = f"{spec.header.path.name} runs in the engine {chosen}, not in {name}: {reason}"
+        if _tell_parent is not None:
+            _tell_parent(reason, line)
+        elif is_new(reason):
+            spec.report(line)
 
 
 def _report_failures(failures: Mapping[str, str], chosen: str, spec: LoadSpec) -> None:
@@ -134,30 +142,66 @@ def _listed(rates: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {rate:,.0f} tokens/s" for name, rate in rates.items())
 
 
-def said_reasons() -> frozenset[str]:
-    """The reasons of refusals that this process has reported, for one that it starts."""
-    return frozenset(_said)
+def is_new(reason: str) -> bool:
+    """Whether this process has reported this reason for no file yet. From now on it has."""
+    if reason in _said:
+        return False
+    _said.add(reason)
+    return True
 
 
-def count_as_said(reasons: frozenset[str]) -> None:
-    """Do not report these any more: the process that started this one has done so."""
-    _said.update(reasons)
+def leave_reasons_to_parent(tell: Callable[[str, str], None]) -> None:
+    """In a child process: `tell` gets each reason of a refusal and the line that says it, and nothing is reported here.
+
+    The parent asks `is_new`, because it alone knows what its other children have said.
+    """
+    global _tell_parent
+    _tell_parent = tell
 
 
 def engine_in_words(header: GgufHeader, config: ModelConfig, output: OutputSpec, cache_dir: Path) -> str:
     """Which engine runs a file that is not loaded, and why, as far as that is known."""
-    candidates = Candidates(header, config)
+    record = _recorded(header, config, output, cache_dir)
+    candidates = Candidates(header, for_estimates(config, record))
     names = [driver.name for driver in candidates.drivers()]
     if len(names) < 2 or names[0] not in COMPARED:
         reasons = "; ".join(f"not {name}: {reason}" for name, reason in candidates.refusals.items())
         return f"{names[0]} ({reasons})" if names and reasons else ", ".join(names) or reasons
     if not config.warmup:
         return names[0]
-    record = MeasurementRecords(cache_dir).read(_key(header, config, output)) or {}
     rates = record.get("tokens_per_s")
     if record.get("engine") not in names or not isinstance(rates, dict):
         return f"{' or '.join(names)}: the faster one, measured when it is first served"
     return f"{record['engine']} ({_listed(rates)})"
+
+
+def for_estimates(config: ModelConfig, record: Mapping[str, Any]) -> ModelConfig:
+    """The configuration by which memory is estimated: with BF16 if the recorded engine has chosen it. Pure.
+
+    Matrices take less memory then, and without a record an engine assumes float32.
+    """
+    if config.compute.precision != "auto" or record.get("weights") != "BF16":
+        return config
+    return replace(config, compute=replace(config.compute, precision="bf16"))
+
+
+def estimated_bytes(header: GgufHeader, config: ModelConfig, output: OutputSpec, cache_dir: Path) -> int:
+    """An estimate of the memory that a model and its contexts take, in the precision that was measured before.
+
+    `output` is the default for requests. Raises `ModelFileError` if no engine runs the file.
+    """
+    known = for_estimates(config, _recorded(header, config, output, cache_dir))
+    return select_driver(header, known).memory_bytes(header, known)
+
+
+def _recorded(header: GgufHeader, config: ModelConfig, output: OutputSpec, cache_dir: Path) -> Mapping[str, Any]:
+    """What an earlier comparison has found; {} if there was none, or this configuration compares nothing."""
+    if config.compute.engine != "auto" or not config.warmup:
+        return {}
+    try:
+        return MeasurementRecords(cache_dir).read(_key(header, config, output)) or {}
+    except OSError:  # the file is gone
+        return {}
 
 
 def _key(header: GgufHeader, config: ModelConfig, output: OutputSpec) -> str:
@@ -172,7 +216,9 @@ class Comparison:
 
     spec: LoadSpec
     rates: dict[str, float] = field(default_factory=dict)  # tokens per second with all workers busy, by engine
+    weights: dict[str, str] = field(default_factory=dict)  # the type of those that run, by engine
     failures: dict[str, str] = field(default_factory=dict)  # messages only: an error's traceback keeps the weights
+    bf16_failed: bool = False  # in an engine that was measured without it
     _runs: dict[str, Callable[[], float]] = field(default_factory=dict)  # what measures the engines that are loaded
 
     def run(self, drivers: Sequence[EngineDriver]) -> None:
@@ -194,6 +240,8 @@ class Comparison:
             trained = loaded.engine.info.n_ctx_train
             plan = driver.plan(loaded, self.spec, min(self.spec.config.n_ctx or trained, trained))
             self._runs[driver.name] = lambda: measure_rate(loaded, plan, self.spec)
+            self.weights[driver.name] = loaded.weights_type
+            self.bf16_failed = self.bf16_failed or plan.bf16_failed
         except EngineFailure as error:
             self.failures[driver.name] = error.message
 

@@ -6,17 +6,17 @@ import ctypes
 from collections.abc import Iterable
 from contextlib import suppress
 
-from gguf_embed.engines.base import EngineContext, KeepsBuffers
+from gguf_embed.engines.base import KeepsBuffers
 
 
-def release_buffers(contexts: Iterable[EngineContext]) -> int:
-    """Free what these contexts need only while they run a batch. On the thread that they belong to.
+def release_buffers(owners: Iterable[object]) -> int:
+    """Free what those that are `KeepsBuffers` need only while they run a batch. On the thread that they belong to.
 
-    Returns how many of them keep such buffers.
+    Returns how many they are.
     """
-    keeping = [context for context in contexts if isinstance(context, KeepsBuffers)]
-    for context in keeping:
-        context.release_buffers()
+    keeping = [owner for owner in owners if isinstance(owner, KeepsBuffers)]
+    for owner in keeping:
+        owner.release_buffers()
     give_back_memory()
     return len(keeping)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def _cpu() -> str:
     return "\n".join(f"{name}: {fields[name]}" for name in _CPU_FIELDS if name in fields)
 
 
+@cache
 def _versions() -> tuple[str, ...]:
     return tuple(_version(package) for package in _PACKAGES)
 

@@ -20,10 +20,9 @@ from gguf_embed.errors import ConfigError, ModelFileError, WayOut
 from gguf_embed.gguf_file.bounds import check_bounds
 from gguf_embed.gguf_file.facts import check_can_embed, has_rank_head, pooling_type
 from gguf_embed.gguf_file.header import GgufHeader
-from gguf_embed.gguf_file.listwise_head import has_listwise_head
 from gguf_embed.gguf_file.token_heads import TokenHeads, has_token_heads, read_token_heads
 from gguf_embed.gguf_file.towers import read_model
-from gguf_embed.model_pool.model_info import describe_header, describe_loaded
+from gguf_embed.model_pool.model_info import default_output, describe_header, describe_loaded
 from gguf_embed.model_pool.model_threads import TokenizingThreads
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.preprocessing.pairs import PairForm, pair_form
@@ -31,7 +30,7 @@ from gguf_embed.preprocessing.tokenizers import Tokenizer, choose_tokenizer
 from gguf_embed.preprocessing.tokens import TokenLimits, closing_ids
 from gguf_embed.scheduler.image_scheduler import ImageScheduler
 from gguf_embed.scheduler.scheduler import BatchObserver, Scheduler
-from gguf_embed.types import TOKENS, EngineProcessState, ModelInfo, OutputSpec, Pooling
+from gguf_embed.types import EngineProcessState, ModelInfo, Pooling
 
 
 class LoadObserver(BatchObserver, Protocol):
@@ -110,7 +109,7 @@ def load_model(
     check_bounds(header)
     pooling = choose_pooling(header, config.pooling, report)
     on_restart = partial(observer.observe_engine_restart, located.name)
-    output = OutputSpec(TOKENS, for_scores=True) if has_listwise_head(header) else OutputSpec.of(pooling)
+    output = default_output(header, pooling)
     spec = LoadSpec(header, config, output, cache_dir, report, open_codec, on_stage, on_restart)
     driver, loaded = load_chosen(spec)
     with ExitStack() as stack:

@@ -23,7 +23,7 @@ from gguf_embed.gguf_file.facts import (
 from gguf_embed.gguf_file.header import GgufHeader
 from gguf_embed.gguf_file.listwise_head import has_listwise_head
 from gguf_embed.gguf_file.token_heads import has_colbert_head, has_sparse_head
-from gguf_embed.types import LISTWISE, MULTIVECTOR, SPARSE, ModelInfo, Pooling
+from gguf_embed.types import LISTWISE, MULTIVECTOR, SPARSE, TOKENS, ModelInfo, OutputSpec, Pooling
 
 LISTWISE_CONTEXT = 8_192
 """The tokens that a listwise reranker reads together if no context is configured. A context takes its memory at once:
@@ -83,6 +83,11 @@ def context_of(header: GgufHeader, configured: int) -> int:
     if configured or not has_listwise_head(header):
         return configured
     return min(LISTWISE_CONTEXT, context_length(header) or LISTWISE_CONTEXT)
+
+
+def default_output(header: GgufHeader, pooling: Pooling) -> OutputSpec:
+    """What the engine computes for a request that asks for nothing else. `pooling`: as configured, else the file's."""
+    return OutputSpec(TOKENS, for_scores=True) if has_listwise_head(header) else OutputSpec.of(pooling)
 
 
 def describe_loaded(info: ModelInfo, loaded: LoadedEngine, config: ModelConfig, tokenizer: str) -> ModelInfo:

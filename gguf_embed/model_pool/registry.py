@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gguf_embed.config import ModelConfig
-from gguf_embed.engines.select import select_driver
+from gguf_embed.engines.choice import estimated_bytes
 from gguf_embed.errors import ModelFileError
 from gguf_embed.gguf_file.digest import header_digest
 from gguf_embed.gguf_file.facts import check_can_embed, pooling_type
@@ -18,15 +18,17 @@ from gguf_embed.gguf_file.header import GgufHeader, read_header
 from gguf_embed.gguf_file.token_heads import heads_bytes
 from gguf_embed.gguf_file.towers import read_model
 from gguf_embed.model_pool.file_problems import problems_of
-from gguf_embed.model_pool.model_info import context_of, describe_header
+from gguf_embed.model_pool.model_info import context_of, default_output, describe_header
 from gguf_embed.model_pool.served_models import Identity, ModelSpec, Origin, ServedModels, changes, served_models
 from gguf_embed.model_store.catalog import Catalog
 from gguf_embed.model_store.default_model import DEFAULT_NAME
 from gguf_embed.model_store.folder import freeze_after
 from gguf_embed.model_store.locate import LocatedModel
 from gguf_embed.model_store.names import model_key, without_folders
+from gguf_embed.model_store.places import NO_HOME
 from gguf_embed.model_store.store import FILE_GONE, ModelStore, StoredModel
 from gguf_embed.preprocessing.prompt_prefixes import profile, prompts_of_header
+from gguf_embed.types import Pooling
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class RegistryConfig:
     strict_names: bool = False
     checks_vocabulary: bool = False  # of the named files, for their problems
     pulled: bool = True  # pulled models are served on every route; False: only where the machine's models are asked for
+    cache_dir: Path = NO_HOME  # with what was measured on this machine, by which memory is estimated
     is_alone: bool = False  # the named model answers to any unknown name, whatever was pulled
 
 
@@ -227,6 +230,7 @@ class ModelRegistry:
         info = describe_header(header, config)
         is_own = names[0] == DEFAULT_NAME  # converted here
         reads_vocabulary = self._config.checks_vocabulary and found.origin == "named" and not is_own
+        output = default_output(header, info.pooling or Pooling.NONE)
         further = (row.name, *row.aliases) if row is not None else ()
         info = replace(
             info,
@@ -247,7 +251,7 @@ class ModelRegistry:
             digest=found.digest,
             modified_unix_s=found.modified_unix_s,
             origin=found.origin,
-            memory_bytes=select_driver(header, config).memory_bytes(header, config) + heads_bytes(header),
+            memory_bytes=estimated_bytes(header, config, output, self._config.cache_dir) + heads_bytes(header),
         )
 
 

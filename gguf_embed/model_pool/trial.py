@@ -14,12 +14,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gguf_embed.engines.child_process import child_command, exit_in_words, last_words
-from gguf_embed.engines.choice import said_reasons
+from gguf_embed.engines.choice import is_new
 from gguf_embed.engines.memory import available_bytes
 from gguf_embed.engines.records import MeasurementRecords, record_key
 from gguf_embed.engines.select import has_other_engines
@@ -92,7 +92,7 @@ class Trial:
         kind, *values = json.loads(after)
         if kind == "stage":
             self.stage = values[0]
-        elif kind == "report":
+        elif kind == "report" and all(map(is_new, values[1:])):  # a line, and perhaps the reason that it gives
             self.said.add(values[0])
         elif kind == "error":
             self.error = ModelFileError(values[0], [WayOut(way) for way in values[1]])
@@ -207,7 +207,7 @@ def run_trial(job: TrialJob, limits: TrialLimits, report: Callable[[str], None])
     reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True)
     reader.start()
     try:
-        process.stdin.write(pickle.dumps(replace(job, said=said_reasons())))
+        process.stdin.write(pickle.dumps(job))
         process.stdin.flush()
         trial = _watch(process, lines, limits, report)
     finally:

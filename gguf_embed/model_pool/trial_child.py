@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.child_process import be_the_first_to_go
-from gguf_embed.engines.choice import count_as_said
+from gguf_embed.engines.choice import leave_reasons_to_parent
 from gguf_embed.engines.select import open_codec
 from gguf_embed.errors import EmbedError, ModelFileError, WayOut
 from gguf_embed.gguf_file import towers
@@ -56,7 +56,6 @@ class TrialJob:
     name: str
     config: ModelConfig
     cache_dir: Path
-    said: frozenset[str] = frozenset()  # reasons of refusals that the server has reported before
 
 
 class _NoObserver:
@@ -72,7 +71,7 @@ def main() -> None:
     job = pickle.load(sys.stdin.buffer)  # from the parent
     threading.Thread(target=_end_with_parent, daemon=True).start()
     be_the_first_to_go()
-    count_as_said(job.said)
+    leave_reasons_to_parent(lambda reason, line: say("report", line, reason))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("gguf_embed.llama").setLevel(logging.DEBUG)
     try:

@@ -12,6 +12,7 @@ from typing import cast
 
 from gguf_embed.config import QueueConfig
 from gguf_embed.engines.base import BatchLimits, ContextSpec, ExecutionPlan, ImageReader
+from gguf_embed.engines.freed_memory import release_buffers
 from gguf_embed.errors import InvalidRequest, Overloaded, WayOut
 from gguf_embed.scheduler.admission import excess_tokens
 from gguf_embed.scheduler.retry_times import RetryTimes
@@ -65,6 +66,10 @@ class _ReaderContext:
             task.n_tokens = row.n_tokens
         outputs = [row.output for row in rows]
         return type(outputs[0]).join(outputs)
+
+    def release_buffers(self) -> None:
+        """Implements `KeepsBuffers`: those of the reader, if it keeps any."""
+        release_buffers([self.reader])
 
     def close(self) -> None:
         """The reader stays open for the other contexts."""

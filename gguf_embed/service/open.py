@@ -65,6 +65,7 @@ def open_service(options: ServiceOptions, metrics: Metrics, report: Callable[[st
         options.strict_names,
         options.check_vocabularies,
         options.pulled,
+        cache,
         options.is_alone and len(named) == 1,
     )
     registry = ModelRegistry(config, store, load_catalog(), PATIENCE_S)

@@ -31,6 +31,9 @@ class FakeDriver:
     reason: str | None = None
     tokens_per_s: float = 0.0
     failure: Exception | None = None
+    bf16_failed: bool = False
+    weights_type: str = ""  # "": its name
+    needs_bf16: str = ""  # why it refuses unless BF16 is certain
     n_loads: int = 0
     n_created: int = 0
 
@@ -38,8 +41,8 @@ class FakeDriver:
         self.n_created += 1
         return self
 
-    def refusal(self, header: object, config: object) -> str | None:
-        return self.reason
+    def refusal(self, header: object, config: ModelConfig) -> str | None:
+        return self.needs_bf16 if self.needs_bf16 and config.compute.precision != "bf16" else self.reason
 
     def memory_bytes(self, header: object, config: object) -> int:
         return 2**20
@@ -49,11 +52,11 @@ class FakeDriver:
         if self.failure is not None:
             raise self.failure
         engine = FakeEngine()
-        return LoadedEngine(engine, engine.codec, self.name)
+        return LoadedEngine(engine, engine.codec, self.weights_type or self.name)
 
     def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> Any:
-        assert loaded.weights_type == self.name
-        return fake_plan(n_workers=1)
+        assert loaded.weights_type == (self.weights_type or self.name)
+        return replace(fake_plan(n_workers=1), bf16_failed=self.bf16_failed)
 
 
 @dataclass
@@ -83,7 +86,8 @@ class Engines:
         return self.openvino.n_loads, self.llama.n_loads
 
     def rate(self, loaded: LoadedEngine, plan: object, spec: object) -> float:
-        return {driver.name: driver.tokens_per_s for driver in (self.openvino, self.llama)}[loaded.weights_type]
+        drivers = (self.openvino, self.llama)
+        return {driver.weights_type or driver.name: driver.tokens_per_s for driver in drivers}[loaded.weights_type]
 
 
 @pytest.fixture
@@ -213,6 +217,17 @@ def test_a_remembered_engine_that_refuses_now_is_not_taken(engines):
     assert engines.n_loads == (1, 1)
 
 
+def test_memory_is_estimated_by_the_precision_that_was_measured_before(engines):
+    engines.openvino.weights_type = "BF16"
+    engines.choose()
+    engines.openvino.needs_bf16 = "its float32 weights are too large"
+    assert engines.choose() == "openvino"
+    assert words(engines) == "openvino (openvino 100 tokens/s, llama 50 tokens/s)"
+    for others in ({"precision": "f32"}, {"warmup": False}, {"n_threads": 1}):
+        assert engines.choose(**others) == "llama"
+    assert engines.n_loads == (1, 1)
+
+
 def test_if_no_engine_accepts_every_reason_is_listed(engines):
     engines.openvino.reason, engines.llama.reason = "it is too large", "it is unknown"
     with pytest.raises(ModelFileError) as caught:
@@ -323,6 +338,22 @@ def test_a_failure_while_measuring_is_not_remembered(engines, monkeypatch):
     assert engines.choose() == "openvino"
     failing.clear()
     assert engines.choose() == "llama"
+
+
+def test_a_comparison_without_bf16_which_failed_is_not_remembered(engines):
+    engines.openvino.bf16_failed, engines.llama.tokens_per_s = True, 200.0
+    assert engines.choose() == "llama"
+    engines.openvino.bf16_failed, engines.openvino.tokens_per_s = False, 400.0
+    assert [engines.choose() for _ in range(2)] == ["openvino"] * 2
+    assert engines.n_loads == (2, 2)
+
+
+def test_what_an_engine_says_when_it_is_loaded_is_reported_once(engines, monkeypatch):
+    load = engines.openvino.load
+    monkeypatch.setattr(engines.openvino, "load", lambda spec: (spec.report("it is old"), load(spec))[1])
+    load_chosen(engines.spec())
+    assert engines.n_loads == (2, 1)
+    assert engines.lines.count("it is old") == 1
 
 
 def test_if_all_engines_fail_the_preferred_one_s_reason_is_the_error_and_nothing_is_remembered(engines):

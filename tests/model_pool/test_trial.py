@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
+from gguf_embed.engines import choice
 from gguf_embed.engines.child_process import last_words
 from gguf_embed.engines.records import MeasurementRecords
 from gguf_embed.errors import ModelFileError, WayOut
@@ -49,7 +50,8 @@ def job_of(path: Path, config: ModelConfig = LLAMA) -> TrialJob:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def said(monkeypatch) -> list[str]:
+    monkeypatch.setattr(choice, "_said", set())
     return []
 
 
@@ -232,6 +234,15 @@ def test_an_openvino_that_cannot_be_imported_means_llama_cpp(tmp_path, checks, s
     )
     assert "was checked in a child process" in said[1]
     assert len(said) == 2
+
+
+def test_why_an_engine_is_not_used_is_said_once_for_all_files(tmp_path, checks, said, monkeypatch):
+    fake_openvino(tmp_path, monkeypatch, BROKEN)
+    config = ModelConfig(warmup=False)
+    found = [checks.check(job_of(write_tiny_encoder(tmp_path / f"{name}.gguf"), config), 64 * MIB) for name in "ab"]
+    assert [line for line in said if "not in openvino" in line] == [said[0]]
+    assert found == [{said[0]}, set()]
+    assert len(said) == 3
 
 
 def test_a_configured_openvino_that_cannot_be_imported_is_an_error_and_no_verdict(tmp_path, checks, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Sequence
 
@@ -65,6 +66,17 @@ async def occupied(
 ROOM_FOR_3 = QueueConfig(max_s=3.0, max_wait_s=0.0)  # at one input per second, as long as nothing was measured
 
 
+class BufferedReader(ScriptedReader):
+    """Keeps buffers, and says in `released` on which thread they were freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released: queue.Queue[str] = queue.Queue()
+
+    def release_buffers(self) -> None:
+        self.released.put(threading.current_thread().name)
+
+
 @pytest.fixture
 def reader():
     return ScriptedReader()
@@ -84,6 +96,17 @@ def test_rows_and_tokens_come_in_the_order_of_the_texts(worker, reader):
     assert done.n_tokens == [3, 1, 2]
     assert reader.read == [2, 0, 1]
     assert done.queue_s >= 0 <= done.compute_s
+
+
+def test_an_idle_image_thread_frees_its_readers_buffers_and_goes_on(monkeypatch):
+    monkeypatch.setattr("gguf_embed.scheduler.worker.RELEASE_AFTER_S", 0.01)
+    reader = BufferedReader()
+    worker = ImageScheduler(reader, ROOM_FOR_3)
+    for index in (1, 2):
+        done = asyncio.run(worker.submit(texts(index), MEAN))
+        assert [output.matrix[0, 0] for output in done.outputs] == [index + 1]
+        assert reader.released.get(timeout=20) == "embed-worker-0"
+    worker.close()
 
 
 def test_inputs_are_computed_in_groups_as_large_as_the_reader_takes():

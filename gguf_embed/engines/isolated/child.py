@@ -29,7 +29,7 @@ from gguf_embed.engines.base import (
     LoadSpec,
 )
 from gguf_embed.engines.child_process import be_the_first_to_go
-from gguf_embed.engines.choice import load_chosen
+from gguf_embed.engines.choice import leave_reasons_to_parent, load_chosen
 from gguf_embed.engines.freed_memory import release_buffers
 from gguf_embed.engines.isolated import frames
 from gguf_embed.engines.isolated.messages import (
@@ -97,6 +97,7 @@ class _ChildEngine:
 
     def load(self, job: LoadJob, say: Callable[[Said], None]) -> Loaded:
         _start_log(job.log_level)
+        leave_reasons_to_parent(lambda reason, line: say(Said("report", line, reason)))
         self.spec = LoadSpec(
             read_model(job.path),
             job.config,
@@ -175,7 +176,7 @@ class _Lane:
                 self.opened = request
                 self._context(1)
             case ReleaseBuffers():
-                return release_buffers(self.contexts.values())
+                return release_buffers((*self.contexts.values(), self.images))
             case EmbedImages(inputs, output):
                 assert self.images is not None
                 return self.images.embed_batch(inputs, output)

@@ -84,10 +84,7 @@ class IsolatedContext:
 
     def release_buffers(self) -> None:
         """Implements `KeepsBuffers`."""
-        lane = self._lane
-        if lane is not None and self._supervisor.is_current(lane):
-            with suppress(EmbedError):  # the process has ended, which the next batch will say
-                self._supervisor.call(lane, ReleaseBuffers(), self._supervisor.stage_s, "freeing memory")
+        _release_buffers(self._supervisor, self._lane)
 
     def close(self) -> None:
         """Safe to call twice."""
@@ -194,7 +191,18 @@ class IsolatedImages:
         )
         return rows
 
+    def release_buffers(self) -> None:
+        """Implements `KeepsBuffers`."""
+        _release_buffers(self._supervisor, self._lane)
+
     def close(self) -> None:
         if self._lane is not None:
             self._lane.close()
             self._lane = None
+
+
+def _release_buffers(supervisor: Supervisor, lane: Lane | None) -> None:
+    """Of what uses the lane, if it leads to the process that runs now."""
+    if lane is not None and supervisor.is_current(lane):
+        with suppress(EmbedError):  # the process has ended, which the next batch will say
+            supervisor.call(lane, ReleaseBuffers(), supervisor.stage_s, "freeing memory")

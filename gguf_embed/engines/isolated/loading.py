@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from gguf_embed.engines.choice import is_new
 from gguf_embed.engines.isolated import frames
 from gguf_embed.engines.isolated.messages import Loaded, LoadJob, Said
 from gguf_embed.engines.isolated.process import REAPED_S, EngineProcess, Lane
@@ -23,11 +24,11 @@ class Listener:
     stage: str = "starting"
 
     def hear(self, said: Said) -> None:
-        if said.kind == "report":
-            self.report(said.text)
-        else:
+        if said.kind == "stage":
             self.stage = said.text
             self.on_stage(said.text)
+        elif not said.reason or is_new(said.reason):
+            self.report(said.text)
 
 
 def load(process: EngineProcess, job: LoadJob, limit_s: float, listener: Listener) -> tuple[Loaded, Lane]:

@@ -60,7 +60,7 @@ class CodecCall:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseBuffers:
-    """Frees what only running batches need. The answer is how many contexts did."""
+    """Frees what only running batches need. The answer is how many contexts and image readers did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ class Said:
 
     kind: Literal["report", "stage"]
     text: str
+    reason: str = ""  # why an engine does not run the file, in a line that is reported once for all files
 
 
 @dataclass(frozen=True, slots=True)

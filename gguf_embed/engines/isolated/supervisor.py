@@ -87,7 +87,8 @@ class Supervisor:
         lane = self._load_lane
         assert lane is not None
         plan: Plan = self.call(lane, MakePlan(max_input_tokens), self.stage_s, "measuring it")
-        self._job = replace(self._job, planner=plan.planner)
+        config = _in_float32(self._job.config) if plan.plan.bf16_failed else self._job.config
+        self._job = replace(self._job, planner=plan.planner, config=config)
         lane.close()
         return plan
 
@@ -242,6 +243,11 @@ class Supervisor:
 def _with_engine(config: ModelConfig, engine: str) -> ModelConfig:
     """The same for the next process: the engine is not chosen again, because another one gives other vectors."""
     return replace(config, compute=replace(config.compute, engine=engine))
+
+
+def _in_float32(config: ModelConfig) -> ModelConfig:
+    """The same for the next process: BF16, which may not fail there, gives other vectors."""
+    return replace(config, compute=replace(config.compute, precision="f32"))
 
 
 def _state(job: LoadJob) -> tuple[int, int] | None:

@@ -20,7 +20,7 @@ from gguf_embed.engines.openvino.samples import SAMPLES
 from gguf_embed.engines.openvino.stored_constants import StoredConstants
 from gguf_embed.engines.openvino.support import DECODERS
 from gguf_embed.engines.openvino.weights import GraphWeights
-from gguf_embed.errors import ConfigError, EngineFailure
+from gguf_embed.errors import ConfigError
 from gguf_embed.gguf_file.adapters import TaskRows, read_adapters
 from gguf_embed.gguf_file.constants import VocabularyType
 from gguf_embed.gguf_file.facts import (
@@ -103,11 +103,13 @@ class ModelBuilder:
     def measured(self) -> Choice:
         """The best precision, streams and batch size for this machine. Takes about a second for a small model."""
         compute = self._spec.config.compute
-        precision = compute.precision
-        if precision == "auto" and not (self._wants_bf16() and self._can_mark()):
-            precision = "f32"
+        precision = compute.precision if self._wants_bf16() else "f32"
         n_threads = threads_for(compute)
-        return calibrate(self.compile, self._samples(), self._spec.output, n_threads, precision, drop=self.drop)
+        choice = calibrate(self.compile, self._samples(), self._spec.output, n_threads, precision, drop=self.drop)
+        if choice.bf16_failed:
+            name = self._spec.header.path.name
+            self._spec.report(f"{name} runs in float32: {choice.agreement.removeprefix(f'{name}: ')}")
+        return choice
 
     def _wants_bf16(self) -> bool:
         """Whether BF16 is configured, or may be chosen."""
@@ -115,14 +117,6 @@ class ModelBuilder:
         if config.compute.precision != "auto":
             return config.compute.precision == REDUCED
         return config.warmup and config.compute.weights != "file" and computes_bf16()
-
-    def _can_mark(self) -> bool:
-        try:
-            self._network(REDUCED)
-        except EngineFailure as error:
-            self._spec.report(f"{self._spec.header.path.name} runs in float32: {error.message}")
-            return False
-        return True
 
     def check_precision(self) -> None:
         """Raises `ConfigError` if BF16 is configured, and the CPU has no instructions for it."""

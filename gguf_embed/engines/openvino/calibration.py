@@ -42,6 +42,7 @@ class Choice:
     kernel: str = ""  # that multiplies the matrices, by OpenVINO's name; "": not known
     agreement: str = ""  # how near BF16 is to float32, or why it does not work, in words; "": not checked
     measured: bool = False
+    bf16_failed: bool = False  # perhaps for a reason that passes, which `agreement` says
 
     def with_streams(self, n_streams: int | None) -> Choice:
         """The same with a configured number of streams; None: as it is."""
@@ -126,28 +127,29 @@ def calibrate(
     with the precision that is decided against, when no engine uses its weights any more.
     """
     with closing(_Engines(compile_engine, drop)) as engines:
-        chosen, agreement = _choose_precision(engines, samples, output, precision)
-        engines.keep(chosen)
-        return replace(_fastest(engines, chosen, n_threads, output), agreement=agreement, measured=True)
+        chosen = _choose_precision(engines, samples, output, precision)
+        engines.keep(chosen.precision)
+        fastest = _fastest(engines, chosen.precision, n_threads, output)
+        return replace(fastest, agreement=chosen.agreement, measured=True, bf16_failed=chosen.bf16_failed)
 
 
 def _choose_precision(
     engines: _Engines, samples: Sequence[Sequence[int]], output: OutputSpec, precision: str
-) -> tuple[str, str]:
-    """The precision, and how near BF16 is to float32, in words."""
+) -> Choice:
+    """The precision, how near BF16 is to float32, and whether BF16 failed; streams and sizes are not chosen yet."""
     if precision == FULL:
-        return FULL, ""
+        return Choice(FULL)
     full = engines.get(FULL)
     try:
         reduced = engines.get(REDUCED)
         found = compare(full, reduced, samples, output)
         if precision == REDUCED or (found.is_good and _is_faster(reduced, full, output)):
-            return REDUCED, str(found)
-        return FULL, str(found)
+            return Choice(REDUCED, agreement=str(found))
+        return Choice(FULL, agreement=str(found))
     except EngineFailure as error:
         if precision == REDUCED:
             raise
-        return FULL, error.message  # float32 still works
+        return Choice(FULL, agreement=error.message, bf16_failed=True)  # float32 still works
 
 
 def _is_faster(one: OpenVinoEngine, other: OpenVinoEngine, output: OutputSpec) -> bool:

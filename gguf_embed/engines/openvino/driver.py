@@ -92,6 +92,7 @@ class OpenVinoDriver:
             kernels=choice.kernel or "unchecked",
             details=_details(choice),
             measured=choice.measured,
+            bf16_failed=choice.bf16_failed,
         )
 
 
@@ -135,7 +136,10 @@ def _image_opener(spec: LoadSpec, n_embd: int, precision: str) -> Callable[[], I
 
 
 def _choose(builder: ModelBuilder, spec: LoadSpec) -> Choice:
-    """How to compute: as measured on this machine before, or now. Without warm-up, the defaults."""
+    """How to compute: as measured on this machine before, or now. Without warm-up, the defaults.
+
+    A choice that was made because BF16 failed is not kept, so the next load tries it again.
+    """
     from gguf_embed.engines.openvino.calibration import BATCH_TOKENS, Choice
 
     compute = spec.config.compute
@@ -149,7 +153,7 @@ def _choose(builder: ModelBuilder, spec: LoadSpec) -> Choice:
     key = record_key(spec.header.path, "openvino", *settings)
     recorded = Choice.from_record(records.read(key))
     chosen = recorded or builder.measured()
-    if recorded is None:
+    if recorded is None and not chosen.bf16_failed:
         records.write(key, chosen.to_record())
     return chosen.with_streams(compute.n_workers)
 

@@ -73,6 +73,11 @@ class TowerReader:
             raise EngineFailure("the image tower returned numbers that are not finite")
         return found
 
+    def release_buffers(self) -> None:
+        """Implements `KeepsBuffers`."""
+        if self._request is not None:
+            self._request.get_compiled_model().release_memory()
+
     def close(self) -> None:
         """Safe to call twice."""
         self._request = None

@@ -15,16 +15,22 @@ import numpy as np
 import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
+from gguf_embed.engines import choice
 from gguf_embed.engines.isolated import supervisor
-from gguf_embed.engines.isolated.messages import OpenImages, ReleaseBuffers
+from gguf_embed.engines.isolated.messages import MakePlan, OpenImages, ReleaseBuffers
 from gguf_embed.engines.isolated.supervisor import Limits
 from gguf_embed.engines.memory import child_pids, resident_bytes
 from gguf_embed.errors import ModelLoadFailed, Unavailable
-from gguf_embed.types import Pooling, RerankRequest
+from gguf_embed.metrics import Metrics
+from gguf_embed.model_pool.loading import load_model
+from gguf_embed.model_store.locate import LocatedModel
+from gguf_embed.types import ImageInput, Pooling, RerankRequest
 from tests.gguf_models import write_tiny_encoder
 from tests.model_pool.test_trial import BROKEN, ending_model, fake_openvino
 from tests.running import Running, running
 from tests.static_models import write_static
+from tests.tower_models import write_own
+from tests.vision_models import noise, png
 
 TEXTS = ("the cat sat", "a", "the dog saw the red house and the cat", "hello world " * 5)
 
@@ -184,6 +190,39 @@ def test_the_engine_of_the_first_start_is_kept(models, tmp_path, monkeypatch):
         np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, result.output.matrix)
 
 
+def test_why_an_engine_is_not_used_is_said_once_for_all_processes(models, tmp_path, monkeypatch):
+    fake_openvino(tmp_path, monkeypatch, BROKEN)
+    monkeypatch.setattr(choice, "_said", set())
+    said: list[str] = []
+    for name in ("encoder", "decoder"):
+        located = LocatedModel(models / f"{name}.gguf", name)
+        model = load_model(located, config_of(), tmp_path / "cache", Metrics(), said.append)
+        model.close()
+        assert model.info.engine == "llama"
+    (line,) = said
+    assert line.startswith("encoder.gguf runs in the engine llama, not in openvino: the package openvino cannot be")
+
+
+def test_an_engine_whose_bf16_failed_computes_in_float32_when_it_is_started_again(models, tmp_path, monkeypatch):
+    """BF16, which may not fail then, would give other vectors."""
+    call = supervisor.Supervisor.call
+
+    def without_bf16(self, lane, request, *limit) -> object:
+        answer = call(self, lane, request, *limit)
+        if isinstance(request, MakePlan):
+            return replace(answer, plan=replace(answer.plan, bf16_failed=True))
+        return answer
+
+    monkeypatch.setattr(supervisor.Supervisor, "call", without_bf16)
+    config = replace(config_of("openvino"), compute=ComputeConfig(engine="openvino"))
+    with running(models / "encoder.gguf", config, tmp_path) as started:
+        before = started.embed("the cat").output.matrix
+        (model,) = started.service.loaded()
+        assert model.loaded.engine.supervisor._job.config.compute.precision == "f32"
+        os.kill(process_of(started).pid, signal.SIGKILL)
+        np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, before)
+
+
 def test_an_engine_that_hangs_is_ended_and_started_again(models, tmp_path):
     with running(models / "encoder.gguf", config_of(), tmp_path) as started:
         before = started.embed("the cat").output.matrix
@@ -273,21 +312,35 @@ def test_the_memory_of_the_process_counts(models, tmp_path):
         assert status.memory_bytes >= 120 * 2**20
 
 
-def test_an_idle_engine_gives_memory_back_and_goes_on(models, tmp_path, monkeypatch):
+@pytest.fixture
+def answers(monkeypatch) -> queue.Queue:
+    """What the process answers when it is asked to free buffers, which an idle thread does soon."""
     monkeypatch.setattr("gguf_embed.scheduler.worker.RELEASE_AFTER_S", 0.05)
-    answers = queue.Queue()
+    found = queue.Queue()
     call = supervisor.Supervisor.call
 
     def note(self, lane, request, *limit) -> object:
         answer = call(self, lane, request, *limit)
         if isinstance(request, ReleaseBuffers):
-            answers.put(answer)
+            found.put(answer)
         return answer
 
     monkeypatch.setattr(supervisor.Supervisor, "call", note)
+    return found
+
+
+def test_an_idle_engine_gives_memory_back_and_goes_on(models, tmp_path, answers):
     with running(models / "encoder.gguf", config_of(), tmp_path) as started:
         before = started.embed("the cat").output.matrix
         assert answers.get(timeout=10) == 1  # context
         np.testing.assert_array_equal(started.embed("the cat").output.matrix, before)
         os.kill(process_of(started).pid, signal.SIGKILL)  # while the worker waits to free them again
         np.testing.assert_array_equal(embed_again(started, "the cat").output.matrix, before)
+
+
+def test_an_idle_image_tower_gives_memory_back_and_goes_on(tmp_path, answers):
+    images = (ImageInput(0, (png(noise(1)),)),)
+    with running(write_own("clip_quick", tmp_path), config_of(), tmp_path) as started:
+        before = started.embed("", images=images).output.matrix
+        assert answers.get(timeout=10) == 1  # reader: no text was computed, so there is no context
+        np.testing.assert_array_equal(started.embed("", images=images).output.matrix, before)

@@ -142,6 +142,7 @@ def test_bf16_is_chosen_if_it_is_good_and_faster_or_configured(monkeypatch, prec
     choice = run(monkeypatch, Script(rates), precision, agreement)
     assert (choice.precision, choice.measured) == (chosen, True)
     assert choice.agreement == ("" if precision == "f32" else str(agreement))
+    assert not choice.bf16_failed
 
 
 @pytest.mark.parametrize(
@@ -255,6 +256,7 @@ def test_a_cpu_that_cannot_compile_bf16_after_all_runs_float32_unless_bf16_is_co
     else:
         choice = calibrate(compile_full, [[1, 2]], MEAN, 2, precision)
         assert (choice.precision, choice.agreement) == ("f32", "no such instructions")
+        assert choice.bf16_failed
 
 
 def test_engines_are_closed_when_measuring_fails(monkeypatch):

@@ -320,6 +320,31 @@ def test_a_temporary_folder_without_room_means_float32_unless_bf16_is_configured
         assert "encoder.gguf runs in float32: BF16 needs a folder" in said[0]
 
 
+@pytest.mark.parametrize("failing", ["serialize", "compile_graph"])
+def test_a_choice_that_was_made_because_bf16_failed_is_not_remembered(encoder, tmp_path, monkeypatch, failing):
+    module = {"serialize": precision_module, "compile_graph": build}[failing]
+    real, said = getattr(module, failing), []
+
+    def fail(model: Any, precision: str, *rest: Any) -> Any:
+        if failing == "serialize" or precision == "bf16":
+            raise RuntimeError("no room")
+        return real(model, precision, *rest)
+
+    monkeypatch.setattr(build, "computes_bf16", lambda: True)
+    spec = replace(spec_of(encoder, tmp_path / "cache"), report=said.append)
+    with monkeypatch.context() as failed:
+        failed.setattr(module, failing, fail)
+        assert load_and_plan(spec).bf16_failed
+    (line,) = said
+    assert line.startswith("encoder.gguf runs in float32: ")
+    assert line.count("encoder.gguf") == 1
+    assert "no room" in line
+    assert not (tmp_path / "cache").exists()
+    assert not load_and_plan(spec).bf16_failed
+    assert len(list((tmp_path / "cache" / "measured").iterdir())) == 1
+    assert said == [line]
+
+
 @pytest.mark.skipif(not computes_bf16(), reason="this CPU has no BF16 instructions")
 def test_bf16_needs_no_temporary_folder_but_shared_memory(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_embed.engines.base import ImageReader, LoadedEngine
-from gguf_embed.engines.openvino import precision
+from gguf_embed.engines.base import ImageReader, KeepsBuffers, LoadedEngine
+from gguf_embed.engines.openvino import precision, runtime
 from gguf_embed.engines.openvino.driver import OpenVinoDriver
 from gguf_embed.engines.openvino.images import TowerReader, find_tower
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError, NotSupported
@@ -121,6 +121,20 @@ def test_an_image_is_the_same_alone_and_among_others(tmp_path):
         together = image_vectors(reader)
         alone = np.concatenate([image_vectors(reader, [file]) for file in PICTURES])
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_buffers_that_were_freed_come_back(tmp_path, monkeypatch):
+    freed = []
+    graphs = runtime.ov.CompiledModel
+    release = graphs.release_memory
+    monkeypatch.setattr(graphs, "release_memory", lambda graph: (release(graph), freed.append(graph)))
+    with opened(write_own("clip_quick", tmp_path)) as (_, reader):
+        before = image_vectors(reader)
+        assert isinstance(reader, KeepsBuffers)
+        reader.release_buffers()
+        assert len(freed) == 1
+        np.testing.assert_array_equal(image_vectors(reader), before)
+    reader.release_buffers()  # closed
 
 
 def test_a_text_tower_alone_reads_no_images(tmp_path):
