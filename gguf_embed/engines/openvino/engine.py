@@ -98,25 +98,23 @@ class OpenVinoContext:
         lengths = self._check(batch)
         graph = self._compiled.alone if n_threads == self._compiled.alone_threads else self._compiled.shared
         request = self._requests.get(id(graph))
-        if request is not None:
-            return self._compute(request, batch, lengths)
-        with openvino_errors("OpenVINO cannot prepare a batch"):
-            request = self._requests[id(graph)] = graph.create_infer_request()
-        rows = self._compute(request, batch, lengths)
-        self._compiled.constants.release()  # the first batch has packed the matrices
-        return rows
-
-    def _compute(self, request: Any, batch: Sequence[Sequence[int]], lengths: np.ndarray) -> Rows:
-        """In several calls if the lengths differ so much that this is faster."""
+        is_first = request is None
+        if is_first:
+            with openvino_errors("OpenVINO cannot prepare a batch"):
+                request = self._requests[id(graph)] = graph.create_infer_request()
         parts = split_by_length(lengths.tolist(), self._compiled.cost) if len(batch) > 1 else []
         if len(parts) < 2:
-            return self._run(request, batch, lengths)
-        outputs: list[Rows | None] = [None] * len(batch)
-        for part in parts:
-            output = self._run(request, [batch[number] for number in part], lengths[part])
-            for position, number in enumerate(part):
-                outputs[number] = output.part(position)
-        return Rows.join(outputs)
+            rows = self._run(request, batch, lengths)
+        else:
+            outputs: list[Rows | None] = [None] * len(batch)
+            for part in parts:
+                output = self._run(request, [batch[number] for number in part], lengths[part])
+                for position, number in enumerate(part):
+                    outputs[number] = output.part(position)
+            rows = Rows.join(outputs)
+        if is_first:
+            self._compiled.constants.release()  # the matrices are packed now
+        return rows
 
     def _run(self, request: Any, batch: Sequence[Sequence[int]], lengths: np.ndarray) -> Rows:
         """Compute texts of similar length in one call."""

@@ -13,6 +13,7 @@ from gguf_embed.engines.openvino.failures import openvino_errors, reason_of
 from gguf_embed.engines.openvino.graphs.image_tower import ImageNetwork, build_image_network
 from gguf_embed.engines.openvino.precision import keep_exact
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED, compile_graph
+from gguf_embed.engines.openvino.stored_constants import StoredConstants
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError, NotSupported, WayOut
 from gguf_embed.gguf_file import towers
@@ -52,6 +53,7 @@ class TowerReader:
                     f"{n_embd}: "
                     "give the image tower of the same model"
                 )
+            self._constants = StoredConstants.of(network.model)
             self._request: Any = _compiled(network, precision, spec, self._form)
         self._n_rows = network.n_rows
 
@@ -75,6 +77,7 @@ class TowerReader:
 
     def release_buffers(self) -> None:
         """Implements `KeepsBuffers`."""
+        self._constants.release()
         if self._request is not None:
             self._request.get_compiled_model().release_memory()
 

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,25 +17,13 @@ from gguf_embed.engines.openvino.engine import OpenVinoEngine
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED, compile_graph, computes_bf16, model_of, op
 from gguf_embed.engines.openvino.stored_constants import StoredConstants
 from gguf_embed.types import OutputSpec, Pooling
-from tests.engines.openvino.running import load_spec
+from tests.engines.openvino.running import kib_in_memory, load_spec
 from tests.gguf_models import CLS, SEP, write_tiny_encoder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="constants are moved on Linux only")
 
 SIZE = 512
 BATCHES = ([[CLS, 5, 6, 7, SEP], [CLS, 8, SEP]], [[CLS, 9, SEP]], [[CLS, *range(5, 30), SEP]] * 3)
-
-
-def kib_in_memory() -> dict[str, int]:
-    """Of each file without a name that is in this process's memory, by its number in the file system."""
-    found: Counter[str] = Counter()
-    number = ""
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-            number = line.split()[4] if line.endswith("(deleted)") else ""
-        elif number and line.startswith("Rss:"):
-            found[number] += int(line.split()[1])
-    return found
 
 
 def product(matrix: np.ndarray) -> Any:
