@@ -153,11 +153,8 @@ def test_the_disk_usually_answers_in_the_time_that_a_request_waits_for_it(launch
     computed = [one.embed(text).tobytes() for text in texts]
     one.end(signal.SIGTERM)  # it writes what waits
     other = launch(*flags)
-    for text, row in zip(texts, computed, strict=True):
-        assert other.embed(text).tobytes() == row
-        if count(other, "disk_hit"):
-            return
-    pytest.fail("no text of 50 was found in time")
+    assert [other.embed(text).tobytes() for text in texts] == computed
+    assert count(other, "disk_hit") > len(texts) / 2
 
 
 def test_each_key_finds_its_own_only(launch, models):
