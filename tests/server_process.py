@@ -143,13 +143,12 @@ def start_server(cache_dir: Path, *flags: str | Path, **environment: str) -> Ser
     What it says on stderr goes into its own output, so that a failure shows it.
     """
     address = [] if "LLAMA_ARG_PORT" in environment else ["--port", "0"]
-    process = subprocess.Popen(
-        command("serve", *address, *flags),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=clean_environment(cache_dir, environment),
-    )
+    return started(command("serve", *address, *flags), clean_environment(cache_dir, environment))
+
+
+def started(words: Sequence[str], environment: Mapping[str, str]) -> Server:
+    """The server that this command starts, when it listens. The caller ends the process."""
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     assert process.stdout is not None
     banner: list[str] = []
     for line in process.stdout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -168,22 +169,33 @@ def stop_all(server: Server) -> None:
         os.kill(pid, signal.SIGTERM)
 
 
+def listens(server: Server) -> bool:
+    try:
+        socket.create_connection((server.host, server.port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
     "end", [stop_all, lambda server: server.process.send_signal(signal.SIGINT)], ids=["TERM", "INT"]
 )
 def test_requests_in_flight_are_finished_when_the_server_ends(launch, models, end: Callable[[Server], None]):
     server = launch("--isolate", "-m", models / "encoder.gguf")
-    pids = children(server)
+    (pid,) = children(server)
     texts = [f"{WORDS} {number}" for number in range(2000)]
+    os.kill(pid, signal.SIGSTOP)  # so that the request is in flight until the server has begun to end
     with ThreadPoolExecutor(2) as threads:
         sent = threads.submit(server.post, "/v1/embeddings", {"input": texts})
         wait_until(lambda: server.get("/ready").json()["running_texts"] > 0)
         begun_s = time.monotonic()
         end(server)
+        wait_until(lambda: not listens(server))
+        os.kill(pid, signal.SIGCONT)
         reply = sent.result()
     assert reply.status == 200
     assert len(reply.vectors()) == 2000
     assert server.process.wait(30) == 0
     assert "all in-flight requests completed" in server.output.text()
     assert time.monotonic() - begun_s < 20
-    assert not any(map(is_running, pids))
+    assert not is_running(pid)

@@ -75,14 +75,20 @@ def test_after_close_every_method_says_so(open_model):
             call()
 
 
-def test_close_waits_for_calls_that_are_running(open_model):
+def test_close_waits_for_calls_that_are_running(open_model, monkeypatch):
     model = open_model()
+    is_called, call = threading.Event(), LoopThread.call
+
+    def noted_call(self, work):
+        future = call(self, work)
+        is_called.set()
+        return future
+
+    monkeypatch.setattr(LoopThread, "call", noted_call)
     texts = [f"the cat {number}" for number in range(3000)]
     with ThreadPoolExecutor(1) as executor:
         running = executor.submit(model.embed, texts)
-        while not running.running():
-            time.sleep(0.001)
-        time.sleep(0.05)
+        assert is_called.wait(20)
         model.close()
         assert running.done()
         assert running.result().shape == (3000, 32)
@@ -173,15 +179,16 @@ def test_a_loop_that_was_closed_with_cancel_ends_its_callers():
     async def clean_up():
         return None
 
+    is_waiting = threading.Event()
+
     async def wait():
+        is_waiting.set()
         await asyncio.sleep(60)
 
     loop = LoopThread("Thing", clean_up)
     with ThreadPoolExecutor(1) as executor:
         waiting = executor.submit(loop.run, wait)
-        while not waiting.running():
-            time.sleep(0.001)
-        time.sleep(0.05)
+        assert is_waiting.wait(20)
         loop.begin_close(cancel=True)
         loop.close()
         with pytest.raises(Unavailable, match="this Thing was closed before the result was there"):

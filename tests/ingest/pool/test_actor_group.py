@@ -162,6 +162,7 @@ def test_close_kills_all_and_those_that_start(group_of):
     group = group_of(2, actors)
     actors.gate.clear()
     lose(group)
+    eventually(lambda: any(member.new_handle == 3 for member in group._members))
     with ThreadPoolExecutor(1) as threads:
         closing = threads.submit(group.close)
         eventually(lambda: group.is_closed)
