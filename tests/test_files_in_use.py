@@ -7,8 +7,8 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -106,37 +106,17 @@ def long_header(path: Path) -> None:
         file.truncate(128 * 2**30)
 
 
-def processor_waits_s(pid: int) -> dict[str, float]:
-    """Seconds for which each thread of a process was ready to run, but other work had the processors."""
-    found = {}
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(OSError):  # it has ended
-            found[thread.name] = int((thread / "schedstat").read_text().split()[1]) / 1e9
-    return found
-
-
-def longest_wait_s(pid: int, before: Mapping[str, float]) -> float:
-    """The most that a thread of the process waited since `before`, such as the one that holds the GIL."""
-    return max(wait_s - before.get(thread, 0.0) for thread, wait_s in processor_waits_s(pid).items())
-
-
 @contextmanager
 def health_latencies(server: Server) -> Iterator[list[float]]:
-    """Seconds that /health takes, asked for again and again while the block runs.
-
-    Without those that the server, or this process, waited for a processor: on a busy machine 0.8 s of them were seen.
-    """
+    """Seconds that /health takes, asked for again and again while the block runs."""
     found: list[float] = []
     is_over = threading.Event()
-    pids = (server.process.pid, os.getpid())
 
     def ask() -> None:
         while not is_over.is_set():
-            before = [processor_waits_s(pid) for pid in pids]
             started_s = time.perf_counter()
             assert server.get("/health").status == 200
-            took_s = time.perf_counter() - started_s
-            found.append(max(0.0, took_s - sum(map(longest_wait_s, pids, before))))
+            found.append(time.perf_counter() - started_s)
             time.sleep(0.002)
 
     client = threading.Thread(target=ask)
@@ -172,7 +152,7 @@ def test_nobody_waits_while_a_folder_is_read(tmp_path, launch):
         f"/health: {len(found)} times, idle median {np.median(idle) * 1e3:.1f} ms, then median "
         f"{np.median(found) * 1e3:.1f} ms, p99 {np.quantile(found, 0.99) * 1e3:.1f} ms, most {slow[-1] * 1e3:.1f} ms"
     )
-    assert np.quantile(found, 0.99) < 0.15  # on a busy machine 0.01 s was seen
+    assert np.quantile(found, 0.99) < 0.15  # on a busy machine 0.05 s was seen
     assert slow[-1] < 0.3
 
 
@@ -210,6 +190,6 @@ def test_a_tokenizer_that_never_ends_holds_up_nobody_else(tmp_path, launch):
         "tokenizing earlier texts has not ended"
         in server.post("/v1/embeddings", {"input": "one €", "model": "hangs"}).body.decode()
     )
-    assert np.quantile(found, 0.99) < 0.15  # the tokenizer holds a thread for 5 s; on a busy machine 0.01 s was seen
+    assert np.quantile(found, 0.99) < 0.15  # the tokenizer holds a thread for 5 s; on a busy machine 0.05 s was seen
     code, _ = server.end(signal.SIGTERM)
     assert code in (0, 143)

@@ -228,17 +228,16 @@ def test_a_slow_disk_holds_up_nobody(models, monkeypatch):
     store = SlowStore((entry(models / "encoder.gguf"),))
     named = ((LocatedModel(models / "decoder.gguf", "named"), BASE),)
     registry = ModelRegistry(RegistryConfig(named, BASE), store, Catalog(()), 0.01)
-    waits_s, times_s = [], []
+    waits_s: list[float] = []
     monkeypatch.setattr(registries, "wait", lambda looks, limit_s: (waits_s.append(limit_s), wait(looks, limit_s)))
     for _ in range(5):
         started_s = time.monotonic()
         assert registry.find("named") is not None
-        times_s.append(time.monotonic() - started_s)
+        assert time.monotonic() - started_s < 0.1
         assert registry.find("encoder") is None
         assert not registry.answers_name("encoder")  # the only model that is known is not the only one
         assert registry.is_reading()
     assert waits_s == [0.01]
-    assert min(times_s) < 0.1
     store.may_end.set()
     registry.settle(10)
     assert registry.find("encoder") is not None

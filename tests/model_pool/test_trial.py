@@ -67,7 +67,9 @@ def test_a_healthy_file_is_tried_once_and_again_when_it_changes(tmp_path, checks
     assert "was checked in a child process in" in said[0]
     with monkeypatch.context() as patch:
         patch.setattr(trials, "run_trial", lambda *_: pytest.fail("tried again"))
+        started_s = time.monotonic()
         assert checks.check(job_of(path), 64 * MIB) == ()
+        assert time.monotonic() - started_s < 0.2
         assert FileTrials(tmp_path / "cache", said.append).check(job_of(path), 64 * MIB) == ()
     assert len(said) == 1
     write_tiny_encoder(path, seed=2)
@@ -293,7 +295,9 @@ def test_what_we_made_ourselves_is_not_tried(tmp_path, default_model, said, monk
     assert is_made_by_us(default_model)
     checks = FileTrials(tmp_path / "cache", said.append)
     monkeypatch.setattr(trials, "run_trial", lambda *_: pytest.fail("tried"))
+    started_s = time.monotonic()
     assert checks.check(TrialJob(default_model, "m", ModelConfig(), tmp_path / "cache"), 64 * MIB) == ()
+    assert time.monotonic() - started_s < 1
     assert said == []
     copy = tmp_path / "copy.gguf"
     data = bytearray(default_model.read_bytes())
