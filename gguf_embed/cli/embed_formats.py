@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ _SUFFIXES: Final[dict[str, Format]] = {
 _NPY_HEADER_BYTES: Final = 128
 _ROWS_PER_GROUP: Final = 8_192
 _SHOWN_NUMBERS: Final = 4
+_DESCRIPTOR: Final = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d{1,4})")
+_STANDARD: Final = {"stdout": 1, "stderr": 2}
 
 
 class RowWriter(Protocol):
@@ -95,34 +98,47 @@ def _closing(writer: RowWriter) -> Iterator[RowWriter]:
 def writing_file(format_: Format, path: Path, *, width: int) -> Iterator[RowWriter]:
     """The same into a file, which appears when it is complete, in place of an earlier one; a link to it stays.
 
-    A pipe or a device is written to as a stream. Raises `ModelFileError` if it cannot be written.
+    An open descriptor such as /dev/stdout, a pipe or a device is written to as a stream. Raises `ModelFileError` if it
+    cannot be written; a descriptor raises the `OSError`, as standard output does.
     """
-    if _is_stream(path):
-        with _opened(path) as stream, writing(format_, stream, width=width, is_file=False) as writer:
+    descriptor = _descriptor(path)
+    if descriptor is not None:
+        with _opened(path, descriptor) as stream, writing(format_, stream, width=width, is_file=False) as writer:
             yield writer
         return
+    if path.exists() and not path.is_file() and not path.is_dir():
+        try:
+            with path.open("wb") as stream, writing(format_, stream, width=width, is_file=False) as writer:
+                yield writer
+        except OSError as error:
+            raise _not_written(path, error) from error
+        return
     with (
-        atomic_write(path.resolve() if path.is_symlink() else path, make_folder=False) as temporary,
+        atomic_write(Path(os.path.realpath(path)), make_folder=False) as temporary,
         temporary.open("w+b") as stream,
         writing(format_, stream, width=width, is_file=True) as writer,
     ):
         yield writer
 
 
-def _is_stream(path: Path) -> bool:
-    """Whether it is a named pipe or a device such as /dev/null."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+def _descriptor(path: Path) -> int | None:
+    """The number of the open file that the path stands for. Its own path, if it has one, may have to keep its rows."""
+    match = _DESCRIPTOR.fullmatch(str(path))
+    if match is None:
+        return None
+    return _STANDARD[match[1]] if match[1] else int(match[2])
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path, descriptor: int) -> BinaryIO:
+    """What is written follows what the descriptor's file contains, if that was opened so."""
     try:
-        return path.open("wb")
+        return os.fdopen(os.dup(descriptor), "wb")
     except OSError as error:
-        raise ModelFileError(f"{path} cannot be written ({error.strerror})") from error
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> ModelFileError:
+    return ModelFileError(f"{path} cannot be written ({error.strerror or error})")
 
 
 class JsonLinesWriter:

@@ -16,7 +16,7 @@ from gguf_embed.cli.command import Command
 from gguf_embed.cli.flag_types import Number
 from gguf_embed.cli.one_shot import Text, about, one_shot_options, open_model, quiet_if_closed, texts_of
 from gguf_embed.cli.terminal import shortened, width_of
-from gguf_embed.errors import ConfigError, EmbedError, GivesScoresOnly, NotSupported
+from gguf_embed.errors import ConfigError, EmbedError, GivesScoresOnly, NoDenseVector, NotSupported
 
 if TYPE_CHECKING:
     from gguf_embed.embedder.facts import Ranked
@@ -85,6 +85,8 @@ def ranking(model: TextModel, flags: RerankFlags, documents: Sequence[Text]) -> 
         return model.rerank(flags.query, texts, flags.top)
     except GivesScoresOnly as error:
         raise NotSupported(f"{error.problem}: leave out --by embedding, or use an embedding model") from None
+    except NoDenseVector as error:
+        raise NotSupported(f"{error.problem}: use an embedding model, or a reranker without --by embedding") from None
     except NotSupported as error:
         if flags.by == "embedding":
             raise

@@ -176,11 +176,11 @@ def engine_in_words(header: GgufHeader, config: ModelConfig, output: OutputSpec,
 
 
 def for_estimates(config: ModelConfig, record: Mapping[str, Any]) -> ModelConfig:
-    """The configuration by which memory is estimated: with BF16 if the recorded engine has chosen it. Pure.
+    """The configuration by which memory is estimated: with BF16 if OpenVINO is recorded to have chosen it. Pure.
 
     Matrices take less memory then, and without a record an engine assumes float32.
     """
-    if config.compute.precision != "auto" or record.get("weights") != "BF16":
+    if config.compute.precision != "auto" or (record.get("engine"), record.get("weights")) != ("openvino", "BF16"):
         return config
     return replace(config, compute=replace(config.compute, precision="bf16"))
 

@@ -52,6 +52,7 @@ def machine_key(file: object, settings: object) -> str:
     return hashlib.sha256(repr((file, _cpu(), _versions(), settings)).encode()).hexdigest()[:32]
 
 
+@cache
 def _cpu() -> str:
     """The first processor's model and features, as the system lists them."""
     fields = cpu_fields()

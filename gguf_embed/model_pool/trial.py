@@ -92,11 +92,16 @@ class Trial:
         kind, *values = json.loads(after)
         if kind == "stage":
             self.stage = values[0]
-        elif kind == "report" and all(map(is_new, values[1:])):  # a line, and perhaps the reason that it gives
-            self.said.add(values[0])
+        elif kind == "report":
+            self._report(*values)
         elif kind == "error":
             self.error = ModelFileError(values[0], [WayOut(way) for way in values[1]])
         self.is_ok = self.is_ok or kind == "ok"
+
+    def _report(self, line: str, reason: str | None = None) -> None:
+        """Note a line; one that gives a reason only if no other has given it."""
+        if reason is None or is_new(reason):
+            self.said.add(line)
 
     def problem(self, exit_code: int) -> str:
         """Why the file must not be run here, as a clause."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gguf_embed.cli.embed_formats import format_of_path
+from gguf_embed.cli.embed_formats import format_of_path, writing_file
+from gguf_embed.errors import ModelFileError
 from tests.cli.one_shot import Done, call, start
 from tests.server_process import wait_until
 
@@ -75,6 +77,59 @@ def test_a_named_pipe_is_written_to_and_stays(run, tmp_path, format_):
         assert run("cat", "-o", pipe, "--format", format_) == Done(0, b"", "")
         assert reader.read() == run("cat", "--format", format_).out
     assert pipe.is_fifo()
+
+
+def write_row(path: Path) -> None:
+    with writing_file("jsonl", path, width=80) as writer:
+        writer.write(["cat"], np.ones((1, 2), np.float32))
+
+
+def test_a_descriptor_is_written_to_after_what_its_file_contains(tmp_path):
+    path = tmp_path / "v.jsonl"
+    write_row(path)
+    row = path.read_bytes()
+    with path.open("ab") as appended:
+        for _ in range(2):
+            write_row(Path(f"/dev/fd/{appended.fileno()}"))
+    assert path.read_bytes() == 3 * row
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.process
+def test_standard_output_is_a_descriptor(run, models, cache_dir):
+    with start(models, cache_dir, "cat", "-o", "/dev/stdout") as process:
+        assert process.communicate(timeout=60)[0] == run("cat").out
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_devices_are_written_to_and_say_why_not(run):
+    assert run("cat", "-o", "/dev/null") == Done(0, b"", "")
+    assert Path("/dev/null").is_char_device()
+    with pytest.raises(ModelFileError, match=r"^/dev/full cannot be written \(No space left on device\)$"):
+        write_row(Path("/dev/full"))
+
+
+def test_a_pipe_whose_reader_has_gone_is_an_error(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    context = writing_file("jsonl", pipe, width=80)
+    writer = context.__enter__()
+    os.close(reader)
+    with pytest.raises(BrokenPipeError) as broken:
+        writer.write(["cat" * 10_000], np.ones((1, 2), np.float32))
+    with pytest.raises(ModelFileError, match=r"pipe cannot be written \(Broken pipe\)"):
+        context.__exit__(BrokenPipeError, broken.value, broken.tb)
+
+
+def test_a_descriptor_that_is_not_open_and_a_link_to_itself(tmp_path):
+    with pytest.raises(ModelFileError, match=r"^/dev/fd/999 cannot be written \(Bad file descriptor\)$"):
+        write_row(Path("/dev/fd/999"))
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    write_row(link)
+    assert link.is_file()
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,16 @@ def test_errors_are_one_line(run, words, model, message):
     assert message in done.err
 
 
+def test_a_model_without_dense_vectors_ranks_without_the_flag(run, cache_dir):
+    pytest.importorskip("py_rust_stemmers")
+    assert call("pull", "bm25", environment={"GGUF_EMBED_CACHE": str(cache_dir)}).code == 0
+    done = run("cat", "dog", "--by", "embedding", "-m", "bm25", model=None)
+    assert (done.code, done.out) == (1, b"")
+    assert done.err.endswith(
+        "'bm25' gives sparse vectors and no others: use an embedding model, or a reranker without --by embedding\n"
+    )
+
+
 def test_no_document_on_a_terminal_is_wrong_usage(run):
     done = run("cat", terminal=True)
     assert done.code == 2

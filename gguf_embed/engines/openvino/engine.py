@@ -101,7 +101,7 @@ class OpenVinoContext:
         is_first = request is None
         if is_first:
             with openvino_errors("OpenVINO cannot prepare a batch"):
-                request = self._requests[id(graph)] = graph.create_infer_request()
+                request = graph.create_infer_request()
         parts = split_by_length(lengths.tolist(), self._compiled.cost) if len(batch) > 1 else []
         if len(parts) < 2:
             rows = self._run(request, batch, lengths)
@@ -113,6 +113,7 @@ class OpenVinoContext:
                     outputs[number] = output.part(position)
             rows = Rows.join(outputs)
         if is_first:
+            self._requests[id(graph)] = request
             self._compiled.constants.release()  # the matrices are packed now
         return rows
 

@@ -23,7 +23,12 @@ from tests.gguf_models import CLS, SEP, write_tiny_encoder
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="constants are moved on Linux only")
 
 SIZE = 512
+IN_MEMORY = Path("/dev/shm")
 BATCHES = ([[CLS, 5, 6, 7, SEP], [CLS, 8, SEP]], [[CLS, 9, SEP]], [[CLS, *range(5, 30), SEP]] * 3)
+
+
+def is_tmpfs(folder: Path) -> bool:
+    return any(f" {folder} tmpfs " in line for line in Path("/proc/mounts").read_text().splitlines())
 
 
 def product(matrix: np.ndarray) -> Any:
@@ -56,14 +61,20 @@ def test_pages_leave_the_memory_and_come_back(matrix):
         assert kib_in_memory()[file] == 0
 
 
-@pytest.mark.parametrize("why", ["no room", "too large", "small"])
+@pytest.mark.parametrize("why", ["no file", "no room", "tmpfs", "too large", "small"])
 def test_constants_stay_in_memory(monkeypatch, matrix, why):
-    def no_room(**_: Any) -> Any:
-        raise OSError(28, "No space left on device")
+    def no_file(**_: Any) -> Any:
+        raise OSError(30, "Read-only file system")
 
     match why:
+        case "no file":
+            monkeypatch.setattr(tempfile, "TemporaryFile", no_file)
         case "no room":
-            monkeypatch.setattr(tempfile, "TemporaryFile", no_room)
+            monkeypatch.setattr(stored_constants, "FREE_FACTOR", 10**9)
+        case "tmpfs":
+            if not is_tmpfs(IN_MEMORY):
+                pytest.skip("needs a file system in memory")
+            monkeypatch.setattr(tempfile, "tempdir", str(IN_MEMORY))
         case "too large":
             monkeypatch.setattr(stored_constants, "MAX_BYTES", matrix.nbytes - 1)
         case "small":
