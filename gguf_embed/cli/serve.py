@@ -22,8 +22,6 @@ from gguf_embed.cli.log import console
 from gguf_embed.cli.options import EXAMPLES, OLLAMA_PORT, ServeFlags, serve_options
 from gguf_embed.cli.start_lines import counted, model_lines, place_lines, try_line
 from gguf_embed.config import CacheConfig
-from gguf_embed.engines.cpu_count import n_processors
-from gguf_embed.engines.freed_memory import limit_arenas
 from gguf_embed.errors import EmbedError
 from gguf_embed.errors import describe as describe_error
 from gguf_embed.images.url_allowlist import parse_hosts as parse_media_hosts
@@ -79,7 +77,6 @@ def run(flags: ServeFlags) -> None:
 
 def _run(flags: ServeFlags) -> None:
     quit_on_interrupt()  # until the server is ready: nothing is lost, and a load cannot be broken off
-    limit_arenas(n_processors())
     keys = configure.api_keys(flags.api_key, flags.api_key_file)
     # imported here: aiohttp and llama.cpp take half a second, which would delay `--help` and flag errors
     from gguf_embed.server.listen import check_addresses, parse_hosts

@@ -8,18 +8,6 @@ from contextlib import suppress
 
 from gguf_embed.engines.base import KeepsBuffers
 
-_M_ARENA_MAX = -8  # of glibc's mallopt
-
-
-def limit_arenas(n_arenas: int) -> None:
-    """Let glibc share `n_arenas` among all threads, instead of eight per processor; elsewhere nothing.
-
-    Each arena keeps memory that its threads have freed. For the beginning of a process, before it has threads.
-    """
-    with suppress(OSError, AttributeError, TypeError):  # TypeError: on Windows
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, n_arenas)
-
-
 def release_buffers(owners: Iterable[object]) -> int:
     """Free what those that are `KeepsBuffers` need only while they run a batch. On the thread that they belong to.
 
