@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from gguf_embed.engines.base import KeepsBuffers
 
+
 def release_buffers(owners: Iterable[object]) -> int:
     """Free what those that are `KeepsBuffers` need only while they run a batch. On the thread that they belong to.
 
