@@ -33,9 +33,10 @@ class MachineFacts:
 def read_machine_facts() -> MachineFacts:
     """Read the facts. Runs git; never fails."""
     cpu = cpu_fields()
+    features = features_of(cpu)
     return MachineFacts(
         processor=cpu.get("model name") or platform.processor() or platform.machine(),
-        features=tuple(feature for feature in _FEATURES if feature in features_of(cpu)),
+        features=tuple(feature for feature in _FEATURES if feature in features),
         n_cores=n_in_affinity_mask(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         system=platform.platform(),

@@ -10,6 +10,13 @@ from gguf_embed.engines.base import KeepsBuffers
 
 
 def release_buffers(owners: Iterable[object]) -> int:
+    """`free_buffers`, and what is freed goes back to the system."""
+    n_keeping = free_buffers(owners)
+    give_back_memory()
+    return n_keeping
+
+
+def free_buffers(owners: Iterable[object]) -> int:
     """Free what those that are `KeepsBuffers` need only while they run a batch. On the thread that they belong to.
 
     Returns how many they are.
@@ -17,7 +24,6 @@ def release_buffers(owners: Iterable[object]) -> int:
     keeping = [owner for owner in owners if isinstance(owner, KeepsBuffers)]
     for owner in keeping:
         owner.release_buffers()
-    give_back_memory()
     return len(keeping)
 
 

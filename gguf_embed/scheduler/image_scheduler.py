@@ -12,7 +12,7 @@ from typing import cast
 
 from gguf_embed.config import QueueConfig
 from gguf_embed.engines.base import BatchLimits, ContextSpec, ExecutionPlan, ImageReader
-from gguf_embed.engines.freed_memory import release_buffers
+from gguf_embed.engines.freed_memory import free_buffers
 from gguf_embed.errors import InvalidRequest, Overloaded, WayOut
 from gguf_embed.scheduler.admission import excess_tokens
 from gguf_embed.scheduler.retry_times import RetryTimes
@@ -69,7 +69,7 @@ class _ReaderContext:
 
     def release_buffers(self) -> None:
         """Implements `KeepsBuffers`: those of the reader, if it keeps any."""
-        release_buffers([self.reader])
+        free_buffers([self.reader])
 
     def close(self) -> None:
         """The reader stays open for the other contexts."""

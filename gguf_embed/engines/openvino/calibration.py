@@ -129,8 +129,7 @@ def calibrate(
     with closing(_Engines(compile_engine, drop)) as engines:
         chosen = _choose_precision(engines, samples, output, precision)
         engines.keep(chosen.precision)
-        fastest = _fastest(engines, chosen.precision, n_threads, output)
-        return replace(fastest, agreement=chosen.agreement, measured=True, bf16_failed=chosen.bf16_failed)
+        return _fastest(engines, chosen, n_threads, output)
 
 
 def _choose_precision(
@@ -213,9 +212,9 @@ def _vectors(engine: OpenVinoEngine, batches: Sequence[Sequence[Sequence[int]]],
         context.close()
 
 
-def _fastest(engines: _Engines, precision: str, n_threads: int, output: OutputSpec) -> Choice:
-    """The number of streams with the most tokens per second, and then the best batch size for it."""
-    smallest = BATCH_TOKENS[0]
+def _fastest(engines: _Engines, chosen: Choice, n_threads: int, output: OutputSpec) -> Choice:
+    """The same with the number of streams with the most tokens per second, and then the best batch size for it."""
+    precision, smallest = chosen.precision, BATCH_TOKENS[0]
     tokens_per_s = _rate(engines.get(precision), smallest, 1, output)
     n_rounds = N_ROUNDS if smallest <= tokens_per_s * MAX_BATCH_S else 1
     size = sizes_in_time(BATCH_TOKENS[:2], tokens_per_s)[-1]
@@ -226,7 +225,14 @@ def _fastest(engines: _Engines, precision: str, n_threads: int, output: OutputSp
     engine, sizes = engines.get(precision, n_streams), sizes_in_time(BATCH_TOKENS, by_streams[n_streams] / n_streams)
     by_size = best_rates(lambda n_tokens: _rate(engine, n_tokens, n_streams, output), sizes, n_rounds)
     n_tokens = smallest_good(by_size)
-    return Choice(precision, n_streams, n_tokens, by_size[n_tokens], engine.kernel_name())
+    return replace(
+        chosen,
+        n_streams=n_streams,
+        batch_tokens=n_tokens,
+        tokens_per_s=by_size[n_tokens],
+        kernel=engine.kernel_name(),
+        measured=True,
+    )
 
 
 def sizes_in_time(sizes: Sequence[int], stream_tokens_per_s: float) -> Sequence[int]:

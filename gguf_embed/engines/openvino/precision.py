@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gguf_embed.engines.openvino.failures import reason_of
-from gguf_embed.engines.openvino.runtime import Node, keep_float16, op, read_ir, serialize
+from gguf_embed.engines.openvino.runtime import Node, float_constants, keep_float16, op, read_ir, serialize
 from gguf_embed.errors import EngineFailure
 from gguf_embed.gguf_file.unfinished import unfinished
 
@@ -80,14 +80,11 @@ def _take_weights(model: Any) -> dict[str, Node]:
     """Replace all larger constants of a model by parameters. The constants, by the parameters' names."""
     taken: dict[str, Node] = {}
     parameters = []
-    for node in model.get_ops():
-        kind = node.get_output_element_type(0)
-        if node.get_type_name() != "Constant" or kind.get_type_name() not in ("f32", "f16"):
-            continue
+    for node in float_constants(model):
         shape = list(node.get_output_shape(0))
         if np.prod(shape, dtype=np.int64) < 64:
             continue
-        parameter = op.parameter(shape, kind)
+        parameter = op.parameter(shape, node.get_output_element_type(0))
         parameter.set_friendly_name(f"weights.{len(taken)}")
         for reader in list(node.output(0).get_target_inputs()):
             reader.replace_source_output(parameter.output(0))

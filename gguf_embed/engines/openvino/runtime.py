@@ -53,6 +53,12 @@ def model_of(outputs: list[Node], inputs: list[Node], name: str) -> Any:
     return ov.Model(outputs, inputs, name)
 
 
+def float_constants(model: Any) -> list[Node]:
+    """Its constants in float32 and float16, which all matrices are."""
+    constants = (node for node in model.get_ops() if node.get_type_name() == "Constant")
+    return [node for node in constants if node.get_output_element_type(0).get_type_name() in ("f32", "f16")]
+
+
 def keep_float16(convert: Node) -> Node:
     """Mark a conversion from float16 as part of the weights: OpenVINO then leaves them as they are when it compiles."""
     convert.get_rt_info()["decompression_0"] = ""

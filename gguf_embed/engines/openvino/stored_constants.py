@@ -17,14 +17,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from gguf_embed.engines.openvino.runtime import Node, op
+from gguf_embed.engines.openvino.runtime import Node, float_constants, op
 from gguf_embed.engines.system_files import read_system_file
 
 MIN_BYTES = 2**16
 """Smaller constants stay in memory."""
-
-TYPES = ("f32", "f16")
-"""Those of matrices."""
 
 ALIGNMENT = 64
 
@@ -48,7 +45,7 @@ class StoredConstants:
     @classmethod
     def of(cls, model: Any) -> StoredConstants:
         """Move the large constants of a model, which is changed. They stay where they are if no file has room."""
-        constants = [node for node in model.get_ops() if _is_large_constant(node)]
+        constants = [node for node in float_constants(model) if node.data.nbytes >= MIN_BYTES]
         n_bytes = sum(node.data.nbytes for node in constants)
         if sys.platform != "linux" or not constants or n_bytes > MAX_BYTES:
             return cls()
@@ -70,11 +67,6 @@ class StoredConstants:
         if self._pages is not None:
             with suppress(OSError):  # this process keeps all its pages in memory
                 self._pages.madvise(mmap.MADV_DONTNEED)
-
-
-def _is_large_constant(node: Node) -> bool:
-    is_constant = node.get_type_name() == "Constant" and node.get_output_element_type(0).get_type_name() in TYPES
-    return is_constant and node.data.nbytes >= MIN_BYTES
 
 
 def _has_room(descriptor: int, n_bytes: int) -> bool:
@@ -105,6 +97,4 @@ def _move(node: Node, pages: mmap.mmap, begin: int) -> None:
     """Replace a constant by one whose numbers begin there."""
     values = node.data
     moved = np.frombuffer(pages, values.dtype, values.size, begin).reshape(values.shape)
-    stored = op.constant(moved, shared_memory=True)
-    for reader in node.output(0).get_target_inputs():
-        reader.replace_source_output(stored.output(0))
+    node.output(0).replace(op.constant(moved, shared_memory=True).output(0))
