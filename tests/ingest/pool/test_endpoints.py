@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tests.embedder.misbehaving import (
     status,
     vector_of,
 )
+from tests.server_process import wait_until
 
 LONG = "the " * 100
 
@@ -214,10 +216,11 @@ def test_when_nothing_succeeds_for_too_long_the_job_ends(misbehaving, open_pool)
     check(pool.embed(texts_of(3)), texts_of(3))
 
 
-def test_idle_time_is_not_counted_as_time_without_success(misbehaving, open_pool):
+def test_idle_time_is_not_counted_as_time_without_success(misbehaving, open_pool, monkeypatch):
     server = misbehaving()
-    pool = open_pool(server, give_up_s=0.3)
-    time.sleep(0.5)
+    pool = open_pool(server, give_up_s=30)
+    clock = time.monotonic
+    monkeypatch.setattr(lanes, "time", SimpleNamespace(monotonic=lambda: clock() + 60))
     server.script = [status(503)]
     check(pool.embed(texts_of(3)), texts_of(3))
 
@@ -271,9 +274,10 @@ def test_close_does_not_wait_for_a_server(misbehaving, open_pool):
     server = misbehaving()
     pool = open_pool(server)
     server.refuse = lambda texts: status(503, Retry_After="100")
+    n_before = len(server.sent)
     with ThreadPoolExecutor(1) as executor:
         waiting = executor.submit(pool.embed, ["a"])
-        time.sleep(0.1)
+        wait_until(lambda: len(server.sent) > n_before)
         started_s = time.monotonic()
         pool.close()
         assert time.monotonic() - started_s < 2

@@ -182,6 +182,13 @@ def test_the_limit_leaves_descriptors_for_files(monkeypatch):
     assert set_to == [(65_536, 524_288)]
 
 
+def event_of(monkeypatch, method: str) -> asyncio.Event:
+    """Set when the server calls this method of a connection."""
+    event, original = asyncio.Event(), getattr(protocol._Protocol, method)
+    monkeypatch.setattr(protocol._Protocol, method, lambda self, *arguments: (original(self, *arguments), event.set()))
+    return event
+
+
 async def large(context: ServerContext, request: web.Request) -> web.Response:
     return json_response(b" " * 50_000_000)
 
@@ -189,6 +196,7 @@ async def large(context: ServerContext, request: web.Request) -> web.Response:
 @pytest.mark.parametrize("reads", [True, False])
 def test_a_client_that_reads_slowly_gets_all_and_one_that_reads_nothing_is_left(monkeypatch, reads):
     monkeypatch.setattr(protocol, "READ_TIMEOUT_S", 0.5)
+    is_left = event_of(monkeypatch, "connection_lost")
 
     async def scenario():
         app = build_app(FakeService(), ServerOptions("1"), Metrics())
@@ -200,7 +208,8 @@ def test_a_client_that_reads_slowly_gets_all_and_one_that_reads_nothing_is_left(
         writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
         n_bytes = 0
         if not reads:
-            await asyncio.sleep(2)
+            async with asyncio.timeout(10):
+                await is_left.wait()
         with contextlib.suppress(ConnectionError):
             while n_bytes < 50_000_000 and (some := await reader.read(5_000_000)):
                 n_bytes += len(some)
@@ -216,6 +225,7 @@ def test_a_client_that_reads_slowly_gets_all_and_one_that_reads_nothing_is_left(
 
 def test_a_reply_that_nobody_reads_is_counted(monkeypatch):
     monkeypatch.setattr(server_run, "CLOSE_TIMEOUT_S", 0.2)
+    is_full = event_of(monkeypatch, "pause_writing")
 
     async def scenario():
         app = build_app(FakeService(), ServerOptions("1"), Metrics())
@@ -226,7 +236,8 @@ def test_a_reply_that_nobody_reads_is_counted(monkeypatch):
         port = int((await ready)[0].rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port)) as deaf:
             deaf.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            await asyncio.sleep(0.3)
+            async with asyncio.timeout(10):
+                await is_full.wait()
             stop.set()
             return await done
 
