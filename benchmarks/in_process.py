@@ -138,16 +138,16 @@ class _Measurement:
         variants = {
             (child.name, corpus.name): self._fastest(child, corpus) for corpus in CORPORA for child in self.children
         }
+        for corpus in CORPORA:  # to warm up
+            self._compute(0, corpus, self._texts(corpus, "0", self.settings.factor), variants)
         runs: list[InProcessRun] = []
-        for round_ in range(self.settings.n_rounds + 1):
+        for round_ in range(1, self.settings.n_rounds + 1):
             limit = measure_rates(self.settings.n_threads, self.cost.matrices, self.settings.torch_python)[0]
             for corpus in CORPORA:
-                texts = self._texts(corpus, f"{round_}", self.settings.factor)
-                done = self._run_all(round_, corpus, texts, variants, limit)
-                if round_ > 0:  # the first warms up
-                    runs += done
-                    for run in done:
-                        say(f"round {round_} {corpus.name:8} {run.loop:30} {run.n_texts / run.seconds:8.1f} texts/s")
+                done = self._measure(round_, corpus, variants, limit)
+                runs += done
+                for run in done:
+                    say(f"round {round_} {corpus.name:8} {run.loop:30} {run.n_texts / run.seconds:8.1f} texts/s")
         return runs
 
     def _texts(self, corpus: Corpus, seed: str, factor: float) -> list[list[int]]:
@@ -161,37 +161,39 @@ class _Measurement:
         best = sorted(child.variants, key=lambda variant: self._time(child, variant))[:2]
         return min(best, key=lambda variant: self._time(child, variant))
 
-    def _run_all(
-        self,
-        round_: int,
-        corpus: Corpus,
-        texts: list[list[int]],
-        variants: Mapping[tuple[str, str], str],
-        limit: MatmulRate,
-    ) -> list[InProcessRun]:
-        """Run A B C, B C A, …: each loop goes first once in a while."""
+    def _compute(
+        self, round_: int, corpus: Corpus, texts: list[list[int]], variants: Mapping[tuple[str, str], str]
+    ) -> dict[str, tuple[float, FloatMatrix]]:
+        """Seconds and vectors by loop. Run A B C, B C A, …: each loop goes first once in a while."""
         self._write(texts)
         turn = round_ % len(self.children)
-        seconds: dict[str, float] = {}
-        vectors: dict[str, FloatMatrix] = {}
+        done: dict[str, tuple[float, FloatMatrix]] = {}
         for child in (*self.children[turn:], *self.children[:turn]):
-            seconds[child.name] = self._time(child, variants[child.name, corpus.name])
-            vectors[child.name] = np.load(self._vectors_path)
+            seconds = self._time(child, variants[child.name, corpus.name])
+            done[child.name] = seconds, np.load(self._vectors_path)
+        return {child.name: done[child.name] for child in self.children}
+
+    def _measure(
+        self, round_: int, corpus: Corpus, variants: Mapping[tuple[str, str], str], limit: MatmulRate
+    ) -> list[InProcessRun]:
+        texts = self._texts(corpus, f"{round_}", self.settings.factor)
+        done = self._compute(round_, corpus, texts, variants)
+        _, our_vectors = done[OURS]
         lengths = list(map(len, texts))
         return [
             InProcessRun(
                 round_,
                 corpus.name,
-                child.name,
-                variants[child.name, corpus.name],
+                name,
+                variants[name, corpus.name],
                 len(texts),
                 sum(lengths),
                 self.cost.of_texts(lengths),
-                seconds[child.name],
-                min_cosine(vectors[OURS], vectors[child.name]),
+                seconds,
+                min_cosine(our_vectors, vectors),
                 limit,
             )
-            for child in self.children
+            for name, (seconds, vectors) in done.items()
         ]
 
     def _write(self, texts: list[list[int]]) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,21 +44,13 @@ class Loop(Protocol):
     def run(self, inputs: Any, variant: str, /) -> Any: ...
 
 
-def _library(name: str, *extra: str) -> Callable[[Order], Loop]:
-    def create(order: Order) -> Loop:
-        from benchmarks.loops import libraries
+def _of_folder(module: str, name: str, *extra: str) -> Callable[[Order], Loop]:
+    """A loop that reads the order's folder. Its module is imported when it is created: not every Python can."""
 
-        loop: Loop = getattr(libraries, name)(Path(order.folder), order.n_threads, *extra)
+    def create(order: Order) -> Loop:
+        loop_class = getattr(import_module(f"benchmarks.loops.{module}"), name)
+        loop: Loop = loop_class(Path(order.folder), order.n_threads, *extra)
         return loop
-
-    return create
-
-
-def _sentence_transformers(backend: str) -> Callable[[Order], Loop]:
-    def create(order: Order) -> Loop:
-        from benchmarks.loops.sentences import SentenceTransformersLoop
-
-        return SentenceTransformersLoop(Path(order.folder), order.n_threads, backend)
 
     return create
 
@@ -68,29 +61,20 @@ def _ours(order: Order) -> Loop:
     return OurLoop(Path(order.model), order.n_threads, order.serve_flags, Path(order.cache))
 
 
-def _clip(precision: str) -> Callable[[Order], Loop]:
-    def create(order: Order) -> Loop:
-        from benchmarks.loops.images import ClipLoop
-
-        return ClipLoop(Path(order.folder), order.n_threads, precision)
-
-    return create
-
-
 TEXT_LOOPS: dict[str, Callable[[Order], Loop]] = {
     "gguf-embed": _ours,
-    "OpenVINO": _library("OpenVinoLoop", "default"),
-    "OpenVINO F32": _library("OpenVinoLoop", "f32"),
-    "ONNX Runtime F32": _library("OnnxRuntimeLoop"),
-    "torch F32": _library("TorchLoop", "f32"),
-    "torch BF16": _library("TorchLoop", "bf16"),
-    "sentence-transformers F32": _sentence_transformers("torch"),
-    "sentence-transformers ONNX F32": _sentence_transformers("onnx"),
-    "sentence-transformers OpenVINO": _sentence_transformers("openvino"),
+    "OpenVINO": _of_folder("libraries", "OpenVinoLoop", "default"),
+    "OpenVINO F32": _of_folder("libraries", "OpenVinoLoop", "f32"),
+    "ONNX Runtime F32": _of_folder("libraries", "OnnxRuntimeLoop"),
+    "torch F32": _of_folder("libraries", "TorchLoop", "f32"),
+    "torch BF16": _of_folder("libraries", "TorchLoop", "bf16"),
+    "sentence-transformers F32": _of_folder("sentences", "SentenceTransformersLoop", "torch"),
+    "sentence-transformers ONNX F32": _of_folder("sentences", "SentenceTransformersLoop", "onnx"),
+    "sentence-transformers OpenVINO": _of_folder("sentences", "SentenceTransformersLoop", "openvino"),
 }
 IMAGE_LOOPS: dict[str, Callable[[Order], Loop]] = {
-    "transformers F32": _clip("f32"),
-    "transformers BF16": _clip("bf16"),
+    "transformers F32": _of_folder("images", "ClipLoop", "f32"),
+    "transformers BF16": _of_folder("images", "ClipLoop", "bf16"),
 }
 LOOPS = TEXT_LOOPS | IMAGE_LOOPS
 

@@ -146,9 +146,12 @@ def test_the_table_pairs_the_runs_of_one_round():
 @pytest.mark.process
 def test_a_short_comparison_names_the_loops_that_cannot_run_and_agrees_with_the_others(model, monkeypatch):
     monkeypatch.setattr(in_process, "CORPORA", (Corpus("tiny", 64, (4, 8)),))
-    settings = InProcessSettings(model, "/no/such/python", 1, n_rounds=1, cache=model.parent)
+    limits = map(str, range(100))
+    monkeypatch.setattr(in_process, "measure_rates", lambda *_: (MatmulRate(next(limits), "", 1e9),))
+    settings = InProcessSettings(model, "/no/such/python", 1, n_rounds=2, cache=model.parent)
     said = []
     runs = compare_in_process(settings, said.append)
+    assert {(run.round, run.limit.name) for run in runs} == {(1, "0"), (2, "1")}  # none is measured to warm up
     assert runs[0].loop == "gguf-embed"
     assert min(run.min_cosine for run in runs) > 0.999
     skipped = {line.partition(":")[0] for line in said if line.startswith("skipping ")}
