@@ -13,6 +13,7 @@ from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import EngineDriver, ExecutionPlan, LoadedEngine, LoadSpec
 from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.memory import available_bytes
+from gguf_embed.engines.reasons import report_once
 from gguf_embed.engines.records import MeasurementRecords, record_key
 from gguf_embed.engines.select import Candidates, compared_names, isolated_driver, select_driver
 from gguf_embed.engines.throughput import batch_lengths, best_rates, sample_batch, tokens_per_s
@@ -29,9 +30,6 @@ N_ROUNDS = 3
 MAX_S = 1.5  # no round begins after it
 
 CLEARLY_FASTER = 1.15
-
-_said: set[str] = set()  # reasons that were reported by this process, also for its children
-_tell_parent: Callable[[str, str], None] | None = None  # None: this process reports to the operator itself
 
 
 def load_chosen(spec: LoadSpec) -> tuple[EngineDriver, LoadedEngine]:
@@ -126,10 +124,7 @@ def fastest(rates: Mapping[str, float]) -> str:
 def _report_refusals(refusals: Mapping[str, str], chosen: str, spec: LoadSpec) -> None:
     for name, reason in refusals.items():
         line = f"{spec.header.path.name} runs in the engine {chosen}, not in {name}: {reason}"
-        if _tell_parent is not None:
-            _tell_parent(reason, line)
-        elif is_new(reason):
-            spec.report(line)
+        report_once(spec.report, line, reason)
 
 
 def _report_failures(failures: Mapping[str, str], chosen: str, spec: LoadSpec) -> None:
@@ -140,23 +135,6 @@ def _report_failures(failures: Mapping[str, str], chosen: str, spec: LoadSpec) -
 
 def _listed(rates: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {rate:,.0f} tokens/s" for name, rate in rates.items())
-
-
-def is_new(reason: str) -> bool:
-    """Whether this process has reported this reason for no file yet. From now on it has."""
-    if reason in _said:
-        return False
-    _said.add(reason)
-    return True
-
-
-def leave_reasons_to_parent(tell: Callable[[str, str], None]) -> None:
-    """In a child process: `tell` gets each reason of a refusal and the line that says it, and nothing is reported here.
-
-    The parent asks `is_new`, because it alone knows what its other children have said.
-    """
-    global _tell_parent
-    _tell_parent = tell
 
 
 def engine_in_words(header: GgufHeader, config: ModelConfig, output: OutputSpec, cache_dir: Path) -> str:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from gguf_embed.engines.child_process import child_command, exit_in_words, last_words
-from gguf_embed.engines.choice import is_new
 from gguf_embed.engines.memory import available_bytes
+from gguf_embed.engines.reasons import report_once
 from gguf_embed.engines.records import MeasurementRecords, record_key
 from gguf_embed.engines.select import has_other_engines
 from gguf_embed.engines.system_files import read_system_file
@@ -93,15 +93,10 @@ class Trial:
         if kind == "stage":
             self.stage = values[0]
         elif kind == "report":
-            self._report(*values)
+            report_once(self.said.add, *values)
         elif kind == "error":
             self.error = ModelFileError(values[0], [WayOut(way) for way in values[1]])
         self.is_ok = self.is_ok or kind == "ok"
-
-    def _report(self, line: str, reason: str | None = None) -> None:
-        """Note a line; one that gives a reason only if no other has given it."""
-        if reason is None or is_new(reason):
-            self.said.add(line)
 
     def problem(self, exit_code: int) -> str:
         """Why the file must not be run here, as a clause."""

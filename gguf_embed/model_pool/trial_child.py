@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.child_process import be_the_first_to_go
-from gguf_embed.engines.choice import leave_reasons_to_parent
+from gguf_embed.engines.reasons import leave_reasons_to_parent
 from gguf_embed.engines.select import open_codec
 from gguf_embed.errors import EmbedError, ModelFileError, WayOut
 from gguf_embed.gguf_file import towers

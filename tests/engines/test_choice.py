@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
-from gguf_embed.engines import choice, cpu_count, select
+from gguf_embed.engines import choice, cpu_count, reasons, select
 from gguf_embed.engines.base import BatchLimits, LoadedEngine, LoadSpec
 from gguf_embed.engines.choice import choose_driver, engine_in_words, load_chosen
 from gguf_embed.engines.fake import FakeEngine, fake_plan
@@ -96,7 +96,7 @@ def engines(tmp_path, monkeypatch) -> Engines:
     static = select._ENGINES["static"]
     fakes = {driver.name: RegisteredEngine(driver.create) for driver in (found.openvino, found.llama)}
     monkeypatch.setattr(select, "_ENGINES", {"static": static, **fakes})
-    monkeypatch.setattr(choice, "_said", set())
+    monkeypatch.setattr(reasons, "_said", set())
     monkeypatch.setattr(choice, "measure_rate", found.rate)
     return found
 

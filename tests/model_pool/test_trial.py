@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
-from gguf_embed.engines import choice
+from gguf_embed.engines import reasons
 from gguf_embed.engines.child_process import last_words
 from gguf_embed.engines.records import MeasurementRecords
 from gguf_embed.errors import ModelFileError, WayOut
@@ -51,7 +51,7 @@ def job_of(path: Path, config: ModelConfig = LLAMA) -> TrialJob:
 
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
-    monkeypatch.setattr(choice, "_said", set())
+    monkeypatch.setattr(reasons, "_said", set())
     return []
 
 

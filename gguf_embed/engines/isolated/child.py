@@ -29,7 +29,7 @@ from gguf_embed.engines.base import (
     LoadSpec,
 )
 from gguf_embed.engines.child_process import be_the_first_to_go
-from gguf_embed.engines.choice import leave_reasons_to_parent, load_chosen
+from gguf_embed.engines.choice import load_chosen
 from gguf_embed.engines.freed_memory import release_buffers
 from gguf_embed.engines.isolated import frames
 from gguf_embed.engines.isolated.messages import (
@@ -49,6 +49,7 @@ from gguf_embed.engines.isolated.messages import (
 )
 from gguf_embed.engines.isolated.packed import PackedBytes, PackedStrings
 from gguf_embed.engines.isolated.shared_rows import SharedRows
+from gguf_embed.engines.reasons import leave_reasons_to_parent
 from gguf_embed.engines.select import open_codec
 from gguf_embed.errors import EmbedError, EngineFailure
 from gguf_embed.gguf_file.towers import read_model

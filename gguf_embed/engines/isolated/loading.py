@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from gguf_embed.engines.choice import is_new
 from gguf_embed.engines.isolated import frames
 from gguf_embed.engines.isolated.messages import Loaded, LoadJob, Said
 from gguf_embed.engines.isolated.process import REAPED_S, EngineProcess, Lane
+from gguf_embed.engines.reasons import report_once
 from gguf_embed.errors import ModelFileError, WayOut
 
 WAYS_OUT = (WayOut.EXAMINE_FILE, WayOut.OTHER_FILE)
@@ -27,8 +27,8 @@ class Listener:
         if said.kind == "stage":
             self.stage = said.text
             self.on_stage(said.text)
-        elif not said.reason or is_new(said.reason):
-            self.report(said.text)
+        else:
+            report_once(self.report, said.text, said.reason)
 
 
 def load(process: EngineProcess, job: LoadJob, limit_s: float, listener: Listener) -> tuple[Loaded, Lane]:

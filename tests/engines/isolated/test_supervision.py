@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig
-from gguf_embed.engines import choice
+from gguf_embed.engines import reasons
 from gguf_embed.engines.isolated import supervisor
 from gguf_embed.engines.isolated.messages import MakePlan, OpenImages, ReleaseBuffers
 from gguf_embed.engines.isolated.supervisor import Limits
@@ -192,7 +192,7 @@ def test_the_engine_of_the_first_start_is_kept(models, tmp_path, monkeypatch):
 
 def test_why_an_engine_is_not_used_is_said_once_for_all_processes(models, tmp_path, monkeypatch):
     fake_openvino(tmp_path, monkeypatch, BROKEN)
-    monkeypatch.setattr(choice, "_said", set())
+    monkeypatch.setattr(reasons, "_said", set())
     said: list[str] = []
     for name in ("encoder", "decoder"):
         located = LocatedModel(models / f"{name}.gguf", name)
