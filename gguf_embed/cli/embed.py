@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from gguf_embed.cli.command import Command
-from gguf_embed.cli.embed_formats import BINARY, Format, RowWriter, format_of_path, writing, writing_file
+from gguf_embed.cli.embed_formats import BINARY, Format, RowWriter, format_of_path
+from gguf_embed.cli.embed_output import writing_file, writing_stdout
 from gguf_embed.cli.flag_types import FilePath, Number
 from gguf_embed.cli.one_shot import about, one_shot_options, open_model, quiet_if_closed, texts_of
 from gguf_embed.cli.terminal import NO_TERMINAL_COLUMNS, width_of
@@ -80,6 +81,8 @@ def embed(**typed: Any) -> None:
 
 def run(flags: EmbedFlags) -> None:
     """Memory does not depend on the number of texts. Raises `EmbedError`s and `UsageError`."""
+    if flags.output is None and sys.stdout is None:
+        raise ConfigError("standard output is closed: name a file with -o")
     format_ = flags.format or _default_format(flags.output)
     if format_ in BINARY and flags.output is None and sys.stdout.isatty():
         raise click.UsageError(
@@ -125,7 +128,6 @@ def _default_format(output: Path | None) -> Format:
 
 
 def _writer(format_: Format, output: Path | None) -> AbstractContextManager[RowWriter]:
-    width = (width_of(sys.stdout) if output is None else None) or NO_TERMINAL_COLUMNS
     if output is not None:
-        return writing_file(format_, output, width=width)
-    return writing(format_, sys.stdout.buffer, width=width, is_file=False)
+        return writing_file(format_, output, width=NO_TERMINAL_COLUMNS)
+    return writing_stdout(format_, width=width_of(sys.stdout) or NO_TERMINAL_COLUMNS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +13,7 @@ import numpy as np
 import orjson
 
 from gguf_embed.cli.terminal import n_columns_of, padded, shortened
-from gguf_embed.errors import ConfigError, ModelFileError
-from gguf_embed.gguf_file.atomic_write import atomic_write
+from gguf_embed.errors import ConfigError
 from gguf_embed.types import FloatMatrix
 
 if TYPE_CHECKING:
@@ -34,8 +31,6 @@ _SUFFIXES: Final[dict[str, Format]] = {
 _NPY_HEADER_BYTES: Final = 128
 _ROWS_PER_GROUP: Final = 8_192
 _SHOWN_NUMBERS: Final = 4
-_DESCRIPTOR: Final = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d{1,4})")
-_STANDARD: Final = {"stdout": 1, "stderr": 2}
 
 
 class RowWriter(Protocol):
@@ -92,53 +87,6 @@ def _closing(writer: RowWriter) -> Iterator[RowWriter]:
     except BaseException:
         writer.abandon()
         raise
-
-
-@contextmanager
-def writing_file(format_: Format, path: Path, *, width: int) -> Iterator[RowWriter]:
-    """The same into a file, which appears when it is complete, in place of an earlier one; a link to it stays.
-
-    An open descriptor such as /dev/stdout, a pipe or a device is written to as a stream. Raises `ModelFileError` if it
-    cannot be written; a descriptor raises the `OSError`, as standard output does.
-    """
-    descriptor = _descriptor(path)
-    if descriptor is not None:
-        with _opened(path, descriptor) as stream, writing(format_, stream, width=width, is_file=False) as writer:
-            yield writer
-        return
-    if path.exists() and not path.is_file() and not path.is_dir():
-        try:
-            with path.open("wb") as stream, writing(format_, stream, width=width, is_file=False) as writer:
-                yield writer
-        except OSError as error:
-            raise _not_written(path, error) from error
-        return
-    with (
-        atomic_write(Path(os.path.realpath(path)), make_folder=False) as temporary,
-        temporary.open("w+b") as stream,
-        writing(format_, stream, width=width, is_file=True) as writer,
-    ):
-        yield writer
-
-
-def _descriptor(path: Path) -> int | None:
-    """The number of the open file that the path stands for. Its own path, if it has one, may have to keep its rows."""
-    match = _DESCRIPTOR.fullmatch(str(path))
-    if match is None:
-        return None
-    return _STANDARD[match[1]] if match[1] else int(match[2])
-
-
-def _opened(path: Path, descriptor: int) -> BinaryIO:
-    """What is written follows what the descriptor's file contains, if that was opened so."""
-    try:
-        return os.fdopen(os.dup(descriptor), "wb")
-    except OSError as error:
-        raise _not_written(path, error) from error
-
-
-def _not_written(path: Path, error: OSError) -> ModelFileError:
-    return ModelFileError(f"{path} cannot be written ({error.strerror or error})")
 
 
 class JsonLinesWriter:

@@ -66,6 +66,7 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.MORE_MEMORY: "use a larger --max-memory",
     WayOut.FREE_SPACE: "free some space",
     WayOut.OTHER_FOLDER: "choose a folder that exists and that you can write to",
+    WayOut.OTHER_OUTPUT: "name another file with -o",
     WayOut.OTHER_CACHE: "set GGUF_EMBED_CACHE to a folder that you can write to",
     WayOut.KEEP_WEIGHTS: "use --weights file, which needs no copy",
     WayOut.LLAMA_TOKENIZER: "use --tokenizer llama",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import orjson
 
 from gguf_embed.cli.flag_types import FilePath, NotEmpty
 from gguf_embed.cli.model_flags import API_KEY, check_place, model_option, with_options
+from gguf_embed.cli.terminal import discard_output
 from gguf_embed.errors import ConfigError, EmbedError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def quiet_if_closed() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
+        discard_output()
         sys.exit(_CLOSED_PIPE)
 
 
@@ -118,7 +118,7 @@ def texts_of(arguments: Sequence[str], files: Sequence[Path], noun: str) -> Iter
     Raises `UsageError` at once if there is nothing to read, and `ConfigError` for a text that is empty or unreadable.
     Empty lines of plain texts are skipped, and counted on stderr.
     """
-    if not arguments and not files and sys.stdin.isatty():
+    if not arguments and not files and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError(
             f"no {noun} given: add it as an argument, name a file with --file, or pipe texts into the command",
             click.get_current_context(silent=True),
@@ -132,14 +132,21 @@ def _texts(arguments: Sequence[str], files: Sequence[Path], noun: str) -> Iterat
             raise ConfigError(f"{noun} {number} is empty: leave it out")
         yield Text(text, f"{noun} {number}")
     for path in files:
-        if path == _STDIN:
-            yield from _of_stream(sys.stdin.buffer, "stdin", is_json=None)
-            continue
+        name = "stdin" if path == _STDIN else str(path)
         try:
+            if path == _STDIN:
+                yield from _of_stream(_stdin(), name, is_json=None)
+                continue
             with path.open("rb") as stream:
-                yield from _of_stream(stream, str(path), is_json=path.suffix.lower() in _JSON_LINES)
+                yield from _of_stream(stream, name, is_json=path.suffix.lower() in _JSON_LINES)
         except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+            raise ConfigError(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise ConfigError("stdin is closed: leave out -, or pipe texts into the command")
+    return sys.stdin.buffer
 
 
 def _of_stream(stream: BinaryIO, name: str, *, is_json: bool | None) -> Iterator[Text]:

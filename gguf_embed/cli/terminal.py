@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import unicodedata
 from itertools import accumulate
 from typing import TextIO
@@ -21,6 +22,11 @@ def width_of(stream: TextIO) -> int | None:
     if not stream.isatty():
         return None
     return max(_MIN_COLUMNS, shutil.get_terminal_size((80, 24)).columns)
+
+
+def discard_output() -> None:
+    """What is left of standard output, which is flushed at exit, goes nowhere: it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def has_color(stream: TextIO) -> bool:

@@ -59,4 +59,4 @@ def start(models: Path, cache_dir: Path, *flags: object, **streams: Any) -> subp
     """`embed` in a process, with a tiny model, and pipes for its input and output."""
     environment = os.environ | {"GGUF_EMBED_CACHE": str(cache_dir)}
     words = [sys.executable, "-m", "gguf_embed", "embed", "-m", str(models / "encoder.gguf"), *map(str, flags)]
-    return subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **streams)
+    return subprocess.Popen(words, env=environment, **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **streams})

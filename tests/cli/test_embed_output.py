@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gguf_embed.cli.embed_formats import format_of_path, writing_file
+from gguf_embed.cli.embed_formats import format_of_path
+from gguf_embed.cli.embed_output import writing_file
 from gguf_embed.errors import ModelFileError
 from tests.cli.one_shot import Done, call, start
 from tests.server_process import wait_until
@@ -121,6 +123,52 @@ def test_a_pipe_whose_reader_has_gone_is_an_error(tmp_path):
         writer.write(["cat" * 10_000], np.ones((1, 2), np.float32))
     with pytest.raises(ModelFileError, match=r"pipe cannot be written \(Broken pipe\)"):
         context.__exit__(BrokenPipeError, broken.value, broken.tb)
+
+
+FULL = "cannot be written (No space left on device): free some space, or name another file with -o"
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize(
+    ("name", "format_"),
+    [
+        *(("standard output", format_) for format_ in ("jsonl", "npy", "parquet", "arrow", "table")),
+        ("/dev/stdout", "npy"),
+        ("/dev/full", "parquet"),
+    ],
+)
+def test_what_cannot_be_written_is_named_with_the_way_out(models, cache_dir, name, format_):
+    flags = ["--format", format_, *(() if name == "standard output" else ("-o", name))]
+    with (
+        open("/dev/full", "wb", 0) as full,
+        start(models, cache_dir, "cat", *flags, stdout=full, stderr=subprocess.PIPE) as process,
+    ):
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.decode()) == (1, f"gguf-embed: {name} {FULL}\n")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("flags", [(), ("-o", "/dev/stdout"), ("-o", "/dev/fd/1")])
+def test_a_descriptor_whose_reader_has_gone_ends_it_without_a_message(models, cache_dir, flags):
+    with start(models, cache_dir, *flags, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.communicate(b"cat\n" * 600, timeout=60)[1] == b""
+    assert process.returncode == 141
+
+
+@pytest.mark.process
+def test_what_is_closed_or_not_open_for_writing_is_named(models, cache_dir):
+    for redirected, message in (
+        (">&-", "standard output is closed: name a file with -o"),
+        (">&- --format npy", "standard output is closed: name a file with -o"),
+        ("-o /dev/fd/5 5</dev/null", "/dev/fd/5 cannot be written (Bad file descriptor): name another file with -o"),
+        ("-f - <&-", "stdin is closed: leave out -, or pipe texts into the command"),
+    ):
+        line = f"{sys.executable} -m gguf_embed embed -m {models / 'encoder.gguf'} cat {redirected}"
+        environment = os.environ | {"GGUF_EMBED_CACHE": str(cache_dir)}
+        done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (1, f"gguf-embed: {message}\n")
 
 
 def test_a_descriptor_that_is_not_open_and_a_link_to_itself(tmp_path):

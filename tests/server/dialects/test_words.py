@@ -49,6 +49,7 @@ def test_every_way_out_that_a_request_can_meet_has_words_everywhere():
         WayOut.RERANK,
         WayOut.TOKEN_VECTORS,
         WayOut.OWN_IDS,
-        WayOut.OTHER_FOLDER,  # the command line's
+        WayOut.OTHER_FOLDER,  # the command line's, and the next
+        WayOut.OTHER_OUTPUT,
     }
     assert set(WayOut) - in_all == only_where_it_exists
