@@ -15,7 +15,7 @@ from gguf_embed.cli.command import Command
 from gguf_embed.cli.embed_formats import BINARY, Format, RowWriter, format_of_path
 from gguf_embed.cli.embed_output import writing_file, writing_stdout
 from gguf_embed.cli.flag_types import FilePath, Number
-from gguf_embed.cli.one_shot import about, one_shot_options, open_model, quiet_if_closed, texts_of
+from gguf_embed.cli.one_shot import TEXTS_FROM, about, one_shot_options, open_model, quiet_if_closed, texts_of
 from gguf_embed.cli.terminal import NO_TERMINAL_COLUMNS, width_of
 from gguf_embed.errors import ConfigError, EmbedError, GivesScoresOnly, InvalidRequest, NoDenseVector, NotSupported
 from gguf_embed.ingest.batches import batched
@@ -91,7 +91,7 @@ def run(flags: EmbedFlags) -> None:
     batches = batched(texts_of(flags.texts, flags.files, "text"), BATCH_TEXTS)
     first = next(batches, None)
     if first is None:
-        raise ConfigError("there is no text to embed: all input is empty")
+        raise ConfigError(f"there is no text to embed: all input is empty; {TEXTS_FROM}")
     with _writer(format_, flags.output) as writer, open_model(flags) as model:
         for batch in chain([first], batches):
             writer.write([text.text for text in batch], vectors_of(model, batch, flags))

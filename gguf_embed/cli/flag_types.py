@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -120,6 +121,23 @@ class FilePath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("it is empty; give the name of a file", param, ctx)
+        if self.exists and not os.path.exists(value) and not (self.allow_dash and str(value) == "-"):
+            self.fail(f"there is no file {str(value)!r}; check the path", param, ctx)
+        if not self.dir_okay and os.path.isdir(value):
+            self.fail(f"{str(value)!r} is a folder; give the name of a file", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class FolderPath(click.Path):
+    """The path of a folder that exists."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not os.path.isdir(value):
+            problem = "is a file" if os.path.exists(value) else "does not exist"
+            self.fail(f"{str(value)!r} {problem}; give the name of a folder that exists", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -15,7 +15,7 @@ import click
 
 from gguf_embed.cli.catalog_table import catalog_json, catalog_lines, chosen_rows, has_words
 from gguf_embed.cli.command import Command
-from gguf_embed.cli.flag_types import MemorySize
+from gguf_embed.cli.flag_types import FolderPath, MemorySize
 from gguf_embed.cli.table import Column, print_table, table_lines
 from gguf_embed.cli.terminal import dim, duration_text, width_of
 from gguf_embed.errors import ConfigError, ModelFileError
@@ -36,7 +36,7 @@ gguf-embed list --catalog rerank german --max-size 500M
 
 MODELS_DIR = click.option(
     "--models-dir",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=FolderPath(),
     metavar="DIR",
     envvar="LLAMA_ARG_MODELS_DIR",
     show_envvar=True,

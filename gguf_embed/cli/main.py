@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from click.core import ParameterSource
 
 from gguf_embed import __version__
 from gguf_embed.cli.interrupts import EXIT_CODE, quit_on_interrupt, raise_on_interrupt
-from gguf_embed.cli.terminal import red
+from gguf_embed.cli.terminal import discard_output, red
 from gguf_embed.errors import EmbedError, WayOut, describe
 
 NAME = "gguf-embed"
@@ -152,6 +153,11 @@ def main() -> None:
         refuse(error)
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename is not None:
+            raise
+        discard_output()
+        fail(f"the output cannot be written ({error.strerror}): free some space, or send it elsewhere")
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(EXIT_CODE)

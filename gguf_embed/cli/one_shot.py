@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+TEXTS_FROM = "add it as an argument, name a file with --file, or pipe texts into the command"
+"""Where a missing text may come from."""
+
 _STDIN = Path("-")
 _OBJECT = re.compile(rb'\s*\{\s*["}]')  # how a JSON object begins
 _CLOSED_PIPE = 141  # as a shell reports SIGPIPE
@@ -120,7 +123,7 @@ def texts_of(arguments: Sequence[str], files: Sequence[Path], noun: str) -> Iter
     """
     if not arguments and not files and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError(
-            f"no {noun} given: add it as an argument, name a file with --file, or pipe texts into the command",
+            f"no {noun} given: {TEXTS_FROM}",
             click.get_current_context(silent=True),
         )
     return _texts(arguments, files or ([] if arguments else [_STDIN]), noun)
@@ -177,7 +180,7 @@ def _field(line: bytes, place: str) -> str:
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise ConfigError(f"{place} is not JSON: {error.msg}") from None
+        raise ConfigError(f"{place} is not JSON ({error.msg}): correct the line, or leave it out") from None
     text = row.get("text") if isinstance(row, dict) else None
     if not isinstance(text, str):
         raise ConfigError(f"{place} has no field 'text' with a string: each line needs one")

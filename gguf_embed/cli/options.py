@@ -17,6 +17,7 @@ from gguf_embed.cli.engine_flags import COMPUTE, GPU
 from gguf_embed.cli.flag_types import (
     Command,
     FilePath,
+    FolderPath,
     KeepAlive,
     MemorySize,
     NotEmpty,
@@ -146,7 +147,7 @@ MODEL = in_group(
 
 MODELS = in_group(
     "Several models",
-    option("--models-dir", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
+    option("--models-dir", type=FolderPath(), metavar="DIR",
             envvar="LLAMA_ARG_MODELS_DIR",
             help="Serve every GGUF in this folder by its name. Files can be added and removed while the server runs."),
     option("--pulled", is_flag=True, envvar="GGUF_EMBED_PULLED",

@@ -14,7 +14,7 @@ import orjson
 
 from gguf_embed.cli.command import Command
 from gguf_embed.cli.flag_types import Number
-from gguf_embed.cli.one_shot import Text, about, one_shot_options, open_model, quiet_if_closed, texts_of
+from gguf_embed.cli.one_shot import TEXTS_FROM, Text, about, one_shot_options, open_model, quiet_if_closed, texts_of
 from gguf_embed.cli.terminal import shortened, width_of
 from gguf_embed.errors import ConfigError, EmbedError, GivesScoresOnly, NoDenseVector, NotSupported
 
@@ -67,7 +67,7 @@ def rerank(**typed: Any) -> None:
         raise ConfigError("the query is empty: write a question or a few words")
     documents = list(texts_of(flags.documents, flags.files, "document"))
     if not documents:
-        raise ConfigError("there is no document to rank: all input is empty")
+        raise ConfigError(f"there is no document to rank: all input is empty; {TEXTS_FROM}")
     with open_model(flags) as model:
         ranked = ranking(model, flags, documents)
     width = width_of(sys.stdout)

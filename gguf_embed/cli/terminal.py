@@ -26,7 +26,8 @@ def width_of(stream: TextIO) -> int | None:
 
 def discard_output() -> None:
     """What is left of standard output, which is flushed at exit, goes nowhere: it cannot be written."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def has_color(stream: TextIO) -> bool:

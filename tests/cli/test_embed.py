@@ -118,11 +118,11 @@ def test_an_endpoint_gives_the_same_vectors(run, tiny_server):
     ("words", "stdin", "message"),
     [
         (["cat", ""], None, "text 2 is empty: leave it out"),
-        ([], b"", "there is no text to embed: all input is empty"),
+        ([], b"", "there is no text to embed: all input is empty; add it as an argument, name a file with --file, or"),
         ([], b" \n\n", "there is no text to embed"),
         ([], b"cat\n\xff\n", "stdin:2 is not UTF-8: convert the file"),
         ([], b'{"text": 1}\n', "stdin:1 has no field 'text' with a string"),
-        ([], b'{"text": "cat"}\n{"te', "stdin:2 is not JSON"),
+        ([], b'{"text": "cat"}\n{"te', "stdin:2 is not JSON (unexpected end of data): correct the line, or leave"),
         ([], b'{"text": "cat"}\n{"text": " "}\n', "stdin:2 has an empty text"),
         (
             [],
@@ -196,6 +196,9 @@ def test_what_a_server_says_is_shown_whole():
     [
         ([], "no text given: add it as an argument, name a file with --file, or pipe"),
         (["x", "--format", "npy"], "-o FILE"),
+        (["-f", "/no/such"], "there is no file '/no/such'; check the path"),
+        (["-f", "/"], "'/' is a folder; give the name of a file"),
+        (["x", "-o", "/"], "'/' is a folder; give the name of a file"),
     ],
 )
 def test_what_a_terminal_cannot_do_is_wrong_usage(run, words, message):

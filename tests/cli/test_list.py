@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from gguf_embed.model_store.catalog import load_catalog
 from gguf_embed.model_store.store import ModelStore
 from tests.cli.command import Place
 from tests.gguf_models import write_tiny_encoder
+from tests.server_process import command
 
 
 @pytest.fixture
@@ -138,7 +141,20 @@ def test_words_choose_from_this_machine(place, pulled):
 
 
 def test_a_folder_that_is_not_there_is_a_wrong_flag(place):
-    assert place.call("list", "--models-dir", place.folder / "nothing").returncode == 2
+    done = place.call("list", "--models-dir", place.folder / "nothing")
+    assert done.returncode == 2
+    assert "/nothing' does not exist; give the name of a folder that exists" in done.stderr
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_behind_standard_output_is_one_line(place):
+    with open("/dev/full", "wb", 0) as full:
+        done = subprocess.run(
+            command("list"), env=place.environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    message = "the output cannot be written (No space left on device): free some space, or send it elsewhere"
+    assert (done.returncode, done.stderr) == (1, f"gguf-embed: {message}\n")
 
 
 @pytest.mark.process
