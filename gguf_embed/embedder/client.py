@@ -200,7 +200,9 @@ def wait_s(error: Temporary, n_tries: int) -> float:
 
 def _final(error: Temporary, n_tries: int) -> Unavailable | Overloaded:
     message = error.message if n_tries == 1 else f"{error.message}; tried {n_tries} times"
-    if error.trouble is not Trouble.BUSY:
+    if error.trouble is Trouble.UNREACHABLE:
+        return Unavailable(f"{message}; start a server there, or correct the URL")
+    if error.trouble is Trouble.FAILED:
         return Unavailable(message)
     if error.retry_after_s is None:
         return Overloaded(message)

@@ -118,7 +118,10 @@ def test_a_password_in_the_url_is_used_and_not_shown(misbehaving, client):
 
 
 def test_a_server_that_is_not_there_is_noticed_soon(client):
-    with pytest.raises(Unavailable, match=r"http://127.0.0.1:9 cannot be reached: Connection refused; tried 3 times"):
+    message = (
+        "http://127.0.0.1:9 cannot be reached: Connection refused; tried 3 times; start a server there, or correct"
+    )
+    with pytest.raises(Unavailable, match=message):
         client("http://127.0.0.1:9").embed("a")
 
 
