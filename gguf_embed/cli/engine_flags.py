@@ -16,7 +16,7 @@ COMPUTE = in_group(
             help=f"{engines_in_words()}. auto: the faster one, measured when a model is first loaded."),
     option("--precision", type=click.Choice(["auto", "f32", "bf16"]), default="auto", envvar="GGUF_EMBED_PRECISION",
             help="Precision of matrix products. auto: bf16 where the CPU is faster with it, and a check at warm-up "
-                 "finds the vectors nearly unchanged (cosine 0.99995)."),
+                 "finds the vectors nearly unchanged (cosine 0.99995), if need be with some layers in f32."),
     option("-t", "--threads", type=THREADS, envvar="LLAMA_ARG_THREADS",
             help="Total number of threads.  [default: the processors this process may use]"),
     option("-tb", "--threads-batch", type=THREADS, envvar="GGUF_EMBED_THREADS_BATCH",

@@ -156,7 +156,7 @@ def engine_in_words(header: GgufHeader, config: ModelConfig, output: OutputSpec,
 def for_estimates(config: ModelConfig, record: Mapping[str, Any]) -> ModelConfig:
     """The configuration by which memory is estimated: with BF16 if OpenVINO is recorded to have chosen it. Pure.
 
-    Matrices take less memory then, and without a record an engine assumes float32.
+    Matrices take less memory then. Without a record, and where some layers keep float32, an engine assumes float32.
     """
     if config.compute.precision != "auto" or (record.get("engine"), record.get("weights")) != ("openvino", "BF16"):
         return config

@@ -228,6 +228,13 @@ def test_memory_is_estimated_by_the_precision_that_was_measured_before(engines):
     assert engines.n_loads == (1, 1)
 
 
+def test_memory_is_estimated_in_float32_if_some_layers_keep_it(engines):
+    engines.openvino.weights_type = "BF16, layers 1-3 F32"
+    engines.choose()
+    engines.openvino.needs_bf16 = "its float32 weights are too large"
+    assert engines.choose() == "llama"
+
+
 def test_if_no_engine_accepts_every_reason_is_listed(engines):
     engines.openvino.reason, engines.llama.reason = "it is too large", "it is unknown"
     with pytest.raises(ModelFileError) as caught:

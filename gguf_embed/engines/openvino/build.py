@@ -12,6 +12,7 @@ from gguf_embed.engines.cpu_info import cpu_flags
 from gguf_embed.engines.openvino.calibration import Choice, calibrate
 from gguf_embed.engines.openvino.engine import CompiledNetwork, OpenVinoEngine
 from gguf_embed.engines.openvino.failures import openvino_errors
+from gguf_embed.engines.openvino.mixed_precision import Layers
 from gguf_embed.engines.openvino.network import Network, build_network
 from gguf_embed.engines.openvino.packing import Cost
 from gguf_embed.engines.openvino.precision import keep_exact
@@ -59,37 +60,51 @@ class ModelBuilder:
 
     def __init__(self, spec: LoadSpec, codec: TextCodec) -> None:
         self._codec, self._spec = codec, spec
-        self._networks: dict[str, Network] = {}  # by precision
+        self._networks: dict[tuple[str, Layers], Network] = {}  # by precision and layers in float32
 
-    def _network(self, precision: str) -> Network:
+    def _network(self, precision: str, float32_layers: Layers) -> Network:
         """With BF16, matrices in float16 take less memory; in float32, OpenVINO has slower kernels for them.
 
         Raises `EngineFailure` if the graph for BF16 cannot be marked.
         """
-        network = self._networks.get(precision)
+        network = self._networks.get((precision, float32_layers))
         if network is None:
             header = self._spec.header
             weights = GraphWeights(header, keeps_float16=precision == REDUCED)
             with openvino_errors(f"{header.path.name}: OpenVINO cannot build its graph"):
-                network = build_network(weights, self._n_vocab, rank_head=has_rank_head(header))
+                network = build_network(
+                    weights, self._n_vocab, rank_head=has_rank_head(header), float32_layers=float32_layers
+                )
                 if precision == REDUCED:
                     network = replace(network, model=keep_exact(network.model, network.exact))
                 network = replace(network, constants=StoredConstants.of(network.model))
-            self._networks[precision] = network
+            self._networks[precision, float32_layers] = network
         return network
+
+    @property
+    def n_layer(self) -> int:
+        return GraphWeights(self._spec.header).n_layer()
 
     def drop(self, precision: str) -> None:
         """Free the weights for this precision, once no engine uses them. They are read again if it is asked for."""
-        self._networks.pop(precision, None)
+        for key in [key for key in self._networks if key[0] == precision]:
+            del self._networks[key]
 
     def compile(
-        self, precision: str, n_streams: int, *, alone: bool = False, on_close: Callable[[], None] = lambda: None
+        self,
+        precision: str,
+        n_streams: int,
+        float32_layers: Layers = (),
+        *,
+        alone: bool = False,
+        on_close: Callable[[], None] = lambda: None,
     ) -> OpenVinoEngine:
         """Compile for `n_streams` batches at once; with `alone` also for one that has the machine to itself.
 
-        `on_close` is called when the engine is closed.
+        With BF16, matrices of `float32_layers`, from 0, are multiplied in float32 all the same. `on_close` is called
+        when the engine is closed.
         """
-        network, compute = self._network(precision), self._spec.config.compute
+        network, compute = self._network(precision, float32_layers), self._spec.config.compute
         n_threads = threads_for(compute)
         share, alone_threads = max(1, n_threads // n_streams), compute.alone_threads or n_threads
         with openvino_errors(f"{self._spec.header.path.name}: OpenVINO cannot compile its graph"):
@@ -105,7 +120,7 @@ class ModelBuilder:
         compute = self._spec.config.compute
         precision = compute.precision if self._wants_bf16() else "f32"
         n_threads = threads_for(compute)
-        choice = calibrate(self.compile, self._samples(), self._spec.output, n_threads, precision, drop=self.drop)
+        choice = calibrate(self, self._samples(), self._spec.output, n_threads, precision)
         if choice.bf16_failed:
             name = self._spec.header.path.name
             self._spec.report(f"{name} runs in float32: {choice.agreement.removeprefix(f'{name}: ')}")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-import numpy as np
-
-from gguf_embed.engines.base import BatchLimits, ContextSpec, EngineInfo
+from gguf_embed.engines.base import BatchLimits, ContextSpec
+from gguf_embed.engines.openvino.agreement import FullResults, compare
 from gguf_embed.engines.openvino.engine import MAX_SEQUENCES, OpenVinoEngine
+from gguf_embed.engines.openvino.mixed_precision import Layers, fewest_layers, layers_in_words
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED
 from gguf_embed.engines.throughput import batch_lengths, best_rates, sample_batch, tokens_per_s
 from gguf_embed.errors import EngineFailure
-from gguf_embed.types import SCORES, FloatMatrix, OutputSpec, Pooling
+from gguf_embed.types import OutputSpec
 
 BATCH_TOKENS = (128, 256, 512, 1024)  # numbers of rows that are computed as they are; memory is in proportion
 MAX_BATCH_S = 0.25  # larger batches are not measured, because others wait for them
@@ -22,13 +22,6 @@ GOOD_ENOUGH = 0.98  # a smaller batch is taken if it is at least so fast, becaus
 WORTH_ROUNDING = 1.2  # BF16 must be so much faster than float32
 MEASURE_S = 0.06
 N_ROUNDS = 3
-
-MIN_COSINE_TO_FULL = 0.99995
-"""Of every sample, so that all other texts keep 0.9999: the worst of 200 was twice as far off as the worst sample."""
-
-MIN_COSINE_IN_BATCH = 0.99999
-MAX_SCORE_DIFFERENCE = 0.01
-"""Scores may differ by this much of themselves, or absolutely if they are below 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +36,23 @@ class Choice:
     agreement: str = ""  # how near BF16 is to float32, or why it does not work, in words; "": not checked
     measured: bool = False
     bf16_failed: bool = False  # perhaps for a reason that passes, which `agreement` says
+    float32_layers: Layers = ()  # with BF16, those whose matrices are multiplied in float32 all the same
+
+    @property
+    def weights_type(self) -> str:
+        """E.g. "F32", or "BF16, layers 1-3 F32"."""
+        kept = f", {layers_in_words(self.float32_layers)} F32" if self.float32_layers else ""
+        return f"{self.precision.upper()}{kept}"
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """What the check of BF16 found, if there was one."""
+        if not self.agreement:
+            return ()
+        if self.precision == FULL:
+            return (f"BF16 not used: {self.agreement}",)
+        kept = f", with {layers_in_words(self.float32_layers)} in float32" if self.float32_layers else ""
+        return (f"BF16 used: {self.agreement}{kept}",)
 
     def with_streams(self, n_streams: int | None) -> Choice:
         """The same with a configured number of streams; None: as it is."""
@@ -58,54 +68,53 @@ class Choice:
             choice = cls(**record) if record is not None else None
             if choice is None or choice.precision not in (FULL, REDUCED):
                 return None
+            choice = replace(choice, float32_layers=tuple(map(int, choice.float32_layers)))
             return choice if choice.n_streams >= 1 and choice.batch_tokens >= 1 and choice.tokens_per_s > 0 else None
-        except TypeError:
+        except (TypeError, ValueError):
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How near the results of BF16 are to float32's, and those in a batch to those alone: the worst of the samples."""
-
-    cosine_to_full: float
-    cosine_in_batch: float
-    score_difference: float = 0.0  # relative for scores over 1; 0 without a rank head
+class Builder(Protocol):
+    """What compiles one model in several ways."""
 
     @property
-    def is_good(self) -> bool:
-        return (
-            self.cosine_to_full >= MIN_COSINE_TO_FULL
-            and self.cosine_in_batch >= MIN_COSINE_IN_BATCH
-            and self.score_difference <= MAX_SCORE_DIFFERENCE
-        )
+    def n_layer(self) -> int: ...
 
-    def __str__(self) -> str:
-        return f"cosine {self.cosine_to_full:.6f} to float32, {self.cosine_in_batch:.7f} alone to in a batch"
+    def compile(self, precision: str, n_streams: int, float32_layers: Layers) -> OpenVinoEngine:
+        """For so many batches at once. The layers are those that keep float32 with BF16."""
 
-
-Compile = Callable[[str, int], OpenVinoEngine]
-"""Compiles the model in a precision, for so many streams."""
+    def drop(self, precision: str) -> None:
+        """Free the weights for a precision that was decided against, which no engine uses any more."""
 
 
 class _Engines:
     """Those that are compiled. What is decided against is closed at once, because each has its own packed matrices."""
 
-    def __init__(self, compile_engine: Compile, drop: Callable[[str], None]) -> None:
-        self._compile, self._drop = compile_engine, drop
-        self._open: dict[tuple[str, int], OpenVinoEngine] = {}
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
+        self._open: dict[tuple[str, int, Layers], OpenVinoEngine] = {}
 
-    def get(self, precision: str, n_streams: int = 1) -> OpenVinoEngine:
-        """The engine, compiled if it is not open."""
-        engine = self._open.get((precision, n_streams))
+    def get(self, precision: str, n_streams: int = 1, float32_layers: Layers = ()) -> OpenVinoEngine:
+        """The engine, compiled if it is not open. There is one selection of layers at a time: others are closed."""
+        engine = self._open.get((precision, n_streams, float32_layers))
         if engine is None:
-            engine = self._open[precision, n_streams] = self._compile(precision, n_streams)
+            if any(kind == precision and layers != float32_layers for kind, _, layers in self._open):
+                self._forget(precision)
+            engine = self._open[precision, n_streams, float32_layers] = self._builder.compile(
+                precision, n_streams, float32_layers
+            )
         return engine
 
-    def keep(self, precision: str, n_streams: int = 1) -> None:
+    def keep(self, precision: str, n_streams: int, float32_layers: Layers) -> None:
         """Close all others, and free the weights in the other precision."""
-        for key in [key for key in self._open if key != (precision, n_streams)]:
+        self._forget(REDUCED if precision == FULL else FULL)
+        for key in [key for key in self._open if key != (precision, n_streams, float32_layers)]:
             self._open.pop(key).close()
-        self._drop(REDUCED if precision == FULL else FULL)
+
+    def _forget(self, precision: str) -> None:
+        for key in [key for key in self._open if key[0] == precision]:
+            self._open.pop(key).close()
+        self._builder.drop(precision)
 
     def close(self) -> None:
         while self._open:
@@ -113,38 +122,44 @@ class _Engines:
 
 
 def calibrate(
-    compile_engine: Compile,
+    builder: Builder,
     samples: Sequence[Sequence[int]],
     output: OutputSpec,
     n_threads: int,
     precision: Literal["auto", "f32", "bf16"],
-    *,
-    drop: Callable[[str], None] = lambda precision: None,
 ) -> Choice:
     """Measure and choose. `samples` are valid texts as token ids. Takes about a second for a small model.
 
-    With "auto", float32 and BF16 are compared: BF16 is chosen if it is faster and `Agreement.is_good`. `drop` is called
-    with the precision that is decided against, when no engine uses its weights any more.
+    With "auto", float32 and BF16 are compared: BF16 is chosen if it is faster and `Agreement.is_good`, with some layers
+    in float32 if it is not good without.
     """
-    with closing(_Engines(compile_engine, drop)) as engines:
-        chosen = _choose_precision(engines, samples, output, precision)
-        engines.keep(chosen.precision)
+    with closing(_Engines(builder)) as engines:
+        chosen = _choose_precision(engines, samples, output, precision, builder.n_layer)
+        engines.keep(chosen.precision, 1, chosen.float32_layers)
         return _fastest(engines, chosen, n_threads, output)
 
 
 def _choose_precision(
-    engines: _Engines, samples: Sequence[Sequence[int]], output: OutputSpec, precision: str
+    engines: _Engines, samples: Sequence[Sequence[int]], output: OutputSpec, precision: str, n_layer: int
 ) -> Choice:
     """The precision, how near BF16 is to float32, and whether BF16 failed; streams and sizes are not chosen yet."""
     if precision == FULL:
         return Choice(FULL)
     full = engines.get(FULL)
     try:
-        reduced = engines.get(REDUCED)
-        found = compare(full, reduced, samples, output)
-        if precision == REDUCED or (found.is_good and _is_faster(reduced, full, output)):
+        results = FullResults.of(full, samples, output)
+        found = compare(results, engines.get(REDUCED))
+        if precision == REDUCED:
             return Choice(REDUCED, agreement=str(found))
-        return Choice(FULL, agreement=str(found))
+        layers: Layers = ()
+        if not found.is_good:
+            mixed = fewest_layers(n_layer, lambda layers: compare(results, engines.get(REDUCED, 1, layers)))
+            if mixed is None:
+                return Choice(FULL, agreement=str(found))
+            layers, found = mixed
+        if not _is_faster(engines.get(REDUCED, 1, layers), full, output):
+            return Choice(FULL, agreement=str(found))
+        return Choice(REDUCED, agreement=str(found), float32_layers=layers)
     except EngineFailure as error:
         if precision == REDUCED:
             raise
@@ -156,73 +171,21 @@ def _is_faster(one: OpenVinoEngine, other: OpenVinoEngine, output: OutputSpec) -
     return _rate(one, n_tokens, 1, output) > WORTH_ROUNDING * _rate(other, n_tokens, 1, output)
 
 
-def compare(
-    full: OpenVinoEngine, reduced: OpenVinoEngine, samples: Sequence[Sequence[int]], output: OutputSpec
-) -> Agreement:
-    """Compute the samples in both precisions, and in BF16 also in one batch.
-
-    Token rows are compared as means, unless scores are made of single ones. With a rank head, scores are compared, too,
-    whatever the output: the model may be asked for them as well.
-    """
-    pooled = output if output.pooling is not None or output.for_scores else OutputSpec.of(Pooling.MEAN)
-    alone = _vectors(reduced, [[text] for text in samples], pooled)
-    together = _vectors(reduced, [samples], pooled)
-    to_full = cosines(_vectors(full, [[text] for text in samples], pooled), alone)
-    info = full.info
-    scored = [*samples, *sample_pairs(samples, info)] if info.n_cls_out else []
-    difference = _score_difference(full, reduced, scored) if scored else 0.0
-    return Agreement(float(to_full.min()), float(cosines(alone, together).min()), difference)
-
-
-def sample_pairs(samples: Sequence[Sequence[int]], info: EngineInfo) -> list[list[int]]:
-    """Pairs of a query and a document as one sequence, with second token types where the model has them.
-
-    Each sample of the first half is a query, each of the second half a document.
-    """
-    second = info.n_vocab if info.has_second_text else 0
-    middle = len(samples) // 2
-    pairs = zip(samples[:middle], samples[middle:], strict=False)
-    return [[*query, *(token + second for token in document[1:])][: info.n_ctx_train] for query, document in pairs]
-
-
-def _score_difference(full: OpenVinoEngine, reduced: OpenVinoEngine, texts: Sequence[Sequence[int]]) -> float:
-    """The largest one of BF16's scores, alone and in one batch, from float32's and from each other."""
-    output = OutputSpec(SCORES)
-    exact, alone = (_vectors(engine, [[text] for text in texts], output) for engine in (full, reduced))
-    together = _vectors(reduced, [texts], output)
-    first, second = np.stack([exact, exact, alone]), np.stack([alone, together, together])
-    return float((np.abs(first - second) / np.maximum(1, np.abs(first))).max())
-
-
-def cosines(a: FloatMatrix, b: FloatMatrix) -> np.ndarray:
-    """Of the rows, float64[rows]."""
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    products: np.ndarray = (x * y).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
-    return products
-
-
-def _vectors(engine: OpenVinoEngine, batches: Sequence[Sequence[Sequence[int]]], output: OutputSpec) -> FloatMatrix:
-    n_tokens = max(len(batch) * max(map(len, batch)) for batch in batches)
-    context = engine.open_context(ContextSpec(output, n_tokens, max(map(len, batches))))
-    try:
-        found: FloatMatrix = np.concatenate([context.embed(batch, 1).matrix for batch in batches])
-        return found
-    finally:
-        context.close()
-
-
 def _fastest(engines: _Engines, chosen: Choice, n_threads: int, output: OutputSpec) -> Choice:
     """The same with the number of streams with the most tokens per second, and then the best batch size for it."""
-    precision, smallest = chosen.precision, BATCH_TOKENS[0]
-    tokens_per_s = _rate(engines.get(precision), smallest, 1, output)
+    precision, layers, smallest = chosen.precision, chosen.float32_layers, BATCH_TOKENS[0]
+
+    def compiled(count: int) -> OpenVinoEngine:
+        return engines.get(precision, count, layers)
+
+    tokens_per_s = _rate(compiled(1), smallest, 1, output)
     n_rounds = N_ROUNDS if smallest <= tokens_per_s * MAX_BATCH_S else 1
     size = sizes_in_time(BATCH_TOKENS[:2], tokens_per_s)[-1]
     counts = (1, *stream_counts(n_threads))
-    by_streams = best_rates(lambda count: _rate(engines.get(precision, count), size, count, output), counts, n_rounds)
+    by_streams = best_rates(lambda count: _rate(compiled(count), size, count, output), counts, n_rounds)
     n_streams = max(by_streams, key=by_streams.__getitem__)
-    engines.keep(precision, n_streams)
-    engine, sizes = engines.get(precision, n_streams), sizes_in_time(BATCH_TOKENS, by_streams[n_streams] / n_streams)
+    engines.keep(precision, n_streams, layers)
+    engine, sizes = compiled(n_streams), sizes_in_time(BATCH_TOKENS, by_streams[n_streams] / n_streams)
     by_size = best_rates(lambda n_tokens: _rate(engine, n_tokens, n_streams, output), sizes, n_rounds)
     n_tokens = smallest_good(by_size)
     return replace(

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_embed.engines.openvino.pieces import MASKED, GraphPieces, constant
+from gguf_embed.engines.openvino.pieces import MASKED, GraphPieces
 from gguf_embed.engines.openvino.relative_positions import MAX_BUCKETS, MIN_BUCKETS, t5_buckets
-from gguf_embed.engines.openvino.runtime import Node, op
+from gguf_embed.engines.openvino.runtime import Node, constant, op
 from gguf_embed.types import FloatMatrix
 
 FAR_AWAY = 1e12

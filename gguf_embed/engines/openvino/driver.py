@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 SMALL_CONTEXT_TOKENS = 1024
 """Texts up to this length run on every worker, longer ones on one worker only, one at a time."""
 
-WEIGHTS_TYPES = {"f32": "F32", "bf16": "BF16"}
-
 
 @dataclass(frozen=True, slots=True)
 class LoadedGraph(LoadedEngine):
@@ -67,12 +65,15 @@ class OpenVinoDriver:
             with openvino_errors(f"{spec.header.path.name}: OpenVINO cannot load it"):
                 builder = ModelBuilder(spec, opened.codec)
                 choice = _choose(builder, spec)
-                engine = builder.compile(choice.precision, choice.n_streams, alone=True, on_close=opened.close)
+                engine = builder.compile(
+                    choice.precision, choice.n_streams, choice.float32_layers, alone=True, on_close=opened.close
+                )
             open_images = _image_opener(spec, engine.info.n_embd, choice.precision)
             stack.pop_all()
         exact = opened.codec if isinstance(opened.codec, ClipCodec | SiglipCodec) else opened.exact
-        weights = WEIGHTS_TYPES[choice.precision]
-        return LoadedGraph(engine, opened.codec, weights, exact, open_images, images_alone=True, choice=choice)
+        return LoadedGraph(
+            engine, opened.codec, choice.weights_type, exact, open_images, images_alone=True, choice=choice
+        )
 
     def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> ExecutionPlan:
         """Everything was measured on loading, because it decides how the graph is compiled."""
@@ -90,7 +91,7 @@ class OpenVinoDriver:
             alone_threads=compute.alone_threads or n_threads,
             tokens_per_s=choice.tokens_per_s,
             kernels=choice.kernel or "unchecked",
-            details=_details(choice),
+            details=choice.details,
             measured=choice.measured,
             bf16_failed=choice.bf16_failed,
         )
@@ -156,10 +157,3 @@ def _choose(builder: ModelBuilder, spec: LoadSpec) -> Choice:
     if recorded is None and not chosen.bf16_failed:
         records.write(key, chosen.to_record())
     return chosen.with_streams(compute.n_workers)
-
-
-def _details(choice: Choice) -> tuple[str, ...]:
-    """What the check of BF16 found, if there was one."""
-    if not choice.agreement:
-        return ()
-    return (f"BF16 {'used' if choice.precision == 'bf16' else 'not used'}: {choice.agreement}",)

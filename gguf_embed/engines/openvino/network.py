@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,9 +64,13 @@ class Network:
     constants: StoredConstants = field(default_factory=StoredConstants)
 
 
-def build_network(weights: GraphWeights, n_vocab: int, *, rank_head: bool) -> Network:
-    """Raises `ModelFileError` that names the tensor or key, if the file does not have what its architecture needs."""
-    g = GraphPieces(weights)
+def build_network(
+    weights: GraphWeights, n_vocab: int, *, rank_head: bool, float32_layers: Collection[int] = ()
+) -> Network:
+    """The matrices of `float32_layers`, from 0, are among those to be multiplied in float32 whatever the precision.
+
+    Raises `ModelFileError` that names the tensor or key, if the file does not have what its architecture needs."""
+    g = GraphPieces(weights, float32_layers)
     weights.check_shape("token_embd.weight", (n_vocab, g.n_embd))  # stays in the file
     if g.adapters is not None:
         for name in ("token_embd", "token_types"):
@@ -92,7 +96,7 @@ def _dense_modules(g: GraphPieces, pooled: Node) -> tuple[Node, int]:
     for name in ("dense_2", "dense_3", "projection"):
         if g.weights.has(f"{name}.weight"):
             n_out = g.weights.rows(f"{name}.weight")
-            pooled, width = g.exact_linear(pooled, name, n_out, width), n_out
+            pooled, width = g.linear(pooled, name, n_out, width, exact=True), n_out
     return pooled, width
 
 

@@ -7,16 +7,14 @@ S pooled rows per text. Only attention and pooling have slots; see `packing.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
-from gguf_embed.engines.openvino.runtime import Node, keep_float16, op
-from gguf_embed.engines.openvino.weights import GraphWeights, Matrix
-from gguf_embed.gguf_file.adapters import TensorParts, read_adapters
+from gguf_embed.engines.openvino.linear import LinearPieces
+from gguf_embed.engines.openvino.runtime import Node, constant, op
+from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.gguf_file.crisp_layout import FIRST_POSITION
-from gguf_embed.types import FloatMatrix
 
 MASKED = -1e9
 """Added to the attention scores of what a token must not see; finite, because an empty slot may see nothing."""
@@ -24,12 +22,12 @@ MASKED = -1e9
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "tanh")
 
 
-class GraphPieces:
+class GraphPieces(LinearPieces):
     """Builds one graph. Methods with a tensor's name read `<name>.weight` and, if the file has it, `<name>.bias`."""
 
-    def __init__(self, weights: GraphWeights) -> None:
-        self.weights = weights
-        self.n_embd = weights.integer("embedding_length")
+    def __init__(self, weights: GraphWeights, float32_layers: Collection[int] = ()) -> None:
+        """`float32_layers` are those, from 0, whose matrices are multiplied in float32 whatever the precision."""
+        super().__init__(weights, float32_layers)
         self.n_layer = weights.n_layer()
         self.n_head = weights.integer("attention.head_count")
         self.n_head_kv = weights.integer("attention.head_count_kv", self.n_head)
@@ -41,12 +39,6 @@ class GraphPieces:
         self.places = op.parameter([-1], np.int32, name="places")  # [N], the slot of each token
         self.positions = op.parameter([-1], np.int32, name="positions")  # [N], of each token in its text
         self.pooling = op.parameter([-1, -1, -1], np.float32, name="pooling")  # [B, S, T], see `pooled`
-        self.adapters = read_adapters(weights.header)
-        width = self.adapters.width if self.adapters is not None else 0
-        self._columns = op.parameter(
-            [-1, width], np.float32, name="columns"
-        )  # [N, width], 1 for those of a token's task
-        self.exact: list[Node] = []  # products to be computed in float32 whatever the precision
         n_slots = op.gather(op.shape_of(self.slots, "i32"), constant(np.int32(1)), constant(np.int32(0)))
         self._slot_numbers = op.range(constant(np.int32(0)), n_slots, constant(np.int32(1)), "i32")
 
@@ -82,38 +74,6 @@ class GraphPieces:
         return op.gather(constant(table), self.positions, constant(np.int32(0)))
 
     # Layers
-
-    def linear(self, x: Node, name: str, n_out: int, n_in: int | None = None) -> Node:
-        """[…, n_in] → […, n_out]; n_in is D if not given."""
-        return self.linears(x, name, [n_out], n_in)[0]
-
-    def linears(self, x: Node, name: str, widths: Sequence[int], n_in: int | None = None) -> list[Node]:
-        """Linear layers that share a tensor [sum of widths, n_in], each with so many of its rows."""
-        n_rows = sum(widths)
-        matrix = self.weights.matrix(f"{name}.weight", (n_rows, n_in or self.n_embd))
-        bias = self.weights.array(f"{name}.bias", (n_rows,)) if self.weights.has(f"{name}.bias") else None
-        adapter = self._adapter(x, name, n_rows, n_in or self.n_embd)
-        results, start = [], 0
-        for width in widths:
-            part = slice(start, start := start + width)
-            product = op.matmul(x, float32_constant(matrix[part]), False, True)
-            if adapter is not None:
-                lowered, raising = adapter
-                product = op.add(product, op.matmul(lowered, constant(raising[part]), False, True))
-            results.append(product if bias is None else op.add(product, constant(bias[part])))
-        return results
-
-    def _adapter(self, x: Node, name: str, n_out: int, n_in: int) -> tuple[Node, FloatMatrix] | None:
-        """[N, width], in which only the columns of each token's task are not 0, and the matrix [n_out, width] for it.
-
-        None for a matrix without an adapter.
-        """
-        if self.adapters is None or not self.weights.has(f"{name}.{TensorParts.LOWERING}.weight"):
-            return None
-        lowering = self.weights.array(f"{name}.{TensorParts.LOWERING}.weight", (self.adapters.width, n_in))
-        raising = self.weights.array(f"{name}.{TensorParts.RAISING}.weight", (n_out, self.adapters.width))
-        lowered = op.multiply(op.matmul(x, constant(lowering), False, True), self._columns)
-        return lowered, raising * np.float32(self.adapters.scale)
 
     def query_key_value(self, x: Node, layer: str) -> tuple[Node, Node, Node]:
         """[N, D] → three of [N, heads · head size], from separate matrices or a fused one."""
@@ -269,29 +229,3 @@ class GraphPieces:
         product = op.matmul(self.pooling, self._in_slots(rows), False, False)
         self.exact.append(product)
         return product
-
-    def exact_linear(self, x: Node, name: str, n_out: int, n_in: int) -> Node:
-        """`linear`, computed in float32 whatever the precision."""
-        product = op.matmul(x, constant(self.weights.array(f"{name}.weight", (n_out, n_in))), False, True)
-        self.exact.append(product)
-        if not self.weights.has(f"{name}.bias"):
-            return product
-        return op.add(product, constant(self.weights.array(f"{name}.bias", (n_out,))))
-
-
-def float32_constant(values: Matrix) -> Node:
-    """A constant to compute with in float32. In memory, one in float16 stays so."""
-    node = constant(values)
-    if values.dtype == np.float32:
-        return node
-    return keep_float16(op.convert(node, "f32"))
-
-
-def constant(values: Any) -> Node:
-    """A constant. It may share the array's memory, which therefore must not change."""
-    array = np.asarray(values)
-    if array.ndim == 0:
-        return op.constant(array)
-    if not (array.flags.c_contiguous and array.flags.writeable):  # OpenVINO refuses to share read-only memory
-        array = array.copy()
-    return op.constant(array, shared_memory=True)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from gguf_embed.engines.cpu_count import n_in_affinity_mask
 
 # Importing OpenVINO also imports its model converter, which reports this to Google Analytics if the package
@@ -63,6 +65,24 @@ def keep_float16(convert: Node) -> Node:
     """Mark a conversion from float16 as part of the weights: OpenVINO then leaves them as they are when it compiles."""
     convert.get_rt_info()["decompression_0"] = ""
     return convert
+
+
+def float32_constant(values: np.ndarray) -> Node:
+    """A constant to compute with in float32. In memory, one in float16 stays so."""
+    node = constant(values)
+    if values.dtype == np.float32:
+        return node
+    return keep_float16(op.convert(node, "f32"))
+
+
+def constant(values: Any) -> Node:
+    """A constant. It may share the array's memory, which therefore must not change."""
+    array = np.asarray(values)
+    if array.ndim == 0:
+        return op.constant(array)
+    if not (array.flags.c_contiguous and array.flags.writeable):  # OpenVINO refuses to share read-only memory
+        array = array.copy()
+    return op.constant(array, shared_memory=True)
 
 
 def read_ir(xml: bytes, weights: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_embed.engines.openvino import calibration
+from gguf_embed.engines.openvino.agreement import Agreement, FullResults, compare, cosines, sample_pairs
 from gguf_embed.types import DENSE, SCORES, TOKENS, OutputSpec, Pooling
 
 MEAN = OutputSpec.of(Pooling.MEAN)
@@ -18,7 +18,7 @@ N_VOCAB = 100_000
 def test_cosines_of_rows():
     a = np.array([[1, 0], [1, 1], [2, 0]], np.float32)
     b = np.array([[0, 1], [1, 1], [-1, 0]], np.float32)
-    np.testing.assert_allclose(calibration.cosines(a, b), [0, 1, -1], atol=1e-12)
+    np.testing.assert_allclose(cosines(a, b), [0, 1, -1], atol=1e-12)
 
 
 class FakeRows:
@@ -62,6 +62,10 @@ class FakeRows:
         pass
 
 
+def compared(full: Any, reduced: Any, samples: list[list[int]], output: OutputSpec) -> Agreement:
+    return compare(FullResults.of(full, samples, output), reduced)
+
+
 @pytest.mark.parametrize(
     ("reduced", "output", "is_good"),
     [
@@ -82,13 +86,13 @@ class FakeRows:
 )
 def test_what_bf16_changes_is_found(reduced, output, is_good):
     samples = [[1], [0, 0, 1], [1, 1]]
-    assert calibration.compare(FakeRows(), reduced, samples, output).is_good is is_good
+    assert compared(FakeRows(), reduced, samples, output).is_good is is_good
 
 
 @pytest.mark.parametrize("reduced", [FakeRows(of_scores=1.0), FakeRows(of_pairs=N_VOCAB)])
 def test_without_a_rank_head_no_scores_are_compared(reduced):
     full = FakeRows(n_scores=0)
-    assert calibration.compare(full, reduced, [[1], [0, 0, 1], [1, 1]], MEAN).is_good
+    assert compared(full, reduced, [[1], [0, 0, 1], [1, 1]], MEAN).is_good
     assert {spec.output.kind for spec in full.specs} == {DENSE}
 
 
@@ -96,17 +100,43 @@ def test_pairs_are_a_query_and_a_document_with_the_second_token_type():
     info = FakeRows().info
     samples = [[1, 5, 2], [1, 2], [1, 6, 2], [1, 7, 8, 2], [1, 9, 2]]
     second = N_VOCAB
-    assert calibration.sample_pairs(samples, info) == [[1, 5, 2, 6 + second], [1, 2, 7 + second, 8 + second]]
+    assert sample_pairs(samples, info) == [[1, 5, 2, 6 + second], [1, 2, 7 + second, 8 + second]]
     info.has_second_text, info.n_ctx_train = False, 512
-    assert calibration.sample_pairs(samples, info) == [[1, 5, 2, 6, 2], [1, 2, 7, 8, 2]]
-    assert calibration.sample_pairs(samples[:1], info) == []
+    assert sample_pairs(samples, info) == [[1, 5, 2, 6, 2], [1, 2, 7, 8, 2]]
+    assert sample_pairs(samples[:1], info) == []
+
+
+@pytest.mark.parametrize(
+    ("agreement", "is_good"),
+    [
+        (Agreement(0.99995, 0.99999, 0.01), True),
+        (Agreement(0.99994, 0.99999), False),
+        (Agreement(0.99995, 0.999989), False),
+        (Agreement(1.0, 1.0, 0.0101), False),
+        (Agreement(float("nan"), 1.0), False),
+        (Agreement(1.0, float("nan")), False),
+        (Agreement(1.0, 1.0, float("nan")), False),
+    ],
+)
+def test_agreement_at_its_borders(agreement, is_good):
+    assert agreement.is_good is is_good
+
+
+def test_agreement_in_words():
+    assert str(Agreement(0.99995, 0.9999999)) == "cosine 0.999950 to float32, 0.9999999 alone to in a batch"
+
+
+def test_the_deviation_is_the_largest_part_of_what_is_allowed():
+    assert Agreement(0.999975, 1.0).deviation == pytest.approx(0.5)
+    assert Agreement(0.999975, 0.99998).deviation == pytest.approx(2)
+    assert Agreement(0.999975, 0.99998, 0.04).deviation == pytest.approx(4)
 
 
 def test_vectors_of_zeros_agree_with_nothing():
     zeros = np.zeros((1, 3), np.float32)
-    assert not calibration.cosines(zeros, zeros) >= 0.9
+    assert not cosines(zeros, zeros) >= 0.9
 
 
 def test_a_difference_of_scores_counts_relative_to_large_ones():
-    found = calibration.compare(FakeRows(), FakeRows(rounding=1.0), [[1000]], OutputSpec.of(Pooling.RANK))
+    found = compared(FakeRows(), FakeRows(rounding=1.0), [[1000]], OutputSpec.of(Pooling.RANK))
     assert found.score_difference == pytest.approx(0.001)

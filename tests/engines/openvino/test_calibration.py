@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from gguf_embed.engines.openvino import calibration
-from gguf_embed.engines.openvino.calibration import Agreement, Choice, calibrate, smallest_good, stream_counts
+from gguf_embed.engines.openvino.agreement import Agreement
+from gguf_embed.engines.openvino.calibration import Choice, calibrate, smallest_good, stream_counts
+from gguf_embed.engines.openvino.mixed_precision import Layers
 from gguf_embed.errors import EngineFailure
 from gguf_embed.types import OutputSpec, Pooling
 
@@ -39,32 +42,14 @@ def test_streams_that_are_tried_besides_one(n_threads, counts):
     assert stream_counts(n_threads) == counts
 
 
-@pytest.mark.parametrize(
-    ("agreement", "is_good"),
-    [
-        (Agreement(0.99995, 0.99999, 0.01), True),
-        (Agreement(0.99994, 0.99999), False),
-        (Agreement(0.99995, 0.999989), False),
-        (Agreement(1.0, 1.0, 0.0101), False),
-        (Agreement(float("nan"), 1.0), False),
-        (Agreement(1.0, float("nan")), False),
-        (Agreement(1.0, 1.0, float("nan")), False),
-    ],
-)
-def test_agreement_at_its_borders(agreement, is_good):
-    assert agreement.is_good is is_good
-
-
-def test_agreement_in_words():
-    assert str(Agreement(0.99995, 0.9999999)) == "cosine 0.999950 to float32, 0.9999999 alone to in a batch"
-
-
 def test_a_choice_is_the_same_after_it_was_recorded():
-    choice = Choice("bf16", 2, 256, 9.5, "near", True)
-    assert Choice.from_record(choice.to_record()) == choice
+    choice = Choice("bf16", 2, 256, 9.5, "near", measured=True, float32_layers=(0, 1))
+    assert Choice.from_record(json.loads(json.dumps(choice.to_record()))) == choice
 
 
-@pytest.mark.parametrize("record", [None, {"precision": "f32", "from_tomorrow": 1}])
+@pytest.mark.parametrize(
+    "record", [None, {"precision": "f32", "from_tomorrow": 1}, {"float32_layers": 3}, {"float32_layers": ["a"]}]
+)
 def test_a_record_that_is_missing_or_of_another_version_is_none(record):
     assert Choice.from_record(record) is None
 
@@ -80,6 +65,7 @@ class FakeCompiled:
 
     precision: str
     n_streams: int
+    float32_layers: Layers = ()
     n_closed: int = 0
 
     def kernel_name(self) -> str:
@@ -96,10 +82,22 @@ class Script:
     rates: dict[tuple[str, int, int], float] = field(default_factory=dict)
     compiled: list[FakeCompiled] = field(default_factory=list)
     measured: list[tuple[str, int, int]] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    agreement: Agreement = GOOD  # of BF16, but with `good_layers` in float32
+    good_layers: tuple[Layers, ...] = ()
+    n_layer: int = 16
 
-    def compile(self, precision: str, n_streams: int) -> Any:
-        self.compiled.append(FakeCompiled(precision, n_streams))
+    def compile(self, precision: str, n_streams: int, float32_layers: Layers) -> Any:
+        self.compiled.append(FakeCompiled(precision, n_streams, float32_layers))
         return self.compiled[-1]
+
+    def drop(self, precision: str) -> None:
+        assert precision not in {precision for precision, _ in self.open}
+        self.dropped.append(precision)
+
+    def compare(self, full: Any, engine: FakeCompiled) -> Agreement:
+        assert not engine.n_closed
+        return GOOD if engine.float32_layers in self.good_layers else self.agreement
 
     def rate(self, engine: FakeCompiled, n_tokens: int, n_streams: int, output: OutputSpec) -> float:
         assert not engine.n_closed
@@ -116,10 +114,15 @@ class Script:
         return [(engine.precision, engine.n_streams) for engine in self.compiled if not engine.n_closed]
 
 
-def run(monkeypatch, script: Script, precision: str, agreement: Agreement = GOOD, n_threads: int = 2) -> Choice:
+def script_to_compare(monkeypatch, script: Script) -> None:
+    monkeypatch.setattr(calibration, "compare", script.compare)
+    monkeypatch.setattr(calibration.FullResults, "of", lambda *_: None)
+
+
+def run(monkeypatch, script: Script, precision: str, n_threads: int = 2) -> Choice:
+    script_to_compare(monkeypatch, script)
     monkeypatch.setattr(calibration, "_rate", script.rate)
-    monkeypatch.setattr(calibration, "compare", lambda *_: agreement)
-    choice = calibrate(script.compile, [[1, 2]], MEAN, n_threads, precision)  # type: ignore[arg-type]
+    choice = calibrate(script, [[1, 2]], MEAN, n_threads, precision)  # type: ignore[arg-type]
     assert [engine.n_closed for engine in script.compiled] == [1] * len(script.compiled)
     return choice
 
@@ -139,7 +142,7 @@ BF16_IS_SLOWER = dict.fromkeys(BF16_IS_FASTER, FAST / 2) | {("bf16", 2, n): FAST
     ],
 )
 def test_bf16_is_chosen_if_it_is_good_and_faster_or_configured(monkeypatch, precision, rates, agreement, chosen):
-    choice = run(monkeypatch, Script(rates), precision, agreement)
+    choice = run(monkeypatch, Script(rates, agreement=agreement), precision)
     assert (choice.precision, choice.measured) == (chosen, True)
     assert choice.agreement == ("" if precision == "f32" else str(agreement))
     assert not choice.bf16_failed
@@ -149,30 +152,80 @@ def test_bf16_is_chosen_if_it_is_good_and_faster_or_configured(monkeypatch, prec
     ("rates", "agreement", "chosen"), [(BF16_IS_FASTER, GOOD, "bf16"), (BF16_IS_FASTER, BAD, "f32"), ({}, GOOD, "f32")]
 )
 def test_what_is_decided_against_is_freed_before_anything_else_is_compiled(monkeypatch, rates, agreement, chosen):
-    script, dropped, seen = Script(rates), [], []
+    script, seen = Script(rates, agreement=agreement), []
 
-    def compile_engine(precision: str, n_streams: int) -> Any:
-        if n_streams > 1:
-            seen.append((script.open, list(dropped)))
-        return script.compile(precision, n_streams)
+    class Watched:
+        n_layer, drop = script.n_layer, script.drop
+
+        def compile(self, precision: str, n_streams: int, float32_layers: Layers) -> Any:
+            if n_streams > 1:
+                seen.append((script.open, set(script.dropped)))
+            return script.compile(precision, n_streams, float32_layers)
 
     def rate(engine: FakeCompiled, n_tokens: int, *rest: Any) -> float:
         if n_tokens == calibration.BATCH_TOKENS[-1]:  # the streams are chosen
-            seen.append((script.open, list(dropped)))
+            seen.append((script.open, set(script.dropped)))
         return script.rate(engine, n_tokens, *rest)
 
-    def drop(precision: str) -> None:
-        assert precision not in {precision for precision, _ in script.open}
-        dropped.append(precision)
-
+    script_to_compare(monkeypatch, script)
     monkeypatch.setattr(calibration, "_rate", rate)
-    monkeypatch.setattr(calibration, "compare", lambda *_: agreement)
-    choice = calibrate(compile_engine, [[1]], MEAN, 2, "auto", drop=drop)
+    choice = calibrate(Watched(), [[1]], MEAN, 2, "auto")
     other = {"bf16": "f32", "f32": "bf16"}[chosen]
     assert choice.precision == chosen
-    assert seen[0] == ([(chosen, 1)], [other])
+    assert seen[0] == ([(chosen, 1)], {other})
     assert {tuple(engines) for engines, _ in seen[1:]} == {((chosen, choice.n_streams),)}
-    assert set(dropped) == {other}
+    assert set(script.dropped) == {other}
+
+
+QUARTER, EIGHTH = (0, 1, 2, 3), (0, 1)
+
+
+@pytest.mark.parametrize(("good_layers", "chosen"), [((QUARTER,), QUARTER), ((QUARTER, EIGHTH), EIGHTH), ((), ())])
+def test_bf16_that_is_not_good_keeps_some_layers_in_float32(monkeypatch, good_layers, chosen):
+    script = Script(BF16_IS_FASTER, agreement=BAD, good_layers=good_layers)
+    choice = run(monkeypatch, script, "auto")
+    assert (choice.precision, choice.float32_layers) == ("bf16" if chosen else "f32", chosen)
+    assert choice.agreement == str(GOOD if chosen else BAD)
+    assert {engine.float32_layers for engine in script.compiled if engine.n_streams > 1} == {chosen}
+
+
+def test_layers_in_float32_that_leave_nothing_of_the_speed_are_not_kept(monkeypatch):
+    script = Script(BF16_IS_SLOWER, agreement=BAD, good_layers=(QUARTER,))
+    choice = run(monkeypatch, script, "auto")
+    assert (choice.precision, choice.float32_layers) == ("f32", ())
+
+
+def test_two_selections_of_layers_are_never_in_memory_at_once(monkeypatch):
+    script = Script(BF16_IS_FASTER, agreement=BAD, good_layers=(QUARTER,))
+
+    class Watched:
+        n_layer, drop = script.n_layer, script.drop
+
+        def compile(self, precision: str, n_streams: int, float32_layers: Layers) -> Any:
+            others = [engine for engine in script.compiled if not engine.n_closed and engine.precision == precision]
+            assert {engine.float32_layers for engine in others} <= {float32_layers}
+            return script.compile(precision, n_streams, float32_layers)
+
+    script_to_compare(monkeypatch, script)
+    monkeypatch.setattr(calibration, "_rate", script.rate)
+    assert calibrate(Watched(), [[1, 2]], MEAN, 2, "auto").float32_layers == QUARTER
+
+
+@pytest.mark.parametrize(
+    ("choice", "weights_type", "details"),
+    [
+        (Choice("f32"), "F32", ()),
+        (Choice("f32", agreement="far"), "F32", ("BF16 not used: far",)),
+        (Choice("bf16", agreement="near"), "BF16", ("BF16 used: near",)),
+        (
+            Choice("bf16", agreement="near", float32_layers=(0, 1, 2)),
+            "BF16, layers 1-3 F32",
+            ("BF16 used: near, with layers 1-3 in float32",),
+        ),
+    ],
+)
+def test_a_choice_in_words(choice, weights_type, details):
+    assert (choice.weights_type, choice.details) == (weights_type, details)
 
 
 def test_f32_never_compiles_bf16(monkeypatch):
@@ -182,14 +235,14 @@ def test_f32_never_compiles_bf16(monkeypatch):
 
 
 def test_bf16_is_not_timed_if_it_is_not_good(monkeypatch):
-    script = Script()
-    run(monkeypatch, script, "auto", BAD)
+    script = Script(agreement=BAD)
+    run(monkeypatch, script, "auto")
     assert {precision for precision, _, _ in script.measured} == {"f32"}
 
 
 def test_configured_bf16_is_compared_but_float32_is_not_timed(monkeypatch):
-    script = Script()
-    run(monkeypatch, script, "bf16", BAD)
+    script = Script(agreement=BAD)
+    run(monkeypatch, script, "bf16")
     assert {precision for precision, _, _ in script.measured} == {"bf16"}
 
 
@@ -219,7 +272,7 @@ def test_one_slow_measurement_does_not_decide(monkeypatch):
         return script.rate(*args) / (10 if n_disturbed in (3, 6, 7) else 1)
 
     monkeypatch.setattr(calibration, "_rate", disturbed)
-    choice = calibrate(script.compile, [[1, 2]], MEAN, 2, "f32")
+    choice = calibrate(script, [[1, 2]], MEAN, 2, "f32")
     assert (choice.n_streams, choice.batch_tokens, choice.tokens_per_s) == (2, 128, 2 * FAST)
 
 
@@ -242,19 +295,20 @@ def test_a_slow_model_is_measured_once_with_the_smallest_batch_only(monkeypatch)
 
 @pytest.mark.parametrize("precision", ["auto", "bf16"])
 def test_a_cpu_that_cannot_compile_bf16_after_all_runs_float32_unless_bf16_is_configured(monkeypatch, precision):
-    script = Script()
+    class OnlyFloat32(Script):
+        def compile(self, precision: str, n_streams: int, float32_layers: Layers) -> Any:
+            if precision == "bf16":
+                raise EngineFailure("no such instructions")
+            return super().compile(precision, n_streams, float32_layers)
 
-    def compile_full(kind: str, n_streams: int) -> Any:
-        if kind == "bf16":
-            raise EngineFailure("no such instructions")
-        return script.compile(kind, n_streams)
-
+    script = OnlyFloat32()
+    script_to_compare(monkeypatch, script)
     monkeypatch.setattr(calibration, "_rate", script.rate)
     if precision == "bf16":
         with pytest.raises(EngineFailure, match="no such instructions"):
-            calibrate(compile_full, [[1, 2]], MEAN, 2, precision)
+            calibrate(script, [[1, 2]], MEAN, 2, precision)
     else:
-        choice = calibrate(compile_full, [[1, 2]], MEAN, 2, precision)
+        choice = calibrate(script, [[1, 2]], MEAN, 2, precision)
         assert (choice.precision, choice.agreement) == ("f32", "no such instructions")
         assert choice.bf16_failed
 
@@ -266,7 +320,7 @@ def test_engines_are_closed_when_measuring_fails(monkeypatch):
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(calibration, "_rate", fail)
-    monkeypatch.setattr(calibration, "compare", lambda *_: GOOD)
+    script_to_compare(monkeypatch, script)
     with pytest.raises(RuntimeError, match="no memory"):
-        calibrate(script.compile, [[1]], MEAN, 2, "auto")
+        calibrate(script, [[1]], MEAN, 2, "auto")
     assert [engine.n_closed for engine in script.compiled] == [1] * len(script.compiled)

@@ -236,9 +236,7 @@ def test_bf16_on_a_cpu_without_it_is_a_wrong_configuration(encoder, tmp_path, mo
 def test_which_precisions_are_measured(encoder, tmp_path, monkeypatch, settings, computes, asked):
     found = []
 
-    def calibrate(
-        compile_engine: object, samples: list[list[int]], output: OutputSpec, *rest: Any, drop: object
-    ) -> Choice:
+    def calibrate(builder: object, samples: list[list[int]], output: OutputSpec, *rest: Any) -> Choice:
         found.append(rest)
         assert samples
         assert all(1 <= len(sample) <= 64 for sample in samples)

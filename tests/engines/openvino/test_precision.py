@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from gguf_embed.engines.base import ContextSpec
+from gguf_embed.engines.openvino.agreement import cosines
 from gguf_embed.engines.openvino.build import ModelBuilder
-from gguf_embed.engines.openvino.calibration import cosines
 from gguf_embed.engines.openvino.driver import open_codec
 from gguf_embed.engines.openvino.engine import OpenVinoEngine
 from gguf_embed.engines.openvino.runtime import REDUCED, computes_bf16
 from gguf_embed.types import OutputSpec, Pooling
-from tests.engines.openvino.graph_models import reference, write_gguf
+from tests.engines.openvino.graph_models import MODELS, reference, write_gguf
 from tests.engines.openvino.running import load_spec
 
 pytestmark = pytest.mark.skipif(not computes_bf16(), reason="this CPU has no BF16 instructions")
@@ -148,7 +148,7 @@ def test_products_run_in_bf16_and_norms_and_additions_in_f32(tmp_path, name):
 
 def of_last_products(model: Compiled) -> set[str]:
     """Precisions of the products that should be exact: pooling and Dense modules."""
-    ops = {op.get_friendly_name(): op for op in model.builder._networks[REDUCED].exact}
+    ops = {op.get_friendly_name(): op for op in model.builder._networks[REDUCED, ()].exact}
     readers = {
         reader.get_node().get_friendly_name() for op in ops.values() for reader in op.output(0).get_target_inputs()
     }
@@ -159,6 +159,39 @@ def of_last_products(model: Compiled) -> set[str]:
 @pytest.mark.parametrize("name", ["bert", "qwen2_last", "gemma_embedding"])
 def test_pooling_and_dense_modules_run_in_f32(tmp_path, name):
     assert of_last_products(compiled(write_gguf(name, tmp_path / "m.gguf"), Pooling.MEAN)) == {"f32"}
+
+
+WITH_LAYERS = [name for name in MODELS if name != "qwen3_yarn"]
+"""OpenVINO runs them all."""
+
+
+@pytest.mark.parametrize("name", WITH_LAYERS)
+def test_all_matrices_of_layers_that_keep_float32_run_in_it(tmp_path, name):
+    """Also those with a bias, whose product loses its mark if it is fused with it."""
+    stored = reference(name)
+    spec = load_spec(write_gguf(name, tmp_path / "m.gguf"), stored.pooling)
+    builder = ModelBuilder(spec, open_codec(spec).codec)
+    with closing(builder.compile("bf16", 1)) as reduced:
+        n_reduced = Counter(kind for kind, precision, _ in nodes_of(reduced) if precision == "bf16")["FullyConnected"]
+    with closing(builder.compile("bf16", 1, (0,))) as mixed:
+        n_mixed = Counter(kind for kind, precision, _ in nodes_of(mixed) if precision == "bf16")["FullyConnected"]
+    with closing(builder.compile("bf16", 1, tuple(range(builder.n_layer)))) as exact:
+        n_left = Counter(kind for kind, precision, _ in nodes_of(exact) if precision == "bf16")["FullyConnected"]
+    n_in_layers = n_reduced - n_left
+    assert n_in_layers > 0
+    assert n_reduced - n_mixed == n_in_layers / builder.n_layer
+    assert n_left <= 2  # of the rank head
+
+
+@pytest.mark.parametrize("name", ["bert", "modern_bert", "jina_bert_v2", "gemma_embedding"])
+def test_vectors_are_nearer_to_float32_with_layers_that_keep_it(tmp_path, name):
+    stored = reference(name)
+    model = compiled(write_gguf(name, tmp_path / "m.gguf"), stored.pooling)
+    with closing(model.builder.compile("bf16", 1, tuple(range(model.builder.n_layer)))) as mixed:
+        full, reduced, near = (
+            rows(engine, stored.ids, stored.pooling) for engine in (model.full, model.reduced, mixed)
+        )
+    assert 1 - cosines(full, near).min() < (1 - cosines(full, reduced).min()) / 2
 
 
 @pytest.mark.parametrize("name", ["bert", "bert_reranker", "jina_bert_v2", "modern_bert", "qwen3_embedding"])

@@ -15,8 +15,8 @@ import pytest
 from gguf_embed.engines.base import ContextSpec
 from gguf_embed.engines.cpu_count import n_in_affinity_mask
 from gguf_embed.engines.openvino import precision, runtime, weights
+from gguf_embed.engines.openvino.agreement import cosines
 from gguf_embed.engines.openvino.build import ModelBuilder
-from gguf_embed.engines.openvino.calibration import cosines
 from gguf_embed.engines.openvino.driver import open_codec
 from gguf_embed.engines.openvino.engine import OpenVinoEngine
 from gguf_embed.engines.openvino.network import build_network

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gguf_embed.engines.openvino.distance_bias import by_distance, masked, relative_buckets
-from gguf_embed.engines.openvino.pieces import GraphPieces, constant
+from gguf_embed.engines.openvino.pieces import GraphPieces
 from gguf_embed.engines.openvino.relative_positions import deberta_rows
-from gguf_embed.engines.openvino.runtime import Node, op
+from gguf_embed.engines.openvino.runtime import Node, constant, op
 from gguf_embed.types import FloatMatrix
 
 N_SCORES = 3

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from gguf_embed.engines.openvino.pieces import GraphPieces, constant
-from gguf_embed.engines.openvino.runtime import Node, op
+from gguf_embed.engines.openvino.pieces import GraphPieces
+from gguf_embed.engines.openvino.runtime import Node, constant, op
 
 
 def gemma_embedding(g: GraphPieces) -> Node:

@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from gguf_embed.engines.openvino.pieces import GraphPieces, constant
-from gguf_embed.engines.openvino.runtime import Node, op
+from gguf_embed.engines.openvino.pieces import GraphPieces
+from gguf_embed.engines.openvino.runtime import Node, constant, op
 
 
 def attended_rows(g: GraphPieces, q: Node, k: Node, v: Node, rope: tuple[Node, Node] | None = None) -> Node:

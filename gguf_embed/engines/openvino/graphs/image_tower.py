@@ -12,8 +12,8 @@ import numpy as np
 
 from gguf_embed.engines.openvino.graphs import nomic_vision
 from gguf_embed.engines.openvino.graphs.image_rows import attended_rows, first_row, one_per_image
-from gguf_embed.engines.openvino.pieces import GraphPieces, constant
-from gguf_embed.engines.openvino.runtime import Node, model_of, op
+from gguf_embed.engines.openvino.pieces import GraphPieces
+from gguf_embed.engines.openvino.runtime import Node, constant, model_of, op
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.gguf_file.towers import PROBE
 from gguf_embed.images.pixels import PixelForm
@@ -42,7 +42,7 @@ def build_image_network(weights: GraphWeights, form: PixelForm) -> ImageNetwork:
     n_embd = g.n_embd
     if weights.has("projection.weight"):
         n_embd = weights.rows("projection.weight")
-        pooled = g.exact_linear(pooled, "projection", n_embd, g.n_embd)
+        pooled = g.linear(pooled, "projection", n_embd, g.n_embd, exact=True)
     weights.check_all_read()
     return ImageNetwork(model_of([pooled], [pixels], weights.architecture), n_embd, n_rows, tuple(g.exact))
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_embed.engines.openvino.graphs.image_rows import attended_rows, first_row, one_per_image
-from gguf_embed.engines.openvino.pieces import GraphPieces, constant
-from gguf_embed.engines.openvino.runtime import Node, op
+from gguf_embed.engines.openvino.pieces import GraphPieces
+from gguf_embed.engines.openvino.runtime import Node, constant, op
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.gguf_file.towers import PROBE
 

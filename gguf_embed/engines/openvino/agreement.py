@@ -1,0 +1,119 @@
+"""How near BF16's results are to float32's, on real texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gguf_embed.engines.base import ContextSpec, EngineInfo
+from gguf_embed.engines.openvino.engine import OpenVinoEngine
+from gguf_embed.types import SCORES, FloatMatrix, OutputSpec, Pooling
+
+MIN_COSINE_TO_FULL = 0.99995
+"""Of every sample, so that all other texts keep 0.9999: the worst of 200 was twice as far off as the worst sample."""
+
+MIN_COSINE_IN_BATCH = 0.99999
+MAX_SCORE_DIFFERENCE = 0.01
+"""Scores may differ by this much of themselves, or absolutely if they are below 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How near the results of BF16 are to float32's, and those in a batch to those alone: the worst of the samples."""
+
+    cosine_to_full: float
+    cosine_in_batch: float
+    score_difference: float = 0.0  # relative for scores over 1; 0 without a rank head
+
+    @property
+    def is_good(self) -> bool:
+        return (
+            self.cosine_to_full >= MIN_COSINE_TO_FULL
+            and self.cosine_in_batch >= MIN_COSINE_IN_BATCH
+            and self.score_difference <= MAX_SCORE_DIFFERENCE
+        )
+
+    @property
+    def deviation(self) -> float:
+        """The largest difference, as a multiple of what is allowed."""
+        return max(
+            (1 - self.cosine_to_full) / (1 - MIN_COSINE_TO_FULL),
+            (1 - self.cosine_in_batch) / (1 - MIN_COSINE_IN_BATCH),
+            self.score_difference / MAX_SCORE_DIFFERENCE,
+        )
+
+    def __str__(self) -> str:
+        return f"cosine {self.cosine_to_full:.6f} to float32, {self.cosine_in_batch:.7f} alone to in a batch"
+
+
+@dataclass(frozen=True, slots=True)
+class FullResults:
+    """What float32 computes of the samples, each alone."""
+
+    samples: Sequence[Sequence[int]]
+    output: OutputSpec
+    rows: FloatMatrix  # of the samples
+    scored: Sequence[Sequence[int]]  # texts and pairs; none without a rank head
+    scores: FloatMatrix | None  # of `scored`
+
+    @classmethod
+    def of(cls, full: OpenVinoEngine, samples: Sequence[Sequence[int]], output: OutputSpec) -> FullResults:
+        """Token rows are compared as means, unless scores are made of single ones. With a rank head, scores are
+        compared, too, whatever the output: the model may be asked for them as well."""
+        pooled = output if output.pooling is not None or output.for_scores else OutputSpec.of(Pooling.MEAN)
+        scored = [*samples, *sample_pairs(samples, full.info)] if full.info.n_cls_out else []
+        scores = _each_alone(full, scored, OutputSpec(SCORES)) if scored else None
+        return cls(samples, pooled, _each_alone(full, samples, pooled), scored, scores)
+
+
+def compare(full: FullResults, reduced: OpenVinoEngine) -> Agreement:
+    """Compute the samples in BF16, alone and in one batch."""
+    alone = _each_alone(reduced, full.samples, full.output)
+    together = _vectors(reduced, [full.samples], full.output)
+    to_full, in_batch = cosines(full.rows, alone).min(), cosines(alone, together).min()
+    return Agreement(float(to_full), float(in_batch), _score_difference(full, reduced))
+
+
+def sample_pairs(samples: Sequence[Sequence[int]], info: EngineInfo) -> list[list[int]]:
+    """Pairs of a query and a document as one sequence, with second token types where the model has them.
+
+    Each sample of the first half is a query, each of the second half a document.
+    """
+    second = info.n_vocab if info.has_second_text else 0
+    middle = len(samples) // 2
+    pairs = zip(samples[:middle], samples[middle:], strict=False)
+    return [[*query, *(token + second for token in document[1:])][: info.n_ctx_train] for query, document in pairs]
+
+
+def _score_difference(full: FullResults, reduced: OpenVinoEngine) -> float:
+    """The largest one of BF16's scores, alone and in one batch, from float32's and from each other; 0 if none."""
+    if full.scores is None:
+        return 0.0
+    output = OutputSpec(SCORES)
+    alone, together = _each_alone(reduced, full.scored, output), _vectors(reduced, [full.scored], output)
+    first, second = np.stack([full.scores, full.scores, alone]), np.stack([alone, together, together])
+    return float((np.abs(first - second) / np.maximum(1, np.abs(first))).max())
+
+
+def cosines(a: FloatMatrix, b: FloatMatrix) -> np.ndarray:
+    """Of the rows, float64[rows]."""
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    products: np.ndarray = (x * y).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return products
+
+
+def _each_alone(engine: OpenVinoEngine, texts: Sequence[Sequence[int]], output: OutputSpec) -> FloatMatrix:
+    return _vectors(engine, [[text] for text in texts], output)
+
+
+def _vectors(engine: OpenVinoEngine, batches: Sequence[Sequence[Sequence[int]]], output: OutputSpec) -> FloatMatrix:
+    n_tokens = max(len(batch) * max(map(len, batch)) for batch in batches)
+    context = engine.open_context(ContextSpec(output, n_tokens, max(map(len, batches))))
+    try:
+        found: FloatMatrix = np.concatenate([context.embed(batch, 1).matrix for batch in batches])
+        return found
+    finally:
+        context.close()
