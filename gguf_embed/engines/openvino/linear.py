@@ -50,6 +50,21 @@ class LinearPieces:
             results.append(product if bias is None else op.add(product, self._bias(bias[part], x, exact=exact)))
         return results
 
+    def stacked(self, x: Node, names: Sequence[str], n_out: int) -> Node:
+        """Linear layers of D → n_out each as one: [N, n_out of the first, of the second, …]. They have no adapters."""
+        exact = _layer_of(names[0]) in self._float32_layers
+        matrices = [self.weights.matrix(f"{name}.weight", (n_out, self.n_embd)) for name in names]
+        product = self._product(x, float32_constant(np.concatenate(matrices)), exact=exact)
+        if not any(self.weights.has(f"{name}.bias") for name in names):
+            return product
+        biases = [
+            self.weights.array(f"{name}.bias", (n_out,))
+            if self.weights.has(f"{name}.bias")
+            else np.zeros(n_out, np.float32)
+            for name in names
+        ]
+        return op.add(product, self._bias(np.concatenate(biases), x, exact=exact))
+
     def _product(self, x: Node, matrix: Node, *, exact: bool) -> Node:
         """x · matrixᵀ."""
         product = op.matmul(x, matrix, False, True)

@@ -30,7 +30,7 @@ def _encoder(g: GraphPieces, mask: Node, rope: tuple[Node, Node] | None = None) 
         x = op.add(x, g.row("token_types", 0, g.weights.rows("token_types.weight")))
     x = g.layer_norm(x, "token_embd_norm")
     for layer in g.layers():
-        q, k, v = map(g.split_heads, g.query_key_value(x, layer))
+        q, k, v = g.heads(x, layer)
         if rope is not None:
             q, k = g.rotate(q, rope), g.rotate(k, rope)
         attended = g.attention(q, k, v, mask)

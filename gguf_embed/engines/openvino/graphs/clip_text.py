@@ -14,8 +14,8 @@ def clip_text(g: GraphPieces) -> Node:
     mask = g.causal_mask() if is_causal else g.padding_mask()
     x = op.add(g.tokens, g.position_rows("position_embd"))
     for layer in g.layers():
-        q, k, v = g.query_key_value(g.layer_norm(x, f"{layer}.ln1"), layer)
-        attended = g.attention(g.split_heads(q), g.split_heads(k), g.split_heads(v), mask)
+        q, k, v = g.heads(g.layer_norm(x, f"{layer}.ln1"), layer)
+        attended = g.attention(q, k, v, mask)
         x = op.add(x, g.linear(attended, f"{layer}.attn_out", g.n_embd))
         hidden = g.linear(g.layer_norm(x, f"{layer}.ln2"), f"{layer}.ffn_up", n_ff)
         x = op.add(x, g.linear(g.activation(hidden, kind), f"{layer}.ffn_down", g.n_embd, n_ff))

@@ -41,7 +41,7 @@ def deberta_v2(g: GraphPieces) -> Node:
         x = op.add(x, g.row("token_types", 0, g.weights.rows("token_types.weight")))
     x = g.layer_norm(x, "token_embd_norm")
     for layer in g.layers():
-        q, k, v = map(g.split_heads, g.query_key_value(x, layer))
+        q, k, v = g.heads(x, layer)
         attended = g.attention(q, k, v, _bias(g, layer, q, k, distances, scale), scale)
         x = op.add(x, g.linear(attended, f"{layer}.attn_output", g.n_embd))
         x = g.layer_norm(x, f"{layer}.attn_output_norm")

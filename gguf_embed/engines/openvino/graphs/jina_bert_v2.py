@@ -17,9 +17,8 @@ def jina_bert_v2(g: GraphPieces) -> Node:
     x = op.add(g.tokens, g.row("token_types", 0, g.weights.rows("token_types.weight")))
     x = g.layer_norm(x, "token_embd_norm")
     for layer in g.layers():
-        q, k, v = g.query_key_value(x, layer)
-        q, k = (_maybe_norm(g, y, f"{layer}.{name}") for y, name in ((q, "attn_q_norm"), (k, "attn_k_norm")))
-        attended = g.attention(g.split_heads(q), g.split_heads(k), g.split_heads(v), mask)
+        q, k, v = _heads(g, x, layer)
+        attended = g.attention(q, k, v, mask)
         before = x
         x = g.layer_norm(op.add(x, g.linear(attended, f"{layer}.attn_output", g.n_embd)), f"{layer}.attn_output_norm")
         if g.weights.has(f"{layer}.attn_norm_2.weight"):
@@ -29,9 +28,17 @@ def jina_bert_v2(g: GraphPieces) -> Node:
     return x
 
 
-def _maybe_norm(g: GraphPieces, x: Node, name: str) -> Node:
+def _heads(g: GraphPieces, x: Node, layer: str) -> tuple[Node, Node, Node]:
     """The variant for code normalizes queries and keys over all heads."""
-    return g.layer_norm(x, name, g.n_head * g.head_size) if g.weights.has(f"{name}.weight") else x
+    norms = [f"{layer}.attn_q_norm", f"{layer}.attn_k_norm"]
+    if not any(g.weights.has(f"{name}.weight") for name in norms):
+        return g.heads(x, layer)
+    q, k, v = g.query_key_value(x, layer)
+    q, k = (
+        g.layer_norm(y, name, g.n_head * g.head_size) if g.weights.has(f"{name}.weight") else y
+        for y, name in zip((q, k), norms, strict=True)
+    )
+    return g.split_heads(q), g.split_heads(k), g.split_heads(v)
 
 
 def _feed_forward(g: GraphPieces, x: Node, layer: str, n_ff: int) -> Node:

@@ -20,7 +20,7 @@ def modern_bert(g: GraphPieces) -> Node:
     for layer, local in zip(g.layers(), is_local, strict=True):
         rope, mask = nearby if local else everywhere
         normed = g.layer_norm(x, f"{layer}.attn_norm") if g.weights.has(f"{layer}.attn_norm.weight") else x
-        q, k, v = map(g.split_heads, g.query_key_value(normed, layer))
+        q, k, v = g.heads(normed, layer)
         attended = g.attention(g.rotate(q, rope), g.rotate(k, rope), v, mask)
         x = op.add(x, g.linear(attended, f"{layer}.attn_output", g.n_embd))
         hidden = g.gated(g.layer_norm(x, f"{layer}.ffn_norm"), layer, kind, n_ff)

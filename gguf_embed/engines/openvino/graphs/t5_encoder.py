@@ -14,8 +14,7 @@ def t5_encoder(g: GraphPieces) -> Node:
     mask = bias_mask(g, "enc.blk.0.attn_rel_b")
     x = g.tokens
     for layer in (f"enc.{name}" for name in g.layers()):
-        normed = g.rms_norm(x, f"{layer}.attn_norm")
-        q, k, v = (g.split_heads(g.linear(normed, f"{layer}.attn_{part}", n_attended)) for part in ("q", "k", "v"))
+        q, k, v = g.heads(g.rms_norm(x, f"{layer}.attn_norm"), layer)
         attended = g.attention(q, k, v, mask, scale=1.0)
         x = op.add(x, g.linear(attended, f"{layer}.attn_o", g.n_embd, n_attended))
         hidden = _feed_forward(g, g.rms_norm(x, f"{layer}.ffn_norm"), layer, n_ff)
