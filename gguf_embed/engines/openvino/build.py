@@ -34,8 +34,8 @@ from gguf_embed.gguf_file.facts import (
 )
 from gguf_embed.gguf_file.token_rows import PairRows, TokenRows, has_token_types
 
-SAMPLE_TOKENS = 256
-"""Longer samples are cut: a longer check would say no more."""
+SAMPLE_TOKENS = 512
+"""Longer samples are cut. One is longer than 256 tokens, because BF16 has no odd numbers over 256."""
 
 BF16_ROWS = 16 if "amx_tile" in cpu_flags() else 8
 """The numbers of rows are multiples of it. AMX's tiles have 16."""
@@ -156,7 +156,10 @@ class ModelBuilder:
 
     def _samples(self) -> list[list[int]]:
         longest = min(SAMPLE_TOKENS, GraphWeights(self._spec.header).integer("context_length"))
-        texts = [self._codec.tokenize(text, add_special=True, parse_special=False)[:longest] for text in SAMPLES]
+        texts = [
+            self._codec.tokenize(text, add_special=True, parse_special=False)[:longest]
+            for text in (*SAMPLES, " ".join(SAMPLES))
+        ]
         return [text for text in texts if text] or [[0]]
 
     def _read_info(self, network: Network) -> EngineInfo:

@@ -13,16 +13,13 @@ from gguf_embed.engines.openvino.relative_positions import MAX_BUCKETS, MIN_BUCK
 from gguf_embed.engines.openvino.runtime import Node, constant, op
 from gguf_embed.types import FloatMatrix
 
-FAR_AWAY = 1e12
-"""A distance whose ALiBi bias is as good as `MASKED`."""
-
 
 def alibi_mask(g: GraphPieces, max_bias: float) -> Node:
-    """[B, H, T, T]: scores decrease with the distance of two tokens, at a slope per head. Empty slots: far away."""
-    distance = op.unsqueeze(op.convert(op.abs(g.distances()), "f32"), constant(np.array([0, 1])))
-    distance = op.select(g.is_token(), distance, constant(np.float32(FAR_AWAY)))
+    """[B, H, T, T]: scores decrease with the distance of two tokens, at a slope per head."""
+    numbers = op.unsqueeze(op.abs(g.distances()), constant(np.array([0, 1])))
+    distance = g.kept_exact(op.convert(numbers, "f32"))  # BF16 has no odd numbers over 256
     slopes = -alibi_slopes(g.n_head, max_bias).reshape(1, g.n_head, 1, 1)
-    return op.multiply(constant(slopes), distance)
+    return masked(g, op.multiply(constant(slopes), distance))
 
 
 def alibi_slopes(n_head: int, max_bias: float) -> FloatMatrix:
@@ -57,8 +54,8 @@ def relative_buckets(g: GraphPieces) -> int:
 def by_distance(g: GraphPieces, values: NDArray[Any]) -> Node:
     """[T, T, …] from a constant [2M + 1, …] for the distances -M to M; farther ones count as M."""
     reach = len(values) // 2
-    distances = op.clamp(op.convert(g.distances(), "f32"), -reach, reach)
-    rows = op.convert(op.add(distances, constant(np.float32(reach))), "i32")
+    near = op.minimum(op.maximum(g.distances(), constant(np.int32(-reach))), constant(np.int32(reach)))
+    rows = op.add(near, constant(np.int32(reach)))
     return op.gather(constant(values), rows, constant(np.int32(0)))
 
 

@@ -19,7 +19,7 @@ class LinearPieces:
     def __init__(self, weights: GraphWeights, float32_layers: Collection[int]) -> None:
         self.weights = weights
         self.n_embd = weights.integer("embedding_length")
-        self.exact: list[Node] = []  # products to be computed in float32 whatever the precision
+        self.exact: list[Node] = []  # to be computed in float32 whatever the precision
         self._float32_layers = float32_layers
         self.adapters = read_adapters(weights.header)
         width = self.adapters.width if self.adapters is not None else 0
@@ -65,12 +65,15 @@ class LinearPieces:
         ]
         return op.add(product, self._bias(np.concatenate(biases), x, exact=exact))
 
+    def kept_exact(self, node: Node) -> Node:
+        """The same operation, computed in float32 whatever the precision."""
+        self.exact.append(node)
+        return node
+
     def _product(self, x: Node, matrix: Node, *, exact: bool) -> Node:
         """x · matrixᵀ."""
         product = op.matmul(x, matrix, False, True)
-        if exact:
-            self.exact.append(product)
-        return product
+        return self.kept_exact(product) if exact else product
 
     def _bias(self, values: FloatMatrix, x: Node, *, exact: bool) -> Node:
         """[n_out], to be added to a product of `x`.

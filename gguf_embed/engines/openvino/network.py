@@ -60,7 +60,7 @@ class Network:
     n_embd: int  # numbers per pooled row
     n_scores: int  # numbers from the rank head; 0: none
     rank_pooling: Pooling  # what the rank head reads
-    exact: tuple[Node, ...]  # products to be computed in float32 whatever the precision
+    exact: tuple[Node, ...]  # to be computed in float32 whatever the precision
     constants: StoredConstants = field(default_factory=StoredConstants)
 
 

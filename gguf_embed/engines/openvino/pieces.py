@@ -187,7 +187,8 @@ class GraphPieces(LinearPieces):
         freq_base = self.weights.number("rope.freq_base_swa" if local else "rope.freq_base", 10_000.0)
         scaling_factor = 1.0 if local else self.weights.rope_factor()
         frequencies = (freq_base ** -(np.arange(half, dtype=np.float64) / half) / scaling_factor).astype(np.float32)
-        positions = op.unsqueeze(op.convert(self._slot_numbers, "f32"), constant(np.int32(1)))
+        numbers = op.unsqueeze(self._slot_numbers, constant(np.int32(1)))
+        positions = self.kept_exact(op.convert(numbers, "f32"))  # BF16 has no odd numbers over 256
         angles = op.multiply(positions, constant(np.concatenate([frequencies, frequencies]).reshape(1, -1)))
         return op.cos(angles), op.sin(angles)
 
@@ -246,8 +247,8 @@ class GraphPieces(LinearPieces):
 
         Not as a product of matrices, because OpenVINO would keep 0.3 MB for each shape of one.
         """
-        weights = op.unsqueeze(self.pooling, constant(np.array([3], np.int32)))
-        weighted = op.multiply(op.unsqueeze(self._in_slots(rows), constant(np.array([1], np.int32))), weights)
-        total = op.reduce_sum(weighted, constant(np.array([2], np.int32)), False)
-        self.exact.append(total)
-        return total
+        weights = self.kept_exact(op.unsqueeze(self.pooling, constant(np.array([3], np.int32))))
+        in_slots = self.kept_exact(self._in_slots(rows))
+        of_texts = self.kept_exact(op.unsqueeze(in_slots, constant(np.array([1], np.int32))))
+        weighted = op.multiply(of_texts, weights)
+        return self.kept_exact(op.reduce_sum(weighted, constant(np.array([2], np.int32)), False))

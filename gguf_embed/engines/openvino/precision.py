@@ -32,8 +32,8 @@ _MARK = '<rt_info><attribute name="precise" version="0"/></rt_info>'
 def keep_exact(model: Any, exact: Collection[Node]) -> Any:
     """The same model, in which sums, norms and `exact` keep float32 when it is compiled for BF16.
 
-    `exact` are products that keep it, too. OpenVINO's Python API cannot set this attribute, but its file format can: so
-    the graph goes through XML, without its weights, which are put back. Takes about 20 ms. Changes `model`.
+    `exact` are operations that keep it, too. OpenVINO's Python API cannot set this attribute, but its file format can:
+    so the graph goes through XML, without its weights, which are put back. Takes about 20 ms. Changes `model`.
     Raises `EngineFailure`, and leaves `model` as it is, if no folder has room for temporary files.
     """
     exact_names = {node.get_friendly_name() for node in exact}

@@ -8,7 +8,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +147,16 @@ def test_products_run_in_bf16_and_norms_and_additions_in_f32(tmp_path, name):
 
 
 def of_last_products(model: Compiled) -> set[str]:
-    """Precisions of the products that should be exact: pooling and Dense modules."""
+    """Precisions of what should be exact: pooling and Dense modules. Conversions of whole numbers are tested below."""
     ops = {op.get_friendly_name(): op for op in model.builder._networks[REDUCED, ()].exact}
     readers = {
         reader.get_node().get_friendly_name() for op in ops.values() for reader in op.output(0).get_target_inputs()
     }
-    found = [precision for _, precision, names in nodes_of(model.reduced) if set(names) & (set(ops) | readers)]
+    found = [
+        precision
+        for kind, precision, names in nodes_of(model.reduced)
+        if set(names) & (set(ops) | readers) and kind != "Convert"
+    ]
     return set(found)
 
 
@@ -181,6 +185,36 @@ def test_all_matrices_of_layers_that_keep_float32_run_in_it(tmp_path, name):
     assert n_in_layers > 0
     assert n_reduced - n_mixed == n_in_layers / builder.n_layer
     assert n_left <= 2  # of the rank head
+
+
+@pytest.mark.parametrize("name", WITH_LAYERS)
+def test_whole_numbers_become_float32(tmp_path, name):
+    """Positions and distances: BF16 has no odd numbers over 256."""
+    spec = load_spec(write_gguf(name, tmp_path / "m.gguf"), Pooling.MEAN)
+    with closing(ModelBuilder(spec, open_codec(spec).codec).compile("bf16", 1)) as engine:
+        graph: Any = engine._compiled
+        for node in graph.shared.get_runtime_model().get_ops():
+            facts = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
+            if facts["layerType"] == "Convert" and facts["runtimePrecision"] == "i32":
+                assert facts["outputPrecisions"] == "f32", facts["originalLayersNames"]
+
+
+@pytest.mark.parametrize(
+    "name", ["modern_bert", "gemma_embedding", "qwen2_bidirectional", "jina_bert_v2", "deberta_v2"]
+)
+def test_vectors_of_long_texts_are_as_near_to_float32_as_those_of_short_ones(tmp_path, name):
+    """With positions in BF16, ModernBERT's are 0.9995 and Qwen2's 0.97."""
+    model = compiled(write_gguf(name, tmp_path / "m.gguf"), Pooling.MEAN)
+    random = np.random.default_rng(0)
+    off = []
+    for n_tokens in (100, 700, 1500):
+        text = random.integers(0, model.full.info.n_vocab, n_tokens).tolist()
+        found = []
+        for engine in (model.full, model.reduced):
+            engine.info = replace(engine.info, n_ctx_train=2048)
+            found.append(rows(engine, [text], Pooling.MEAN))
+        off.append(1 - float(cosines(*found).min()))
+    assert max(off[1:]) < 2 * off[0]
 
 
 @pytest.mark.parametrize("name", ["bert", "modern_bert", "jina_bert_v2", "gemma_embedding"])

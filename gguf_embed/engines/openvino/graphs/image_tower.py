@@ -26,7 +26,7 @@ class ImageNetwork:
     model: Any
     n_embd: int
     n_rows: int  # T
-    exact: tuple[Node, ...]  # products to be computed in float32 whatever the precision
+    exact: tuple[Node, ...]  # to be computed in float32 whatever the precision
 
 
 def build_image_network(weights: GraphWeights, form: PixelForm) -> ImageNetwork:
@@ -65,8 +65,7 @@ def _embedded(g: GraphPieces, pixels: Node, n_patches: int, n_numbers: int) -> t
     """[B, T, D], and T: a row for each patch, and before them the class row where the tower has one."""
     weights = g.weights
     matrix = weights.flat("patch_embd.weight", g.n_embd * n_numbers).reshape(g.n_embd, n_numbers)
-    x = op.matmul(pixels, constant(matrix), False, True)
-    g.exact.append(x)
+    x = g.kept_exact(op.matmul(pixels, constant(matrix), False, True))
     if weights.has("patch_embd.bias"):
         x = op.add(x, constant(weights.array("patch_embd.bias", (g.n_embd,))))
     n_rows = n_patches
