@@ -12,6 +12,7 @@ from typing import Any
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.base import EngineDriver, ExecutionPlan, LoadedEngine, LoadSpec
 from gguf_embed.engines.cpu_count import threads_for
+from gguf_embed.engines.freed_memory import give_back_memory
 from gguf_embed.engines.memory import available_bytes
 from gguf_embed.engines.reasons import report_once
 from gguf_embed.engines.records import MeasurementRecords, record_key
@@ -53,7 +54,9 @@ def load_chosen(spec: LoadSpec) -> tuple[EngineDriver, LoadedEngine]:
 
 def _loaded(driver: EngineDriver, spec: LoadSpec) -> LoadedEngine:
     spec.on_stage(f"loading it in the engine {driver.name}")
-    return driver.load(spec)
+    loaded = driver.load(spec)
+    give_back_memory()  # what it read, converted and compared
+    return loaded
 
 
 def _instead_of(failed: EngineDriver, spec: LoadSpec) -> EngineDriver | None:

@@ -203,6 +203,14 @@ def test_a_refusal_is_reported_once_per_reason(engines):
     assert engines.n_loads == (0, 0)
 
 
+def test_what_loading_has_freed_goes_back_to_the_system(engines, monkeypatch):
+    seen = []
+    monkeypatch.setattr(choice, "give_back_memory", lambda: seen.append(engines.n_loads))
+    engines.llama.reason = "it does not know it"
+    load_chosen(engines.spec())
+    assert seen == [(1, 0)]
+
+
 def test_the_only_engine_that_accepts_is_taken_unmeasured(engines):
     engines.llama.reason = "it does not know it"
     assert engines.choose() == "openvino"

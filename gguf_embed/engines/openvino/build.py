@@ -44,7 +44,7 @@ COSTS = {
     FULL: Cost(row_multiple=8, slot_multiple=8, sizes_per_doubling=16, part_tokens=48, slots_per_token=400),
     REDUCED: Cost(row_multiple=BF16_ROWS, slot_multiple=16, sizes_per_doubling=8, part_tokens=48, slots_per_token=400),
 }
-"""OpenVINO prepares kernels for every new shape: with BF16, a new number of rows takes 7 to 14 ms and 1 to 2 MB per
+"""OpenVINO prepares kernels for every new shape: with BF16, a new number of rows takes 7 to 14 ms and about 1 MB per
 worker, see `KEPT_KERNELS`. With these sizes there are fewer shapes, and on average 2 and 4 % of the rows are unused.
 With BF16, 16 slots also make a text's vector the same alone and in any batch, bit by bit; otherwise sums of another
 order are rounded differently (cosine 0.999993; with 8 slots 0.999996). Without AMX, with multiples of 8 rows instead of

@@ -27,10 +27,9 @@ def fewest_layers(n_layer: int, compare: Callable[[Layers], Agreement]) -> Found
     """The layers to keep in float32, so that `compare` finds the results good; None if half of them are not enough,
     or if there are fewer than `MIN_LAYERS`.
 
-    They are the first or the last ones, in eighths of all. Calls `compare` two to four times, as often as needed: with
-    a quarter at each end, and at the better end with an eighth, or with a half and three eighths.
+    They are the first or the last ones, in eighths of all. Calls `compare` up to five times, as often as needed: with
+    an eighth at each end, and at the better end with a half, a quarter, and three eighths.
     """
-
     if n_layer < MIN_LAYERS:
         return None
 
@@ -46,21 +45,18 @@ def fewest_layers(n_layer: int, compare: Callable[[Layers], Agreement]) -> Found
         layers = tuple(range(n_layer - _n_kept(n_layer, eighths), n_layer))
         return layers, results(layers)
 
-    quarter, at_end = first(2), first
-    if not _is_good(quarter) and last(2)[1].deviation < quarter[1].deviation:
-        quarter, at_end = last(2), last
-    if _is_good(quarter):
-        return _smaller(at_end(1), quarter)
-    half = at_end(4)
-    return _smaller(at_end(3), half) if _is_good(half) else None
+    eighth, at_end = first(1), first
+    if not _is_good(eighth) and last(1)[1].deviation < eighth[1].deviation:
+        eighth, at_end = last(1), last
+    if _is_good(eighth):
+        return eighth
+    if not _is_good(at_end(4)):
+        return None
+    return next(found for found in map(at_end, (2, 3, 4)) if _is_good(found))
 
 
 def _is_good(found: Found) -> bool:
     return found[1].is_good
-
-
-def _smaller(fewer: Found, more: Found) -> Found:
-    return fewer if _is_good(fewer) else more
 
 
 def _n_kept(n_layer: int, eighths: int) -> int:

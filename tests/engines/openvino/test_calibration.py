@@ -177,10 +177,10 @@ def test_what_is_decided_against_is_freed_before_anything_else_is_compiled(monke
     assert set(script.dropped) == {other}
 
 
-QUARTER, EIGHTH = (0, 1, 2, 3), (0, 1)
+HALF, QUARTER, EIGHTH = tuple(range(8)), (0, 1, 2, 3), (0, 1)
 
 
-@pytest.mark.parametrize(("good_layers", "chosen"), [((QUARTER,), QUARTER), ((QUARTER, EIGHTH), EIGHTH), ((), ())])
+@pytest.mark.parametrize(("good_layers", "chosen"), [((HALF, QUARTER), QUARTER), ((EIGHTH,), EIGHTH), ((), ())])
 def test_bf16_that_is_not_good_keeps_some_layers_in_float32(monkeypatch, good_layers, chosen):
     script = Script(BF16_IS_FASTER, agreement=BAD, good_layers=good_layers)
     choice = run(monkeypatch, script, "auto")
@@ -190,13 +190,13 @@ def test_bf16_that_is_not_good_keeps_some_layers_in_float32(monkeypatch, good_la
 
 
 def test_layers_in_float32_that_leave_nothing_of_the_speed_are_not_kept(monkeypatch):
-    script = Script(BF16_IS_SLOWER, agreement=BAD, good_layers=(QUARTER,))
+    script = Script(BF16_IS_SLOWER, agreement=BAD, good_layers=(HALF, QUARTER))
     choice = run(monkeypatch, script, "auto")
     assert (choice.precision, choice.float32_layers) == ("f32", ())
 
 
 def test_two_selections_of_layers_are_never_in_memory_at_once(monkeypatch):
-    script = Script(BF16_IS_FASTER, agreement=BAD, good_layers=(QUARTER,))
+    script = Script(BF16_IS_FASTER, agreement=BAD, good_layers=(HALF, QUARTER))
 
     class Watched:
         n_layer, drop = script.n_layer, script.drop

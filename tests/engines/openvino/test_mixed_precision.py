@@ -36,18 +36,18 @@ FIRST, LAST = {0: 30.0}, {23: 30.0}
 @pytest.mark.parametrize(
     ("allowed", "weighty", "chosen", "n_tried"),
     [
-        (21, FIRST, range(3), 2),
-        (20, FIRST, range(6), 2),
-        (18, FIRST, range(6), 2),
-        (16, FIRST, range(9), 4),
-        (13, FIRST, range(12), 4),
+        (21, FIRST, range(3), 1),
+        (20, FIRST, range(6), 4),
+        (18, FIRST, range(6), 4),
+        (16, FIRST, range(9), 5),
+        (13, FIRST, range(12), 5),
         (11, FIRST, None, 3),
-        (21, LAST, range(21, 24), 3),
-        (18, LAST, range(18, 24), 3),
-        (15, LAST, range(15, 24), 4),
-        (12, LAST, range(12, 24), 4),
+        (21, LAST, range(21, 24), 2),
+        (18, LAST, range(18, 24), 4),
+        (15, LAST, range(15, 24), 5),
+        (12, LAST, range(12, 24), 5),
         (11, LAST, None, 3),
-        (15, {}, range(9), 4),
+        (15, {}, range(9), 5),
     ],
 )
 def test_the_fewest_layers_at_the_better_end_are_kept(allowed, weighty, chosen, n_tried):
