@@ -30,7 +30,7 @@ def writing_file(format_: Format, path: Path, *, width: int) -> Iterator[RowWrit
     descriptor = _descriptor(path)
     if descriptor is not None or (path.exists() and not path.is_file() and not path.is_dir()):
         with (
-            _errors_of(str(path), has_name=descriptor is None),
+            _errors_of(str(path), may_be_closed=descriptor is not None),
             _opened(path, descriptor) as stream,
             writing(format_, stream, width=width, is_file=False) as writer,
         ):
@@ -47,7 +47,7 @@ def writing_file(format_: Format, path: Path, *, width: int) -> Iterator[RowWrit
 @contextmanager
 def writing_stdout(format_: Format, *, width: int) -> Iterator[RowWriter]:
     """The same into standard output, as a stream."""
-    with _errors_of("standard output", has_name=False):
+    with _errors_of("standard output", may_be_closed=True):
         try:
             with writing(format_, sys.stdout.buffer, width=width, is_file=False) as writer:
                 yield writer
@@ -70,12 +70,15 @@ def _opened(path: Path, descriptor: int | None) -> BinaryIO:
 
 
 @contextmanager
-def _errors_of(name: str, *, has_name: bool) -> Iterator[None]:
-    """Turns a stream's `OSError`s into errors that name it; not that of a pipe without a name, as `head` closes it."""
+def _errors_of(name: str, *, may_be_closed: bool) -> Iterator[None]:
+    """Turns a stream's `OSError`s into errors that name it; not those of other files.
+
+    `may_be_closed`: its reader may leave, as `head` does, which stays a `BrokenPipeError`.
+    """
     try:
         yield
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and not has_name:
+        if error.filename not in (None, name) or (isinstance(error, BrokenPipeError) and may_be_closed):
             raise
         free = [WayOut.FREE_SPACE] if error.errno == errno.ENOSPC else []
         message = f"{name} cannot be written ({error.strerror or error})"

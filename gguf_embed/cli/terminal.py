@@ -17,9 +17,9 @@ NO_TERMINAL_COLUMNS = 100
 _MIN_COLUMNS = 40
 
 
-def width_of(stream: TextIO) -> int | None:
-    """The terminal's columns; None if the stream is not a terminal, where nothing is cut."""
-    if not stream.isatty():
+def width_of(stream: TextIO | None) -> int | None:
+    """The terminal's columns; None if the stream is closed or not a terminal, where nothing is cut."""
+    if stream is None or not stream.isatty():
         return None
     return max(_MIN_COLUMNS, shutil.get_terminal_size((80, 24)).columns)
 
@@ -30,24 +30,26 @@ def discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def has_color(stream: TextIO) -> bool:
+def has_color(stream: TextIO | None) -> bool:
     """Only on a terminal, and not with NO_COLOR (https://no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    if stream is None or not stream.isatty():
+        return False
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def bold(text: str, stream: TextIO) -> str:
+def bold(text: str, stream: TextIO | None) -> str:
     return click.style(text, bold=True) if has_color(stream) else text
 
 
-def dim(text: str, stream: TextIO) -> str:
+def dim(text: str, stream: TextIO | None) -> str:
     return click.style(text, dim=True) if has_color(stream) else text
 
 
-def red(text: str, stream: TextIO) -> str:
+def red(text: str, stream: TextIO | None) -> str:
     return click.style(text, fg="red", bold=True) if has_color(stream) else text
 
 
-def yellow(text: str, stream: TextIO) -> str:
+def yellow(text: str, stream: TextIO | None) -> str:
     return click.style(text, fg="yellow", bold=True) if has_color(stream) else text
 
 

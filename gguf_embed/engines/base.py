@@ -231,7 +231,7 @@ class LoadedEngine:
 
     engine: Engine
     codec: TextCodec
-    weights_type: str  # of the weights that run, e.g. "BF16"
+    weights_type: str  # of the weights that run, e.g. "BF16" or "BF16, layers 1-3 F32"
     exact: ExactTokenizing | None = None  # the same codec, if it gives the original tokenizer's ids
     open_images: Callable[[], ImageReader] | None = None  # loads the vision tower; None: the engine supports none
     process_state: Callable[[], EngineProcessState] | None = None  # of the engine's own process; None: it runs in ours

@@ -29,7 +29,7 @@ class ModelInfo:
     architecture: str  # the GGUF's general.architecture
     description: str  # llama.cpp's own, e.g. "bert 22M F16"
     file_type: str  # type of the weights in the file, e.g. "F16"
-    weights_type: str  # type of the weights that run, e.g. "BF16"
+    weights_type: str  # type of the weights that run, e.g. "BF16" or "BF16, layers 1-3 F32"
     pooling: Pooling
     embd_normalize: int  # -1 none, 0 max-abs int16, 1 taxicab, 2 Euclidean, p > 2 p-norm
     n_embd: int  # numbers per vector, with any pooling

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,12 +38,13 @@ class Agreement:
 
     @property
     def deviation(self) -> float:
-        """The largest difference, as a multiple of what is allowed."""
-        return max(
+        """The largest difference, as a multiple of what is allowed; infinite if one is not a number."""
+        parts = (
             (1 - self.cosine_to_full) / (1 - MIN_COSINE_TO_FULL),
             (1 - self.cosine_in_batch) / (1 - MIN_COSINE_IN_BATCH),
             self.score_difference / MAX_SCORE_DIFFERENCE,
         )
+        return math.inf if any(map(math.isnan, parts)) else max(parts)
 
     def __str__(self) -> str:
         return f"cosine {self.cosine_to_full:.6f} to float32, {self.cosine_in_batch:.7f} alone to in a batch"
@@ -83,7 +85,7 @@ def sample_pairs(samples: Sequence[Sequence[int]], info: EngineInfo) -> list[lis
     """
     second = info.n_vocab if info.has_second_text else 0
     middle = len(samples) // 2
-    pairs = zip(samples[:middle], samples[middle:], strict=False)
+    pairs = zip(samples[:middle], samples[-middle:], strict=True) if middle else ()
     return [[*query, *(token + second for token in document[1:])][: info.n_ctx_train] for query, document in pairs]
 
 

@@ -68,6 +68,8 @@ class Choice:
             choice = cls(**record) if record is not None else None
             if choice is None or choice.precision not in (FULL, REDUCED):
                 return None
+            if not isinstance(choice.float32_layers, list | tuple):
+                return None
             choice = replace(choice, float32_layers=tuple(map(int, choice.float32_layers)))
             return choice if choice.n_streams >= 1 and choice.batch_tokens >= 1 and choice.tokens_per_s > 0 else None
         except (TypeError, ValueError):
@@ -158,7 +160,8 @@ def _choose_precision(
                 return Choice(FULL, agreement=str(found))
             layers, found = mixed
         if not _is_faster(engines.get(REDUCED, 1, layers), full, output):
-            return Choice(FULL, agreement=str(found))
+            kept = f" with {layers_in_words(layers)} in float32" if layers else ""
+            return Choice(FULL, agreement=f"{found}{kept}, but it is not {WORTH_ROUNDING} times as fast")
         return Choice(REDUCED, agreement=str(found), float32_layers=layers)
     except EngineFailure as error:
         if precision == REDUCED:

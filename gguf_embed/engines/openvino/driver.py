@@ -141,6 +141,7 @@ def _choose(builder: ModelBuilder, spec: LoadSpec) -> Choice:
 
     A choice that was made because BF16 failed is not kept, so the next load tries it again.
     """
+    from gguf_embed.engines.openvino.build import SAMPLE_TOKENS
     from gguf_embed.engines.openvino.calibration import BATCH_TOKENS, Choice
 
     compute = spec.config.compute
@@ -150,7 +151,7 @@ def _choose(builder: ModelBuilder, spec: LoadSpec) -> Choice:
         return choice.with_streams(compute.n_workers)
     records = MeasurementRecords(spec.cache_dir)
     n_threads = threads_for(compute)
-    settings = (n_threads, spec.output, compute.precision, compute.weights == "file", BATCH_TOKENS)
+    settings = (n_threads, spec.output, compute.precision, compute.weights == "file", BATCH_TOKENS, SAMPLE_TOKENS)
     key = record_key(spec.header.path, "openvino", *settings)
     recorded = Choice.from_record(records.read(key))
     chosen = recorded or builder.measured()

@@ -9,6 +9,7 @@ import numpy as np
 
 from gguf_embed.engines.base import ImageRows, LoadSpec
 from gguf_embed.engines.cpu_count import threads_for
+from gguf_embed.engines.openvino.agreement import MIN_COSINE_TO_FULL
 from gguf_embed.engines.openvino.failures import openvino_errors, reason_of
 from gguf_embed.engines.openvino.graphs.image_tower import ImageNetwork, build_image_network
 from gguf_embed.engines.openvino.precision import keep_exact
@@ -25,9 +26,6 @@ from gguf_embed.vectors import Rows
 
 MAX_SIDE = 2048
 """Limit on the size of the images that a tower may ask for; usual are 224 to 512."""
-
-MIN_COSINE_TO_FULL = 0.99995
-"""Of both sample pictures, for BF16; as for texts in `calibration.py`."""
 
 MAX_IMAGES = 16
 """Images computed together: enough for all threads, few enough to bound the memory."""

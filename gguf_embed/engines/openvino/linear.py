@@ -47,7 +47,7 @@ class LinearPieces:
             if adapter is not None:
                 lowered, raising = adapter
                 product = op.add(product, self._product(lowered, constant(raising[part]), exact=exact))
-            results.append(product if bias is None else op.add(product, self._bias(bias[part], x, exact=exact)))
+            results.append(product if bias is None else op.add(product, self.bias(bias[part], x, exact=exact)))
         return results
 
     def stacked(self, x: Node, names: Sequence[str], n_out: int) -> Node:
@@ -63,7 +63,7 @@ class LinearPieces:
             else np.zeros(n_out, np.float32)
             for name in names
         ]
-        return op.add(product, self._bias(np.concatenate(biases), x, exact=exact))
+        return op.add(product, self.bias(np.concatenate(biases), x, exact=exact))
 
     def kept_exact(self, node: Node) -> Node:
         """The same operation, computed in float32 whatever the precision."""
@@ -75,7 +75,7 @@ class LinearPieces:
         product = op.matmul(x, matrix, False, True)
         return self.kept_exact(product) if exact else product
 
-    def _bias(self, values: FloatMatrix, x: Node, *, exact: bool) -> Node:
+    def bias(self, values: FloatMatrix, x: Node, *, exact: bool) -> Node:
         """[n_out], to be added to a product of `x`.
 
         If that is exact, the bias is read by an index that is always 0 and depends on `x`: OpenVINO would fuse the

@@ -79,11 +79,12 @@ def build_network(
                 f"{name}.{TensorParts.LOWERING}.weight", (weights.rows(f"{name}.weight"), g.adapters.width)
             )
     rows = GRAPHS[weights.architecture](g)
-    pooled, n_embd = _dense_modules(g, g.pooled(rows))
+    of_texts = g.pooled(rows)
+    pooled, n_embd = _dense_modules(g, of_texts)
     outputs = [rows, pooled]
     n_scores = 0
     if rank_head:
-        scores, n_scores = _rank_head(g, g.pooled(rows))
+        scores, n_scores = _rank_head(g, of_texts)
         outputs.append(scores)
     weights.check_all_read()
     model = model_of(outputs, g.inputs, weights.architecture)

@@ -98,7 +98,7 @@ def test_without_a_rank_head_no_scores_are_compared(reduced):
 
 def test_pairs_are_a_query_and_a_document_with_the_second_token_type():
     info = FakeRows().info
-    samples = [[1, 5, 2], [1, 2], [1, 6, 2], [1, 7, 8, 2], [1, 9, 2]]
+    samples = [[1, 5, 2], [1, 2], [1, 9, 2], [1, 6, 2], [1, 7, 8, 2]]
     second = N_VOCAB
     assert sample_pairs(samples, info) == [[1, 5, 2, 6 + second], [1, 2, 7 + second, 8 + second]]
     info.has_second_text, info.n_ctx_train = False, 512
@@ -130,6 +130,7 @@ def test_the_deviation_is_the_largest_part_of_what_is_allowed():
     assert Agreement(0.999975, 1.0).deviation == pytest.approx(0.5)
     assert Agreement(0.999975, 0.99998).deviation == pytest.approx(2)
     assert Agreement(0.999975, 0.99998, 0.04).deviation == pytest.approx(4)
+    assert Agreement(1.0, float("nan")).deviation == float("inf")
 
 
 def test_vectors_of_zeros_agree_with_nothing():

@@ -187,21 +187,25 @@ def test_all_matrices_of_layers_that_keep_float32_run_in_it(tmp_path, name):
     assert n_left <= 2  # of the rank head
 
 
+WITH_DISTANCES = ("nomic", "modern", "jina", "qwen", "gemma", "gte")
+"""Beginnings of the names of those with rotary positions or ALiBi."""
+
+
 @pytest.mark.parametrize("name", WITH_LAYERS)
 def test_whole_numbers_become_float32(tmp_path, name):
     """Positions and distances: BF16 has no odd numbers over 256."""
     spec = load_spec(write_gguf(name, tmp_path / "m.gguf"), Pooling.MEAN)
+    found = set()
     with closing(ModelBuilder(spec, open_codec(spec).codec).compile("bf16", 1)) as engine:
         graph: Any = engine._compiled
         for node in graph.shared.get_runtime_model().get_ops():
             facts = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
             if facts["layerType"] == "Convert" and facts["runtimePrecision"] == "i32":
-                assert facts["outputPrecisions"] == "f32", facts["originalLayersNames"]
+                found.add(facts["outputPrecisions"])
+    assert found == ({"f32"} if name.startswith(WITH_DISTANCES) else set())
 
 
-@pytest.mark.parametrize(
-    "name", ["modern_bert", "gemma_embedding", "qwen2_bidirectional", "jina_bert_v2", "deberta_v2"]
-)
+@pytest.mark.parametrize("name", ["modern_bert", "gemma_embedding", "qwen2_bidirectional"])
 def test_vectors_of_long_texts_are_as_near_to_float32_as_those_of_short_ones(tmp_path, name):
     """With positions in BF16, ModernBERT's are 0.9995 and Qwen2's 0.97."""
     model = compiled(write_gguf(name, tmp_path / "m.gguf"), Pooling.MEAN)

@@ -14,8 +14,12 @@ import pytest
 from gguf_embed.engines.base import ImageReader, KeepsBuffers, LoadedEngine
 from gguf_embed.engines.openvino import precision, runtime, stored_constants
 from gguf_embed.engines.openvino.driver import OpenVinoDriver
-from gguf_embed.engines.openvino.images import TowerReader, find_tower
+from gguf_embed.engines.openvino.graphs.image_tower import build_image_network
+from gguf_embed.engines.openvino.images import TowerReader, find_tower, pixel_form
+from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.errors import EngineFailure, InvalidRequest, ModelFileError, NotSupported
+from gguf_embed.gguf_file import towers
+from gguf_embed.gguf_file.header import read_header
 from gguf_embed.types import FloatMatrix, ImageInput, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
 from tests.convert.encoders.tiny_models import cosines
@@ -75,6 +79,24 @@ def test_ids_and_vectors_are_those_of_the_original(tmp_path, name):
     by_file = dict(zip([file.name for file in PICTURES], cosines(found, reference["images"]), strict=True))
     assert {file: float(cosine) for file, cosine in by_file.items() if cosine < LEAST_COSINE} == {}
     np.testing.assert_allclose(found, reference["images"], atol=1e-3)
+
+
+@pytest.mark.skipif(not runtime.computes_bf16(), reason="this CPU has no BF16 instructions")
+@pytest.mark.parametrize("name", [*MODELS, "nomic_vision"])
+def test_what_is_exact_in_a_tower_runs_in_float32(tmp_path, name):
+    """The products of the patches and of the projection, with and without a bias."""
+    tower = towers.image_tower(read_header(write_own(name, tmp_path)))
+    assert tower is not None
+    weights = GraphWeights(tower)
+    network = build_image_network(weights, pixel_form(weights))
+    exact = {node.get_friendly_name() for node in network.exact}
+    graph = runtime.compile_graph(precision.keep_exact(network.model, network.exact), runtime.REDUCED, 1, 1)
+    found = {}
+    for node in graph.get_runtime_model().get_ops():
+        facts = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
+        for original in exact & set(facts["originalLayersNames"].split(",")):
+            found[original] = facts["runtimePrecision"]
+    assert found == dict.fromkeys(exact, "f32")
 
 
 @pytest.mark.parametrize("configured", ["auto", "bf16"])

@@ -67,7 +67,7 @@ def _embedded(g: GraphPieces, pixels: Node, n_patches: int, n_numbers: int) -> t
     matrix = weights.flat("patch_embd.weight", g.n_embd * n_numbers).reshape(g.n_embd, n_numbers)
     x = g.kept_exact(op.matmul(pixels, constant(matrix), False, True))
     if weights.has("patch_embd.bias"):
-        x = op.add(x, constant(weights.array("patch_embd.bias", (g.n_embd,))))
+        x = op.add(x, g.bias(weights.array("patch_embd.bias", (g.n_embd,)), pixels, exact=True))
     n_rows = n_patches
     if weights.has("class_embd"):
         row = constant(weights.flat("class_embd", g.n_embd).reshape(1, 1, g.n_embd))
