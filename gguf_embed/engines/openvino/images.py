@@ -9,7 +9,7 @@ import numpy as np
 
 from gguf_embed.engines.base import ImageRows, LoadSpec
 from gguf_embed.engines.cpu_count import threads_for
-from gguf_embed.engines.openvino.agreement import MIN_COSINE_TO_FULL
+from gguf_embed.engines.openvino.agreement import MIN_COSINE_TO_FULL, cosines
 from gguf_embed.engines.openvino.failures import openvino_errors, reason_of
 from gguf_embed.engines.openvino.graphs.image_tower import ImageNetwork, build_image_network
 from gguf_embed.engines.openvino.precision import keep_exact
@@ -107,9 +107,8 @@ def _least_cosine(first: Any, second: Any, pixels: FloatMatrix) -> float:
     rows = []
     for request in (first, second):
         request.infer([pixels], True)
-        found = request.get_output_tensor(0).data.astype(np.float64)
-        rows.append(found / np.linalg.norm(found, axis=1, keepdims=True))
-    return float((rows[0] * rows[1]).sum(axis=1).min())
+        rows.append(request.get_output_tensor(0).data.copy())
+    return float(cosines(*rows).min())
 
 
 def sample_pixels(form: PixelForm) -> FloatMatrix:

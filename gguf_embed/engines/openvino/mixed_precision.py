@@ -19,7 +19,6 @@ Layers = tuple[int, ...]
 
 Found = tuple[Layers, Agreement]
 
-
 MIN_LAYERS = 4
 """With fewer, one layer is more than a quarter of them, and most of the speed would be lost."""
 
