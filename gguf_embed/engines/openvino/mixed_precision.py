@@ -60,7 +60,8 @@ def _is_good(found: Found) -> bool:
 
 
 def _n_kept(n_layer: int, eighths: int) -> int:
-    return -(-n_layer * eighths // 8)
+    """At least one, and at least a half for four eighths; otherwise rounded down."""
+    return n_layer - n_layer // 2 if eighths == 4 else max(1, n_layer * eighths // 8)
 
 
 def layers_in_words(layers: Layers) -> str:
