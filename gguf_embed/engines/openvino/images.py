@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -41,19 +42,16 @@ class TowerReader:
 
         Raises `ModelFileError` for a file that is not such a tower, or belongs to another model.
         """
-        weights = GraphWeights(header)
-        self._form = pixel_form(weights)
+        self._form = pixel_form(GraphWeights(header))
         with openvino_errors(f"{header.path.name}: OpenVINO cannot compile it"):
-            network = build_image_network(weights, self._form)
-            if network.n_embd != n_embd:
-                raise ModelFileError(
-                    f"{header.path.name}: its vectors of images have {network.n_embd} numbers, those of texts "
-                    f"{n_embd}: "
-                    "give the image tower of the same model"
-                )
-            self._constants = StoredConstants.of(network.model)
-            self._request: Any = _compiled(network, precision, spec, self._form)
-        self._n_rows = network.n_rows
+            tower = _chosen(header, self._form, precision, spec)
+        if tower.network.n_embd != n_embd:
+            raise ModelFileError(
+                f"{header.path.name}: its vectors of images have {tower.network.n_embd} numbers, those of texts "
+                f"{n_embd}: give the image tower of the same model"
+            )
+        self._constants, self._n_rows = tower.constants, tower.network.n_rows
+        self._request: Any = tower.request
 
     def embed_batch(self, inputs: Sequence[ImageInput], output: OutputSpec) -> list[ImageRows]:
         if output.kind != DENSE:
@@ -84,22 +82,35 @@ class TowerReader:
         self._request = None
 
 
-def _compiled(network: ImageNetwork, precision: str, spec: LoadSpec, form: PixelForm) -> Any:
-    """An inference request in this precision; in float32 instead where BF16 was not asked for and vectors differ."""
+@dataclass(frozen=True, slots=True)
+class _CompiledTower:
+    network: ImageNetwork
+    constants: StoredConstants
+    request: Any
+
+
+def _chosen(header: GgufHeader, form: PixelForm, precision: str, spec: LoadSpec) -> _CompiledTower:
+    """The tower in this precision; in float32 instead where BF16 was not asked for and fails, or vectors differ."""
     n_threads = threads_for(spec.config.compute)
-    if precision != REDUCED:
-        return compile_graph(network.model, FULL, 1, n_threads).create_infer_request()
+    if precision != REDUCED or spec.config.compute.precision == REDUCED:
+        return _compiled(header, form, precision, n_threads)
+    full = _compiled(header, form, FULL, n_threads)
     try:
-        model = keep_exact(network.model, network.exact)
+        reduced = _compiled(header, form, REDUCED, n_threads)
     except EngineFailure:
-        if spec.config.compute.precision == REDUCED:
-            raise
-        return compile_graph(network.model, FULL, 1, n_threads).create_infer_request()
-    reduced = compile_graph(model, REDUCED, 1, n_threads).create_infer_request()
-    if spec.config.compute.precision == REDUCED:
-        return reduced
-    full = compile_graph(model, FULL, 1, n_threads).create_infer_request()
-    return reduced if _least_cosine(full, reduced, sample_pixels(form)) >= MIN_COSINE_TO_FULL else full
+        return full
+    is_near = _least_cosine(full.request, reduced.request, sample_pixels(form)) >= MIN_COSINE_TO_FULL
+    return reduced if is_near else full
+
+
+def _compiled(header: GgufHeader, form: PixelForm, precision: str, n_threads: int) -> _CompiledTower:
+    """Raises `EngineFailure` if the graph for BF16 cannot be marked."""
+    network = build_image_network(GraphWeights(header, for_bf16=precision == REDUCED), form)
+    if precision == REDUCED:
+        network = replace(network, model=keep_exact(network.model, network.marks))
+    constants = StoredConstants.of(network.model)
+    request = compile_graph(network.model, precision, 1, n_threads).create_infer_request()
+    return _CompiledTower(network, constants, request)
 
 
 def _least_cosine(first: Any, second: Any, pixels: FloatMatrix) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gguf_embed.config import ComputeConfig, ModelConfig
 from gguf_embed.engines.base import ContextSpec, LoadedEngine, LoadSpec
@@ -39,6 +39,26 @@ class Graph:
     def rows(self, ids: Sequence[Sequence[int]]) -> FloatMatrix:
         """float32, a row per text, or per token with pooling none."""
         return self.output_of(ids).matrix
+
+
+@dataclass(frozen=True)
+class GraphNode:
+    """What a compiled graph runs: one or more operations of the graph as it was built."""
+
+    kind: str
+    precision: str  # that it computes in
+    written: str  # the precision of its results
+    names: frozenset[str]  # of the operations
+
+
+def nodes_of(graph: Any) -> Iterator[GraphNode]:
+    for node in graph.get_runtime_model().get_ops():
+        facts = node.get_rt_info()
+        kind, precision, written, names = (
+            str(facts[key].astype(str))
+            for key in ("layerType", "runtimePrecision", "outputPrecisions", "originalLayersNames")
+        )
+        yield GraphNode(kind, precision, written, frozenset(names.split(",")))
 
 
 def load_spec(

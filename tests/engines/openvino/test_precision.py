@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from gguf_embed.engines.openvino.engine import OpenVinoEngine
 from gguf_embed.engines.openvino.runtime import REDUCED, computes_bf16
 from gguf_embed.types import OutputSpec, Pooling
 from tests.engines.openvino.graph_models import MODELS, reference, write_gguf
-from tests.engines.openvino.running import load_spec
+from tests.engines.openvino.running import load_spec, nodes_of
 
 pytestmark = pytest.mark.skipif(not computes_bf16(), reason="this CPU has no BF16 instructions")
 
@@ -119,22 +118,11 @@ def test_vectors_of_the_default_model_alone_and_in_a_batch(default, default_ids,
     assert near.min() >= least
 
 
-def nodes_of(engine: OpenVinoEngine) -> Iterator[tuple[str, str, list[str]]]:
-    """Type, precision and original names of what the compiled graph runs."""
-    graph: Any = engine._compiled.shared
-    for node in graph.get_runtime_model().get_ops():
-        facts = node.get_rt_info()
-        kind, precision, names = (
-            str(facts[key].astype(str)) for key in ("layerType", "runtimePrecision", "originalLayersNames")
-        )
-        yield kind, precision, names.split(",")
-
-
 def precisions(engine: OpenVinoEngine) -> dict[str, set[str]]:
     """By type of node."""
     found: dict[str, set[str]] = defaultdict(set)
-    for kind, precision, _ in nodes_of(engine):
-        found[kind].add(precision)
+    for node in nodes_of(engine._compiled.shared):
+        found[node.kind].add(node.precision)
     return found
 
 
@@ -148,14 +136,14 @@ def test_products_run_in_bf16_and_norms_and_additions_in_f32(tmp_path, name):
 
 def of_last_products(model: Compiled) -> set[str]:
     """Precisions of what should be exact: pooling and Dense modules. Conversions of whole numbers are tested below."""
-    ops = {op.get_friendly_name(): op for op in model.builder._networks[REDUCED, ()].exact}
+    ops = {op.get_friendly_name(): op for op in model.builder._networks[REDUCED, ()].marks.exact}
     readers = {
         reader.get_node().get_friendly_name() for op in ops.values() for reader in op.output(0).get_target_inputs()
     }
     found = [
-        precision
-        for kind, precision, names in nodes_of(model.reduced)
-        if set(names) & (set(ops) | readers) and kind != "Convert"
+        node.precision
+        for node in nodes_of(model.reduced._compiled.shared)
+        if node.names & (set(ops) | readers) and node.kind != "Convert"
     ]
     return set(found)
 
@@ -163,6 +151,12 @@ def of_last_products(model: Compiled) -> set[str]:
 @pytest.mark.parametrize("name", ["bert", "qwen2_last", "gemma_embedding"])
 def test_pooling_and_dense_modules_run_in_f32(tmp_path, name):
     assert of_last_products(compiled(write_gguf(name, tmp_path / "m.gguf"), Pooling.MEAN)) == {"f32"}
+
+
+def n_products(engine: OpenVinoEngine) -> int:
+    """Linear layers that are computed in BF16."""
+    counts = Counter(node.kind for node in nodes_of(engine._compiled.shared) if node.precision == "bf16")
+    return counts["FullyConnected"]
 
 
 WITH_LAYERS = [name for name in MODELS if name != "qwen3_yarn"]
@@ -176,11 +170,11 @@ def test_all_matrices_of_layers_that_keep_float32_run_in_it(tmp_path, name):
     spec = load_spec(write_gguf(name, tmp_path / "m.gguf"), stored.pooling)
     builder = ModelBuilder(spec, open_codec(spec).codec)
     with closing(builder.compile("bf16", 1)) as reduced:
-        n_reduced = Counter(kind for kind, precision, _ in nodes_of(reduced) if precision == "bf16")["FullyConnected"]
+        n_reduced = n_products(reduced)
     with closing(builder.compile("bf16", 1, (0,))) as mixed:
-        n_mixed = Counter(kind for kind, precision, _ in nodes_of(mixed) if precision == "bf16")["FullyConnected"]
+        n_mixed = n_products(mixed)
     with closing(builder.compile("bf16", 1, tuple(range(builder.n_layer)))) as exact:
-        n_left = Counter(kind for kind, precision, _ in nodes_of(exact) if precision == "bf16")["FullyConnected"]
+        n_left = n_products(exact)
     n_in_layers = n_reduced - n_left
     assert n_in_layers > 0
     assert n_reduced - n_mixed == n_in_layers / builder.n_layer
@@ -195,13 +189,9 @@ WITH_DISTANCES = ("nomic", "modern", "jina", "qwen", "gemma", "gte")
 def test_whole_numbers_become_float32(tmp_path, name):
     """Positions and distances: BF16 has no odd numbers over 256."""
     spec = load_spec(write_gguf(name, tmp_path / "m.gguf"), Pooling.MEAN)
-    found = set()
     with closing(ModelBuilder(spec, open_codec(spec).codec).compile("bf16", 1)) as engine:
-        graph: Any = engine._compiled
-        for node in graph.shared.get_runtime_model().get_ops():
-            facts = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
-            if facts["layerType"] == "Convert" and facts["runtimePrecision"] == "i32":
-                found.add(facts["outputPrecisions"])
+        nodes = [node for node in nodes_of(engine._compiled.shared) if node.kind == "Convert"]
+    found = {node.written for node in nodes if node.precision == "i32"}
     assert found == ({"f32"} if name.startswith(WITH_DISTANCES) else set())
 
 
@@ -257,7 +247,7 @@ import sys
 from pathlib import Path
 from gguf_embed.types import Pooling
 from tests.engines.openvino.graph_models import MODELS, write_gguf
-from tests.engines.openvino.running import load_spec
+from tests.engines.openvino.running import load_spec, nodes_of
 from gguf_embed.engines.openvino.build import ModelBuilder
 from gguf_embed.engines.openvino.driver import open_codec
 for name in MODELS:
