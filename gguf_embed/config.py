@@ -32,6 +32,7 @@ class ComputeConfig:
     weights: Literal["auto", "file", "bf16"] = "auto"  # auto: F32 and F16 become BF16 where that is faster
     engine: str = "auto"  # a driver's name; auto: the fastest of those that accept the file
     precision: Literal["auto", "f32", "bf16"] = "auto"  # of matrix products; auto: bf16 where it is fast and harmless
+    float32_layers: tuple[int, ...] = ()  # with bf16, from 0: those measured to need float32; for estimates of memory
     amx: bool = True  # multiply BF16 matrices on AMX tiles where the CPU has them
     offload: OffloadConfig = field(default_factory=OffloadConfig)
 

@@ -20,7 +20,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.server_process import READY, OutputReader, Server, clean_environment, command, wait_until
+from tests.server_process import (
+    READY,
+    TIMEOUT_S,
+    OutputReader,
+    Server,
+    clean_environment,
+    command,
+    started,
+    stop,
+    wait_until,
+)
 
 STAGES = ("connection", "headers", "body", "waiting", "reply")
 TEXTS = ["a text of some words " * 3] * 8
@@ -160,33 +170,83 @@ def test_with_few_descriptors_and_many_slow_clients_new_ones_are_served(cache_di
         process.wait()
 
 
-def post_many(server: Server, bodies: list[dict[str, object]]) -> list[int]:
-    with ThreadPoolExecutor(len(bodies)) as clients:
-        return list(clients.map(lambda body: server.post("/v1/embeddings", body).status, bodies))
+HELD = """
+import sys, threading
+from dataclasses import replace
+from gguf_embed.cli.main import main
+from gguf_embed.engines.base import LoadedEngine
+from gguf_embed.engines.fake import FakeEngine, FakeScript, fake_plan
+from gguf_embed.engines.select import registered
+
+released, pipe = threading.Event(), sys.argv[1]
+
+def wait_for_release():
+    with open(pipe):  # which waits until somebody opens it for writing
+        released.set()
+
+class HeldDriver:
+    name = "held"
+
+    def refusal(self, header, config):
+        return None
+
+    def supports_gpu(self):
+        return False
+
+    def memory_bytes(self, header, config):
+        return header.size_bytes
+
+    def load(self, spec):
+        engine = FakeEngine(FakeScript(before_batch=lambda batch: released.wait()))
+        return LoadedEngine(engine, engine.codec, "F32")
+
+    def plan(self, loaded, spec, max_input_tokens):
+        return replace(fake_plan(), tokens_per_s=250.0)
+
+threading.Thread(target=wait_for_release, daemon=True).start()
+sys.argv[1:2] = []
+with registered("held", HeldDriver):
+    main()
+"""
+"""A server whose engine computes nothing until the pipe is opened, and promises 250 tokens per second."""
 
 
-def test_a_stop_answers_what_fits_and_says_503_to_the_rest_at_once(launch, default_model):
-    server = launch("-m", default_model, "--drain-timeout", "3", "--no-warmup", "--max-queue", "3600")
-    words = "a passage of several words that takes its time to compute and to wait for " * 10
-    n_clients, n_texts, statuses = 20, 200, []
-    bodies = [{"input": [f"{client} {n} {words}" for n in range(n_texts)]} for client in range(n_clients)]
-    quick = connected(server)
-    quick.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert quick.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
-    asking = threading.Thread(target=lambda: statuses.extend(post_many(server, bodies)))
-    asking.start()
-    wait_until(lambda: n_accepted(server) > (n_clients - 1) * n_texts)  # of all clients; computing takes a minute
-    small = b'{"input": "short"}'
-    quick.sendall(request_head(len(small)) + small)
-    server.get("/health")  # the server reads it after the small request, whose connection it has already
-    began_s = time.monotonic()
-    code, printed = server.end(signal.SIGTERM)
-    took_s = time.monotonic() - began_s
-    asking.join()
-    with quick:
-        assert quick.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
-    assert set(statuses) <= {200, 503}
-    assert statuses.count(503) > 0
+def test_a_stop_answers_what_fits_and_says_503_to_the_rest_at_once(cache_dir, models, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    flags = ("-m", models / "encoder.gguf", "--port", "0", "--check-files", "off", "--no-warmup", "--batch-dir", "off")
+    limits = ("--drain-timeout", "60", "--max-queue", "3600")
+    words = [sys.executable, "-c", HELD, str(pipe), "serve", *map(str, flags), *limits]
+    server = started(words, clean_environment(cache_dir))
+    n_clients, n_texts, refused = 20, 200, threading.Event()  # 4,000 texts of 7 to 9 tokens
+    bodies = [{"input": [f"{client} {n:4}" for n in range(n_texts)]} for client in range(n_clients)]
+
+    def ask(body: dict[str, object]) -> int:
+        status = server.post("/v1/embeddings", body).status
+        if status == 503:
+            refused.set()
+        return status
+
+    try:
+        with connected(server) as quick, ThreadPoolExecutor(n_clients) as clients:
+            quick.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert quick.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+            answers = [clients.submit(ask, body) for body in bodies]
+            wait_until(lambda: n_accepted(server) > (n_clients - 1) * n_texts)  # of all clients
+            small = b'{"input": "short"}'
+            quick.sendall(request_head(len(small)) + small)
+            server.get("/health")  # the server reads it after the small request, whose connection it has already
+            began_s = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            assert refused.wait(TIMEOUT_S)  # nothing has been computed
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))  # the engine computes from now on
+            code, printed = server.process.wait(TIMEOUT_S), server.output.text()
+            took_s = time.monotonic() - began_s
+            statuses = [answer.result() for answer in answers]
+            assert quick.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+    finally:
+        stop(server)
+    assert set(statuses) == {200, 503}
     assert code == 1
     assert f"stopped: {statuses.count(503)} requests could not be computed in time and got a 503" in printed
     assert took_s < 20

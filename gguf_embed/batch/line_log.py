@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from gguf_embed.batch.lines import LineReply, LineRequest, Written, left_line, output_line, read_written
@@ -32,22 +32,33 @@ class LineLog:
         os.ftruncate(self._handle, self.n_bytes)
 
     def append(self, lines: bytes) -> None:
-        """Complete lines. Raises `OSError`, and has then written none of them."""
+        """Complete lines. Raises `OSError` with the file's path, and has then written none of them."""
         left = memoryview(lines)
-        try:
-            while left:
-                left = left[os.write(self._handle, left) :]
-        except OSError:
-            os.ftruncate(self._handle, self.n_bytes)
-            raise
+        with self._named():
+            try:
+                while left:
+                    left = left[os.write(self._handle, left) :]
+            except OSError:
+                os.ftruncate(self._handle, self.n_bytes)
+                raise
         self.n_bytes += len(lines)
         self._is_synced = False
 
     def sync(self) -> None:
-        """Raises `OSError`; the next call then tries again."""
+        """Raises `OSError` with the file's path; the next call then tries again."""
         if not self._is_synced:
-            os.fsync(self._handle)
+            with self._named():
+                os.fsync(self._handle)
             self._is_synced = True
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """A descriptor's errors do not say which file it is."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
 
     def close(self) -> None:
         """The file stays."""

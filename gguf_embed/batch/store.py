@@ -10,7 +10,6 @@ No name in it comes from a request: an id is looked up among the records.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import hmac
 import logging
@@ -25,7 +24,7 @@ from typing import TypeVar
 from gguf_embed.batch.errors import InUse, NoSuchObject, StorageFailed, StorageFull
 from gguf_embed.batch.records import Batch, BatchLimits, FileRecord, dump, load_batch, load_file
 from gguf_embed.batch.space import Space
-from gguf_embed.errors import ModelFileError
+from gguf_embed.errors import ModelFileError, is_full
 from gguf_embed.gguf_file.atomic_write import atomic_write
 
 try:
@@ -288,7 +287,7 @@ def _words(folder: Path) -> Iterator[None]:
 def storage_error(error: OSError, folder: Path) -> StorageFull | StorageFailed:
     """The error for a failure of the disk. The log has the folder, the client does not."""
     logger.warning("batches in %s: %s", folder, error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return StorageFull("the server's disk is full: delete files, or free some space on it")
     return StorageFailed(
         f"the folder of batches cannot be read or written ({error.strerror or error}): start the server with another "

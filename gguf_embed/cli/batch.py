@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from gguf_embed.cli.command import Command
 from gguf_embed.cli.flag_types import FilePath
 from gguf_embed.cli.interrupts import quitting
 from gguf_embed.cli.model_flags import model_option
-from gguf_embed.errors import ConfigError
+from gguf_embed.cli.standard_output import Use
+from gguf_embed.errors import ConfigError, is_full
 
 if TYPE_CHECKING:
     from gguf_embed.batch.check import Checked
@@ -58,7 +59,7 @@ class BatchFlags:
         return self.errors or self.output.with_name(f"{self.output.stem}.errors{self.output.suffix}")
 
 
-@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.command(cls=Command, use=Use.REPORT, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
 @model_option(", for all lines, whatever they name.  [default: all-MiniLM-L6-v2]")
 @click.option(
     "-i",
@@ -106,7 +107,7 @@ def run(flags: BatchFlags) -> int:
         checked = check_input(stream, rules)
     if checked.errors:
         raise ConfigError(_wrong_lines(flags.input, checked))
-    with _writable(flags.output), _results(flags, checked) as results:
+    with _writable([flags.output, flags.errors_path]), _results(flags, checked) as results:
         try:
             asyncio.run(_compute(flags, rules, results, checked.n_requests))
         except KeyboardInterrupt:
@@ -135,14 +136,24 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writable(path: Path) -> Iterator[None]:
+def _writable(paths: Sequence[Path]) -> Iterator[None]:
+    """Turns the `OSError`s of these files, and of their parts, into errors that name them; not those of others."""
+    known = {str(own): path for path in paths for own in (path, _part(path))}
     try:
         yield
     except OSError as error:
+        path = known.get(str(error.filename))
+        if path is None:
+            raise
+        free = "free some space, or " if is_full(error) else ""
         raise ConfigError(
-            f"{path} cannot be written ({error.strerror}): free some space or choose another folder; the same command "
-            "continues"
+            f"{path} cannot be written ({error.strerror}): {free}choose another folder; the same command continues"
         ) from error
+
+
+def _part(path: Path) -> Path:
+    """Where the lines are until all are there."""
+    return path.with_name(f"{path.name}.part")
 
 
 @contextmanager
@@ -153,7 +164,7 @@ def _results(flags: BatchFlags, checked: Checked) -> Iterator[Results]:
     from gguf_embed.batch.store import lock_file
 
     key = hashlib.blake2b(f"{checked.sha256} {flags.model}".encode(), digest_size=16).hexdigest()
-    output, errors = (path.with_name(f"{path.name}.part") for path in (flags.output, flags.errors_path))
+    output, errors = (_part(path) for path in (flags.output, flags.errors_path))
     output.touch()  # with the user's own permissions
     lock = lock_file(output)
     if lock is None:

@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+from gguf_embed.cli.standard_output import StandardOutput, Use
+from gguf_embed.errors import EngineFailure
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 _Decorator = Callable[[Any], Any]
 
@@ -17,16 +20,32 @@ OTHER_FLAGS = "Other"
 class Command(click.Command):
     """A command whose help has groups of flags. rich-click, which lays it out, is imported when help is printed."""
 
+    def __init__(self, *arguments: Any, use: Use = Use.RESULT, **settings: Any) -> None:
+        """`use`: what its standard output is for."""
+        super().__init__(*arguments, **settings)
+        self.use = use
+
+    def invoke(self, ctx: click.Context) -> Any:
+        output = ctx.find_object(StandardOutput)
+        if output is not None:
+            output.check(has_file=ctx.params.get("output") is not None)
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # not standard output's; click would end the process without a word
+            raise EngineFailure(f"a connection was closed by the other side ({error.strerror or error})") from error
+
     def get_help_option_names(self, ctx: click.Context) -> list[str]:
         return ["-h", "--help"]
 
     def get_help(self, ctx: click.Context) -> str:
         from gguf_embed.cli.help_page import help_of
 
+        _announce(ctx, Use.RESULT)
         return help_of(self, ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.allow_extra_args = True
+        _announce(ctx, self.use)
         rest = super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
             raise click.UsageError(self._too_many(ctx, rest[0]), ctx)
@@ -37,6 +56,12 @@ class Command(click.Command):
         if takes_model and not any(isinstance(param, click.Argument) for param in self.params):
             return f"a model is named with -m: {ctx.command_path} -m {word}"
         return f"{word!r} is one argument too many"
+
+
+def _announce(ctx: click.Context, use: Use) -> None:
+    output = ctx.find_object(StandardOutput)
+    if output is not None:
+        output.use = use
 
 
 def in_group(title: str, *options: _Decorator) -> Callable[[_F], _F]:

@@ -12,6 +12,7 @@ import click
 
 from gguf_embed.cli.command import Command
 from gguf_embed.cli.flag_types import FilePath, NotEmpty
+from gguf_embed.cli.standard_output import Use
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.partial_file import human_size
 from gguf_embed.model_store.places import expanded
@@ -30,7 +31,7 @@ _PARTS_OF_FOLDERS = (".safetensors", ".json")
 _MAX_NAMES_SHOWN = 8  # labels or prompts
 
 
-@click.command(cls=Command, epilog=EXAMPLES)
+@click.command(cls=Command, use=Use.REPORT, epilog=EXAMPLES)
 @click.argument("source", type=NotEmpty("a folder, a file or ORG/REPO"), metavar="MODEL")
 @click.option(
     "-o",

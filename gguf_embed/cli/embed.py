@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from gguf_embed.cli.command import Command
-from gguf_embed.cli.embed_formats import BINARY, Format, RowWriter, format_of_path
-from gguf_embed.cli.embed_output import writing_file, writing_stdout
+from gguf_embed.cli.embed_formats import BINARY, Format, RowWriter, format_of_path, writing
+from gguf_embed.cli.embed_output import writing_file
 from gguf_embed.cli.flag_types import FilePath, Number
-from gguf_embed.cli.one_shot import TEXTS_FROM, about, one_shot_options, open_model, quiet_if_closed, texts_of
+from gguf_embed.cli.one_shot import TEXTS_FROM, about, one_shot_options, open_model, texts_of
+from gguf_embed.cli.standard_output import Use
 from gguf_embed.cli.terminal import NO_TERMINAL_COLUMNS, width_of
 from gguf_embed.errors import ConfigError, EmbedError, GivesScoresOnly, InvalidRequest, NoDenseVector, NotSupported
 from gguf_embed.ingest.batches import batched
@@ -48,7 +49,7 @@ class EmbedFlags:
     output: Path | None
 
 
-@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.command(cls=Command, use=Use.RESULT_OR_FILE, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @one_shot_options
 @click.option(
@@ -74,15 +75,11 @@ def embed(**typed: Any) -> None:
 
     The texts are the arguments, the lines of files, or the lines of standard input. Any number of them can be read.
     """
-    flags = EmbedFlags(**typed)
-    with quiet_if_closed():
-        run(flags)
+    run(EmbedFlags(**typed))
 
 
 def run(flags: EmbedFlags) -> None:
     """Memory does not depend on the number of texts. Raises `EmbedError`s and `UsageError`."""
-    if flags.output is None and sys.stdout is None:
-        raise ConfigError("standard output is closed: name a file with -o")
     format_ = flags.format or _default_format(flags.output)
     if format_ in BINARY and flags.output is None and sys.stdout.isatty():
         raise click.UsageError(
@@ -130,4 +127,4 @@ def _default_format(output: Path | None) -> Format:
 def _writer(format_: Format, output: Path | None) -> AbstractContextManager[RowWriter]:
     if output is not None:
         return writing_file(format_, output, width=NO_TERMINAL_COLUMNS)
-    return writing_stdout(format_, width=width_of(sys.stdout) or NO_TERMINAL_COLUMNS)
+    return writing(format_, sys.stdout.buffer, width=width_of(sys.stdout) or NO_TERMINAL_COLUMNS, is_file=False)

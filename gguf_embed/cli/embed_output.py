@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from gguf_embed.cli.embed_formats import Format, RowWriter, writing
-from gguf_embed.cli.terminal import discard_output
-from gguf_embed.errors import ModelFileError, WayOut
+from gguf_embed.cli.standard_output import ReaderGone
+from gguf_embed.errors import WayOut, cannot_be_written
 from gguf_embed.gguf_file.atomic_write import atomic_write
 
 _DESCRIPTOR: Final = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d{1,4})")
@@ -25,7 +23,7 @@ def writing_file(format_: Format, path: Path, *, width: int) -> Iterator[RowWrit
     """A writer into a file, which appears when it is complete, in place of an earlier one; a link to it stays.
 
     An open descriptor such as /dev/stdout, a pipe or a device is written to as a stream. Raises `ModelFileError` if it
-    cannot be written, and `BrokenPipeError` if the reader of a descriptor has gone, as that of standard output.
+    cannot be written, and `ReaderGone` if the reader of a descriptor has gone, as that of standard output.
     """
     descriptor = _descriptor(path)
     if descriptor is not None or (path.exists() and not path.is_file() and not path.is_dir()):
@@ -42,18 +40,6 @@ def writing_file(format_: Format, path: Path, *, width: int) -> Iterator[RowWrit
         writing(format_, stream, width=width, is_file=True) as writer,
     ):
         yield writer
-
-
-@contextmanager
-def writing_stdout(format_: Format, *, width: int) -> Iterator[RowWriter]:
-    """The same into standard output, as a stream."""
-    with _errors_of("standard output", may_be_closed=True):
-        try:
-            with writing(format_, sys.stdout.buffer, width=width, is_file=False) as writer:
-                yield writer
-        except OSError:
-            discard_output()
-            raise
 
 
 def _descriptor(path: Path) -> int | None:
@@ -73,13 +59,13 @@ def _opened(path: Path, descriptor: int | None) -> BinaryIO:
 def _errors_of(name: str, *, may_be_closed: bool) -> Iterator[None]:
     """Turns a stream's `OSError`s into errors that name it; not those of other files.
 
-    `may_be_closed`: its reader may leave, as `head` does, which stays a `BrokenPipeError`.
+    `may_be_closed`: its reader may leave, as `head` does, which becomes `ReaderGone`.
     """
     try:
         yield
     except OSError as error:
-        if error.filename not in (None, name) or (isinstance(error, BrokenPipeError) and may_be_closed):
+        if error.filename not in (None, name):
             raise
-        free = [WayOut.FREE_SPACE] if error.errno == errno.ENOSPC else []
-        message = f"{name} cannot be written ({error.strerror or error})"
-        raise ModelFileError(message, [*free, WayOut.OTHER_OUTPUT]) from error
+        if isinstance(error, BrokenPipeError) and may_be_closed:
+            raise ReaderGone from error
+        raise cannot_be_written(name, error, [WayOut.OTHER_OUTPUT]) from error

@@ -14,6 +14,7 @@ import click
 from gguf_embed.cli.command import Command, in_group
 from gguf_embed.cli.flag_types import Number
 from gguf_embed.cli.ingest_model import kinds_of_vectors, model_options, open_job_pool, runner_options
+from gguf_embed.cli.standard_output import Use
 from gguf_embed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def require_sink(context: click.Context, option: click.Parameter, value: str | N
     return value
 
 
-@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.command(cls=Command, use=Use.REPORT, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
 @click.argument("source", nargs=-1, required=True)
 @in_group(
     "Source",

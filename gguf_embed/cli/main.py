@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import sys
 from collections.abc import Mapping
@@ -14,8 +13,9 @@ from click.core import ParameterSource
 
 from gguf_embed import __version__
 from gguf_embed.cli.interrupts import EXIT_CODE, quit_on_interrupt, raise_on_interrupt
-from gguf_embed.cli.terminal import discard_output, red
-from gguf_embed.errors import EmbedError, WayOut, describe
+from gguf_embed.cli.standard_output import READER_GONE_CODE, ReaderGone, keep_standard_descriptors, standard_output
+from gguf_embed.cli.terminal import red
+from gguf_embed.errors import EmbedError, WayOut, cannot_be_written, describe, refuses_writing
 
 NAME = "gguf-embed"
 
@@ -68,6 +68,7 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.FREE_SPACE: "free some space",
     WayOut.OTHER_FOLDER: "choose a folder that exists and that you can write to",
     WayOut.OTHER_OUTPUT: "name another file with -o",
+    WayOut.REDIRECT: "send it elsewhere",
     WayOut.OTHER_CACHE: "set GGUF_EMBED_CACHE to a folder that you can write to",
     WayOut.KEEP_WEIGHTS: "use --weights file, which needs no copy",
     WayOut.LLAMA_TOKENIZER: "use --tokenizer llama",
@@ -142,27 +143,35 @@ def cli() -> None:
 def main() -> None:
     """Run a command. Prints an `EmbedError` as one line and exits with 1. Wrong flags exit with 2, Ctrl-C with 130."""
     logging.getLogger("gguf_embed").addHandler(logging.NullHandler())  # `serve` sets up its own
+    keep_standard_descriptors()
     try:
-        cli.main(standalone_mode=False, prog_name=NAME)
+        _run()
+    except ReaderGone:
+        sys.exit(READER_GONE_CODE)
     except EmbedError as error:
         fail(describe(error, WORDS))
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(0)
     except click.UsageError as error:
         refuse(error)
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename is not None:
+        if not refuses_writing(error):
             raise
-        discard_output()
-        fail(f"the output cannot be written ({error.strerror}): free some space, or send it elsewhere")
+        fail(describe(cannot_be_written(error.filename or "a file", error), WORDS))
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(EXIT_CODE)
     finally:
         quit_on_interrupt()
+
+
+def _run() -> None:
+    """Without arguments, prints help."""
+    with standard_output() as output:
+        try:
+            cli.main(standalone_mode=False, prog_name=NAME, obj=output)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
 
 
 def fail(message: str, code: int = 1) -> None:

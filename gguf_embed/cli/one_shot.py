@@ -16,7 +16,6 @@ import orjson
 
 from gguf_embed.cli.flag_types import FilePath, NotEmpty
 from gguf_embed.cli.model_flags import API_KEY, check_place, model_option, with_options
-from gguf_embed.cli.terminal import discard_output
 from gguf_embed.errors import ConfigError, EmbedError
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ TEXTS_FROM = "add it as an argument, name a file with --file, or pipe texts into
 
 _STDIN = Path("-")
 _OBJECT = re.compile(rb'\s*\{\s*["}]')  # how a JSON object begins
-_CLOSED_PIPE = 141  # as a shell reports SIGPIPE
 _JSON_LINES = (".jsonl", ".ndjson")
 
 _OPTIONS = (
@@ -103,16 +101,6 @@ def _told(log: logging.Logger) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
-
-
-@contextmanager
-def quiet_if_closed() -> Iterator[None]:
-    """Ends the process without a message if the reader of its output has gone, as `head` does."""
-    try:
-        yield
-    except BrokenPipeError:
-        discard_output()
-        sys.exit(_CLOSED_PIPE)
 
 
 def texts_of(arguments: Sequence[str], files: Sequence[Path], noun: str) -> Iterator[Text]:

@@ -11,6 +11,7 @@ import click
 from gguf_embed.cli.command import Command
 from gguf_embed.cli.model_flags import MODEL_NAME
 from gguf_embed.cli.pull_display import PullDisplay
+from gguf_embed.cli.standard_output import Use
 from gguf_embed.cli.terminal import dim
 from gguf_embed.errors import ConfigError
 from gguf_embed.model_store.default_model import cache_dir
@@ -25,7 +26,7 @@ gguf-embed pull CompendiumLabs/bge-small-en-v1.5-gguf:Q8_0
 """
 
 
-@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.command(cls=Command, use=Use.REPORT, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
 @click.argument("name", type=MODEL_NAME, metavar="MODEL")
 @click.option("--quant", metavar="TYPE", help="Type of the weights, e.g. Q8_0. The same as MODEL:TYPE.")
 def pull(name: str, quant: str | None) -> None:

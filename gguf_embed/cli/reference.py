@@ -23,6 +23,10 @@ Exit codes: 1 for an error, with a one-line reason, and 2 for wrong flags. `serv
 once all in-flight requests have completed; with 1 if some could not be computed within `--drain-timeout` and got a 503;
 with 130 for Ctrl-C before it listens; and with 130 or 143 for a second Ctrl-C or SIGTERM, which stops it without
 waiting.
+
+If standard output is closed or cannot be written, the exit code is 1, with the reason; if its reader has gone, as after
+`| head`, it is 141, without a message. `serve`, `pull`, `rm`, `ingest`, `batch` and `convert` only say there what they
+do: they finish first, and a closed one is no error.
 """
 
 TAIL = """\

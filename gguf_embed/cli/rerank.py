@@ -14,7 +14,7 @@ import orjson
 
 from gguf_embed.cli.command import Command
 from gguf_embed.cli.flag_types import Number
-from gguf_embed.cli.one_shot import TEXTS_FROM, Text, about, one_shot_options, open_model, quiet_if_closed, texts_of
+from gguf_embed.cli.one_shot import TEXTS_FROM, Text, about, one_shot_options, open_model, texts_of
 from gguf_embed.cli.terminal import shortened, width_of
 from gguf_embed.errors import ConfigError, EmbedError, GivesScoresOnly, NoDenseVector, NotSupported
 
@@ -71,9 +71,8 @@ def rerank(**typed: Any) -> None:
     with open_model(flags) as model:
         ranked = ranking(model, flags, documents)
     width = width_of(sys.stdout)
-    with quiet_if_closed():
-        for line in lines_of(ranked, documents, as_json=flags.json, width=width):
-            click.echo(line)
+    for line in lines_of(ranked, documents, as_json=flags.json, width=width):
+        click.echo(line)
 
 
 def ranking(model: TextModel, flags: RerankFlags, documents: Sequence[Text]) -> list[Ranked]:

@@ -7,11 +7,16 @@ import os
 import click
 
 from gguf_embed.cli.command import Command
+from gguf_embed.cli.standard_output import Use
 from gguf_embed.model_store.default_model import cache_dir
 from gguf_embed.model_store.partial_file import human_size
 
+EXAMPLE = """\b
+gguf-embed rm nomic-embed-text
+"""
 
-@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog="\b\ngguf-embed rm nomic-embed-text")
+
+@click.command(cls=Command, use=Use.REPORT, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLE)
 @click.argument("names", metavar="MODEL...", nargs=-1, required=True)
 def rm(names: tuple[str, ...]) -> None:
     """Remove pulled models.

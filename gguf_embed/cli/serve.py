@@ -20,6 +20,7 @@ from gguf_embed.cli.command import Command
 from gguf_embed.cli.interrupts import quit_on_interrupt
 from gguf_embed.cli.log import console
 from gguf_embed.cli.options import EXAMPLES, OLLAMA_PORT, ServeFlags, serve_options
+from gguf_embed.cli.standard_output import Use
 from gguf_embed.cli.start_lines import counted, model_lines, place_lines, try_line
 from gguf_embed.config import CacheConfig
 from gguf_embed.errors import EmbedError
@@ -50,7 +51,7 @@ class Place:
     prefix: str  # of every path
 
 
-@click.command(cls=Command, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
+@click.command(cls=Command, use=Use.REPORT, context_settings={"auto_envvar_prefix": None}, epilog=EXAMPLES)
 @serve_options
 def serve(**typed: Any) -> None:
     """Serve embedding models and rerankers over HTTP.

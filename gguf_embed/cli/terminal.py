@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import unicodedata
 from itertools import accumulate
 from typing import TextIO
@@ -22,12 +21,6 @@ def width_of(stream: TextIO | None) -> int | None:
     if stream is None or not stream.isatty():
         return None
     return max(_MIN_COLUMNS, shutil.get_terminal_size((80, 24)).columns)
-
-
-def discard_output() -> None:
-    """What is left of standard output, which is flushed at exit, goes nowhere: it cannot be written."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def has_color(stream: TextIO | None) -> bool:

@@ -235,6 +235,7 @@ class LoadedEngine:
     exact: ExactTokenizing | None = None  # the same codec, if it gives the original tokenizer's ids
     open_images: Callable[[], ImageReader] | None = None  # loads the vision tower; None: the engine supports none
     process_state: Callable[[], EngineProcessState] | None = None  # of the engine's own process; None: it runs in ours
+    float32_layers: tuple[int, ...] = ()  # with BF16, those whose matrices are in float32, from 0
     images_alone: bool = False  # each image has its own vector: no text is read together with it
 
 

@@ -98,7 +98,8 @@ def choose_driver(spec: LoadSpec) -> EngineDriver:
     chosen = fastest(rates)
     if not comparison.bf16_failed:
         key = _key(spec.header, spec.config, spec.output)
-        found = {"engine": chosen, "weights": comparison.weights[chosen], "tokens_per_s": rates}
+        weights, layers = comparison.weights[chosen], comparison.float32_layers[chosen]
+        found = {"engine": chosen, "weights": weights, "float32_layers": layers, "tokens_per_s": rates}
         MeasurementRecords(spec.cache_dir).write(key, found)
     spec.report(f"{spec.header.path.name} will run in the engine {chosen}, the faster one here: {_listed(rates)}")
     return drivers[chosen]
@@ -157,13 +158,17 @@ def engine_in_words(header: GgufHeader, config: ModelConfig, output: OutputSpec,
 
 
 def for_estimates(config: ModelConfig, record: Mapping[str, Any]) -> ModelConfig:
-    """The configuration by which memory is estimated: with BF16 if OpenVINO is recorded to have chosen it. Pure.
+    """The configuration by which memory is estimated: with BF16, and the layers that keep float32, if OpenVINO is
+    recorded to have chosen that. Pure.
 
-    Matrices take less memory then. Without a record, and where some layers keep float32, an engine assumes float32.
+    Matrices take less memory in BF16. Without a record, an engine assumes float32, which is an upper bound.
     """
-    if config.compute.precision != "auto" or (record.get("engine"), record.get("weights")) != ("openvino", "BF16"):
+    layers = record.get("float32_layers", [])
+    is_known = isinstance(layers, list) and all(isinstance(layer, int) for layer in layers)
+    is_reduced = record.get("engine") == "openvino" and (record.get("weights") == "BF16" or layers)
+    if config.compute.precision != "auto" or not is_known or not is_reduced:
         return config
-    return replace(config, compute=replace(config.compute, precision="bf16"))
+    return replace(config, compute=replace(config.compute, precision="bf16", float32_layers=tuple(layers)))
 
 
 def estimated_bytes(header: GgufHeader, config: ModelConfig, output: OutputSpec, cache_dir: Path) -> int:
@@ -198,6 +203,7 @@ class Comparison:
     spec: LoadSpec
     rates: dict[str, float] = field(default_factory=dict)  # tokens per second with all workers busy, by engine
     weights: dict[str, str] = field(default_factory=dict)  # the type of those that run, by engine
+    float32_layers: dict[str, Sequence[int]] = field(default_factory=dict)  # that keep it with BF16, by engine
     failures: dict[str, str] = field(default_factory=dict)  # messages only: an error's traceback keeps the weights
     bf16_failed: bool = False  # in an engine that was measured without it
     _runs: dict[str, Callable[[], float]] = field(default_factory=dict)  # what measures the engines that are loaded
@@ -222,6 +228,7 @@ class Comparison:
             plan = driver.plan(loaded, self.spec, min(self.spec.config.n_ctx or trained, trained))
             self._runs[driver.name] = lambda: measure_rate(loaded, plan, self.spec)
             self.weights[driver.name] = loaded.weights_type
+            self.float32_layers[driver.name] = loaded.float32_layers
             self.bf16_failed = self.bf16_failed or plan.bf16_failed
         except EngineFailure as error:
             self.failures[driver.name] = error.message

@@ -41,7 +41,8 @@ class MeasurementRecords:
 def record_key(path: Path, *settings: object) -> str:
     """A key for the file at `path` on this machine with these settings.
 
-    It depends on path, size and modification time, on the CPU, and on the versions of this package and the engines.
+    It depends on path, size and modification time, on the CPU, on the versions of this package and the engines, and on
+    the source code beside this file: a rule or a graph that changes between two versions leaves no stale choice.
     """
     facts = path.stat()
     return machine_key((str(path.resolve()), facts.st_size, facts.st_mtime_ns), settings)
@@ -49,7 +50,7 @@ def record_key(path: Path, *settings: object) -> str:
 
 def machine_key(file: object, settings: object) -> str:
     """A key for what identifies a file, with these settings, this CPU, and these versions of package and engines."""
-    return hashlib.sha256(repr((file, _cpu(), _versions(), settings)).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((file, _cpu(), _versions(), _own_source(), settings)).encode()).hexdigest()[:32]
 
 
 @cache
@@ -62,6 +63,21 @@ def _cpu() -> str:
 @cache
 def _versions() -> tuple[str, ...]:
     return tuple(_version(package) for package in _PACKAGES)
+
+
+@cache
+def _own_source() -> str:
+    return source_digest(Path(__file__).parent)
+
+
+def source_digest(folder: Path) -> str:
+    """Stands for the Python files in a folder and those below it. "" if there are none, as in an archive."""
+    digest = hashlib.sha256()
+    paths = sorted(folder.rglob("*.py"))
+    for path in paths:
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder).as_posix()} {len(content)} ".encode() + content)
+    return digest.hexdigest() if paths else ""
 
 
 def _version(package: str) -> str:

@@ -5,6 +5,7 @@ from gguf_embed.errors.base import (
     WayOut,
     describe,
 )
+from gguf_embed.errors.disk import cannot_be_written, is_full, refuses_writing
 from gguf_embed.errors.failures import (
     AuthenticationFailed,
     ConfigError,
@@ -61,5 +62,8 @@ __all__ = [
     "Unavailable",
     "WayOut",
     "WrongEntries",
+    "cannot_be_written",
     "describe",
+    "is_full",
+    "refuses_writing",
 ]

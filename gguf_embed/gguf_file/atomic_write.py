@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gguf_embed.errors import ModelFileError, WayOut
+from gguf_embed.errors import WayOut, cannot_be_written
 from gguf_embed.gguf_file.unfinished import unfinished
 
 
@@ -38,8 +37,7 @@ def atomic_write(
         if os.name != "nt":  # Windows cannot open a folder to sync it
             _sync(output.parent, os.O_RDONLY)
     except OSError as exc:
-        free = [WayOut.FREE_SPACE] if exc.errno == errno.ENOSPC else []
-        raise ModelFileError(f"{output} cannot be written ({exc.strerror or exc})", [*free, *ways_out]) from exc
+        raise cannot_be_written(str(output), exc, ways_out) from exc
 
 
 def _sync(path: Path, mode: int) -> None:

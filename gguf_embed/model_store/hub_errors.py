@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from gguf_embed.errors import EmbedError, ModelFileError
+from gguf_embed.errors import EmbedError, ModelFileError, is_full, refuses_writing
 from gguf_embed.model_store.partial_file import Stopped
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class HubUnreachable(ModelFileError):
@@ -74,9 +71,9 @@ def _explain(exc: BaseException, repo: str, name: str | None, no_answer: str) ->
         return ModelFileError(f"{repo!r} is not a repository name; give ORG/REPO or ORG/REPO:QUANT")
     if isinstance(exc, errors.HfHubHTTPError):
         return _explain_status(exc.response.status_code, where)
-    if isinstance(exc, OSError) and exc.errno in _FULL:
+    if isinstance(exc, OSError) and is_full(exc):
         return ModelFileError(f"{where} cannot be downloaded: the disk is full; free some space or set HF_HUB_CACHE")
-    if isinstance(exc, PermissionError):
+    if isinstance(exc, PermissionError) or (isinstance(exc, OSError) and refuses_writing(exc)):
         return ModelFileError(f"{where} cannot be stored: {exc}; set HF_HUB_CACHE to a folder that you can write to")
     why = " ".join(str(exc).split())  # some of the client's messages have several lines
     return HubUnreachable(f"{no_answer} for {where} ({type(exc).__name__}: {why}){_WITHOUT_HUB}")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
+from gguf_embed.batch.line_log import LineLog
 from gguf_embed.batch.lines import LineReply, LineRequest, output_line
 from gguf_embed.batch.store import lock_file
+from gguf_embed.cli.batch import _writable
+from gguf_embed.errors import ConfigError
 from tests.batch.http_batches import jsonl
 from tests.server_process import clean_environment, command, run_to_end, wait_until
 
@@ -111,3 +117,21 @@ def test_lines_of_another_input_or_process_are_not_touched(cache_dir, models, tm
     refused = run_to_end(cache_dir, *flags)
     assert (refused.returncode, "another input" in refused.stderr) == (1, True)
     assert part.read_bytes() == theirs
+
+
+def test_a_file_that_cannot_be_written_is_named_by_its_own_errors_only(tmp_path):
+    output = tmp_path / "out.jsonl"
+    log = LineLog(tmp_path / "out.jsonl.part", "0" * 32, lambda line: None)
+
+    def full(handle: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    reason = "(No space left on device): free some space, or choose another folder; the same command continues"
+    message = re.escape(f"out.jsonl cannot be written {reason}")
+    with patch.object(os, "write", full), pytest.raises(ConfigError, match=message), _writable([output]):
+        log.append(b"line\n")
+    log.close()
+    with pytest.raises(PermissionError), _writable([output]):
+        raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere")
+    with pytest.raises(OSError, match="No space"), _writable([output]):
+        raise OSError(errno.ENOSPC, "No space left on device")

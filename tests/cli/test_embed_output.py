@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gguf_embed.cli.embed_formats import format_of_path
-from gguf_embed.cli.embed_output import writing_file, writing_stdout
+from gguf_embed.cli.embed_output import writing_file
 from gguf_embed.errors import ModelFileError
 from tests.cli.one_shot import Done, call, start
 from tests.server_process import wait_until
@@ -189,5 +189,5 @@ def test_the_suffix_says_the_format(tmp_path, name, format_):
 
 
 def test_errors_about_other_files_are_not_blamed_on_the_output():
-    with pytest.raises(PermissionError), writing_stdout("jsonl", width=80):
+    with pytest.raises(PermissionError), writing_file("jsonl", Path("/dev/null"), width=80):
         raise PermissionError(13, "Permission denied", "/elsewhere")

@@ -153,7 +153,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(place):
         done = subprocess.run(
             command("list"), env=place.environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
         )
-    message = "the output cannot be written (No space left on device): free some space, or send it elsewhere"
+    message = "standard output cannot be written (No space left on device): free some space, or send it elsewhere"
     assert (done.returncode, done.stderr) == (1, f"gguf-embed: {message}\n")
 
 

@@ -33,6 +33,8 @@ class FakeDriver:
     failure: Exception | None = None
     bf16_failed: bool = False
     weights_type: str = ""  # "": its name
+    float32_layers: tuple[int, ...] = ()
+    estimated: ComputeConfig | None = None  # by which its memory was asked for
     needs_bf16: str = ""  # why it refuses unless BF16 is certain
     n_loads: int = 0
     n_created: int = 0
@@ -44,7 +46,8 @@ class FakeDriver:
     def refusal(self, header: object, config: ModelConfig) -> str | None:
         return self.needs_bf16 if self.needs_bf16 and config.compute.precision != "bf16" else self.reason
 
-    def memory_bytes(self, header: object, config: object) -> int:
+    def memory_bytes(self, header: object, config: ModelConfig) -> int:
+        self.estimated = config.compute
         return 2**20
 
     def load(self, spec: LoadSpec) -> LoadedEngine:
@@ -52,7 +55,7 @@ class FakeDriver:
         if self.failure is not None:
             raise self.failure
         engine = FakeEngine()
-        return LoadedEngine(engine, engine.codec, self.weights_type or self.name)
+        return LoadedEngine(engine, engine.codec, self.weights_type or self.name, float32_layers=self.float32_layers)
 
     def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> Any:
         assert loaded.weights_type == (self.weights_type or self.name)
@@ -236,7 +239,25 @@ def test_memory_is_estimated_by_the_precision_that_was_measured_before(engines):
     assert engines.n_loads == (1, 1)
 
 
-def test_memory_is_estimated_in_float32_if_some_layers_keep_it(engines):
+def test_memory_is_estimated_with_the_layers_that_keep_float32(engines):
+    engines.openvino.weights_type = "BF16, layers 1-3 F32"
+    engines.openvino.float32_layers = (0, 1, 2)
+    engines.choose()
+    engines.openvino.needs_bf16 = "its float32 weights are too large"
+    assert engines.choose() == "openvino"
+    spec = engines.spec()
+    choice.estimated_bytes(spec.header, spec.config, spec.output, spec.cache_dir)
+    assert engines.openvino.estimated.float32_layers == (0, 1, 2)
+    assert spec.config.compute.float32_layers == ()
+
+
+@pytest.mark.parametrize("layers", ["1-3", {"1": 2}, ["1"], [None]])
+def test_layers_that_cannot_be_read_are_estimated_in_float32(engines, layers):
+    record = {"engine": "openvino", "weights": "BF16", "float32_layers": layers}
+    assert choice.for_estimates(ModelConfig(), record) == ModelConfig()
+
+
+def test_memory_is_estimated_in_float32_if_it_is_not_known_which_layers_keep_it(engines):
     engines.openvino.weights_type = "BF16, layers 1-3 F32"
     engines.choose()
     engines.openvino.needs_bf16 = "its float32 weights are too large"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from gguf_embed.engines import records
-from gguf_embed.engines.records import MeasurementRecords, record_key
+from gguf_embed.engines.records import MeasurementRecords, record_key, source_digest
 
 
 @pytest.fixture
@@ -94,11 +95,28 @@ def test_a_changed_file_has_another_key(model):
     assert len(keys) == 4
 
 
-@pytest.mark.parametrize("what", ["_cpu", "_versions"])
+@pytest.mark.parametrize("what", ["_cpu", "_versions", "_own_source"])
 def test_another_machine_or_version_has_another_key(model, monkeypatch, what):
     key = record_key(model)
     monkeypatch.setattr(records, what, lambda: "another")
     assert record_key(model) != key
+
+
+def test_a_changed_rule_of_an_engine_has_another_digest(tmp_path):
+    folder = Path(records.__file__).parent
+    shutil.copytree(folder, tmp_path / "engines", ignore=shutil.ignore_patterns("__pycache__"))
+    assert source_digest(tmp_path / "engines") == source_digest(folder) == records._own_source()
+    rules = tmp_path / "engines" / "openvino" / "agreement.py"
+    rules.write_text(rules.read_text().replace("MIN_COSINE_TO_FULL = 0.99995", "MIN_COSINE_TO_FULL = 0.9999"))
+    assert source_digest(tmp_path / "engines") != source_digest(folder)
+
+
+def test_a_renamed_file_has_another_digest_and_no_file_has_none(tmp_path):
+    assert source_digest(tmp_path) == ""
+    (tmp_path / "a.py").write_bytes(b"")
+    before = source_digest(tmp_path)
+    (tmp_path / "a.py").rename(tmp_path / "b.py")
+    assert source_digest(tmp_path) != before
 
 
 def test_a_package_that_is_not_installed_has_no_version():

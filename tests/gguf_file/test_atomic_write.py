@@ -40,7 +40,7 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
     assert list(tmp_path.iterdir()) == [output]
 
 
-@pytest.mark.parametrize(("code", "is_full"), [(errno.ENOSPC, True), (errno.EACCES, False)])
+@pytest.mark.parametrize(("code", "is_full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False)])
 def test_an_error_of_the_system_names_the_file_and_has_ways_out(tmp_path, code, is_full):
     output = tmp_path / "m.gguf"
     with pytest.raises(ModelFileError) as caught, atomic_write(output, ways_out=[WayOut.OTHER_CACHE]):

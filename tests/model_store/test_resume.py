@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from gguf_embed.errors import ModelFileError
 from gguf_embed.model_store.download import Hub, Listener, fetch_directory, fetch_files, fetch_model
+from gguf_embed.model_store.hub_errors import explained
 from gguf_embed.model_store.names import FileChoice
 from gguf_embed.model_store.partial_file import check_content, check_room, human_size
 from gguf_embed.types import PullProgress
@@ -156,6 +159,19 @@ def test_a_full_disk_is_reported(hub):
     blob(hub, ".incomplete").symlink_to("/dev/full")
     with pytest.raises(ModelFileError, match=r"disk is full.*HF_HUB_CACHE"):
         fetch_model(hub, REPO, None, None, lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EDQUOT, r"^org/x cannot be downloaded: the disk is full; free some space or set HF_HUB_CACHE$"),
+        (errno.EROFS, r"^org/x cannot be stored: .*Read-only file system; set HF_HUB_CACHE to a folder"),
+        (errno.EFBIG, r"^org/x cannot be stored: .*File too large; set HF_HUB_CACHE to a folder"),
+    ],
+)
+def test_a_disk_that_takes_no_more_is_not_the_network(number, message):
+    with pytest.raises(ModelFileError, match=message), explained("org/x"):
+        raise OSError(number, os.strerror(number))
 
 
 def test_a_file_that_cannot_fit_is_not_started(tmp_path):

@@ -12,7 +12,7 @@ from gguf_embed.engines.cpu_info import cpu_flags
 from gguf_embed.engines.openvino.calibration import Choice, calibrate
 from gguf_embed.engines.openvino.engine import CompiledNetwork, OpenVinoEngine
 from gguf_embed.engines.openvino.failures import openvino_errors
-from gguf_embed.engines.openvino.mixed_precision import Layers, layers_in_words
+from gguf_embed.engines.openvino.mixed_precision import Layers, kept_in_words
 from gguf_embed.engines.openvino.network import Network, build_network
 from gguf_embed.engines.openvino.packing import Cost
 from gguf_embed.engines.openvino.precision import keep_exact
@@ -104,8 +104,7 @@ class ModelBuilder:
         With BF16, matrices of `float32_layers`, from 0, are multiplied in float32 all the same. `on_close` is called
         when the engine is closed.
         """
-        kept = f", {layers_in_words(float32_layers)} in float32" if float32_layers else ""
-        self._spec.on_stage(f"computing in {precision}{kept} with the engine openvino")
+        self._spec.on_stage(f"computing in the engine openvino in {precision}{kept_in_words(float32_layers)}")
         network, compute = self._network(precision, float32_layers), self._spec.config.compute
         n_threads = threads_for(compute)
         share, alone_threads = max(1, n_threads // n_streams), compute.alone_threads or n_threads

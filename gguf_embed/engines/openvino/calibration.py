@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from gguf_embed.engines.base import BatchLimits, ContextSpec
 from gguf_embed.engines.openvino.agreement import FullResults, compare
 from gguf_embed.engines.openvino.engine import MAX_SEQUENCES, OpenVinoEngine
-from gguf_embed.engines.openvino.mixed_precision import Layers, fewest_layers, layers_in_words
+from gguf_embed.engines.openvino.mixed_precision import Layers, fewest_layers, kept_in_words, type_of_weights
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED
 from gguf_embed.engines.throughput import batch_lengths, best_rates, sample_batch, tokens_per_s
 from gguf_embed.errors import EngineFailure
@@ -40,9 +40,7 @@ class Choice:
 
     @property
     def weights_type(self) -> str:
-        """E.g. "F32", or "BF16, layers 1-3 F32"."""
-        kept = f", {layers_in_words(self.float32_layers)} F32" if self.float32_layers else ""
-        return f"{self.precision.upper()}{kept}"
+        return type_of_weights(self.precision, self.float32_layers)
 
     @property
     def details(self) -> tuple[str, ...]:
@@ -51,8 +49,7 @@ class Choice:
             return ()
         if self.precision == FULL:
             return (f"BF16 not used: {self.agreement}",)
-        kept = f", with {layers_in_words(self.float32_layers)} in float32" if self.float32_layers else ""
-        return (f"BF16 used: {self.agreement}{kept}",)
+        return (f"BF16 used: {self.agreement}{kept_in_words(self.float32_layers)}",)
 
     def with_streams(self, n_streams: int | None) -> Choice:
         """The same with a configured number of streams; None: as it is."""
@@ -160,8 +157,8 @@ def _choose_precision(
                 return Choice(FULL, agreement=str(found))
             layers, found = mixed
         if not _is_faster(engines.get(REDUCED, 1, layers), full, output):
-            kept = f" with {layers_in_words(layers)} in float32" if layers else ""
-            return Choice(FULL, agreement=f"{found}{kept}, but it is not {WORTH_ROUNDING} times as fast")
+            found_in_words = f"{found}{kept_in_words(layers)}"
+            return Choice(FULL, agreement=f"{found_in_words}, but it is not {WORTH_ROUNDING} times as fast")
         return Choice(REDUCED, agreement=str(found), float32_layers=layers)
     except EngineFailure as error:
         if precision == REDUCED:

@@ -72,7 +72,14 @@ class OpenVinoDriver:
             stack.pop_all()
         exact = opened.codec if isinstance(opened.codec, ClipCodec | SiglipCodec) else opened.exact
         return LoadedGraph(
-            engine, opened.codec, choice.weights_type, exact, open_images, images_alone=True, choice=choice
+            engine,
+            opened.codec,
+            choice.weights_type,
+            exact,
+            open_images,
+            float32_layers=choice.float32_layers,
+            images_alone=True,
+            choice=choice,
         )
 
     def plan(self, loaded: LoadedEngine, spec: LoadSpec, max_input_tokens: int) -> ExecutionPlan:

@@ -68,3 +68,13 @@ def layers_in_words(layers: Layers) -> str:
     """E.g. "layers 1-3"."""
     numbers = f"{layers[0] + 1}-{layers[-1] + 1}" if len(layers) > 1 else f"{layers[0] + 1}"
     return f"layer{'s' if len(layers) > 1 else ''} {numbers}"
+
+
+def kept_in_words(layers: Layers) -> str:
+    """How a sentence about BF16 goes on: ", with layers 1-3 in float32", or "" if there are none."""
+    return f", with {layers_in_words(layers)} in float32" if layers else ""
+
+
+def type_of_weights(precision: str, layers: Layers) -> str:
+    """E.g. "F32", or "BF16, layers 1-3 F32"."""
+    return f"{precision.upper()}, {layers_in_words(layers)} F32" if layers else precision.upper()

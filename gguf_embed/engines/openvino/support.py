@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from importlib.util import find_spec
 from math import isqrt, prod
 
@@ -49,6 +50,8 @@ _IN_TOWER_LAYER = "attn_q|attn_k|attn_v|attn_out|ln1|ln2|ffn_up|ffn_down"
 _KNOWN_IN_TOWER = re.compile(
     rf"(?:blk\.\d+\.(?:{_IN_TOWER_LAYER})|token_embd|position_embd|post_ln|projection)\.(?:weight|bias)"
 )
+
+_OF_LAYER = re.compile(r"blk\.(\d+)\.")
 
 _PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
 
@@ -151,7 +154,8 @@ def _too_large(header: GgufHeader, config: ModelConfig) -> str | None:
     needed, free = peak_bytes(header, config), available_bytes()
     if free is None or needed <= free:
         return None
-    kind = "BF16" if _is_reduced(config) else "float32"
+    reduced = "BF16 and float32" if config.compute.float32_layers else "BF16"
+    kind = reduced if _is_reduced(config) else "float32"
     return (
         f"its {kind} weights and buffers need {needed / 2**20:,.0f} MiB of memory for texts of {longest:,} tokens, "
         f"{free / 2**20:,.0f} are available; a smaller -c needs less"
@@ -164,14 +168,19 @@ def peak_bytes(header: GgufHeader, config: ModelConfig) -> int:
 
 
 def resident_bytes(header: GgufHeader, config: ModelConfig) -> int:
-    """An estimate of the memory that a loaded model takes, in the largest of the forms that may be chosen."""
-    table, n_graphs = header.tensors.get(TABLE), _n_graphs(config)
+    """An estimate of the memory that a loaded model takes.
+
+    Before the precision is known, an upper bound: that in float32, in which the model is computed at least once to
+    compare BF16 with it, and which takes most of the forms that may be chosen.
+    """
+    table, n_graphs, layers = header.tensors.get(TABLE), _n_graphs(config), config.compute.float32_layers
     rows = table_bytes(table) if table is not None else 0
-    return _matrix_bytes(header, _is_reduced(config), n_graphs) + rows + LIBRARY_BYTES + n_graphs * BUFFER_BYTES
+    matrices = _matrix_bytes(header, _is_reduced(config), n_graphs, frozenset(layers))
+    return matrices + rows + LIBRARY_BYTES + n_graphs * BUFFER_BYTES
 
 
 def _is_reduced(config: ModelConfig) -> bool:
-    """Whether matrices are multiplied in BF16 for certain: they take more memory in float32."""
+    """Whether matrices are multiplied in BF16 for certain, but for those of `float32_layers`."""
     return config.compute.precision == "bf16"
 
 
@@ -209,17 +218,32 @@ def _mask_bytes(header: GgufHeader, longest: int) -> int:
     return FLOAT_BYTES * longest**2 * n_masks.get(header.architecture, 2)
 
 
-def _matrix_bytes(header: GgufHeader, is_reduced: bool, n_graphs: int) -> int:
-    """The matrices as the graph was given them, and as the library packs them for each compiled graph."""
-    packed = n_graphs * (FLOAT_BYTES // 2 if is_reduced else FLOAT_BYTES)
+def _matrix_bytes(
+    header: GgufHeader, is_reduced: bool, n_graphs: int, float32_layers: Collection[int] = frozenset()
+) -> int:
+    """The matrices as the graph was given them, and as the library packs them for each compiled graph.
+
+    With BF16, those of `float32_layers` are given in the same form, and packed in float32.
+    """
+
+    def packed(layer: int | None) -> int:
+        is_half = is_reduced and layer not in float32_layers
+        return n_graphs * (FLOAT_BYTES // 2 if is_half else FLOAT_BYTES)
+
     outside = (TABLE, "output.weight")
     n_bytes = 0
     for name, tensor in header.tensors.items():
         if name not in outside:
             is_kept = is_reduced and keeps_float16(tensor)
-            n_bytes += prod(tensor.shape) * (packed + (FLOAT_BYTES // 2 if is_kept else FLOAT_BYTES))
+            n_bytes += prod(tensor.shape) * (packed(_layer_of(name)) + (FLOAT_BYTES // 2 if is_kept else FLOAT_BYTES))
     distances = header.tensors.get("rel_embd.weight")
     if distances is not None:  # each layer has them as keys and as queries
         n_layer = header.get(f"{header.architecture}.block_count", int) or 0
-        n_bytes += 2 * prod(distances.shape) * n_layer * (packed + FLOAT_BYTES)
+        n_bytes += 2 * prod(distances.shape) * sum(packed(layer) + FLOAT_BYTES for layer in range(n_layer))
     return n_bytes
+
+
+def _layer_of(name: str) -> int | None:
+    """The number of the layer that a tensor belongs to; None if it belongs to none."""
+    found = _OF_LAYER.search(name)
+    return int(found[1]) if found else None

@@ -201,7 +201,7 @@ def test_layers_in_float32_that_leave_nothing_of_the_speed_are_not_kept(monkeypa
     script = Script(BF16_IS_SLOWER, agreement=BAD, good_layers=(HALF, QUARTER))
     choice = run(monkeypatch, script, "auto")
     assert (choice.precision, choice.float32_layers) == ("f32", ())
-    assert choice.agreement == f"{GOOD} with layers 1-4 in float32, but it is not 1.2 times as fast"
+    assert choice.agreement == f"{GOOD}, with layers 1-4 in float32, but it is not 1.2 times as fast"
 
 
 def test_two_selections_of_layers_are_never_in_memory_at_once(monkeypatch):

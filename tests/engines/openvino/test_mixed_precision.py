@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from gguf_embed.engines.openvino.agreement import Agreement
-from gguf_embed.engines.openvino.mixed_precision import Layers, fewest_layers, layers_in_words
+from gguf_embed.engines.openvino.mixed_precision import (
+    Layers,
+    fewest_layers,
+    kept_in_words,
+    layers_in_words,
+    type_of_weights,
+)
 
 
 @dataclass
@@ -74,3 +80,9 @@ def test_nothing_is_tried_with_few_layers(n_layer):
 @pytest.mark.parametrize(("layers", "words"), [((0,), "layer 1"), ((18, 19, 20), "layers 19-21")])
 def test_layers_in_words(layers, words):
     assert layers_in_words(layers) == words
+    assert kept_in_words(layers) == f", with {words} in float32"
+    assert type_of_weights("bf16", layers) == f"BF16, {words} F32"
+
+
+def test_no_layers_need_no_words():
+    assert (kept_in_words(()), type_of_weights("f32", ())) == ("", "F32")

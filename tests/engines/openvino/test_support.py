@@ -163,6 +163,30 @@ def test_memory_follows_the_type_that_runs(bert, monkeypatch, kind, stored_bytes
         assert support.resident_bytes(more, config) - support.resident_bytes(bert, config) == n_bytes * 10**6
 
 
+@pytest.mark.parametrize(("kind", "stored_bytes"), [("F16", 2), ("F32", 4)])
+def test_layers_in_float32_are_packed_so_for_each_graph(bert, monkeypatch, kind, stored_bytes):
+    monkeypatch.setattr(weights, "IS_X86", True)
+    names = ("blk.0.extra.weight", "blk.1.extra.weight", "blk.10.extra.weight", "extra.weight")
+    mixed = ModelConfig(compute=ComputeConfig(n_threads=2, precision="bf16", float32_layers=(0,)))
+    added = []
+    for name in names:
+        more = replace(bert, tensors=bert.tensors | {name: TensorInfo(name, (1000, 1000), kind, 0, 1)})
+        added.append(support.resident_bytes(more, mixed) - support.resident_bytes(bert, mixed))
+    kept, reduced = (stored_bytes + 2 * packed for packed in (4, 2))
+    assert added == [n_bytes * 10**6 for n_bytes in (kept, reduced, reduced, reduced)]
+
+
+def test_layers_in_float32_are_between_all_and_none(bert, monkeypatch):
+    def needed(precision: str, *layers: int) -> int:
+        config = ModelConfig(compute=ComputeConfig(n_threads=2, precision=precision, float32_layers=layers))
+        return support.resident_bytes(bert, config)
+
+    assert needed("bf16") < needed("bf16", 0) < needed("bf16", 0, 1) < needed("f32") == needed("auto")
+    monkeypatch.setattr(support, "available_bytes", lambda: 5 * 2**20)
+    config = ModelConfig(compute=ComputeConfig(precision="bf16", float32_layers=(0,)))
+    assert str(support.refusal(bert, config)).startswith("its BF16 and float32 weights and buffers need")
+
+
 def test_too_little_memory_for_bf16_is_said_of_bf16(bert, monkeypatch):
     monkeypatch.setattr(support, "available_bytes", lambda: 5 * 2**20)
     found = support.refusal(bert, ModelConfig(compute=ComputeConfig(precision="bf16")))
