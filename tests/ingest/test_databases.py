@@ -100,11 +100,11 @@ def open_milvus_server(stack: ExitStack, folder: Path) -> Callable[[str], str]:
 
 
 def in_folder(
-    scheme: str, package: str, *, names_table: bool = True
+    scheme: str, package: str, *, names_table: bool = True, suffix: str = ""
 ) -> Callable[[ExitStack, Path], Callable[[str], str]]:
     def open_(stack: ExitStack, folder: Path) -> Callable[[str], str]:
         pytest.importorskip(package)
-        return lambda table: f"{scheme}:{folder / scheme}-{table}" + (f"?table={table}" if names_table else "")
+        return lambda table: f"{scheme}:{folder / scheme}-{table}{suffix}" + (f"?table={table}" if names_table else "")
 
     return open_
 
@@ -118,6 +118,7 @@ DATABASES = {
     "postgresql": open_postgres,
     "chroma": in_folder("chroma", "chromadb"),
     "chroma-server": open_chroma_server,
+    "milvus": in_folder("milvus", "milvus_lite", suffix=".db"),
     "milvus-server": open_milvus_server,
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isfinite
 from typing import Any
 
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from gguf_embed.errors import ConfigError, EngineFailure
 from gguf_embed.ingest.rows import METADATA_KEYS, STORED, Hit, Manifest
 from gguf_embed.ingest.sinks.base import IndexChoice
+from gguf_embed.ingest.sinks.chroma_index import DATABASE, IndexCopies, has_copies, remove_copies, restore_indexes
+from gguf_embed.ingest.sinks.chroma_search import N_FETCHED, nearest
 from gguf_embed.ingest.sinks.database import (
     collection_of,
     host_and_port,
@@ -33,7 +35,6 @@ from gguf_embed.ingest.sinks.row_vectors import matrix_of, require_query_width, 
 from gguf_embed.ingest.sinks.writer_lock import WriterLock
 
 PORT = 8000
-N_FETCHED = 1_000
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 
 
@@ -63,10 +64,15 @@ class ChromaSink:
         self._found: Any = None
         self._dimensions: int | None = None
         self._lock: WriterLock | None = None
+        self._copies: IndexCopies | None = None
+        self._is_sound = True  # no call has failed that may have written half of an index
 
     def manifest(self) -> Manifest | None:
-        if not self._url.host and not (self._url.file / "chroma.sqlite3").exists():
+        if not self._url.host and not (self._url.file / DATABASE).exists():
             return None  # opening it would make it
+        if not self._url.host and self._lock is None and has_copies(self._url.file):
+            with suppress(ConfigError):  # a job is writing: it was not killed
+                self._lock_folder()
         try:
             with self._errors(), warnings.catch_warnings(action="ignore", category=DeprecationWarning):
                 # it calls every collection whose vectors are not computed by Chroma a legacy
@@ -110,9 +116,12 @@ class ChromaSink:
         with self._errors():
             for part in self._parts(rows):
                 ids = part.column("id").to_pylist()
+                self._keep_index()
                 known = collection.get(ids=ids, include=[])["ids"]
                 if known:
+                    self._keep_index()
                     collection.delete(ids=known)
+                self._keep_index()
                 columns = lists(part)
                 # not add, which would leave a row as it is that a killed job's last request stores only now
                 collection.upsert(
@@ -124,6 +133,7 @@ class ChromaSink:
         with self._errors():
             step = self._client().get_max_batch_size()
             for first in range(0, len(ids), step):
+                self._keep_index()
                 collection.delete(ids=list(ids[first : first + step]))
 
     def flush(self) -> None:
@@ -153,21 +163,24 @@ class ChromaSink:
         collection = self._collection()
         require_query_width(vector, self._width(), self.name)
         with self._errors():
-            found = collection.query(query_embeddings=np.asarray(vector, np.float32)[None], n_results=n)
-        columns = (found[key][0] for key in ("ids", "distances", "documents", "metadatas"))
-        return [
-            Hit(id_, 1 - distance, metadata["doc_id"], text, metadata["metadata"], metadata["headings"])
-            for id_, distance, text, metadata in zip(*columns, strict=True)
-        ]
+            return nearest(collection, np.asarray(vector, np.float32), n)
 
     def close(self) -> None:
+        self._close_client()
+        if self._copies is not None:
+            self._copies.close()
+            self._copies = None
+        if self._lock is not None:
+            if self._is_sound:
+                remove_copies(self._url.file)
+            self._lock.release()
+            self._lock = None
+
+    def _close_client(self) -> None:
         if self._opened is not None:
             client, self._opened, self._found = self._opened, None, None
             with self._errors():
                 close_client(client)
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
 
     def _client(self) -> Any:
         if self._opened is None:
@@ -197,6 +210,18 @@ class ChromaSink:
         if self._lock is None and not self._url.host:
             self._url.file.mkdir(parents=True, exist_ok=True)
             self._lock = WriterLock(self._url.file / f"{KEY}.lock", self.name)
+            if has_copies(self._url.file):
+                self._close_client()
+                self._is_sound = False
+                with self._errors():
+                    restore_indexes(self._url.file)
+                self._is_sound = True
+
+    def _keep_index(self) -> None:
+        """Before each call after which Chroma may write the index."""
+        if self._lock is not None:
+            self._copies = self._copies or IndexCopies(self._url.file)
+            self._copies.keep(self._found.id)
 
     def _parts(self, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         step = self._client().get_max_batch_size()
@@ -214,10 +239,14 @@ class ChromaSink:
             raise _Missing(f"{self.name} does not exist") from error
         except lost as error:
             raise unreachable(f"Chroma at {self._where}", one_line(error)) from error
-        except Exception as error:  # ChromaError, ValueError, and what its Rust part raises
+        except Exception as error:  # ChromaError, ValueError, what its Rust part raises, and errors of the disk
+            self._is_sound = False
             if self._opened is None and self._url.host:
                 raise unreachable(f"Chroma at {self._where}", one_line(error)) from error
-            raise EngineFailure(f"{self.name}: {one_line(error)}") from error
+            message = f"{self.name}: {one_line(error)}"
+            if "hnsw segment" in message:
+                message += ". If this comes again, its index is damaged: write all rows anew, into another collection"
+            raise EngineFailure(message) from error
 
 
 def close_client(client: Any) -> None:

@@ -190,7 +190,9 @@ class MilvusSink:
         return self._query(dict(weights), SPARSE, n)
 
     def _query(self, query: Any, field: str, n: int) -> list[Hit]:
-        found = self._call("search", data=[query], anns_field=field, limit=n, output_fields=list(HIT_COLUMNS))[0]
+        columns = list(HIT_COLUMNS)
+        wide = {} if self._url.host else {"search_params": {"params": {"ef": max(64, n)}}}  # Lite: 64, whatever n is
+        found = self._call("search", data=[query], anns_field=field, limit=n, output_fields=columns, **wide)[0]
         return [
             Hit(
                 row["id"],

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -16,7 +17,7 @@ from gguf_embed.ingest.rows import METADATA_KEYS, row_schema
 from gguf_embed.ingest.sinks import milvus
 from gguf_embed.ingest.sinks.open import open_sink
 from tests.ingest.sinks.contract import ROOT, Place, SinkContract, stored_ids
-from tests.ingest.sinks.sample_rows import MANIFEST, N_DIMS, numbered, rows
+from tests.ingest.sinks.sample_rows import MANIFEST, N_DIMS, numbered, rows, vectors
 from tests.ingest.sinks.servers import free_port, milvus_server
 
 pytestmark = pytest.mark.ingest
@@ -91,6 +92,17 @@ class TestFile(SinkContract):
         sink.write(rows(numbered(3)))  # the other's closing has not stopped it
         sink.close()
         assert read_elsewhere(place.url) == "3\n"
+
+    def test_a_search_for_all_rows_finds_them_in_an_index_on_the_disk(self, place, sink):
+        matrix = vectors(600, seed=1)
+        sink.write(rows(numbered(600), matrix=matrix))
+        again = self.reopened(sink, place)  # closing builds the index
+        assert again.manifest() == MANIFEST
+        for n in (500, 5_000):
+            hits = again.search(matrix[70], n)
+            cosines = np.sort(matrix @ matrix[70])[::-1][:n]
+            assert [hit.score for hit in hits] == pytest.approx(cosines.tolist(), abs=1e-5)
+        again.close()
 
     @pytest.mark.parametrize("column", ["text", "metadata", "headings"])
     def test_a_row_that_is_too_long_is_named(self, sink, column):
