@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from gguf_embed.engines.openvino.precision import Marks
 from gguf_embed.engines.openvino.runtime import Node, constant, float32_constant, op
-from gguf_embed.engines.openvino.weights import IS_X86, GraphWeights
+from gguf_embed.engines.openvino.weights import IS_X86, GraphWeights, layer_of
 from gguf_embed.gguf_file.adapters import TensorParts, read_adapters
 from gguf_embed.types import FloatMatrix
 
@@ -124,10 +123,4 @@ class LinearPieces:
         return self.adapters is not None and self.weights.has(f"{name}.{TensorParts.LOWERING}.weight")
 
     def _is_exact(self, name: str) -> bool:
-        return _layer_of(name) in self._float32_layers
-
-
-def _layer_of(name: str) -> int | None:
-    """The number of the layer that a tensor belongs to; None if it belongs to none."""
-    found = re.search(r"blk\.(\d+)\.", name)
-    return int(found[1]) if found else None
+        return layer_of(name) in self._float32_layers

@@ -10,7 +10,7 @@ from math import isqrt, prod
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.memory import available_bytes
-from gguf_embed.engines.openvino.weights import keeps_float16
+from gguf_embed.engines.openvino.weights import keeps_float16, layer_of
 from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.crisp_layout import CRISP_LAYOUT
 from gguf_embed.gguf_file.facts import context_length, has_rank_head
@@ -51,7 +51,6 @@ _KNOWN_IN_TOWER = re.compile(
     rf"(?:blk\.\d+\.(?:{_IN_TOWER_LAYER})|token_embd|position_embd|post_ln|projection)\.(?:weight|bias)"
 )
 
-_OF_LAYER = re.compile(r"blk\.(\d+)\.")
 
 _PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
 
@@ -235,15 +234,9 @@ def _matrix_bytes(
     for name, tensor in header.tensors.items():
         if name not in outside:
             is_kept = is_reduced and keeps_float16(tensor)
-            n_bytes += prod(tensor.shape) * (packed(_layer_of(name)) + (FLOAT_BYTES // 2 if is_kept else FLOAT_BYTES))
+            n_bytes += prod(tensor.shape) * (packed(layer_of(name)) + (FLOAT_BYTES // 2 if is_kept else FLOAT_BYTES))
     distances = header.tensors.get("rel_embd.weight")
     if distances is not None:  # each layer has them as keys and as queries
         n_layer = header.get(f"{header.architecture}.block_count", int) or 0
         n_bytes += 2 * prod(distances.shape) * sum(packed(layer) + FLOAT_BYTES for layer in range(n_layer))
     return n_bytes
-
-
-def _layer_of(name: str) -> int | None:
-    """The number of the layer that a tensor belongs to; None if it belongs to none."""
-    found = _OF_LAYER.search(name)
-    return int(found[1]) if found else None

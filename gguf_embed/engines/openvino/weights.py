@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Sequence
 from math import prod
 
@@ -29,6 +30,12 @@ RESIDUAL = ("attn_output", "attn_out", "attn_o", "ffn_down")
 
 
 _NOT_IN_GRAPH = HEAD_TENSORS | {"output.weight"}  # heads are computed on token rows; logits are not computed
+
+
+def layer_of(name: str) -> int | None:
+    """The number, from 0, of the layer that a tensor belongs to; None if it belongs to none."""
+    found = re.search(r"blk\.(\d+)\.", name)
+    return int(found[1]) if found else None
 
 
 def keeps_float16(tensor: TensorInfo) -> bool:
