@@ -47,7 +47,8 @@ class Agreement:
         return math.inf if any(map(math.isnan, parts)) else max(parts)
 
     def __str__(self) -> str:
-        return f"cosine {self.cosine_to_full:.6f} to float32, {self.cosine_in_batch:.7f} alone to in a batch"
+        scores = f", scores differ by up to {self.score_difference:.4f}" if self.score_difference else ""
+        return f"cosine {self.cosine_to_full:.6f} to float32, {self.cosine_in_batch:.7f} alone to in a batch{scores}"
 
 
 @dataclass(frozen=True, slots=True)

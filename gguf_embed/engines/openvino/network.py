@@ -111,17 +111,21 @@ def rank_pooling(weights: GraphWeights) -> Pooling:
 
 
 def _rank_head(g: GraphPieces, row: Node) -> tuple[Node, int]:
-    """[B, S, D] → [B, S, n_scores]: BERT's pooler or RoBERTa's dense layer, an activation, and the classifier."""
+    """[B, S, D] → [B, S, n_scores]: BERT's pooler or RoBERTa's dense layer, an activation, and the classifier.
+
+    All in float32: BF16 has no numbers between 2 and 2.0156.
+    """
     width = g.n_embd
     if g.weights.has("cls.weight"):
         width = g.weights.rows("cls.weight")
         usual = HEAD_ACTIVATIONS.get(g.weights.architecture, "tanh")
-        row = g.activation(g.linear(row, "cls", width), g.weights.text("classifier.activation", usual))
+        kind = g.weights.text("classifier.activation", usual)
+        row = g.kept_exact(g.activation(g.linear(row, "cls", width, exact=True), kind))
         if g.weights.has("cls.norm.weight"):
             row = g.layer_norm(row, "cls.norm")
     if g.weights.has("cls.output.weight"):
         n_scores = g.weights.rows("cls.output.weight")
-        row, width = g.linear(row, "cls.output", n_scores, width), n_scores
+        row, width = g.linear(row, "cls.output", n_scores, width, exact=True), n_scores
     if g.weights.architecture == "qwen3":
-        row = op.softmax(row, -1)
+        row = g.kept_exact(op.softmax(row, -1))
     return row, width

@@ -124,6 +124,8 @@ def test_agreement_at_its_borders(agreement, is_good):
 
 def test_agreement_in_words():
     assert str(Agreement(0.99995, 0.9999999)) == "cosine 0.999950 to float32, 0.9999999 alone to in a batch"
+    scores = "cosine 0.999950 to float32, 0.9999999 alone to in a batch, scores differ by up to 0.0120"
+    assert str(Agreement(0.99995, 0.9999999, 0.012)) == scores
 
 
 def test_the_deviation_is_the_largest_part_of_what_is_allowed():

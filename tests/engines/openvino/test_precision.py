@@ -148,9 +148,12 @@ def of_last_products(model: Compiled) -> set[str]:
     return set(found)
 
 
-@pytest.mark.parametrize("name", ["bert", "qwen2_last", "gemma_embedding"])
-def test_pooling_and_dense_modules_run_in_f32(tmp_path, name):
-    assert of_last_products(compiled(write_gguf(name, tmp_path / "m.gguf"), Pooling.MEAN)) == {"f32"}
+RERANKERS = [name for name in MODELS if "rerank" in name or name.endswith("_rank")]
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen2_last", "gemma_embedding", *RERANKERS])
+def test_pooling_dense_modules_and_rank_heads_run_in_f32(tmp_path, name):
+    assert of_last_products(compiled(write_gguf(name, tmp_path / "m.gguf"), reference(name).pooling)) == {"f32"}
 
 
 def n_products(engine: OpenVinoEngine) -> int:
@@ -178,7 +181,7 @@ def test_all_matrices_of_layers_that_keep_float32_run_in_it(tmp_path, name):
     n_in_layers = n_reduced - n_left
     assert n_in_layers > 0
     assert n_reduced - n_mixed == n_in_layers / builder.n_layer
-    assert n_left <= 2  # of the rank head
+    assert n_left == 0
 
 
 WITH_DISTANCES = ("nomic", "modern", "jina", "qwen", "gemma", "gte")
