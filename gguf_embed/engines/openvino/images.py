@@ -12,7 +12,7 @@ from gguf_embed.engines.base import ImageRows, LoadSpec
 from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.openvino.agreement import MIN_COSINE_TO_FULL, cosines
 from gguf_embed.engines.openvino.failures import openvino_errors, reason_of
-from gguf_embed.engines.openvino.graphs.image_tower import ImageNetwork, build_image_network
+from gguf_embed.engines.openvino.graphs.image_tower import build_image_network
 from gguf_embed.engines.openvino.precision import keep_exact
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED, compile_graph
 from gguf_embed.engines.openvino.stored_constants import StoredConstants
@@ -43,14 +43,10 @@ class TowerReader:
         Raises `ModelFileError` for a file that is not such a tower, or belongs to another model.
         """
         self._form = pixel_form(GraphWeights(header))
+        builder = _TowerBuilder(header, self._form, n_embd, threads_for(spec.config.compute))
         with openvino_errors(f"{header.path.name}: OpenVINO cannot compile it"):
-            tower = _chosen(header, self._form, precision, spec)
-        if tower.network.n_embd != n_embd:
-            raise ModelFileError(
-                f"{header.path.name}: its vectors of images have {tower.network.n_embd} numbers, those of texts "
-                f"{n_embd}: give the image tower of the same model"
-            )
-        self._constants, self._n_rows = tower.constants, tower.network.n_rows
+            tower = builder.compile(precision, is_required=spec.config.compute.precision == REDUCED)
+        self._constants, self._n_rows = tower.constants, tower.n_rows
         self._request: Any = tower.request
 
     def embed_batch(self, inputs: Sequence[ImageInput], output: OutputSpec) -> list[ImageRows]:
@@ -84,42 +80,54 @@ class TowerReader:
 
 @dataclass(frozen=True, slots=True)
 class _CompiledTower:
-    network: ImageNetwork
-    constants: StoredConstants
     request: Any
+    constants: StoredConstants
+    n_rows: int
+
+    def vectors(self, pixels: FloatMatrix) -> FloatMatrix:
+        """float32[B, n_embd] of float32[B, patches, numbers]."""
+        self.request.infer([pixels], True)
+        vectors: FloatMatrix = self.request.get_output_tensor(0).data.copy()
+        return vectors
 
 
-def _chosen(header: GgufHeader, form: PixelForm, precision: str, spec: LoadSpec) -> _CompiledTower:
-    """The tower in this precision; in float32 instead where BF16 was not asked for and fails, or vectors differ."""
-    n_threads = threads_for(spec.config.compute)
-    if precision != REDUCED or spec.config.compute.precision == REDUCED:
-        return _compiled(header, form, precision, n_threads)
-    full = _compiled(header, form, FULL, n_threads)
-    try:
-        reduced = _compiled(header, form, REDUCED, n_threads)
-    except EngineFailure:
-        return full
-    is_near = _least_cosine(full.request, reduced.request, sample_pixels(form)) >= MIN_COSINE_TO_FULL
-    return reduced if is_near else full
+@dataclass(frozen=True, slots=True)
+class _TowerBuilder:
+    header: GgufHeader
+    form: PixelForm
+    n_embd: int  # of the text tower
+    n_threads: int
 
+    def compile(self, precision: str, *, is_required: bool) -> _CompiledTower:
+        """The tower in this precision; in float32 instead of BF16 where that is not required, and fails or differs.
 
-def _compiled(header: GgufHeader, form: PixelForm, precision: str, n_threads: int) -> _CompiledTower:
-    """Raises `EngineFailure` if the graph for BF16 cannot be marked."""
-    network = build_image_network(GraphWeights(header, for_bf16=precision == REDUCED), form)
-    if precision == REDUCED:
-        network = replace(network, model=keep_exact(network.model, network.marks))
-    constants = StoredConstants.of(network.model)
-    request = compile_graph(network.model, precision, 1, n_threads).create_infer_request()
-    return _CompiledTower(network, constants, request)
+        One at a time is in memory. Raises `ModelFileError`, and `EngineFailure` if the graph for BF16 cannot be marked.
+        """
+        if precision != REDUCED or is_required:
+            return self._compiled(precision)
+        pixels = sample_pixels(self.form)
+        expected = self._compiled(FULL).vectors(pixels)
+        try:
+            reduced = self._compiled(REDUCED)
+            if cosines(expected, reduced.vectors(pixels)).min() >= MIN_COSINE_TO_FULL:
+                return reduced
+            del reduced
+        except EngineFailure:
+            pass
+        return self._compiled(FULL)
 
-
-def _least_cosine(first: Any, second: Any, pixels: FloatMatrix) -> float:
-    """Of the vectors that two requests give for the same pictures."""
-    rows = []
-    for request in (first, second):
-        request.infer([pixels], True)
-        rows.append(request.get_output_tensor(0).data.copy())
-    return float(cosines(*rows).min())
+    def _compiled(self, precision: str) -> _CompiledTower:
+        network = build_image_network(GraphWeights(self.header, for_bf16=precision == REDUCED), self.form)
+        if network.n_embd != self.n_embd:
+            raise ModelFileError(
+                f"{self.header.path.name}: its vectors of images have {network.n_embd} numbers, those of texts "
+                f"{self.n_embd}: give the image tower of the same model"
+            )
+        if precision == REDUCED:
+            network = replace(network, model=keep_exact(network.model, network.marks))
+        constants = StoredConstants.of(network.model)
+        request = compile_graph(network.model, precision, 1, self.n_threads).create_infer_request()
+        return _CompiledTower(request, constants, network.n_rows)
 
 
 def sample_pixels(form: PixelForm) -> FloatMatrix:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from gguf_embed.engines.openvino.precision import Marks
 from gguf_embed.engines.openvino.runtime import Node, constant, float32_constant, op
-from gguf_embed.engines.openvino.weights import IS_X86, GraphWeights, layer_of
+from gguf_embed.engines.openvino.weights import GraphWeights, layer_of
 from gguf_embed.gguf_file.adapters import TensorParts, read_adapters
 from gguf_embed.types import FloatMatrix
-
-ALMOST_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 
 class LinearPieces:
@@ -37,11 +36,11 @@ class LinearPieces:
         """residual + linear(x), which has D numbers.
 
         In BF16, OpenVINO would round the product, and read it again to convert it to float32. So it is fused with an
-        operation that writes float32: a leaky ReLU whose slope is the largest number below 1.
+        operation that writes float32 and changes no number: a clamp to ±infinity. NaN becomes -infinity.
         """
         product = self.linear(x, name, self.n_embd, n_in)
-        if self.weights.for_bf16 and IS_X86 and not (self._is_exact(name) or self._has_adapter(name)):
-            product = op.prelu(product, constant(ALMOST_ONE))
+        if self.weights.may_write_float32 and not (self._is_exact(name) or self._has_adapter(name)):
+            product = op.clamp(product, -math.inf, math.inf)
             self.marks.unrounded.append(product)
         return op.add(residual, product)
 
@@ -79,9 +78,12 @@ class LinearPieces:
         ]
         return op.add(product, self.bias(np.concatenate(biases), x, exact=exact))
 
-    def rounded(self, node: Node, name: str) -> Node:
-        """The same operation, whose result only products of the tensor's layer read, so that it need not be exact."""
-        if not self._is_exact(name):
+    def rounded(self, node: Node, layer: str) -> Node:
+        """The same operation, whose result only products of the layer read, so that it need not be exact.
+
+        `layer`: its prefix, or the name of one of its tensors.
+        """
+        if not self._is_exact(layer):
             self.marks.rounded.append(node)
         return node
 

@@ -170,7 +170,7 @@ def resident_bytes(header: GgufHeader, config: ModelConfig) -> int:
     """An estimate of the memory that a loaded model takes.
 
     Before the precision is known, an upper bound: that in float32, in which the model is computed at least once to
-    compare BF16 with it, and which takes most of the forms that may be chosen.
+    compare BF16 with it, and which takes the most memory of all.
     """
     table, n_graphs, layers = header.tensors.get(TABLE), _n_graphs(config), config.compute.float32_layers
     rows = table_bytes(table) if table is not None else 0
@@ -233,7 +233,7 @@ def _matrix_bytes(
     n_bytes = 0
     for name, tensor in header.tensors.items():
         if name not in outside:
-            is_kept = is_reduced and keeps_float16(tensor)
+            is_kept = is_reduced and keeps_float16(name, tensor)
             n_bytes += prod(tensor.shape) * (packed(layer_of(name)) + (FLOAT_BYTES // 2 if is_kept else FLOAT_BYTES))
     distances = header.tensors.get("rel_embd.weight")
     if distances is not None:  # each layer has them as keys and as queries

@@ -33,17 +33,17 @@ _NOT_IN_GRAPH = HEAD_TENSORS | {"output.weight"}  # heads are computed on token 
 
 
 def layer_of(name: str) -> int | None:
-    """The number, from 0, of the layer that a tensor belongs to; None if it belongs to none."""
-    found = re.search(r"blk\.(\d+)\.", name)
+    """The number, from 0, of the layer of this prefix, or that a tensor belongs to; None if it belongs to none."""
+    found = re.search(r"blk\.(\d+)\b", name)
     return int(found[1]) if found else None
 
 
-def keeps_float16(tensor: TensorInfo) -> bool:
-    """Whether a graph for BF16 has this matrix in float16, which takes half the memory.
+def keeps_float16(name: str, tensor: TensorInfo) -> bool:
+    """Whether a graph for BF16 has this matrix in float16, which takes half the memory. `name`: the graph's.
 
     OpenVINO cannot write the product of one in float32, which those for residuals need.
     """
-    return IS_X86 and tensor.type == "F16" and not any(f".{name}." in tensor.name for name in RESIDUAL)
+    return IS_X86 and tensor.type == "F16" and not any(f".{part}." in name for part in RESIDUAL)
 
 
 class GraphWeights:
@@ -55,6 +55,11 @@ class GraphWeights:
         self.for_bf16 = for_bf16
         self.architecture = header.architecture
         self._read: set[str] = set()
+
+    @property
+    def may_write_float32(self) -> bool:
+        """Whether OpenVINO can write a product of BF16 in float32; not tried on other processors than x86."""
+        return self.for_bf16 and IS_X86
 
     def has(self, name: str) -> bool:
         return name in self.header.tensors
@@ -69,7 +74,7 @@ class GraphWeights:
 
     def matrix(self, name: str, shape: Sequence[int]) -> Matrix:
         """The same, but float16 of `shape` if it is stored and kept so, which takes half the memory."""
-        if not (self.for_bf16 and keeps_float16(self._tensor(name))):
+        if not (self.for_bf16 and keeps_float16(name, self._tensor(name))):
             return self.array(name, shape)
         values = read_tensor(self.header, self.check_shape(name, shape)).view(np.float16)
         self._check_finite(name, values)

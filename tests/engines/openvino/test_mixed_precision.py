@@ -62,6 +62,11 @@ def test_the_fewest_layers_at_the_better_end_are_kept(allowed, weighty, chosen, 
     assert len(results.tried) == n_tried
 
 
+@pytest.mark.parametrize(("n_layer", "chosen"), [(12, 1), (22, 2), (24, 3)])
+def test_an_eighth_is_rounded_down(n_layer, chosen):
+    assert Results(n_layer, n_layer - 1, {0: 30.0}).fewest() == tuple(range(chosen))
+
+
 @pytest.mark.parametrize("n_layer", [4, 6, 7])
 def test_small_models_try_each_selection_once(n_layer):
     results = Results(n_layer, n_layer / 2)

@@ -250,7 +250,7 @@ import sys
 from pathlib import Path
 from gguf_embed.types import Pooling
 from tests.engines.openvino.graph_models import MODELS, write_gguf
-from tests.engines.openvino.running import load_spec, nodes_of
+from tests.engines.openvino.running import load_spec
 from gguf_embed.engines.openvino.build import ModelBuilder
 from gguf_embed.engines.openvino.driver import open_codec
 for name in MODELS:

@@ -31,7 +31,7 @@ def pooled_rows(g: GraphPieces, x: Node, side: int) -> Node:
         x = g.add_linear(x, attended_rows(g, q, k, v, rope), f"{layer}.attn_out")
         normed = g.layer_norm(x, f"{layer}.ln2", for_products=True)
         hidden = _gated(g, normed, f"{layer}.ffn_up", f"{layer}.ffn_gate", n_ff)
-        hidden = g.layer_norm(hidden, f"{layer}.ffn_norm", n_ff, eps)
+        hidden = g.layer_norm(hidden, f"{layer}.ffn_norm", n_ff, eps, for_products=True)
         x = g.add_linear(x, hidden, f"{layer}.ffn_down", n_ff)
     return _attention_pool(g, x, n_ff)
 
