@@ -27,6 +27,7 @@ class Agreement:
     cosine_to_full: float
     cosine_in_batch: float
     score_difference: float = 0.0  # relative for scores over 1; 0 without a rank head
+    mean_deviation: float = 0.0  # of all samples from float32, as a multiple of what the worst one may have
 
     @property
     def is_good(self) -> bool:
@@ -35,16 +36,6 @@ class Agreement:
             and self.cosine_in_batch >= MIN_COSINE_IN_BATCH
             and self.score_difference <= MAX_SCORE_DIFFERENCE
         )
-
-    @property
-    def deviation(self) -> float:
-        """The largest difference, as a multiple of what is allowed; infinite if one is not a number."""
-        parts = (
-            (1 - self.cosine_to_full) / (1 - MIN_COSINE_TO_FULL),
-            (1 - self.cosine_in_batch) / (1 - MIN_COSINE_IN_BATCH),
-            self.score_difference / MAX_SCORE_DIFFERENCE,
-        )
-        return math.inf if any(map(math.isnan, parts)) else max(parts)
 
     def __str__(self) -> str:
         scores = f", scores differ by up to {self.score_difference:.4f}" if self.score_difference else ""
@@ -75,8 +66,19 @@ def compare(full: FullResults, reduced: OpenVinoEngine) -> Agreement:
     """Compute the samples in BF16, alone and in one batch."""
     alone = _each_alone(reduced, full.samples, full.output)
     together = _vectors(reduced, [full.samples], full.output)
-    to_full, in_batch = cosines(full.rows, alone).min(), cosines(alone, together).min()
-    return Agreement(float(to_full), float(in_batch), _score_difference(full, reduced))
+    to_full, in_batch = cosines(full.rows, alone), cosines(alone, together)
+    differences = _score_differences(full, reduced)
+    deviation = mean_deviation(to_full, differences)
+    return Agreement(float(to_full.min()), float(in_batch.min()), float(differences.max()), deviation)
+
+
+def mean_deviation(cosines_to_full: np.ndarray, score_differences: np.ndarray) -> float:
+    """`Agreement.mean_deviation`: the larger of the two means; infinite if one is not a number."""
+    parts = (
+        float((1 - cosines_to_full).mean()) / (1 - MIN_COSINE_TO_FULL),
+        float(score_differences.mean()) / MAX_SCORE_DIFFERENCE,
+    )
+    return math.inf if any(map(math.isnan, parts)) else max(parts)
 
 
 def sample_pairs(samples: Sequence[Sequence[int]], info: EngineInfo) -> list[list[int]]:
@@ -90,14 +92,16 @@ def sample_pairs(samples: Sequence[Sequence[int]], info: EngineInfo) -> list[lis
     return [[*query, *(token + second for token in document[1:])][: info.n_ctx_train] for query, document in pairs]
 
 
-def _score_difference(full: FullResults, reduced: OpenVinoEngine) -> float:
-    """The largest one of BF16's scores, alone and in one batch, from float32's and from each other; 0 if none."""
+def _score_differences(full: FullResults, reduced: OpenVinoEngine) -> np.ndarray:
+    """The larger one of BF16's scores, alone and in one batch, from float32's and from each other, for each text; one 0
+    without a rank head."""
     if full.scores is None:
-        return 0.0
+        return np.zeros(1)
     output = OutputSpec(SCORES)
     alone, together = _each_alone(reduced, full.scored, output), _vectors(reduced, [full.scored], output)
     first, second = np.stack([full.scores, full.scores, alone]), np.stack([alone, together, together])
-    return float((np.abs(first - second) / np.maximum(1, np.abs(first))).max())
+    differences: np.ndarray = (np.abs(first - second) / np.maximum(1, np.abs(first))).max(axis=(0, 2))
+    return differences
 
 
 def cosines(a: FloatMatrix, b: FloatMatrix) -> np.ndarray:

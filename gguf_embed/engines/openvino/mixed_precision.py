@@ -28,7 +28,8 @@ def fewest_layers(n_layer: int, compare: Callable[[Layers], Agreement]) -> Found
     or if there are fewer than `MIN_LAYERS`.
 
     They are the first or the last ones, in eighths of all. Calls `compare` up to five times, as often as needed: with
-    an eighth at each end, and at the better end with a half, a quarter, and three eighths.
+    an eighth at each end, and at the better end with a half, a quarter, and three eighths. Which end is better is
+    decided by the mean of the samples: the worst one often is another with other layers.
     """
     if n_layer < MIN_LAYERS:
         return None
@@ -46,7 +47,7 @@ def fewest_layers(n_layer: int, compare: Callable[[Layers], Agreement]) -> Found
         return layers, results(layers)
 
     eighth, at_end = first(1), first
-    if not _is_good(eighth) and last(1)[1].deviation < eighth[1].deviation:
+    if not _is_good(eighth) and last(1)[1].mean_deviation < eighth[1].mean_deviation:
         eighth, at_end = last(1), last
     if _is_good(eighth):
         return eighth

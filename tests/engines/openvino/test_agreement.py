@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_embed.engines.openvino.agreement import Agreement, FullResults, compare, cosines, sample_pairs
+from gguf_embed.engines.openvino.agreement import (
+    Agreement,
+    FullResults,
+    compare,
+    cosines,
+    mean_deviation,
+    sample_pairs,
+)
 from gguf_embed.types import DENSE, SCORES, TOKENS, OutputSpec, Pooling
 
 MEAN = OutputSpec.of(Pooling.MEAN)
@@ -128,11 +135,18 @@ def test_agreement_in_words():
     assert str(Agreement(0.99995, 0.9999999, 0.012)) == scores
 
 
-def test_the_deviation_is_the_largest_part_of_what_is_allowed():
-    assert Agreement(0.999975, 1.0).deviation == pytest.approx(0.5)
-    assert Agreement(0.999975, 0.99998).deviation == pytest.approx(2)
-    assert Agreement(0.999975, 0.99998, 0.04).deviation == pytest.approx(4)
-    assert Agreement(1.0, float("nan")).deviation == float("inf")
+@pytest.mark.parametrize(
+    ("cosines_to_full", "score_differences", "expected"),
+    [
+        ([0.99996, 0.99999], [0], 0.5),
+        ([0.99996, 0.99999], [0.0, 0.04], 2),
+        ([0.9998, 1.0], [0.01, 0.01], 2),
+        ([float("nan"), 1.0], [0], float("inf")),
+        ([1.0], [float("nan")], float("inf")),
+    ],
+)
+def test_the_mean_deviation_is_the_larger_part_of_what_is_allowed(cosines_to_full, score_differences, expected):
+    assert mean_deviation(np.array(cosines_to_full), np.array(score_differences)) == pytest.approx(expected)
 
 
 def test_vectors_of_zeros_agree_with_nothing():

@@ -23,12 +23,14 @@ class Results:
     n_layer: int
     allowed: float
     weighty: dict[int, float] = field(default_factory=dict)
+    worst: dict[Layers, float] = field(default_factory=dict)  # where the worst sample is not as the mean
     tried: list[Layers] = field(default_factory=list)
 
     def compare(self, layers: Layers) -> Agreement:
         self.tried.append(layers)
         off = sum(self.weighty.get(layer, 1.0) for layer in range(self.n_layer) if layer not in layers)
-        return Agreement(1 - off / self.allowed * 4.99e-5, 1.0)
+        worst = self.worst.get(layers, off)
+        return Agreement(1 - worst / self.allowed * 4.99e-5, 1.0, mean_deviation=off)
 
     def fewest(self) -> Layers | None:
         found = fewest_layers(self.n_layer, self.compare)
@@ -60,6 +62,11 @@ def test_the_fewest_layers_at_the_better_end_are_kept(allowed, weighty, chosen, 
     results = Results(24, allowed, weighty)
     assert results.fewest() == (None if chosen is None else tuple(chosen))
     assert len(results.tried) == n_tried
+
+
+def test_the_end_is_chosen_by_the_mean_of_the_samples():
+    results = Results(24, 18, dict(LAST), {(21, 22, 23): 60.0})
+    assert results.fewest() == tuple(range(18, 24))
 
 
 @pytest.mark.parametrize(("n_layer", "chosen"), [(12, 1), (22, 2), (24, 3)])
