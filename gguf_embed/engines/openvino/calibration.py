@@ -22,6 +22,7 @@ GOOD_ENOUGH = 0.98  # a smaller batch is taken if it is at least so fast, becaus
 WORTH_ROUNDING = 1.2  # BF16 must be so much faster than float32
 MEASURE_S = 0.06
 N_ROUNDS = 3
+MAX_ROUNDS_S = 1.0  # after which two precisions are not compared once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +168,9 @@ def _choose_precision(
 
 
 def _is_faster(one: OpenVinoEngine, other: OpenVinoEngine, output: OutputSpec) -> bool:
-    n_tokens = BATCH_TOKENS[1]
-    return _rate(one, n_tokens, 1, output) > WORTH_ROUNDING * _rate(other, n_tokens, 1, output)
+    compared = {"one": one, "other": other}
+    rates = best_rates(lambda name: _rate(compared[name], BATCH_TOKENS[1], 1, output), compared, N_ROUNDS, MAX_ROUNDS_S)
+    return rates["one"] > WORTH_ROUNDING * rates["other"]
 
 
 def _fastest(engines: _Engines, chosen: Choice, n_threads: int, output: OutputSpec) -> Choice:

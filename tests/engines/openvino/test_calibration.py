@@ -285,6 +285,22 @@ def test_one_slow_measurement_does_not_decide(monkeypatch):
     assert (choice.n_streams, choice.batch_tokens, choice.tokens_per_s) == (2, 128, 2 * FAST)
 
 
+@pytest.mark.parametrize(("rates", "chosen"), [(BF16_IS_FASTER, "bf16"), (BF16_IS_SLOWER, "f32")])
+@pytest.mark.parametrize("disturbed_call", [1, 2])
+def test_one_slow_measurement_does_not_decide_on_the_precision(monkeypatch, rates, chosen, disturbed_call):
+    script, n_calls = Script(rates), 0
+
+    def disturbed(*args: Any) -> float:
+        nonlocal n_calls
+        n_calls += 1
+        return script.rate(*args) / (10 if n_calls == disturbed_call else 1)
+
+    monkeypatch.setattr(calibration, "_rate", disturbed)
+    monkeypatch.setattr(calibration, "compare", script.compare)
+    monkeypatch.setattr(calibration.FullResults, "of", lambda *_: None)
+    assert calibrate(script, [[1, 2]], MEAN, 2, "auto").precision == chosen
+
+
 @pytest.mark.parametrize(
     ("tokens_per_s", "sizes"),
     [(FAST, (128, 256, 512, 1024)), (4096.0, (128, 256, 512, 1024)), (2500.0, (128, 256, 512)), (5.0, (128,))],
