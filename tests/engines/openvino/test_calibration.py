@@ -295,9 +295,8 @@ def test_one_slow_measurement_does_not_decide_on_the_precision(monkeypatch, rate
         n_calls += 1
         return script.rate(*args) / (10 if n_calls == disturbed_call else 1)
 
+    script_to_compare(monkeypatch, script)
     monkeypatch.setattr(calibration, "_rate", disturbed)
-    monkeypatch.setattr(calibration, "compare", script.compare)
-    monkeypatch.setattr(calibration.FullResults, "of", lambda *_: None)
     assert calibrate(script, [[1, 2]], MEAN, 2, "auto").precision == chosen
 
 
