@@ -69,6 +69,8 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.OTHER_FOLDER: "choose a folder that exists and that you can write to",
     WayOut.OTHER_OUTPUT: "name another file with -o",
     WayOut.REDIRECT: "send it elsewhere",
+    WayOut.OTHER_TEMPORARY: "set TMPDIR to a folder that you can write to",
+    WayOut.LARGER_FILES: "raise the limit on the size of a file (ulimit -f)",
     WayOut.OTHER_CACHE: "set GGUF_EMBED_CACHE to a folder that you can write to",
     WayOut.KEEP_WEIGHTS: "use --weights file, which needs no copy",
     WayOut.LLAMA_TOKENIZER: "use --tokenizer llama",
@@ -157,7 +159,7 @@ def main() -> None:
     except OSError as error:
         if not refuses_writing(error):
             raise
-        fail(describe(cannot_be_written(error.filename or "a file", error), WORDS))
+        fail(describe(cannot_be_written(error.filename or "a file", error, [WayOut.OTHER_FOLDER]), WORDS))
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(EXIT_CODE)
