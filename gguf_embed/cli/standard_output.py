@@ -43,6 +43,7 @@ class StandardOutput(io.RawIOBase):
         """`raw`: None if it is closed."""
         self._raw = raw
         self._is_over = False
+        self._is_in_line = self._is_cut = False
         self.use = Use.RESULT
         self.warn: Callable[[EmbedError], None] = lambda failure: None
         self.failure: EmbedError | ReaderGone | None = None  # the first
@@ -59,11 +60,22 @@ class StandardOutput(io.RawIOBase):
             return n_bytes
         if self._raw is not None:
             try:
-                return self._raw.write(data)
+                return self._written(self._raw, data)
             except OSError as error:
+                self._is_cut = self._is_in_line
                 self._fail(self._meaning(error), may_pass=error.errno in _MAY_PASS)
         elif self.use is not Use.REPORT:
             self._fail(self._closed(), may_pass=False)
+        return n_bytes
+
+    def _written(self, raw: io.RawIOBase, data: Any) -> int | None:
+        """Ends a line of which a part is written and the rest was dropped, before what follows."""
+        if self._is_cut:
+            raw.write(b"\n")
+        self._is_cut = False
+        n_bytes = raw.write(data)
+        if n_bytes:
+            self._is_in_line = bytes(memoryview(data)[n_bytes - 1 : n_bytes]) != b"\n"
         return n_bytes
 
     def _fail(self, failure: EmbedError | ReaderGone, *, may_pass: bool) -> None:

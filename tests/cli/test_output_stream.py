@@ -66,10 +66,10 @@ def test_a_report_is_dropped_and_its_failure_kept():
 
 
 class Filling(io.RawIOBase):
-    """A stream whose writes fail so, one after the other; 0: it takes that one."""
+    """A stream whose writes fail so, one after the other; 0: it takes that one, or `most` bytes of it."""
 
-    def __init__(self, numbers: Sequence[int]) -> None:
-        self.numbers, self.taken = list(numbers), b""
+    def __init__(self, numbers: Sequence[int], most: int = 100) -> None:
+        self.numbers, self.most, self.taken = list(numbers), most, b""
 
     def writable(self) -> bool:
         return True
@@ -77,8 +77,9 @@ class Filling(io.RawIOBase):
     def write(self, data: Any) -> int:
         if number := self.numbers.pop(0):
             raise OSError(number, os.strerror(number))
-        self.taken += bytes(data)
-        return len(data)
+        part = bytes(data[: self.most])
+        self.taken += part
+        return len(part)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
@@ -86,8 +87,17 @@ def test_a_report_is_written_again_when_the_reason_has_passed(number):
     raw, warnings = Filling([number, number, 0, number, 0]), list[EmbedError]()
     output = StandardOutput(raw)
     output.use, output.warn = Use.REPORT, warnings.append
-    assert [output.write(line) for line in (b"1", b"2", b"3", b"4", b"5")] == [1] * 5
-    assert (raw.taken, warnings) == (b"35", [output.failure])
+    assert [output.write(line) for line in (b"1\n", b"2\n", b"3\n", b"4\n", b"5\n")] == [2] * 5
+    assert (raw.taken, warnings) == (b"3\n5\n", [output.failure])
+
+
+def test_a_line_of_which_only_a_part_is_written_ends_before_the_next():
+    raw = Filling([0, errno.ENOSPC, errno.ENOSPC, 0, 0, 0], most=4)
+    output = StandardOutput(raw)
+    output.use = Use.REPORT
+    assert (output.write(b"first\n"), output.write(b"t\n"), output.write(b"lost\n")) == (4, 2, 5)
+    assert (output.write(b"now\n"), output.write(b"end\n")) == (4, 4)
+    assert raw.taken == b"firs\nnow\nend\n"
 
 
 def test_a_reason_that_cannot_pass_ends_a_report():
