@@ -13,6 +13,8 @@ from gguf_embed.errors import EngineFailure
 _F = TypeVar("_F", bound=Callable[..., Any])
 _Decorator = Callable[[Any], Any]
 
+_PLACES = ("endpoint", "to", "url")
+
 OTHER_FLAGS = "Other"
 """The group of flags that are in no other."""
 
@@ -31,8 +33,16 @@ class Command(click.Command):
             output.check(has_file=ctx.params.get("output") is not None)
         try:
             return super().invoke(ctx)
-        except BrokenPipeError as error:  # not standard output's; click would end the process without a word
-            raise EngineFailure(f"a connection was closed by the other side ({error.strerror or error})") from error
+        except (BrokenPipeError, ConnectionResetError) as error:  # not standard output's, and click would say nothing
+            raise EngineFailure(_closed_by_other(error, self._places(ctx))) from error
+
+    def _places(self, ctx: click.Context) -> list[str]:
+        """The flags and arguments that were given and name a server or a database."""
+        return [
+            param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
+            for param in self.params
+            if param.name in _PLACES and ctx.params.get(param.name)
+        ]
 
     def get_help_option_names(self, ctx: click.Context) -> list[str]:
         return ["-h", "--help"]
@@ -56,6 +66,11 @@ class Command(click.Command):
         if takes_model and not any(isinstance(param, click.Argument) for param in self.params):
             return f"a model is named with -m: {ctx.command_path} -m {word}"
         return f"{word!r} is one argument too many"
+
+
+def _closed_by_other(error: OSError, places: Sequence[str]) -> str:
+    runs = f"see whether it still runs ({', '.join(places)}), and " if places else ""
+    return f"a connection was closed by the other side ({error.strerror or error}): {runs}try again"
 
 
 def _announce(ctx: click.Context, use: Use) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Protocol, cast
 
 import numpy as np
 import orjson
 
 from gguf_embed.cli.terminal import n_columns_of, padded, shortened
-from gguf_embed.errors import ConfigError
+from gguf_embed.errors import ConfigError, WayOut, cannot_be_written
 from gguf_embed.types import FloatMatrix
 
 if TYPE_CHECKING:
@@ -63,20 +63,14 @@ def writing(format_: Format, stream: BinaryIO, *, width: int, is_file: bool) -> 
 
     `width`: columns of the terminal, for the table. Raises `ConfigError` if a package is missing.
     """
-    if format_ == "npy" and not is_file:
-        with tempfile.TemporaryFile() as spool:
-            yield from _closing(NpyWriter(spool))
-            spool.seek(0)
-            shutil.copyfileobj(spool, stream)
-    else:
-        makers: dict[Format, Callable[[], RowWriter]] = {
-            "jsonl": lambda: JsonLinesWriter(stream),
-            "npy": lambda: NpyWriter(stream),
-            "parquet": lambda: ArrowWriter(_parquet_maker(stream)),
-            "arrow": lambda: ArrowWriter(_ipc_maker(stream, is_file=is_file)),
-            "table": lambda: TableWriter(stream, width),
-        }
-        yield from _closing(makers[format_]())
+    makers: dict[Format, Callable[[], RowWriter]] = {
+        "jsonl": lambda: JsonLinesWriter(stream),
+        "npy": lambda: NpyWriter(stream) if is_file else SpooledNpyWriter(stream),
+        "parquet": lambda: ArrowWriter(_parquet_maker(stream)),
+        "arrow": lambda: ArrowWriter(_ipc_maker(stream, is_file=is_file)),
+        "table": lambda: TableWriter(stream, width),
+    }
+    yield from _closing(makers[format_]())
     stream.flush()
 
 
@@ -129,6 +123,39 @@ class NpyWriter:
 
     def abandon(self) -> None:
         pass
+
+
+class SpooledNpyWriter:
+    """NPY for a stream that cannot seek: the rows wait in a temporary file. Raises `ModelFileError` about that file."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        with _errors_of_spool():
+            self._spool = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
+            self._rows = NpyWriter(self._spool)
+
+    def write(self, texts: Sequence[str], vectors: FloatMatrix) -> None:
+        with _errors_of_spool():
+            self._rows.write(texts, vectors)
+
+    def close(self) -> None:
+        with _errors_of_spool():
+            self._rows.close()
+            self._spool.seek(0)
+        shutil.copyfileobj(self._spool, self._stream)
+        self._spool.close()
+
+    def abandon(self) -> None:
+        with suppress(OSError):  # what could not be written is tried again
+            self._spool.close()
+
+
+@contextmanager
+def _errors_of_spool() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise cannot_be_written("the temporary file for NPY", error, [WayOut.OTHER_TEMPORARY]) from error
 
 
 class ArrowWriter:

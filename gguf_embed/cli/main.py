@@ -69,6 +69,8 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.OTHER_FOLDER: "choose a folder that exists and that you can write to",
     WayOut.OTHER_OUTPUT: "name another file with -o",
     WayOut.REDIRECT: "send it elsewhere",
+    WayOut.OTHER_TEMPORARY: "set TMPDIR to a folder that you can write to",
+    WayOut.LARGER_FILES: "raise the limit on the size of a file (ulimit -f)",
     WayOut.OTHER_CACHE: "set GGUF_EMBED_CACHE to a folder that you can write to",
     WayOut.KEEP_WEIGHTS: "use --weights file, which needs no copy",
     WayOut.LLAMA_TOKENIZER: "use --tokenizer llama",
@@ -157,7 +159,7 @@ def main() -> None:
     except OSError as error:
         if not refuses_writing(error):
             raise
-        fail(describe(cannot_be_written(error.filename or "a file", error), WORDS))
+        fail(describe(cannot_be_written(error.filename or "a file", error, [WayOut.OTHER_FOLDER]), WORDS))
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(EXIT_CODE)
@@ -167,7 +169,7 @@ def main() -> None:
 
 def _run() -> None:
     """Without arguments, prints help."""
-    with standard_output() as output:
+    with standard_output(lambda failure: say_error(describe(failure, WORDS))) as output:
         try:
             cli.main(standalone_mode=False, prog_name=NAME, obj=output)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -175,8 +177,12 @@ def _run() -> None:
 
 
 def fail(message: str, code: int = 1) -> None:
-    click.echo(f"{red(NAME, sys.stderr)}: {message}", err=True)
+    say_error(message)
     sys.exit(code)
+
+
+def say_error(message: str) -> None:
+    click.echo(f"{red(NAME, sys.stderr)}: {message}", err=True)
 
 
 def typed_flag(error: click.BadParameter) -> str | None:
@@ -193,6 +199,6 @@ def refuse(error: click.UsageError) -> None:
     command = error.ctx.command_path if error.ctx is not None else NAME
     if isinstance(error, click.BadParameter) and error.param_hint is None:
         error.param_hint = typed_flag(error)
-    click.echo(f"{red(NAME, sys.stderr)}: {error.format_message()}", err=True)
+    say_error(error.format_message())
     click.echo(f"`{command} --help` describes all flags", err=True)
     sys.exit(error.exit_code)

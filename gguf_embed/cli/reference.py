@@ -26,7 +26,9 @@ waiting.
 
 If standard output is closed or cannot be written, the exit code is 1, with the reason; if its reader has gone, as after
 `| head`, it is 141, without a message. `serve`, `pull`, `rm`, `ingest`, `batch` and `convert` only say there what they
-do: they finish first, and a closed one is no error.
+do, so they do all of it anyway, and a standard output that is closed or whose reader has gone changes neither that nor
+the exit code. If it cannot be written, as on a full disk, they say so once on standard error, write the later lines as
+soon as it is possible again, and exit with 1 in place of 0, because lines are missing.
 """
 
 TAIL = """\

@@ -20,7 +20,7 @@ from gguf_embed.cli.command import Command
 from gguf_embed.cli.interrupts import quit_on_interrupt
 from gguf_embed.cli.log import console
 from gguf_embed.cli.options import EXAMPLES, OLLAMA_PORT, ServeFlags, serve_options
-from gguf_embed.cli.standard_output import Use
+from gguf_embed.cli.standard_output import StandardOutput, Use
 from gguf_embed.cli.start_lines import counted, model_lines, place_lines, try_line
 from gguf_embed.config import CacheConfig
 from gguf_embed.errors import EmbedError
@@ -65,15 +65,29 @@ def serve(**typed: Any) -> None:
 def run(flags: ServeFlags) -> None:
     """Returns after SIGTERM or Ctrl-C, once all in-flight requests have completed. Raises `EmbedError`s."""
     console.start_log(flags.verbose)
+    if flags.log_format == "json":
+        _warn_in_log()
     try:
         _run(flags)
     except EmbedError as error:
         if flags.log_format == "text":
             raise
-        from gguf_embed.cli.main import WORDS
-
-        logger.critical(describe_error(error, WORDS))
+        logger.critical(_worded(error))
         sys.exit(1)
+
+
+def _warn_in_log() -> None:
+    """What standard output says about itself becomes a line of the log."""
+    context = click.get_current_context(silent=True)
+    output = None if context is None else context.find_object(StandardOutput)
+    if output is not None:
+        output.warn = lambda failure: logger.warning(_worded(failure))
+
+
+def _worded(error: EmbedError) -> str:
+    from gguf_embed.cli.main import WORDS
+
+    return describe_error(error, WORDS)
 
 
 def _run(flags: ServeFlags) -> None:

@@ -20,7 +20,7 @@ from gguf_embed.convert.safetensors import list_tensors, most_common_type, read_
 from gguf_embed.convert.source import ModelSourceDirectory, open_source, read_license, read_modules
 from gguf_embed.convert.static import convert_static, is_static
 from gguf_embed.convert.token_heads import HeadValue, read_heads, write_heads
-from gguf_embed.errors import ModelFileError, cannot_be_written
+from gguf_embed.errors import ModelFileError, WayOut, cannot_be_written
 from gguf_embed.gguf_file.atomic_write import atomic_write
 
 _AUTO: dict[str, OutType] = {"BF16": "bf16", "F16": "f16", "F32": "f16"}
@@ -80,7 +80,7 @@ def convert_in_place(source: Path, output: Path, outtype: OutType, *, name: str)
     try:
         _write(_prepare(source, outtype, name), output, _silent)
     except OSError as exc:
-        raise cannot_be_written(str(output), exc) from exc
+        raise cannot_be_written(str(output), exc, [WayOut.OTHER_CACHE]) from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.LARGER_CONTEXT: "use a larger n_ctx",
     WayOut.REPAIR_FILE: "run gguf-embed doctor --fix on the file",
     WayOut.FREE_SPACE: "free some space",
+    WayOut.LARGER_FILES: "raise the limit on the size of a file (ulimit -f)",
     WayOut.OTHER_CACHE: "use another folder as cache",
     WayOut.OTHER_FILE: "use another GGUF of the model",
     WayOut.EXAMINE_FILE: "run gguf-embed doctor on the file",

@@ -50,6 +50,8 @@ class WayOut(StrEnum):
     OTHER_FOLDER = "other_folder"  # write the file into another folder
     OTHER_OUTPUT = "other_output"  # write somewhere else
     REDIRECT = "redirect"  # send standard output somewhere else
+    OTHER_TEMPORARY = "other_temporary"  # use another folder for temporary files
+    LARGER_FILES = "larger_files"  # allow larger files
     OTHER_CACHE = "other_cache"  # use another folder for derived files
     KEEP_WEIGHTS = "keep_weights"  # run the weights as they are in the file
     LLAMA_TOKENIZER = "llama_tokenizer"  # use llama.cpp's tokenizer

@@ -17,11 +17,15 @@ def is_full(error: OSError) -> bool:
 
 
 def refuses_writing(error: OSError) -> bool:
-    """Whether the disk is full or read-only, or takes no file of this size. No other operation fails like this."""
+    """Whether the disk is full or read-only, or takes no file of this size.
+
+    The numbers are those of files that are written. Calls that write none have some of them too, such as ENOSPC if
+    inotify has no watches left; this package makes none of these.
+    """
     return is_full(error) or error.errno in (errno.EROFS, errno.EFBIG)
 
 
 def cannot_be_written(what: str, error: OSError, ways_out: Sequence[WayOut] = ()) -> ModelFileError:
-    """`what`: the file or stream, as a person knows it. Free space comes before these ways out, if it would help."""
-    free = [WayOut.FREE_SPACE] if is_full(error) else []
-    return ModelFileError(f"{what} cannot be written ({error.strerror or error})", [*free, *ways_out])
+    """`what`: the file or stream, as a person knows it. What the error itself asks for comes before these ways out."""
+    own = [WayOut.FREE_SPACE] if is_full(error) else [WayOut.LARGER_FILES] if error.errno == errno.EFBIG else []
+    return ModelFileError(f"{what} cannot be written ({error.strerror or error})", [*own, *ways_out])

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +148,28 @@ def test_what_cannot_be_written_is_named_with_the_way_out(models, cache_dir, nam
     ):
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said.decode()) == (1, f"gguf-embed: {name} {FULL}\n")
+
+
+TEMPORARY = "set TMPDIR to a folder that you can write to"
+
+
+@pytest.mark.parametrize("flags", [(), ("-o", "/dev/fd/1")])
+def test_without_a_folder_for_temporary_files_npy_says_so(run, monkeypatch, tmp_path, flags):
+    nowhere = str(tmp_path / "nothing")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [nowhere])
+    done = run("cat", "--format", "npy", *flags)
+    why = f"No usable temporary directory found in {[nowhere]}"
+    assert done == Done(1, b"", f"gguf-embed: the temporary file for NPY cannot be written ({why}): {TEMPORARY}\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("n_texts", [1, 600])
+def test_a_full_disk_of_temporary_files_is_named(run, monkeypatch, n_texts):
+    monkeypatch.setattr(tempfile, "TemporaryFile", partial(open, "/dev/full", "w+b"))
+    done = run("--format", "npy", stdin=b"cat\n" * n_texts)
+    said = "the temporary file for NPY cannot be written (No space left on device): free some space, or"
+    assert done == Done(1, b"", f"gguf-embed: {said} {TEMPORARY}\n")
 
 
 @pytest.mark.process

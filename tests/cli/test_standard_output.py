@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import io
+import json
 import os
 import signal
 import socket
@@ -17,8 +17,7 @@ import click
 import pytest
 
 from gguf_embed.cli.main import cli, main
-from gguf_embed.cli.standard_output import ReaderGone, StandardOutput, Use
-from gguf_embed.errors import ModelFileError
+from gguf_embed.cli.standard_output import Use
 from gguf_embed.model_store.store import ModelStore
 from tests.batch.http_batches import jsonl
 from tests.cli.command import Place
@@ -104,7 +103,8 @@ def run(place: Place, words: list[str], stdout: int | None, **environment: str) 
         if words[:1] == ["serve"] and "--help" not in words:
             wait_until(lambda: process.poll() is not None or answers(place.folder / "server.sock"))
             process.send_signal(signal.SIGTERM)
-        return process.wait(60), process.stderr.read()
+        _, said = process.communicate(timeout=60)
+        return process.returncode, said
 
 
 def answers(path: Path) -> bool:
@@ -171,7 +171,15 @@ def test_a_full_one_is_one_line_with_the_way_out(place, words, measured, name, f
 @pytest.mark.parametrize("name", NAMES)
 def test_one_that_nobody_reads_ends_without_a_word(place, words, measured, name, unread):
     code, said = run(place, words(name), unread, **(measured if name in LOADING else {}))
-    assert (code, "gguf-embed: " in said, "Traceback" in said) == (0 if name in SILENT else 141, False, False), said
+    assert (code, "gguf-embed: " in said, "Traceback" in said) == (0 if name in REPORTS else 141, False, False), said
+
+
+@needs_full
+@pytest.mark.process
+def test_in_json_the_warning_is_a_line_of_the_log(place, words, measured, full):
+    code, said = run(place, [*words("serve"), "--log-format", "json"], full, **measured)
+    warnings = [line["message"] for line in map(json.loads, said.splitlines()) if line["level"] == "warning"]
+    assert (code, warnings) == (1, [FULL.removeprefix("gguf-embed: ") + "send it elsewhere"])
 
 
 @needs_full
@@ -188,54 +196,15 @@ def test_a_file_of_its_own_needs_none(place, words):
     assert path.exists()
 
 
-@pytest.mark.process
-@pytest.mark.parametrize("number", [1, 2])
-def test_no_file_gets_the_number_of_a_closed_descriptor(tmp_path, number):
-    """C libraries print into whatever has it."""
-    program = (
-        f"import os; os.close({number}); from gguf_embed.cli.standard_output import keep_standard_descriptors as keep; "
-        "keep(); print(os.open('/dev/null', os.O_RDONLY), file=open(3 - NUMBER, 'w'))"
-    ).replace("NUMBER", str(number))
-    done = subprocess.run([command()[0], "-c", program], capture_output=True, text=True, timeout=60)
-    assert int(done.stdout + done.stderr) > 2
-
-
-class Broken(io.RawIOBase):
-    """A stream that fails so."""
-
-    def __init__(self, number: int) -> None:
-        self.number, self.n_writes = number, 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: object) -> int:
-        self.n_writes += 1
-        raise OSError(self.number, os.strerror(self.number))
-
-
-def test_after_a_failure_nothing_is_written():
-    raw = Broken(errno.EIO)
-    output = StandardOutput(raw)
-    with pytest.raises(ModelFileError, match=r"^standard output cannot be written \(Input/output error\)$"):
-        output.write(b"line")
-    assert (output.write(b"line"), raw.n_writes) == (4, 1)
-
-
-def test_a_report_is_dropped_and_its_failure_kept():
-    output = StandardOutput(Broken(errno.EPIPE))
-    output.use = Use.REPORT
-    assert output.write(b"line") == 4
-    assert isinstance(output.failure, ReaderGone)
-
-
 @pytest.mark.parametrize(
     ("error", "line"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "a file cannot be written (No space left on device): free"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "a file cannot be written (Disk quota exceeded): free"),
-        (OSError(errno.EROFS, "Read-only", "/state/db"), "/state/db cannot be written (Read-only)"),
-        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "a connection was closed by the other side (Broken pipe)"),
+        (OSError(errno.EROFS, "Read-only", "/state/db"), "/state/db cannot be written (Read-only): choose a folder"),
+        (OSError(errno.EFBIG, "File too large"), "a file cannot be written (File too large): raise the limit"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "a connection was closed by the other side (Broken pipe): try"),
+        (ConnectionResetError(errno.ECONNRESET, "Reset"), "a connection was closed by the other side (Reset): try"),
     ],
 )
 def test_errors_of_other_files_do_not_name_the_output(monkeypatch, capsys, error, line):
@@ -248,3 +217,22 @@ def test_errors_of_other_files_do_not_name_the_output(monkeypatch, capsys, error
         main()
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith(f"gguf-embed: {line}")
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        (["search", "sqlite:rows.db?table=rows", "cat", "--endpoint", "http://127.0.0.1:9"], "URL, --endpoint"),
+        (["search", "sqlite:rows.db?table=rows", "cat"], "URL"),
+    ],
+)
+def test_a_connection_that_was_closed_is_named(monkeypatch, capsys, words, places):
+    def fail(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("gguf_embed.cli.search.find", fail)
+    monkeypatch.setattr(sys, "argv", ["gguf-embed", *words])
+    with pytest.raises(SystemExit):
+        main()
+    said = f"gguf-embed: a connection was closed by the other side (Broken pipe): see whether it still runs ({places}),"
+    assert capsys.readouterr().err == f"{said} and try again\n"

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from gguf_embed.convert import convert as convert_module
-from gguf_embed.convert.convert import convert_directory
-from gguf_embed.errors import ModelFileError
+from gguf_embed.convert.convert import convert_directory, convert_in_place
+from gguf_embed.errors import ModelFileError, WayOut
 from gguf_embed.gguf_file.facts import check_can_embed, file_type_name, pooling_type
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.types import Pooling
@@ -286,3 +286,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, weights):
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelFileError, match="cannot be written"):
         convert_directory(write_bert_directory(tmp_path / "hf", weights), tmp_path / "file" / "m.gguf", report=ignore)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_memory_that_is_full_has_a_way_out(tmp_path, weights):
+    with pytest.raises(ModelFileError, match="cannot be written") as caught:
+        convert_in_place(write_bert_directory(tmp_path / "hf", weights), Path("/dev/full"), "f16", name="m")
+    assert caught.value.ways_out == (WayOut.FREE_SPACE, WayOut.OTHER_CACHE)

@@ -127,6 +127,7 @@ WORDS: Mapping[WayOut, str] = {
     WayOut.ADD_TOWER: "start the server with --mmproj FILE, the model's vision tower",
     WayOut.ALLOW_HOST: "start the server with --allow-remote-media HOST",
     WayOut.FREE_SPACE: "free some space on the server's disk",
+    WayOut.LARGER_FILES: "start the server with a larger limit on the size of a file (ulimit -f)",
     WayOut.OTHER_CACHE: "start the server with GGUF_EMBED_CACHE set to another folder",
     WayOut.KEEP_WEIGHTS: "start the server with --weights file",
     WayOut.LLAMA_TOKENIZER: "start the server with --tokenizer llama",

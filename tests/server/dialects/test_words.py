@@ -51,5 +51,7 @@ def test_every_way_out_that_a_request_can_meet_has_words_everywhere():
         WayOut.OWN_IDS,
         WayOut.OTHER_FOLDER,  # the command line's, and the next
         WayOut.OTHER_OUTPUT,
+        WayOut.REDIRECT,
+        WayOut.OTHER_TEMPORARY,
     }
     assert set(WayOut) - in_all == only_where_it_exists
