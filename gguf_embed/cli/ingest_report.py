@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,17 @@ class Report(Protocol):
     def close(self) -> None: ...
 
 
+class SaysWarnings(logging.Handler):
+    """Of the sink, which goes on."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(logging.WARNING)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._report.say(record.getMessage())
+
+
 @contextmanager
 def open_report(stream: TextIO, *, as_json: bool) -> Iterator[Report]:
     report: Report
@@ -47,9 +59,12 @@ def open_report(stream: TextIO, *, as_json: bool) -> Iterator[Report]:
         report = BarReport(stream)
     else:
         report = LineReport(stream)
+    log, handler = logging.getLogger("gguf_embed.ingest.sinks"), SaysWarnings(report)
+    log.addHandler(handler)
     try:
         yield report
     finally:
+        log.removeHandler(handler)
         report.close()
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
+
 import pytest
 
-from gguf_embed.cli.ingest_report import amount, summary
+from gguf_embed.cli.ingest_report import amount, open_report, summary
 from gguf_embed.ingest.job.counters import Counters
 from gguf_embed.ingest.job.rejects import Rejects
 from gguf_embed.ingest.job.run import Outcome
@@ -51,3 +55,14 @@ def test_a_stopped_job_can_go_on():
 def test_what_is_embedded_stands_beside_the_bar():
     counters = Counters(n_embedded=1200, n_settled=1000, n_chunks=1000, n_embedded_tokens=9000, busy_s=10)
     assert amount(counters) == "1,200 rows, 1,000 stored, 900 tokens/s"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_sink_that_goes_on_with_a_warning_says_so(as_json):
+    log, stream = logging.getLogger("gguf_embed.ingest.sinks.of_a_kind"), io.StringIO()
+    with open_report(stream, as_json=as_json):
+        log.info("this is no news")
+        log.warning("the %s is full", "disk")
+    log.warning("the job is over")
+    said = stream.getvalue()
+    assert (json.loads(said)["text"] if as_json else said.rstrip("\n")) == "the disk is full"

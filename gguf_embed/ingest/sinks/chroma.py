@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from math import isfinite
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from gguf_embed.errors import ConfigError, EngineFailure
-from gguf_embed.ingest.rows import METADATA_KEYS, STORED, Hit, Manifest
+from gguf_embed.ingest.rows import STORED, Hit, Manifest
 from gguf_embed.ingest.sinks.base import IndexChoice
-from gguf_embed.ingest.sinks.chroma_index import DATABASE, IndexCopies, has_copies, remove_copies, restore_indexes
+from gguf_embed.ingest.sinks.chroma_index import DATABASE, IndexCopies, has_copies, lock_and_restore, remove_copies
+from gguf_embed.ingest.sinks.chroma_rows import metadatas_of
 from gguf_embed.ingest.sinks.chroma_search import N_FETCHED, nearest
 from gguf_embed.ingest.sinks.database import (
     collection_of,
@@ -65,14 +64,13 @@ class ChromaSink:
         self._dimensions: int | None = None
         self._lock: WriterLock | None = None
         self._copies: IndexCopies | None = None
+        self._unrestored = ""  # why an index was left as it is, though a job may have been killed
         self._is_sound = True  # no call has failed that may have written half of an index
 
     def manifest(self) -> Manifest | None:
         if not self._url.host and not (self._url.file / DATABASE).exists():
             return None  # opening it would make it
-        if not self._url.host and self._lock is None and has_copies(self._url.file):
-            with suppress(ConfigError):  # a job is writing: it was not killed
-                self._lock_folder()
+        self._restore()
         try:
             with self._errors(), warnings.catch_warnings(action="ignore", category=DeprecationWarning):
                 # it calls every collection whose vectors are not computed by Chroma a legacy
@@ -125,7 +123,7 @@ class ChromaSink:
                 columns = lists(part)
                 # not add, which would leave a row as it is that a killed job's last request stores only now
                 collection.upsert(
-                    ids=ids, embeddings=matrix_of(part), documents=columns["text"], metadatas=_metadatas(columns)
+                    ids=ids, embeddings=matrix_of(part), documents=columns["text"], metadatas=metadatas_of(columns)
                 )
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -166,15 +164,19 @@ class ChromaSink:
             return nearest(collection, np.asarray(vector, np.float32), n)
 
     def close(self) -> None:
-        self._close_client()
-        if self._copies is not None:
-            self._copies.close()
-            self._copies = None
-        if self._lock is not None:
-            if self._is_sound:
-                remove_copies(self._url.file)
-            self._lock.release()
-            self._lock = None
+        try:
+            self._close_client()
+        finally:
+            if self._copies is not None:
+                self._copies.close()
+                self._copies = None
+            if self._lock is not None:
+                lock, self._lock = self._lock, None
+                try:
+                    if self._is_sound:
+                        remove_copies(self._url.file)
+                finally:
+                    lock.release()
 
     def _close_client(self) -> None:
         if self._opened is not None:
@@ -208,19 +210,28 @@ class ChromaSink:
     def _lock_folder(self) -> None:
         """Chroma lets several processes write to a folder, and their indexes then miss rows of each other."""
         if self._lock is None and not self._url.host:
-            self._url.file.mkdir(parents=True, exist_ok=True)
-            self._lock = WriterLock(self._url.file / f"{KEY}.lock", self.name)
-            if has_copies(self._url.file):
+            self._close_client()  # what it has read may be older
+            try:
+                self._url.file.mkdir(parents=True, exist_ok=True)
+                self._lock = lock_and_restore(self._url.file, self.name)
+            except OSError as error:
+                raise EngineFailure(f"{self.name} cannot be written: {one_line(error)}") from error
+
+    def _restore(self) -> None:
+        """For a reader, unless a job is writing. The index is mostly complete also if it may not be restored."""
+        try:
+            if not self._url.host and self._lock is None and has_copies(self._url.file):
                 self._close_client()
-                self._is_sound = False
-                with self._errors():
-                    restore_indexes(self._url.file)
-                self._is_sound = True
+                lock_and_restore(self._url.file, self.name).release()
+        except ConfigError:
+            pass  # a job is writing: it was not killed
+        except OSError as error:
+            self._unrestored = one_line(error)
 
     def _keep_index(self) -> None:
         """Before each call after which Chroma may write the index."""
         if self._lock is not None:
-            self._copies = self._copies or IndexCopies(self._url.file)
+            self._copies = self._copies or IndexCopies(self._url.file, self.name)
             self._copies.keep(self._found.id)
 
     def _parts(self, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -243,10 +254,22 @@ class ChromaSink:
             self._is_sound = False
             if self._opened is None and self._url.host:
                 raise unreachable(f"Chroma at {self._where}", one_line(error)) from error
-            message = f"{self.name}: {one_line(error)}"
-            if "hnsw segment" in message:
-                message += ". If this comes again, its index is damaged: write all rows anew, into another collection"
-            raise EngineFailure(message) from error
+            message = one_line(error)
+            raise EngineFailure(f"{self.name}: {message}{self._way_out(message)}") from error
+        except BaseException:
+            self._is_sound = False
+            raise
+
+    def _way_out(self, message: str) -> str:
+        """Empty if none is known for what Chroma says."""
+        if "readonly database" in message:
+            return ". Chroma also writes when it reads: do this as a user who may write to the folder"
+        if "hnsw segment" not in message:
+            return ""
+        if self._unrestored:
+            who = "search once as a user who may write to the folder"
+            return f". A job was killed, and the index cannot be restored ({self._unrestored}): {who}"
+        return ". If this comes again, its index is damaged: write all rows anew, into another collection"
 
 
 def close_client(client: Any) -> None:
@@ -261,22 +284,3 @@ def close_client(client: Any) -> None:
 
 class _Missing(EngineFailure):
     """There is no such collection."""
-
-
-def _metadatas(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """Chroma's metadata are flat. The row's own are stored as JSON, and once more one by one, for filters."""
-    names = [name for name in METADATA_KEYS if name != "text"]
-    found = []
-    for values in zip(*(columns[name] for name in names), strict=True):
-        own = dict(zip(names, values, strict=True))
-        fields = orjson.loads(own["metadata"])
-        found.append({key: value for key, value in fields.items() if _can_be_filtered(key, value)} | own)
-    return found
-
-
-def _can_be_filtered(key: str, value: object) -> bool:
-    if not key or key in METADATA_KEYS or key.startswith(("#", "chroma:")):
-        return False
-    if isinstance(value, int) and not isinstance(value, bool):
-        return -(2**63) <= value < 2**63
-    return isinstance(value, str | bool) or (isinstance(value, float) and isfinite(value))

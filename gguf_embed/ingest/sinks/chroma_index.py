@@ -3,17 +3,25 @@
 Chroma has each change in a log in SQLite before it applies it. Every 1,000 changes it writes the index over the one on
 the disk, file by file, then stores in SQLite up to which change the index goes, and deletes the log up to there. If a
 process is killed in between, the files do not belong together, and nothing else has the vectors of earlier changes.
+
+A copy is a folder `INDEX.CHANGE`. It gets this name when it is complete, and loses it before it is removed.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sqlite3
+import sys
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
+from gguf_embed.errors import EngineFailure
+from gguf_embed.ingest.sinks.database import one_line
 from gguf_embed.ingest.sinks.manifest_json import KEY
+from gguf_embed.ingest.sinks.writer_lock import WriterLock
 
 DATABASE = "chroma.sqlite3"
 FOLDER = f"{KEY}.indexes"
@@ -23,68 +31,162 @@ _INDEXES = (
     "select segments.id, coalesce(max_seq_id.seq_id, 0) from segments "
     "left join max_seq_id on max_seq_id.segment_id = segments.id where segments.scope = 'VECTOR'"
 )
+_log = logging.getLogger(__name__)
 
 
 class IndexCopies:
-    """Of the indexes that the only writer of a folder changes. Raises `OSError` and `sqlite3.Error`."""
+    """Of the indexes that the only writer of a folder changes. Raises `sqlite3.Error`."""
 
-    def __init__(self, folder: Path) -> None:
-        """Chroma has made the folder's database."""
-        self._folder = folder
+    def __init__(self, folder: Path, name: str) -> None:
+        """Chroma has made the folder's database. `name`: of the sink."""
+        self._folder, self._name = folder, name
         # It stays open: closing it would release the locks that Chroma may have, which belong to the process.
         self._db = _connect(folder)
         self._kept: dict[str, int] = {}  # index → up to which change the copy goes
+        self._has_failed = False
 
     def keep(self, collection: UUID) -> None:
-        """Make sure that the collection's index on the disk has a copy. Before each call that may write over it."""
+        """Make sure that the collection's index on the disk has a copy. Before each call that may write over it.
+
+        If one cannot be made, this is said, and no other is tried: it could fill the disk each time. The writer goes
+        on, as Chroma needs less room than a copy, and a copy only helps if the process is killed.
+        """
+        if self._has_failed:
+            return
         found = self._db.execute(f"{_INDEXES} and segments.collection = ?", (str(collection),)).fetchall()
         for index, change in found:
             if self._kept.get(index) != change:
-                self._copy(index, change)
+                try:
+                    self._copy(index, change)
+                except OSError as error:
+                    self._has_failed = True
+                    _log.warning(
+                        "%s: its index cannot be copied (%s). If this process is killed while Chroma writes the index, "
+                        "all rows must be written anew",
+                        self._name,
+                        _reason(error),
+                    )
+                    return
                 self._kept[index] = change
 
     def _copy(self, index: str, change: int) -> None:
+        """Those of earlier changes go first: they are of no use any more, and take room."""
         copy = self._folder / FOLDER / f"{index}.{change}"
-        if not copy.exists():  # else it was restored from there
-            part = copy.with_name(copy.name + PART)
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
+        for other in _copies(self._folder):
+            if other.name.startswith(f"{index}."):
+                _discard(other)
+        part = copy.with_name(copy.name + PART)
+        try:
             if (self._folder / index).exists():
-                shutil.copytree(self._folder / index, part, dirs_exist_ok=True)
+                shutil.copytree(self._folder / index, part, copy_function=_copy_file)
+            else:
+                part.mkdir(parents=True)
             os.replace(part, copy)
-        for other in copy.parent.glob(f"{index}.*"):
-            if other != copy:
-                shutil.rmtree(other)
+        except OSError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
 
     def close(self) -> None:
         """After Chroma's client has been closed."""
         self._db.close()
 
 
+def lock_and_restore(folder: Path, name: str) -> WriterLock:
+    """The lock of the only writer of the folder, with the indexes restored if the last one was killed.
+
+    While one process restores them, others wait, so who is refused finds complete ones. Raises `ConfigError` if a
+    process is writing, `OSError` if the folder cannot be locked, `EngineFailure` if an index cannot be restored.
+    """
+    restoring = WriterLock(folder / f"{KEY}.restoring", name, waits=True)
+    try:
+        lock = WriterLock(folder / f"{KEY}.lock", name)
+        try:
+            if has_copies(folder):
+                restore_indexes(folder)
+        except (OSError, sqlite3.Error) as error:
+            lock.release()
+            message = f"{name}: a job was killed, and its index cannot be restored ({one_line(error)})"
+            raise EngineFailure(f"{message}: change that, then run this again") from error
+        except BaseException:
+            lock.release()
+            raise
+    finally:
+        restoring.release()
+    return lock
+
+
 def has_copies(folder: Path) -> bool:
     """Whether a job writes to this folder, or has ended without removing its copies."""
-    return (folder / FOLDER).exists()
+    return (folder / DATABASE).exists() and bool(_copies(folder))
 
 
 def restore_indexes(folder: Path) -> None:
     """Put back the indexes of which the copy goes as far as SQLite says. The others were written to their end.
 
-    For the only writer of the folder, before Chroma reads an index. The copies stay: it may be killed as well.
+    For the only writer of the folder, before Chroma reads an index. No copies are left. If it is killed, what is not
+    restored has its copy still. Raises `OSError` and `sqlite3.Error`.
     """
     db = _connect(folder)
-    changes = {index: str(change) for index, change in db.execute(_INDEXES)}
-    db.close()
-    for copy in (folder / FOLDER).iterdir():
+    try:
+        changes = {index: str(change) for index, change in db.execute(_INDEXES)}
+    finally:
+        db.close()
+    for copy in _copies(folder):
         if copy.suffix == f".{changes.get(copy.stem)}":
-            shutil.rmtree(folder / copy.stem, ignore_errors=True)
-            shutil.copytree(copy, folder / copy.stem)
-        else:
-            shutil.rmtree(copy)
+            index, damaged = folder / copy.stem, copy.with_suffix(PART)
+            if index.exists():
+                shutil.rmtree(damaged, ignore_errors=True)
+                os.replace(index, damaged)
+            os.replace(copy, index)
+    remove_copies(folder)
 
 
 def remove_copies(folder: Path) -> None:
-    """When all that Chroma has written is complete."""
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    """When all that Chroma has written is complete. What cannot be removed now is removed after the next job."""
+    for copy in _copies(folder):
+        with suppress(OSError):
+            _discard(copy)
+    with suppress(OSError):
+        (folder / FOLDER).rmdir()
+
+
+def _copies(folder: Path) -> list[Path]:
+    """Also those that are not complete."""
+    place = folder / FOLDER
+    return [path for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
+
+
+def _discard(copy: Path) -> None:
+    part = copy
+    if copy.suffix != PART:
+        part = copy.with_name(copy.name + PART)
+        shutil.rmtree(part, ignore_errors=True)
+        os.replace(copy, part)
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def _copy_file(source: str, target: str) -> None:
+    """Takes no room where the file system can share the blocks, as btrfs and XFS do."""
+    if not _copied_by_the_system(source, target):
+        shutil.copyfile(source, target)
+    shutil.copymode(source, target)
+
+
+def _copied_by_the_system(source: str, target: str) -> bool:
+    if sys.platform == "linux":
+        with suppress(OSError), open(source, "rb") as reader, open(target, "wb") as writer:
+            left = os.fstat(reader.fileno()).st_size
+            while left and (n := os.copy_file_range(reader.fileno(), writer.fileno(), left)):
+                left -= n
+            return left == 0
+    return False
+
+
+def _reason(error: OSError) -> str:
+    """The first one, if several files could not be copied."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        return str(error.args[0][0][2])
+    return one_line(error)
 
 
 def _connect(folder: Path) -> sqlite3.Connection:

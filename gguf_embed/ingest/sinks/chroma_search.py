@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterator, Set
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,21 +25,35 @@ def nearest(collection: Any, vector: NDArray[np.float32], n: int) -> list[Hit]:
     columns = (found[key][0] for key in ("ids", "distances", "documents", "metadatas"))
     hits = [_hit(id_, 1 - distance, text, metadata) for id_, distance, text, metadata in zip(*columns, strict=True)]
     if len(hits) < n and len(hits) < collection.count():
-        hits += _others(collection, vector, {hit.id for hit in hits})
-        hits = sorted(hits, key=lambda hit: -hit.score)[:n]
+        hits = _with_others(collection, vector, hits, n)
     return hits
 
 
-def _others(collection: Any, vector: NDArray[np.float32], known: set[str]) -> Iterator[Hit]:
-    """The rows with other ids, in any order."""
-    ids = [id_ for id_ in collection.get(include=[])["ids"] if id_ not in known]
-    for first in range(0, len(ids), N_FETCHED):
-        found = collection.get(ids=ids[first : first + N_FETCHED], include=["embeddings", "documents", "metadatas"])
+def _with_others(collection: Any, vector: NDArray[np.float32], hits: list[Hit], n: int) -> list[Hit]:
+    """The texts of rows are read only if the rows are among the nearest."""
+    known = {hit.id: hit for hit in hits}
+    scores = chain(((hit.score, hit.id) for hit in hits), _other_scores(collection, vector, known.keys()))
+    best = heapq.nlargest(n, scores)
+    missing = {id_: score for score, id_ in best if id_ not in known}
+    for ids in _parts(list(missing)):
+        found = collection.get(ids=ids, include=["documents", "metadatas"])
+        for id_, text, metadata in zip(found["ids"], found["documents"], found["metadatas"], strict=True):
+            known[id_] = _hit(id_, missing[id_], text, metadata)
+    return [known[id_] for _, id_ in best if id_ in known]  # else the row was deleted meanwhile
+
+
+def _other_scores(collection: Any, vector: NDArray[np.float32], known: Set[str]) -> Iterator[tuple[float, str]]:
+    """The cosines and ids of the rows with other ids, in any order."""
+    for ids in _parts([id_ for id_ in collection.get(include=[])["ids"] if id_ not in known]):
+        found = collection.get(ids=ids, include=["embeddings"])
         matrix = np.asarray(found["embeddings"], np.float32)
         lengths = np.linalg.norm(matrix, axis=1) * np.linalg.norm(vector)
         cosines = matrix @ vector / np.where(lengths == 0, 1, lengths)
-        rows = zip(found["ids"], cosines.tolist(), found["documents"], found["metadatas"], strict=True)
-        yield from (_hit(*row) for row in rows)
+        yield from zip(cosines.tolist(), found["ids"], strict=True)
+
+
+def _parts(ids: list[str]) -> Iterator[list[str]]:
+    return (ids[first : first + N_FETCHED] for first in range(0, len(ids), N_FETCHED))
 
 
 def _hit(id_: str, score: float, text: str, metadata: dict[str, Any]) -> Hit:

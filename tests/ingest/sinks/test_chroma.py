@@ -10,19 +10,17 @@ import pyarrow as pa
 import pytest
 
 from gguf_embed.errors import ConfigError, EmbedError, Unavailable
-from gguf_embed.ingest.rows import METADATA_KEYS, row_schema
+from gguf_embed.ingest.rows import row_schema
 from gguf_embed.ingest.sinks.chroma import close_client
-from gguf_embed.ingest.sinks.chroma_index import has_copies
 from gguf_embed.ingest.sinks.open import open_sink
+from tests.ingest.sinks.chroma_place import as_table, folder_place
 from tests.ingest.sinks.contract import Place, SinkContract, stored_ids
-from tests.ingest.sinks.killed_chroma import DELETED, FIRST, SECOND, kill_while_the_index_is_written
-from tests.ingest.sinks.sample_rows import MANIFEST, N_DIMS, by_id, numbered, rows, vectors
+from tests.ingest.sinks.sample_rows import MANIFEST, N_DIMS, numbered, rows, vectors
 from tests.ingest.sinks.servers import chroma_server, free_port
 
 pytestmark = [pytest.mark.ingest, pytest.mark.filterwarnings("ignore:legacy embedding function:DeprecationWarning")]
 
 NUMBERS = itertools.count()
-COLUMNS = set(METADATA_KEYS) - {"text"}
 
 
 @pytest.fixture(scope="module")
@@ -37,26 +35,22 @@ def server_port(chromadb, tmp_path_factory):
         yield port
 
 
-def as_table(collection) -> pa.Table:
-    found = collection.get(include=["metadatas", "documents", "embeddings"])
-    columns = (found[key] for key in ("ids", "documents", "metadatas", "embeddings"))
-    listed = []
-    for id_, text, metadata, vector in zip(*columns, strict=True):
-        own = {key: metadata[key] for key in COLUMNS}
-        listed.append({"id": id_, "text": text, **own, "embedding": list(vector)})
-    return pa.Table.from_pylist(listed, row_schema(N_DIMS))
-
-
 class LosesRows:
     """A collection with an index that does not find some rows any more."""
 
     def __init__(self, collection, lost: list[str]) -> None:
         self._collection, self._lost = collection, lost
+        self.n_texts = 0  # that were read besides those of the index
 
     def query(self, query_embeddings, n_results):
         found = self._collection.get(include=[])["ids"]
         reached = [id_ for id_ in found if id_ not in self._lost]
         return self._collection.query(query_embeddings=query_embeddings, n_results=n_results, ids=reached)
+
+    def get(self, **what):
+        found = self._collection.get(**what)
+        self.n_texts += len(found["documents"] or ())
+        return found
 
     def __getattr__(self, name):
         return getattr(self._collection, name)
@@ -67,21 +61,7 @@ class TestFolder(SinkContract):
 
     @pytest.fixture
     def place(self, chromadb, tmp_path) -> Place:
-        folder = tmp_path / "chroma"
-        settings = chromadb.config.Settings(anonymized_telemetry=False)
-
-        def read() -> pa.Table:
-            client = chromadb.PersistentClient(str(folder), settings=settings)
-            table = as_table(client.get_collection("notes", embedding_function=None))
-            close_client(client)
-            return table
-
-        def put_foreign() -> None:
-            client = chromadb.PersistentClient(str(folder), settings=settings)
-            client.create_collection("notes")
-            close_client(client)
-
-        return Place(f"chroma:{folder}?table=notes", read, put_foreign)
+        return folder_place(chromadb, tmp_path / "chroma")
 
     def test_looking_makes_no_folder(self, place, tmp_path):
         sink = self.open(place)
@@ -96,55 +76,6 @@ class TestFolder(SinkContract):
             other.prepare("none")
         other.close()
 
-    @pytest.mark.parametrize("moment", ["before", "within", "after"])
-    def test_a_process_that_is_killed_while_the_index_is_written_loses_nothing(self, place, tmp_path, moment):
-        kill_while_the_index_is_written(place.url, tmp_path / "chroma", moment)
-        expected = by_id([rows(FIRST, seed=1)])
-        for id_ in DELETED:
-            del expected[id_]
-        expected |= by_id([rows(SECOND, seed=2)])
-        sink = self.open(place)
-        assert sink.manifest() == MANIFEST
-        assert stored_ids(sink) == {hit.id for hit in sink.search(vectors(1, 0)[0], 5_000)} == set(expected)
-        sink.prepare("none")
-        sink.write(rows(SECOND, seed=3))
-        expected |= by_id([rows(SECOND, seed=3)])
-        sink.delete(FIRST[50:100])
-        for id_ in FIRST[50:100]:
-            del expected[id_]
-        assert sink.count() == len(expected)
-        sink.close()
-        self.same_rows(by_id(place.read()), expected)
-        assert not has_copies(tmp_path / "chroma")
-
-    def test_an_index_is_not_restored_while_its_writer_lives(self, place, sink, tmp_path):
-        for first in range(0, 2_400, 600):
-            sink.write(rows(numbered(600, first=first), seed=first))
-        assert has_copies(tmp_path / "chroma")
-        other = self.open(place)
-        assert other.manifest() == MANIFEST
-        assert other.count() == 2_400
-        other.close()
-        sink.write(rows(numbered(600), seed=1))
-        sink.close()
-        self.same_rows(
-            by_id(place.read()),
-            {
-                **by_id([rows(numbered(600), seed=1)]),
-                **by_id([rows(numbered(600, first=first), seed=first) for first in (600, 1_200, 1_800)]),
-            },
-        )
-
-    def test_an_index_that_is_damaged_and_has_no_copy_is_an_error(self, place, sink, tmp_path):
-        sink.write(rows(numbered(1_000)))
-        sink.close()
-        (ids,) = (tmp_path / "chroma").glob("*-*/index_metadata.pickle")
-        ids.write_bytes(ids.read_bytes()[:100])
-        again = self.open(place)
-        with pytest.raises(EmbedError, match="its index is damaged: write all rows anew, into another collection"):
-            again.count()
-        again.close()
-
     @pytest.mark.parametrize("n", [200, 190, 5_000])
     def test_rows_that_the_index_does_not_find_any_more_are_found(self, sink, n):
         matrix = vectors(200, seed=7)
@@ -153,11 +84,13 @@ class TestFolder(SinkContract):
         query = vectors(1, seed=8)[0] * 3
         expected = sink.search(query, n)
         assert len(expected) == min(n, 200)
-        lost = [expected[0].id, *(hit.id for hit in expected[50:70]), "doc-20#0"]
+        farthest = sink.search(query, 200)[195:]
+        lost = [expected[0].id, *(hit.id for hit in [*expected[50:70], *farthest]), "doc-20#0"]
         sink._found = LosesRows(sink._found, lost)
         hits = sink.search(query, n)
         assert [replace(hit, score=0) for hit in hits] == [replace(hit, score=0) for hit in expected]
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+        assert sink._found.n_texts == len({hit.id for hit in hits} & set(lost))
 
     def test_a_folder_has_several_collections(self, place, sink):
         sink.write(rows(numbered(3)))
