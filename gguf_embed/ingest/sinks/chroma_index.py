@@ -27,6 +27,12 @@ DATABASE = "chroma.sqlite3"
 FOLDER = f"{KEY}.indexes"
 PART = ".part"
 
+MAX_COPIED_BYTES = 2**29
+"""Of an index. A copy of each one that Chroma has written would otherwise cost more than to write all rows anew: with a
+million rows of 768 numbers, 1.6 TB in all."""
+
+_FICLONE = 0x40049409  # of linux/fs.h: the target's blocks are the source's, until one is changed
+
 _INDEXES = (
     "select segments.id, coalesce(max_seq_id.seq_id, 0) from segments "
     "left join max_seq_id on max_seq_id.segment_id = segments.id where segments.scope = 'VECTOR'"
@@ -77,8 +83,10 @@ class IndexCopies:
                 _discard(other)
         part = copy.with_name(copy.name + PART)
         try:
-            if (self._folder / index).exists():
-                shutil.copytree(self._folder / index, part, copy_function=_copy_file)
+            files = self._folder / index
+            if files.exists():
+                is_small = sum(file.stat().st_size for file in files.iterdir()) <= MAX_COPIED_BYTES
+                shutil.copytree(files, part, copy_function=_copy_file if is_small else _share_file)
             else:
                 part.mkdir(parents=True)
             os.replace(part, copy)
@@ -166,20 +174,31 @@ def _discard(copy: Path) -> None:
 
 
 def _copy_file(source: str, target: str) -> None:
-    """Takes no room where the file system can share the blocks, as btrfs and XFS do."""
-    if not _copied_by_the_system(source, target):
+    if not _is_shared(source, target):
         shutil.copyfile(source, target)
     shutil.copymode(source, target)
 
 
-def _copied_by_the_system(source: str, target: str) -> bool:
-    if sys.platform == "linux":
-        with suppress(OSError), open(source, "rb") as reader, open(target, "wb") as writer:
-            left = os.fstat(reader.fileno()).st_size
-            while left and (n := os.copy_file_range(reader.fileno(), writer.fileno(), left)):
-                left -= n
-            return left == 0
-    return False
+def _share_file(source: str, target: str) -> None:
+    """Raises `OSError` if that cannot be done."""
+    if not _is_shared(source, target):
+        limit = f"{MAX_COPIED_BYTES >> 20} MiB"
+        raise OSError(f"it has more than {limit}, and this file system cannot share blocks as Btrfs and XFS do")
+    shutil.copymode(source, target)
+
+
+def _is_shared(source: str, target: str) -> bool:
+    """Make a copy that takes no room, where the file system can do that."""
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        try:
+            fcntl.ioctl(writer, _FICLONE, reader.fileno())
+        except OSError:
+            return False
+    return True
 
 
 def _reason(error: OSError) -> str:

@@ -28,7 +28,7 @@ from gguf_embed.ingest.sinks.chroma_index import (
 COLLECTION = UUID(int=1)
 INDEX = str(UUID(int=2))
 FILES = ("data_level0.bin", "header.bin", "index_metadata.pickle")
-STEPS = ((os, "mkdir"), (os, "replace"), (os, "rmdir"), (os, "unlink"), (os, "copy_file_range"), (shutil, "copyfile"))
+STEPS = ((os, "mkdir"), (os, "replace"), (os, "rmdir"), (os, "unlink"), (shutil, "copyfile"))
 
 
 class Killed(BaseException):
@@ -185,8 +185,19 @@ def test_there_is_one_copy_at_a_time(folder, monkeypatch):
     assert seen == [[f"{INDEX}.8.part"]] * len(FILES)
 
 
-def test_files_are_copied_where_the_system_cannot(folder, monkeypatch):
-    monkeypatch.setattr(chroma_index, "_copied_by_the_system", lambda source, target: False)
+def test_a_large_index_is_copied_only_if_that_takes_no_room(folder, monkeypatch, caplog):
+    monkeypatch.setattr(chroma_index, "MAX_COPIED_BYTES", 10)
+    monkeypatch.setattr(chroma_index, "_is_shared", lambda source, target: False)
+    keep(folder)
+    assert list((folder / FOLDER).iterdir()) == []
+    assert "it has more than 0 MiB, and this file system cannot share blocks as Btrfs and XFS do" in caplog.text
+    monkeypatch.setattr(chroma_index, "_is_shared", lambda source, target: bool(shutil.copyfile(source, target)))
+    keep(folder)
+    assert is_complete(folder / FOLDER / f"{INDEX}.5", 5)
+
+
+def test_files_are_copied_where_blocks_cannot_be_shared(folder, monkeypatch):
+    monkeypatch.setattr(chroma_index, "_is_shared", lambda source, target: False)
     (folder / INDEX / FILES[0]).chmod(0o660)
     keep(folder)
     assert is_complete(folder / FOLDER / f"{INDEX}.5", 5)
