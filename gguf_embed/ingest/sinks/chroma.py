@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,10 @@ def open_chroma(url: SinkUrl) -> ChromaSink:
     if url.password or url.user:
         raise ConfigError("the URL of a Chroma server takes no user and no password: the server checks none")
     return ChromaSink(url, collection)
+
+
+_one_at_a_time = threading.Lock()
+"""For opening and closing a folder: Chroma shares it among the clients of a process, also before it is ready."""
 
 
 class ChromaSink:
@@ -195,7 +200,8 @@ class ChromaSink:
                     settings=settings,
                 )
             else:
-                self._opened = self._chromadb.PersistentClient(str(self._url.file), settings=settings)
+                with _one_at_a_time:
+                    self._opened = self._chromadb.PersistentClient(str(self._url.file), settings=settings)
         return self._opened
 
     def _collection(self) -> Any:
@@ -276,7 +282,8 @@ def close_client(client: Any) -> None:
     """Also its connections, which Chroma leaves open."""
     owners = (client, getattr(client, "_admin_client", None))
     sessions = [getattr(getattr(owner, "_server", None), "_session", None) for owner in owners]
-    client.close()
+    with _one_at_a_time:
+        client.close()
     for session in sessions:
         if session is not None:
             session.close()

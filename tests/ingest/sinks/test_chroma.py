@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from dataclasses import replace
 
 import pyarrow as pa
@@ -203,3 +204,35 @@ def test_what_chroma_does_not_take_is_said_at_once(url, message):
     with pytest.raises(ConfigError, match=message) as caught:
         open_sink(url)
     assert "s3cret" not in caught.value.message
+
+
+def test_threads_open_a_folder_one_after_another(tmp_path, monkeypatch):
+    """Chroma gives the second one a folder that is not open yet."""
+    chromadb = pytest.importorskip("chromadb")
+    url, opened = f"chroma:{tmp_path / 'chroma'}?table=notes", chromadb.PersistentClient
+    entered, both = threading.Event(), threading.Event()
+
+    def open_(*arguments, **settings):
+        if entered.is_set():
+            both.set()
+        entered.set()
+        assert threading.current_thread() is not first or not both.wait(0.5)
+        return opened(*arguments, **settings)
+
+    def read() -> None:
+        sink = open_sink(url)
+        manifests.append(sink.manifest())
+        sink.close()
+
+    writer = open_sink(url)
+    writer.create(MANIFEST)
+    writer.close()
+    manifests: list[object] = []
+    monkeypatch.setattr(chromadb, "PersistentClient", open_)
+    first, second = threading.Thread(target=read), threading.Thread(target=read)
+    first.start()
+    assert entered.wait(60)
+    second.start()
+    first.join()
+    second.join()
+    assert manifests == [MANIFEST, MANIFEST]
