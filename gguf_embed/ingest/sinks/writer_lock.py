@@ -21,21 +21,21 @@ class WriterLock:
         """
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            self._lock(waits)
-        except OSError as error:
-            holder = os.pread(self._file, 20, 0) if sys.platform != "win32" else os.read(self._file, 20)
-            os.close(self._file)
-            process = f"process {holder.decode(errors='replace').strip()}" if holder.strip() else "another process"
-            raise ConfigError(f"{process} is writing to {name}: wait until it has ended, or stop it") from error
+            try:
+                self._lock(waits)
+            except OSError as error:
+                writes = f"{self._holder()} is writing to {name}"
+                raise ConfigError(f"{writes}: wait until it has ended, or stop it") from error
+            os.ftruncate(self._file, 0)
+            os.write(self._file, f"{os.getpid()}\n".encode())
         except BaseException:
             os.close(self._file)
             raise
-        try:
-            os.ftruncate(self._file, 0)
-            os.write(self._file, f"{os.getpid()}\n".encode())
-        except OSError:
-            os.close(self._file)
-            raise
+
+    def _holder(self) -> str:
+        """In words."""
+        found = os.pread(self._file, 20, 0) if sys.platform != "win32" else os.read(self._file, 20)
+        return f"process {found.decode(errors='replace').strip()}" if found.strip() else "another process"
 
     def _lock(self, waits: bool) -> None:
         if sys.platform == "win32":
