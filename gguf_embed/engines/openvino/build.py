@@ -70,13 +70,13 @@ class ModelBuilder:
         network = self._networks.get((precision, float32_layers))
         if network is None:
             header = self._spec.header
-            weights = GraphWeights(header, keeps_float16=precision == REDUCED)
+            weights = GraphWeights(header, for_bf16=precision == REDUCED)
             with openvino_errors(f"{header.path.name}: OpenVINO cannot build its graph"):
                 network = build_network(
                     weights, self._n_vocab, rank_head=has_rank_head(header), float32_layers=float32_layers
                 )
                 if precision == REDUCED:
-                    network = replace(network, model=keep_exact(network.model, network.exact))
+                    network = replace(network, model=keep_exact(network.model, network.marks))
                 network = replace(network, constants=StoredConstants.of(network.model))
             self._networks[precision, float32_layers] = network
         return network

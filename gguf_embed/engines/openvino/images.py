@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from gguf_embed.engines.base import ImageRows, LoadSpec
 from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.openvino.agreement import MIN_COSINE_TO_FULL, cosines
 from gguf_embed.engines.openvino.failures import openvino_errors, reason_of
-from gguf_embed.engines.openvino.graphs.image_tower import ImageNetwork, build_image_network
+from gguf_embed.engines.openvino.graphs.image_tower import build_image_network
 from gguf_embed.engines.openvino.precision import keep_exact
 from gguf_embed.engines.openvino.runtime import FULL, REDUCED, compile_graph
 from gguf_embed.engines.openvino.stored_constants import StoredConstants
@@ -41,19 +42,12 @@ class TowerReader:
 
         Raises `ModelFileError` for a file that is not such a tower, or belongs to another model.
         """
-        weights = GraphWeights(header)
-        self._form = pixel_form(weights)
+        self._form = pixel_form(GraphWeights(header))
+        builder = _TowerBuilder(header, self._form, n_embd, threads_for(spec.config.compute))
         with openvino_errors(f"{header.path.name}: OpenVINO cannot compile it"):
-            network = build_image_network(weights, self._form)
-            if network.n_embd != n_embd:
-                raise ModelFileError(
-                    f"{header.path.name}: its vectors of images have {network.n_embd} numbers, those of texts "
-                    f"{n_embd}: "
-                    "give the image tower of the same model"
-                )
-            self._constants = StoredConstants.of(network.model)
-            self._request: Any = _compiled(network, precision, spec, self._form)
-        self._n_rows = network.n_rows
+            tower = builder.compile(precision, is_required=spec.config.compute.precision == REDUCED)
+        self._constants, self._n_rows = tower.constants, tower.n_rows
+        self._request: Any = tower.request
 
     def embed_batch(self, inputs: Sequence[ImageInput], output: OutputSpec) -> list[ImageRows]:
         if output.kind != DENSE:
@@ -84,31 +78,56 @@ class TowerReader:
         self._request = None
 
 
-def _compiled(network: ImageNetwork, precision: str, spec: LoadSpec, form: PixelForm) -> Any:
-    """An inference request in this precision; in float32 instead where BF16 was not asked for and vectors differ."""
-    n_threads = threads_for(spec.config.compute)
-    if precision != REDUCED:
-        return compile_graph(network.model, FULL, 1, n_threads).create_infer_request()
-    try:
-        model = keep_exact(network.model, network.exact)
-    except EngineFailure:
-        if spec.config.compute.precision == REDUCED:
-            raise
-        return compile_graph(network.model, FULL, 1, n_threads).create_infer_request()
-    reduced = compile_graph(model, REDUCED, 1, n_threads).create_infer_request()
-    if spec.config.compute.precision == REDUCED:
-        return reduced
-    full = compile_graph(model, FULL, 1, n_threads).create_infer_request()
-    return reduced if _least_cosine(full, reduced, sample_pixels(form)) >= MIN_COSINE_TO_FULL else full
+@dataclass(frozen=True, slots=True)
+class _CompiledTower:
+    request: Any
+    constants: StoredConstants
+    n_rows: int
+
+    def vectors(self, pixels: FloatMatrix) -> FloatMatrix:
+        """float32[B, n_embd] of float32[B, patches, numbers]."""
+        self.request.infer([pixels], True)
+        vectors: FloatMatrix = self.request.get_output_tensor(0).data.copy()
+        return vectors
 
 
-def _least_cosine(first: Any, second: Any, pixels: FloatMatrix) -> float:
-    """Of the vectors that two requests give for the same pictures."""
-    rows = []
-    for request in (first, second):
-        request.infer([pixels], True)
-        rows.append(request.get_output_tensor(0).data.copy())
-    return float(cosines(*rows).min())
+@dataclass(frozen=True, slots=True)
+class _TowerBuilder:
+    header: GgufHeader
+    form: PixelForm
+    n_embd: int  # of the text tower
+    n_threads: int
+
+    def compile(self, precision: str, *, is_required: bool) -> _CompiledTower:
+        """The tower in this precision; in float32 instead of BF16 where that is not required, and fails or differs.
+
+        One at a time is in memory. Raises `ModelFileError`, and `EngineFailure` if the graph for BF16 cannot be marked.
+        """
+        if precision != REDUCED or is_required:
+            return self._compiled(precision)
+        pixels = sample_pixels(self.form)
+        expected = self._compiled(FULL).vectors(pixels)
+        try:
+            reduced = self._compiled(REDUCED)
+            if cosines(expected, reduced.vectors(pixels)).min() >= MIN_COSINE_TO_FULL:
+                return reduced
+            del reduced
+        except EngineFailure:
+            pass
+        return self._compiled(FULL)
+
+    def _compiled(self, precision: str) -> _CompiledTower:
+        network = build_image_network(GraphWeights(self.header, for_bf16=precision == REDUCED), self.form)
+        if network.n_embd != self.n_embd:
+            raise ModelFileError(
+                f"{self.header.path.name}: its vectors of images have {network.n_embd} numbers, those of texts "
+                f"{self.n_embd}: give the image tower of the same model"
+            )
+        if precision == REDUCED:
+            network = replace(network, model=keep_exact(network.model, network.marks))
+        constants = StoredConstants.of(network.model)
+        request = compile_graph(network.model, precision, 1, self.n_threads).create_infer_request()
+        return _CompiledTower(request, constants, network.n_rows)
 
 
 def sample_pixels(form: PixelForm) -> FloatMatrix:

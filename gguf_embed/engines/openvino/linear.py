@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from gguf_embed.engines.openvino.precision import Marks
 from gguf_embed.engines.openvino.runtime import Node, constant, float32_constant, op
 from gguf_embed.engines.openvino.weights import GraphWeights, layer_of
 from gguf_embed.gguf_file.adapters import TensorParts, read_adapters
@@ -18,7 +20,7 @@ class LinearPieces:
     def __init__(self, weights: GraphWeights, float32_layers: Collection[int]) -> None:
         self.weights = weights
         self.n_embd = weights.integer("embedding_length")
-        self.exact: list[Node] = []  # to be computed in float32 whatever the precision
+        self.marks = Marks()
         self._float32_layers = float32_layers
         self.adapters = read_adapters(weights.header)
         width = self.adapters.width if self.adapters is not None else 0
@@ -30,12 +32,24 @@ class LinearPieces:
         """[…, n_in] → […, n_out]; n_in is D if not given. With `exact`, computed in float32 whatever the precision."""
         return self.linears(x, name, [n_out], n_in, exact=exact)[0]
 
+    def add_linear(self, residual: Node, x: Node, name: str, n_in: int | None = None) -> Node:
+        """residual + linear(x), which has D numbers.
+
+        In BF16, OpenVINO would round the product, and read it again to convert it to float32. So it is fused with an
+        operation that writes float32 and changes no number: a clamp to ±infinity. NaN becomes -infinity.
+        """
+        product = self.linear(x, name, self.n_embd, n_in)
+        if self.weights.may_write_float32 and not (self._is_exact(name) or self._has_adapter(name)):
+            product = op.clamp(product, -math.inf, math.inf)
+            self.marks.unrounded.append(product)
+        return op.add(residual, product)
+
     def linears(
         self, x: Node, name: str, widths: Sequence[int], n_in: int | None = None, *, exact: bool = False
     ) -> list[Node]:
         """Linear layers that share a tensor [sum of widths, n_in], each with so many of its rows."""
         n_rows = sum(widths)
-        exact = exact or layer_of(name) in self._float32_layers
+        exact = exact or self._is_exact(name)
         matrix = self.weights.matrix(f"{name}.weight", (n_rows, n_in or self.n_embd))
         bias = self.weights.array(f"{name}.bias", (n_rows,)) if self.weights.has(f"{name}.bias") else None
         adapter = self._adapter(x, name, n_rows, n_in or self.n_embd, exact=exact)
@@ -51,7 +65,7 @@ class LinearPieces:
 
     def stacked(self, x: Node, names: Sequence[str], n_out: int) -> Node:
         """Linear layers of D → n_out each as one: [N, n_out of the first, of the second, …]. They have no adapters."""
-        exact = layer_of(names[0]) in self._float32_layers
+        exact = self._is_exact(names[0])
         matrices = [self.weights.matrix(f"{name}.weight", (n_out, self.n_embd)) for name in names]
         product = self._product(x, float32_constant(np.concatenate(matrices)), exact=exact)
         if not any(self.weights.has(f"{name}.bias") for name in names):
@@ -64,9 +78,18 @@ class LinearPieces:
         ]
         return op.add(product, self.bias(np.concatenate(biases), x, exact=exact))
 
+    def rounded(self, node: Node, layer: str) -> Node:
+        """The same operation, whose result only products of the layer read, so that it need not be exact.
+
+        `layer`: its prefix, or the name of one of its tensors.
+        """
+        if not self._is_exact(layer):
+            self.marks.rounded.append(node)
+        return node
+
     def kept_exact(self, node: Node) -> Node:
         """The same operation, computed in float32 whatever the precision."""
-        self.exact.append(node)
+        self.marks.exact.append(node)
         return node
 
     def _product(self, x: Node, matrix: Node, *, exact: bool) -> Node:
@@ -91,9 +114,15 @@ class LinearPieces:
 
         None for a matrix without an adapter.
         """
-        if self.adapters is None or not self.weights.has(f"{name}.{TensorParts.LOWERING}.weight"):
+        if self.adapters is None or not self._has_adapter(name):
             return None
         lowering = self.weights.array(f"{name}.{TensorParts.LOWERING}.weight", (self.adapters.width, n_in))
         raising = self.weights.array(f"{name}.{TensorParts.RAISING}.weight", (n_out, self.adapters.width))
         lowered = op.multiply(self._product(x, constant(lowering), exact=exact), self._columns)
         return lowered, raising * np.float32(self.adapters.scale)
+
+    def _has_adapter(self, name: str) -> bool:
+        return self.adapters is not None and self.weights.has(f"{name}.{TensorParts.LOWERING}.weight")
+
+    def _is_exact(self, name: str) -> bool:
+        return layer_of(name) in self._float32_layers

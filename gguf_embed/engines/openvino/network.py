@@ -16,6 +16,7 @@ from gguf_embed.engines.openvino.graphs.nomic_bert import nomic_bert
 from gguf_embed.engines.openvino.graphs.qwen import qwen
 from gguf_embed.engines.openvino.graphs.t5_encoder import t5_encoder
 from gguf_embed.engines.openvino.pieces import GraphPieces
+from gguf_embed.engines.openvino.precision import Marks
 from gguf_embed.engines.openvino.runtime import Node, model_of, op
 from gguf_embed.engines.openvino.stored_constants import StoredConstants
 from gguf_embed.engines.openvino.support import DECODERS
@@ -60,7 +61,7 @@ class Network:
     n_embd: int  # numbers per pooled row
     n_scores: int  # numbers from the rank head; 0: none
     rank_pooling: Pooling  # what the rank head reads
-    exact: tuple[Node, ...]  # to be computed in float32 whatever the precision
+    marks: Marks
     constants: StoredConstants = field(default_factory=StoredConstants)
 
 
@@ -88,7 +89,7 @@ def build_network(
         outputs.append(scores)
     weights.check_all_read()
     model = model_of(outputs, g.inputs, weights.architecture)
-    return Network(model, n_embd, n_scores, rank_pooling(weights), tuple(g.exact))
+    return Network(model, n_embd, n_scores, rank_pooling(weights), g.marks)
 
 
 def _dense_modules(g: GraphPieces, pooled: Node) -> tuple[Node, int]:

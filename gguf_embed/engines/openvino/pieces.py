@@ -84,15 +84,20 @@ class GraphPieces(LinearPieces):
         q, k, v = self.linears(x, f"{layer}.attn_qkv", [n_q, n_kv, n_kv])
         return q, k, v
 
-    def layer_norm(self, x: Node, name: str, size: int | None = None, eps: float | None = None) -> Node:
-        """Mean 0 and variance 1, times a weight, plus a bias where the file has one."""
+    def layer_norm(
+        self, x: Node, name: str, size: int | None = None, eps: float | None = None, *, for_products: bool = False
+    ) -> Node:
+        """Mean 0 and variance 1, times a weight, plus a bias where the file has one.
+
+        With `for_products`, only linear layers of the same layer read the result.
+        """
         size = size or self.n_embd
         eps = self.weights.number("attention.layer_norm_epsilon") if eps is None else eps
         scaled = op.mvn(x, constant(np.array([-1], np.int32)), True, eps, "inside_sqrt")
-        scaled = op.multiply(scaled, constant(self.weights.array(f"{name}.weight", (size,))))
-        if not self.weights.has(f"{name}.bias"):
-            return scaled
-        return op.add(scaled, constant(self.weights.array(f"{name}.bias", (size,))))
+        normed = op.multiply(scaled, constant(self.weights.array(f"{name}.weight", (size,))))
+        if self.weights.has(f"{name}.bias"):
+            normed = op.add(normed, constant(self.weights.array(f"{name}.bias", (size,))))
+        return self.rounded(normed, name) if for_products else normed
 
     def rms_norm(self, x: Node, name: str, size: int | None = None) -> Node:
         """Divided by the root of the mean square, times a weight."""
@@ -179,7 +184,7 @@ class GraphPieces(LinearPieces):
         return op.select(seen, constant(np.float32(0)), constant(np.float32(MASKED)))
 
     def rope(self, *, local: bool = False) -> tuple[Node, Node]:
-        """cos and sin [T, R] of the rotary position embedding of R dimensions, both halves of them alike.
+        """cos and sin [1, 1, T, R] of the rotary position embedding of R dimensions, both halves of them alike.
 
         `local`: for layers with local attention, which may have another base, and whose positions are not scaled.
         """
@@ -190,12 +195,16 @@ class GraphPieces(LinearPieces):
         numbers = op.unsqueeze(self._slot_numbers, constant(np.int32(1)))
         positions = self.kept_exact(op.convert(numbers, "f32"))  # BF16 has no odd numbers over 256
         angles = op.multiply(positions, constant(np.concatenate([frequencies, frequencies]).reshape(1, -1)))
+        angles = op.unsqueeze(angles, constant(np.array([0, 1], np.int32)))
         return op.cos(angles), op.sin(angles)
 
     def rotate(self, x: Node, rope: tuple[Node, Node]) -> Node:
-        """Rotate the first R dimensions of [B, heads, T, head size] by position, one half paired with the other."""
+        """Rotate the first R dimensions of [B, heads, T, head size] by position, one half paired with the other.
+
+        OpenVINO fuses this into one operation, if it is written with this axis and with four dimensions of `rope`.
+        """
         cos, sin = rope
-        axis, half = constant(np.int64(-1)), cos.get_output_partial_shape(0)[1].get_length() // 2
+        axis, half = constant(np.int64(3)), cos.get_output_partial_shape(0)[3].get_length() // 2
         others: list[Node] = []
         if 2 * half < self.head_size:
             sizes = constant(np.array([2 * half, self.head_size - 2 * half], np.int64))
@@ -230,15 +239,16 @@ class GraphPieces(LinearPieces):
             gate, up = self.linear(x, f"{layer}.ffn_gate", n_ff), self.linear(x, f"{layer}.ffn_up", n_ff)
         else:
             gate, up = self.linears(x, f"{layer}.ffn_up", [n_ff, n_ff])
-        return self.product(self.activation(gate, kind), up, n_ff)
+        return self.product(self.activation(gate, kind), up, layer, n_ff)
 
-    def product(self, gate: Node, up: Node, n_ff: int) -> Node:
-        """gate · up, [N, n_ff].
+    def product(self, gate: Node, up: Node, layer: str, n_ff: int) -> Node:
+        """gate · up, [N, n_ff], for another linear layer.
 
         The reshaping changes nothing, but keeps OpenVINO from fusing the block into one operation for AMX, which
         divides by zero with one thread (2026.4).
         """
-        return op.reshape(op.multiply(gate, up), constant(np.array([0, n_ff], np.int32)), True)
+        product = self.rounded(op.multiply(gate, up), layer)
+        return op.reshape(product, constant(np.array([0, n_ff], np.int32)), True)
 
     # After the encoder
 

@@ -3,6 +3,9 @@
 OpenVINO's own BF16 mode also adds, normalizes and pools in BF16. On all-MiniLM-L6-v2 the cosine to float32 is then
 0.99989, with sums in float32 0.99995; on a tiny Qwen2 it is 0.9979 and 0.9993. This costs no time. RMS norms are an
 exception, because OpenVINO fuses their operations into one, which loses the mark.
+
+A product in BF16 is also written in BF16, unless OpenVINO fuses it with an operation that is marked; see
+`LinearPieces.add_linear`.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +27,43 @@ from gguf_embed.gguf_file.unfinished import unfinished
 _EXACT_TYPES = frozenset(
     {"Add", "Subtract", "Multiply", "Divide", "MVN", "Power", "ReduceMean", "Sqrt", "Tanh", "Cos", "Sin", "Abs"}
 )
-"""Types of operations that always compute in float32."""
+"""Types of operations that compute in float32 unless they are marked otherwise."""
 
 _LAYER = re.compile(r'<layer id="\d+" name="([^"]*)" type="(\w+)" version="\w+">')
 _MARK = '<rt_info><attribute name="precise" version="0"/></rt_info>'
 
 
-def keep_exact(model: Any, exact: Collection[Node]) -> Any:
-    """The same model, in which sums, norms and `exact` keep float32 when it is compiled for BF16.
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Operations of a graph that do not compute in the precision of their type when it is compiled for BF16."""
 
-    `exact` are operations that keep it, too. OpenVINO's Python API cannot set this attribute, but its file format can:
-    so the graph goes through XML, without its weights, which are put back. Takes about 20 ms. Changes `model`.
+    exact: list[Node] = field(default_factory=list)  # computed in float32
+    unrounded: list[Node] = field(default_factory=list)  # the same, fused with a product, whose result it writes
+    rounded: list[Node] = field(default_factory=list)  # computed in BF16; only products read it, which round it anyway
+
+
+def keep_exact(model: Any, marks: Marks) -> Any:
+    """The same model, in which sums, norms and what is marked keep float32 when it is compiled for BF16.
+
+    OpenVINO's Python API cannot set this attribute, but its file format can: so the graph goes through XML, without its
+    weights, which are put back. Takes about 20 ms. Changes `model`.
     Raises `EngineFailure`, and leaves `model` as it is, if no folder has room for temporary files.
     """
-    exact_names = {node.get_friendly_name() for node in exact}
+    exact, rounded = _names([*marks.exact, *marks.unrounded]), _names(marks.rounded)
 
     def mark(layer: re.Match[str]) -> str:
-        return layer[0] + (_MARK if layer[2] in _EXACT_TYPES or layer[1] in exact_names else "")
+        is_exact = layer[1] in exact or (layer[2] in _EXACT_TYPES and layer[1] not in rounded)
+        return layer[0] + (_MARK if is_exact else "")
 
     try:
         with _scratch_folder() as folder, unfinished(Path(folder)):
             return _through_file(model, Path(folder), mark)
     except (OSError, RuntimeError) as error:  # RuntimeError: OpenVINO's, also for a file without an end
         raise EngineFailure(f"BF16 needs a folder for temporary files ({reason_of(error)}): set TMPDIR") from error
+
+
+def _names(nodes: Collection[Node]) -> set[str]:
+    return {node.get_friendly_name() for node in nodes}
 
 
 def _through_file(model: Any, folder: Path, mark: Callable[[re.Match[str]], str]) -> Any:

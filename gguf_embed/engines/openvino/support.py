@@ -10,7 +10,7 @@ from math import isqrt, prod
 from gguf_embed.config import ModelConfig
 from gguf_embed.engines.cpu_count import threads_for
 from gguf_embed.engines.memory import available_bytes
-from gguf_embed.engines.openvino.weights import UNPACKS_FLOAT16, layer_of
+from gguf_embed.engines.openvino.weights import keeps_float16, layer_of
 from gguf_embed.gguf_file import towers
 from gguf_embed.gguf_file.crisp_layout import CRISP_LAYOUT
 from gguf_embed.gguf_file.facts import context_length, has_rank_head
@@ -233,7 +233,7 @@ def _matrix_bytes(
     n_bytes = 0
     for name, tensor in header.tensors.items():
         if name not in outside:
-            is_kept = is_reduced and UNPACKS_FLOAT16 and tensor.type == "F16"
+            is_kept = is_reduced and keeps_float16(name, tensor)
             n_bytes += prod(tensor.shape) * (packed(layer_of(name)) + (FLOAT_BYTES // 2 if is_kept else FLOAT_BYTES))
     distances = header.tensors.get("rel_embd.weight")
     if distances is not None:  # each layer has them as keys and as queries

@@ -21,29 +21,45 @@ MAX_SIZE = 2**24
 
 Matrix = FloatMatrix | NDArray[np.float16]
 
-UNPACKS_FLOAT16 = platform.machine().lower() in ("x86_64", "amd64")
-"""Whether OpenVINO reads a float16 matrix once, into the form that it multiplies with: on other processors it may do so
+IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
+"""On x86, OpenVINO reads a float16 matrix once, into the form that it multiplies with; on other processors it may do so
 in each call. It reads a BF16 one into float32 when it compiles, which saves nothing."""
+
+RESIDUAL = ("attn_output", "attn_out", "attn_o", "ffn_down")
+"""Matrices whose product is added to the rows of the layer before; see `LinearPieces.add_linear`."""
 
 
 _NOT_IN_GRAPH = HEAD_TENSORS | {"output.weight"}  # heads are computed on token rows; logits are not computed
 
 
 def layer_of(name: str) -> int | None:
-    """The number, from 0, of the layer that a tensor belongs to; None if it belongs to none."""
-    found = re.search(r"blk\.(\d+)\.", name)
+    """The number, from 0, of the layer of this prefix, or that a tensor belongs to; None if it belongs to none."""
+    found = re.search(r"blk\.(\d+)\b", name)
     return int(found[1]) if found else None
+
+
+def keeps_float16(name: str, tensor: TensorInfo) -> bool:
+    """Whether a graph for BF16 has this matrix in float16, which takes half the memory. `name`: the graph's.
+
+    OpenVINO cannot write the product of one in float32, which those for residuals need.
+    """
+    return IS_X86 and tensor.type == "F16" and not any(f".{part}." in name for part in RESIDUAL)
 
 
 class GraphWeights:
     """Reads a file's tensors by name, in PyTorch's order of dimensions. Errors name the tensor or the key."""
 
-    def __init__(self, header: GgufHeader, *, keeps_float16: bool = False) -> None:
-        """`keeps_float16`: the graph is for BF16."""
+    def __init__(self, header: GgufHeader, *, for_bf16: bool = False) -> None:
+        """`for_bf16`: the graph is for BF16, not for float32."""
         self.header = header
-        self._keeps_float16 = keeps_float16 and UNPACKS_FLOAT16
+        self.for_bf16 = for_bf16
         self.architecture = header.architecture
         self._read: set[str] = set()
+
+    @property
+    def may_write_float32(self) -> bool:
+        """Whether OpenVINO can write a product of BF16 in float32; not tried on other processors than x86."""
+        return self.for_bf16 and IS_X86
 
     def has(self, name: str) -> bool:
         return name in self.header.tensors
@@ -58,7 +74,7 @@ class GraphWeights:
 
     def matrix(self, name: str, shape: Sequence[int]) -> Matrix:
         """The same, but float16 of `shape` if it is stored and kept so, which takes half the memory."""
-        if self._tensor(name).type != "F16" or not self._keeps_float16:
+        if not (self.for_bf16 and keeps_float16(name, self._tensor(name))):
             return self.array(name, shape)
         values = read_tensor(self.header, self.check_shape(name, shape)).view(np.float16)
         self._check_finite(name, values)

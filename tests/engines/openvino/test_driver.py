@@ -262,10 +262,10 @@ def test_a_second_load_builds_only_what_the_record_says(encoder, tmp_path, monke
     built, chosen = [], replace(MEASURED, precision=recorded)
 
     def build_network(weights: GraphWeights, *args: Any, **options: Any) -> Network:
-        built.append("bf16" if weights._keeps_float16 else "f32")
+        built.append("bf16" if weights.for_bf16 else "f32")
         return network.build_network(weights, *args, **options)
 
-    monkeypatch.setattr(weights, "UNPACKS_FLOAT16", True)
+    monkeypatch.setattr(weights, "IS_X86", True)
     monkeypatch.setattr(ModelBuilder, "measured", lambda builder: chosen)
     monkeypatch.setattr(build, "build_network", build_network)
     monkeypatch.setattr(build, "computes_bf16", lambda: True)

@@ -136,7 +136,7 @@ def test_products_run_in_bf16_and_norms_and_additions_in_f32(tmp_path, name):
 
 def of_last_products(model: Compiled) -> set[str]:
     """Precisions of what should be exact: pooling and Dense modules. Conversions of whole numbers are tested below."""
-    ops = {op.get_friendly_name(): op for op in model.builder._networks[REDUCED, ()].exact}
+    ops = {op.get_friendly_name(): op for op in model.builder._networks[REDUCED, ()].marks.exact}
     readers = {
         reader.get_node().get_friendly_name() for op in ops.values() for reader in op.output(0).get_target_inputs()
     }

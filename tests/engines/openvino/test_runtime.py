@@ -55,11 +55,11 @@ def compute(path: Path, precision: str) -> tuple[np.ndarray, Counter[str]]:
         return vectors, kinds
 
 
-@pytest.mark.skipif(not computes_bf16() or not weights.UNPACKS_FLOAT16, reason="this CPU keeps no float16")
+@pytest.mark.skipif(not computes_bf16() or not weights.IS_X86, reason="this CPU keeps no float16")
 def test_matrices_in_float16_stay_so_for_bf16_and_give_the_same_vectors(tmp_path, monkeypatch):
     path = write_tiny_encoder(tmp_path / "m.gguf", outtype="f16")
     vectors, kinds = compute(path, REDUCED)
-    monkeypatch.setattr(weights, "UNPACKS_FLOAT16", False)
+    monkeypatch.setattr(weights, "keeps_float16", lambda name, tensor: False)
     unpacked, unpacked_kinds = compute(path, REDUCED)
     assert kinds["f16"] == unpacked_kinds["f32"] - kinds["f32"] > 0
     assert unpacked_kinds["f16"] == 0
@@ -99,11 +99,11 @@ def test_a_graph_that_cannot_be_marked_is_left_as_it_was(tmp_path, monkeypatch, 
     stored = reference("bert")
     spec = load_spec(write_gguf("bert", tmp_path / "m.gguf", "f16"), Pooling.MEAN)
     n_vocab = len(open_codec(spec).codec.vocabulary().entries)
-    network = build_network(GraphWeights(spec.header, keeps_float16=True), n_vocab, rank_head=False)
+    network = build_network(GraphWeights(spec.header, for_bf16=True), n_vocab, rank_head=False)
     with monkeypatch.context() as patched:
         patched.setattr(precision, "serialize", serialize)
         with pytest.raises(EngineFailure, match="BF16 needs a folder for temporary files"):
-            precision.keep_exact(network.model, network.exact)
+            precision.keep_exact(network.model, network.marks)
     builder = ModelBuilder(spec, open_codec(spec).codec)
     monkeypatch.setattr(builder, "_networks", {"f32": network})
     with closing(builder.compile("f32", 1)) as engine:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gguf_embed.config import ComputeConfig, ModelConfig, OffloadConfig
-from gguf_embed.engines.openvino import support
+from gguf_embed.engines.openvino import support, weights
 from gguf_embed.gguf_file.header import GgufHeader, TensorInfo, read_header
 from tests.engines.openvino.graph_models import MODELS, write_gguf
 from tests.gguf_models import write_tiny_decoder, write_tiny_encoder
@@ -155,7 +155,7 @@ def test_a_packed_token_table_counts_as_it_is_unpacked(bert):
 
 @pytest.mark.parametrize(("kind", "stored_bytes"), [("F16", 2), ("F32", 4), ("Q8_0", 4)])
 def test_memory_follows_the_type_that_runs(bert, monkeypatch, kind, stored_bytes):
-    monkeypatch.setattr(support, "UNPACKS_FLOAT16", True)
+    monkeypatch.setattr(weights, "IS_X86", True)
     tensor = TensorInfo("blk.0.extra.weight", (1000, 1000), kind, 0, 1)
     more = replace(bert, tensors=bert.tensors | {tensor.name: tensor})
     for precision, n_bytes in (("bf16", stored_bytes + 2 * 2), ("f32", 3 * 4), ("auto", 3 * 4)):
@@ -165,7 +165,7 @@ def test_memory_follows_the_type_that_runs(bert, monkeypatch, kind, stored_bytes
 
 @pytest.mark.parametrize(("kind", "stored_bytes"), [("F16", 2), ("F32", 4)])
 def test_layers_in_float32_are_packed_so_for_each_graph(bert, monkeypatch, kind, stored_bytes):
-    monkeypatch.setattr(support, "UNPACKS_FLOAT16", True)
+    monkeypatch.setattr(weights, "IS_X86", True)
     names = ("blk.0.extra.weight", "blk.1.extra.weight", "blk.10.extra.weight", "extra.weight")
     mixed = ModelConfig(compute=ComputeConfig(n_threads=2, precision="bf16", float32_layers=(0,)))
     added = []

@@ -24,7 +24,7 @@ from gguf_embed.types import FloatMatrix, ImageInput, OutputSpec, Pooling
 from gguf_embed.vectors import Rows
 from tests.convert.encoders.tiny_models import cosines
 from tests.data.tower_directories import DATA
-from tests.engines.openvino.running import Graph, kib_in_memory, load_spec
+from tests.engines.openvino.running import Graph, kib_in_memory, load_spec, nodes_of
 from tests.tower_models import write_clip_cpp, write_crisp_image, write_crisp_text, write_own
 from tests.vision_models import noise, png
 
@@ -84,19 +84,20 @@ def test_ids_and_vectors_are_those_of_the_original(tmp_path, name):
 @pytest.mark.skipif(not runtime.computes_bf16(), reason="this CPU has no BF16 instructions")
 @pytest.mark.parametrize("name", [*MODELS, "nomic_vision"])
 def test_what_is_exact_in_a_tower_runs_in_float32(tmp_path, name):
-    """The products of the patches and of the projection, with and without a bias."""
+    """The products of the patches and of the projection, with and without a bias; those for residuals only write it."""
     tower = towers.image_tower(read_header(write_own(name, tmp_path)))
     assert tower is not None
-    weights = GraphWeights(tower)
+    weights = GraphWeights(tower, for_bf16=True)
     network = build_image_network(weights, pixel_form(weights))
-    exact = {node.get_friendly_name() for node in network.exact}
-    graph = runtime.compile_graph(precision.keep_exact(network.model, network.exact), runtime.REDUCED, 1, 1)
-    found = {}
-    for node in graph.get_runtime_model().get_ops():
-        facts = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
-        for original in exact & set(facts["originalLayersNames"].split(",")):
-            found[original] = facts["runtimePrecision"]
+    exact, unrounded = (
+        {node.get_friendly_name() for node in marked} for marked in (network.marks.exact, network.marks.unrounded)
+    )
+    graph = runtime.compile_graph(precision.keep_exact(network.model, network.marks), runtime.REDUCED, 1, 1)
+    found = {name: node.precision for node in nodes_of(graph) for name in exact & node.names}
     assert found == dict.fromkeys(exact, "f32")
+    residuals = [(node.kind, node.precision, node.written) for node in nodes_of(graph) if node.names & unrounded]
+    n_expected = 2 * weights.n_layer() if weights.may_write_float32 else 0
+    assert residuals == [("FullyConnected", "bf16", "f32")] * n_expected
 
 
 @pytest.mark.parametrize("configured", ["auto", "bf16"])

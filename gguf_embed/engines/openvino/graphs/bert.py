@@ -34,9 +34,9 @@ def _encoder(g: GraphPieces, mask: Node, rope: tuple[Node, Node] | None = None) 
         if rope is not None:
             q, k = g.rotate(q, rope), g.rotate(k, rope)
         attended = g.attention(q, k, v, mask)
-        x = op.add(x, g.linear(attended, f"{layer}.attn_output", g.n_embd))
+        x = g.add_linear(x, attended, f"{layer}.attn_output")
         x = g.layer_norm(x, f"{layer}.attn_output_norm")
         hidden = g.activation(g.linear(x, f"{layer}.ffn_up", n_ff), kind)
-        x = op.add(x, g.linear(hidden, f"{layer}.ffn_down", g.n_embd, n_ff))
+        x = g.add_linear(x, hidden, f"{layer}.ffn_down", n_ff)
         x = g.layer_norm(x, f"{layer}.layer_output_norm")
     return x

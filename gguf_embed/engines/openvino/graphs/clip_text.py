@@ -14,9 +14,9 @@ def clip_text(g: GraphPieces) -> Node:
     mask = g.causal_mask() if is_causal else g.padding_mask()
     x = op.add(g.tokens, g.position_rows("position_embd"))
     for layer in g.layers():
-        q, k, v = g.heads(g.layer_norm(x, f"{layer}.ln1"), layer)
+        q, k, v = g.heads(g.layer_norm(x, f"{layer}.ln1", for_products=True), layer)
         attended = g.attention(q, k, v, mask)
-        x = op.add(x, g.linear(attended, f"{layer}.attn_out", g.n_embd))
-        hidden = g.linear(g.layer_norm(x, f"{layer}.ln2"), f"{layer}.ffn_up", n_ff)
-        x = op.add(x, g.linear(g.activation(hidden, kind), f"{layer}.ffn_down", g.n_embd, n_ff))
+        x = g.add_linear(x, attended, f"{layer}.attn_out")
+        hidden = g.linear(g.layer_norm(x, f"{layer}.ln2", for_products=True), f"{layer}.ffn_up", n_ff)
+        x = g.add_linear(x, g.activation(hidden, kind), f"{layer}.ffn_down", n_ff)
     return g.layer_norm(x, "post_ln")

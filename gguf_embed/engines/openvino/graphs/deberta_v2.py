@@ -43,10 +43,10 @@ def deberta_v2(g: GraphPieces) -> Node:
     for layer in g.layers():
         q, k, v = g.heads(x, layer)
         attended = g.attention(q, k, v, _bias(g, layer, q, k, distances, scale), scale)
-        x = op.add(x, g.linear(attended, f"{layer}.attn_output", g.n_embd))
+        x = g.add_linear(x, attended, f"{layer}.attn_output")
         x = g.layer_norm(x, f"{layer}.attn_output_norm")
         hidden = g.activation(g.linear(x, f"{layer}.ffn_up", n_ff), "gelu")
-        x = op.add(x, g.linear(hidden, f"{layer}.ffn_down", g.n_embd, n_ff))
+        x = g.add_linear(x, hidden, f"{layer}.ffn_down", n_ff)
         x = g.layer_norm(x, f"{layer}.layer_output_norm")
     return x
 

@@ -13,6 +13,7 @@ import numpy as np
 from gguf_embed.engines.openvino.graphs import nomic_vision
 from gguf_embed.engines.openvino.graphs.image_rows import attended_rows, first_row, one_per_image
 from gguf_embed.engines.openvino.pieces import GraphPieces
+from gguf_embed.engines.openvino.precision import Marks
 from gguf_embed.engines.openvino.runtime import Node, constant, model_of, op
 from gguf_embed.engines.openvino.weights import GraphWeights
 from gguf_embed.gguf_file.towers import PROBE
@@ -26,7 +27,7 @@ class ImageNetwork:
     model: Any
     n_embd: int
     n_rows: int  # T
-    exact: tuple[Node, ...]  # to be computed in float32 whatever the precision
+    marks: Marks
 
 
 def build_image_network(weights: GraphWeights, form: PixelForm) -> ImageNetwork:
@@ -44,7 +45,7 @@ def build_image_network(weights: GraphWeights, form: PixelForm) -> ImageNetwork:
         n_embd = weights.rows("projection.weight")
         pooled = g.linear(pooled, "projection", n_embd, g.n_embd, exact=True)
     weights.check_all_read()
-    return ImageNetwork(model_of([pooled], [pixels], weights.architecture), n_embd, n_rows, tuple(g.exact))
+    return ImageNetwork(model_of([pooled], [pixels], weights.architecture), n_embd, n_rows, g.marks)
 
 
 def _pooled_rows(g: GraphPieces, x: Node) -> Node:
@@ -52,10 +53,10 @@ def _pooled_rows(g: GraphPieces, x: Node) -> Node:
     weights = g.weights
     n_ff, kind = weights.integer("feed_forward_length"), weights.text("hidden_activation", "quick_gelu")
     for layer in g.layers():
-        q, k, v = g.query_key_value(g.layer_norm(x, f"{layer}.ln1"), layer)
-        x = op.add(x, g.linear(attended_rows(g, q, k, v), f"{layer}.attn_out", g.n_embd))
-        hidden = g.linear(g.layer_norm(x, f"{layer}.ln2"), f"{layer}.ffn_up", n_ff)
-        x = op.add(x, g.linear(g.activation(hidden, kind), f"{layer}.ffn_down", g.n_embd, n_ff))
+        q, k, v = g.query_key_value(g.layer_norm(x, f"{layer}.ln1", for_products=True), layer)
+        x = g.add_linear(x, attended_rows(g, q, k, v), f"{layer}.attn_out")
+        hidden = g.linear(g.layer_norm(x, f"{layer}.ln2", for_products=True), f"{layer}.ffn_up", n_ff)
+        x = g.add_linear(x, g.activation(hidden, kind), f"{layer}.ffn_down", n_ff)
     if weights.has(PROBE):
         return _attention_pool(g, g.layer_norm(x, "post_ln"), n_ff, kind)
     return g.layer_norm(first_row(x), "post_ln")

@@ -20,10 +20,10 @@ def jina_bert_v2(g: GraphPieces) -> Node:
         q, k, v = _heads(g, x, layer)
         attended = g.attention(q, k, v, mask)
         before = x
-        x = g.layer_norm(op.add(x, g.linear(attended, f"{layer}.attn_output", g.n_embd)), f"{layer}.attn_output_norm")
+        x = g.layer_norm(g.add_linear(x, attended, f"{layer}.attn_output"), f"{layer}.attn_output_norm")
         if g.weights.has(f"{layer}.attn_norm_2.weight"):
             x = g.layer_norm(op.add(x, before), f"{layer}.attn_norm_2")
-        x = op.add(x, g.linear(_feed_forward(g, x, layer, n_ff), f"{layer}.ffn_down", g.n_embd, n_ff))
+        x = g.add_linear(x, _feed_forward(g, x, layer, n_ff), f"{layer}.ffn_down", n_ff)
         x = g.layer_norm(x, f"{layer}.layer_output_norm")
     return x
 
@@ -48,4 +48,4 @@ def _feed_forward(g: GraphPieces, x: Node, layer: str, n_ff: int) -> Node:
     if g.weights.has(f"{layer}.ffn_gate.weight") or not g.weights.has(f"{layer}.attn_norm_2.weight"):
         return g.gated(x, layer, "gelu", n_ff)
     up, gate = g.linears(x, f"{layer}.ffn_up", [n_ff, n_ff])
-    return g.product(g.activation(gate, "gelu"), up, n_ff)
+    return g.product(g.activation(gate, "gelu"), up, layer, n_ff)

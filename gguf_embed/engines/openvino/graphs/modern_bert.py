@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gguf_embed.engines.openvino.pieces import GraphPieces
-from gguf_embed.engines.openvino.runtime import Node, op
+from gguf_embed.engines.openvino.runtime import Node
 
 ACTIVATIONS = {"gelu": "gelu", "geglu": "gelu", "silu": "silu", "swish": "silu", "swiglu": "silu", "reglu": "relu"}
 """The file's name of the activation of the gate, and ours."""
@@ -19,10 +19,10 @@ def modern_bert(g: GraphPieces) -> Node:
     x = g.layer_norm(g.tokens, "token_embd_norm")
     for layer, local in zip(g.layers(), is_local, strict=True):
         rope, mask = nearby if local else everywhere
-        normed = g.layer_norm(x, f"{layer}.attn_norm") if g.weights.has(f"{layer}.attn_norm.weight") else x
-        q, k, v = g.heads(normed, layer)
+        has_norm = g.weights.has(f"{layer}.attn_norm.weight")
+        q, k, v = g.heads(g.layer_norm(x, f"{layer}.attn_norm", for_products=True) if has_norm else x, layer)
         attended = g.attention(g.rotate(q, rope), g.rotate(k, rope), v, mask)
-        x = op.add(x, g.linear(attended, f"{layer}.attn_output", g.n_embd))
-        hidden = g.gated(g.layer_norm(x, f"{layer}.ffn_norm"), layer, kind, n_ff)
-        x = op.add(x, g.linear(hidden, f"{layer}.ffn_down", g.n_embd, n_ff))
+        x = g.add_linear(x, attended, f"{layer}.attn_output")
+        hidden = g.gated(g.layer_norm(x, f"{layer}.ffn_norm", for_products=True), layer, kind, n_ff)
+        x = g.add_linear(x, hidden, f"{layer}.ffn_down", n_ff)
     return g.layer_norm(x, "output_norm")

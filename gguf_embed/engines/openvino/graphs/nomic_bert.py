@@ -19,9 +19,9 @@ def nomic_bert(g: GraphPieces) -> Node:
     for layer in g.layers():
         q, k, v = g.heads(x, layer)
         attended = g.attention(g.rotate(q, rope), g.rotate(k, rope), v, mask)
-        x = op.add(x, g.linear(attended, f"{layer}.attn_output", g.n_embd))
+        x = g.add_linear(x, attended, f"{layer}.attn_output")
         x = g.layer_norm(x, f"{layer}.attn_output_norm")
         hidden = g.gated(x, layer, kind, n_ff)
-        x = op.add(x, g.linear(hidden, f"{layer}.ffn_down", g.n_embd, n_ff))
+        x = g.add_linear(x, hidden, f"{layer}.ffn_down", n_ff)
         x = g.layer_norm(x, f"{layer}.layer_output_norm")
     return x

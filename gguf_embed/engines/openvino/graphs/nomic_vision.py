@@ -27,12 +27,12 @@ def pooled_rows(g: GraphPieces, x: Node, side: int) -> Node:
     n_ff, eps = g.weights.integer("feed_forward_length"), g.weights.number("feed_forward_norm_epsilon")
     rope = _rope(g, side)
     for layer in g.layers():
-        q, k, v = _query_key_value(g, g.layer_norm(x, f"{layer}.ln1"), layer)
-        x = op.add(x, g.linear(attended_rows(g, q, k, v, rope), f"{layer}.attn_out", g.n_embd))
-        normed = g.layer_norm(x, f"{layer}.ln2")
+        q, k, v = _query_key_value(g, g.layer_norm(x, f"{layer}.ln1", for_products=True), layer)
+        x = g.add_linear(x, attended_rows(g, q, k, v, rope), f"{layer}.attn_out")
+        normed = g.layer_norm(x, f"{layer}.ln2", for_products=True)
         hidden = _gated(g, normed, f"{layer}.ffn_up", f"{layer}.ffn_gate", n_ff)
-        hidden = g.layer_norm(hidden, f"{layer}.ffn_norm", n_ff, eps)
-        x = op.add(x, g.linear(hidden, f"{layer}.ffn_down", g.n_embd, n_ff))
+        hidden = g.layer_norm(hidden, f"{layer}.ffn_norm", n_ff, eps, for_products=True)
+        x = g.add_linear(x, hidden, f"{layer}.ffn_down", n_ff)
     return _attention_pool(g, x, n_ff)
 
 
@@ -54,13 +54,13 @@ def _query_key_value(g: GraphPieces, x: Node, layer: str) -> list[Node]:
 
 
 def _rope(g: GraphPieces, side: int) -> tuple[Node, Node]:
-    """cos and sin [T, head size], for `GraphPieces.rotate`."""
+    """cos and sin [1, 1, T, head size], for `GraphPieces.rotate`."""
     if g.head_size % 4:
         raise g.weights.error(f"a head of {g.head_size} dimensions cannot be divided among rows and columns")
     base = g.weights.number("rope.freq_base")
     height, width = (g.weights.integer(f"rope.reference_{name}", side) for name in ("height", "width"))
     angles = patch_angles(side, (height, width), base, g.head_size // 4)
-    both = np.concatenate([angles, angles], axis=1)
+    both = np.concatenate([angles, angles], axis=1)[np.newaxis, np.newaxis]
     return constant(np.cos(both).astype(np.float32)), constant(np.sin(both).astype(np.float32))
 
 

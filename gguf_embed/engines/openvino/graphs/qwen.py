@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gguf_embed.engines.openvino.pieces import GraphPieces
-from gguf_embed.engines.openvino.runtime import Node, op
+from gguf_embed.engines.openvino.runtime import Node
 
 
 def qwen(g: GraphPieces) -> Node:
@@ -20,7 +20,7 @@ def qwen(g: GraphPieces) -> Node:
             q = g.rms_norm(q, f"{layer}.attn_q_norm", g.head_size)
             k = g.rms_norm(k, f"{layer}.attn_k_norm", g.head_size)
         attended = g.attention(g.rotate(q, rope), g.rotate(k, rope), v, mask)
-        x = op.add(x, g.linear(attended, f"{layer}.attn_output", g.n_embd, g.n_head * g.head_size))
+        x = g.add_linear(x, attended, f"{layer}.attn_output", g.n_head * g.head_size)
         hidden = g.gated(g.rms_norm(x, f"{layer}.ffn_norm"), layer, "silu", n_ff)
-        x = op.add(x, g.linear(hidden, f"{layer}.ffn_down", g.n_embd, n_ff))
+        x = g.add_linear(x, hidden, f"{layer}.ffn_down", n_ff)
     return g.rms_norm(x, "output_norm")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gguf_embed.engines.openvino.distance_bias import bias_mask
 from gguf_embed.engines.openvino.pieces import GraphPieces
-from gguf_embed.engines.openvino.runtime import Node, op
+from gguf_embed.engines.openvino.runtime import Node
 
 
 def t5_encoder(g: GraphPieces) -> Node:
@@ -16,9 +16,9 @@ def t5_encoder(g: GraphPieces) -> Node:
     for layer in (f"enc.{name}" for name in g.layers()):
         q, k, v = g.heads(g.rms_norm(x, f"{layer}.attn_norm"), layer)
         attended = g.attention(q, k, v, mask, scale=1.0)
-        x = op.add(x, g.linear(attended, f"{layer}.attn_o", g.n_embd, n_attended))
+        x = g.add_linear(x, attended, f"{layer}.attn_o", n_attended)
         hidden = _feed_forward(g, g.rms_norm(x, f"{layer}.ffn_norm"), layer, n_ff)
-        x = op.add(x, g.linear(hidden, f"{layer}.ffn_down", g.n_embd, n_ff))
+        x = g.add_linear(x, hidden, f"{layer}.ffn_down", n_ff)
     return g.rms_norm(x, "enc.output_norm")
 
 
