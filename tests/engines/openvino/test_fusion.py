@@ -89,3 +89,15 @@ def test_products_written_in_float32_keep_what_is_not_finite():
     found = compile_graph(model, REDUCED, 1, 1)([rows])[0]
     assert np.isfinite(found).all(axis=1).tolist() == [True, False, False, True]
     assert not np.isfinite(found[1:3]).any()
+
+
+@needs_bf16
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_attention_is_one_operation(tmp_path, name, precision):
+    """So that the scores of a long text are never all in memory."""
+    builder = builder_of(name, tmp_path)
+    with closing(builder.compile(precision, 1)) as engine:
+        kinds = Counter(node.kind for node in nodes_of(engine._compiled.shared))
+    assert kinds["Softmax"] == 0
+    assert kinds["Subgraph"] == builder.n_layer

@@ -5,8 +5,6 @@ Symbols: B images, T rows per image, D dimensions, H heads.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from gguf_embed.engines.openvino.pieces import GraphPieces
@@ -18,10 +16,7 @@ def attended_rows(g: GraphPieces, q: Node, k: Node, v: Node, rope: tuple[Node, N
     queries, keys, values = (_split_heads(g, x) for x in (q, k, v))
     if rope is not None:
         queries, keys = g.rotate(queries, rope), g.rotate(keys, rope)
-    factor = constant(np.float32(1 / math.sqrt(g.head_size)))
-    mask = constant(np.zeros((1, 1, 1, 1), np.float32))
-    attended = op.scaled_dot_product_attention(queries, keys, values, mask, factor)
-    merged = op.transpose(attended, constant(np.array([0, 2, 1, 3], np.int32)))
+    merged = op.transpose(g.attended(queries, keys, values), constant(np.array([0, 2, 1, 3], np.int32)))
     return op.reshape(merged, constant(np.array([0, 0, g.n_embd], np.int32)), True)
 
 
