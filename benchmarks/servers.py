@@ -143,7 +143,10 @@ def find_llama_server() -> Path:
 
 @contextmanager
 def running(contestant: Contestant, log_folder: Path) -> Iterator[RunningServer]:
-    """Start a contestant on a free port of 127.0.0.1, wait until it answers correctly, and stop it at the end."""
+    """Start a contestant on a free port of 127.0.0.1, wait until it answers correctly, and stop it at the end.
+
+    If it ends before, the error names it, its exit code and the last line of its log.
+    """
     port = _free_port()
     log_path = log_folder / f"{contestant.name}.log"
     command = [*contestant.command, "--host", HOST, "--port", str(port)]
@@ -159,9 +162,22 @@ def running(contestant: Contestant, log_folder: Path) -> Iterator[RunningServer]
         )
     try:
         _wait_for_answer(contestant, process, port, log_path)
-        yield RunningServer(contestant, port, process, time.perf_counter() - started_s, log_path)
+        try:
+            yield RunningServer(contestant, port, process, time.perf_counter() - started_s, log_path)
+        except Unavailable as error:
+            code = _exit_code(process)
+            if code is None:
+                raise
+            raise Unavailable(f"{contestant.name} exited with code {code}: {_last_line(log_path)}") from error
     finally:
         _stop(process)
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int | None:
+    """None if it still runs a second later: a process that ends drops its connections first."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(1)
+    return None
 
 
 def _wait_for_answer(contestant: Contestant, process: subprocess.Popen[bytes], port: int, log_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import servers
+from benchmarks.load import frame_request, run_load
 from benchmarks.servers import Contestant, ServerSetup, find_llama_server, running
 from benchmarks.tasks import RERANK
 from gguf_embed.errors import ConfigError, Unavailable
@@ -51,6 +52,23 @@ def test_a_server_that_ends_while_starting_is_one_clear_line(tmp_path):
         running(contestant("--fail"), tmp_path),
     ):
         pass
+
+
+@pytest.mark.process
+def test_a_server_that_ends_later_is_named_with_its_exit_code(tmp_path):
+    with (
+        pytest.raises(Unavailable, match=r"fake exited with code -9: "),
+        running(contestant(), tmp_path),
+        running(contestant(), tmp_path) as server,
+    ):
+        server.process.kill()
+        run_load(server.port, [frame_request("/v1/embeddings", b"{}")], 1)
+
+
+@pytest.mark.process
+def test_an_error_of_a_server_that_runs_is_left_as_it_is(tmp_path):
+    with pytest.raises(Unavailable, match=r"^no reply$"), running(contestant(), tmp_path):
+        raise Unavailable("no reply")
 
 
 def test_a_missing_llama_server_names_what_to_install(monkeypatch):
