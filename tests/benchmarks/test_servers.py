@@ -54,6 +54,11 @@ def test_a_server_that_ends_while_starting_is_one_clear_line(tmp_path):
         pass
 
 
+def ask_killed(server):
+    server.process.kill()
+    run_load(server.port, [frame_request("/v1/embeddings", b"{}")], 1)
+
+
 @pytest.mark.process
 def test_a_server_that_ends_later_is_named_with_its_exit_code(tmp_path):
     with (
@@ -61,8 +66,7 @@ def test_a_server_that_ends_later_is_named_with_its_exit_code(tmp_path):
         running(contestant(), tmp_path),
         running(contestant(), tmp_path) as server,
     ):
-        server.process.kill()
-        run_load(server.port, [frame_request("/v1/embeddings", b"{}")], 1)
+        ask_killed(server)
 
 
 @pytest.mark.process

@@ -163,11 +163,12 @@ class OpenVinoContext:
         return lengths
 
     def release_buffers(self) -> None:
-        """Implements `KeepsBuffers`: those of both graphs, which all contexts share."""
+        """Implements `KeepsBuffers`: matrices as they were read, if they came back into memory.
+
+        OpenVINO's own buffers stay. After its `release_memory`, operations whose shapes have not changed since the last
+        batch read and write freed memory (2026.4): wrong vectors, and a corrupted heap.
+        """
         self._compiled.constants.release()
-        for graph in (self._compiled.shared, self._compiled.alone):
-            with suppress(RuntimeError):  # it computes a batch of another context
-                graph.release_memory()
 
     def close(self) -> None:
         """Safe to call twice."""

@@ -68,10 +68,8 @@ class TowerReader:
         return found
 
     def release_buffers(self) -> None:
-        """Implements `KeepsBuffers`."""
+        """Implements `KeepsBuffers`, as `OpenVinoContext` does."""
         self._constants.release()
-        if self._request is not None:
-            self._request.get_compiled_model().release_memory()
 
     def close(self) -> None:
         """Safe to call twice."""

@@ -147,18 +147,13 @@ def test_an_image_is_the_same_alone_and_among_others(tmp_path):
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_buffers_that_were_freed_come_back(tmp_path, monkeypatch):
-    freed = []
-    graphs = runtime.ov.CompiledModel
-    release = graphs.release_memory
-    monkeypatch.setattr(graphs, "release_memory", lambda graph: (release(graph), freed.append(graph)))
+def test_matrices_that_came_back_are_freed(tmp_path, monkeypatch):
     monkeypatch.setattr(stored_constants, "MIN_BYTES", 1)
     with opened(write_own("clip_quick", tmp_path)) as (_, reader):
         before = image_vectors(reader)
         assert isinstance(reader, KeepsBuffers)
         n_files = sum(kib > 0 for kib in kib_in_memory().values())
         reader.release_buffers()
-        assert len(freed) == 1
         assert sum(kib > 0 for kib in kib_in_memory().values()) == n_files - (sys.platform == "linux")
         np.testing.assert_array_equal(image_vectors(reader), before)
     reader.release_buffers()  # closed
