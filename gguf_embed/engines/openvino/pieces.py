@@ -125,14 +125,14 @@ class GraphPieces(LinearPieces):
         rows = op.reshape(together, constant(np.array([-1, width], np.int32)), False)  # [3 N, width]
         in_slots = op.gather(rows, self._slots_of_parts, constant(np.int32(0)))  # [3, B, T, width]
         first = constant(np.int32(0))
-        q, k, v = (self._by_head(op.squeeze(part, first)) for part in op.split(in_slots, first, 3).outputs())
+        q, k, v = (self.by_head(op.squeeze(part, first)) for part in op.split(in_slots, first, 3).outputs())
         return q, k, v
 
     def split_heads(self, x: Node, n_head: int | None = None) -> Node:
         """[N, heads · head size] → [B, heads, T, head size]."""
-        return self._by_head(self._in_slots(x), n_head)
+        return self.by_head(self._in_slots(x), n_head)
 
-    def _by_head(self, x: Node, n_head: int | None = None) -> Node:
+    def by_head(self, x: Node, n_head: int | None = None) -> Node:
         """[B, T, heads · head size] → [B, heads, T, head size]."""
         shape = np.array([0, 0, n_head or self.n_head, self.head_size], np.int32)
         return op.transpose(op.reshape(x, constant(shape), True), constant(np.array([0, 2, 1, 3], np.int32)))

@@ -13,17 +13,11 @@ from gguf_embed.engines.openvino.runtime import Node, constant, op
 
 def attended_rows(g: GraphPieces, q: Node, k: Node, v: Node, rope: tuple[Node, Node] | None = None) -> Node:
     """[B, T, D] each → [B, T, D]: every row sees all rows of its image. `rope`: cos and sin by which to rotate."""
-    queries, keys, values = (_split_heads(g, x) for x in (q, k, v))
+    queries, keys, values = (g.by_head(x) for x in (q, k, v))
     if rope is not None:
         queries, keys = g.rotate(queries, rope), g.rotate(keys, rope)
     merged = op.transpose(g.attended(queries, keys, values), constant(np.array([0, 2, 1, 3], np.int32)))
     return op.reshape(merged, constant(np.array([0, 0, g.n_embd], np.int32)), True)
-
-
-def _split_heads(g: GraphPieces, x: Node) -> Node:
-    """[B, T, D] → [B, H, T, head size]."""
-    split = op.reshape(x, constant(np.array([0, 0, g.n_head, g.head_size], np.int32)), True)
-    return op.transpose(split, constant(np.array([0, 2, 1, 3], np.int32)))
 
 
 def one_per_image(row: Node, x: Node, width: int) -> Node:
