@@ -368,3 +368,6 @@ MODELS |= {
     )
     for name in ("bert_reranker", "xlm_roberta_reranker", "xlm_roberta")
 }
+
+RUNNABLE = [name for name in MODELS if name != "qwen3_yarn"]
+"""Those that OpenVINO runs; YaRN is left to llama.cpp."""

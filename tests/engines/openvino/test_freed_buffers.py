@@ -12,15 +12,14 @@ from gguf_embed.engines.openvino.build import ModelBuilder
 from gguf_embed.engines.openvino.driver import open_codec
 from gguf_embed.engines.openvino.runtime import computes_bf16
 from gguf_embed.types import OutputSpec
-from tests.engines.openvino.graph_models import MODELS, reference, write_gguf
+from tests.engines.openvino.graph_models import RUNNABLE, reference, write_gguf
 from tests.engines.openvino.running import load_spec
 
-ENCODERS = [name for name in MODELS if name != "qwen3_yarn"]  # which OpenVINO does not run
 needs_bf16 = pytest.mark.skipif(not computes_bf16(), reason="this CPU has no BF16 instructions")
 
 
 @pytest.mark.parametrize("precision", ["f32", pytest.param("bf16", marks=needs_bf16)])
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", RUNNABLE)
 def test_vectors_are_the_same_after_buffers_were_freed(tmp_path, name, precision):
     """Also those of texts as long as the last ones, for which OpenVINO prepares nothing anew."""
     stored = reference(name)

@@ -13,13 +13,10 @@ from gguf_embed.engines.openvino.driver import open_codec
 from gguf_embed.engines.openvino.precision import Marks, keep_exact
 from gguf_embed.engines.openvino.runtime import REDUCED, compile_graph, computes_bf16, constant, model_of, op
 from gguf_embed.engines.openvino.weights import IS_X86
-from tests.engines.openvino.graph_models import MODELS, reference, write_gguf
+from tests.engines.openvino.graph_models import RUNNABLE, reference, write_gguf
 from tests.engines.openvino.running import load_spec, nodes_of
 
 needs_bf16 = pytest.mark.skipif(not computes_bf16() or not IS_X86, reason="this CPU has no BF16 instructions of x86")
-
-ENCODERS = [name for name in MODELS if name != "qwen3_yarn"]
-"""OpenVINO runs them all."""
 
 ROTARY = ("nomic", "gte", "modern", "qwen", "gemma", "jina_v3")
 """Beginnings of the names of those with rotary positions."""
@@ -32,7 +29,7 @@ def builder_of(name: str, folder, outtype: str = "f32") -> ModelBuilder:
 
 @needs_bf16
 @pytest.mark.parametrize("outtype", ["f32", "f16"])
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", RUNNABLE)
 def test_products_for_residuals_are_written_in_float32(tmp_path, name, outtype):
     """Two in each layer, but where RMS norms or adapters follow."""
     builder = builder_of(name, tmp_path, outtype)
@@ -45,7 +42,7 @@ def test_products_for_residuals_are_written_in_float32(tmp_path, name, outtype):
 
 
 @needs_bf16
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", RUNNABLE)
 def test_nothing_is_marked_in_layers_that_keep_float32(tmp_path, name):
     builder = builder_of(name, tmp_path)
     layers = tuple(range(builder.n_layer))
@@ -55,7 +52,7 @@ def test_nothing_is_marked_in_layers_that_keep_float32(tmp_path, name):
 
 
 @needs_bf16
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", RUNNABLE)
 def test_what_only_products_read_is_written_in_bf16(tmp_path, name):
     builder = builder_of(name, tmp_path)
     with closing(builder.compile("bf16", 1)) as engine:
@@ -65,7 +62,7 @@ def test_what_only_products_read_is_written_in_bf16(tmp_path, name):
     assert bool(marked) or not name.startswith(("nomic", "modern", "qwen", "gemma"))  # they have gates
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", RUNNABLE)
 @pytest.mark.parametrize("precision", ["f32", pytest.param("bf16", marks=needs_bf16)])
 def test_rotary_positions_are_one_operation(tmp_path, name, precision):
     builder = builder_of(name, tmp_path)
@@ -92,7 +89,7 @@ def test_products_written_in_float32_keep_what_is_not_finite():
 
 
 @needs_bf16
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", RUNNABLE)
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_attention_is_one_operation(tmp_path, name, precision):
     """So that the scores of a long text are never all in memory."""

@@ -21,7 +21,7 @@ from gguf_embed.engines.openvino.driver import open_codec
 from gguf_embed.engines.openvino.engine import OpenVinoEngine
 from gguf_embed.engines.openvino.runtime import REDUCED, computes_bf16
 from gguf_embed.types import OutputSpec, Pooling
-from tests.engines.openvino.graph_models import MODELS, reference, write_gguf
+from tests.engines.openvino.graph_models import MODELS, RUNNABLE, reference, write_gguf
 from tests.engines.openvino.running import load_spec, nodes_of
 
 pytestmark = pytest.mark.skipif(not computes_bf16(), reason="this CPU has no BF16 instructions")
@@ -162,11 +162,10 @@ def n_products(engine: OpenVinoEngine) -> int:
     return counts["FullyConnected"]
 
 
-WITH_LAYERS = [name for name in MODELS if name != "qwen3_yarn"]
 """OpenVINO runs them all."""
 
 
-@pytest.mark.parametrize("name", WITH_LAYERS)
+@pytest.mark.parametrize("name", RUNNABLE)
 def test_all_matrices_of_layers_that_keep_float32_run_in_it(tmp_path, name):
     """Also those with a bias, whose product loses its mark if it is fused with it."""
     stored = reference(name)
@@ -188,7 +187,7 @@ WITH_DISTANCES = ("nomic", "modern", "jina", "qwen", "gemma", "gte")
 """Beginnings of the names of those with rotary positions or ALiBi."""
 
 
-@pytest.mark.parametrize("name", WITH_LAYERS)
+@pytest.mark.parametrize("name", RUNNABLE)
 def test_whole_numbers_become_float32(tmp_path, name):
     """Positions and distances: BF16 has no odd numbers over 256."""
     spec = load_spec(write_gguf(name, tmp_path / "m.gguf"), Pooling.MEAN)

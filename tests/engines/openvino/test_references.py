@@ -10,11 +10,10 @@ import pytest
 from gguf_embed.gguf_file.header import read_header
 from gguf_embed.types import Pooling
 from tests.convert.encoders import tiny_models
-from tests.engines.openvino.graph_models import MODELS, Array, reference, write_gguf
+from tests.engines.openvino.graph_models import MODELS, RUNNABLE, Array, reference, write_gguf
 from tests.engines.openvino.running import open_graph
 
 LEAST_COSINE, MOST_OFF = 0.99999, 1e-4  # of vectors, and of scores
-NAMES = [name for name in MODELS if name != "qwen3_yarn"]  # YaRN is left to llama.cpp
 
 
 def run(path: Path, ids: list[list[int]], pooling: Pooling) -> Array:
@@ -23,7 +22,7 @@ def run(path: Path, ids: list[list[int]], pooling: Pooling) -> Array:
         return graph.rows(ids)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUNNABLE)
 def test_results_are_those_of_the_original(tmp_path, name):
     expected = reference(name)
     found = run(write_gguf(name, tmp_path / "model.gguf"), expected.ids, expected.pooling)
@@ -36,7 +35,7 @@ def test_results_are_those_of_the_original(tmp_path, name):
         np.testing.assert_allclose(*lengths, rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUNNABLE)
 def test_a_text_has_the_same_vector_alone_and_in_any_batch(tmp_path, name):
     expected = reference(name)
     with open_graph(write_gguf(name, tmp_path / "model.gguf"), expected.pooling) as graph:
