@@ -144,6 +144,7 @@ $(VENV)/.project: $(VENV)/.dependencies pyproject.toml gguf_embed/engines/llama/
 	@rm -f gguf_embed/engines/llama/_amx_gemm*.so
 	@$(PIP) --quiet --no-deps --no-build-isolation $(EDITABLE)
 	@$(PY) .ci/setup/check_extension.py
+	@$(PY) -m compileall -q gguf_embed
 	@touch $@
 	@echo 'Setup complete: make serve starts the server, make test runs the tests.'
 
