@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import weakref
 
 import pytest
@@ -12,6 +11,7 @@ from gguf_embed.config import ModelConfig
 from gguf_embed.errors import EmbedError, EngineFailure
 from gguf_embed.model_pool.model_threads import ModelThreads, Patience
 from gguf_embed.types import EmbedRequest, Input
+from tests.garbage import garbage, without_collections
 from tests.running import Running, running
 
 
@@ -39,22 +39,13 @@ def test_an_error_keeps_no_text(patience):
         await asyncio.sleep(0)
         assert watched() is None
 
-    gc.disable()
-    try:
+    with without_collections():
         asyncio.run(scenario())
-    finally:
-        gc.enable()
 
 
 def left_over_errors() -> list[str]:
     """Errors that only a collection would free."""
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        gc.collect()
-        return [repr(one) for one in gc.garbage if isinstance(one, EmbedError)]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
+    return [repr(one) for one in garbage() if isinstance(one, EmbedError)]
 
 
 async def is_refused(service: Running, inputs: tuple[Input, ...]) -> bool:
@@ -79,24 +70,15 @@ async def is_refused(service: Running, inputs: tuple[Input, ...]) -> bool:
 def test_a_refused_request_keeps_no_text(models, cache_dir, inputs):
     with running(models / "encoder.gguf", ModelConfig(), cache_dir) as service:
         service.embed("what is made at first use")
-        gc.collect()
-        gc.disable()
-        try:
+        with without_collections():
             assert service.run(is_refused(service, inputs))
             assert left_over_errors() == []
-        finally:
-            gc.enable()
 
 
 def test_a_file_that_cannot_be_loaded_keeps_no_text(models, cache_dir, tmp_path):
     path = tmp_path / "gone.gguf"
     path.write_bytes((models / "encoder.gguf").read_bytes())
-    gc.collect()
-    gc.disable()
-    try:
-        with running(path, ModelConfig(), cache_dir) as service:
-            path.unlink()
-            assert service.run(is_refused(service, ("a text",)))
-            assert left_over_errors() == []
-    finally:
-        gc.enable()
+    with without_collections(), running(path, ModelConfig(), cache_dir) as service:
+        path.unlink()
+        assert service.run(is_refused(service, ("a text",)))
+        assert left_over_errors() == []

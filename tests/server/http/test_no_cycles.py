@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import gzip
 import json
 import types
@@ -11,6 +10,7 @@ import types
 import pytest
 
 from gguf_embed.errors import EmbedError, InputTooLong, Overloaded
+from tests.garbage import garbage, without_collections
 from tests.server.fake_service import FakeService, failing, serving
 
 LARGE = "word " * 100_000
@@ -19,14 +19,8 @@ TEXTS = ["a", "b"]
 
 def left_over() -> list[str]:
     """What only a collection would free: errors, and frames of the package."""
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        gc.collect()
-        found = [one for one in gc.garbage if isinstance(one, (EmbedError, types.FrameType))]
-        return [repr(one) for one in found if isinstance(one, EmbedError) or "gguf_embed" in one.f_code.co_filename]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
+    found = [one for one in garbage() if isinstance(one, (EmbedError, types.FrameType))]
+    return [repr(one) for one in found if isinstance(one, EmbedError) or "gguf_embed" in one.f_code.co_filename]
 
 
 @pytest.mark.parametrize(
@@ -62,16 +56,12 @@ def test_an_answer_keeps_nothing_in_a_reference_cycle(path, body, headers, failu
         service = FakeService() if failure is None else failing(failure)
         async with serving(service) as running:
             for _ in range(2):  # what is kept once only, such as a first import, does not count
-                gc.collect()
-                gc.disable()
-                async with running.http.post(running.url + path, data=raw, headers=headers) as reply:
-                    assert reply.status == status, await reply.text()
-                    await reply.read()
-                await asyncio.sleep(0.02)
-                kept = left_over()
+                with without_collections():
+                    async with running.http.post(running.url + path, data=raw, headers=headers) as reply:
+                        assert reply.status == status, await reply.text()
+                        await reply.read()
+                    await asyncio.sleep(0.02)
+                    kept = left_over()
             assert kept == []
 
-    try:
-        asyncio.run(scenario())
-    finally:
-        gc.enable()
+    asyncio.run(scenario())
