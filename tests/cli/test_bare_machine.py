@@ -20,7 +20,7 @@ from tests.server_process import run_to_end
 needs_namespaces = pytest.mark.skipif(not is_possible(), reason="this user may not make namespaces")
 
 SERVED_BY_DEFAULT = "the default model is kept in memory"
-AT_ONCE = ("--engine", "llama")  # without a cache, each start would compare the engines, for up to ten seconds
+AT_ONCE = ("--engine", "llama")  # without a cache, each start would compare the engines, which takes seconds
 
 
 def start(*words: str | Path, home: str | None = None) -> tuple[subprocess.Popen[str], list[str]]:
